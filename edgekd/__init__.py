@@ -1,0 +1,21 @@
+"""edgekd: from a large teacher to a measured int8 engine on an edge chip.
+
+    edgekd.run(recipe, out)       run a recipe's pipeline, return the report
+    edgekd.load_engine(path)      context manager: image in, class map out
+    edgekd.load_report(path)      read a report.json
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+__version__ = "0.1.0"
+__all__ = ["__version__", "load_engine", "load_report", "run"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        from edgekd import api
+
+        return getattr(api, name)
+    raise AttributeError(f"module 'edgekd' has no attribute {name!r}")

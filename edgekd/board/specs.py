@@ -1,0 +1,79 @@
+"""The I/O contract that every model, ONNX file and engine carries: ModelSpec.
+
+Nobody guesses preprocessing: whoever runs a network reads its `ModelSpec`; whoever changes what a network
+expects (folding the normalisation into the graph, say) returns a new one.
+
+Portable: standard library only, Python 3.8.
+"""
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, Dict, Tuple
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One input or output tensor. `shape` is static, batch first; `role` says what it holds:
+    `image`, `logits` (B, K, H, W) or `class_map` (B, H, W)."""
+
+    name: str
+    dtype: str
+    shape: Tuple[int, ...]
+    role: str
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """How a uint8 RGB image (H, W, 3) becomes the network's input.
+
+    The image is resized to `size` (height, width), bilinear with antialiasing, pixel centres aligned
+    (Pillow's and torchvision's BILINEAR). For `dtype` float32 each channel is then
+    `(pixel / 255 - mean) / std`; for uint8 the pixels go in as they are and the graph normalises.
+    """
+
+    size: Tuple[int, int]
+    mean: Tuple[float, float, float] = (0.0, 0.0, 0.0)
+    std: Tuple[float, float, float] = (1.0, 1.0, 1.0)
+    layout: str = "NCHW"
+    dtype: str = "float32"
+    color_order: str = "RGB"
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """Task, classes and tensors of one network in one file format."""
+
+    task: str
+    classes: Tuple[str, ...]
+    ignore_index: int
+    inputs: Tuple[TensorSpec, ...]
+    outputs: Tuple[TensorSpec, ...]
+    preprocess: Preprocess
+
+    def output(self, *roles: str) -> TensorSpec:
+        """Return the first output whose role is one of `roles`; KeyError when there is none."""
+        for tensor in self.outputs:
+            if tensor.role in roles:
+                return tensor
+        raise KeyError(f"no output with role {' or '.join(roles)}; outputs: {[t.role for t in self.outputs]}")
+
+    def to_dict(self) -> Dict[str, Any]:
+        """Return plain JSON-ready data; `from_dict` is its inverse."""
+        return dataclasses.asdict(self)
+
+    @staticmethod
+    def from_dict(data: Dict[str, Any]) -> "ModelSpec":
+        """Rebuild a spec from `to_dict` data or from the same data read from JSON."""
+        return ModelSpec(
+            task=data["task"],
+            classes=tuple(data["classes"]),
+            ignore_index=data["ignore_index"],
+            inputs=tuple(_tensor(t) for t in data["inputs"]),
+            outputs=tuple(_tensor(t) for t in data["outputs"]),
+            preprocess=Preprocess(**{k: tuple(v) if isinstance(v, list) else v for k, v in data["preprocess"].items()}),
+        )
+
+
+def _tensor(data: Dict[str, Any]) -> TensorSpec:
+    return TensorSpec(data["name"], data["dtype"], tuple(data["shape"]), data["role"])

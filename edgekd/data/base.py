@@ -1,0 +1,54 @@
+"""What a data set is: images with dense labels, opened by one file per format.
+
+A format is one file `data/formats/<name>.py` with
+
+    Options                                    a frozen dataclass: the keys under `data.options` in a recipe
+    open_dataset(options, split) -> DenseDataset
+
+Opening lists and pairs the files (DataError when that fails); pixels are read only by `load`.
+"""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+IGNORE_INDEX = 255
+
+
+@dataclass(frozen=True)
+class Instances:
+    """Objects of one image: `masks` (N, H, W) bool, `boxes_xyxy` (N, 4) float32 absolute pixels, `labels` (N,) int64."""
+
+    masks: np.ndarray
+    boxes_xyxy: np.ndarray
+    labels: np.ndarray
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image `image` (H, W, 3) uint8 RGB with `mask` (H, W) uint8 class indices, 255 where the label is ignored."""
+
+    name: str
+    image: np.ndarray
+    mask: np.ndarray
+    instances: Instances | None = None
+
+
+class DenseDataset(Protocol):
+    """A list of samples. `classes[i]` is the name of class index i; `ignore_index` is always 255 after loading."""
+
+    classes: tuple[str, ...]
+
+    def __len__(self) -> int: ...
+
+    def name(self, index: int) -> str:
+        """Return a name that is unique in the split and stable between runs."""
+
+    def files(self, index: int) -> tuple[Path, ...]:
+        """Return the files that sample is read from (none for generated data)."""
+
+    def load(self, index: int) -> Sample:
+        """Read one sample; DataError with the file's path when it is damaged or contradictory."""

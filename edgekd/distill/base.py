@@ -1,0 +1,44 @@
+"""What a distillation method is: named, unweighted loss terms from teacher outputs, student outputs and the batch.
+
+A method is one file `distill/methods/<name>.py` with
+
+    Options                                          a frozen dataclass: the keys under `options` in a recipe
+    Method(options, teacher, student)                an nn.Module; `teacher`, `student` are the two `Pyramid`s
+    Method.forward(teacher, student, batch) -> dict of scalar terms
+
+Parameters of a Method (adapters) train with the student and are never exported.
+"""
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from edgekd.models.base import DenseModel
+
+
+@dataclass(frozen=True)
+class Batch:
+    """images (B, 3, H, W) float in [0, 1]; masks (B, H, W) int64 class indices with 255 = ignore."""
+
+    images: Tensor
+    masks: Tensor
+
+    @property
+    def valid(self) -> Tensor:
+        """(B, H, W) bool: pixels that carry a label. Padding and void are excluded from every loss term."""
+        return self.masks != 255
+
+
+@dataclass(frozen=True)
+class Pyramid:
+    """Declared feature channels of a network, by stride, and of its decoder; what a method needs to make adapters."""
+
+    channels: dict[int, int]
+    decoder_channels: int
+    num_classes: int
+
+
+def pyramid_of(model: DenseModel, num_classes: int) -> Pyramid:
+    """Return the declared pyramid of a network."""
+    return Pyramid(dict(model.channels), model.decoder_channels, num_classes)

@@ -1,0 +1,73 @@
+"""Every error that edgekd raises on purpose, with its exit code.
+
+EdgekdError                     something went wrong that the user can read about in one line
+├── UserError            (2)    the input is wrong: fix it and run again, nothing was lost
+│   ├── RecipeError             a recipe key, value or override
+│   ├── DataError               an image, a mask, a list file, a data folder
+│   ├── CheckpointError         weights that do not fit, are damaged, or would run code
+│   ├── ArtifactError           a folder that is not the artifact that was asked for, or is incomplete
+│   ├── TargetError             a runtime that is missing, or refuses the model
+│   ├── ImageError              an array handed to an engine
+│   └── WorkspaceError          an output folder that is locked, full or unwritable
+└── GateError            (1)    the work ran and the result is not good enough: floor, parity, watchdog, gate
+Anything else is a bug of edgekd: traceback, exit code 70.
+
+Portable: standard library only, Python 3.8.
+"""
+from __future__ import annotations
+
+import difflib
+from typing import Iterable
+
+
+class EdgekdError(Exception):
+    """Base of all errors that are shown as one line without a traceback."""
+
+    exit_code = 2
+
+
+class UserError(EdgekdError):
+    """The input is wrong; the message says what, what was expected, what was found and what to do."""
+
+
+class RecipeError(UserError):
+    """A recipe cannot be read, has an unknown key or a value that does not fit."""
+
+
+class DataError(UserError):
+    """A data folder, image, mask or list file is missing, damaged or contradicts another."""
+
+
+class CheckpointError(UserError):
+    """A checkpoint is damaged, belongs to another network, or would have to run code to load."""
+
+
+class ArtifactError(UserError):
+    """A folder is not a complete artifact of the expected kind."""
+
+
+class TargetError(UserError):
+    """A target's runtime is not installed or refuses the model."""
+
+
+class ImageError(UserError):
+    """An image array handed to an engine has the wrong shape or dtype."""
+
+
+class WorkspaceError(UserError):
+    """An output folder is in use by another run, full, or cannot be written."""
+
+
+class GateError(EdgekdError):
+    """The work ran to its end and a stated limit was not met."""
+
+    exit_code = 1
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return `; did you mean 'x'?` for the closest known word, else the list of what is known."""
+    names = sorted(known)
+    close = difflib.get_close_matches(word, names, n=1)
+    if close:
+        return f"; did you mean {close[0]!r}?"
+    return f"; known: {', '.join(names) or 'none'}"

@@ -1,0 +1,61 @@
+"""What a network is here: logits and a feature pyramid with declared channels and strides.
+
+A family is one file `models/families/<name>.py` with
+
+    Options                  a frozen dataclass: the family's own options in a recipe
+    VARIANTS                 the names a recipe may use as `variant`
+    build(variant, task, num_classes, options) -> DenseModel
+"""
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What one forward pass gives.
+
+    logits: (B, K, H, W) at the input's size.
+    features: stride -> (B, C, H/stride, W/stride), the backbone's pyramid, fine to coarse.
+    decoder: the decoder's last feature map before the classifier (B, C, h, w).
+    """
+
+    logits: Tensor
+    features: dict[int, Tensor]
+    decoder: Tensor
+
+
+class DenseModel(nn.Module, ABC):
+    """A network whose input is RGB in [0, 1]; it knows its own normalisation.
+
+    Teacher and student may have different `mean` and `std`: each normalises for itself, so one augmented batch
+    serves both. `forward_normalized` is what an export without in-graph preprocessing takes.
+
+    Attributes:
+        channels: stride -> channels of `Outputs.features`, fine to coarse (a contract test compares with the truth).
+        decoder_channels: channels of `Outputs.decoder`.
+        size_divisor: input height and width must be divisible by it.
+    """
+
+    channels: dict[int, int]
+    decoder_channels: int
+    size_divisor: int
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: tuple[float, float, float], std: tuple[float, float, float]) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor) -> Outputs:
+        """Run on images (B, 3, H, W) in [0, 1]."""
+        return self.forward_normalized((images - self.mean) / self.std)
+
+    @abstractmethod
+    def forward_normalized(self, images: Tensor) -> Outputs:
+        """Run on images (B, 3, H, W) that are already normalised with `mean` and `std`."""

@@ -1,0 +1,96 @@
+"""What a target is: a toolchain that turns ONNX into an engine, and the runtime that runs it.
+
+A target is one file `targets/<name>.py` with
+
+    Options                  a frozen dataclass: the target's own options in a recipe
+    INFO: TargetInfo         facts, read without importing the vendor's package
+    runtime_version() -> str         version of the runtime here; TargetError with the install line when it is absent
+    build_engine(CompileRequest) -> CompileResult
+    Session(engine: Path, spec: ModelSpec, options: Options)      context manager, infer(dict) -> dict
+
+Vendor packages are imported inside functions. Portable: standard library + numpy, Python 3.8.
+"""
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Dict, Optional, Tuple
+
+import numpy as np
+
+from edgekd.board.specs import ModelSpec
+
+
+@dataclass(frozen=True)
+class TargetInfo:
+    """Facts of a target.
+
+    suffix: file suffix of its engine.
+    compile_at: `host`, `toolchain` (vendor virtualenv) or `board`.
+    quantizer: name of the plugin in `quantize/schemes` that makes the int8 model it compiles.
+    precisions: what a recipe may ask for.
+    extra: the pip extra that installs it here, e.g. `openvino` for `edgekd[openvino]`.
+    """
+
+    suffix: str
+    compile_at: str
+    quantizer: str
+    precisions: Tuple[str, ...]
+    extra: str
+
+
+@dataclass(frozen=True)
+class CompileRequest:
+    """One compile job: `model` (an ONNX file, or what the target's quantizer wrote) into `out_dir`."""
+
+    model: Path
+    spec: ModelSpec
+    precision: str
+    out_dir: Path
+    options: Any
+
+
+@dataclass(frozen=True)
+class CompileResult:
+    """The engine file, the contract it now has, and what the toolchain reported (versions, flags, timings)."""
+
+    engine: Path
+    spec: ModelSpec
+    details: Dict[str, Any] = field(default_factory=dict)
+
+
+class SessionBase(ABC):
+    """An engine loaded for inference. Subclasses fill `_open`, `_infer` and, where needed, `_close`.
+
+    `infer` maps input names to C-contiguous arrays of the spec's dtype and shape and returns output arrays by name.
+    `runtime` holds what the runtime says of itself after loading (version, threads, precision, device).
+    """
+
+    def __init__(self, engine: Path, spec: ModelSpec, options: Any) -> None:
+        self.engine = Path(engine)
+        self.spec = spec
+        self.options = options
+        self.runtime: Dict[str, Any] = {}
+
+    def __enter__(self) -> "SessionBase":
+        self._open()
+        return self
+
+    def __exit__(self, *exc: Optional[object]) -> None:
+        self._close()
+
+    def infer(self, inputs: Dict[str, np.ndarray]) -> Dict[str, np.ndarray]:
+        """Run once, synchronously, and return all outputs."""
+        return self._infer(inputs)
+
+    @abstractmethod
+    def _open(self) -> None:
+        """Load the engine and fill `runtime`."""
+
+    @abstractmethod
+    def _infer(self, inputs: Dict[str, np.ndarray]) -> Dict[str, np.ndarray]:
+        """Run the loaded engine."""
+
+    def _close(self) -> None:
+        """Release the runtime's objects; the default has none."""
