@@ -1,0 +1,113 @@
+"""What a notebook calls: run a recipe, load an engine, load a report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgekd.core.artifact import Artifact, open_artifact
+from edgekd.core.recipe import Recipe, load_recipe
+from edgekd.core.workspace import Workspace, disk_errors
+from edgekd.errors import EdgekdError
+
+
+def run(
+    recipe: Recipe | str | Path,
+    out: str | Path,
+    overrides: Iterable[str] = (),
+    until: str | None = None,
+    on_stage: Callable[[Any], None] = lambda _: None,
+) -> dict[str, Any]:
+    """Run a recipe into the folder `out`, resuming what is there, and return the report.
+
+    Also writes `report.json`, `report_data/` and `report.html` into `out`, when a stage fails too.
+
+    Raises:
+        EdgekdError: see edgekd/errors.py; what was finished is kept, and in the report.
+    """
+    from edgekd import pipeline
+
+    if not isinstance(recipe, Recipe):
+        recipe = load_recipe(str(recipe), overrides)
+    stages = pipeline.plan(recipe)
+    chosen = pipeline.select(stages, until)
+    planned = [stage.name for stage in stages]
+    done: list[pipeline.StageRun] = []
+
+    def remember(stage_run: pipeline.StageRun) -> None:
+        done.append(stage_run)
+        on_stage(stage_run)
+
+    with Workspace(Path(out)).locked() as workspace, disk_errors(workspace.root):
+        try:
+            pipeline.run_stages(recipe, workspace, chosen, remember)
+        except EdgekdError as exc:
+            if done:
+                _report(recipe, done, planned, workspace.root, str(exc))
+            raise
+        return _report(recipe, done, planned, workspace.root, "")
+
+
+def load_report(path: str | Path) -> dict[str, Any]:
+    """Return the content of a `report.json`, given its path or its folder."""
+    from edgekd.report.collect import read_report
+
+    return read_report(Path(path))
+
+
+class Engine:
+    """An engine that takes images: `engine(image)` returns the class map at the image's size."""
+
+    def __init__(self, artifact: Artifact, session: Any) -> None:
+        self.artifact = artifact
+        self.session = session
+        self.classes: tuple[str, ...] = artifact.spec.classes
+
+    def __call__(self, image: np.ndarray | str | Path) -> np.ndarray:
+        """Return the class map (H, W) uint8 of an image: a path, or an array (H, W, 3) uint8 RGB.
+
+        Raises:
+            ImageError: an array of another shape or dtype.
+            DataError: a file that is not a readable image.
+        """
+        from edgekd.board.postprocess import predict
+        from edgekd.data.images import read_image
+
+        return predict(self.session, image if isinstance(image, np.ndarray) else read_image(Path(image)))
+
+
+@contextmanager
+def load_engine(path: str | Path) -> Iterator[Engine]:
+    """Open the engine in an artifact folder (or its checkpoint or ONNX file) for inference.
+
+        with edgekd.load_engine("runs/quickstart/engine/openvino-int8") as engine:
+            class_map = engine("street.png")
+
+    Raises:
+        ArtifactError: not a complete artifact folder with a network.
+        TargetError: the runtime is not installed, or refuses the engine.
+    """
+    from edgekd.core.session import open_session
+
+    artifact = open_artifact(Path(path))
+    with open_session(artifact) as session:
+        yield Engine(artifact, session)
+
+
+def _report(recipe: Recipe, done: list[Any], planned: list[str], root: Path, failure: str) -> dict[str, Any]:
+    from edgekd.report import collect
+    from edgekd.report.html import write_page
+
+    artifacts = {stage_run.stage.name: stage_run.artifact for stage_run in done}
+    timings = [
+        {"name": r.stage.name, "seconds": round(r.artifact.manifest["seconds"], 1), "skipped": r.skipped} for r in done
+    ]
+    report = collect.collect(recipe, artifacts, timings, planned, failure)
+    collect.write_data(recipe, artifacts, root)
+    collect.write_report(report, root)
+    write_page(report, root)
+    return report

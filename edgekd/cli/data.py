@@ -1,0 +1,57 @@
+"""`edgekd data check`: validates every file of a recipe's data set and draws a contact sheet."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgekd.cli.run import JsonOption, RecipeArg, SetOption
+
+app = typer.Typer(help="Look at and validate a data set.", no_args_is_help=True)
+
+
+@app.callback()
+def _group() -> None:
+    """Keep `check` a subcommand."""
+
+
+@app.command()
+def check(
+    recipe: RecipeArg,
+    set_: SetOption = [],  # noqa: B006 - typer copies it
+    sheet: Annotated[Path, typer.Option(help="Folder for the contact sheets.")] = Path("."),
+    json: JsonOption = False,
+) -> None:
+    """Read every image and mask of both splits; list what is wrong, count the classes, draw a contact sheet."""
+    from edgekd.cli import show
+    from edgekd.core.recipe import load_recipe
+    from edgekd.core.workspace import disk_errors
+    from edgekd.data.check import check_dataset
+    from edgekd.data.contact_sheet import write_contact_sheet
+    from edgekd.data.open import open_split
+    from edgekd.errors import DataError
+
+    data = load_recipe(recipe, set_).data
+    reports, sheets = [], []
+    for split in (data.train, data.val):
+        dataset = open_split(data, split)
+        reports.append(check_dataset(dataset, split))
+        if not reports[-1].errors:
+            sheets.append(sheet / f"contact_sheet_{split}.png")
+            with disk_errors(sheet):
+                write_contact_sheet(dataset, sheets[-1])
+    if json:
+        show.print_json({"splits": [asdict(report) for report in reports], "contact_sheets": sheets})
+    else:
+        for report in reports:
+            print(report.text())
+        for path in sheets:
+            print(f"contact sheet: {path}")
+    errors = [line for report in reports for line in report.errors]
+    if errors:
+        raise DataError(f"{len(errors)} bad files, first: {errors[0]}")
+    if not json:
+        print(f"next: edgekd run {recipe}")

@@ -1,0 +1,24 @@
+"""`edgekd doctor`: what this machine can do, and what to type to get the rest."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+
+def doctor(json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """Say what works here: Python, hardware, each stage and target, and the command that adds what is missing."""
+    from edgekd.cli.show import print_json
+    from edgekd.doctor import examine
+
+    findings = examine()
+    if json:
+        print_json(findings)
+        return
+    for finding in findings["checks"]:
+        mark = "ok     " if finding["ok"] else "missing"
+        print(f"{mark}  {finding['name']:22} {finding['text']}")
+    for note in findings["notes"]:
+        print(f"note     {note}")
+    print("next:    edgekd run quickstart")

@@ -1,0 +1,86 @@
+"""The `edgekd` command: parses, calls one library function, prints. Results on stdout, logs and progress on stderr.
+
+Exit codes: 0 ok, 1 a gate failed, 2 the input is wrong (one line says what), 70 a bug (traceback), 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import traceback
+
+import click
+import typer
+
+from edgekd.cli import data, doctor, predict, recipes, report, run, stages
+from edgekd.errors import EdgekdError
+
+app = typer.Typer(
+    name="edgekd",
+    help="From a large teacher to a measured int8 engine on an edge chip, by boundary and context distillation.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(value: bool) -> None:
+    if value:
+        from edgekd import __version__
+
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _global(
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
+    verbose: bool = typer.Option(False, "--verbose", "-v", help="Log what the libraries say, too."),
+) -> None:
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s")
+    logging.getLogger("edgekd").setLevel(logging.INFO)
+    if verbose:
+        logging.getLogger().setLevel(logging.INFO)
+
+
+app.command()(doctor.doctor)
+app.add_typer(recipes.app, name="recipes")
+app.add_typer(data.app, name="data")
+app.command()(run.run)
+stages.add_to(app)
+app.command()(predict.predict)
+app.command()(report.report)
+
+
+def main() -> None:
+    """Run the command line and exit with the code that the kind of error asks for."""
+    try:
+        code = app(standalone_mode=False)
+        sys.stdout.flush()
+        sys.exit(code or 0)
+    except EdgekdError as exc:
+        _fail(str(exc), exc.exit_code)
+    except click.exceptions.Abort:
+        _fail("interrupted; run the same command again to go on", 130)
+    except click.ClickException as exc:
+        exc.show(sys.stderr)
+        sys.exit(exc.exit_code)
+    except KeyboardInterrupt:
+        _fail("interrupted; run the same command again to go on", 130)
+    except BrokenPipeError:  # the reader of our stdout has gone: not our error
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except Exception:
+        traceback.print_exc()
+        _fail("this is a bug of edgekd; please report it with the lines above", 70)
+
+
+def _fail(line: str, code: int) -> None:
+    print(f"edgekd: {line}", file=sys.stderr)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

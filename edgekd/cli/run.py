@@ -1,0 +1,40 @@
+"""`edgekd run`: a recipe's whole pipeline, or as far as `--until`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+RecipeArg = Annotated[str, typer.Argument(help="A recipe file, or the name of a shipped recipe (edgekd recipes list).")]
+OutOption = Annotated[Optional[Path], typer.Option("--out", help="Output folder; default runs/<recipe name>.")]
+SetOption = Annotated[list[str], typer.Option("--set", metavar="KEY.PATH=VALUE", help="Override a recipe value.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def run(
+    recipe: RecipeArg,
+    out: OutOption = None,
+    set_: SetOption = [],  # noqa: B006 - typer copies it
+    until: Annotated[Optional[str], typer.Option(help="Stop after this stage or group, e.g. distilled.")] = None,
+    json: JsonOption = False,
+) -> None:
+    """Run a recipe: train, distil, export, quantize, compile, measure, report. Run it again to resume."""
+    from edgekd import api, pipeline
+    from edgekd.cli import show
+    from edgekd.core.recipe import load_recipe
+
+    loaded = load_recipe(recipe, set_)
+    folder = out or pipeline.default_out(loaded)
+    result = api.run(loaded, folder, until=until, on_stage=show.stage_line)
+    if json:
+        show.print_json(result)
+        return
+    show.print_results(result)
+    print(f"\nreport: {folder / 'report.html'}")
+    measured = [row["id"] for row in result["rows"] if row["stage"] == "engine" and row["status"] == "measured"]
+    if measured:
+        print(f"next:   edgekd predict {folder / 'engine' / measured[-1]} IMAGE...")
+    else:
+        print(f"next:   edgekd run {recipe} --out {folder}")

@@ -1,0 +1,33 @@
+"""What several commands print: the result table and what a stage did."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+
+def print_json(value: Any) -> None:
+    """Print a value for a machine."""
+    print(json.dumps(value, indent=1, allow_nan=False, default=str))
+
+
+def print_results(report: dict[str, Any]) -> None:
+    """Print the result table of a report on stdout."""
+    from edgekd.report.table import table_columns, table_rows
+
+    table = Table(box=None, pad_edge=False)
+    for title in table_columns(report):
+        table.add_column(title, justify="left" if title in ("row", "precision") else "right", no_wrap=True)
+    for cells in table_rows(report):
+        table.add_row(*cells)
+    Console(width=None if sys.stdout.isatty() else 140).print(table)
+
+
+def stage_line(stage_run: Any) -> None:
+    """Print on stderr what happened to a stage."""
+    state = "skipped, already done" if stage_run.skipped else f"done in {stage_run.seconds:.1f} s"
+    print(f"{stage_run.stage.name}: {state}", file=sys.stderr)

@@ -1,0 +1,47 @@
+"""One command per stage group: runs a recipe until there and prints the artifacts."""
+
+from __future__ import annotations
+
+import typer
+
+from edgekd.cli.run import JsonOption, OutOption, RecipeArg, SetOption
+
+# Command -> (stage groups, help, what to do next).
+COMMANDS = {
+    "train": ("teacher,student", "Train the teacher and the plain student (the baseline).", "distill"),
+    "distill": ("distilled", "Distil the student from the teacher.", "export"),
+    "export": ("export", "Export the student to ONNX and prove parity with torch.", "quantize"),
+    "quantize": ("quantize", "Calibrate and quantize the ONNX model to int8.", "compile"),
+    "compile": ("engine", "Compile the engines.", "bench"),
+    "bench": ("bench", "Measure the latency of the engines.", "evaluate"),
+    "evaluate": ("evaluate", "Score every network and engine.", "run"),
+}
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands to the command line."""
+    for name, (until, text, following) in COMMANDS.items():
+        app.command(name, help=f"{text} Earlier stages are run when they are not done.")(_command(until, following))
+
+
+def _command(until: str, following: str):  # type: ignore[no-untyped-def]  # typer reads the inner signature
+    def command(recipe: RecipeArg, out: OutOption = None, set_: SetOption = [], json: JsonOption = False) -> None:  # noqa: B006
+        from edgekd import api, pipeline
+        from edgekd.cli import show
+        from edgekd.core.recipe import load_recipe
+
+        loaded = load_recipe(recipe, set_)
+        folder = out or pipeline.default_out(loaded)
+        present = {stage.name.split("/")[0] for stage in pipeline.plan(loaded)}
+        groups = ",".join(group for group in until.split(",") if group in present) or until
+        ran = []
+        report = api.run(loaded, folder, until=groups, on_stage=lambda r: (ran.append(r), show.stage_line(r)))
+        if json:
+            show.print_json(report)
+            return
+        for stage_run in ran:
+            if stage_run.stage.name.split("/")[0] in groups.split(","):
+                print(stage_run.artifact.path)
+        print(f"next: edgekd {following} {recipe} --out {folder}")
+
+    return command

@@ -1,0 +1,44 @@
+"""The compile stage: an ONNX or quantized model into an engine of one target, with the contract it then has."""
+
+from __future__ import annotations
+
+from edgekd.core import plugins
+from edgekd.core.artifact import StageResult
+from edgekd.core.recipe import Engine, plugin_options
+from edgekd.core.stage import StageJob
+from edgekd.errors import RecipeError
+from edgekd.targets.base import CompileRequest
+
+
+def run(job: StageJob) -> StageResult:
+    """Build the engine whose id is the stage's part."""
+    engine = next(e for e in job.recipe.engines if e.id == job.part)
+    target = plugins.load("targets", engine.target)
+    check_precision(engine)
+    (model,) = job.inputs.values()
+    request = CompileRequest(
+        model=model.file(model.details.get("model", "model.onnx")),
+        spec=model.spec,
+        precision=engine.precision,
+        out_dir=job.out_dir,
+        options=plugin_options("targets", engine.target, engine.options, f"engines.{engine.id}.options"),
+    )
+    result = target.build_engine(request)
+    details = {
+        "target": engine.target,
+        "precision": engine.precision,
+        "options": engine.options,
+        "engine": result.engine.relative_to(job.out_dir).as_posix(),
+        "runtime_version": target.runtime_version(),
+        "build": result.details,
+    }
+    return StageResult(result.spec, {**{k: model.details[k] for k in ("params", "macs")}, **details})
+
+
+def check_precision(engine: Engine) -> None:
+    """Raise RecipeError when a target does not build the precision that a recipe asks for."""
+    known = plugins.load("targets", engine.target).INFO.precisions
+    if engine.precision not in known:
+        raise RecipeError(
+            f"engines: target {engine.target} has no precision {engine.precision!r}; expected one of {', '.join(known)}"
+        )

@@ -1,0 +1,179 @@
+"""Artifacts: a folder with files and a `manifest.json`, complete or absent, never half.
+
+A stage writes into a working folder; `publish` hashes the files, writes the manifest and renames the folder into
+place. A kill at any moment leaves a complete artifact or none.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from edgekd.board.specs import ModelSpec
+from edgekd.board.sysinfo import environment
+from edgekd.errors import ArtifactError
+
+SCHEMA = "edgekd.artifact/1"
+MANIFEST = "manifest.json"
+SCRATCH = "_scratch"  # inside a working folder: resume state, never published
+_PACKAGES = ("torch", "torchvision", "lightning", "timm", "segmentation-models-pytorch", "onnx", "onnxsim")
+_PACKAGES += ("onnxruntime", "openvino", "nncf", "numpy", "pillow", "opencv-python-headless")
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """What a stage returns besides the files it wrote: the contract of the network it made, and details (JSON)."""
+
+    spec: ModelSpec | None = None
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A complete artifact folder and its manifest."""
+
+    path: Path
+    manifest: dict[str, Any]
+
+    @property
+    def kind(self) -> str:
+        """What it holds: dataset, checkpoint, onnx, quantized, engine, metrics, latency."""
+        return self.manifest["kind"]
+
+    @property
+    def details(self) -> dict[str, Any]:
+        """What the stage reported."""
+        return self.manifest["details"]
+
+    @property
+    def spec(self) -> ModelSpec:
+        """The I/O contract; ArtifactError when this kind of artifact has none."""
+        if self.manifest["model_spec"] is None:
+            raise ArtifactError(f"{self.path}: a {self.kind} artifact has no network")
+        return ModelSpec.from_dict(self.manifest["model_spec"])
+
+    def file(self, name: str) -> Path:
+        """Return the path of one of its files."""
+        return self.path / name
+
+    def sha256(self) -> str:
+        """Return the hash of the manifest, which holds the hash of every file."""
+        return sha256_of(self.path / MANIFEST)
+
+
+def open_artifact(path: Path, kind: str | None = None) -> Artifact:
+    """Open an artifact folder and check that every file is there with its recorded size.
+
+    Raises:
+        ArtifactError: no manifest, damaged manifest, file missing or of another size, or of another kind.
+    """
+    manifest_path = Path(path) / MANIFEST
+    try:
+        manifest = json.loads(manifest_path.read_text(encoding="utf-8"))
+    except FileNotFoundError as exc:
+        raise ArtifactError(f"{path}: no {MANIFEST}, so not an edgekd artifact; give the folder of one") from exc
+    except (json.JSONDecodeError, UnicodeDecodeError, NotADirectoryError) as exc:
+        raise ArtifactError(f"{manifest_path}: damaged ({exc}); remove the folder and run again") from exc
+    if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
+        raise ArtifactError(f"{manifest_path}: expected schema {SCHEMA}, got {manifest.get('schema')!r}")
+    if kind is not None and manifest["kind"] != kind:
+        raise ArtifactError(f"{path}: expected an artifact of kind {kind}, got {manifest['kind']}")
+    for entry in manifest["files"]:
+        file = Path(path) / entry["name"]
+        size = file.stat().st_size if file.is_file() else None
+        if size != entry["bytes"]:
+            raise ArtifactError(f"{file}: expected {entry['bytes']} bytes, got {size}; remove {path} and run again")
+    return Artifact(Path(path), manifest)
+
+
+def publish(work: Path, final: Path, facts: dict[str, Any], result: StageResult) -> Artifact:
+    """Turn a working folder into the artifact `final`.
+
+    Args:
+        work: folder with the stage's files; its `_scratch` is dropped.
+        final: where the artifact will be; what stands there is the caller's to move away.
+        facts: kind, stage, key, inputs (name -> manifest sha256), recipe_sha256, seconds.
+        result: what the stage returned.
+    """
+    scratch = work / SCRATCH
+    files = sorted(p for p in work.rglob("*") if p.is_file() and p.name != MANIFEST and scratch not in p.parents)
+    manifest = {
+        "schema": SCHEMA,
+        **facts,
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "edgekd_version": package_version("edgekd"),
+        "git_commit": git_commit(),
+        "files": [
+            {"name": p.relative_to(work).as_posix(), "sha256": sha256_of(p), "bytes": p.stat().st_size} for p in files
+        ],
+        "model_spec": asdict(result.spec) if result.spec else None,
+        "environment": {**environment(), "packages": package_versions()},
+        "details": result.details,
+    }
+    text = json.dumps(manifest, indent=1, allow_nan=False)
+    if scratch.exists():
+        shutil.rmtree(scratch)
+    _write_synced(work / MANIFEST, text)
+    final.parent.mkdir(parents=True, exist_ok=True)
+    os.replace(work, final)
+    return Artifact(final, json.loads(text))
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Write a text file so that a reader sees the old or the new content, never a part."""
+    temporary = path.with_name(path.name + ".tmp")
+    _write_synced(temporary, text)
+    os.replace(temporary, path)
+
+
+def sha256_of(path: Path) -> str:
+    """Return the hash of a file's content."""
+    with open(path, "rb") as file:
+        digest = hashlib.sha256()
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def package_version(name: str) -> str | None:
+    """Return the installed version of a package, None when it is not installed."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def package_versions() -> dict[str, str]:
+    """Return the versions of the installed packages that can change a result."""
+    found = {name: package_version(name) for name in _PACKAGES}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def git_commit() -> str | None:
+    """Return the commit of the checkout that edgekd runs from (`-dirty` when changed), None outside a checkout."""
+    root = Path(__file__).parents[2]
+    if not (root / ".git").exists():
+        return None
+    try:
+        text = subprocess.run(
+            ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"],
+            capture_output=True, text=True, timeout=10, check=True,
+        ).stdout  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return text.strip()
+
+
+def _write_synced(path: Path, text: str) -> None:
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())

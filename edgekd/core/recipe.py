@@ -1,0 +1,374 @@
+"""Recipes: YAML in, frozen typed sections out; unknown keys are refused with a suggestion.
+
+`load_recipe(path, overrides)` is the only way in. Relative paths in a recipe are relative to the recipe's file.
+The keys under `options` belong to a plugin and are checked against its `Options` by `plugin_options`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
+
+from edgekd.core import plugins
+from edgekd.errors import RecipeError, did_you_mean
+
+Options = dict[str, Any]
+SectionT = TypeVar("SectionT", bound=BaseModel)
+
+
+class Section(BaseModel):
+    """Base of all recipe sections: immutable, no unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Augment(Section):
+    """Training augmentation. `crop` (height, width) defaults to `data.size`; `scale` is relative to `data.size`."""
+
+    crop: tuple[int, int] | None = None
+    scale: tuple[float, float] = (0.75, 1.5)
+    flip: float = Field(0.5, ge=0, le=1, description="probability of a horizontal flip")
+    color: float = Field(0.3, ge=0, le=1, description="strength of brightness, contrast and saturation jitter")
+
+
+class Data(Section):
+    """The data set, its splits, and the network's input size (height, width)."""
+
+    format: str
+    options: Options = {}
+    train: str = "train"
+    val: str = "val"
+    size: tuple[int, int]
+    augment: Augment = Augment()
+
+
+class Train(Section):
+    """One training budget. Baseline and distilled student share the student's."""
+
+    steps: int = Field(gt=0)
+    batch_size: int = Field(8, gt=0, description="images per optimizer step over all devices")
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    lr: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(0.01, ge=0)
+    schedule: Literal["one_cycle", "poly"] = "one_cycle"
+    gradient_clip: float | None = Field(5.0, gt=0, description="largest gradient norm")
+    ema: float | None = Field(None, gt=0, lt=1, description="decay of the averaged weights that are kept")
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    checkpoint_every: int = Field(100, gt=0, description="steps between resume checkpoints")
+
+
+class Network(Section):
+    """One network. `checkpoint` is a local file with its weights; with `train` absent it is used as it is."""
+
+    family: str
+    variant: str
+    options: Options = {}
+    checkpoint: Path | None = None
+    train: Train | None = None
+
+
+class Teacher(Network):
+    """The teacher; a run stops when its mIoU (a fraction) on the scored split is below `floor`."""
+
+    floor: float = Field(0.0, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _has_weights(self) -> Teacher:
+        if self.checkpoint is None and self.train is None:
+            raise ValueError("needs `train` (a budget) or `checkpoint` (a file)")
+        return self
+
+
+class Student(Network):
+    """The student; it always trains."""
+
+    train: Train
+
+
+class Method(Section):
+    """One distillation method: its total weight, linear warm-up as a fraction of all steps, and its own options."""
+
+    weight: float = Field(1.0, ge=0)
+    warmup: float = Field(0.1, ge=0, le=1)
+    options: Options = {}
+
+
+class Distill(Section):
+    """Methods by name, in any combination; the baseline is the student on the same budget without them."""
+
+    methods: dict[str, Method] = {"kd": Method(), "bckd": Method()}
+    baseline: bool = True
+    watchdog_ratio: float = Field(10.0, gt=0, description="stop when the weighted terms exceed this times the task loss")
+
+
+class Trainer(Section):
+    """Where and how Lightning runs; passed on to it. It does not change what is learned, so it is not in cache keys."""
+
+    accelerator: str = "auto"
+    devices: int | str = "auto"
+    num_nodes: int = 1
+    strategy: str = "auto"
+    workers: int | None = Field(None, ge=0, description="loader processes; default 0 on CPU, else 4")
+    channels_last: bool = True
+
+
+class Export(Section):
+    """The ONNX graph. `input` float32_nchw is normalised outside; uint8_* takes the resized image itself."""
+
+    opset: int = Field(18, ge=17)
+    input: Literal["float32_nchw", "uint8_nchw", "uint8_nhwc"] = "float32_nchw"
+    argmax: bool = False
+    parity_images: int = Field(8, gt=0)
+    logits_tolerance: float = Field(1e-3, gt=0, description="largest |torch - ONNX| relative to the largest |logit|")
+    class_map_tolerance: float = Field(1e-3, ge=0, description="largest fraction of pixels with another class")
+
+
+class Quantize(Section):
+    """Calibration on a seeded subset of the *training* split; `options` by quantizer name."""
+
+    images: int = Field(128, gt=0)
+    options: dict[str, Options] = {}
+
+
+class Engine(Section):
+    """One engine to build, measure and score."""
+
+    target: str
+    precision: str
+    options: Options = {}
+
+    @property
+    def id(self) -> str:
+        """Row id and folder name, e.g. `openvino-int8`."""
+        return f"{self.target}-{self.precision}"
+
+
+class Bench(Section):
+    """Latency measurement per engine and series."""
+
+    min_samples: int = Field(500, gt=0)
+    min_seconds: float = Field(3.0, gt=0)
+    warmup_max_seconds: float = Field(5.0, gt=0)
+    images: int = Field(16, gt=0, description="distinct real images that are rotated")
+
+
+class Evaluate(Section):
+    """Scoring on `data.val`; `pictures` of it are kept for the report."""
+
+    images: int | None = Field(None, gt=0, description="score only the first N images; all by default")
+    pictures: int = Field(6, ge=0)
+
+
+class Recipe(Section):
+    """A whole pipeline. `source` is where it was read from."""
+
+    name: str
+    task: Literal["semantic"] = "semantic"
+    seed: int = Field(0, ge=0)
+    data: Data
+    teacher: Teacher
+    student: Student
+    distill: Distill = Distill()
+    trainer: Trainer = Trainer()
+    export: Export = Export()
+    quantize: Quantize = Quantize()
+    engines: tuple[Engine, ...] = ()
+    bench: Bench = Bench()
+    evaluate: Evaluate = Evaluate()
+
+    @field_validator("engines")
+    @classmethod
+    def _unique(cls, engines: tuple[Engine, ...]) -> tuple[Engine, ...]:
+        ids = [engine.id for engine in engines]
+        twice = {i for i in ids if ids.count(i) > 1}
+        if twice:
+            raise ValueError(f"listed twice: {', '.join(sorted(twice))}")
+        return engines
+
+    def only(self, *reads: str) -> Recipe:
+        """Return a copy in which every section that is not named is None, so that a stage cannot read what its
+        cache key does not cover. `engines:<id>` names a single engine."""
+        names = {read.partition(":")[0]: read.partition(":")[2] for read in reads}
+        update: dict[str, Any] = dict.fromkeys(set(type(self).model_fields) - set(names) - {"name", "task", "seed"})
+        if names.get("engines"):
+            update["engines"] = tuple(engine for engine in self.engines if engine.id == names["engines"])
+        return self.model_copy(update=update)
+
+    def sha256(self) -> str:
+        """Return the hash of the recipe's content, defaults included."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+
+
+def shipped_recipes() -> dict[str, Path]:
+    """Return name -> file of the recipes that come with edgekd, e.g. `semantic/camvid_...`."""
+    packaged = Path(str(resources.files("edgekd"))) / "recipes"
+    root = packaged if packaged.is_dir() else Path(__file__).parents[2] / "recipes"
+    return {path.relative_to(root).with_suffix("").as_posix(): path for path in sorted(root.rglob("*.yaml"))}
+
+
+def find_recipe(name_or_path: str) -> Path:
+    """Return the file of a recipe given by path or by shipped name.
+
+    Raises:
+        RecipeError: neither a file nor a shipped recipe.
+    """
+    path = Path(name_or_path)
+    if path.is_file():
+        return path
+    shipped = shipped_recipes()
+    if name_or_path in shipped:
+        return shipped[name_or_path]
+    raise RecipeError(f"recipe {name_or_path!r} is neither a file nor a shipped recipe{did_you_mean(name_or_path, shipped)}")
+
+
+def load_recipe(name_or_path: str, overrides: Iterable[str] = ()) -> Recipe:
+    """Read, override and check a recipe.
+
+    Args:
+        name_or_path: a YAML file or the name of a shipped recipe.
+        overrides: `key.path=value` strings; values are YAML.
+
+    Raises:
+        RecipeError: unreadable, not YAML, unknown key, value that does not fit; all findings in one line.
+    """
+    path = find_recipe(name_or_path)
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as exc:
+        raise RecipeError(f"{path}: not readable as YAML: {' '.join(str(exc).split())}") from exc
+    if not isinstance(raw, dict):
+        raise RecipeError(f"{path}: a recipe is a mapping of sections, got {type(raw).__name__}")
+    for override in overrides:
+        _apply_override(raw, override)
+    recipe = _validate(Recipe, raw, str(path))
+    return _absolute_paths(recipe, path.parent.resolve())
+
+
+def plugin_options(kind: str, name: str, raw: Mapping[str, Any], where: str) -> Any:
+    """Return a plugin's `Options` made from the keys of a recipe.
+
+    Raises:
+        RecipeError: unknown plugin, unknown key, or a value that does not fit.
+    """
+    options_type = plugins.load(kind, name).Options
+    known = TypeAdapter(options_type).json_schema().get("properties", {})
+    for key in raw:
+        if key not in known:
+            raise RecipeError(f"{where}.{key}: unknown option of {name!r}{did_you_mean(str(key), known)}")
+    try:
+        return TypeAdapter(options_type).validate_python(dict(raw))
+    except ValidationError as exc:
+        raise RecipeError("; ".join(f"{where}.{_loc(e['loc'])}: {e['msg']}, got {e['input']!r}" for e in exc.errors())) from exc
+
+
+def _apply_override(raw: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise RecipeError(f"override {override!r}: expected key.path=value, e.g. student.train.steps=500")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as exc:
+        raise RecipeError(f"override {override!r}: the value is not YAML: {' '.join(str(exc).split())}") from exc
+    *parents, last = key.split(".")
+    node: Any = raw
+    for part in parents:
+        node = _step(node, part, override)
+    if isinstance(node, list):
+        node[_index(node, last, override)] = value
+    else:
+        node[last] = value
+
+
+def _step(node: Any, part: str, override: str) -> Any:
+    if isinstance(node, list):
+        return node[_index(node, part, override)]
+    child = node.get(part)
+    if child is None:
+        child = node[part] = {}
+    if not isinstance(child, dict | list):
+        raise RecipeError(f"override {override!r}: {part!r} holds a value, not a section")
+    return child
+
+
+def _index(node: list[Any], part: str, override: str) -> int:
+    if not part.isdigit() or int(part) >= len(node):
+        raise RecipeError(f"override {override!r}: {part!r} is not an index below {len(node)}")
+    return int(part)
+
+
+def _validate(section: type[SectionT], raw: dict[str, Any], source: str) -> SectionT:
+    try:
+        return section.model_validate(raw)
+    except ValidationError as exc:
+        findings = "; ".join(_explain(section, error) for error in exc.errors())
+        raise RecipeError(f"{source}: {findings}") from exc
+
+
+def _explain(section: type[BaseModel], error: Any) -> str:
+    loc = error["loc"]
+    if error["type"] == "extra_forbidden":
+        return f"{_loc(loc)}: unknown key{did_you_mean(str(loc[-1]), _known_keys(section, loc[:-1]))}"
+    if error["type"] == "missing":
+        return f"{_loc(loc)}: missing"
+    got = json.dumps(error["input"], default=str)
+    return f"{_loc(loc)}: {error['msg'].removeprefix('Value error, ')}" + (f", got {got}" if len(got) < 80 else "")
+
+
+def _known_keys(section: type[BaseModel], loc: tuple[Any, ...]) -> Iterable[str]:
+    """Return the field names of the section that a pydantic error location points into."""
+    schema = section.model_json_schema()
+    node = schema
+    for part in loc:
+        node = _resolve(schema, node)
+        if isinstance(part, int):
+            items = node.get("items", {})
+            node = items
+        else:
+            node = node.get("properties", {}).get(part) or node.get("additionalProperties", {})
+    return _resolve(schema, node).get("properties", {})
+
+
+def _resolve(schema: dict[str, Any], node: dict[str, Any]) -> dict[str, Any]:
+    for option in node.get("anyOf", ()):
+        if "$ref" in option:
+            node = option
+    if "$ref" in node:
+        return schema["$defs"][node["$ref"].rsplit("/", 1)[-1]]
+    return node
+
+
+def _loc(loc: tuple[Any, ...]) -> str:
+    return ".".join(str(part) for part in loc) or "recipe"
+
+
+def _absolute_paths(recipe: Recipe, base: Path) -> Recipe:
+    """Return the recipe with paths made absolute, relative ones from the recipe's folder."""
+
+    def resolved(network: Any) -> Any:
+        updates: Options = {"options": _resolve_option_paths(network.options, base)}
+        if network.checkpoint is not None:
+            updates["checkpoint"] = base / network.checkpoint
+        return network.model_copy(update=updates)
+
+    data = recipe.data.model_copy(update={"options": _resolve_option_paths(recipe.data.options, base)})
+    return recipe.model_copy(
+        update={"data": data, "teacher": resolved(recipe.teacher), "student": resolved(recipe.student)}
+    )
+
+
+# Plugin options that hold paths carry one of these names, in every plugin.
+PATH_OPTIONS = ("root", "encoder_weights")
+
+
+def _resolve_option_paths(options: Options, base: Path) -> Options:
+    return {
+        key: str((base / Path(value).expanduser()).resolve()) if key in PATH_OPTIONS and isinstance(value, str) else value
+        for key, value in options.items()
+    }

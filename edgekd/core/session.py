@@ -1,0 +1,61 @@
+"""Opens whatever an artifact holds for inference: a torch checkpoint, an ONNX file or an engine.
+
+All three answer `infer(dict) -> dict` under their own `spec`, so that scoring, timing and prediction do not care.
+"""
+
+from __future__ import annotations
+
+import importlib
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+import numpy as np
+
+from edgekd.board.specs import ModelSpec
+from edgekd.core import plugins
+from edgekd.core.artifact import Artifact
+from edgekd.core.recipe import plugin_options
+from edgekd.errors import ArtifactError
+from edgekd.targets.base import SessionBase
+
+
+class Session(Protocol):
+    """A network loaded for inference."""
+
+    spec: ModelSpec
+
+    def infer(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Run once, synchronously."""
+
+
+# Artifact kind -> function that opens it; a string, so that engines open without torch.
+_OPENERS = {
+    "checkpoint": "edgekd.models.session:open_checkpoint",
+    "onnx": "edgekd.core.session:_open_onnx",
+    "engine": "edgekd.core.session:_open_engine",
+}
+
+
+def open_session(artifact: Artifact) -> AbstractContextManager[Session]:
+    """Return the context manager of a session on an artifact.
+
+    Raises:
+        ArtifactError: the artifact holds no network.
+        TargetError: its runtime is not installed, or refuses the engine.
+    """
+    if artifact.kind not in _OPENERS:
+        raise ArtifactError(f"{artifact.path}: expected an artifact of kind {', '.join(_OPENERS)}, got {artifact.kind}")
+    module, _, name = _OPENERS[artifact.kind].partition(":")
+    return getattr(importlib.import_module(module), name)(artifact)
+
+
+def _open_engine(artifact: Artifact) -> SessionBase:
+    details = artifact.details
+    target = plugins.load("targets", details["target"])
+    options = plugin_options("targets", details["target"], details["options"], "options")
+    return target.Session(artifact.file(details["engine"]), artifact.spec, options)
+
+
+def _open_onnx(artifact: Artifact) -> SessionBase:
+    target = plugins.load("targets", "onnxruntime")
+    return target.Session(artifact.file("model.onnx"), artifact.spec, target.Options())

@@ -1,0 +1,114 @@
+"""A workspace is the output folder of a run: its lock, its artifacts and its unfinished work.
+
+    DIR/<stage>/                 finished artifacts
+    DIR/.work/<stage>-<key>/     unfinished ones; training resumes from `_scratch` in here
+    DIR/.previous/<stage>-<key>/ artifacts of other settings, put back when those settings are asked for again
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from edgekd.core.artifact import Artifact, open_artifact
+from edgekd.errors import ArtifactError, EdgekdError, WorkspaceError
+
+_FULL_BYTES = 1 << 20
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG)
+
+
+class Workspace:
+    """Paths of one output folder; use `locked` before writing."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = Path(root)
+
+    @contextmanager
+    def locked(self) -> Iterator[Workspace]:
+        """Hold the folder for this process; the lock ends with the process, also with `kill -9`.
+
+        Raises:
+            WorkspaceError: another run holds it, or the disk is full or not writable (also while inside).
+        """
+        with disk_errors(self.root):
+            self.root.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.root / ".lock")
+            try:
+                lock.acquire(timeout=0)
+            except Timeout as exc:
+                raise WorkspaceError(f"{self.root}: another edgekd run is working in it; wait for it or use another --out") from exc
+            try:
+                yield self
+            finally:
+                lock.release()
+
+    def artifact_dir(self, stage: str) -> Path:
+        """Return where the finished artifact of a stage lies."""
+        return self.root / stage
+
+    def work_dir(self, stage: str, key: str) -> Path:
+        """Return (and make) the working folder of a stage under one cache key."""
+        path = self.root / ".work" / f"{stage.replace('/', '+')}-{key[:16]}"
+        path.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def finished(self, stage: str, key: str) -> Artifact | None:
+        """Return the artifact of a stage when it was made under this key, from its place or from `.previous`."""
+        place, kept = self.artifact_dir(stage), self._previous(stage, key)
+        if kept.exists() and self._complete(place, key) is None:
+            self.set_aside(stage)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(kept, place)
+        return self._complete(place, key)
+
+    def set_aside(self, stage: str) -> None:
+        """Move the artifact of a stage to `.previous`, if there is one."""
+        place = self.artifact_dir(stage)
+        if not place.exists():
+            return
+        try:
+            key = open_artifact(place).manifest["key"]
+        except ArtifactError:
+            key = f"damaged-{os.getpid()}-{place.stat().st_mtime_ns}"
+        kept = self._previous(stage, key)
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        if kept.exists():
+            kept = kept.with_name(f"{kept.name}-{place.stat().st_mtime_ns}")
+        os.replace(place, kept)
+
+    def _previous(self, stage: str, key: str) -> Path:
+        return self.root / ".previous" / f"{stage.replace('/', '+')}-{key[:16]}"
+
+    @staticmethod
+    def _complete(place: Path, key: str) -> Artifact | None:
+        if not place.exists():
+            return None
+        try:
+            artifact = open_artifact(place)
+        except ArtifactError:
+            return None  # damaged: the caller makes it again, `set_aside` keeps the remains
+        return artifact if artifact.manifest["key"] == key else None
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turn a full, read-only or forbidden disk into one clear line."""
+    advice = "finished stages are kept: make room or allow writing, and run the same command again"
+    try:
+        yield
+    except EdgekdError:
+        raise
+    except (FileExistsError, NotADirectoryError) as exc:
+        raise WorkspaceError(f"{path}: is not a folder; give another --out") from exc
+    except Exception as exc:
+        if isinstance(exc, OSError) and exc.errno in _DISK_ERRORS:
+            raise WorkspaceError(f"{exc.filename or path}: {os.strerror(exc.errno)}; {advice}") from exc
+        if path.exists() and shutil.disk_usage(path).free < _FULL_BYTES:  # vendors wrap ENOSPC in their own errors
+            raise WorkspaceError(f"{path}: {os.strerror(errno.ENOSPC)}; {advice}") from exc
+        raise

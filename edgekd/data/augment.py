@@ -1,0 +1,61 @@
+"""Training augmentation with torchvision transforms v2, relative to the geometry that the network is deployed with.
+
+Evaluation and deployment do not come here: they use `board/preprocess.py`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torchvision import tv_tensors
+from torchvision.transforms import InterpolationMode, v2
+from torchvision.transforms.v2 import functional as F
+
+from edgekd.core.recipe import Augment
+from edgekd.data.base import IGNORE_INDEX, Sample
+
+
+class ResizeJitter(v2.Transform):
+    """Resize to `size` (height, width) times a factor drawn log-uniformly from `scale`; masks by nearest neighbour.
+
+    A factor of 1 is exactly what deployment does to an image (stretch to the network's input size).
+    """
+
+    def __init__(self, size: tuple[int, int], scale: tuple[float, float]) -> None:
+        super().__init__()
+        self.size, self.scale = size, scale
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        low, high = torch.tensor(self.scale).log()
+        factor = float(torch.empty(()).uniform_(float(low), float(high)).exp())
+        return {"size": [max(1, round(side * factor)) for side in self.size]}
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        mask = isinstance(inpt, tv_tensors.Mask)
+        mode = InterpolationMode.NEAREST_EXACT if mask else InterpolationMode.BILINEAR
+        return F.resize(inpt, params["size"], interpolation=mode, antialias=not mask)
+
+
+def training_transform(augment: Augment, size: tuple[int, int]) -> v2.Transform:
+    """Return the transform of (Image, Mask) uint8 tv_tensors to the training crop; padding is ignored in the mask."""
+    fill = {tv_tensors.Image: 0, tv_tensors.Mask: IGNORE_INDEX}
+    steps: list[v2.Transform] = [
+        ResizeJitter(size, augment.scale),
+        v2.RandomCrop(augment.crop or size, pad_if_needed=True, fill=fill),
+        v2.RandomHorizontalFlip(augment.flip),
+    ]
+    if augment.color > 0:
+        c = augment.color
+        steps.append(v2.ColorJitter(brightness=c, contrast=c, saturation=c, hue=min(0.5, c / 10)))
+    return v2.Compose(steps)
+
+
+def augmented(sample: Sample, transform: v2.Transform, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the augmented image (3, H, W) uint8 and mask (H, W) uint8; the same seed gives the same result."""
+    image = tv_tensors.Image(torch.from_numpy(sample.image).permute(2, 0, 1))
+    mask = tv_tensors.Mask(torch.from_numpy(sample.mask))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        image, mask = transform(image, mask)
+    return image.as_subclass(torch.Tensor).contiguous(), mask.as_subclass(torch.Tensor).contiguous()

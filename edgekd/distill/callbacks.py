@@ -1,0 +1,105 @@
+"""Lightning callbacks: the record of every step, the watchdog, and progress where there is no terminal."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections import deque
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import Callback
+
+from edgekd.distill.module import SegmentationTask
+from edgekd.errors import GateError
+
+log = logging.getLogger(__name__)
+
+
+class StepRecord(Callback):
+    """Keeps (step, losses) of every optimizer step, in the checkpoint: a resumed run's record has no gap or repeat."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, float]] = []
+        self.seconds = 0.0
+        self._started = 0.0
+
+    def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int) -> None:
+        self._started = time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self.seconds += time.perf_counter() - self._started
+        row = {name: round(float(value), 6) for name, value in outputs.items()}
+        self.rows.append({"step": trainer.global_step, **row})
+        if trainer.global_step % trainer.log_every_n_steps == 0:
+            for logger in trainer.loggers:
+                logger.log_metrics(row, step=trainer.global_step)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"rows": self.rows, "seconds": self.seconds}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.rows, self.seconds = list(state_dict["rows"]), state_dict["seconds"]
+
+
+class Watchdog(Callback):
+    """Stops a run that cannot end well, with the reason.
+
+    Raises:
+        GateError: the loss is not finite; or, after warm-up, the mean of the weighted distillation terms over
+            `window` steps exceeds `ratio` times the mean task loss.
+    """
+
+    def __init__(self, ratio: float, window: int = 50) -> None:
+        self.ratio = ratio
+        self.recent: deque[tuple[float, dict[str, float]]] = deque(maxlen=window)
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        assert isinstance(pl_module, SegmentationTask)
+        step = trainer.global_step
+        values = {name: float(value) for name, value in outputs.items()}
+        bad = [name for name, value in values.items() if not math.isfinite(value)]
+        if bad:
+            raise GateError(f"step {step}: {', '.join(bad)} is not finite; lower lr, or use precision 32-true")
+        weighted = {
+            name: pl_module.weight_at(name.split(".")[0], step) * value for name, value in values.items() if "." in name
+        }
+        self.recent.append((values["task"], weighted))
+        if not weighted or len(self.recent) < (self.recent.maxlen or 0):
+            return
+        task = sum(t for t, _ in self.recent)
+        terms = {name: sum(w[name] for _, w in self.recent) for name in weighted}
+        if sum(terms.values()) > self.ratio * task:
+            largest = max(terms, key=terms.__getitem__)
+            raise GateError(
+                f"step {step}: the weighted distillation terms are {sum(terms.values()) / max(task, 1e-12):.1f} times the "
+                f"task loss (limit distill.watchdog_ratio = {self.ratio:g}), most of it {largest}; "
+                f"lower distill.methods.{largest.split('.')[0]}.weight"
+            )
+
+
+class LogProgress(Callback):
+    """Logs a line with ETA about every tenth of the run; used where stderr is not a terminal."""
+
+    def __init__(self, title: str, steps: int) -> None:
+        self.title, self.steps = title, steps
+        self._start = (0, 0.0)
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._start = (trainer.global_step, time.monotonic())
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        step = trainer.global_step
+        if step % max(1, self.steps // 10) and step != self.steps:
+            return
+        first_step, first_time = self._start
+        pace = (time.monotonic() - first_time) / max(1, step - first_step)
+        log.info("%s: step %d/%d, loss %.3f, %.0f ms/step, %.0f s left",
+                 self.title, step, self.steps, float(outputs["loss"]), 1000 * pace, pace * (self.steps - step))  # fmt: skip

@@ -1,0 +1,137 @@
+"""One training run by Lightning, resumable: the same data order, augmentation, schedule and record after a kill."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+
+from edgekd.core.recipe import Data, Train, Trainer
+from edgekd.data.base import DenseDataset
+from edgekd.data.loader import StepBatches, training_loader
+from edgekd.distill.callbacks import LogProgress, StepRecord, Watchdog
+from edgekd.distill.module import Distiller, SegmentationTask
+from edgekd.errors import UserError
+from edgekd.models.base import DenseModel
+
+RESUME = "resume"
+
+
+@dataclass(frozen=True)
+class FitJob:
+    """One training run: what trains, on what, for how long, and where its resume state and logs go."""
+
+    title: str
+    student: DenseModel
+    distiller: Distiller | None
+    dataset: DenseDataset
+    data: Data
+    budget: Train
+    trainer: Trainer
+    seed: int
+    watchdog_ratio: float
+    scratch: Path
+
+
+class _StepData(L.LightningDataModule):
+    """Hands Lightning a loader that starts at the trainer's step."""
+
+    def __init__(self, job: FitJob, workers: int) -> None:
+        super().__init__()
+        self.job, self.workers = job, workers
+
+    def train_dataloader(self) -> Any:
+        assert self.trainer is not None
+        world = self.trainer.world_size
+        budget = self.job.budget
+        if budget.batch_size % world:
+            raise UserError(f"train.batch_size {budget.batch_size} is not divisible by {world} devices; change one of them")
+        batches = StepBatches(budget.steps, budget.batch_size, self.trainer.global_step, self.trainer.global_rank, world)
+        return training_loader(self.job.dataset, self.job.data, self.job.seed, batches, self.workers)
+
+
+def fit(job: FitJob) -> dict[str, Any]:
+    """Train `job.student` in place and return the facts of the run (JSON): steps, seconds per step, record.
+
+    The budget counts optimizer steps. With `ema` the averaged weights are what the student holds in the end.
+    """
+    L.seed_everything(job.seed, workers=False, verbose=False)
+    task = SegmentationTask(job.student, job.budget, job.distiller, job.trainer.channels_last)
+    record = StepRecord()
+    trainer = _trainer(job, record)
+    resume = job.scratch / f"{RESUME}.ckpt"
+    on_cpu = trainer.strategy.root_device.type == "cpu"
+    workers = job.trainer.workers if job.trainer.workers is not None else (0 if on_cpu else 4)
+    with _quiet():
+        # weights_only=False would run code; our own checkpoint holds tensors, numbers and strings only.
+        trainer.fit(
+            task, _StepData(job, workers), ckpt_path=str(resume) if resume.exists() else None, weights_only=True
+        )
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    job.student.to("cpu").eval()
+    steps = [row["step"] for row in record.rows]
+    assert steps == list(range(1, job.budget.steps + 1)), "the record of steps has a gap or a repeat"
+    return {
+        "steps": trainer.global_step,
+        "batch_size": job.budget.batch_size,
+        "seconds_per_step": record.seconds / len(steps),
+        "precision": job.budget.precision,
+        "device": str(trainer.strategy.root_device),
+        "record": record.rows,
+    }
+
+
+def _trainer(job: FitJob, record: StepRecord) -> L.Trainer:
+    budget, place = job.budget, job.trainer
+    callbacks: list[Callback] = [record, Watchdog(job.watchdog_ratio)]
+    if budget.ema is not None:
+        callbacks.append(EMAWeightAveraging(decay=budget.ema))
+    callbacks.append(
+        ModelCheckpoint(
+            dirpath=job.scratch, filename=RESUME, every_n_train_steps=budget.checkpoint_every,
+            save_top_k=1, enable_version_counter=False, save_on_train_epoch_end=False,
+        )  # fmt: skip
+    )
+    if sys.stderr.isatty():
+        callbacks.append(RichProgressBar(console_kwargs={"stderr": True}))
+    else:
+        callbacks.append(LogProgress(job.title, budget.steps))
+    loggers = [cls(save_dir=job.scratch / "logs", name="", version="") for cls in (CSVLogger, TensorBoardLogger)]
+    return L.Trainer(
+        accelerator=place.accelerator, devices=place.devices, num_nodes=place.num_nodes, strategy=place.strategy,
+        precision=budget.precision, max_steps=budget.steps, max_epochs=-1, use_distributed_sampler=False,
+        gradient_clip_val=budget.gradient_clip, callbacks=callbacks, logger=loggers,
+        log_every_n_steps=max(1, budget.steps // 200), enable_progress_bar=sys.stderr.isatty(),
+        enable_model_summary=False, num_sanity_val_steps=0, default_root_dir=job.scratch,
+    )  # fmt: skip
+
+
+class _quiet:
+    """Silences Lightning's advice about loaders and devices during a fit; warnings of others stay."""
+
+    def __enter__(self) -> None:
+        self._levels = {name: logging.getLogger(name).level for name in ("lightning.pytorch", "lightning.fabric")}
+        for name in self._levels:
+            logging.getLogger(name).setLevel(logging.WARNING)
+        self._warnings = warnings.catch_warnings()
+        self._warnings.__enter__()
+        warnings.filterwarnings("ignore", module="lightning.*")
+
+    def __exit__(self, *exc: Any) -> None:
+        self._warnings.__exit__(*exc)
+        for name, level in self._levels.items():
+            logging.getLogger(name).setLevel(level)
+
+
+def parameter_count(model: torch.nn.Module) -> int:
+    """Return the number of trainable and frozen parameters."""
+    return sum(p.numel() for p in model.parameters())

@@ -1,0 +1,26 @@
+"""No distillation: the student learns from the labels alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from edgekd.distill.base import Batch, Pyramid
+from edgekd.models.base import Outputs
+
+
+@dataclass(frozen=True)
+class Options:
+    """Nothing to choose."""
+
+
+class Method(nn.Module):
+    """Adds no loss term."""
+
+    def __init__(self, options: Options, teacher: Pyramid, student: Pyramid) -> None:
+        super().__init__()
+
+    def forward(self, teacher: Outputs, student: Outputs, batch: Batch) -> dict[str, Tensor]:
+        """Return no terms."""
+        return {}

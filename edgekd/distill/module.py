@@ -1,0 +1,114 @@
+"""The Lightning task: student, frozen teacher, task loss and distillation terms. The loop knows nothing of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from edgekd.core.recipe import Method as MethodConfig
+from edgekd.core.recipe import Train
+from edgekd.data.base import IGNORE_INDEX
+from edgekd.distill.base import Batch
+from edgekd.models.base import DenseModel, Outputs
+
+
+@dataclass(frozen=True)
+class Distiller:
+    """What a distilled run has besides the student: the teacher, and per method its config and module."""
+
+    teacher: FrozenTeacher
+    methods: dict[str, tuple[MethodConfig, nn.Module]]
+
+
+class SegmentationTask(L.LightningModule):
+    """Trains a student on labels and, with a `Distiller`, on its terms.
+
+    The teacher is held outside the module tree (`FrozenTeacher`). Adapters of the methods are in the tree: they train and resume with the student.
+    """
+
+    def __init__(self, student: DenseModel, train: Train, distiller: Distiller | None, channels_last: bool) -> None:
+        super().__init__()
+        self.student = student
+        self.budget = train
+        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self.methods = nn.ModuleDict({n: m for n, (_, m) in distiller.methods.items()} if distiller else {})
+        self.configs = {n: c for n, (c, _) in distiller.methods.items()} if distiller else {}
+        self._teacher = distiller.teacher if distiller else None
+
+    def on_fit_start(self) -> None:
+        """Move the teacher to the device that the student trains on."""
+        if self._teacher:
+            self._teacher.to(self.device, self.memory_format)
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> dict[str, Tensor]:
+        """Return `loss`, the task loss and the raw and weighted terms."""
+        images = batch[0].float().div(255).contiguous(memory_format=self.memory_format)
+        labels = Batch(images, batch[1].long())
+        student = self.student(images)
+        task = F.cross_entropy(student.logits.float(), labels.masks, ignore_index=IGNORE_INDEX, reduction="sum")
+        task = task / labels.valid.sum().clamp_min(1)  # an unlabelled crop gives 0, not NaN
+        terms = {"task": task}
+        loss = task
+        if self._teacher:
+            teacher = self._teacher(images)
+            for name, method in self.methods.items():
+                weight = self.weight_at(name, self.global_step)
+                for term, value in method(teacher, student, labels).items():
+                    terms[f"{name}.{term}"] = value
+                    loss = loss + weight * value
+        return {"loss": loss, **{name: value.detach() for name, value in terms.items()}}
+
+    def weight_at(self, method: str, step: int) -> float:
+        """Return a method's weight at a step: linear from 0 over its warm-up, constant after."""
+        config = self.configs[method]
+        warmup_steps = config.warmup * self.budget.steps
+        return config.weight * min(1.0, (step + 1) / warmup_steps if warmup_steps > 0 else 1.0)
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        """Return AdamW or SGD with one-cycle or polynomial decay per step; norms and biases are not decayed."""
+        budget = self.budget
+        decayed = [p for p in self.parameters() if p.ndim > 1]
+        plain = [p for p in self.parameters() if p.ndim <= 1]
+        groups = [{"params": decayed, "weight_decay": budget.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+        groups = [group for group in groups if group["params"]]
+        optimizer: torch.optim.Optimizer
+        if budget.optimizer == "adamw":
+            optimizer = torch.optim.AdamW(groups, lr=budget.lr)
+        else:
+            optimizer = torch.optim.SGD(groups, lr=budget.lr, momentum=0.9, nesterov=True)
+        scheduler: Any
+        if budget.schedule == "one_cycle":
+            scheduler = torch.optim.lr_scheduler.OneCycleLR(
+                optimizer, max_lr=budget.lr, total_steps=budget.steps + 1, pct_start=0.1, cycle_momentum=False
+            )
+        else:
+            scheduler = torch.optim.lr_scheduler.PolynomialLR(optimizer, total_iters=budget.steps, power=0.9)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+class FrozenTeacher:
+    """A teacher that only answers: eval mode, no gradients.
+
+    Not an nn.Module on purpose: what is not in the student's module tree is never trained, switched to train mode,
+    checkpointed, averaged (EMA copies the tree) or exported with it.
+    """
+
+    def __init__(self, model: DenseModel) -> None:
+        self.model = model.eval().requires_grad_(False)
+
+    def __call__(self, images: Tensor) -> Outputs:
+        with torch.no_grad():
+            return self.model(images)
+
+    def to(self, device: torch.device, memory_format: torch.memory_format) -> None:
+        """Move the teacher to where the student trains."""
+        self.model.to(device=device).to(memory_format=memory_format)  # type: ignore[call-overload]
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> FrozenTeacher:
+        return self

@@ -1,0 +1,105 @@
+"""Feature relations that need no channel match: standardised features, neighbour affinity, self-relation.
+
+All functions work in float32 whatever the autocast mode; features are (B, C, h, w), validity is (B, 1, h, w) bool.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+# Right, down, and the two diagonals; their opposites are the same pairs.
+DIRECTIONS = ((0, 1), (1, 0), (1, 1), (1, -1))
+_DEAD_STD = 1e-4  # a channel with less spread over the image carries no relation (dead ReLU)
+
+
+def standardised(features: Tensor, valid: Tensor | None = None) -> Tensor:
+    """Return unit-length feature vectors after a per-image, per-channel z-score over the valid cells.
+
+    f^ = l2norm_c( (F - mean_hw F) / (std_hw F + 1e-5) ); channels that are constant over the image are dropped.
+    """
+    x = features.float()
+    if valid is None:
+        mean = x.mean(dim=(2, 3), keepdim=True)
+        var = x.var(dim=(2, 3), keepdim=True, unbiased=False)
+    else:
+        weight = valid.to(x.dtype)
+        total = weight.sum(dim=(2, 3), keepdim=True).clamp_min(1)
+        mean = (x * weight).sum(dim=(2, 3), keepdim=True) / total
+        var = ((x - mean).square() * weight).sum(dim=(2, 3), keepdim=True) / total
+    std = var.sqrt()
+    z = (x - mean) * torch.where(std > _DEAD_STD, 1 / (std + 1e-5), 0.0)
+    return F.normalize(z, dim=1, eps=1e-6)
+
+
+def pooled_to(features: Tensor, size: tuple[int, int]) -> Tensor:
+    """Return features average-pooled to `size` (h, w), which is at most their own size; identity when equal."""
+    return features if tuple(features.shape[-2:]) == size else F.adaptive_avg_pool2d(features, size)
+
+
+def on_common_grid(teacher: Tensor, student: Tensor) -> tuple[Tensor, Tensor]:
+    """Return both maps on the coarser of the two grids, so that one step is the same image distance in both.
+
+    The finer one is average-pooled; nothing is ever upsampled (interpolation itself makes neighbours alike).
+    """
+    height = min(teacher.shape[-2], student.shape[-2])
+    width = min(teacher.shape[-1], student.shape[-1])
+    return pooled_to(teacher.float(), (height, width)), pooled_to(student.float(), (height, width))
+
+
+def pair_affinity(unit: Tensor, direction: tuple[int, int], dilation: int) -> Tensor:
+    """Return a = (1 + cosine) / 2 of every cell and its neighbour, (B, h - |dy|, w - |dx|), clamped to [1e-4, 1 - 1e-4]."""
+    first, second = _pair(unit, direction, dilation)
+    return ((1 + (first * second).sum(dim=1)) / 2).clamp(1e-4, 1 - 1e-4)
+
+
+def pair_valid(valid: Tensor, direction: tuple[int, int], dilation: int) -> Tensor:
+    """Return (B, h - |dy|, w - |dx|) bool: pairs of which both cells are valid."""
+    first, second = _pair(valid, direction, dilation)
+    return (first & second).squeeze(1)
+
+
+def _pair(x: Tensor, direction: tuple[int, int], dilation: int) -> tuple[Tensor, Tensor]:
+    """Return views of x at p and at p + d, for all p for which both lie inside."""
+    dy, dx = direction[0] * dilation, direction[1] * dilation
+    height, width = x.shape[-2:]
+    if dx >= 0:
+        return x[..., : height - dy, : width - dx], x[..., dy:, dx:]
+    return x[..., : height - dy, -dx:], x[..., dy:, : width + dx]
+
+
+def boundary_map(features: Tensor, dilation: int = 1) -> Tensor:
+    """Return b in [0, 1], (B, h, w): one minus the mean of the two smallest affinities of a cell to its 8 neighbours.
+
+    The explicit boundary that boundary distillation transfers, for display and tests. The mean of two makes it
+    tolerant to the outlier tokens of transformers; at the frame, missing neighbours count as alike.
+    """
+    unit = standardised(features)
+    batch, _, height, width = unit.shape
+    maps = []
+    for direction in DIRECTIONS:
+        affinity = pair_affinity(unit, direction, dilation)
+        dy, dx = direction[0] * dilation, direction[1] * dilation
+        left, right = max(0, -dx), max(0, dx)
+        maps.append(F.pad(affinity, (left, right, 0, dy), value=1.0))
+        maps.append(F.pad(affinity, (right, left, dy, 0), value=1.0))
+    smallest = torch.stack(maps, dim=1).topk(2, dim=1, largest=False).values
+    return 1 - smallest.mean(dim=1).view(batch, height, width)
+
+
+def token_grid(height: int, width: int, tokens: int) -> tuple[int, int]:
+    """Return the largest grid of about the same aspect with at most `tokens` cells, never finer than (height, width)."""
+    if height * width <= tokens:
+        return height, width
+    rows = max(1, int((tokens * height / width) ** 0.5))
+    return rows, max(1, min(width, tokens // rows))
+
+
+def relation_log_rows(unit: Tensor, valid: Tensor, temperature: float) -> Tensor:
+    """Return log P, (B, N, N): each cell's softmax over its cosine to all other valid cells, itself left out."""
+    tokens = unit.flatten(2).transpose(1, 2)  # (B, N, C)
+    similarity = tokens @ tokens.transpose(1, 2) / temperature  # (B, N, N)
+    self_pair = torch.eye(similarity.shape[-1], dtype=torch.bool, device=similarity.device)
+    excluded = self_pair | ~valid.flatten(1).unsqueeze(1)
+    return F.log_softmax(similarity.masked_fill(excluded, -1e4), dim=2)

@@ -1,0 +1,122 @@
+"""The training stages: teacher, plain student (the baseline) and distilled student.
+
+Baseline and distilled student get the same seed, hence the same initial weights and the same batches in the same
+order, and the same number of steps. Initial weights are drawn before anything else uses the random generator.
+"""
+
+from __future__ import annotations
+
+import csv
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from edgekd.core import plugins
+from edgekd.core.artifact import SCRATCH, StageResult
+from edgekd.core.recipe import Distill, Network, plugin_options
+from edgekd.core.stage import StageJob
+from edgekd.data.open import open_split
+from edgekd.distill.base import pyramid_of
+from edgekd.distill.fit import FitJob, fit
+from edgekd.distill.module import Distiller, FrozenTeacher
+from edgekd.errors import GateError
+from edgekd.models.artifact import WEIGHTS, network_from_artifact, network_from_recipe
+from edgekd.models.base import DenseModel
+from edgekd.models.build import check_input_size, count
+from edgekd.models.session import torch_spec
+from edgekd.models.weights import save_state
+
+log = logging.getLogger(__name__)
+
+
+def train_teacher(job: StageJob) -> StageResult:
+    """Train the teacher on the labels, or take its checkpoint as it is."""
+    return _train(job, job.recipe.teacher, "teacher", None)
+
+
+def train_student(job: StageJob) -> StageResult:
+    """Train the student on the labels alone."""
+    return _train(job, job.recipe.student, "student", None)
+
+
+def distill_student(job: StageJob) -> StageResult:
+    """Train the student with the methods of the recipe.
+
+    Raises:
+        GateError: the teacher's mIoU is below `teacher.floor`; or the watchdog stopped the run.
+    """
+    score = job.inputs["evaluate/teacher"].details["metrics"]["miou"]
+    floor = job.recipe.teacher.floor
+    if score < floor:
+        raise GateError(
+            f"the teacher's mIoU is {score:.3f}, below teacher.floor = {floor:.3f}; a weak teacher teaches nothing: "
+            "train it longer, or lower the floor knowingly"
+        )
+    teacher = network_from_artifact(job.inputs["teacher"])
+    return _train(job, job.recipe.student, "student", (teacher, job.recipe.distill))
+
+
+def _train(job: StageJob, network: Network, where: str, distill: tuple[DenseModel, Distill] | None) -> StageResult:
+    recipe, classes = job.recipe, tuple(job.inputs["data"].details["classes"])
+    torch.manual_seed(recipe.seed)
+    model = network_from_recipe(network, recipe.task, len(classes), where)
+    check_input_size(model, recipe.data.size)
+    training: dict[str, Any] = {}
+    if network.train is not None:
+        crop = recipe.data.augment.crop or recipe.data.size
+        check_input_size(model, crop)
+        fit_job = FitJob(
+            title=job.part, student=model, distiller=_distiller(distill, model, len(classes)),
+            dataset=open_split(recipe.data, recipe.data.train), data=recipe.data, budget=network.train,
+            trainer=recipe.trainer, seed=recipe.seed,
+            watchdog_ratio=distill[1].watchdog_ratio if distill else float("inf"),
+            scratch=job.out_dir / SCRATCH,
+        )  # fmt: skip
+        training = fit(fit_job)
+        record = training.pop("record")
+        _write_record(record, job.out_dir / "steps.csv")
+        training["curve"] = _curve(record)
+    save_state(model, job.out_dir / WEIGHTS)
+    params, macs = count(model, recipe.data.size)
+    details = {
+        "network": network.model_dump(mode="json", include={"family", "variant", "options"}),
+        "initial_weights": str(network.checkpoint.name) if network.checkpoint else None,
+        "methods": distill[1].model_dump(mode="json")["methods"] if distill else {},
+        "seed": recipe.seed,
+        "params": params,
+        "macs": macs,
+        "training": training,
+    }
+    return StageResult(torch_spec(model, recipe.task, classes, recipe.data.size), details)
+
+
+def _distiller(distill: tuple[DenseModel, Distill] | None, student: DenseModel, num_classes: int) -> Distiller | None:
+    if distill is None:
+        return None
+    teacher, section = distill
+    methods = {}
+    for name, config in section.methods.items():
+        options = plugin_options("methods", name, config.options, f"distill.methods.{name}.options")
+        module = plugins.load("methods", name)
+        # Adapters get a generator state of their own: the student's weights are already drawn.
+        methods[name] = (config, module.Method(options, pyramid_of(teacher, num_classes), pyramid_of(student, num_classes)))
+    return Distiller(FrozenTeacher(teacher), methods)
+
+
+def _write_record(record: list[dict[str, float]], path: Path) -> None:
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fieldnames=list(record[0]))
+        writer.writeheader()
+        writer.writerows(record)
+
+
+def _curve(record: list[dict[str, float]], points: int = 150) -> list[list[float]]:
+    """Return [step, mean task loss since the point before] at about `points` steps, for the report."""
+    width = max(1, len(record) // points)
+    curve = []
+    for end in range(width, len(record) + 1, width):
+        window = record[end - width : end]
+        curve.append([window[-1]["step"], round(sum(row["task"] for row in window) / width, 5)])
+    return curve

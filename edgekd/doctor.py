@@ -1,0 +1,53 @@
+"""Examines the machine: what is installed, which targets run, what the hardware offers."""
+
+from __future__ import annotations
+
+import importlib.util
+import platform
+from typing import Any
+
+from edgekd.board.sysinfo import environment, snapshot
+from edgekd.core import plugins
+from edgekd.core.artifact import package_version
+from edgekd.errors import TargetError
+
+# Capability -> (pip extra, import names it needs).
+_NEEDS = {
+    "train, distill": ("train", ("torch", "torchvision", "lightning", "timm", "segmentation_models_pytorch")),
+    "export": ("export", ("onnx", "onnxsim", "onnxscript", "onnxruntime")),
+    "evaluate": ("evaluate", ("cv2",)),
+    "report page": ("report", ("jinja2",)),
+}
+
+
+def examine() -> dict[str, Any]:
+    """Return `checks` (name, ok, text), `notes` and the `environment`; loads no framework but the targets' runtimes."""
+    host = environment()
+    checks = [
+        {"name": "python", "ok": True, "text": platform.python_version()},
+        {"name": "processor", "ok": True, "text": f"{host.get('cpu_model')}, {host.get('usable_cores')} cores usable"},
+    ]
+    for name, (extra, modules) in _NEEDS.items():
+        absent = [module for module in modules if importlib.util.find_spec(module) is None]
+        text = f"no {', '.join(absent)}: pip install 'edgekd[{extra}]'" if absent else "installed"
+        checks.append({"name": name, "ok": not absent, "text": text})
+    for name in plugins.names("targets"):
+        target = plugins.load("targets", name)
+        try:
+            text, ok = f"{target.runtime_version()}, {', '.join(target.INFO.precisions)}", True
+        except TargetError as exc:
+            text, ok = str(exc), False
+        checks.append({"name": f"target {name}", "ok": ok, "text": text})
+    return {"checks": checks, "notes": _notes(host), "environment": host, "version": package_version("edgekd")}
+
+
+def _notes(host: dict[str, Any]) -> list[str]:
+    notes = []
+    flags = host.get("cpu_flags") or []
+    if not any(flag in flags for flag in ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp")):
+        notes.append("no int8 dot-product instructions found: int8 engines may be no faster than fp32 here")
+    if "avx512_bf16" in flags or "amx_bf16" in flags:
+        notes.append("bf16 instructions: training with precision bf16-mixed pays; OpenVINO fp32 engines are pinned to f32")
+    if not snapshot().get("cpufreq"):
+        notes.append("clocks and governor cannot be read here: latency is reported without them")
+    return notes

@@ -1,0 +1,126 @@
+"""torch -> ONNX: static shape, simplified, with optional in-graph preprocessing and argmax, and proven equal."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnxsim
+import torch
+from torch import Tensor, nn
+
+from edgekd.board.specs import ModelSpec, TensorSpec
+from edgekd.core.artifact import StageResult
+from edgekd.core.recipe import Export
+from edgekd.core.stage import StageJob
+from edgekd.data.open import open_split
+from edgekd.errors import GateError, UserError
+from edgekd.export.parity import measure_parity
+from edgekd.models.artifact import network_from_artifact
+from edgekd.models.base import DenseModel
+
+log = logging.getLogger(__name__)
+MODEL = "model.onnx"
+
+
+def run(job: StageJob) -> StageResult:
+    """Export the trained student and measure its parity with torch on real images.
+
+    Raises:
+        GateError: logits or class map differ by more than the recipe's tolerance.
+    """
+    source = job.inputs[job.part]
+    settings = job.recipe.export
+    model = network_from_artifact(source)
+    spec = deployed_spec(source.spec, model, settings)
+    path = job.out_dir / MODEL
+    details = export_onnx(model, spec, settings, path)
+    dataset = open_split(job.recipe.data, job.recipe.data.val)
+    images = [dataset.load(i).image for i in range(min(settings.parity_images, len(dataset)))]
+    parity = measure_parity(model, source.spec, path, spec, images)
+    if parity["logits_relative"] is not None and parity["logits_relative"] > settings.logits_tolerance:
+        raise GateError(
+            f"export: ONNX logits differ from torch by {parity['logits_relative']:.2e} of the largest logit, "
+            f"limit export.logits_tolerance = {settings.logits_tolerance:g}, on {parity['images']} images"
+        )
+    if parity["class_map_different"] > settings.class_map_tolerance:
+        raise GateError(
+            f"export: {parity['class_map_different']:.2e} of the pixels get another class than in torch, "
+            f"limit export.class_map_tolerance = {settings.class_map_tolerance:g}, on {parity['images']} images"
+        )
+    keep = {name: source.details[name] for name in ("params", "macs", "network")}
+    return StageResult(spec, {**keep, **details, "parity": parity, "source": job.part})
+
+
+def deployed_spec(trained: ModelSpec, model: DenseModel, settings: Export) -> ModelSpec:
+    """Return the contract of the exported graph under the recipe's export options."""
+    height, width = trained.preprocess.size
+    if settings.input == "float32_nchw":
+        preprocess = trained.preprocess
+        image = TensorSpec("image", "float32", (1, 3, height, width), "image")
+    else:
+        layout = settings.input.removeprefix("uint8_").upper()
+        shape = (1, 3, height, width) if layout == "NCHW" else (1, height, width, 3)
+        preprocess = replace(trained.preprocess, mean=(0.0,) * 3, std=(1.0,) * 3, layout=layout, dtype="uint8")
+        image = TensorSpec("image", "uint8", shape, "image")
+    output = (
+        TensorSpec("class_map", "int32", (1, height, width), "class_map")
+        if settings.argmax
+        else TensorSpec("logits", "float32", (1, len(trained.classes), height, width), "logits")
+    )
+    return replace(trained, inputs=(image,), outputs=(output,), preprocess=preprocess)
+
+
+class _Deployed(nn.Module):
+    """What is exported: the student with the pre- and post-processing that the contract puts into the graph."""
+
+    def __init__(self, model: DenseModel, spec: ModelSpec) -> None:
+        super().__init__()
+        self.model = model
+        self.normalise = spec.preprocess.dtype == "uint8"
+        self.nhwc = spec.preprocess.layout == "NHWC"
+        self.argmax = spec.outputs[0].role == "class_map"
+        # pixel / 255, minus mean, over std: folded into one multiply and one add.
+        self.register_buffer("scale", 1 / (255 * model.std))
+        self.register_buffer("offset", -model.mean / model.std)
+
+    def forward(self, image: Tensor) -> Tensor:
+        if self.normalise:
+            image = image.float()  # first: vendors refuse to transpose uint8
+            image = image.permute(0, 3, 1, 2) if self.nhwc else image
+            image = image * self.scale + self.offset
+        logits = self.model.forward_normalized(image).logits
+        return logits.argmax(dim=1).to(torch.int32) if self.argmax else logits
+
+
+def export_onnx(model: DenseModel, spec: ModelSpec, settings: Export, path: Path) -> dict[str, Any]:
+    """Write the simplified ONNX file of `model` under the contract `spec` and return facts of the graph.
+
+    Raises:
+        UserError: the exporter or the checker refuses the network.
+    """
+    wrapper = _Deployed(model, spec).eval()
+    image = spec.inputs[0]
+    example = torch.zeros(image.shape, dtype=getattr(torch, image.dtype))
+    try:
+        program = torch.onnx.export(
+            wrapper, (example,), dynamo=True, opset_version=settings.opset,
+            input_names=[image.name], output_names=[spec.outputs[0].name], verbose=False,
+        )  # fmt: skip
+    except torch.onnx.errors.OnnxExporterError as exc:
+        raise UserError(f"export: torch cannot export this network: {' '.join(str(exc).split())[:300]}") from exc
+    assert program is not None
+    simplified, same = onnxsim.simplify(program.model_proto)
+    if not same:
+        raise GateError("export: onnxsim changed the network's output; please report the network")
+    onnx.checker.check_model(simplified, full_check=True)
+    onnx.save(simplified, path)
+    operators: dict[str, int] = {}
+    for node in simplified.graph.node:
+        operators[node.op_type] = operators.get(node.op_type, 0) + 1
+    opsets = {entry.domain or "ai.onnx": entry.version for entry in simplified.opset_import}
+    return {"opsets": opsets, "operators": dict(sorted(operators.items())), "nodes": len(simplified.graph.node)}
+

@@ -1,0 +1,42 @@
+"""Networks from recipes and from checkpoint artifacts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from edgekd.core.artifact import Artifact
+from edgekd.core.recipe import Network, plugin_options
+from edgekd.models.base import DenseModel
+from edgekd.models.build import build_model
+from edgekd.models.weights import load_into, load_state
+
+WEIGHTS = "weights.safetensors"
+
+
+def network_from_recipe(network: Network, task: str, num_classes: int, where: str) -> DenseModel:
+    """Return the network a recipe section describes, with its `checkpoint` loaded when it names one.
+
+    Raises:
+        RecipeError: unknown family, variant or option.
+        CheckpointError: the checkpoint is damaged or belongs to another network.
+    """
+    options = plugin_options("families", network.family, network.options, f"{where}.options")
+    model = build_model(network.family, network.variant, task, num_classes, options)
+    if network.checkpoint is not None:
+        load_into(model, load_state(network.checkpoint), f"{where}.checkpoint {network.checkpoint}")
+    return model
+
+
+def network_from_artifact(artifact: Artifact) -> DenseModel:
+    """Return the trained network of a checkpoint artifact in eval mode."""
+    network = Network.model_validate(artifact.details["network"])
+    options = plugin_options("families", network.family, _without_files(network), artifact.path.name)
+    model = build_model(network.family, network.variant, artifact.spec.task, len(artifact.spec.classes), options)
+    weights = artifact.file(WEIGHTS)
+    load_into(model, load_state(Path(weights)), str(weights))
+    return model.eval()
+
+
+def _without_files(network: Network) -> dict[str, object]:
+    """Return the family options without start weights: the artifact has its own."""
+    return {key: value for key, value in network.options.items() if key != "encoder_weights"}

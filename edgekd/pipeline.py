@@ -1,0 +1,158 @@
+"""The pipeline of a recipe: stages ordered by what they read, skipped when their cache key is already done."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+from edgekd.core import plugins
+from edgekd.core.artifact import Artifact, publish
+from edgekd.core.recipe import Recipe
+from edgekd.core.stage import Stage
+from edgekd.core.workspace import Workspace
+from edgekd.errors import UserError, did_you_mean
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class StageRun:
+    """What happened to one stage in a run: its artifact, whether it was skipped, and the seconds it took now."""
+
+    stage: Stage
+    artifact: Artifact
+    skipped: bool
+    seconds: float
+
+
+def plan(recipe: Recipe) -> list[Stage]:
+    """Return the stages of a recipe in an order in which every stage comes after what it reads."""
+    stages = {stage.name: stage for stage in [*_training(recipe), *_deployment(recipe), *_measuring(recipe)]}
+    order = TopologicalSorter({name: stage.inputs for name, stage in stages.items()}).static_order()
+    return [stages[name] for name in order]
+
+
+def select(stages: list[Stage], until: str | None) -> list[Stage]:
+    """Return the stages needed for `until`; all for None.
+
+    Args:
+        stages: from `plan`.
+        until: comma-separated stages (`engine/openvino-int8`) or groups (`engine`).
+
+    Raises:
+        UserError: nothing is called that.
+    """
+    if until is None:
+        return stages
+    wanted: set[str] = set()
+    for word in until.split(","):
+        found = {s.name for s in stages if s.name == word or s.name.split("/")[0] == word}
+        if not found:
+            known = {s.name for s in stages} | {s.name.split("/")[0] for s in stages}
+            raise UserError(f"no stage of this recipe is called {word!r}{did_you_mean(word, known)}")
+        wanted |= found
+    for stage in reversed(stages):
+        if stage.name in wanted:
+            wanted.update(stage.inputs)
+    return [s for s in stages if s.name in wanted]
+
+
+def run_stages(
+    recipe: Recipe, workspace: Workspace, stages: list[Stage], on_stage: Callable[[StageRun], None] = lambda _: None
+) -> dict[str, StageRun]:
+    """Run the stages that are not already done and return all of them by name; the workspace must be locked."""
+    done: dict[str, StageRun] = {}
+    for stage in stages:
+        inputs = {name: done[name].artifact for name in stage.inputs}
+        key = stage.key(recipe, inputs)
+        artifact = workspace.finished(stage.name, key)
+        started = time.monotonic()
+        skipped = artifact is not None
+        if artifact is None:
+            log.info("%s: running", stage.name)
+            artifact = _run(recipe, workspace, stage, key, inputs)
+        done[stage.name] = StageRun(stage, artifact, skipped, time.monotonic() - started)
+        on_stage(done[stage.name])
+    return done
+
+
+def _run(recipe: Recipe, workspace: Workspace, stage: Stage, key: str, inputs: dict[str, Artifact]) -> Artifact:
+    work = workspace.work_dir(stage.name, key)
+    started = time.monotonic()
+    result = stage.run(recipe, inputs, work)
+    facts = {
+        "kind": stage.kind,
+        "stage": stage.name,
+        "key": key,
+        "recipe_sha256": recipe.sha256(),
+        "inputs": {name: artifact.sha256() for name, artifact in inputs.items()},
+        "seconds": round(time.monotonic() - started, 3),
+    }
+    workspace.set_aside(stage.name)
+    return publish(work, workspace.artifact_dir(stage.name), facts, result)
+
+
+def deployed_student(recipe: Recipe) -> str:
+    """Return the stage whose student goes to the chip: the distilled one, or the plain one without methods."""
+    return "distilled" if recipe.distill.methods else "student"
+
+
+def trains_baseline(recipe: Recipe) -> bool:
+    """Return whether the plain student is trained: as the baseline, or as the only student."""
+    return recipe.distill.baseline or not recipe.distill.methods
+
+
+def _training(recipe: Recipe) -> list[Stage]:
+    run = "edgekd.distill.run"
+    stages = [Stage("data", "dataset", "edgekd.data.open:run", (), ("data",))]
+    stages.append(
+        Stage("teacher", "checkpoint", f"{run}:train_teacher", ("data",), ("data", "teacher", "trainer"), "teacher")
+    )
+    if trains_baseline(recipe):
+        reads = ("data", "student", "trainer")
+        stages.append(Stage("student", "checkpoint", f"{run}:train_student", ("data",), reads, "student"))
+    if recipe.distill.methods:
+        inputs = ("data", "teacher", "evaluate/teacher")
+        reads = ("data", "teacher", "student", "distill", "trainer")
+        stages.append(Stage("distilled", "checkpoint", f"{run}:distill_student", inputs, reads, "distilled"))
+    return stages
+
+
+def _deployment(recipe: Recipe) -> list[Stage]:
+    student = deployed_student(recipe)
+    stages = [Stage("export", "onnx", "edgekd.export.to_onnx:run", (student, "data"), ("data", "export"), student)]
+    quantizers = sorted({_quantizer(engine.target) for engine in recipe.engines if engine.precision == "int8"})
+    for name in quantizers:
+        reads = ("data", "quantize")
+        stages.append(Stage(f"quantize/{name}", "quantized", "edgekd.quantize.run:run", ("export", "data"), reads, name))
+    for engine in recipe.engines:
+        source = f"quantize/{_quantizer(engine.target)}" if engine.precision == "int8" else "export"
+        name = f"engine/{engine.id}"
+        stages.append(Stage(name, "engine", "edgekd.compile.run:run", (source,), (f"engines:{engine.id}",), engine.id))
+    return stages
+
+
+def _measuring(recipe: Recipe) -> list[Stage]:
+    engines = tuple(f"engine/{engine.id}" for engine in recipe.engines)
+    trained = [stage.name for stage in _training(recipe) if stage.kind == "checkpoint"]
+    stages = []
+    for scored in (*trained, "export", *engines):
+        row = scored.split("/")[-1]
+        inputs, reads = (scored, "data"), ("data", "evaluate")
+        stages.append(Stage(f"evaluate/{row}", "metrics", "edgekd.evaluate.run:run", inputs, reads, scored))
+    if engines:
+        stages.append(Stage("bench", "latency", "edgekd.bench.stage:run", (*engines, "data"), ("data", "bench")))
+    return stages
+
+
+def _quantizer(target: str) -> str:
+    return plugins.load("targets", target).INFO.quantizer
+
+
+def default_out(recipe: Recipe) -> Path:
+    """Return `runs/<recipe name>` under the current folder."""
+    return Path("runs") / recipe.name

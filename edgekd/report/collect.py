@@ -1,0 +1,177 @@
+"""Collects what a run's artifacts say into `report.json` and `report_data/`; nothing is computed anew or made up."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgekd.board.sysinfo import environment
+from edgekd.core.artifact import SCHEMA as _ARTIFACT_SCHEMA
+from edgekd.core.artifact import Artifact, package_versions, write_atomic
+from edgekd.core.recipe import Recipe
+from edgekd.data.open import open_split
+from edgekd.errors import UserError
+from edgekd.evaluate.definitions import DEFINITIONS
+
+SCHEMA = "edgekd.report/1"
+REPORT = "report.json"
+DATA = "report_data"
+_TRAINED = ("teacher", "student", "distilled")
+
+
+def collect(
+    recipe: Recipe, artifacts: Mapping[str, Artifact], timings: list[dict[str, Any]], planned: list[str], failure: str
+) -> dict[str, Any]:
+    """Return the report of a run.
+
+    Args:
+        recipe: what was run.
+        artifacts: finished artifacts by stage name.
+        timings: name, seconds and skipped of each stage of this run.
+        planned: names of all stages of the recipe, also those that did not run.
+        failure: the line with which the run ended early, or "".
+    """
+    rows = [_row(recipe, name, artifacts, failure) for name in planned if _is_row(name)]
+    definitions = {
+        name: {"title": title, "text": text, "higher_is_better": better}
+        for name, (title, text, better) in DEFINITIONS.items()
+    }
+    return {
+        "schema": SCHEMA,
+        "artifact_schema": _ARTIFACT_SCHEMA,
+        "title": f"{recipe.name}: {recipe.student.family} {recipe.student.variant} for {len(recipe.engines)} engines",
+        "recipe_name": recipe.name,
+        "task": recipe.task,
+        "seed": recipe.seed,
+        "recipe_sha256": recipe.sha256(),
+        "recipe": recipe.model_dump(mode="json"),
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "classes": artifacts["data"].details["classes"] if "data" in artifacts else [],
+        "environment": {**environment(), "packages": package_versions()},
+        "rows": rows,
+        "definitions": definitions,
+        "stages": timings,
+        "training": {n: _training(artifacts[n]) for n in _TRAINED if n in artifacts},
+        "gates": _gates(recipe, artifacts),
+        "calibration": _calibration(artifacts),
+        "failure": failure,
+    }
+
+
+def write_report(report: dict[str, Any], root: Path) -> Path:
+    """Write `report.json` atomically and return its path."""
+    path = root / REPORT
+    write_atomic(path, json.dumps(report, indent=1, allow_nan=False))
+    return path
+
+
+def read_report(path: Path) -> dict[str, Any]:
+    """Read a report from a `report.json` or from the folder that holds one.
+
+    Raises:
+        UserError: not there, or not a report.
+    """
+    file = path / REPORT if path.is_dir() else path
+    try:
+        report = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as exc:
+        raise UserError(f"{file}: not a readable {REPORT} ({exc}); give the folder of an edgekd run") from exc
+    if not isinstance(report, dict) or report.get("schema") != SCHEMA:
+        raise UserError(f"{file}: expected a report with schema {SCHEMA}")
+    return report
+
+
+def write_data(recipe: Recipe, artifacts: Mapping[str, Artifact], root: Path) -> None:
+    """Write raw latency samples and the pictures with every row's class map, for the page."""
+    folder = root / DATA
+    folder.mkdir(exist_ok=True)
+    if "bench" in artifacts:
+        (folder / "samples.npz").write_bytes(artifacts["bench"].file("samples.npz").read_bytes())
+    scored = {name: a for name, a in artifacts.items() if name.startswith("evaluate/")}
+    if not scored:
+        return
+    maps = {name.split("/")[1]: np.load(a.file("pictures.npz"), allow_pickle=False) for name, a in scored.items()}
+    indices = sorted(set.intersection(*(set(m.files) for m in maps.values())), key=int)
+    dataset = open_split(recipe.data, recipe.data.val)
+    arrays: dict[str, np.ndarray] = {}
+    for place, index in enumerate(indices):
+        sample = dataset.load(int(index))
+        arrays |= {f"{place}/name": np.array(sample.name), f"{place}/image": sample.image, f"{place}/truth": sample.mask}
+        arrays |= {f"{place}/{_row_id(row)}": m[index] for row, m in maps.items()}
+    np.savez_compressed(folder / "pictures.npz", **arrays)
+
+
+def _is_row(stage: str) -> bool:
+    return stage in (*_TRAINED, "export") or stage.startswith("engine/")
+
+
+def _row_id(stage: str) -> str:
+    return "onnx-fp32" if stage == "export" else stage.split("/")[-1]
+
+
+def _row(recipe: Recipe, stage: str, artifacts: Mapping[str, Artifact], failure: str) -> dict[str, Any]:
+    name = stage.split("/")[-1]
+    engine = next((e for e in recipe.engines if stage.startswith("engine/") and e.id == name), None)
+    methods = "+".join(recipe.distill.methods) or "none"
+    trained = stage in ("teacher", "student")
+    row: dict[str, Any] = {
+        "id": _row_id(stage),
+        "stage": "engine" if engine else "onnx" if stage == "export" else stage,
+        "method": "none" if trained else methods,
+        "target": engine.target if engine else "onnxruntime" if stage == "export" else "torch",
+        "precision": engine.precision if engine else "fp32",
+        "board": "local",
+    }
+    score = artifacts.get(f"evaluate/{name}")
+    if stage in artifacts:
+        row |= _facts(artifacts[stage])
+    if score is None:
+        return row | {"status": "failed" if failure else "not measured", "reason": failure or "the run was stopped before"}
+    row |= {"status": "measured", "reason": ""}
+    row |= {k: score.details[k] for k in ("metrics", "iou_per_class", "num_images", "absent_classes")}
+    if engine and "bench" in artifacts:
+        row |= artifacts["bench"].details["rows"][name]
+    return row
+
+
+def _facts(artifact: Artifact) -> dict[str, Any]:
+    """Return size, hash, parameters and MACs of the deployed file of an artifact."""
+    main = artifact.details.get("engine") or artifact.details.get("model") or {"onnx": "model.onnx"}.get(artifact.kind)
+    stem = Path(main).stem if main else "weights"
+    files = [f for f in artifact.manifest["files"] if Path(f["name"]).stem == stem]
+    return {
+        "size_bytes": sum(f["bytes"] for f in files),
+        "sha256": files[0]["sha256"] if len(files) == 1 else artifact.sha256(),
+        "params": artifact.details["params"],
+        "macs": artifact.details["macs"],
+    }
+
+
+def _training(artifact: Artifact) -> dict[str, Any]:
+    return {**artifact.details["training"], "methods": artifact.details["methods"]}
+
+
+def _calibration(artifacts: Mapping[str, Artifact]) -> dict[str, Any] | None:
+    for name, artifact in artifacts.items():
+        if name.startswith("quantize/"):
+            calibration = artifact.details["calibration"]
+            return {"split": calibration["split"], "count": len(calibration["images"]), "seed": calibration["seed"]}
+    return None
+
+
+def _gates(recipe: Recipe, artifacts: Mapping[str, Artifact]) -> list[dict[str, Any]]:
+    gates = []
+    if "evaluate/teacher" in artifacts:
+        score = artifacts["evaluate/teacher"].details["metrics"]["miou"]
+        text = f"teacher mIoU {score:.3f}, floor {recipe.teacher.floor:.3f}"
+        gates.append({"name": "teacher floor", "passed": score >= recipe.teacher.floor, "text": text})
+    if "export" in artifacts:
+        parity = artifacts["export"].details["parity"]
+        text = f"{parity['class_map_different']:.2e} of pixels differ from torch on {parity['images']} images"
+        gates.append({"name": "export parity", "passed": True, "text": text})
+    return gates
