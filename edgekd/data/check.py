@@ -1,0 +1,115 @@
+"""Reading a whole split once: every bad file, and how often each class occurs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgekd.data.base import IGNORE_INDEX, DenseDataset
+from edgekd.errors import DataError
+
+MAX_THREADS = 8
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """What one split holds. Statistics run over the images that could be read.
+
+    Attributes:
+        split: its name.
+        classes: class names in index order.
+        num_images: images of the split, readable or not.
+        pixel_counts: labelled pixels per class.
+        image_counts: images in which the class occurs, per class.
+        ignored_fraction: ignored pixels / all pixels, in [0, 1].
+        min_size, max_size: smallest and largest (height, width), each side on its own; (0, 0) when none is readable.
+        errors: one line per bad file.
+        warnings: one line per finding that does not stop a run.
+    """
+
+    split: str
+    classes: tuple[str, ...]
+    num_images: int
+    pixel_counts: tuple[int, ...]
+    image_counts: tuple[int, ...]
+    ignored_fraction: float
+    min_size: tuple[int, int]
+    max_size: tuple[int, int]
+    errors: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+    @property
+    def class_fractions(self) -> tuple[float, ...]:
+        """Share of each class in the labelled pixels; zeros when there are none."""
+        total = sum(self.pixel_counts)
+        return tuple(count / total if total else 0.0 for count in self.pixel_counts)
+
+
+@dataclass(frozen=True)
+class _Finding:
+    name: str
+    counts: np.ndarray  # (256,) int64 pixels per mask value
+    size: tuple[int, int]
+    error: str = ""
+
+
+def check_dataset(dataset: DenseDataset, split: str, progress: Callable[[int, int], None] | None = None) -> CheckReport:
+    """Load every sample of a split and report; bad files are collected, not raised.
+
+    Args:
+        dataset: the opened split.
+        split: its name.
+        progress: called with (images done, images in all) after each image, in order.
+    """
+    findings = []
+    with ThreadPoolExecutor(min(MAX_THREADS, os.cpu_count() or 1)) as pool:
+        for finding in pool.map(lambda index: _examine(dataset, index), range(len(dataset))):
+            findings.append(finding)
+            if progress is not None:
+                progress(len(findings), len(dataset))
+    return _summary(dataset.classes, split, findings)
+
+
+def _examine(dataset: DenseDataset, index: int) -> _Finding:
+    try:
+        sample = dataset.load(index)
+    except DataError as exc:
+        return _Finding(dataset.name(index), np.zeros(256, np.int64), (0, 0), str(exc))
+    height, width = sample.mask.shape
+    return _Finding(sample.name, np.bincount(sample.mask.ravel(), minlength=256), (height, width))
+
+
+def _summary(classes: tuple[str, ...], split: str, findings: list[_Finding]) -> CheckReport:
+    good = [finding for finding in findings if not finding.error]
+    counts = np.array([finding.counts for finding in good], np.int64).reshape(len(good), 256)  # (images, mask value)
+    pixels = counts.sum(axis=0)
+    sizes = np.array([finding.size for finding in good] or [(0, 0)])
+    return CheckReport(
+        split=split,
+        classes=classes,
+        num_images=len(findings),
+        pixel_counts=_ints(pixels[: len(classes)]),
+        image_counts=_ints((counts > 0).sum(axis=0)[: len(classes)]),
+        ignored_fraction=float(pixels[IGNORE_INDEX] / max(pixels.sum(), 1)),
+        min_size=(int(sizes[:, 0].min()), int(sizes[:, 1].min())),
+        max_size=(int(sizes[:, 0].max()), int(sizes[:, 1].max())),
+        errors=tuple(finding.error for finding in findings if finding.error),
+        warnings=tuple(_warnings(classes, split, good, pixels)),
+    )
+
+
+def _ints(values: np.ndarray) -> tuple[int, ...]:
+    return tuple(int(value) for value in values)
+
+
+def _warnings(classes: tuple[str, ...], split: str, good: list[_Finding], pixels: np.ndarray) -> Iterable[str]:
+    absent = [name for index, name in enumerate(classes) if pixels[index] == 0]
+    if good and absent:
+        yield f"{len(absent)} of {len(classes)} classes never occur in split {split!r}: {', '.join(absent)}"
+    blank = [finding.name for finding in good if finding.counts[:IGNORE_INDEX].sum() == 0]
+    if blank:
+        yield f"{len(blank)} of {len(good)} images have no labelled pixel, the first is {blank[0]}"

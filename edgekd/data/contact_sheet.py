@@ -1,0 +1,95 @@
+"""One picture of a split: images beside their masks, with the class legend."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from edgekd.data.base import DenseDataset, Sample
+from edgekd.data.colors import overlay, palette
+from edgekd.errors import DataError
+
+TILE_WIDTH = 300  # pixels, of one image; each sample takes two
+COLUMNS = 3
+GAP = 12
+TEXT = 15
+_PAPER, _INK, _FAINT = (250, 250, 250), (30, 30, 30), (120, 120, 120)
+
+
+def write_contact_sheet(dataset: DenseDataset, path: Path | str, count: int = 12, seed: int = 0) -> tuple[str, ...]:
+    """Write a PNG with up to `count` samples (image, mask over image) and return the names of those shown.
+
+    Samples are drawn with `seed`. Files that cannot be read are passed over: naming them is `check_dataset`'s task.
+
+    Raises:
+        DataError: no sample of the split can be read, or the PNG cannot be written.
+    """
+    samples = _draw_samples(dataset, count, seed)
+    colors = palette(len(dataset.classes))
+    tiles = [_tile(sample, colors) for sample in samples]
+    columns = min(COLUMNS, len(tiles))
+    rows = [tiles[start : start + columns] for start in range(0, len(tiles), columns)]
+    width = GAP + columns * (tiles[0].width + GAP)
+    legend = _legend(dataset.classes, colors, width - 2 * GAP)
+    row_heights = [max(tile.height for tile in row) for row in rows]
+    sheet = Image.new("RGB", (width, GAP + sum(h + GAP for h in row_heights) + legend.height + GAP), _PAPER)
+    top = GAP
+    for row, height in zip(rows, row_heights, strict=True):
+        for column, tile in enumerate(row):
+            sheet.paste(tile, (GAP + column * (tile.width + GAP), top))
+        top += height + GAP
+    sheet.paste(legend, (GAP, top))
+    try:
+        sheet.save(path, format="PNG")
+    except OSError as exc:
+        raise DataError(f"contact sheet {path} cannot be written: {exc}") from exc
+    return tuple(sample.name for sample in samples)
+
+
+def _draw_samples(dataset: DenseDataset, count: int, seed: int) -> list[Sample]:
+    samples: list[Sample] = []
+    for index in np.random.default_rng(seed).permutation(len(dataset)):
+        if len(samples) == count:
+            break
+        try:
+            samples.append(dataset.load(int(index)))
+        except DataError:
+            continue  # passed over as documented
+    if not samples:
+        raise DataError("no image of the split can be read, so there is no contact sheet; run `edgekd data check`")
+    return samples
+
+
+def _tile(sample: Sample, colors: np.ndarray) -> Image.Image:
+    height, width = sample.mask.shape
+    size = (TILE_WIDTH, max(1, round(TILE_WIDTH * height / width)))
+    image = np.array(Image.fromarray(sample.image).resize(size, Image.Resampling.BILINEAR))
+    mask = np.array(Image.fromarray(sample.mask).resize(size, Image.Resampling.NEAREST))
+    tile = Image.new("RGB", (2 * TILE_WIDTH, size[1] + TEXT + 6), _PAPER)
+    tile.paste(Image.fromarray(image), (0, 0))
+    tile.paste(Image.fromarray(overlay(image, mask, colors, 0.6)), (TILE_WIDTH, 0))
+    caption = f"{sample.name}  ({height} x {width})"
+    ImageDraw.Draw(tile).text((0, size[1] + 3), caption, fill=_FAINT, font=ImageFont.load_default(TEXT - 2))
+    return tile
+
+
+def _legend(classes: tuple[str, ...], colors: np.ndarray, width: int) -> Image.Image:
+    """Return swatches with class names in as many columns as fit; ignored pixels are the ones without colour."""
+    font = ImageFont.load_default(TEXT)
+    entries = [f"{index} {name}" for index, name in enumerate(classes)]
+    cell = int(max(font.getlength(entry) for entry in [*entries, "no colour: ignored"])) + TEXT + 24
+    columns = max(1, width // cell)
+    rows = -(-(len(entries) + 1) // columns)
+    legend = Image.new("RGB", (width, rows * (TEXT + 8)), _PAPER)
+    draw = ImageDraw.Draw(legend)
+    for place, entry in enumerate([*entries, "no colour: ignored"]):
+        left, top = (place % columns) * cell, (place // columns) * (TEXT + 8)
+        box = (left, top + 2, left + TEXT, top + 2 + TEXT)
+        if place < len(colors):
+            draw.rectangle(box, fill=tuple(int(channel) for channel in colors[place]))
+        else:
+            draw.rectangle(box, outline=_FAINT)
+        draw.text((left + TEXT + 6, top), entry, fill=_INK, font=font)
+    return legend

@@ -1,0 +1,74 @@
+"""Format `folder`: a folder of images, a folder of index masks, and a list of class names.
+
+root/images/<split>/0001.jpg      any common suffix; subfolders are fine
+root/masks/<split>/0001.png       paired by name; pixel value = index of the class, 255 = ignore
+root/classes.txt                  one class per line, in index order
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgekd.data.base import IGNORE_INDEX
+from edgekd.data.paired import PairedDataset, checked_classes, label_table, pairs_by_name, read_lines
+from edgekd.errors import DataError
+
+
+@dataclass(frozen=True)
+class Options:
+    """Where the files are.
+
+    Attributes:
+        root: folder of the data set.
+        images: folder of the images below root; `{split}` stands for the split's name.
+        masks: folder of the masks below root, likewise.
+        classes: class names, or a text file below root with one per line.
+        ignore_index: stored value of pixels without a label; 255 after loading. 16-bit masks may use up to 65535.
+        image_ending: what follows the common name in image files, before the suffix.
+        mask_ending: the same for masks: `_mask` pairs `0001.jpg` with `0001_mask.png`.
+    """
+
+    root: str
+    images: str = "images/{split}"
+    masks: str = "masks/{split}"
+    classes: tuple[str, ...] | str = "classes.txt"
+    ignore_index: int = IGNORE_INDEX
+    image_ending: str = ""
+    mask_ending: str = ""
+
+
+def open_dataset(options: Options, split: str) -> PairedDataset:
+    """Pair the files of one split.
+
+    Raises:
+        DataError: missing folder, empty split, file without partner, bad class list or `ignore_index`.
+    """
+    root = Path(options.root)
+    for key, template in (("images", options.images), ("masks", options.masks)):
+        if "{split}" not in template:
+            raise DataError(f"data.options.{key} is {template!r}: expected {{split}} in it, or all splits are one")
+    classes = _classes(options, root)
+    if not 0 <= options.ignore_index <= 65535:
+        raise DataError(f"data.options.ignore_index is {options.ignore_index}, expected 0..65535; 255 is usual")
+    if options.ignore_index < len(classes):
+        taken = classes[options.ignore_index]
+        raise DataError(
+            f"data.options.ignore_index {options.ignore_index} is also the index of class {taken!r}; use 255"
+        )
+    pairs = pairs_by_name(
+        root / options.images.replace("{split}", split),
+        root / options.masks.replace("{split}", split),
+        options.image_ending,
+        options.mask_ending,
+    )
+    mapping = {index: index for index in range(len(classes))} | {options.ignore_index: IGNORE_INDEX}
+    table = label_table(mapping, max(256, options.ignore_index + 1))
+    return PairedDataset(classes, pairs, table, f"0..{len(classes) - 1}, or {options.ignore_index} to ignore")
+
+
+def _classes(options: Options, root: Path) -> tuple[str, ...]:
+    if isinstance(options.classes, str):
+        path = root / options.classes
+        return checked_classes(read_lines(path, "class list"), str(path))
+    return checked_classes(options.classes, "data.options.classes")

@@ -1,0 +1,112 @@
+"""Image and mask files in, arrays out: every kind of file is read as what it means, or refused in one line.
+
+Rules for images: EXIF orientation applied; grayscale, 1-bit, palette and opaque RGBA become RGB. Refused: pixels that
+are really transparent (what lies behind them is undefined), more than 8 bits per channel (the range to keep is the
+user's choice), CMYK and other colour spaces, animations.
+
+Rules for masks: the stored sample is the label. Palette files give indices, 1-, 2- and 4-bit grayscale is not
+stretched to 0..255 as viewers do, 16-bit is kept. Refused: colour-coded masks, JPEG (lossy), transparency, animations.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+
+from edgekd.errors import DataError
+
+# What Pillow's decoders raise on damaged bytes, beside UnidentifiedImageError (an OSError).
+_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, struct.error, zlib.error)
+_ORIENTATION = 0x0112  # EXIF tag
+_EIGHT_BIT = ("1", "L", "P", "RGB", "LA", "PA", "RGBA")
+# Pillow stretches 2- and 4-bit grayscale to 0..255 by these factors (its raw modes "L;2", "L;4").
+_STRETCH = {"L;2": 85, "L;4": 17}
+
+
+def read_image(path: Path | str) -> np.ndarray:
+    """Return an image as (H, W, 3) uint8 RGB, upright.
+
+    Raises:
+        DataError: the file is missing, damaged or truncated, not an image, too large to be one, animated,
+            transparent, more than 8 bits per channel, or in another colour space than gray, palette or RGB.
+    """
+    image, raw_mode = _decode(Path(path))
+    if ";16" in raw_mode or image.mode.startswith(("I", "F")):
+        raise DataError(
+            f"{path}: more than 8 bits per channel (mode {raw_mode}), expected 8; "
+            "choose the range to keep and convert, e.g. `magick IN -auto-level -depth 8 OUT`"
+        )
+    if image.mode not in _EIGHT_BIT:
+        raise DataError(f"{path}: colour mode {image.mode}, expected RGB, grayscale or palette; convert it to RGB")
+    if image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        if np.array(image.getchannel("A")).min() < 255:
+            raise DataError(
+                f"{path}: has transparent pixels, expected an opaque image; flatten it onto a background, "
+                "e.g. `magick IN -background black -flatten OUT`"
+            )
+    return np.array(image.convert("RGB"))
+
+
+def read_mask(path: Path | str) -> np.ndarray:
+    """Return the stored labels of a mask file as (H, W), uint8 or, for 16-bit files, int32; EXIF orientation applied.
+
+    Raises:
+        DataError: the file is missing, damaged or truncated, not an image, animated, colour-coded, lossy,
+            transparent, or stores labels in a way that does not give them back exactly.
+    """
+    image, raw_mode = _decode(Path(path))
+    if image.format in ("JPEG", "MPO"):
+        raise DataError(f"{path}: a JPEG mask has lost its exact labels, expected a lossless file; export it as PNG")
+    if image.mode in ("LA", "PA"):
+        array = np.array(image)  # (H, W, 2): label, alpha
+        if array[..., 1].min() < 255:
+            raise DataError(f"{path}: the mask has transparent pixels; save the labels without an alpha channel")
+        return array[..., 0]
+    if image.mode in ("1", "L", "P"):
+        return np.array(image).astype(np.uint8) // np.uint8(_STRETCH.get(raw_mode, 1))
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        return np.array(image).astype(np.int32)
+    raise DataError(
+        f"{path}: mask of mode {image.mode} (colour-coded?), expected one channel of class indices; "
+        "convert the colours to indices and save a grayscale or palette PNG"
+    )
+
+
+def _decode(path: Path) -> tuple[Image.Image, str]:
+    """Return the decoded, upright image and the raw mode of the file, which tells bit depths that Pillow hides."""
+    try:
+        with Image.open(path) as image:
+            if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":  # MPO: a photo with previews behind it
+                raise DataError(f"{path}: more than one frame or page in the file, expected one image; split it")
+            raw_mode = _raw_mode(image, path)
+            image.load()
+            upright = ImageOps.exif_transpose(image) if image.getexif().get(_ORIENTATION, 1) != 1 else image.copy()
+            upright.format = image.format
+            return upright, raw_mode
+    except FileNotFoundError as exc:
+        raise DataError(f"{path}: no such file") from exc
+    except IsADirectoryError as exc:
+        raise DataError(f"{path}: is a folder, expected an image file") from exc
+    except UnidentifiedImageError as exc:
+        raise DataError(f"{path}: not an image, or damaged at its start; replace the file or remove it") from exc
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as exc:
+        raise DataError(f"{path}: its header claims too many pixels ({exc}); cut it into tiles") from exc
+    except _DAMAGE as exc:
+        reason = " ".join(str(exc).split()) or type(exc).__name__
+        raise DataError(f"{path}: damaged or truncated ({reason}); replace the file or remove it") from exc
+
+
+def _raw_mode(image: ImageFile.ImageFile, path: Path) -> str:
+    """Return how the samples are stored, e.g. `RGB;16B` where Pillow's mode says only `RGB`."""
+    args = image.tile[0][3] if image.tile else image.mode
+    parts = args if isinstance(args, tuple) else (args,)
+    if image.format == "PPM" and len(parts) == 2 and parts[1] not in (255, 65535):
+        raise DataError(f"{path}: PGM/PPM with maximum {parts[1]} would be rescaled, expected 255; save it as PNG")
+    if image.format == "PPM" and image.mode == "RGB" and 65535 in parts:
+        return "RGB;16B"
+    return next((str(part) for part in parts if isinstance(part, str)), image.mode)

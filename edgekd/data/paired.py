@@ -1,0 +1,235 @@
+"""Data sets of image files paired with mask files: finding the pairs, mapping stored labels to class indices.
+
+Every format of this kind is a list of `Pair`s, a label table and the class names, given to `PairedDataset`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from edgekd.data.base import IGNORE_INDEX, Sample
+from edgekd.data.images import read_image, read_mask
+from edgekd.errors import DataError, did_you_mean
+
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".gif"})
+REFUSED = -1  # entry of a label table for a stored value that no class has
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One image file with its mask file; `name` is unique in the split."""
+
+    name: str
+    image: Path
+    mask: Path
+
+
+class PairedDataset:
+    """Images with masks on disk; implements `DenseDataset`.
+
+    Args:
+        classes: class names in index order.
+        pairs: the files.
+        table: (N,) int16, stored label -> class index, 255 or `REFUSED`; see `label_table`.
+        expected: what stored labels may be, for messages: "0..10, or 255 to ignore".
+        read: reads one mask file as (H, W) integers.
+    """
+
+    def __init__(
+        self,
+        classes: tuple[str, ...],
+        pairs: Sequence[Pair],
+        table: np.ndarray,
+        expected: str,
+        read: Callable[[Path], np.ndarray] = read_mask,
+    ) -> None:
+        self.classes = classes
+        self._pairs, self._table, self._expected, self._read = tuple(pairs), table, expected, read
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    def name(self, index: int) -> str:
+        return self._pairs[index].name
+
+    def files(self, index: int) -> tuple[Path, ...]:
+        return self._pairs[index].image, self._pairs[index].mask
+
+    def load(self, index: int) -> Sample:
+        """Read one pair.
+
+        Raises:
+            DataError: a file is damaged or refused, the sizes differ, or a label belongs to no class.
+        """
+        pair = self._pairs[index]
+        image, raw = read_image(pair.image), self._read(pair.mask)
+        if image.shape[:2] != raw.shape:
+            turned = raw.shape == image.shape[1::-1]
+            hint = (
+                "the image has an EXIF orientation that the mask lacks, or the mask is rotated" if turned else "fix one"
+            )
+            raise DataError(
+                f"{pair.mask}: mask is {raw.shape[0]}x{raw.shape[1]} (height x width), "
+                f"image {pair.image.name} is {image.shape[0]}x{image.shape[1]}; {hint}"
+            )
+        mask = remap(raw, self._table)
+        if mask is None:
+            raise DataError(f"{pair.mask}: {self._outsiders(raw)}; fix the mask or the class list")
+        return Sample(pair.name, image, mask)
+
+    def _outsiders(self, raw: np.ndarray) -> str:
+        labels, counts = np.unique(raw, return_counts=True)
+        bad = [(int(v), int(n)) for v, n in zip(labels, counts, strict=True) if _entry(self._table, int(v)) == REFUSED]
+        more = f" (and {len(bad) - 1} more such labels)" if len(bad) > 1 else ""
+        label, pixels = bad[0]
+        on = f"{pixels} pixel{'s' if pixels > 1 else ''}{more}"
+        return f"label {label} on {on} is none of the {len(self.classes)} classes, expected {self._expected}"
+
+
+def label_table(mapping: Mapping[int, int], size: int = 256) -> np.ndarray:
+    """Return a (size,) int16 table, stored label -> class index or 255; labels not in `mapping` are `REFUSED`."""
+    table = np.full(size, REFUSED, dtype=np.int16)
+    for stored, index in mapping.items():
+        table[stored] = index
+    return table
+
+
+def remap(raw: np.ndarray, table: np.ndarray) -> np.ndarray | None:
+    """Return stored labels (H, W) as class indices (H, W) uint8, or None when one of them is refused by the table."""
+    if raw.dtype == np.uint8 and len(table) >= 256:
+        mapped = table[raw]
+    else:
+        inside = (raw >= 0) & (raw < len(table))
+        mapped = np.where(inside, table[np.where(inside, raw, 0)], REFUSED)
+    if mapped.size and mapped.min() < 0:
+        return None
+    return mapped.astype(np.uint8)
+
+
+def _entry(table: np.ndarray, label: int) -> int:
+    return int(table[label]) if 0 <= label < len(table) else REFUSED
+
+
+def checked_classes(names: Iterable[str], source: str) -> tuple[str, ...]:
+    """Return class names, stripped.
+
+    Raises:
+        DataError: no name, an empty one, one that occurs twice, or more than 255 (255 is the ignored label).
+    """
+    classes = tuple(name.strip() for name in names)
+    if not classes:
+        raise DataError(f"{source}: no class names, expected one per line")
+    for index, name in enumerate(classes):
+        if not name:
+            raise DataError(f"{source}: class {index} has an empty name; remove the empty line or name the class")
+        if name in classes[:index]:
+            raise DataError(
+                f"{source}: class {name!r} is listed twice, as {classes.index(name)} and {index}; rename one"
+            )
+    if len(classes) > IGNORE_INDEX:
+        raise DataError(f"{source}: {len(classes)} classes, expected at most {IGNORE_INDEX}; merge some")
+    return classes
+
+
+def read_lines(path: Path, what: str) -> list[str]:
+    """Return the lines of a UTF-8 text file, stripped, without empty ones at the end; DataError when unreadable."""
+    try:
+        return [line.strip() for line in path.read_text(encoding="utf-8-sig").rstrip().splitlines()]
+    except FileNotFoundError as exc:
+        raise DataError(f"{what} {path} does not exist; check data.options.root") from exc
+    except (OSError, UnicodeDecodeError) as exc:
+        raise DataError(f"{what} {path} is not readable as UTF-8 text: {exc}") from exc
+
+
+def read_split_list(folder: Path, split: str) -> list[str]:
+    """Return the image names in `folder/<split>.txt`.
+
+    Raises:
+        DataError: no such split, an empty one, or a name that occurs twice.
+    """
+    path = folder / f"{split}.txt"
+    require_folder(folder, "folder of split lists")
+    if not path.is_file():
+        known = [entry.stem for entry in folder.glob("*.txt")]
+        raise DataError(f"no split {split!r}: {path} does not exist{did_you_mean(split, known)}")
+    names = [line for line in read_lines(path, "split list") if line]
+    if not names:
+        raise DataError(f"split {split!r} is empty: {path} lists no image")
+    if len(set(names)) < len(names):
+        first = next(name for index, name in enumerate(names) if name in names[:index])
+        raise DataError(f"{path}: {first!r} is listed twice; remove one")
+    return names
+
+
+def require_folder(path: Path, what: str) -> None:
+    """Raise DataError, naming the nearest existing folder and what it holds, unless `path` is a folder."""
+    if path.is_dir():
+        return
+    if path.exists():
+        raise DataError(f"{what} {path} is a file, expected a folder")
+    nearest = next((parent for parent in path.parents if parent.is_dir()), None)
+    held = sorted(entry.name for entry in nearest.iterdir() if entry.is_dir())[:8] if nearest else []
+    found = f"; {nearest} holds {', '.join(held) or 'no folders'}" if nearest else ""
+    raise DataError(f"{what} {path} does not exist{found}; check data.options and the split name")
+
+
+def listed_pairs(pairs: Sequence[Pair]) -> list[Pair]:
+    """Return the pairs; DataError naming the first and the number of missing files when any is missing."""
+    for what, paths in (("image", [p.image for p in pairs]), ("mask", [p.mask for p in pairs])):
+        missing = [path for path in paths if not path.is_file()]
+        if missing:
+            raise DataError(f"{len(missing)} of {len(pairs)} listed {what}s are missing, the first is {missing[0]}")
+    return list(pairs)
+
+
+def pairs_by_name(image_folder: Path, mask_folder: Path, image_ending: str = "", mask_ending: str = "") -> list[Pair]:
+    """Pair the files of two folders (and their subfolders) by relative path, without the endings and the suffix.
+
+    `image_ending`, `mask_ending`: what follows the common name, before the suffix: `_mask` for `0001_mask.png`.
+
+    Raises:
+        DataError: a folder is missing, holds no image, two files have one name, or a file has no partner.
+    """
+    require_folder(image_folder, "image folder")
+    require_folder(mask_folder, "mask folder")
+    if image_folder == mask_folder and image_ending == mask_ending:
+        raise DataError(f"images and masks share {image_folder}: set data.options.mask_ending, e.g. '_mask'")
+    shared = image_folder == mask_folder
+    images = _files_by_name(image_folder, image_ending, mask_ending if shared else "")
+    masks = _files_by_name(mask_folder, mask_ending, image_ending if shared else "")
+    if not images:
+        raise DataError(
+            f"empty split: no image in {image_folder}; looked for *{image_ending}{{{','.join(sorted(SUFFIXES))}}}"
+        )
+    _require_partners(images, masks, "image", "mask", mask_folder, mask_ending)
+    _require_partners(masks, images, "mask", "image", image_folder, image_ending)
+    return [Pair(name, images[name], masks[name]) for name in sorted(images)]
+
+
+def _files_by_name(folder: Path, ending: str, other_ending: str) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for path in sorted(folder.rglob("*")):
+        if path.suffix.lower() not in SUFFIXES or path.name.startswith(".") or not path.stem.endswith(ending):
+            continue
+        if len(other_ending) > len(ending) and path.stem.endswith(other_ending):
+            continue  # one folder holds both, and this file is of the other kind
+        name = path.relative_to(folder).with_suffix("").as_posix().removesuffix(ending)
+        if name in found:
+            raise DataError(f"{path} and {found[name].name} have the same name; keep one")
+        found[name] = path
+    return found
+
+
+def _require_partners(
+    have: Mapping[str, Path], partners: Mapping[str, Path], what: str, missing: str, folder: Path, ending: str
+) -> None:
+    alone = [name for name in have if name not in partners]
+    if alone:
+        raise DataError(
+            f"{len(alone)} of {len(have)} {what}s have no {missing}, the first is {have[alone[0]]}: "
+            f"expected {folder / alone[0]}{ending}.*; add the {missing} or remove the {what}"
+        )
