@@ -47,7 +47,9 @@ def _notes(host: dict[str, Any]) -> list[str]:
     if not any(flag in flags for flag in ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp")):
         notes.append("no int8 dot-product instructions found: int8 engines may be no faster than fp32 here")
     if "avx512_bf16" in flags or "amx_bf16" in flags:
-        notes.append("bf16 instructions: training with precision bf16-mixed pays; OpenVINO fp32 engines are pinned to f32")
+        notes.append(
+            "bf16 instructions: training with precision bf16-mixed pays; OpenVINO fp32 engines are pinned to f32"
+        )
     if not snapshot().get("cpufreq"):
         notes.append("clocks and governor cannot be read here: latency is reported without them")
     return notes

@@ -128,7 +128,9 @@ def _deployment(recipe: Recipe) -> list[Stage]:
     quantizers = sorted({_quantizer(engine.target) for engine in recipe.engines if engine.precision == "int8"})
     for name in quantizers:
         reads = ("data", "quantize")
-        stages.append(Stage(f"quantize/{name}", "quantized", "edgekd.quantize.run:run", ("export", "data"), reads, name))
+        stages.append(
+            Stage(f"quantize/{name}", "quantized", "edgekd.quantize.run:run", ("export", "data"), reads, name)
+        )
     for engine in recipe.engines:
         source = f"quantize/{_quantizer(engine.target)}" if engine.precision == "int8" else "export"
         name = f"engine/{engine.id}"

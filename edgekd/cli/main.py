@@ -72,7 +72,7 @@ def main() -> None:
     except BrokenPipeError:  # the reader of our stdout has gone: not our error
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
-    except Exception:
+    except Exception:  # noqa: BLE001 - the last resort: show it whole and say whose fault it is
         traceback.print_exc()
         _fail("this is a bug of edgekd; please report it with the lines above", 70)
 

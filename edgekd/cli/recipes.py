@@ -16,7 +16,9 @@ def list_(json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = Fa
     from edgekd.cli.show import print_json
     from edgekd.core.recipe import shipped_recipes
 
-    found = {name: path.read_text(encoding="utf-8").splitlines()[0].lstrip("# ") for name, path in shipped_recipes().items()}
+    found = {
+        name: path.read_text(encoding="utf-8").splitlines()[0].lstrip("# ") for name, path in shipped_recipes().items()
+    }
     if json:
         print_json(found)
         return

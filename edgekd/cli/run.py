@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
 RecipeArg = Annotated[str, typer.Argument(help="A recipe file, or the name of a shipped recipe (edgekd recipes list).")]
-OutOption = Annotated[Optional[Path], typer.Option("--out", help="Output folder; default runs/<recipe name>.")]
+OutOption = Annotated[Path | None, typer.Option("--out", help="Output folder; default runs/<recipe name>.")]
 SetOption = Annotated[list[str], typer.Option("--set", metavar="KEY.PATH=VALUE", help="Override a recipe value.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -17,7 +17,7 @@ def run(
     recipe: RecipeArg,
     out: OutOption = None,
     set_: SetOption = [],  # noqa: B006 - typer copies it
-    until: Annotated[Optional[str], typer.Option(help="Stop after this stage or group, e.g. distilled.")] = None,
+    until: Annotated[str | None, typer.Option(help="Stop after this stage or group, e.g. distilled.")] = None,
     json: JsonOption = False,
 ) -> None:
     """Run a recipe: train, distil, export, quantize, compile, measure, report. Run it again to resume."""

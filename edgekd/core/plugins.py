@@ -5,6 +5,7 @@
 
 Third parties register modules through entry points of the group `edgekd.<kind>`.
 """
+
 from __future__ import annotations
 
 import importlib
@@ -47,7 +48,9 @@ def load(kind: str, name: str) -> ModuleType:
     """
     own, foreign = _own_names(kind), _entry_points(kind)
     if name in own and name in foreign:
-        raise UserError(f"two {kind} are called {name!r}: edgekd's own and {foreign[name].value}; rename the entry point")
+        raise UserError(
+            f"two {kind} are called {name!r}: edgekd's own and {foreign[name].value}; rename the entry point"
+        )
     if name in own:
         return importlib.import_module(f"{KINDS[kind]}.{name}")
     if name in foreign:

@@ -105,7 +105,9 @@ class Distill(Section):
 
     methods: dict[str, Method] = {"kd": Method(), "bckd": Method()}
     baseline: bool = True
-    watchdog_ratio: float = Field(10.0, gt=0, description="stop when the weighted terms exceed this times the task loss")
+    watchdog_ratio: float = Field(
+        10.0, gt=0, description="stop when the weighted terms exceed this times the task loss"
+    )
 
 
 class Trainer(Section):
@@ -225,7 +227,9 @@ def find_recipe(name_or_path: str) -> Path:
     shipped = shipped_recipes()
     if name_or_path in shipped:
         return shipped[name_or_path]
-    raise RecipeError(f"recipe {name_or_path!r} is neither a file nor a shipped recipe{did_you_mean(name_or_path, shipped)}")
+    raise RecipeError(
+        f"recipe {name_or_path!r} is neither a file nor a shipped recipe{did_you_mean(name_or_path, shipped)}"
+    )
 
 
 def load_recipe(name_or_path: str, overrides: Iterable[str] = ()) -> Recipe:
@@ -265,7 +269,9 @@ def plugin_options(kind: str, name: str, raw: Mapping[str, Any], where: str) -> 
     try:
         return TypeAdapter(options_type).validate_python(dict(raw))
     except ValidationError as exc:
-        raise RecipeError("; ".join(f"{where}.{_loc(e['loc'])}: {e['msg']}, got {e['input']!r}" for e in exc.errors())) from exc
+        raise RecipeError(
+            "; ".join(f"{where}.{_loc(e['loc'])}: {e['msg']}, got {e['input']!r}" for e in exc.errors())
+        ) from exc
 
 
 def _apply_override(raw: dict[str, Any], override: str) -> None:
@@ -369,6 +375,8 @@ PATH_OPTIONS = ("root", "encoder_weights")
 
 def _resolve_option_paths(options: Options, base: Path) -> Options:
     return {
-        key: str((base / Path(value).expanduser()).resolve()) if key in PATH_OPTIONS and isinstance(value, str) else value
+        key: str((base / Path(value).expanduser()).resolve())
+        if key in PATH_OPTIONS and isinstance(value, str)
+        else value
         for key, value in options.items()
     }

@@ -1,8 +1,8 @@
 """A workspace is the output folder of a run: its lock, its artifacts and its unfinished work.
 
-    DIR/<stage>/                 finished artifacts
-    DIR/.work/<stage>-<key>/     unfinished ones; training resumes from `_scratch` in here
-    DIR/.previous/<stage>-<key>/ artifacts of other settings, put back when those settings are asked for again
+DIR/<stage>/                 finished artifacts
+DIR/.work/<stage>-<key>/     unfinished ones; training resumes from `_scratch` in here
+DIR/.previous/<stage>-<key>/ artifacts of other settings, put back when those settings are asked for again
 """
 
 from __future__ import annotations
@@ -42,7 +42,9 @@ class Workspace:
             try:
                 lock.acquire(timeout=0)
             except Timeout as exc:
-                raise WorkspaceError(f"{self.root}: another edgekd run is working in it; wait for it or use another --out") from exc
+                raise WorkspaceError(
+                    f"{self.root}: another edgekd run is working in it; wait for it or use another --out"
+                ) from exc
             try:
                 yield self
             finally:

@@ -14,7 +14,9 @@ from edgekd.errors import DataError
 def open_split(data: Data, split: str) -> DenseDataset:
     """Return one split of a recipe's data set; DataError when it cannot be opened or is empty."""
     module = plugins.load("formats", data.format)
-    dataset: DenseDataset = module.open_dataset(plugin_options("formats", data.format, data.options, "data.options"), split)
+    dataset: DenseDataset = module.open_dataset(
+        plugin_options("formats", data.format, data.options, "data.options"), split
+    )
     if not len(dataset):
         raise DataError(f"{data.format}: split {split!r} has no images; expected at least one")
     return dataset
@@ -25,7 +27,9 @@ def run(job: StageJob) -> StageResult:
     data = job.recipe.data
     train, val = open_split(data, data.train), open_split(data, data.val)
     if train.classes != val.classes:
-        raise DataError(f"splits {data.train!r} and {data.val!r} have different classes: {train.classes} and {val.classes}")
+        raise DataError(
+            f"splits {data.train!r} and {data.val!r} have different classes: {train.classes} and {val.classes}"
+        )
     shared = {train.name(i) for i in range(len(train))} & {val.name(i) for i in range(len(val))}
     return StageResult(
         details={

@@ -8,6 +8,7 @@ A method is one file `distill/methods/<name>.py` with
 
 Parameters of a Method (adapters) train with the student and are never exported.
 """
+
 from __future__ import annotations
 
 from dataclasses import dataclass

@@ -25,7 +25,9 @@ class StepRecord(Callback):
         self.seconds = 0.0
         self._started = 0.0
 
-    def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
         self._started = time.perf_counter()
 
     def on_train_batch_end(
@@ -76,9 +78,10 @@ class Watchdog(Callback):
         terms = {name: sum(w[name] for _, w in self.recent) for name in weighted}
         if sum(terms.values()) > self.ratio * task:
             largest = max(terms, key=terms.__getitem__)
+            times = sum(terms.values()) / max(task, 1e-12)
             raise GateError(
-                f"step {step}: the weighted distillation terms are {sum(terms.values()) / max(task, 1e-12):.1f} times the "
-                f"task loss (limit distill.watchdog_ratio = {self.ratio:g}), most of it {largest}; "
+                f"step {step}: the weighted distillation terms are {times:.1f} times the task loss "
+                f"(limit distill.watchdog_ratio = {self.ratio:g}), most of it {largest}; "
                 f"lower distill.methods.{largest.split('.')[0]}.weight"
             )
 
@@ -101,5 +104,6 @@ class LogProgress(Callback):
             return
         first_step, first_time = self._start
         pace = (time.monotonic() - first_time) / max(1, step - first_step)
-        log.info("%s: step %d/%d, loss %.3f, %.0f ms/step, %.0f s left",
-                 self.title, step, self.steps, float(outputs["loss"]), 1000 * pace, pace * (self.steps - step))  # fmt: skip
+        loss, left = float(outputs["loss"]), pace * (self.steps - step)
+        text = "%s: step %d/%d, loss %.3f, %.0f ms/step, %.0f s left"
+        log.info(text, self.title, step, self.steps, loss, 1000 * pace, left)

@@ -53,8 +53,12 @@ class _StepData(L.LightningDataModule):
         world = self.trainer.world_size
         budget = self.job.budget
         if budget.batch_size % world:
-            raise UserError(f"train.batch_size {budget.batch_size} is not divisible by {world} devices; change one of them")
-        batches = StepBatches(budget.steps, budget.batch_size, self.trainer.global_step, self.trainer.global_rank, world)
+            raise UserError(
+                f"train.batch_size {budget.batch_size} is not divisible by {world} devices; change one of them"
+            )
+        batches = StepBatches(
+            budget.steps, budget.batch_size, self.trainer.global_step, self.trainer.global_rank, world
+        )
         return training_loader(self.job.dataset, self.job.data, self.job.seed, batches, self.workers)
 
 
@@ -97,9 +101,13 @@ def _trainer(job: FitJob, record: StepRecord) -> L.Trainer:
         callbacks.append(EMAWeightAveraging(decay=budget.ema))
     callbacks.append(
         ModelCheckpoint(
-            dirpath=job.scratch, filename=RESUME, every_n_train_steps=budget.checkpoint_every,
-            save_top_k=1, enable_version_counter=False, save_on_train_epoch_end=False,
-        )  # fmt: skip
+            dirpath=job.scratch,
+            filename=RESUME,
+            every_n_train_steps=budget.checkpoint_every,
+            save_top_k=1,
+            enable_version_counter=False,
+            save_on_train_epoch_end=False,
+        )
     )
     if sys.stderr.isatty():
         callbacks.append(RichProgressBar(console_kwargs={"stderr": True}))

@@ -29,7 +29,8 @@ class Distiller:
 class SegmentationTask(L.LightningModule):
     """Trains a student on labels and, with a `Distiller`, on its terms.
 
-    The teacher is held outside the module tree (`FrozenTeacher`). Adapters of the methods are in the tree: they train and resume with the student.
+    The teacher is held outside the module tree (`FrozenTeacher`). Adapters of the methods are in the tree: they
+    train and resume with the student.
     """
 
     def __init__(self, student: DenseModel, train: Train, distiller: Distiller | None, channels_last: bool) -> None:

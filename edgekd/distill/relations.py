@@ -49,7 +49,7 @@ def on_common_grid(teacher: Tensor, student: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def pair_affinity(unit: Tensor, direction: tuple[int, int], dilation: int) -> Tensor:
-    """Return a = (1 + cosine) / 2 of every cell and its neighbour, (B, h - |dy|, w - |dx|), clamped to [1e-4, 1 - 1e-4]."""
+    """Return a = (1 + cosine) / 2 of every cell and its neighbour, (B, h - |dy|, w - |dx|), kept in [1e-4, 1 - 1e-4]."""
     first, second = _pair(unit, direction, dilation)
     return ((1 + (first * second).sum(dim=1)) / 2).clamp(1e-4, 1 - 1e-4)
 
@@ -89,7 +89,7 @@ def boundary_map(features: Tensor, dilation: int = 1) -> Tensor:
 
 
 def token_grid(height: int, width: int, tokens: int) -> tuple[int, int]:
-    """Return the largest grid of about the same aspect with at most `tokens` cells, never finer than (height, width)."""
+    """Return the largest grid of about the same aspect with at most `tokens` cells, not finer than the map."""
     if height * width <= tokens:
         return height, width
     rows = max(1, int((tokens * height / width) ** 0.5))

@@ -101,7 +101,10 @@ def _distiller(distill: tuple[DenseModel, Distill] | None, student: DenseModel, 
         options = plugin_options("methods", name, config.options, f"distill.methods.{name}.options")
         module = plugins.load("methods", name)
         # Adapters get a generator state of their own: the student's weights are already drawn.
-        methods[name] = (config, module.Method(options, pyramid_of(teacher, num_classes), pyramid_of(student, num_classes)))
+        methods[name] = (
+            config,
+            module.Method(options, pyramid_of(teacher, num_classes), pyramid_of(student, num_classes)),
+        )
     return Distiller(FrozenTeacher(teacher), methods)
 
 

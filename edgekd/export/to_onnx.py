@@ -123,4 +123,3 @@ def export_onnx(model: DenseModel, spec: ModelSpec, settings: Export, path: Path
         operators[node.op_type] = operators.get(node.op_type, 0) + 1
     opsets = {entry.domain or "ai.onnx": entry.version for entry in simplified.opset_import}
     return {"opsets": opsets, "operators": dict(sorted(operators.items())), "nodes": len(simplified.graph.node)}
-

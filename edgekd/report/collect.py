@@ -101,7 +101,11 @@ def write_data(recipe: Recipe, artifacts: Mapping[str, Artifact], root: Path) ->
     arrays: dict[str, np.ndarray] = {}
     for place, index in enumerate(indices):
         sample = dataset.load(int(index))
-        arrays |= {f"{place}/name": np.array(sample.name), f"{place}/image": sample.image, f"{place}/truth": sample.mask}
+        arrays |= {
+            f"{place}/name": np.array(sample.name),
+            f"{place}/image": sample.image,
+            f"{place}/truth": sample.mask,
+        }
         arrays |= {f"{place}/{_row_id(row)}": m[index] for row, m in maps.items()}
     np.savez_compressed(folder / "pictures.npz", **arrays)
 
@@ -131,7 +135,10 @@ def _row(recipe: Recipe, stage: str, artifacts: Mapping[str, Artifact], failure:
     if stage in artifacts:
         row |= _facts(artifacts[stage])
     if score is None:
-        return row | {"status": "failed" if failure else "not measured", "reason": failure or "the run was stopped before"}
+        return row | {
+            "status": "failed" if failure else "not measured",
+            "reason": failure or "the run was stopped before",
+        }
     row |= {"status": "measured", "reason": ""}
     row |= {k: score.details[k] for k in ("metrics", "iou_per_class", "num_images", "absent_classes")}
     if engine and "bench" in artifacts:

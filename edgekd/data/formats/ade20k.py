@@ -45,7 +45,7 @@ def open_dataset(options: Options, split: str) -> PairedDataset:
     root, folder = Path(options.root), _SPLITS.get(split, split)
     pairs = pairs_by_name(root / "images" / folder, root / "annotations" / folder)
     classes = checked_classes(options.classes, "data.options.classes") if options.classes else _class_names(root)
-    mapping = {0: IGNORE_INDEX, 255: IGNORE_INDEX} | {index + 1: index for index in range(min(len(classes), 254))}
+    mapping = {index + 1: index for index in range(len(classes))} | {0: IGNORE_INDEX, 255: IGNORE_INDEX}
     return PairedDataset(classes, pairs, label_table(mapping), f"1..{len(classes)}, or 0 or 255 to ignore")
 
 

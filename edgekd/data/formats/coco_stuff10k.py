@@ -1,25 +1,23 @@
 """Format `coco_stuff10k`: COCO-Stuff 10K v1.1, 171 classes.
 
     root/images/<name>.jpg
-    root/annotations/<name>.mat            MATLAB v5, field S: 0 = unlabeled, 1..91 things, 92..182 stuff
+    root/annotations/<name>.mat            MATLAB, variable S: 0 = unlabeled, 1..91 things, 92..182 stuff
     root/imageLists/<train|test>.txt       one name per line
 
 Eleven of the ids 1..182 have no annotation; without them 171 classes remain, numbered in the order of their ids.
-A file with one of the eleven is refused: it is v1.0, whose numbers mean other classes. Reading .mat needs SciPy.
+A file with one of the eleven is refused: it is v1.0, whose numbers mean other classes.
 """
 
 from __future__ import annotations
 
-import struct
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from edgekd.data.base import IGNORE_INDEX
+from edgekd.data.matlab import read_integer_matrix
 from edgekd.data.paired import Pair, PairedDataset, label_table, listed_pairs, read_split_list
-from edgekd.errors import DataError
 
 LAST_ID = 182
 # Source: nightrome/cocostuff labels.txt: street sign, hat, shoe, eye glasses, plate, mirror, window, desk, door,
@@ -61,48 +59,16 @@ def open_dataset(options: Options, split: str) -> PairedDataset:
     """Pair the files listed for one split.
 
     Raises:
-        DataError: SciPy is not installed, a missing list, image or annotation, or an empty split.
+        DataError: missing list, image or annotation, or an empty split.
     """
-    _require_scipy()
     root = Path(options.root)
     names = read_split_list(root / "imageLists", split)
     pairs = [Pair(n, root / "images" / f"{n}.jpg", root / "annotations" / f"{n}.mat") for n in names]
     used = [label for label in range(1, LAST_ID + 1) if label not in UNUSED_IDS]
     table = label_table({0: IGNORE_INDEX} | {label: index for index, label in enumerate(used)})
     expected = f"COCO-Stuff v1.1 ids 0..{LAST_ID} without the eleven unused; v1.0 is numbered differently"
-    return PairedDataset(CLASSES, listed_pairs(pairs), table, expected, read_annotation)
+    return PairedDataset(CLASSES, listed_pairs(pairs), table, expected, _read_annotation)
 
 
-def read_annotation(path: Path) -> np.ndarray:
-    """Return field `S` of a MATLAB v5 file as (H, W) integers; nothing in the file is executed.
-
-    Raises:
-        DataError: SciPy is not installed, the file is damaged or not MATLAB v5, or has no integer matrix `S`.
-    """
-    _require_scipy()
-    from scipy.io import loadmat
-    from scipy.io.matlab import MatReadError
-
-    try:
-        labels = loadmat(path, variable_names=["S"]).get("S")
-    except (
-        OSError,
-        ValueError,
-        TypeError,
-        LookupError,
-        NotImplementedError,
-        MatReadError,
-        struct.error,
-        zlib.error,
-    ) as exc:
-        raise DataError(f"{path}: damaged, truncated or not a MATLAB v5 file ({' '.join(str(exc).split())})") from exc
-    if not isinstance(labels, np.ndarray) or labels.ndim != 2 or labels.dtype.kind not in "ui":
-        raise DataError(f"{path}: no integer matrix in field S; expected an annotation of COCO-Stuff 10K v1.1")
-    return labels
-
-
-def _require_scipy() -> None:
-    try:
-        import scipy.io  # noqa: F401
-    except ImportError as exc:
-        raise DataError("COCO-Stuff 10K has .mat annotations, which need SciPy: pip install 'edgekd[matlab]'") from exc
+def _read_annotation(path: Path) -> np.ndarray:
+    return read_integer_matrix(path, "S")

@@ -1,0 +1,127 @@
+"""The rows of report.json as values: read once, with every missing or non-finite number as None."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+PERCENTILES = ("p50", "p90", "p99")
+_STAGE_LABELS = {
+    "teacher": "Teacher",
+    "student": "Baseline student",
+    "distilled": "Distilled student",
+    "qat": "QAT student",
+    "onnx": "ONNX",
+}
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Summary of one latency distribution in milliseconds; a percentile that was suppressed is None. `n` counts runs."""
+
+    p50: float | None
+    p90: float | None
+    p99: float | None
+    mean: float | None
+    n: int
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of the report: a network or an engine, and what was measured on it.
+
+    `metrics` and `iou_per_class` hold fractions in [0, 1]; a class that never occurred is None.
+    """
+
+    id: str
+    stage: str
+    method: str
+    target: str
+    board: str
+    precision: str
+    status: str
+    reason: str
+    metrics: dict[str, float]
+    iou_per_class: dict[str, float | None]
+    num_images: int | None
+    latency: Latency | None
+    wall: Latency | None
+    throughput_fps: float | None
+    size_bytes: float | None
+    params: float | None
+    macs: float | None
+    sha256: str
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether the row carries measurements at all."""
+        return self.status == "measured"
+
+    @property
+    def miou(self) -> float | None:
+        """Mean IoU as a fraction."""
+        return self.metrics.get("miou")
+
+    @property
+    def p50_ms(self) -> float | None:
+        """Median engine latency."""
+        return self.latency.p50 if self.latency else None
+
+    @property
+    def place(self) -> tuple[str, str]:
+        """Target and board: rows that agree in both come from the same runtime on the same machine."""
+        return (self.target, self.board)
+
+    @property
+    def label(self) -> str:
+        """What a reader calls the row, e.g. `Baseline student` or `openvino int8`."""
+        if self.stage == "engine":
+            where = f" on {self.board}" if self.board not in ("", "local") else ""
+            return f"{self.target} {self.precision}{where}".strip() or self.id
+        return _STAGE_LABELS.get(self.stage, self.id)
+
+
+def read_rows(rows: Sequence[Mapping[str, Any]]) -> list[Row]:
+    """Return the rows of `report["rows"]`, in their order."""
+    return [_row(data) for data in rows]
+
+
+def number(value: object) -> float | None:
+    """Return a finite number as float; None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if math.isfinite(value) else None
+
+
+def _row(data: Mapping[str, Any]) -> Row:
+    measured = {name: number(value) for name, value in (data.get("metrics") or {}).items()}
+    images = number(data.get("num_images"))
+    return Row(
+        id=str(data["id"]),
+        stage=str(data.get("stage") or ""),
+        method=str(data.get("method") or ""),
+        target=str(data.get("target") or ""),
+        board=str(data.get("board") or ""),
+        precision=str(data.get("precision") or ""),
+        status=str(data.get("status") or "not measured"),
+        reason=str(data.get("reason") or ""),
+        metrics={name: value for name, value in measured.items() if value is not None},
+        iou_per_class={str(name): number(value) for name, value in (data.get("iou_per_class") or {}).items()},
+        num_images=int(images) if images else None,
+        latency=_latency(data.get("latency_ms")),
+        wall=_latency(data.get("wall_ms")),
+        throughput_fps=number(data.get("throughput_fps")),
+        size_bytes=number(data.get("size_bytes")),
+        params=number(data.get("params")),
+        macs=number(data.get("macs")),
+        sha256=str(data.get("sha256") or ""),
+    )
+
+
+def _latency(data: Mapping[str, Any] | None) -> Latency | None:
+    if not data:
+        return None
+    p50, p90, p99 = (number(data.get(name)) for name in PERCENTILES)
+    return Latency(p50, p90, p99, number(data.get("mean")), int(number(data.get("n")) or 0))
