@@ -1,0 +1,135 @@
+"""Readers of the machine's state, on a file tree made by hand."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from edgekd.board import sysinfo
+
+
+def write(root: Path, files: dict[str, str]) -> str:
+    for name, text in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return str(root)
+
+
+@pytest.fixture
+def fake_x86(tmp_path: Path) -> str:
+    cpu = "sys/devices/system/cpu"
+    return write(
+        tmp_path,
+        {
+            "proc/cpuinfo": "processor\t: 0\nmodel name\t: Some CPU @ 2GHz\nflags\t\t: fpu avx2 avx512_vnni amx_bf16\n\nprocessor\t: 1\n",
+            "proc/meminfo": "MemTotal:        8000 kB\nMemFree: 1 kB\n",
+            "proc/loadavg": "0.50 1.25 2.00 1/234 5678\n",
+            "etc/os-release": 'NAME="X"\nPRETTY_NAME="X Linux 1"\n',
+            f"{cpu}/cpufreq/policy0/scaling_cur_freq": "1800000\n",
+            f"{cpu}/cpufreq/policy0/scaling_min_freq": "800000\n",
+            f"{cpu}/cpufreq/policy0/scaling_max_freq": "3600000\n",
+            f"{cpu}/cpufreq/policy0/scaling_governor": "powersave\n",
+            f"{cpu}/cpufreq/policy10/scaling_cur_freq": "-1\n",
+            f"{cpu}/cpufreq/policy2/scaling_cur_freq": "<unknown>\n",
+            f"{cpu}/intel_pstate/no_turbo": "1\n",
+            f"{cpu}/cpu0/thermal_throttle/core_throttle_count": "3\n",
+            f"{cpu}/cpu1/thermal_throttle/core_throttle_count": "4\n",
+            "sys/class/thermal/thermal_zone0/type": "x86_pkg_temp\n",
+            "sys/class/thermal/thermal_zone0/temp": "48500\n",
+            "sys/class/thermal/thermal_zone1/type": "broken\n",
+            "sys/class/thermal/thermal_zone1/temp": "-274000\n",
+            "sys/class/thermal/cooling_device0/type": "Processor\n",
+            "sys/class/thermal/cooling_device0/cur_state": "2\n",
+            "sys/class/thermal/cooling_device1/type": "Fan\n",
+            "sys/class/thermal/cooling_device1/cur_state": "0\n",
+        },
+    )
+
+
+def test_clocks_are_read_per_policy_in_numeric_order(fake_x86: str) -> None:
+    policies = sysinfo.snapshot(fake_x86)["cpufreq"]
+    assert [p["policy"] for p in policies] == ["policy0", "policy2", "policy10"]
+    assert (policies[0]["cur_khz"], policies[0]["min_khz"], policies[0]["max_khz"]) == (1800000, 800000, 3600000)
+    assert policies[0]["governor"] == "powersave"
+
+
+def test_invalid_readings_are_none(fake_x86: str) -> None:
+    state = sysinfo.snapshot(fake_x86)
+    assert [p["cur_khz"] for p in state["cpufreq"][1:]] == [None, None]
+    assert state["thermal_zones"] == [{"name": "x86_pkg_temp", "temp_c": 48.5}, {"name": "broken", "temp_c": None}]
+
+
+def test_throttling_and_load_are_read(fake_x86: str) -> None:
+    state = sysinfo.snapshot(fake_x86)
+    assert state["throttle_counts"] == {"core_throttle_count": 7}
+    assert state["cooling_active"] == ["Processor"]
+    assert state["load_average"] == [0.5, 1.25, 2.0]
+    assert state["turbo"] is False
+    assert state["unreadable"] == {}
+
+
+def test_a_machine_without_sensors_gives_none_and_the_place_that_was_looked_at(tmp_path: Path) -> None:
+    state = sysinfo.snapshot(str(tmp_path))
+    assert state["cpufreq"] is None
+    assert state["thermal_zones"] is None
+    assert state["unreadable"]["cpufreq"] == f"nothing readable at {tmp_path}/sys/devices/system/cpu/cpufreq/policy*"
+    assert set(state["unreadable"]) == set(state) - {"unreadable"}
+
+
+def test_a_file_that_answers_with_an_io_error_is_none(tmp_path: Path) -> None:
+    # Reading a directory fails with EISDIR, an OSError like a sensor's EIO and EAGAIN.
+    (tmp_path / "sys/class/thermal/thermal_zone0/temp").mkdir(parents=True)
+    assert sysinfo.snapshot(str(tmp_path))["thermal_zones"] == [{"name": None, "temp_c": None}]
+
+
+def test_environment_of_an_x86_host(fake_x86: str) -> None:
+    facts = sysinfo.environment(fake_x86)
+    assert facts["cpu_model"] == "Some CPU @ 2GHz"
+    assert facts["cpu_flags"] == ["avx2", "avx512_vnni", "amx_bf16"]
+    assert facts["memory_bytes"] == 8000 * 1024
+    assert facts["os"] == "X Linux 1"
+    assert facts["logical_cores"] == 2
+    assert facts["virtualized"] is False
+    assert facts["board_model"] is None
+
+
+def test_environment_of_an_arm_board(tmp_path: Path) -> None:
+    root = write(
+        tmp_path,
+        {
+            "proc/cpuinfo": "processor\t: 0\nFeatures\t: fp asimd asimddp\nCPU part\t: 0xd42\n",
+            "proc/device-tree/model": "NVIDIA Jetson Orin Nano\0",
+        },
+    )
+    facts = sysinfo.environment(root)
+    assert facts["board_model"] == facts["cpu_model"] == "NVIDIA Jetson Orin Nano"
+    assert facts["cpu_flags"] == ["asimd", "asimddp"]
+    assert facts["virtualized"] is None
+
+
+def test_a_hypervisor_flag_means_virtualized(tmp_path: Path) -> None:
+    root = write(tmp_path, {"proc/cpuinfo": "flags : fpu hypervisor\n"})
+    assert sysinfo.environment(root)["virtualized"] is True
+
+
+def test_hyper_threads_share_a_core(tmp_path: Path) -> None:
+    cpus = os.sched_getaffinity(0)
+    topology = {f"sys/devices/system/cpu/cpu{n}/topology/core_id": "0" for n in cpus}
+    assert sysinfo.usable_cores(write(tmp_path, topology)) == 1
+
+
+@pytest.mark.parametrize(("limit", "quota"), [("150000 100000", 1.5), ("max 100000", None), ("50000 100000", 0.5)])
+def test_a_container_quota_limits_the_cores(tmp_path: Path, limit: str, quota: float | None) -> None:
+    root = write(tmp_path, {"sys/fs/cgroup/cpu.max": limit + "\n"})
+    assert sysinfo.environment(root)["cpu_quota"] == quota
+    assert sysinfo.usable_cores(root) == (len(os.sched_getaffinity(0)) if quota is None else 1)
+
+
+def test_this_machine_can_be_read_and_written_as_json() -> None:
+    facts = {**sysinfo.environment(), **sysinfo.snapshot()}
+    assert json.loads(json.dumps(facts)) == facts
+    assert 1 <= facts["usable_cores"] <= facts["logical_cores"]

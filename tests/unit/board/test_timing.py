@@ -1,0 +1,147 @@
+"""Latency arithmetic and the order of interleaved runs, on hand-made numbers and a counting clock."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgekd.board import timing
+from edgekd.board.timing import Budget
+
+
+def ticking(*durations: int) -> Callable[[], int]:
+    """Return a clock that gives start, end, start, end, ... of runs that take `durations` ns, cycled, back to back."""
+    now = 0
+    steps = itertools.cycle(durations)
+    at_start = True
+
+    def clock() -> int:
+        nonlocal now, at_start
+        if not at_start:
+            now += next(steps)
+        at_start = not at_start
+        return now
+
+    return clock
+
+
+@pytest.mark.parametrize(
+    ("percentile", "expected"), [(5, 15), (30, 20), (40, 20), (50, 35), (100, 50)]
+)  # the worked example of Wikipedia's "Percentile", nearest-rank method
+def test_nearest_rank_matches_the_textbook_example(percentile: float, expected: float) -> None:
+    assert timing.percentile_nearest_rank(np.array([35, 20, 15, 50, 40]), percentile) == expected
+
+
+def test_nearest_rank_is_not_fooled_by_binary_fractions() -> None:
+    assert timing.percentile_nearest_rank(np.arange(1, 1001), 99.9) == 999
+
+
+@given(st.lists(st.integers(1, 10**9), min_size=1), st.floats(0.1, 100))
+def test_nearest_rank_is_the_smallest_sample_that_covers_the_percentile(samples: list[int], percentile: float) -> None:
+    percentile = round(percentile, 1)
+    ours = timing.percentile_nearest_rank(np.array(samples), percentile)
+    assert ours in samples
+    at_or_below = sum(s <= ours for s in samples)
+    assert at_or_below * 100 >= round(len(samples) * percentile, 6)
+    assert sum(s < ours for s in samples) * 100 < round(len(samples) * percentile, 6)
+
+
+def test_no_percentile_of_nothing() -> None:
+    with pytest.raises(ValueError, match="got 0 samples"):
+        timing.percentile_nearest_rank(np.array([]), 50)
+
+
+@pytest.mark.parametrize(("percentile", "needed"), [(90, 44), (95, 90), (99, 459), (99.9, 4603)])
+def test_minimum_samples_are_those_of_mlperf_early_stopping(percentile: float, needed: int) -> None:
+    assert timing.minimum_samples(percentile) == needed
+
+
+def test_summary_is_in_milliseconds() -> None:
+    assert timing.summarize(np.array([1_000_000, 3_000_000])) == {
+        "p50": 1.0, "mean": 2.0, "std": 1.0, "min": 1.0, "max": 3.0, "n": 2,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("count", "present"), [(43, {"p50"}), (44, {"p50", "p90"}), (458, {"p50", "p90", "p95"}), (459, {"p50", "p90", "p95", "p99"})]
+)  # fmt: skip
+def test_percentiles_that_the_count_cannot_carry_are_absent(count: int, present: set[str]) -> None:
+    summary = timing.summarize(np.arange(1, count + 1))
+    assert {key for key in summary if key.startswith("p")} == present
+
+
+def test_drift_compares_the_last_third_with_the_first() -> None:
+    assert timing.drift(np.array([10, 10, 10, 99, 99, 99, 12, 12, 12])) == pytest.approx(0.2)
+    assert timing.coefficient_of_variation(np.array([1, 3])) == pytest.approx(0.5)
+
+
+def test_warm_up_ends_when_two_windows_agree() -> None:
+    runs = 0
+
+    def function() -> None:
+        nonlocal runs
+        runs += 1
+
+    # 10 slow runs, then equal ones; the clock is also read once before the first run. After 26 runs the earlier window
+    # holds 4 slow and 6 fast runs, so both medians are the fast one.
+    clock = iter(
+        [0, *itertools.chain.from_iterable((1000 * i, 1000 * i + (500 if i < 10 else 100)) for i in range(99))]
+    )
+    result = timing.warm_up(function, max_seconds=1.0, min_runs=5, clock=lambda: next(clock))
+    assert (result.runs, result.is_steady, result.first_ns) == (26, True, 500)
+    assert runs == 26
+
+
+def test_warm_up_gives_up_at_the_time_limit_and_says_so() -> None:
+    durations = itertools.count(1)
+    now = 0
+
+    def clock() -> int:
+        nonlocal now
+        now += next(durations) * 10**6
+        return now
+
+    result = timing.warm_up(lambda: None, max_seconds=0.5, clock=clock)
+    assert not result.is_steady
+    assert result.seconds >= 0.5
+
+
+def test_interleaving_gives_every_function_one_burst_a_round_and_drops_the_discarded_runs() -> None:
+    calls: list[str] = []
+    functions = {name: (lambda name=name: calls.append(name)) for name in ("a", "b", "c")}
+    budget = Budget(min_samples=6, min_seconds=0, burst=3, discard=2)
+    series = timing.measure_interleaved(functions, budget, clock=ticking(7))
+    bursts = [(name, len(list(group))) for name, group in itertools.groupby(calls)]
+    assert {name: calls.count(name) for name in functions} == {"a": 10, "b": 10, "c": 10}
+    assert sum(length for _, length in bursts) == 30
+    assert all(length % 5 == 0 for _, length in bursts)
+    assert {name for name in calls[:15]} == {name for name in calls[15:]} == {"a", "b", "c"}
+    for one in series.values():
+        assert one.samples_ns.tolist() == [7] * 6
+        assert one.samples_ns.dtype == one.starts_ns.dtype == np.int64
+    starts = np.sort(np.concatenate([one.starts_ns for one in series.values()]))
+    assert starts.tolist() == [7 * i for i in range(18)]
+
+
+def test_measuring_goes_on_until_the_time_is_full_too() -> None:
+    series = timing.measure_interleaved(
+        {"a": lambda: None}, Budget(min_samples=1, min_seconds=1.0, burst=2, discard=0), clock=ticking(300_000_000)
+    )
+    assert len(series["a"].samples_ns) == 4  # bursts of 0.6 s: 0.6 < 1.0 <= 1.2
+
+
+def test_the_order_of_rounds_depends_on_the_seed_alone() -> None:
+    def order(seed: int) -> str:
+        calls: list[str] = []
+        functions = {name: (lambda name=name: calls.append(name)) for name in "abcd"}
+        timing.measure_interleaved(functions, Budget(20, 0, burst=1, discard=0, seed=seed), clock=ticking(1))
+        return "".join(calls)
+
+    assert order(3) == order(3)
+    assert order(3) != order(4)
+    assert len({order(3)[i : i + 4] for i in range(0, 80, 4)}) > 1
