@@ -1,0 +1,19 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+
+def write(root: Path) -> tuple[dict[str, Any], str]:
+    for folder in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
+        (root / folder).mkdir(parents=True)
+    for name in ("2007_000032", "2007_000039"):
+        Image.new("RGB", (5, 3), (0, 90, 200)).save(root / f"JPEGImages/{name}.jpg")
+        mask = Image.fromarray(np.array([[0, 1, 15, 20, 255]] * 3, np.uint8), mode="P")
+        mask.putpalette(bytes(range(256)) * 3)
+        mask.save(root / f"SegmentationClass/{name}.png")
+    (root / "ImageSets/Segmentation/train.txt").write_text("2007_000032\n2007_000039\n")
+    return {"root": str(root)}, "train"

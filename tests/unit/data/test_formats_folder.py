@@ -1,0 +1,219 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from PIL import Image
+
+from edgekd.data.check import check_dataset
+from edgekd.data.formats.folder import Options, open_dataset
+from edgekd.data.paired import REFUSED, checked_classes, label_table, read_lines, remap
+from edgekd.errors import DataError
+
+MASK = np.array([[0, 1, 2], [255, 2, 1]], np.uint8)
+Writer = Callable[..., None]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Writer:
+    """Return a function that adds one image with its mask to `tmp_path`, which starts with three classes."""
+    (tmp_path / "classes.txt").write_text("background\nroad\ncar\n")
+
+    def add(image: str, mask: str | None = None, labels: np.ndarray = MASK, size: tuple[int, int] = (3, 2)) -> None:
+        (tmp_path / image).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", size, (9, 9, 9)).save(tmp_path / image)
+        if mask is not None:
+            (tmp_path / mask).parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(labels).save(tmp_path / mask)
+
+    return add
+
+
+def refusal(options: Options, split: str = "train") -> str:
+    with pytest.raises(DataError) as caught:
+        open_dataset(options, split).load(0)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_pairs_by_stem_whatever_the_suffix_and_loads(tmp_path: Path, write: Writer):
+    write("images/train/b.jpg", "masks/train/b.png")
+    write("images/train/city/a.png", "masks/train/city/a.tif")
+    (tmp_path / "images/train/._b.jpg").write_bytes(b"macOS leaves these")
+    (tmp_path / "images/train/notes.txt").write_text("ignored")
+    dataset = open_dataset(Options(str(tmp_path)), "train")
+    assert [dataset.name(index) for index in range(len(dataset))] == ["b", "city/a"]
+    assert dataset.classes == ("background", "road", "car")
+    assert dataset.files(0) == (tmp_path / "images/train/b.jpg", tmp_path / "masks/train/b.png")
+    sample = dataset.load(1)
+    np.testing.assert_array_equal(sample.mask, MASK)
+    assert sample.image.shape == (2, 3, 3)
+
+
+def test_ending_pairs_masks_in_the_same_folder(tmp_path: Path, write: Writer):
+    write("train/a.png", "train/a_mask.png")
+    write("train/b.png", "train/b_mask.png")
+    options = Options(str(tmp_path), images="{split}", masks="{split}", mask_ending="_mask")
+    dataset = open_dataset(options, "train")
+    assert [dataset.name(index) for index in range(len(dataset))] == ["a", "b"]
+    np.testing.assert_array_equal(dataset.load(0).mask, MASK)
+    assert "mask_ending" in refusal(Options(str(tmp_path), images="{split}", masks="{split}"))
+
+
+def test_classes_may_be_given_in_the_recipe(tmp_path: Path, write: Writer):
+    write("images/train/a.png", "masks/train/a.png")
+    assert open_dataset(Options(str(tmp_path), classes=("x", "y", "z")), "train").classes == ("x", "y", "z")
+
+
+def test_label_outside_the_classes_names_file_label_pixels_and_classes(tmp_path: Path, write: Writer):
+    write("images/train/a.png", "masks/train/a.png", np.array([[37, 37, 0], [37, 200, 1]], np.uint8))
+    message = refusal(Options(str(tmp_path)))
+    assert f"{tmp_path / 'masks/train/a.png'}: label 37 on 3 pixels (and 1 more such labels)" in message
+    assert "none of the 3 classes, expected 0..2, or 255" in message
+
+
+def test_ignore_index_of_the_files_becomes_255(tmp_path: Path, write: Writer):
+    write("images/train/a.png", "masks/train/a.png", np.array([[0, 1, 9], [9, 2, 9]], np.uint8))
+    mask = open_dataset(Options(str(tmp_path), ignore_index=9), "train").load(0).mask
+    assert mask.tolist() == [[0, 1, 255], [255, 2, 255]]
+
+
+def test_255_is_refused_when_another_ignore_index_is_declared(tmp_path: Path, write: Writer):
+    write("images/train/a.png", "masks/train/a.png")
+    assert "label 255 on 1 pixel is" in refusal(Options(str(tmp_path), ignore_index=9))
+
+
+def test_sixteen_bit_mask_with_65535_ignored(tmp_path: Path, write: Writer):
+    write("images/train/a.png", "masks/train/a.png", np.array([[0, 65535, 2]] * 2, np.uint16))
+    dataset = open_dataset(Options(str(tmp_path), ignore_index=65535), "train")
+    assert dataset.load(0).mask.tolist() == [[0, 255, 2]] * 2
+    assert "label 65535" in refusal(Options(str(tmp_path)))
+
+
+@pytest.mark.parametrize("ignore_index", [-1, 1, 65536])
+def test_impossible_ignore_index_is_refused(tmp_path: Path, write: Writer, ignore_index: int):
+    write("images/train/a.png", "masks/train/a.png")
+    message = refusal(Options(str(tmp_path), ignore_index=ignore_index))
+    assert "data.options.ignore_index" in message
+    assert str(ignore_index) in message
+
+
+def test_mask_of_another_size_is_refused_with_both_sizes(tmp_path: Path, write: Writer):
+    write("images/train/a.png", "masks/train/a.png", size=(4, 2))
+    assert "mask is 2x3 (height x width), image a.png is 2x4" in refusal(Options(str(tmp_path)))
+
+
+def test_turned_mask_is_explained_by_exif(tmp_path: Path, write: Writer):
+    write("images/train/a.png", "masks/train/a.png", size=(2, 3))
+    assert "EXIF" in refusal(Options(str(tmp_path)))
+
+
+def test_missing_masks_are_counted_and_the_first_is_named(tmp_path: Path, write: Writer):
+    write("images/train/a.png", "masks/train/a.png")
+    write("images/train/b.png")
+    write("images/train/c.png")
+    message = refusal(Options(str(tmp_path)))
+    assert message.startswith(f"2 of 3 images have no mask, the first is {tmp_path / 'images/train/b.png'}")
+
+
+def test_mask_without_image_is_refused(tmp_path: Path, write: Writer):
+    write("images/train/a.png", "masks/train/a.png")
+    (tmp_path / "masks/train/z.png").write_bytes(b"")
+    assert "1 of 2 masks have no image" in refusal(Options(str(tmp_path)))
+
+
+def test_two_images_of_one_name_are_refused(tmp_path: Path, write: Writer):
+    write("images/train/a.png", "masks/train/a.png")
+    write("images/train/a.jpg")
+    assert "same name" in refusal(Options(str(tmp_path)))
+
+
+def test_empty_split_is_refused(tmp_path: Path, write: Writer):
+    (tmp_path / "images/train").mkdir(parents=True)
+    (tmp_path / "masks/train").mkdir(parents=True)
+    assert "empty split" in refusal(Options(str(tmp_path)))
+
+
+def test_wrong_split_names_the_splits_that_exist(tmp_path: Path, write: Writer):
+    write("images/train/a.png", "masks/train/a.png")
+    message = refusal(Options(str(tmp_path)), "vall")
+    assert "vall does not exist" in message
+    assert "holds train" in message
+
+
+def test_file_in_place_of_a_folder_is_refused(tmp_path: Path, write: Writer):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images/train").write_text("")
+    assert "is a file, expected a folder" in refusal(Options(str(tmp_path)))
+
+
+def test_template_without_split_is_refused(tmp_path: Path, write: Writer):
+    assert "{split}" in refusal(Options(str(tmp_path), images="images"))
+
+
+def test_missing_class_list_is_named(tmp_path: Path):
+    assert f"{tmp_path / 'classes.txt'} does not exist" in refusal(Options(str(tmp_path)))
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [("a\n\nb\n", "class 1 has an empty name"), ("a\nb\na\n", "listed twice, as 0 and 2"), ("", "no class names")],
+)
+def test_bad_class_list_is_refused(tmp_path: Path, content: str, expected: str):
+    (tmp_path / "classes.txt").write_text(content)
+    assert expected in refusal(Options(str(tmp_path)))
+
+
+def test_class_list_that_is_not_text_is_refused(tmp_path: Path):
+    (tmp_path / "classes.txt").write_bytes(b"\xff\xfe\x00")
+    assert "not readable as UTF-8" in refusal(Options(str(tmp_path)))
+
+
+def test_more_than_255_classes_are_refused():
+    with pytest.raises(DataError, match="256 classes, expected at most 255"):
+        checked_classes([f"c{index}" for index in range(256)], "list")
+
+
+names = st.text(st.characters(codec="utf-8", exclude_categories=("C", "Z")), min_size=1, max_size=8)
+
+
+@given(st.lists(names, min_size=1, max_size=20, unique=True), st.sampled_from(["\n", "\r\n"]), st.booleans())
+def test_any_list_of_distinct_names_is_read_back(tmp_path_factory: pytest.TempPathFactory, classes, newline, bom):
+    path = tmp_path_factory.mktemp("classes") / "classes.txt"
+    text = newline.join(classes) + newline
+    path.write_bytes(text.encode("utf-8-sig" if bom else "utf-8"))
+    assert checked_classes(read_lines(path, "class list"), "list") == tuple(classes)
+
+
+@given(
+    st.dictionaries(st.integers(0, 299), st.integers(0, 255), max_size=40),
+    hnp.arrays(st.sampled_from([np.uint8, np.int32]), (4, 5), elements=st.integers(0, 255)),
+    st.sampled_from([0, -1, 299, 300, 70000]),
+)
+def test_remap_agrees_with_a_dictionary(mapping, raw, extra):
+    if raw.dtype == np.int32:
+        raw[0, 0] = extra
+    expected = [[mapping.get(int(value), REFUSED) for value in row] for row in raw]
+    mapped = remap(raw, label_table(mapping, 300))
+    if REFUSED in np.array(expected):
+        assert mapped is None
+    else:
+        assert mapped.dtype == np.uint8
+        assert mapped.tolist() == expected
+
+
+@pytest.mark.data
+def test_camvid_reads_as_it_stands(shared_data: Path):
+    if not (shared_data / "camvid").is_dir():
+        pytest.skip("no camvid in the shared data")
+    dataset = open_dataset(Options(str(shared_data / "camvid")), "val")
+    report = check_dataset(dataset, "val")
+    assert (report.num_images, len(report.classes)) == (101, 11)
+    assert report.errors == report.warnings == ()
+    assert report.min_size == report.max_size == (360, 480)
+    assert sum(report.pixel_counts) == round((1 - report.ignored_fraction) * 101 * 360 * 480)
