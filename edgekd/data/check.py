@@ -48,6 +48,20 @@ class CheckReport:
         total = sum(self.pixel_counts)
         return tuple(count / total if total else 0.0 for count in self.pixel_counts)
 
+    def text(self) -> str:
+        """Return the report as lines for a terminal: what was read, a table of classes, warnings, errors."""
+        width = max(len(name) for name in (*self.classes, "class"))
+        sizes = " to ".join(f"{h}x{w}" for h, w in sorted({self.min_size, self.max_size}))
+        lines = [
+            f"split {self.split}: {self.num_images} images, {len(self.errors)} bad; height x width {sizes}; "
+            f"{self.ignored_fraction:.1%} of the pixels are ignored",
+            f"  {'class':>{width + 4}}  {'pixels':>7}  images",
+        ]
+        rows = zip(self.classes, self.class_fractions, self.image_counts, strict=True)
+        lines += [f"  {i:>3} {name:>{width}}  {part:>7.2%}  {images:>6}" for i, (name, part, images) in enumerate(rows)]
+        lines += [f"  warning: {warning}" for warning in self.warnings]
+        return "\n".join(lines + [f"  error: {error}" for error in self.errors])
+
 
 @dataclass(frozen=True)
 class _Finding:

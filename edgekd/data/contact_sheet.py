@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from edgekd.core.workspace import disk_errors
 from edgekd.data.base import DenseDataset, Sample
 from edgekd.data.colors import overlay, palette
 from edgekd.errors import DataError
@@ -24,7 +25,8 @@ def write_contact_sheet(dataset: DenseDataset, path: Path | str, count: int = 12
     Samples are drawn with `seed`. Files that cannot be read are passed over: naming them is `check_dataset`'s task.
 
     Raises:
-        DataError: no sample of the split can be read, or the PNG cannot be written.
+        DataError: no sample of the split can be read.
+        WorkspaceError: the disk is full or does not let the PNG be written; missing folders are made.
     """
     samples = _draw_samples(dataset, count, seed)
     colors = palette(len(dataset.classes))
@@ -41,10 +43,10 @@ def write_contact_sheet(dataset: DenseDataset, path: Path | str, count: int = 12
             sheet.paste(tile, (GAP + column * (tile.width + GAP), top))
         top += height + GAP
     sheet.paste(legend, (GAP, top))
-    try:
+    path = Path(path)
+    with disk_errors(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
         sheet.save(path, format="PNG")
-    except OSError as exc:
-        raise DataError(f"contact sheet {path} cannot be written: {exc}") from exc
     return tuple(sample.name for sample in samples)
 
 

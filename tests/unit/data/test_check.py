@@ -14,7 +14,7 @@ from edgekd.data.contact_sheet import write_contact_sheet
 from edgekd.data.fingerprint import END_BYTES, fingerprint
 from edgekd.data.formats.folder import Options, open_dataset
 from edgekd.data.paired import PairedDataset
-from edgekd.errors import DataError
+from edgekd.errors import DataError, WorkspaceError
 
 
 @pytest.fixture
@@ -62,6 +62,22 @@ def test_absent_class_and_unlabelled_image_are_warned_of(root: Path):
         "1 of 3 classes never occur in split 'train': car",
         "1 of 2 images have no labelled pixel, the first is b",
     )
+
+
+def test_report_as_text_has_a_row_per_class_and_every_finding(root: Path):
+    lines = check_dataset(train_of(root), "train").text().splitlines()
+    assert lines[0] == "split train: 4 images, 2 bad; height x width 2x2 to 4x3; 64.3% of the pixels are ignored"
+    assert [line.split() for line in lines[1:5]] == [
+        ["class", "pixels", "images"],
+        ["0", "background", "40.00%", "1"],
+        ["1", "road", "60.00%", "1"],
+        ["2", "car", "0.00%", "0"],
+    ]
+    assert (
+        len({line.rindex(word) + len(word) for line, word in zip(lines[1:5], ("images", "1", "1", "0"), strict=True)})
+        == 1
+    )
+    assert [line.split(":")[0].strip() for line in lines[5:]] == ["warning", "warning", "error", "error"]
 
 
 def test_progress_counts_every_image_in_order(root: Path):
@@ -157,9 +173,11 @@ def test_contact_sheet_of_a_wholly_damaged_split_is_refused(root: Path, tmp_path
         write_contact_sheet(train_of(root), tmp_path / "sheet.png")
 
 
-def test_contact_sheet_into_a_missing_folder_is_refused(root: Path, tmp_path: Path):
-    with pytest.raises(DataError, match="cannot be written"):
-        write_contact_sheet(train_of(root), tmp_path / "absent/sheet.png")
+def test_contact_sheet_makes_its_folder_and_refuses_a_file_in_its_place(root: Path, tmp_path: Path):
+    write_contact_sheet(train_of(root), tmp_path / "new/folder/sheet.png")
+    assert (tmp_path / "new/folder/sheet.png").is_file()
+    with pytest.raises(WorkspaceError, match="is not a folder"):
+        write_contact_sheet(train_of(root), root / "classes.txt" / "sheet.png")
 
 
 @pytest.mark.data
