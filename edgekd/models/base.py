@@ -3,7 +3,7 @@
 A family is one file `models/families/<name>.py` with
 
     Options                  a frozen dataclass: the family's own options in a recipe
-    VARIANTS                 the names a recipe may use as `variant`
+    VARIANTS                 the names a recipe may use as `variant`; None when `build` checks the name itself
     build(variant, task, num_classes, options) -> DenseModel
 """
 from __future__ import annotations
@@ -39,6 +39,7 @@ class DenseModel(nn.Module, ABC):
         channels: stride -> channels of `Outputs.features`, fine to coarse (a contract test compares with the truth).
         decoder_channels: channels of `Outputs.decoder`.
         size_divisor: input height and width must be divisible by it.
+        unused_weights: beginnings of names that a checkpoint may hold and the network has no use for (auxiliary heads).
     """
 
     channels: dict[int, int]
@@ -46,6 +47,7 @@ class DenseModel(nn.Module, ABC):
     size_divisor: int
     mean: Tensor
     std: Tensor
+    unused_weights: tuple[str, ...] = ()
 
     def __init__(self, mean: tuple[float, float, float], std: tuple[float, float, float]) -> None:
         super().__init__()
@@ -59,3 +61,7 @@ class DenseModel(nn.Module, ABC):
     @abstractmethod
     def forward_normalized(self, images: Tensor) -> Outputs:
         """Run on images (B, 3, H, W) that are already normalised with `mean` and `std`."""
+
+    def weights_module(self) -> nn.Module:
+        """Return the module whose names a weight file uses: the network itself, unless it wraps another."""
+        return self

@@ -1,0 +1,61 @@
+"""A network from a family's name, its cost, and the input sizes it takes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from edgekd.core import plugins
+from edgekd.errors import RecipeError, UserError, did_you_mean
+from edgekd.models.base import DenseModel
+
+
+def build_model(family: str, variant: str, task: str, num_classes: int, options: Any) -> DenseModel:
+    """Return an untrained network (with its encoder's start weights when the options name them).
+
+    Args:
+        family: a plugin name, e.g. `smp`.
+        variant: one of the family's `VARIANTS`; a family whose `VARIANTS` is None checks the variant itself.
+        task: e.g. `semantic`.
+        num_classes: channels of the logits.
+        options: the family's `Options`, already built.
+
+    Raises:
+        UserError: no such family.
+        RecipeError: no such variant, or an option that does not fit it.
+        CheckpointError: the encoder's start weights are damaged or belong to another network.
+    """
+    module = plugins.load("families", family)
+    if module.VARIANTS is not None and variant not in module.VARIANTS:
+        raise RecipeError(f"family {family!r} has no variant {variant!r}{did_you_mean(variant, module.VARIANTS)}")
+    return module.build(variant, task, num_classes, options)
+
+
+def check_input_size(model: DenseModel, size: tuple[int, int]) -> None:
+    """Check that (height, width) is divisible by the network's coarsest stride.
+
+    Raises:
+        UserError: it is not; the message names the nearest size that is.
+    """
+    divisor = model.size_divisor
+    for side, length in zip(("height", "width"), size, strict=True):
+        if length % divisor or length <= 0:
+            nearest = max(divisor, (length + divisor // 2) // divisor * divisor)
+            raise UserError(f"input {side} {length} is not divisible by stride {divisor}; use {nearest}")
+
+
+def count(model: DenseModel, size: tuple[int, int]) -> tuple[int, int]:
+    """Return the number of parameters and of multiply-accumulates for one image of `size` (height, width).
+
+    Multiply-accumulates are half of what torch's FlopCounterMode counts: convolutions and matrix products only.
+    The number of parameters leaves out buffers (batch-norm statistics).
+    """
+    images = torch.zeros(1, 3, *size, device=model.mean.device, dtype=model.mean.dtype)
+    was_training = model.training
+    counter = FlopCounterMode(display=False)
+    with torch.no_grad(), counter:
+        model.eval().forward_normalized(images)
+    model.train(was_training)
+    return sum(p.numel() for p in model.parameters()), counter.get_total_flops() // 2

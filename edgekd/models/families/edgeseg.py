@@ -1,0 +1,93 @@
+"""Edgekd's own students: plain convolutional networks that every NPU runs without a fallback to the CPU.
+
+    stem (two stride-2 convolutions) -> residual stages at strides 4, 8, 16, 32 -> pooled context
+    -> top-down decoder with adds, back to stride 4 -> 1x1 classifier -> bilinear x4
+
+The exported graph holds Conv, Relu, Add, Concat, MaxPool 5x5 and Resize x2/x4 and nothing else (a test says so).
+Parameters (11 classes) and multiply-accumulates at 256x320, from `edgekd.models.build.count`:
+
+    variant  parameters   MACs         for
+    n            0.12 M    0.10 G      microcontroller-class NPUs
+    xs           0.23 M    0.20 G
+    s            0.49 M    0.40 G
+    m            0.88 M    0.58 G      the usual student
+    l            3.53 M    1.49 G      a teacher that trains from scratch in minutes
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from edgekd.models.base import DenseModel, Outputs
+from edgekd.models.blocks import ConvNorm, PooledContext, Residual, TopDown, initialise
+
+STRIDES = (4, 8, 16, 32)
+# ImageNet's channel statistics: any fixed values do for training from scratch, and these are what toolchains expect.
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Options:
+    """This family has no options: the variant says all."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """`widths` and `depths` (residual blocks) of the stages at strides 4, 8, 16, 32; channels of the decoder."""
+
+    widths: tuple[int, int, int, int]
+    depths: tuple[int, int, int, int]
+    decoder: int
+
+
+# Multiples of 8, so that vector units are full.
+VARIANTS = {
+    "n": Size((16, 24, 32, 48), (1, 1, 1, 1), 24),
+    "xs": Size((24, 32, 48, 64), (1, 1, 1, 1), 32),
+    "s": Size((32, 48, 64, 96), (1, 1, 1, 1), 48),
+    "m": Size((32, 48, 80, 128), (1, 1, 2, 1), 64),
+    "l": Size((48, 80, 144, 224), (1, 2, 2, 2), 80),
+}
+
+
+def build(variant: str, task: str, num_classes: int, options: Options) -> DenseModel:
+    """Return an untrained network."""
+    return EdgeSeg(VARIANTS[variant], num_classes)
+
+
+class EdgeSeg(DenseModel):
+    """The network; see the module's first lines. Input height and width must be divisible by 32."""
+
+    size_divisor = 32
+
+    def __init__(self, size: Size, num_classes: int) -> None:
+        super().__init__(MEAN, STD)
+        self.channels = dict(zip(STRIDES, size.widths, strict=True))
+        self.decoder_channels = size.decoder
+        first = size.widths[0]
+        self.stem = nn.Sequential(ConvNorm(3, first // 2, stride=2), ConvNorm(first // 2, first, stride=2))
+        self.stages = nn.ModuleList()
+        inputs = first
+        for stride, width, depth in zip(STRIDES, size.widths, size.depths, strict=True):
+            down = [] if stride == STRIDES[0] else [ConvNorm(inputs, width, stride=2)]
+            self.stages.append(nn.Sequential(*down, *(Residual(width) for _ in range(depth))))
+            inputs = width
+        self.context = PooledContext(size.widths[-1], size.decoder)
+        self.top_down = nn.ModuleList(TopDown(width, size.decoder) for width in reversed(size.widths[:-1]))
+        self.classifier = nn.Conv2d(size.decoder, num_classes, kernel_size=1)
+        self.up = nn.Upsample(scale_factor=STRIDES[0], mode="bilinear", align_corners=False)
+        initialise(self)
+        # The classifier has no ReLU behind it: small weights, so that training starts near equal probabilities.
+        nn.init.normal_(self.classifier.weight, std=0.01)
+
+    def forward_normalized(self, images: Tensor) -> Outputs:
+        x = self.stem(images)  # (B, C, H/4, W/4)
+        features = {}
+        for stride, stage in zip(STRIDES, self.stages, strict=True):
+            x = features[stride] = stage(x)  # (B, C, H/stride, W/stride)
+        x = self.context(x)  # (B, D, H/32, W/32)
+        for step, stride in zip(self.top_down, reversed(STRIDES[:-1]), strict=True):
+            x = step(x, features[stride])  # (B, D, H/stride, W/stride)
+        return Outputs(self.up(self.classifier(x)), features, x)
