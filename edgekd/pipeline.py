@@ -109,9 +109,8 @@ def trains_baseline(recipe: Recipe) -> bool:
 def _training(recipe: Recipe) -> list[Stage]:
     run = "edgekd.distill.run"
     stages = [Stage("data", "dataset", "edgekd.data.open:run", (), ("data",))]
-    stages.append(
-        Stage("teacher", "checkpoint", f"{run}:train_teacher", ("data",), ("data", "teacher", "trainer"), "teacher")
-    )
+    reads: tuple[str, ...] = ("data", "teacher", "trainer")
+    stages.append(Stage("teacher", "checkpoint", f"{run}:train_teacher", ("data",), reads, "teacher"))
     if trains_baseline(recipe):
         reads = ("data", "student", "trainer")
         stages.append(Stage("student", "checkpoint", f"{run}:train_student", ("data",), reads, "student"))

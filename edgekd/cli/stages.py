@@ -35,7 +35,12 @@ def _command(until: str, following: str):  # type: ignore[no-untyped-def]  # typ
         present = {stage.name.split("/")[0] for stage in pipeline.plan(loaded)}
         groups = ",".join(group for group in until.split(",") if group in present) or until
         ran = []
-        report = api.run(loaded, folder, until=groups, on_stage=lambda r: (ran.append(r), show.stage_line(r)))
+
+        def on_stage(stage_run: pipeline.StageRun) -> None:
+            ran.append(stage_run)
+            show.stage_line(stage_run)
+
+        report = api.run(loaded, folder, until=groups, on_stage=on_stage)
         if json:
             show.print_json(report)
             return

@@ -60,7 +60,9 @@ class Train(Section):
     schedule: Literal["one_cycle", "poly"] = "one_cycle"
     gradient_clip: float | None = Field(5.0, gt=0, description="largest gradient norm")
     ema: float | None = Field(None, gt=0, lt=1, description="decay of the averaged weights that are kept")
-    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = Field(
+        "auto", description="auto: bf16-mixed where the hardware computes in bf16, else 32-true"
+    )
     checkpoint_every: int = Field(100, gt=0, description="steps between resume checkpoints")
 
 
@@ -118,7 +120,9 @@ class Trainer(Section):
     num_nodes: int = 1
     strategy: str = "auto"
     workers: int | None = Field(None, ge=0, description="loader processes; default 0 on CPU, else 4")
-    channels_last: bool = True
+    channels_last: bool | None = Field(
+        None, description="memory format; default on GPUs and with AVX-512, where it pays"
+    )
 
 
 class Export(Section):

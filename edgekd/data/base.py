@@ -20,7 +20,7 @@ IGNORE_INDEX = 255
 
 @dataclass(frozen=True)
 class Instances:
-    """Objects of one image: `masks` (N, H, W) bool, `boxes_xyxy` (N, 4) float32 absolute pixels, `labels` (N,) int64."""
+    """Objects of one image: `masks` (N, H, W) bool, `boxes_xyxy` (N, 4) float32 in pixels, `labels` (N,) int64."""
 
     masks: np.ndarray
     boxes_xyxy: np.ndarray

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,7 +17,9 @@ class Segmenter(Protocol):
     """Anything that maps an image (H, W, 3) uint8 to a class map (H, W) and knows its class names."""
 
     classes: tuple[str, ...]
-    __call__: Callable[[np.ndarray], np.ndarray]
+
+    def __call__(self, image: np.ndarray, /) -> np.ndarray:
+        """Return the class map."""
 
 
 def write_prediction(engine: Segmenter, image_path: Path, out: Path) -> dict[str, Any]:

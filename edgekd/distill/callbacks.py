@@ -20,7 +20,8 @@ log = logging.getLogger(__name__)
 class StepRecord(Callback):
     """Keeps (step, losses) of every optimizer step, in the checkpoint: a resumed run's record has no gap or repeat."""
 
-    def __init__(self) -> None:
+    def __init__(self, log_every: int) -> None:
+        self.log_every = log_every
         self.rows: list[dict[str, float]] = []
         self.seconds = 0.0
         self._started = 0.0
@@ -36,7 +37,7 @@ class StepRecord(Callback):
         self.seconds += time.perf_counter() - self._started
         row = {name: round(float(value), 6) for name, value in outputs.items()}
         self.rows.append({"step": trainer.global_step, **row})
-        if trainer.global_step % trainer.log_every_n_steps == 0:
+        if trainer.global_step % self.log_every == 0:
             for logger in trainer.loggers:
                 logger.log_metrics(row, step=trainer.global_step)
 

@@ -109,7 +109,7 @@ class FrozenTeacher:
 
     def to(self, device: torch.device, memory_format: torch.memory_format) -> None:
         """Move the teacher to where the student trains."""
-        self.model.to(device=device).to(memory_format=memory_format)  # type: ignore[call-overload]
+        self.model.to(device=device).to(memory_format=memory_format)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> FrozenTeacher:
         return self

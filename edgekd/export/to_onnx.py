@@ -77,6 +77,9 @@ def deployed_spec(trained: ModelSpec, model: DenseModel, settings: Export) -> Mo
 class _Deployed(nn.Module):
     """What is exported: the student with the pre- and post-processing that the contract puts into the graph."""
 
+    scale: Tensor
+    offset: Tensor
+
     def __init__(self, model: DenseModel, spec: ModelSpec) -> None:
         super().__init__()
         self.model = model

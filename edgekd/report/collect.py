@@ -107,7 +107,7 @@ def write_data(recipe: Recipe, artifacts: Mapping[str, Artifact], root: Path) ->
             f"{place}/truth": sample.mask,
         }
         arrays |= {f"{place}/{_row_id(row)}": m[index] for row, m in maps.items()}
-    np.savez_compressed(folder / "pictures.npz", **arrays)
+    np.savez_compressed(folder / "pictures.npz", **arrays)  # type: ignore[arg-type]  # keys never shadow its flags
 
 
 def _is_row(stage: str) -> bool:

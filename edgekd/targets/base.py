@@ -10,16 +10,22 @@ A target is one file `targets/<name>.py` with
 
 Vendor packages are imported inside functions. Portable: standard library + numpy, Python 3.8.
 """
+
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Dict, Optional, Tuple
+from typing import Any, Dict, Mapping, Optional, Tuple, TypeVar
 
 import numpy as np
 
 from edgekd.board.specs import ModelSpec
+from edgekd.errors import TargetError
+
+# Tensor name -> (numpy dtype name, shape), as an engine reports its own inputs or outputs.
+Tensors = Mapping[str, Tuple[str, Tuple[int, ...]]]
+SessionT = TypeVar("SessionT", bound="SessionBase")
 
 
 @dataclass(frozen=True)
@@ -73,7 +79,7 @@ class SessionBase(ABC):
         self.options = options
         self.runtime: Dict[str, Any] = {}
 
-    def __enter__(self) -> "SessionBase":
+    def __enter__(self: SessionT) -> SessionT:
         self._open()
         return self
 
@@ -81,7 +87,12 @@ class SessionBase(ABC):
         self._close()
 
     def infer(self, inputs: Dict[str, np.ndarray]) -> Dict[str, np.ndarray]:
-        """Run once, synchronously, and return all outputs."""
+        """Run once, synchronously, and return all outputs of the spec.
+
+        Input arrays are read in place and must not change while this runs. Output arrays are valid until the next
+        `infer` on the same session, which may write into the same memory, and until the session closes; copy what
+        must live longer.
+        """
         return self._infer(inputs)
 
     @abstractmethod
@@ -92,5 +103,31 @@ class SessionBase(ABC):
     def _infer(self, inputs: Dict[str, np.ndarray]) -> Dict[str, np.ndarray]:
         """Run the loaded engine."""
 
-    def _close(self) -> None:
-        """Release the runtime's objects; the default has none."""
+    def _close(self) -> None:  # noqa: B027 - not every runtime has something to release
+        """Release the runtime's objects."""
+
+
+def check_tensors(engine: Path, spec: ModelSpec, inputs: Tensors, outputs: Tensors) -> None:
+    """Compare an engine's own tensors with its contract; outputs that the contract does not name are allowed.
+
+    Raises:
+        TargetError: a tensor is missing, or has another dtype or shape.
+    """
+    for kind, wanted, found in (("input", spec.inputs, inputs), ("output", spec.outputs, outputs)):
+        for tensor in wanted:
+            expected = (tensor.dtype, tuple(tensor.shape))
+            if found.get(tensor.name) != expected:
+                got = ", ".join(f"{name} {dtype} {list(shape)}" for name, (dtype, shape) in found.items())
+                raise TargetError(
+                    f"{engine}: expected {kind} {tensor.name} {expected[0]} {list(expected[1])}, got {got or 'none'}; "
+                    "the engine does not belong to this contract, build it again"
+                )
+    unknown = set(inputs) - {tensor.name for tensor in spec.inputs}
+    if unknown:
+        raise TargetError(f"{engine}: needs inputs that its contract does not name: {', '.join(sorted(unknown))}")
+
+
+def one_line(exc: BaseException, limit: int = 300) -> str:
+    """Return a vendor's exception text on one line, at most `limit` characters."""
+    text = " ".join(str(exc).split())
+    return text if len(text) <= limit else text[: limit - 3] + "..."

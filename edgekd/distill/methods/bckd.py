@@ -140,7 +140,7 @@ def context_loss(teacher: Tensor, student: Tensor, valid: Tensor, temperature: f
 
 def _cells(valid: Tensor, like: Tensor) -> Tensor:
     """Return (B, 1, h, w) bool: cells of which more than half of the pixels carry a label."""
-    return F.adaptive_avg_pool2d(valid, like.shape[-2:]) > 0.5
+    return F.adaptive_avg_pool2d(valid, (like.shape[-2], like.shape[-1])) > 0.5
 
 
 def _at_most(channels: dict[int, int], stride: int) -> int:
