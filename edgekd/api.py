@@ -100,7 +100,6 @@ def load_engine(path: str | Path) -> Iterator[Engine]:
 
 def _report(recipe: Recipe, done: list[Any], planned: list[str], root: Path, failure: str) -> dict[str, Any]:
     from edgekd.report import collect
-    from edgekd.report.html import write_page
 
     artifacts = {stage_run.stage.name: stage_run.artifact for stage_run in done}
     timings = [
@@ -109,5 +108,5 @@ def _report(recipe: Recipe, done: list[Any], planned: list[str], root: Path, fai
     report = collect.collect(recipe, artifacts, timings, planned, failure)
     collect.write_data(recipe, artifacts, root)
     collect.write_report(report, root)
-    write_page(report, root)
+    collect.write_page(report, root)
     return report

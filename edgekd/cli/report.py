@@ -15,14 +15,12 @@ def report(
     """Print the result table of a run and write report.html from its report.json."""
     from edgekd.cli import show
     from edgekd.core.workspace import disk_errors
-    from edgekd.report.collect import read_report
+    from edgekd.report.collect import read_report, write_page
 
     content = read_report(run)
     if json:
         show.print_json(content)
         return
-    from edgekd.report.html import write_page
-
     folder = run if run.is_dir() else run.parent
     with disk_errors(folder):
         page = write_page(content, folder)

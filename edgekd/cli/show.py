@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import astuple
 from typing import Any
 
 from rich.console import Console
@@ -17,13 +18,13 @@ def print_json(value: Any) -> None:
 
 def print_results(report: dict[str, Any]) -> None:
     """Print the result table of a report on stdout."""
-    from edgekd.report.table import table_columns, table_rows
+    from edgekd.report.table import HEADERS, table_rows
 
     table = Table(box=None, pad_edge=False)
-    for title in table_columns(report):
-        table.add_column(title, justify="left" if title in ("row", "precision") else "right", no_wrap=True)
-    for cells in table_rows(report):
-        table.add_row(*cells)
+    for title in astuple(HEADERS):
+        table.add_column(title, justify="left" if title in ("id", "precision", "note") else "right")
+    for row in table_rows(report):
+        table.add_row(*astuple(row))
     Console(width=None if sys.stdout.isatty() else 140).print(table)
 
 

@@ -70,6 +70,15 @@ def write_report(report: dict[str, Any], root: Path) -> Path:
     return path
 
 
+def write_page(report: dict[str, Any], root: Path) -> Path:
+    """Write `report.html` from a report and its `report_data/`, atomically, and return its path."""
+    from edgekd.report.html import render
+
+    path = root / "report.html"
+    write_atomic(path, render(report, root / DATA))
+    return path
+
+
 def read_report(path: Path) -> dict[str, Any]:
     """Read a report from a `report.json` or from the folder that holds one.
 

@@ -37,7 +37,8 @@ class Options:
     """Options of this family; all but `options` are for networks that are not a `DenseModel`.
 
     options: arguments of the function, beside `num_classes`.
-    taps: stride -> name of the submodule whose output (B, C, H/stride, W/stride) is the feature of that stride.
+    taps: stride -> name of the submodule whose output (B, C, H/stride, W/stride) is the feature of that stride;
+        an in-place ReLU behind it changes that feature too.
     decoder_tap: name of the submodule whose output is the decoder's last map before the classifier.
     mean, std: of the network's input, for RGB in [0, 1].
     size_divisor: input height and width must be divisible by it.

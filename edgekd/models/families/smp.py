@@ -78,7 +78,9 @@ def build(variant: str, task: str, num_classes: int, options: Options) -> DenseM
     if stride not in VARIANTS[variant].allowed:
         raise RecipeError(f"smp {variant}: output_stride {stride} is not one of {VARIANTS[variant].allowed}")
     name = _encoder_name(options.encoder)
-    download = None if options.encoder_weights is not True else "imagenet"
+    _check_input_size_is_free(name, options)
+    # The two kinds of encoder ask for their downloads in different words.
+    download = (name.startswith("tu-") or "imagenet") if options.encoder_weights is True else None
     try:
         net = _network(variant, name, download, num_classes, stride, options)
     except (OSError, RuntimeError) as exc:
@@ -117,7 +119,9 @@ class SmpModel(DenseModel):
         return Outputs(self.segmentation_head(decoded), features, decoded)
 
 
-def _network(variant: str, name: str, download: str | None, num_classes: int, stride: int, options: Options) -> Any:
+def _network(
+    variant: str, name: str, download: str | bool | None, num_classes: int, stride: int, options: Options
+) -> Any:
     """Call the constructor, whose argument names differ from one architecture to the next."""
     width = options.decoder_channels or VARIANTS[variant].channels
     common: dict[str, Any] = {"encoder_name": name, "encoder_weights": download, "classes": num_classes}
@@ -146,6 +150,16 @@ def _encoder_name(encoder: str) -> str:
     close = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean {close[0]!r}?" if close else "timm.list_models() lists them"
     raise RecipeError(f"smp: no encoder is called {encoder!r}; {hint}")
+
+
+def _check_input_size_is_free(name: str, options: Options) -> None:
+    """Refuse encoders with a built-in input size (Swin and the like) unless the recipe says what to do about it."""
+    config = timm.get_pretrained_cfg(name.removeprefix("tu-")) if name.startswith("tu-") else None
+    if config and config.fixed_input_size and not {"img_size", "strict_img_size"} & set(options.encoder_options):
+        raise RecipeError(
+            f"smp: encoder {options.encoder!r} takes only {config.input_size[1]}x{config.input_size[2]} images; "
+            "set encoder_options.img_size to data.size, or encoder_options.strict_img_size to false"
+        )
 
 
 def _normalisation(name: str) -> tuple[Triple, Triple]:

@@ -70,6 +70,12 @@ def test_encoders_of_other_shapes_declare_real_features(encoder: str, strides: l
     }
 
 
+def test_encoder_with_a_built_in_size_runs_at_others_when_told_to() -> None:
+    model = build("fpn", encoder="swin_tiny_patch4_window7_224", encoder_options={"strict_img_size": False}).eval()
+    with torch.no_grad():
+        assert model(torch.rand(1, 3, 64, 96)).logits.shape == (1, 4, 64, 96)
+
+
 def test_decoder_width_is_the_recipe_s() -> None:
     assert build("fpn", encoder="resnet18", decoder_channels=64).decoder_channels == 64
     assert build("segformer", encoder="resnet18", decoder_channels=64).decoder_channels == 64
@@ -126,7 +132,8 @@ def test_weights_of_a_larger_encoder_are_refused(tmp_path: Path) -> None:
         ("fpn", {"encoder": "q"}, r"smp: no encoder is called 'q'; timm.list_models\(\) lists them"),
         ("fpn", {"decoder_channels": 40}, "decoder_channels must be divisible by 32"),
         ("fpn", {"output_stride": 8}, r"output_stride 8 is not one of \(32,\)"),
-        ("pspnet", {"encoder": "convnext_atto.x"}, "no encoder|cannot use encoder"),
+        ("pspnet", {"encoder": "pvt_v2_b0"}, "smp pspnet cannot use encoder 'pvt_v2_b0': .*output_stride"),
+        ("fpn", {"encoder": "swin_tiny_patch4_window7_224"}, "takes only 224x224 images; set encoder_options.img_size"),
         ("fpn", {"encoder": "resnet18", "encoder_options": {"widht": 2}}, "cannot use encoder 'resnet18': .*widht"),
         ("fpn", {"encoder": "mit_b0", "encoder_options": {"width": 2}}, "for timm encoders only"),
     ],
