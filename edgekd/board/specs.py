@@ -65,13 +65,14 @@ class ModelSpec:
     @staticmethod
     def from_dict(data: Dict[str, Any]) -> "ModelSpec":
         """Rebuild a spec from `to_dict` data or from the same data read from JSON."""
+        preprocess: Dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in data["preprocess"].items()}
         return ModelSpec(
             task=data["task"],
             classes=tuple(data["classes"]),
             ignore_index=data["ignore_index"],
             inputs=tuple(_tensor(t) for t in data["inputs"]),
             outputs=tuple(_tensor(t) for t in data["outputs"]),
-            preprocess=Preprocess(**{k: tuple(v) if isinstance(v, list) else v for k, v in data["preprocess"].items()}),
+            preprocess=Preprocess(**preprocess),
         )
 
 

@@ -24,8 +24,10 @@ from edgekd.errors import ArtifactError
 SCHEMA = "edgekd.artifact/1"
 MANIFEST = "manifest.json"
 SCRATCH = "_scratch"  # inside a working folder: resume state, never published
-_PACKAGES = ("torch", "torchvision", "lightning", "timm", "segmentation-models-pytorch", "onnx", "onnxsim")
-_PACKAGES += ("onnxruntime", "openvino", "nncf", "numpy", "pillow", "opencv-python-headless")
+_PACKAGES = (
+    *("torch", "torchvision", "lightning", "timm", "segmentation-models-pytorch", "onnx", "onnxsim"),
+    *("onnxruntime", "openvino", "nncf", "numpy", "pillow", "opencv-python-headless"),
+)
 
 
 @dataclass(frozen=True)
