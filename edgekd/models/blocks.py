@@ -76,9 +76,10 @@ class TopDown(nn.Module):
 
 
 def initialise(module: nn.Module) -> None:
-    """Draw weights for ReLU networks: He normal by fan-out for convolutions, one and zero for batch norm.
+    """Draw weights for ReLU networks: He normal by fan-out for convolutions; batch norm starts as identity, but with
+    scale zero at the end of each residual branch, so that a block starts as its input.
 
-    Source: arXiv 1502.01852, equation 15.
+    Source: arXiv 1502.01852, equation 15; arXiv 1706.02677, section 5.1 (zero scale).
     """
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d):
@@ -88,3 +89,8 @@ def initialise(module: nn.Module) -> None:
         elif isinstance(layer, nn.BatchNorm2d):
             nn.init.ones_(layer.weight)
             nn.init.zeros_(layer.bias)
+    for block in module.modules():
+        if isinstance(block, Residual):
+            last_norm = block.second[1]
+            assert isinstance(last_norm, nn.BatchNorm2d)
+            nn.init.zeros_(last_norm.weight)
