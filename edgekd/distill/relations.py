@@ -28,8 +28,9 @@ def standardised(features: Tensor, valid: Tensor | None = None) -> Tensor:
         total = weight.sum(dim=(2, 3), keepdim=True).clamp_min(1)
         mean = (x * weight).sum(dim=(2, 3), keepdim=True) / total
         var = ((x - mean).square() * weight).sum(dim=(2, 3), keepdim=True) / total
-    std = var.sqrt()
-    z = (x - mean) * torch.where(std > _DEAD_STD, 1 / (std + 1e-5), 0.0)
+    # The clamp is for the gradient: sqrt has an infinite one at 0, which a dead channel would turn into NaN.
+    std = var.clamp_min(_DEAD_STD**2).sqrt()
+    z = (x - mean) * torch.where(var > _DEAD_STD**2, 1 / (std + 1e-5), 0.0)
     return F.normalize(z, dim=1, eps=1e-6)
 
 
