@@ -1,0 +1,46 @@
+"""From network outputs to a class map at image size, and from an image to its class map.
+
+Portable: standard library + numpy, Python 3.8.
+"""
+
+from __future__ import annotations
+
+from typing import Dict, Mapping, Protocol, Tuple
+
+import numpy as np
+
+from edgekd.board.preprocess import prepare
+from edgekd.board.resize import resize_argmax, resize_nearest
+from edgekd.board.specs import ModelSpec
+
+
+class Inference(Protocol):
+    """What `predict` needs of a session: its contract, and one synchronous run."""
+
+    spec: ModelSpec
+
+    def infer(self, inputs: Dict[str, np.ndarray]) -> Dict[str, np.ndarray]:
+        """Run once and return the outputs by name."""
+
+
+def class_map(outputs: Mapping[str, np.ndarray], spec: ModelSpec, image_size: Tuple[int, int]) -> np.ndarray:
+    """Return the class map (H, W) uint8 at `image_size` (height, width) of the first image in the batch.
+
+    Logits are resized bilinearly, then the largest wins; a class map, where the graph took the argmax itself, can only
+    be resized to the nearest pixel. The result never shares memory with `outputs`.
+    """
+    tensor = spec.output("logits", "class_map")
+    array = outputs[tensor.name][0]
+    if tensor.role == "logits":
+        return resize_argmax(np.ascontiguousarray(array, dtype=np.float32), image_size)
+    return resize_nearest(array, image_size).astype(np.uint8)
+
+
+def predict(session: Inference, image: np.ndarray) -> np.ndarray:
+    """Return the class map (H, W) uint8 of an image (H, W, 3) uint8 RGB, at the image's size.
+
+    Raises:
+        ImageError: the image has another shape or dtype.
+    """
+    inputs = {session.spec.inputs[0].name: prepare(image, session.spec.preprocess)}
+    return class_map(session.infer(inputs), session.spec, (image.shape[0], image.shape[1]))
