@@ -70,7 +70,10 @@ class Watchdog(Callback):
         if bad:
             raise GateError(f"step {step}: {', '.join(bad)} is not finite; lower lr, or use precision 32-true")
         weighted = {
-            name: pl_module.weight_at(name.split(".")[0], step) * value for name, value in values.items() if "." in name
+            # `step` counts from 1 here; the step that was just done had the number below.
+            name: pl_module.weight_at(name.split(".")[0], step - 1) * value
+            for name, value in values.items()
+            if "." in name
         }
         self.recent.append((values["task"], weighted))
         if not weighted or len(self.recent) < (self.recent.maxlen or 0):

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from edgekd.core.recipe import Data, Train, Trainer
@@ -19,6 +19,7 @@ from edgekd.data.base import DenseDataset
 from edgekd.data.loader import StepBatches, training_loader
 from edgekd.distill.callbacks import LogProgress, StepRecord, Watchdog
 from edgekd.distill.module import Distiller, SegmentationTask
+from edgekd.distill.resume import AveragedWeights, StepSeeds, WholeCheckpoints
 from edgekd.errors import UserError
 from edgekd.models.base import DenseModel
 
@@ -96,9 +97,9 @@ def fit(job: FitJob) -> dict[str, Any]:
 
 def _trainer(job: FitJob, record: StepRecord) -> L.Trainer:
     budget, place = job.budget, job.trainer
-    callbacks: list[Callback] = [record, Watchdog(job.watchdog_ratio)]
+    callbacks: list[Callback] = [StepSeeds(job.seed), record, Watchdog(job.watchdog_ratio)]
     if budget.ema is not None:
-        callbacks.append(EMAWeightAveraging(decay=budget.ema))
+        callbacks.append(AveragedWeights(decay=budget.ema))
     callbacks.append(
         ModelCheckpoint(
             dirpath=job.scratch,
@@ -117,7 +118,7 @@ def _trainer(job: FitJob, record: StepRecord) -> L.Trainer:
     return L.Trainer(
         accelerator=place.accelerator, devices=place.devices, num_nodes=place.num_nodes, strategy=place.strategy,
         precision=precision(budget, place), max_steps=budget.steps, max_epochs=-1, use_distributed_sampler=False,
-        gradient_clip_val=budget.gradient_clip, callbacks=callbacks, logger=loggers,
+        gradient_clip_val=budget.gradient_clip, callbacks=callbacks, logger=loggers, plugins=[WholeCheckpoints()],
         log_every_n_steps=budget.steps, enable_progress_bar=sys.stderr.isatty(),
         enable_model_summary=False, num_sanity_val_steps=0, default_root_dir=job.scratch,
     )  # fmt: skip

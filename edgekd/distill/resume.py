@@ -1,0 +1,59 @@
+"""What makes a resumed run end as one that was never cut: whole checkpoints, seeds by step, averaged weights."""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
+
+
+class WholeCheckpoints(TorchCheckpointIO):
+    """Writes beside the checkpoint and renames, so that a kill leaves the old file or the new one.
+
+    Lightning 2.6.6 writes to the system's temporary folder and moves: on another file system that is a copy onto the
+    old checkpoint, and a kill during it destroys both. Delete when Lightning's `_atomic_save` uses the same folder.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+        """Save `checkpoint` as the local file `path`."""
+        final = Path(path)
+        final.parent.mkdir(parents=True, exist_ok=True)
+        partial = final.with_name(final.name + ".partial")
+        in_memory = io.BytesIO()  # torch reports a full disk as RuntimeError, a plain write as OSError
+        torch.save(checkpoint, in_memory)
+        with open(partial, "wb") as file:
+            file.write(in_memory.getbuffer())
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, final)
+
+
+class StepSeeds(Callback):
+    """Seeds torch's generators before every step from (seed, step, rank): dropout needs no saved state to resume."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        # 2: the training sequence has the streams 0 (order) and 1 (augmentation) of the same seed.
+        words = [self.seed, 2, trainer.global_step, trainer.global_rank]
+        torch.manual_seed(int(np.random.SeedSequence(words).generate_state(1)[0]))
+
+
+class AveragedWeights(EMAWeightAveraging):
+    """Lightning's EMA, whose average is handed over also by a run that resumes with no step left to train.
+
+    In Lightning 2.6.6 such a run skips `on_train_end` and would keep the weights of the last step.
+    """
+
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.on_train_end(trainer, pl_module)

@@ -1,0 +1,152 @@
+"""Training by Lightning: a run that was interrupted ends exactly as one that was not."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import tiny_task
+import torch
+from tiny_task import BATCH, STEPS, Boxes, job
+
+from edgekd.core.recipe import Trainer
+from edgekd.distill.fit import channels_last, fit, on_cpu, precision
+
+State = dict[str, torch.Tensor]
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+class PowerCut(Exception):
+    """Ends a run from inside its data."""
+
+
+def cut_at(load: int) -> Boxes:
+    def stop(number: int) -> None:
+        if number == load:
+            raise PowerCut
+
+    return Boxes(on_load=stop)
+
+
+def trained(scratch: Path, dataset: Boxes, ema: float | None, **budget: object) -> tuple[State, list[dict[str, float]]]:
+    torch.manual_seed(hash(scratch) % 1000)  # whatever ran before must not matter
+    run = job(scratch, dataset, ema, **budget)
+    result = fit(run)
+    return {k: v.clone() for k, v in run.student.state_dict().items()}, result["record"]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> dict[float | None, tuple[State, list[dict[str, float]]]]:
+    torch.set_num_threads(1)
+    return {ema: trained(tmp_path_factory.mktemp("whole"), Boxes(), ema) for ema in (None, 0.5)}
+
+
+def assert_equal(one: State, other: State) -> None:
+    assert one.keys() == other.keys()
+    for name in one:
+        assert torch.equal(one[name], other[name]), name
+
+
+def without_time(record: list[dict[str, float]]) -> list[dict[str, float]]:
+    return [{k: v for k, v in row.items() if "seconds" not in k} for row in record]
+
+
+@pytest.mark.parametrize("ema", [None, 0.5])
+@pytest.mark.parametrize("lost_at_step", [4, 5, 6])
+def test_a_run_cut_between_checkpoints_resumes_to_the_same_bits(
+    lost_at_step: int, ema: float | None, tmp_path: Path, uninterrupted: dict[float | None, tuple[State, list]]
+) -> None:
+    with pytest.raises(PowerCut):
+        fit(job(tmp_path, cut_at((lost_at_step - 1) * BATCH + 2), ema))
+    assert (tmp_path / "resume.ckpt").is_file()
+    state, record = trained(tmp_path, Boxes(), ema)
+    expected_state, expected_record = uninterrupted[ema]
+    assert [row["step"] for row in record] == list(range(1, STEPS + 1))
+    assert without_time(record) == without_time(expected_record)
+    assert_equal(state, expected_state)
+
+
+@pytest.mark.parametrize("ema", [None, 0.5])
+def test_a_run_killed_after_its_last_checkpoint_still_gives_the_same_weights(
+    ema: float | None, tmp_path: Path, uninterrupted: dict[float | None, tuple[State, list]]
+) -> None:
+    trained(tmp_path, Boxes(), ema)  # all steps are in the checkpoint, the result was never written down
+    unread = Boxes()
+    state, record = trained(tmp_path, unread, ema)
+    assert [row["step"] for row in record] == list(range(1, STEPS + 1))
+    assert_equal(state, uninterrupted[ema][0])
+    assert unread.loads == 0, "nothing is left to train"
+
+
+@pytest.mark.parametrize("ema", ["0", "0.5"])
+def test_kill_minus_9_loses_and_repeats_no_step(
+    ema: str, tmp_path: Path, uninterrupted: dict[float | None, tuple[State, list]]
+) -> None:
+    command = [sys.executable, tiny_task.__file__, str(tmp_path / "scratch"), str(tmp_path / "weights"), ema]
+    killed = subprocess.run([*command, str(4 * BATCH + 1)], capture_output=True, text=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    resumed = subprocess.run([*command, "0"], capture_output=True, text=True)
+    assert resumed.returncode == 0, resumed.stderr
+    saved = torch.load(tmp_path / "weights", weights_only=True)
+    expected_state, expected_record = uninterrupted[float(ema) or None]
+    assert without_time(saved["record"]) == without_time(expected_record)
+    assert_equal(saved["state"], expected_state)
+
+
+def test_ema_keeps_other_weights_than_the_last_step(
+    uninterrupted: dict[float | None, tuple[State, list[dict[str, float]]]],
+) -> None:
+    plain, averaged = uninterrupted[None][0], uninterrupted[0.5][0]
+    assert not torch.equal(plain["classifier.weight"], averaged["classifier.weight"])
+
+
+def test_the_record_holds_the_task_loss_and_every_raw_term(
+    uninterrupted: dict[float | None, tuple[State, list[dict[str, float]]]],
+) -> None:
+    for row in uninterrupted[None][1]:
+        terms = {"kd.logits": 0.5, "bckd.boundary": 0.5 * min(1, row["step"] / 3), "bckd.context": 0.0}
+        terms["bckd.context"] = terms["bckd.boundary"]  # warm-up is half of six steps
+        weighted = row["task"] + sum(weight * row[name] for name, weight in terms.items())
+        assert row["loss"] == pytest.approx(weighted, abs=1e-5)
+
+
+def test_a_checkpoint_is_never_seen_half_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The temporary file lies beside the checkpoint, so that putting it in place is one rename on one file system."""
+    elsewhere = tmp_path / "tmpdir"
+    elsewhere.mkdir()
+    elsewhere.chmod(0o500)  # another file system could not be renamed from; here nothing can even be written
+    monkeypatch.setattr("tempfile.tempdir", str(elsewhere))
+    trained(tmp_path / "scratch", Boxes(), None, steps=2)
+    assert sorted(p.name for p in (tmp_path / "scratch").glob("resume*")) == ["resume.ckpt"]
+
+
+def test_bf16_training_is_finite_and_close_to_float32(
+    tmp_path: Path, uninterrupted: dict[float | None, tuple[State, list[dict[str, float]]]]
+) -> None:
+    _, record = trained(tmp_path, Boxes(), None, precision="bf16-mixed")
+    first, expected = record[0], uninterrupted[None][1][0]
+    assert all(torch.isfinite(torch.tensor(list(row.values()))).all() for row in record)
+    for name in ("task", "kd.logits", "bckd.boundary", "bckd.context"):
+        assert first[name] == pytest.approx(expected[name], rel=0.05, abs=0.01), name
+
+
+def test_automatic_choices_on_a_cpu_follow_what_the_cpu_can_do() -> None:
+    place = Trainer(accelerator="cpu", channels_last=True)
+    assert on_cpu(place)
+    assert channels_last(place)
+    assert not channels_last(place.model_copy(update={"channels_last": False}))
+    budget = job(Path("unused"), Boxes(), precision="auto").budget
+    has_bf16 = torch.cpu._is_avx512_bf16_supported()
+    assert precision(budget, place) == ("bf16-mixed" if has_bf16 else "32-true")
+    assert precision(budget.model_copy(update={"precision": "16-mixed"}), place) == "16-mixed"
