@@ -33,6 +33,7 @@ def run(
 
     if not isinstance(recipe, Recipe):
         recipe = load_recipe(str(recipe), overrides)
+    pipeline.check_options(recipe)
     stages = pipeline.plan(recipe)
     chosen = pipeline.select(stages, until)
     planned = [stage.name for stage in stages]

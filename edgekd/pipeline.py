@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from graphlib import TopologicalSorter
 from pathlib import Path
 
+from edgekd.compile.run import check_precision
 from edgekd.core import plugins
 from edgekd.core.artifact import Artifact, publish
-from edgekd.core.recipe import Recipe
+from edgekd.core.recipe import Recipe, plugin_options
 from edgekd.core.stage import Stage
 from edgekd.core.workspace import Workspace
 from edgekd.errors import UserError, did_you_mean
@@ -27,6 +28,24 @@ class StageRun:
     artifact: Artifact
     skipped: bool
     seconds: float
+
+
+def check_options(recipe: Recipe) -> None:
+    """Check everything in a recipe that belongs to a plugin, before any work is done.
+
+    Raises:
+        UserError: unknown plugin, option or precision.
+    """
+    plugin_options("formats", recipe.data.format, recipe.data.options, "data.options")
+    for where, network in (("teacher", recipe.teacher), ("student", recipe.student)):
+        plugin_options("families", network.family, network.options, f"{where}.options")
+    for name, method in recipe.distill.methods.items():
+        plugin_options("methods", name, method.options, f"distill.methods.{name}.options")
+    for name, options in recipe.quantize.options.items():
+        plugin_options("quantizers", name, options, f"quantize.options.{name}")
+    for engine in recipe.engines:
+        plugin_options("targets", engine.target, engine.options, f"engines.{engine.id}.options")
+        check_precision(engine)
 
 
 def plan(recipe: Recipe) -> list[Stage]:

@@ -38,6 +38,7 @@ def run(job: StageJob) -> StageResult:
             "metrics": result.metrics,
             "iou_per_class": result.iou_per_class,
             "boundary_iou_per_class": result.boundary_iou_per_class,
+            "counts": result.counts,
             "absent_classes": list(result.absent_classes),
             "pictured": [dataset.name(i) for i in pictured],
             "confusion": result.confusion.tolist(),

@@ -1,0 +1,244 @@
+"""What users get wrong first: each gives one clear line on stderr, exit code 2, and loses nothing."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+from safetensors.torch import save_file
+
+from edgekd.core.artifact import open_artifact
+from tests.integration.conftest import TINY
+from tests.integration.conftest import edgekd as run_edgekd
+
+CLASSES = [f"class{i}" for i in range(11)]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Return a valid little folder data set with 11 classes and a recipe.yaml for it."""
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 6), ("val", 3)):
+        for kind in ("images", "masks"):
+            (tmp_path / kind / split).mkdir(parents=True)
+        for i in range(count):
+            Image.fromarray(rng.integers(0, 256, (64, 96, 3), dtype=np.uint8)).save(
+                tmp_path / f"images/{split}/{i}.png"
+            )
+            Image.fromarray(rng.integers(0, 11, (64, 96), dtype=np.uint8)).save(tmp_path / f"masks/{split}/{i}.png")
+    (tmp_path / "classes.txt").write_text("\n".join(CLASSES) + "\n")
+    data = {"format": "folder", "options": {"root": "."}, "size": [64, 96]}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump({**TINY, "data": data}))
+    return tmp_path
+
+
+def truncated_image(folder: Path) -> str:
+    path = folder / "images/train/2.png"
+    path.write_bytes(path.read_bytes()[:400])
+    return "images/train/2.png"
+
+
+def unreadable_image(folder: Path) -> str:
+    (folder / "images/train/1.png").write_bytes(b"not an image")
+    return "images/train/1.png"
+
+
+def mask_of_another_size(folder: Path) -> str:
+    Image.fromarray(np.zeros((32, 48), np.uint8)).save(folder / "masks/train/0.png")
+    return "32"
+
+
+def label_37_of_11(folder: Path) -> str:
+    mask = np.zeros((64, 96), np.uint8)
+    mask[3, 5] = 37
+    Image.fromarray(mask).save(folder / "masks/train/3.png")
+    return "37"
+
+
+def empty_split(folder: Path) -> str:
+    for kind in ("images", "masks"):
+        for file in (folder / kind / "val").iterdir():
+            file.unlink()
+    return "val"
+
+
+def missing_mask(folder: Path) -> str:
+    (folder / "masks/val/1.png").unlink()
+    return "1"
+
+
+@pytest.mark.parametrize(
+    "damage", [truncated_image, unreadable_image, mask_of_another_size, label_37_of_11, empty_split, missing_mask]
+)
+@pytest.mark.parametrize("command", ["run", "data check"])
+def test_bad_data_is_refused_in_one_line(folder: Path, damage: Callable[[Path], str], command: str) -> None:
+    word = damage(folder)
+    arguments = ["--out", str(folder / "out")] if command == "run" else ["--sheet", str(folder)]
+    line = refused(*command.split(), str(folder / "recipe.yaml"), *arguments)
+    assert word in line
+    assert not list((folder / "out").glob("student/manifest.json"))
+
+
+def test_data_check_passes_the_undamaged_set_and_draws_it(folder: Path) -> None:
+    done = run_edgekd("data", "check", str(folder / "recipe.yaml"), "--sheet", str(folder))
+    assert done.returncode == 0, done.stderr
+    assert "class10" in done.stdout
+    assert Image.open(folder / "contact_sheet_val.png").width > 200
+
+
+def test_a_wrong_root_is_named(folder: Path) -> None:
+    assert "nowhere" in refused("run", str(folder / "recipe.yaml"), "--set", "data.options.root=nowhere")
+
+
+def test_a_recipe_that_is_not_there_is_named(tmp_path: Path) -> None:
+    assert "did you mean 'quickstart'" in refused("run", "quickstrat", "--out", str(tmp_path / "out"))
+
+
+def test_a_recipe_typo_gets_a_suggestion(tiny_recipe: Path) -> None:
+    assert "did you mean 'steps'" in refused("run", str(tiny_recipe), "--set", "student.train.stpes=3")
+
+
+def test_an_unknown_option_of_a_method_gets_a_suggestion(tiny_recipe: Path, tmp_path: Path) -> None:
+    line = refused(
+        "run", str(tiny_recipe), "--set", "distill.methods.kd.options.temprature=2", "--out", str(tmp_path / "out")
+    )
+    assert "did you mean 'temperature'" in line
+
+
+def test_a_checkpoint_of_another_network_is_refused(tiny_recipe: Path, tiny_run: Path, tmp_path: Path) -> None:
+    student = tiny_run / "student" / "weights.safetensors"
+    line = refused("run", str(tiny_recipe), "--set", f"teacher.checkpoint={student}", "--out", str(tmp_path / "out"))
+    assert "teacher.checkpoint" in line
+
+
+def test_a_pickle_that_would_run_code_is_refused_and_does_not_run(tiny_recipe: Path, tmp_path: Path) -> None:
+    marker = tmp_path / "ran"
+
+    class Payload:
+        def __reduce__(self) -> tuple:
+            return os.mkdir, (str(marker),)
+
+    for name, write in (
+        ("plain.pkl", lambda path: path.write_bytes(pickle.dumps(Payload()))),
+        ("torch.pt", lambda path: torch.save({"state_dict": Payload()}, path)),
+    ):
+        path = tmp_path / name
+        write(path)
+        refused("run", str(tiny_recipe), "--set", f"teacher.checkpoint={path}", "--out", str(tmp_path / "out"))
+        assert not marker.exists()
+
+
+def test_a_truncated_checkpoint_is_refused(tiny_recipe: Path, tmp_path: Path) -> None:
+    path = tmp_path / "weights.safetensors"
+    save_file({"a": torch.zeros(1000)}, path)
+    path.write_bytes(path.read_bytes()[:500])
+    assert str(path) in refused(
+        "run", str(tiny_recipe), "--set", f"teacher.checkpoint={path}", "--out", str(tmp_path / "out")
+    )
+
+
+def test_an_unsupported_precision_is_refused_before_any_training(tiny_recipe: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    line = refused("run", str(tiny_recipe), "--set", "engines.0.precision=int3", "--out", str(out))
+    assert "int3" in line
+    assert not (out / "teacher").exists()
+
+
+def test_an_input_size_that_the_network_cannot_take_is_refused(tiny_recipe: Path, tmp_path: Path) -> None:
+    assert "250" in refused("run", str(tiny_recipe), "--set", "data.size=[250,96]", "--out", str(tmp_path / "out"))
+
+
+def test_a_file_in_place_of_the_output_folder_is_refused(tiny_recipe: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("precious")
+    assert "not a folder" in refused("run", str(tiny_recipe), "--out", str(tmp_path / "out"))
+    assert (tmp_path / "out").read_text() == "precious"
+
+
+def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room(tiny_recipe: Path, tmp_path: Path) -> None:
+    out = tmp_path / "small"
+    out.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(out)], capture_output=True)
+    if mounted.returncode != 0:
+        pytest.skip("mounting a small file system needs root")
+    try:
+        line = refused("run", str(tiny_recipe), "--out", str(out / "run"))
+        assert "No space left" in line
+        assert open_artifact(out / "run" / "data").kind == "dataset"
+        subprocess.run(["mount", "-o", "remount,size=200m", str(out)], check=True)
+        done = run_edgekd("run", str(tiny_recipe), "--out", str(out / "run"))
+        assert done.returncode == 0, done.stderr
+    finally:
+        subprocess.run(["umount", "-l", str(out)], check=True)
+
+
+def test_an_unwritable_disk_is_one_line(tiny_recipe: Path, tmp_path: Path) -> None:
+    out = tmp_path / "readonly"
+    out.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", str(out)], capture_output=True)
+    if mounted.returncode != 0:
+        pytest.skip("mounting a read-only file system needs root")
+    try:
+        assert "Read-only" in refused("run", str(tiny_recipe), "--out", str(out / "run"))
+    finally:
+        subprocess.run(["umount", "-l", str(out)], check=True)
+
+
+def test_two_runs_in_one_folder_the_second_is_refused_and_the_first_ends_well(
+    tiny_recipe: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    command = [
+        sys.executable,
+        "-m",
+        "edgekd.cli.main",
+        "run",
+        str(tiny_recipe),
+        "--out",
+        str(out),
+        "--until",
+        "teacher",
+    ]
+    first = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    try:
+        while not (out / "data" / "manifest.json").exists():
+            assert first.poll() is None, first.communicate()
+            time.sleep(0.05)
+        assert "another edgekd run" in refused("run", str(tiny_recipe), "--out", str(out))
+    finally:
+        first.communicate(timeout=300)
+    assert first.returncode == 0
+    assert open_artifact(out / "teacher").kind == "checkpoint"
+
+
+def test_a_damaged_engine_is_refused_by_predict(tiny_run: Path, tmp_path: Path) -> None:
+    line = refused("predict", str(tiny_run), str(tmp_path / "image.png"))
+    assert "manifest.json" in line
+
+
+def test_a_weak_teacher_is_refused_with_exit_1_and_reported(tiny_recipe: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    done = run_edgekd("run", str(tiny_recipe), "--out", str(out), "--set", "teacher.floor=0.99")
+    assert done.returncode == 1
+    assert "teacher.floor" in done.stderr.splitlines()[-1]
+    assert open_artifact(out / "teacher").kind == "checkpoint"
+    assert "teacher.floor" in (out / "report.html").read_text()
+
+
+def refused(*arguments: str) -> str:
+    """Run the command line, assert exit code 2 without a traceback, and return the one line that says why."""
+    done = run_edgekd(*arguments)
+    assert done.returncode == 2, (done.returncode, done.stderr)
+    assert "Traceback" not in done.stderr
+    errors = [line for line in done.stderr.splitlines() if line.startswith("edgekd: ")]
+    assert len(errors) == 1, done.stderr
+    return errors[0]

@@ -1,0 +1,157 @@
+"""The whole pipeline on rendered scenes: what it leaves, that its numbers agree with independent ones, its use."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from PIL import Image
+from torchmetrics.classification import MulticlassJaccardIndex
+
+import edgekd
+from edgekd.core.artifact import open_artifact
+from edgekd.data.formats import scenes
+from tests.integration.conftest import TINY
+from tests.integration.conftest import edgekd as run_edgekd
+
+ENGINES = ["onnxruntime-fp32", "onnxruntime-int8", "openvino-fp32", "openvino-int8"]
+ROWS = ["teacher", "student", "distilled", "onnx-fp32", *ENGINES]
+
+
+def rows_of(run: Path) -> dict[str, dict]:
+    return {row["id"]: row for row in edgekd.load_report(run)["rows"]}
+
+
+def test_every_row_is_measured_and_carries_the_contract(tiny_run: Path) -> None:
+    rows = rows_of(tiny_run)
+    assert list(rows) == ROWS
+    for row in rows.values():
+        assert row["status"] == "measured", row
+        assert all(0 <= value <= 1 for value in row["metrics"].values())
+        assert row["num_images"] == 6
+        assert row["params"] > 0
+        assert row["size_bytes"] > 0
+        assert len(row["sha256"]) == 64
+    for engine in ENGINES:
+        for series in ("latency_ms", "wall_ms"):
+            latency = rows[engine][series]
+            assert latency["n"] >= 50
+            assert latency["min"] <= latency["p50"] <= latency["max"]
+            assert "p99" not in latency  # 50 samples cannot carry it
+        assert rows[engine]["wall_ms"]["p50"] > 0
+
+
+def test_baseline_and_distilled_student_share_budget_initialisation_and_data_order(tiny_run: Path) -> None:
+    student, distilled = (open_artifact(tiny_run / name).details for name in ("student", "distilled"))
+    assert student["training"]["steps"] == distilled["training"]["steps"] == 12
+    first = [(tiny_run / name / "steps.csv").read_text().splitlines() for name in ("student", "distilled")]
+    tasks = [float(dict(zip(lines[0].split(","), lines[1].split(","), strict=True))["task"]) for lines in first]
+    assert tasks[0] == pytest.approx(tasks[1], abs=1e-5)  # same weights, same first batch
+    assert list(distilled["methods"]) == ["kd", "bckd"]
+    assert student["methods"] == {}
+
+
+def test_nothing_of_the_teacher_is_saved_with_the_student(tiny_run: Path) -> None:
+    from safetensors import safe_open
+
+    with safe_open(tiny_run / "distilled" / "weights.safetensors", "pt") as file:
+        distilled = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    with safe_open(tiny_run / "student" / "weights.safetensors", "pt") as file:
+        plain = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    assert distilled == plain
+
+
+def test_miou_equals_torchmetrics_and_the_onnx_file_run_by_hand(tiny_run: Path) -> None:
+    options = TINY["data"]["options"]
+    dataset = scenes.open_dataset(scenes.Options(**options), "val")
+    runtime = onnxruntime.InferenceSession(str(tiny_run / "export" / "model.onnx"), providers=["CPUExecutionProvider"])
+    spec = open_artifact(tiny_run / "export").spec
+    mean, std = np.array(spec.preprocess.mean), np.array(spec.preprocess.std)
+    oracle = MulticlassJaccardIndex(len(dataset.classes), average="macro", ignore_index=255)
+    for index in range(len(dataset)):
+        sample = dataset.load(index)
+        pixels = ((sample.image / 255.0 - mean) / std).astype(np.float32).transpose(2, 0, 1)[None]
+        (logits,) = runtime.run(None, {"image": pixels})
+        oracle.update(torch.from_numpy(logits).argmax(1), torch.from_numpy(sample.mask.astype(np.int64))[None])
+    assert rows_of(tiny_run)["onnx-fp32"]["metrics"]["miou"] == pytest.approx(float(oracle.compute()), abs=1e-4)
+
+
+def test_calibration_comes_from_train_and_is_listed(tiny_run: Path) -> None:
+    for artifact in (tiny_run / "quantize").iterdir():
+        calibration = open_artifact(artifact).details["calibration"]
+        assert calibration["split"] == "train"
+        assert len(calibration["images"]) == 8
+        assert all(name.startswith("train/") for name in calibration["images"])
+
+
+def test_a_second_run_skips_every_stage(tiny_run: Path, tiny_recipe: Path) -> None:
+    again = run_edgekd("run", str(tiny_recipe), "--out", str(tiny_run), "--json")
+    assert again.returncode == 0, again.stderr
+    assert all(stage["skipped"] for stage in json.loads(again.stdout)["stages"])
+
+
+def test_stage_commands_reuse_the_run(tiny_run: Path, tiny_recipe: Path) -> None:
+    for command in ("train", "distill", "export", "quantize", "compile", "bench", "evaluate"):
+        done = run_edgekd(command, str(tiny_recipe), "--out", str(tiny_run))
+        assert done.returncode == 0, done.stderr
+        assert "done in" not in done.stderr
+        assert "next: edgekd" in done.stdout
+
+
+def test_changed_settings_rerun_only_what_depends_on_them(tiny_run: Path, tiny_recipe: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(tiny_run, copy)
+    done = run_edgekd("run", str(tiny_recipe), "--out", str(copy), "--set", "evaluate.pictures=1", "--json")
+    ran = {stage["name"] for stage in json.loads(done.stdout)["stages"] if not stage["skipped"]}
+    assert ran == {f"evaluate/{name}" for name in ("teacher", "student", "distilled", "export", *ENGINES)}
+
+
+def test_engines_segment_a_path_or_an_array_at_image_size(tiny_run: Path, tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (70, 110, 3), dtype=np.uint8)
+    path = tmp_path / "image.png"
+    Image.fromarray(pixels).save(path)
+    for name in ("engine/openvino-int8", "engine/onnxruntime-fp32", "export", "distilled"):
+        with edgekd.load_engine(tiny_run / name) as engine:
+            from_array, from_path = engine(pixels), engine(path)
+        assert from_array.shape == (70, 110)
+        assert from_array.dtype == np.uint8
+        assert np.array_equal(from_array, from_path)
+        assert from_array.max() < len(engine.classes)
+
+
+def test_predict_writes_an_overlay_and_an_index_mask(tiny_run: Path, tmp_path: Path) -> None:
+    image = scenes.open_dataset(scenes.Options(height=64, width=96), "val").load(0).image
+    Image.fromarray(image).save(tmp_path / "street.png")
+    engine = tiny_run / "engine" / "openvino-int8"
+    done = run_edgekd("predict", str(engine), str(tmp_path / "street.png"), "--out", str(tmp_path / "out"))
+    assert done.returncode == 0, done.stderr
+    with edgekd.load_engine(engine) as loaded:
+        expected = loaded(image)
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "out" / "street_mask.png")), expected)
+    assert Image.open(tmp_path / "out" / "street_overlay.png").size == (96, 64)
+
+
+@pytest.mark.parametrize("settings", [("uint8_nhwc", True), ("uint8_nchw", False), ("float32_nchw", True)])
+def test_in_graph_preprocessing_and_argmax_give_the_same_class_map(
+    tiny_run: Path, tiny_recipe: Path, tmp_path: Path, settings: tuple[str, bool]
+) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(tiny_run, copy)
+    entry, argmax = settings
+    overrides = ["--set", f"export.input={entry}", "--set", f"export.argmax={argmax}"]
+    done = run_edgekd("evaluate", str(tiny_recipe), "--out", str(copy), *overrides)
+    assert done.returncode == 0, done.stderr
+    spec = open_artifact(copy / "engine" / "openvino-fp32").spec
+    assert spec.inputs[0].dtype == entry.split("_")[0]
+    assert spec.outputs[0].role == ("class_map" if argmax else "logits")
+    image = scenes.open_dataset(scenes.Options(height=64, width=96), "val").load(1).image
+    maps = []
+    for run in (tiny_run, copy):
+        with edgekd.load_engine(run / "engine" / "openvino-fp32") as engine:
+            maps.append(engine(image))
+    assert (maps[0] != maps[1]).mean() < 1e-3
