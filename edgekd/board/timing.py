@@ -110,7 +110,7 @@ def drift(samples_ns: np.ndarray) -> float:
 def warm_up(
     function: Callable[[], object], max_seconds: float, min_runs: int = 20, clock: Clock = time.perf_counter_ns
 ) -> WarmUp:
-    """Run until the medians of the last two windows agree within STEADY, at least `min_runs` and at most `max_seconds`."""
+    """Run until two windows agree within STEADY: at least `min_runs` runs, at most `max_seconds` seconds."""
     start = clock()
     durations: List[int] = []
     while True:

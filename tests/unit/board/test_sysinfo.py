@@ -25,7 +25,8 @@ def fake_x86(tmp_path: Path) -> str:
     return write(
         tmp_path,
         {
-            "proc/cpuinfo": "processor\t: 0\nmodel name\t: Some CPU @ 2GHz\nflags\t\t: fpu avx2 avx512_vnni amx_bf16\n\nprocessor\t: 1\n",
+            "proc/cpuinfo": "processor\t: 0\nmodel name\t: Some CPU @ 2GHz\n"
+            "flags\t\t: fpu avx2 avx512_vnni amx_bf16\n\nprocessor\t: 1\n",
             "proc/meminfo": "MemTotal:        8000 kB\nMemFree: 1 kB\n",
             "proc/loadavg": "0.50 1.25 2.00 1/234 5678\n",
             "etc/os-release": 'NAME="X"\nPRETTY_NAME="X Linux 1"\n',

@@ -1,0 +1,153 @@
+"""Quantizer nncf: NNCF's post-training quantization of the OpenVINO model, written as IR with FakeQuantize operators.
+
+The defaults were measured on a segmentation net of 0.5 M parameters on an AVX2 CPU without VNNI (docs/results):
+
+* `bias_correction` accurate: 100.1 % of the float mIoU, against 98.9 % with the fast kind and 99.1 % without any.
+* `overflow_fix` enable: weights in 7 bits. 8-bit weights saturate the int16 accumulators of CPUs without VNNI (it
+  lost 6 to 19 % of the float mIoU when disabled); it costs nothing measurable and keeps the file right on every CPU.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from edgekd.board.specs import ModelSpec
+from edgekd.errors import RecipeError, TargetError
+from edgekd.quantize.ptq import Batch, QuantizeResult, batches_of, float_nodes, load_onnx, quiet
+from edgekd.targets.openvino import read_model, without_telemetry
+
+SUFFIX = ".xml"
+_WEIGHTED = ("Convolution", "GroupConvolution", "ConvolutionBackpropData", "GroupConvolutionBackpropData", "MatMul")
+_NOT_COUNTED = ("Constant", "Convert", "Parameter", "Result", "FakeQuantize")
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of the quantizer.
+
+    preset: `performance` quantizes activations symmetrically, `mixed` with zero points (for nets without ReLU).
+    bias_correction: `accurate` runs the net layer by layer, `fast` works on means, `none` leaves biases alone.
+    overflow_fix: which weights get 7 bits; `disable` only when every CPU it will run on has VNNI or is ARM.
+    float_head: leave the last operator with weights before each output, and what follows it, in float.
+    keep_float: shell-style patterns of ONNX node names to leave in float.
+    """
+
+    preset: Literal["performance", "mixed"] = "performance"
+    bias_correction: Literal["accurate", "fast", "none"] = "accurate"
+    overflow_fix: Literal["enable", "first_layer_only", "disable"] = "enable"
+    float_head: bool = False
+    keep_float: tuple[str, ...] = ()
+
+
+def quantize(
+    model: Path, spec: ModelSpec, calibration: Iterable[Batch], out_dir: Path, options: Options
+) -> QuantizeResult:
+    """Write `model.xml` and `model.bin`.
+
+    Args:
+        model: float ONNX file with static shapes.
+        spec: its contract, which also holds for the result.
+        calibration: network inputs by name, prepared as `spec` says.
+        out_dir: existing folder.
+        options: see Options.
+
+    Raises:
+        RecipeError: a `keep_float` pattern matches nothing.
+        DataError: no calibration inputs.
+        ArtifactError: the model is not an ONNX file.
+        TargetError: nncf or openvino is not installed, or OpenVINO refuses the model.
+    """
+    nncf, openvino = _import()
+    batches = [dict(batch) for batch in batches_of(calibration)]
+    keep = float_nodes(load_onnx(model), options.keep_float, options.float_head)
+    graph = read_model(model)
+    ignored = _operators(graph, keep)
+    out = out_dir / f"model{SUFFIX}"
+    with quiet():
+        quantized = nncf.quantize(
+            graph,
+            nncf.Dataset(batches),
+            preset=nncf.QuantizationPreset(options.preset),
+            subset_size=len(batches),
+            fast_bias_correction=options.bias_correction == "fast",
+            ignored_scope=nncf.IgnoredScope(names=ignored) if ignored else None,
+            advanced_parameters=_advanced(nncf, options),
+        )
+    openvino.save_model(quantized, out, compress_to_fp16=False)
+    integer, floating = _count_operators(quantized)
+    details = {
+        "quantizer": "nncf",
+        "versions": {"nncf": nncf.__version__, "openvino": openvino.__version__},
+        "options": asdict(options),
+        "calibration_batches": len(batches),
+        "kept_float": keep,
+        "quantized_ops": integer,
+        "float_ops": floating,
+    }
+    return QuantizeResult(out, details)
+
+
+def _import() -> tuple[Any, Any]:
+    try:
+        with quiet(), without_telemetry():
+            import nncf
+            import openvino
+    except ImportError as exc:
+        raise TargetError(f"nncf needs {exc.name}, which is not installed; pip install 'edgekd[openvino]'") from exc
+    _log_through_logging()
+    return nncf, openvino
+
+
+def _log_through_logging() -> None:
+    """Take away the handler with which NNCF 3.4 writes to stdout; its records then go where all others go."""
+    log = logging.getLogger("nncf")
+    for handler in list(log.handlers):
+        log.removeHandler(handler)
+    log.propagate = True
+
+
+def _advanced(nncf: Any, options: Options) -> Any:
+    return nncf.AdvancedQuantizationParameters(
+        overflow_fix=nncf.OverflowFix(options.overflow_fix),
+        disable_bias_correction=options.bias_correction == "none",
+    )
+
+
+def _operators(graph: Any, onnx_nodes: list[str]) -> list[str]:
+    """Return the OpenVINO operators that came from ONNX nodes: same name, or `<name>/<part>`."""
+    wanted = set(onnx_nodes)
+    names = [
+        op.get_friendly_name() for op in graph.get_ordered_ops() if op.get_type_name() not in ("Constant", "Result")
+    ]
+    found = [name for name in names if name in wanted or name.rpartition("/")[0] in wanted]
+    if wanted and not found:
+        raise RecipeError(f"keep_float: OpenVINO has merged {', '.join(sorted(wanted))} into other operators")
+    return found
+
+
+def _count_operators(graph: Any) -> tuple[dict[str, int], dict[str, int]]:
+    """Return counts by type of the operators with int8 weights or fake-quantized inputs, and of the others."""
+    quantized: Counter[str] = Counter()
+    floating: Counter[str] = Counter()
+    for op in graph.get_ordered_ops():
+        kind = op.get_type_name()
+        if kind in _NOT_COUNTED or _is_int8_weight(op):
+            continue
+        sources = [port.get_source_output().get_node() for port in op.inputs()]
+        if kind in _WEIGHTED:
+            is_quantized = _is_int8_weight(sources[1])
+        else:
+            is_quantized = any(source.get_type_name() == "FakeQuantize" for source in sources)
+        (quantized if is_quantized else floating)[kind] += 1
+    return dict(sorted(quantized.items())), dict(sorted(floating.items()))
+
+
+def _is_int8_weight(op: Any) -> bool:
+    """Return whether this is the Multiply of `Multiply(Convert(int8 constant), scale)`."""
+    sources = [port.get_source_output().get_node().get_type_name() for port in op.inputs()]
+    return op.get_type_name() == "Multiply" and sources == ["Convert", "Constant"]

@@ -1,0 +1,137 @@
+"""Every target, in every precision it declares, against the ONNX reference evaluator; a new target enrols by itself."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx.reference import ReferenceEvaluator
+
+from edgekd.core import plugins
+from edgekd.errors import TargetError
+from edgekd.targets.base import CompileRequest, CompileResult
+from tests.small_nets import images, prepared, segmenter
+
+CASES = [
+    pytest.param(name, precision, id=f"{name}-{precision}")
+    for name in plugins.names("targets")
+    for precision in plugins.load("targets", name).INFO.precisions
+]
+# RMS error over RMS of the logits. int8: 7-bit weights, 8-bit activations, four layers, calibrated on 8 images.
+TOLERANCE = {"fp32": 1e-5, "int8": 0.05}
+
+
+def build(name: str, precision: str, folder: Path, is_uint8: bool = False, has_argmax: bool = False) -> CompileResult:
+    target = plugins.load("targets", name)
+    net, spec = segmenter(is_uint8, has_argmax)
+    model = folder / "model.onnx"
+    onnx.save(net, model)
+    if precision == "int8":
+        quantizer = plugins.load("quantizers", target.INFO.quantizer)
+        calibration = [prepared(spec, image) for image in images(8)]
+        (folder / "quantized").mkdir()
+        model = quantizer.quantize(model, spec, calibration, folder / "quantized", quantizer.Options()).model
+    (folder / "engine").mkdir()
+    request = CompileRequest(model, spec, precision, folder / "engine", target.Options())
+    return target.build_engine(request)
+
+
+@pytest.mark.parametrize(("name", "precision"), CASES)
+@pytest.mark.parametrize("is_uint8", [False, True], ids=["float_nchw", "uint8_nhwc"])
+def test_engine_agrees_with_the_onnx_reference(name: str, precision: str, is_uint8: bool, tmp_path: Path) -> None:
+    target = plugins.load("targets", name)
+    built = build(name, precision, tmp_path, is_uint8)
+    assert built.engine.parent == tmp_path / "engine"
+    assert built.engine.suffix == target.INFO.suffix
+    reference = ReferenceEvaluator(segmenter(is_uint8)[0])
+    with target.Session(built.engine, built.spec, target.Options()) as session:
+        for image in images(3, seed=7):  # several, so that reused output memory would show
+            inputs = prepared(built.spec, image)
+            (expected,) = reference.run(None, inputs)
+            logits = session.infer(inputs)["logits"]
+            assert logits.dtype == np.float32
+            error = np.sqrt(np.mean((logits - expected) ** 2) / np.mean(expected**2))
+            assert error < TOLERANCE[precision]
+            assert (logits.argmax(1) == expected.argmax(1)).mean() > 0.96
+
+
+@pytest.mark.parametrize(("name", "precision"), CASES)
+def test_class_maps_come_out_as_declared(name: str, precision: str, tmp_path: Path) -> None:
+    target = plugins.load("targets", name)
+    built = build(name, precision, tmp_path, has_argmax=True)
+    inputs = prepared(built.spec, images(1, seed=7)[0])
+    (expected,) = ReferenceEvaluator(segmenter(has_argmax=True)[0]).run(None, inputs)
+    with target.Session(built.engine, built.spec, target.Options()) as session:
+        class_map = session.infer(inputs)["class_map"]
+    assert (class_map.dtype, class_map.shape) == (np.uint8, expected.shape)
+    assert (class_map == expected).mean() > 0.96
+
+
+@pytest.mark.parametrize(("name", "precision"), CASES)
+def test_session_says_what_it_runs_on(name: str, precision: str, tmp_path: Path) -> None:
+    target = plugins.load("targets", name)
+    built = build(name, precision, tmp_path)
+    with target.Session(built.engine, built.spec, target.Options()) as session:
+        assert session.runtime["version"] == target.runtime_version()
+        assert session.runtime["runtime"] == name
+        assert session.runtime["threads"] >= 1
+
+
+@pytest.mark.parametrize("name", plugins.names("targets"))
+def test_a_damaged_engine_is_refused_in_one_line(name: str, tmp_path: Path) -> None:
+    target = plugins.load("targets", name)
+    _, spec = segmenter()
+    built = build(name, "fp32", tmp_path)
+    for damage in (built.engine.read_bytes()[:200], b"", b"this is not an engine"):
+        built.engine.write_bytes(damage)
+        with pytest.raises(TargetError) as caught, target.Session(built.engine, spec, target.Options()):
+            pass
+        assert str(built.engine) in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", plugins.names("targets"))
+def test_a_missing_engine_is_refused_in_one_line(name: str, tmp_path: Path) -> None:
+    target = plugins.load("targets", name)
+    missing = tmp_path / f"engine{target.INFO.suffix}"
+    with (
+        pytest.raises(TargetError, match="engine") as caught,
+        target.Session(missing, segmenter()[1], target.Options()),
+    ):
+        pass
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", plugins.names("targets"))
+def test_an_engine_of_another_contract_is_refused(name: str, tmp_path: Path) -> None:
+    target = plugins.load("targets", name)
+    built = build(name, "fp32", tmp_path)
+    other = replace(built.spec, outputs=(replace(built.spec.outputs[0], name="scores"),))
+    with (
+        pytest.raises(TargetError, match=r"expected output scores float32 \[1, 3, 32, 48\], got logits float32"),
+        target.Session(built.engine, other, target.Options()),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("name", plugins.names("targets"))
+def test_a_float_model_is_not_passed_off_as_int8(name: str, tmp_path: Path) -> None:
+    target = plugins.load("targets", name)
+    net, spec = segmenter()
+    onnx.save(net, tmp_path / "model.onnx")
+    request = CompileRequest(tmp_path / "model.onnx", spec, "int8", tmp_path, target.Options())
+    with pytest.raises(TargetError, match="precision int8 expected a quantized model"):
+        target.build_engine(request)
+
+
+@pytest.mark.parametrize("name", plugins.names("targets"))
+def test_a_quantized_model_is_not_passed_off_as_fp32(name: str, tmp_path: Path) -> None:
+    target = plugins.load("targets", name)
+    built = build(name, "int8", tmp_path)
+    again = tmp_path / "again"
+    again.mkdir()
+    with pytest.raises(TargetError, match="precision fp32 expected a float model"):
+        target.build_engine(CompileRequest(built.engine, built.spec, "fp32", again, target.Options()))

@@ -1,0 +1,126 @@
+"""Both quantizers on a small net: closeness, determinism, float parts, clean stdout."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from edgekd.core import plugins
+from edgekd.errors import ArtifactError, DataError, RecipeError
+from edgekd.quantize.ptq import QuantizeResult, float_nodes
+from edgekd.quantize.schemes import nncf, qdq
+from tests.small_nets import images, prepared, segmenter
+
+QUANTIZERS = [pytest.param(module, id=module.__name__.rpartition(".")[2]) for module in (qdq, nncf)]
+
+
+def run(module: ModuleType, folder: Path, seed: int = 1, **options: object) -> QuantizeResult:
+    folder.mkdir(exist_ok=True)
+    net, spec = segmenter()
+    onnx.save(net, folder / "float.onnx")
+    batches = [prepared(spec, image) for image in images(6, seed)]
+    return module.quantize(folder / "float.onnx", spec, batches, folder, module.Options(**options))
+
+
+def test_both_are_listed() -> None:
+    assert {"qdq", "nncf"} <= set(plugins.names("quantizers"))
+
+
+@pytest.mark.parametrize("module", QUANTIZERS)
+def test_the_same_calibration_gives_the_same_model(module: ModuleType, tmp_path: Path) -> None:
+    """Compared in the .bin: OpenVINO numbers unnamed nodes of the .xml through the life of a process."""
+    first, second, other = run(module, tmp_path / "a"), run(module, tmp_path / "b"), run(module, tmp_path / "c", seed=2)
+    assert first.model.suffix == module.SUFFIX
+    numbers = {".xml": ".bin"}.get(module.SUFFIX, module.SUFFIX)
+    content = [result.model.with_suffix(numbers).read_bytes() for result in (first, second, other)]
+    assert content[0] == content[1] != content[2]
+    assert first.details == second.details
+
+
+@pytest.mark.parametrize("module", QUANTIZERS)
+def test_details_are_json_and_count_the_operators(module: ModuleType, tmp_path: Path) -> None:
+    details = run(module, tmp_path, float_head=False).details
+    assert json.loads(json.dumps(details))["calibration_batches"] == 6
+    assert details["kept_float"] == []
+    assert {**details["quantized_ops"], **details["float_ops"]}.keys() >= {"Add"}
+    convolutions = {"qdq": "Conv", "nncf": "Convolution"}[details["quantizer"]]
+    assert details["quantized_ops"][convolutions] == 4
+    assert details["versions"]
+
+
+@pytest.mark.parametrize("module", QUANTIZERS)
+def test_a_kept_node_and_the_head_stay_float(module: ModuleType, tmp_path: Path) -> None:
+    details = run(module, tmp_path, float_head=True, keep_float=("block.?",)).details
+    assert details["kept_float"] == ["block.a", "block.b", "head", "up"]
+    convolutions = {"qdq": "Conv", "nncf": "Convolution"}[details["quantizer"]]
+    assert details["quantized_ops"][convolutions] == 1
+    assert details["float_ops"][convolutions] == 3
+
+
+@pytest.mark.parametrize("module", QUANTIZERS)
+def test_a_pattern_that_matches_nothing_is_refused(module: ModuleType, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"keep_float: 'heed' matches no node of the graph; did you mean 'head'\?"):
+        run(module, tmp_path, keep_float=("stem*", "heed"))
+
+
+@pytest.mark.parametrize("module", QUANTIZERS)
+def test_an_empty_calibration_set_is_refused(module: ModuleType, tmp_path: Path) -> None:
+    net, spec = segmenter()
+    onnx.save(net, tmp_path / "float.onnx")
+    with pytest.raises(DataError, match="calibration set is empty"):
+        module.quantize(tmp_path / "float.onnx", spec, [], tmp_path, module.Options())
+
+
+@pytest.mark.parametrize("module", QUANTIZERS)
+def test_a_damaged_model_is_refused(module: ModuleType, tmp_path: Path) -> None:
+    _, spec = segmenter()
+    (tmp_path / "float.onnx").write_bytes(b"\xff" * 50)
+    with pytest.raises(ArtifactError, match="not a readable ONNX file"):
+        module.quantize(tmp_path / "float.onnx", spec, [prepared(spec, images(1)[0])], tmp_path, module.Options())
+
+
+@pytest.mark.parametrize("module", QUANTIZERS)
+def test_stdout_stays_clean(module: ModuleType, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    run(module, tmp_path)
+    assert capfd.readouterr().out == ""
+
+
+@pytest.mark.parametrize("calibration", ["percentile", "entropy"])
+def test_other_calibrations_of_qdq_run_quietly(
+    calibration: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert run(qdq, tmp_path, calibration=calibration).details["quantized_ops"]
+    assert capfd.readouterr().out == ""
+
+
+def test_reduced_range_weights_use_seven_bits(tmp_path: Path) -> None:
+    for name, options, largest in (("seven", {}, 64), ("eight", {"reduce_range": False}, 127)):
+        model = onnx.load(run(qdq, tmp_path / name, **options).model)
+        weights = [numpy_helper.to_array(t) for t in model.graph.initializer if t.name.endswith("weight_quantized")]
+        assert weights
+        assert max(int(np.abs(w.astype(int)).max()) for w in weights) == largest
+
+
+def test_weights_are_symmetric_and_per_channel(tmp_path: Path) -> None:
+    model = onnx.load(run(qdq, tmp_path).model)
+    tensors = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
+    assert tensors["stem.weight_scale"].shape == (8,)
+    assert not tensors["stem.weight_zero_point"].any()
+
+
+def test_nncf_corrects_biases(tmp_path: Path) -> None:
+    """OpenVINO's ONNX reader hides the biases from NNCF unless constants are folded first."""
+    plain, corrected = run(nncf, tmp_path / "a", bias_correction="none"), run(nncf, tmp_path / "b")
+    assert plain.model.with_suffix(".bin").read_bytes() != corrected.model.with_suffix(".bin").read_bytes()
+
+
+def test_the_head_reaches_back_to_the_last_operator_with_weights() -> None:
+    net, _ = segmenter(has_argmax=True)
+    assert float_nodes(net, (), keep_head=True) == ["head", "up", "argmax", "cast"]
+    assert float_nodes(net, ("stem*",), keep_head=False) == ["stem", "stem.relu"]
