@@ -24,9 +24,9 @@ _STRIP = 32768
 
 
 class Taps(NamedTuple):
-    """Sparse weights of one axis: out[i] = sum over k of weights[k, i] * in[index[k, i]]; float32, never negative."""
+    """Sparse weights of one axis: out[i] = sum over k of weights[k, i] * in[source[k, i]]; float32, never negative."""
 
-    index: np.ndarray
+    source: np.ndarray
     weights: np.ndarray
 
 
@@ -103,7 +103,7 @@ def resize_argmax(logits: np.ndarray, size: Size) -> np.ndarray:
     if low.shape == tuple(size):
         return low
     for axis in (0, 1):
-        index = taps(logits.shape[1 + axis], size[axis]).index
+        index = taps(logits.shape[1 + axis], size[axis]).source
         low, high = _extreme(np.minimum, low, index, axis), _extreme(np.maximum, high, index, axis)
     mixed = np.flatnonzero(low != high)
     if len(mixed) > _DENSE_ABOVE * low.size:
@@ -134,10 +134,10 @@ def _argmax_at(logits: np.ndarray, size: Size, pixels: np.ndarray) -> np.ndarray
     row, column = np.divmod(pixels, size[1])
     rows, columns = taps(height, size[0]), taps(width, size[1])
     sources: List[Tuple[np.ndarray, np.ndarray]] = []
-    for i in range(len(rows.index)):
-        start, row_weight = rows.index[i].take(row) * width, rows.weights[i].take(row)
-        for j in range(len(columns.index)):
-            sources.append((start + columns.index[j].take(column), row_weight * columns.weights[j].take(column)))
+    for i in range(len(rows.source)):
+        start, row_weight = rows.source[i].take(row) * width, rows.weights[i].take(row)
+        for j in range(len(columns.source)):
+            sources.append((start + columns.source[j].take(column), row_weight * columns.weights[j].take(column)))
     planes = logits.reshape(classes, height * width)
     winner = np.zeros(len(pixels), np.uint8)
     best = _weighted_sum(planes[0], sources)
