@@ -1,6 +1,7 @@
 """Connectivity: regions that were invented or lost as a whole; pure functions.
 
-A component is a 4-connected region of one class. Ignored pixels belong to no component, in truth or prediction.
+A component is a 4-connected region of one class. A predicted one may run through ignored pixels, which are then not
+counted as its pixels: cutting it there would make splinters that the network did not predict.
 """
 
 from __future__ import annotations
@@ -30,14 +31,14 @@ def component_counts(
 ) -> ComponentCounts:
     """Return the components of one image, class maps (H, W) uint8.
 
-    Of components with at least MIN_AREA_PX pixels: a predicted one is spurious when less than MIN_OVERLAP of its
-    pixels have its class in the truth; a true one is missing when less than MIN_OVERLAP of its pixels were predicted
-    as its class.
+    Only labelled pixels count, and only components with at least MIN_AREA_PX of them. A predicted one is spurious when
+    less than MIN_OVERLAP of its pixels have its class in the truth; a true one is missing when less than MIN_OVERLAP
+    of its pixels were predicted as its class.
     """
-    counted = np.where(truth == ignore_index, np.uint8(ignore_index), prediction)
-    agree = truth == counted
-    predicted, spurious = _components(counted, agree, num_classes)
-    true, missing = _components(truth, agree, num_classes)
+    kept = truth != ignore_index
+    agree = kept & (truth == prediction)
+    predicted, spurious = _components(prediction, kept, agree, num_classes)
+    true, missing = _components(truth, kept, agree, num_classes)
     return ComponentCounts(predicted, spurious, true, missing)
 
 
@@ -57,10 +58,12 @@ def label_components(class_map: np.ndarray) -> tuple[int, np.ndarray]:
     return count - 1, np.ascontiguousarray(labels[::2, ::2])
 
 
-def _components(class_map: np.ndarray, agree: np.ndarray, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
+def _components(
+    class_map: np.ndarray, kept: np.ndarray, agree: np.ndarray, num_classes: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Return per class (K,) the number of components that count, and of those without a counterpart."""
     count, labels = label_components(class_map)
-    areas = np.bincount(labels.ravel(), minlength=count + 1)
+    areas = np.bincount(labels[kept], minlength=count + 1)
     agreeing = np.bincount(labels[agree], minlength=count + 1)
     classes = np.zeros(count + 1, np.uint8)
     classes[labels] = class_map

@@ -30,8 +30,8 @@ DEFINITIONS: dict[str, tuple[str, str, bool]] = {
     ),
     "spurious_components": (
         "spurious components",
-        f"Share of the predicted 4-connected regions of at least {MIN_AREA_PX} px that have their class in the labels "
-        f"on less than {MIN_OVERLAP:.0%} of their pixels.",
+        f"Share of the predicted 4-connected regions of at least {MIN_AREA_PX} labelled px that have their class "
+        f"in the labels on less than {MIN_OVERLAP:.0%} of these pixels.",
         False,
     ),
     "missing_components": (

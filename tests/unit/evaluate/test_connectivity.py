@@ -71,7 +71,18 @@ def test_components_under_four_pixels_are_not_counted() -> None:
     assert counts.spurious.tolist() == [0, 1]
 
 
-def test_ignored_pixels_belong_to_no_component() -> None:
+def test_a_predicted_region_is_not_cut_by_ignored_pixels_and_they_are_not_its_area() -> None:
+    truth = np.zeros((3, 24), np.uint8)
+    truth[:, 10:12] = 255
+    prediction = np.zeros((3, 24), np.uint8)
+    prediction[1, 8:15] = 1  # five labelled pixels, all wrong, on both sides of the ignored ones
+    assert component_counts(truth, prediction, 2).predicted.tolist() == [1, 1]
+    assert component_counts(truth, prediction, 2).spurious.tolist() == [0, 1]
+    prediction[1, 13:15] = 0  # three are left
+    assert component_counts(truth, prediction, 2).predicted.tolist() == [1, 0]
+
+
+def test_a_region_predicted_only_under_ignored_pixels_is_not_counted() -> None:
     truth = np.full((4, 9), 255, np.uint8)
     truth[:, :4] = 0
     prediction = np.zeros((4, 9), np.uint8)
