@@ -1,0 +1,234 @@
+"""Latency of engines that are open at the same time, on real images, raw samples kept.
+
+Two series per engine. *Engine time*: `session.infer` on inputs prepared beforehand. *Wall time*: image array in, class
+map at image size out. All series are measured in alternating bursts of one run, so their ratios are fair even where
+the machine is not quiet.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from edgekd.board import timing
+from edgekd.board.postprocess import predict
+from edgekd.board.preprocess import prepare
+from edgekd.board.specs import ModelSpec
+from edgekd.board.sysinfo import snapshot
+from edgekd.board.timing import Series, WarmUp
+from edgekd.errors import ArtifactError, DataError
+
+SCHEMA = "edgekd.bench/1"
+SAMPLES, FACTS = "samples.npz", "bench.json"
+# trtexec warns of unstable clocks above this spread (TensorRT samples/common/sampleReporting.cpp).
+MAX_CV = 0.025
+MAX_DRIFT = 0.05
+
+
+class Session(Protocol):
+    """What is measured: a network loaded for inference, under its contract."""
+
+    spec: ModelSpec
+    runtime: dict[str, Any]
+
+    def infer(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Run once, synchronously."""
+
+
+@dataclass(frozen=True)
+class BenchSettings:
+    """Both limits must be met by each series; `warmup_max_seconds` ends a warm-up that never gets steady."""
+
+    min_samples: int = 500
+    min_seconds: float = 3.0
+    warmup_max_seconds: float = 5.0
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One series: its summary in ms (`timing.summarize`), spread and drift as fractions, its warm-up, the raw runs."""
+
+    summary_ms: dict[str, float]
+    cv: float
+    drift: float
+    warm_up: WarmUp
+    series: Series
+
+
+@dataclass(frozen=True)
+class BenchResult:
+    """What was measured on one engine.
+
+    throughput_fps: 1 / mean engine time, images per second of one stream.
+    images: how many distinct images were rotated, and their sizes (height, width).
+    runtime: what the session says of itself.
+    before, after: `sysinfo.snapshot` around the run that all engines shared.
+    warnings: reasons to doubt the figures, in words; empty when there are none.
+    """
+
+    engine: Measured
+    wall: Measured
+    throughput_fps: float
+    images: dict[str, Any]
+    runtime: dict[str, Any]
+    before: dict[str, Any]
+    after: dict[str, Any]
+    warnings: tuple[str, ...]
+
+    def row(self) -> dict[str, Any]:
+        """Return the keys that a row of report.json takes from here."""
+        return {
+            "latency_ms": self.engine.summary_ms,
+            "wall_ms": self.wall.summary_ms,
+            "throughput_fps": self.throughput_fps,
+            "warnings": list(self.warnings),
+        }
+
+
+def bench(
+    sessions: Mapping[str, Session], images: Sequence[np.ndarray], settings: BenchSettings
+) -> dict[str, BenchResult]:
+    """Measure all sessions in one interleaved run.
+
+    Args:
+        sessions: row id -> opened session.
+        images: uint8 (H, W, 3) RGB; each series goes through all of them again and again, in order.
+        settings: how long.
+
+    Raises:
+        DataError: no images.
+    """
+    if not images:
+        raise DataError("the bench has no images; give at least one, several for data-dependent work")
+    functions: dict[str, Callable[[], object]] = {}
+    for row, session in sessions.items():
+        functions[f"{row}/engine"] = _engine_time(session, images)
+        functions[f"{row}/wall"] = _wall_time(session, images)
+    before = snapshot()
+    warm = {name: timing.warm_up(function, settings.warmup_max_seconds) for name, function in functions.items()}
+    budget = timing.Budget(settings.min_samples, settings.min_seconds, seed=settings.seed)
+    series = timing.measure_interleaved(functions, budget)
+    after = snapshot()
+    measured = {name: _measured(series[name], warm[name]) for name in functions}
+    sizes = sorted({(image.shape[0], image.shape[1]) for image in images})
+    facts = {"count": len(images), "sizes": [list(size) for size in sizes]}
+    return {
+        row: _result(measured[f"{row}/engine"], measured[f"{row}/wall"], facts, session.runtime, (before, after))
+        for row, session in sessions.items()
+    }
+
+
+def save(results: Mapping[str, BenchResult], folder: Path) -> None:
+    """Write `samples.npz` (int64 `<row>/engine_ns`, `<row>/engine_start_ns`, the same for wall) and `bench.json`."""
+    arrays: dict[str, np.ndarray] = {}
+    rows: dict[str, Any] = {}
+    for row, result in results.items():
+        rows[row] = {name: getattr(result, name) for name in _PLAIN} | {"warnings": list(result.warnings)}
+        for kind in ("engine", "wall"):
+            measured: Measured = getattr(result, kind)
+            arrays[f"{row}/{kind}_ns"] = measured.series.samples_ns
+            arrays[f"{row}/{kind}_start_ns"] = measured.series.starts_ns
+            rows[row][kind] = {
+                "summary_ms": measured.summary_ms,
+                "cv": measured.cv,
+                "drift": measured.drift,
+                "warm_up": asdict(measured.warm_up),
+            }
+    np.savez_compressed(folder / SAMPLES, **arrays)  # type: ignore[arg-type]
+    (folder / FACTS).write_text(json.dumps({"schema": SCHEMA, "rows": rows}, indent=1), encoding="utf-8")
+
+
+def load(folder: Path) -> dict[str, BenchResult]:
+    """Return what `save` wrote.
+
+    Raises:
+        ArtifactError: a file is missing, damaged, or of another schema.
+    """
+    try:
+        data = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+        with np.load(folder / SAMPLES, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as exc:
+        raise ArtifactError(f"{folder}: no readable {FACTS} and {SAMPLES} ({exc}); run the bench again") from exc
+    if data.get("schema") != SCHEMA:
+        raise ArtifactError(f"{folder / FACTS}: expected schema {SCHEMA}, got {data.get('schema')!r}")
+    return {row: _loaded(row, facts, arrays) for row, facts in data["rows"].items()}
+
+
+_PLAIN = ("throughput_fps", "images", "runtime", "before", "after")
+
+
+def _engine_time(session: Session, images: Sequence[np.ndarray]) -> Callable[[], object]:
+    name = session.spec.inputs[0].name
+    inputs = itertools.cycle([{name: prepare(image, session.spec.preprocess)} for image in images])
+    return lambda: session.infer(next(inputs))
+
+
+def _wall_time(session: Session, images: Sequence[np.ndarray]) -> Callable[[], object]:
+    rotated = itertools.cycle(images)
+    return lambda: predict(session, next(rotated))
+
+
+def _measured(series: Series, warm_up: WarmUp) -> Measured:
+    samples = series.samples_ns
+    return Measured(
+        timing.summarize(samples), timing.coefficient_of_variation(samples), timing.drift(samples), warm_up, series
+    )
+
+
+def _result(
+    engine: Measured,
+    wall: Measured,
+    images: dict[str, Any],
+    runtime: dict[str, Any],
+    snapshots: tuple[dict[str, Any], dict[str, Any]],
+) -> BenchResult:
+    before, after = snapshots
+    found = [*_doubts("engine time", engine), *_doubts("wall time", wall)]
+    if _throttles(after) > _throttles(before):
+        found.append("the processor throttled during the run")
+    return BenchResult(engine, wall, 1000 / engine.summary_ms["mean"], images, runtime, before, after, tuple(found))
+
+
+def _doubts(name: str, measured: Measured) -> list[str]:
+    found = []
+    if not measured.warm_up.is_steady:
+        found.append(f"{name} was not steady after {measured.warm_up.seconds:.1f} s of warm-up")
+    if abs(measured.drift) > MAX_DRIFT:
+        found.append(f"{name} drifted by {measured.drift:+.1%} from the first to the last third")
+    if measured.cv > MAX_CV:
+        found.append(
+            f"{name} spreads by {measured.cv:.1%} of its mean, more than {MAX_CV:.1%}: the machine is not quiet"
+        )
+    return found
+
+
+def _throttles(state: Mapping[str, Any]) -> int:
+    return sum((state["throttle_counts"] or {}).values())
+
+
+def _loaded(row: str, facts: dict[str, Any], arrays: Mapping[str, np.ndarray]) -> BenchResult:
+    try:
+        both = [
+            Measured(
+                facts[kind]["summary_ms"],
+                facts[kind]["cv"],
+                facts[kind]["drift"],
+                WarmUp(**facts[kind]["warm_up"]),
+                Series(arrays[f"{row}/{kind}_ns"], arrays[f"{row}/{kind}_start_ns"]),
+            )
+            for kind in ("engine", "wall")
+        ]
+        return BenchResult(*both, *(facts[name] for name in _PLAIN), tuple(facts["warnings"]))
+    except (KeyError, TypeError) as exc:
+        raise ArtifactError(
+            f"row {row}: {FACTS} and {SAMPLES} do not fit each other ({exc}); run the bench again"
+        ) from exc
