@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib
 from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -23,6 +23,7 @@ class Session(Protocol):
     """A network loaded for inference."""
 
     spec: ModelSpec
+    runtime: dict[str, Any]
 
     def infer(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Run once, synchronously."""
@@ -30,7 +31,7 @@ class Session(Protocol):
 
 # Artifact kind -> function that opens it; a string, so that engines open without torch.
 _OPENERS = {
-    "checkpoint": "edgekd.models.session:open_checkpoint",
+    "checkpoint": "edgekd.models.artifact:open_checkpoint",
     "onnx": "edgekd.core.session:_open_onnx",
     "engine": "edgekd.core.session:_open_engine",
 }

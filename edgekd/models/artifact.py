@@ -8,6 +8,7 @@ from edgekd.core.artifact import Artifact
 from edgekd.core.recipe import Network, plugin_options
 from edgekd.models.base import DenseModel
 from edgekd.models.build import build_model
+from edgekd.models.session import TorchSession
 from edgekd.models.weights import load_into, load_state
 
 WEIGHTS = "weights.safetensors"
@@ -35,6 +36,11 @@ def network_from_artifact(artifact: Artifact) -> DenseModel:
     weights = artifact.file(WEIGHTS)
     load_into(model, load_state(Path(weights)), str(weights))
     return model.eval()
+
+
+def open_checkpoint(artifact: Artifact) -> TorchSession:
+    """Return a session on the trained network of a checkpoint artifact."""
+    return TorchSession(network_from_artifact(artifact), artifact.spec)
 
 
 def _without_files(network: Network) -> dict[str, object]:

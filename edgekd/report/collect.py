@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ _TRAINED = ("teacher", "student", "distilled")
 
 
 def collect(
-    recipe: Recipe, artifacts: Mapping[str, Artifact], timings: list[dict[str, Any]], planned: list[str], failure: str
+    recipe: Recipe, artifacts: Mapping[str, Artifact], timings: list[dict[str, Any]], planned: Collection[str], failure: str
 ) -> dict[str, Any]:
     """Return the report of a run.
 
@@ -36,7 +36,8 @@ def collect(
         planned: names of all stages of the recipe, also those that did not run.
         failure: the line with which the run ended early, or "".
     """
-    rows = [_row(recipe, name, artifacts, failure) for name in planned if _is_row(name)]
+    engines = [f"engine/{engine.id}" for engine in recipe.engines]
+    rows = [_row(recipe, name, artifacts, failure) for name in (*_TRAINED, "export", *engines) if name in planned]
     definitions = {
         name: {"title": title, "text": text, "higher_is_better": better}
         for name, (title, text, better) in DEFINITIONS.items()
@@ -117,10 +118,6 @@ def write_data(recipe: Recipe, artifacts: Mapping[str, Artifact], root: Path) ->
         }
         arrays |= {f"{place}/{_row_id(row)}": m[index] for row, m in maps.items()}
     np.savez_compressed(folder / "pictures.npz", **arrays)  # type: ignore[arg-type]  # keys never shadow its flags
-
-
-def _is_row(stage: str) -> bool:
-    return stage in (*_TRAINED, "export") or stage.startswith("engine/")
 
 
 def _row_id(stage: str) -> str:
