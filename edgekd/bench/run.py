@@ -227,7 +227,8 @@ def _loaded(row: str, facts: dict[str, Any], arrays: Mapping[str, np.ndarray]) -
             )
             for kind in ("engine", "wall")
         ]
-        return BenchResult(*both, *(facts[name] for name in _PLAIN), tuple(facts["warnings"]))
+        fps, images, runtime, before, after = (facts[name] for name in _PLAIN)
+        return BenchResult(both[0], both[1], fps, images, runtime, before, after, tuple(facts["warnings"]))
     except (KeyError, TypeError) as exc:
         raise ArtifactError(
             f"row {row}: {FACTS} and {SAMPLES} do not fit each other ({exc}); run the bench again"
