@@ -29,7 +29,8 @@ def run(job: StageJob) -> StageResult:
     pictured = picture_indices(len(indices), recipe.evaluate.pictures)
     with open_session(artifact) as session:
         result, kept = evaluate(session, dataset, indices=list(indices), keep=pictured)
-    np.savez_compressed(job.out_dir / PICTURES, **{str(i): kept[i] for i in pictured})
+    maps = {str(i): kept[i] for i in pictured}
+    np.savez_compressed(job.out_dir / PICTURES, **maps)  # type: ignore[arg-type]  # keys never shadow its flags
     return StageResult(
         details={
             "of": job.part,

@@ -25,7 +25,11 @@ _TRAINED = ("teacher", "student", "distilled")
 
 
 def collect(
-    recipe: Recipe, artifacts: Mapping[str, Artifact], timings: list[dict[str, Any]], planned: Collection[str], failure: str
+    recipe: Recipe,
+    artifacts: Mapping[str, Artifact],
+    timings: list[dict[str, Any]],
+    planned: Collection[str],
+    failure: str,
 ) -> dict[str, Any]:
     """Return the report of a run.
 
