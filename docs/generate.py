@@ -1,0 +1,266 @@
+"""Writes the generated parts of the reference pages, between `<!-- generated: NAME -->` and `<!-- /generated -->`.
+
+python docs/generate.py            rewrite them
+python docs/generate.py --check    exit 1 and name the pages that are not up to date
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import sys
+import types
+import typing
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import typer
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from edgekd import pipeline
+from edgekd.bench import run as bench
+from edgekd.board import timing
+from edgekd.cli.main import app
+from edgekd.core import plugins
+from edgekd.core.recipe import Recipe, Section, load_recipe
+from edgekd.evaluate.definitions import DEFINITIONS
+
+DOCS = Path(__file__).parent
+_REGION = re.compile(r"(<!-- generated: (?P<name>[\w-]+) -->\n).*?(<!-- /generated -->)", re.S)
+_KIND_TITLES = {
+    "formats": "`data.format`, keys under `data.options`",
+    "families": "`teacher.family` and `student.family`, keys under their `options`",
+    "methods": "names under `distill.methods`, keys under their `options`",
+    "quantizers": "names under `quantize.options`; which one is used, the target decides",
+    "targets": "`engines[].target`, keys under `engines[].options`",
+}
+
+
+def main() -> int:
+    """Rewrite the pages, or with `--check` only say which would change."""
+    changed = []
+    for page in sorted(DOCS.rglob("*.md")):
+        old = page.read_text(encoding="utf-8")
+        new = rendered(old)
+        if new != old:
+            changed.append(page.relative_to(DOCS.parent).as_posix())
+            if "--check" not in sys.argv:
+                page.write_text(new, encoding="utf-8")
+    if changed:
+        sys.stderr.write(f"{'not up to date' if '--check' in sys.argv else 'written'}: {', '.join(changed)}\n")
+    return int("--check" in sys.argv and bool(changed))
+
+
+def rendered(text: str) -> str:
+    """Return a page with its generated parts made anew; KeyError for a part that nothing generates."""
+    return _REGION.sub(lambda match: f"{match[1]}\n{PARTS[match['name']]().strip()}\n\n{match[3]}", text)
+
+
+def recipe_sections() -> str:
+    """Return a table of keys for every section of a recipe, from its pydantic model."""
+    shown: dict[type[BaseModel], str] = {}
+    parts = []
+    for path, section in _sections("", Recipe):
+        if section in shown:
+            parts.append(f"### {path}\n\nThe keys of `{shown[section]}`.")
+        else:
+            parts.append(_section(path, section))
+            shown[section] = path
+    return "\n\n".join(parts)
+
+
+def plugin_options() -> str:
+    """Return the options of every plugin that comes with edgekd, by kind."""
+    parts = []
+    for kind, title in _KIND_TITLES.items():
+        parts.append(f"### {kind}\n\n{title}.")
+        for name in plugins.names(kind):
+            parts.append(_plugin(name, plugins.load(kind, name)))
+    return "\n\n".join(parts)
+
+
+def commands() -> str:
+    """Return every command with its arguments and options, from the command line's own definition."""
+    return "\n\n".join(_command(name, command) for name, command in _commands("edgekd", typer.main.get_command(app)))
+
+
+def metrics() -> str:
+    """Return the metrics of report.json with their definitions."""
+    rows = [
+        (f"`{name}`", title, text, "higher" if better else "lower")
+        for name, (title, text, better) in DEFINITIONS.items()
+    ]
+    return _table(("name", "title", "definition", "better"), rows)
+
+
+def latency() -> str:
+    """Return the constants of the latency measurement and the samples that each percentile needs."""
+    budget, recipe_bench = timing.Budget(), Recipe.model_fields["bench"].default
+    rows = [
+        ("runs per burst, and runs discarded before each burst", f"{budget.burst}, {budget.discard}"),
+        ("measured runs per series, at least (`bench.min_samples`)", f"{recipe_bench.min_samples}"),
+        ("measured time per series, at least (`bench.min_seconds`)", f"{recipe_bench.min_seconds:g} s"),
+        ("warm-up window, in runs", f"{timing.WARM_UP_WINDOW}"),
+        ("largest difference of the medians of two windows when steady", f"{timing.STEADY:.0%}"),
+        ("longest warm-up (`bench.warmup_max_seconds`)", f"{recipe_bench.warmup_max_seconds:g} s"),
+        ("distinct images in rotation (`bench.images`)", f"{recipe_bench.images}"),
+        ("spread (standard deviation over mean) that is warned of, above", f"{bench.MAX_CV:.1%}"),
+        ("drift that is warned of, above", f"{bench.MAX_DRIFT:.0%}"),
+    ]
+    needed = [(f"p{p}", "always shown" if p == 50 else f"{timing.minimum_samples(p)}") for p in timing.PERCENTILES]
+    return _table(("what", "value"), rows) + "\n\n" + _table(("percentile", "samples it needs"), needed)
+
+
+def stages() -> str:
+    """Return the stages of the quickstart recipe: kind, inputs, and the recipe sections in the cache key."""
+    rows = [
+        (f"`{s.name}`", s.kind, _names(s.inputs), _key_sections(s.reads))
+        for s in pipeline.plan(load_recipe("quickstart"))
+    ]
+    return _table(("stage and folder", "kind", "reads the artifacts", "sections in its key"), rows)
+
+
+PARTS: dict[str, Callable[[], str]] = {
+    "recipe-sections": recipe_sections,
+    "plugin-options": plugin_options,
+    "commands": commands,
+    "metrics": metrics,
+    "latency": latency,
+    "stages": stages,
+}
+
+
+def _names(words: typing.Iterable[str]) -> str:
+    return ", ".join(f"`{word}`" for word in words) or "–"
+
+
+def _key_sections(reads: tuple[str, ...]) -> str:
+    """Return the sections in a cache key; `engines:<id>` is one entry of a list, `trainer` is in no key."""
+    return _names(sorted({f"{r.split(':')[0]}[]" if ":" in r else r for r in reads} - {"trainer"}))
+
+
+def _table(titles: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+    lines = [titles, tuple("---" for _ in titles), *rows]
+    return "\n".join("| " + " | ".join(_cell(value) for value in line) + " |" for line in lines)
+
+
+def _cell(value: str) -> str:
+    return " ".join(value.split()).replace("|", "\\|")
+
+
+def _sections(path: str, section: type[BaseModel]) -> Iterator[tuple[str, type[BaseModel]]]:
+    yield path, section
+    for name, field in section.model_fields.items():
+        for inner in _models_in(field.annotation):
+            where = f"{path}.{name}" if path else name
+            origin = typing.get_origin(field.annotation)
+            yield from _sections(where + {dict: ".NAME", tuple: "[]"}.get(origin, ""), inner)  # type: ignore[arg-type]
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return [annotation]
+    return [model for argument in typing.get_args(annotation) for model in _models_in(argument)]
+
+
+def _section(path: str, section: type[BaseModel]) -> str:
+    rows = [
+        (f"`{name}`", _kind(field.annotation), _default(field), _meaning(field))
+        for name, field in section.model_fields.items()
+    ]
+    title = f"### {path}" if path else "### top level"
+    return f"{title}\n\n{_text(section.__doc__)}\n\n" + _table(("key", "type", "default", "meaning"), rows)
+
+
+def _kind(annotation: Any) -> str:
+    """Return a type as a reader of YAML thinks of it."""
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return "section"
+    if origin is typing.Literal:
+        return " or ".join(_plain(value) for value in arguments)
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(_kind(argument) for argument in arguments)
+    if origin is dict:
+        return "mapping" if Any in arguments else f"mapping of {_kind(arguments[0])} to {_kind(arguments[1])}"
+    if origin is tuple and ... in arguments:
+        return f"list of {_kind(arguments[0])}"
+    if origin is tuple:
+        return f"[{', '.join(_kind(argument) for argument in arguments)}]"
+    return {type(None): "null", str: "text", Path: "path"}.get(annotation, annotation.__name__)
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "required"
+    value = field.default
+    if isinstance(value, BaseModel):
+        return "see below"
+    if isinstance(value, dict) and any(isinstance(item, BaseModel) for item in value.values()):
+        return _names(value)
+    return f"`{_plain(value)}`"
+
+
+def _plain(value: Any) -> str:
+    """Return a value as YAML, on one line."""
+    value = list(value) if isinstance(value, tuple) else value
+    return value if isinstance(value, str) and value else json.dumps(value, ensure_ascii=False)
+
+
+def _meaning(field: FieldInfo) -> str:
+    limits = [
+        f"{sign} {getattr(limit, name):g}"
+        for limit in field.metadata
+        for name, sign in (("gt", ">"), ("ge", ">="), ("lt", "<"), ("le", "<="))
+        if hasattr(limit, name)
+    ]
+    return "; ".join(part for part in (field.description or "", ", ".join(limits)) if part)
+
+
+def _plugin(name: str, module: Any) -> str:
+    variants = getattr(module, "VARIANTS", None)
+    head = f"#### {name}\n\n{(module.__doc__ or '').strip().splitlines()[0]}"
+    head += f"\n\nVariants: {_names(variants)}." if variants else ""
+    kinds = typing.get_type_hints(module.Options)
+    rows = [(f"`{f.name}`", _kind(kinds[f.name]), _option_default(f)) for f in dataclasses.fields(module.Options)]
+    if not rows:
+        return f"{head}\n\nNo options."
+    return f"{head}\n\n{_table(('key', 'type', 'default'), rows)}\n\n```text\n{_text(module.Options.__doc__)}\n```"
+
+
+def _option_default(field: Any) -> str:
+    if field.default_factory is not dataclasses.MISSING:
+        return f"`{_plain(field.default_factory())}`"
+    return "required" if field.default is dataclasses.MISSING else f"`{_plain(field.default)}`"
+
+
+def _text(docstring: str | None) -> str:
+    """Return a docstring without its indentation."""
+    lines = (docstring or "").strip().splitlines()
+    margin = min((len(line) - len(line.lstrip()) for line in lines[1:] if line.strip()), default=0)
+    return "\n".join([lines[0], *(line[margin:].rstrip() for line in lines[1:])])
+
+
+def _commands(path: str, command: Any) -> Iterator[tuple[str, Any]]:
+    if hasattr(command, "commands"):
+        for name, inner in command.commands.items():
+            yield from _commands(f"{path} {name}", inner)
+    else:
+        yield path, command
+
+
+def _command(path: str, command: Any) -> str:
+    rows: list[tuple[str, ...]] = []
+    for parameter in command.params:
+        is_argument = parameter.param_type_name == "argument"
+        many = "..." if parameter.nargs == -1 else ""
+        name = f"`{parameter.name.upper()}{many}`" if is_argument else f"`{', '.join(parameter.opts)}`"
+        rows.append((name, parameter.help or ""))
+    return f"### {path}\n\n{_text(command.help)}\n\n" + _table(("argument or option", "meaning"), rows)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

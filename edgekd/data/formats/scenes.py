@@ -1,0 +1,87 @@
+"""Format `scenes`: rendered street scenes, nothing to download; see `edgekd/data/scenes`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgekd.data.base import Sample
+from edgekd.data.scenes import CLASSES
+from edgekd.data.scenes.render import render_scene
+from edgekd.errors import DataError, did_you_mean
+
+SPLITS = ("train", "val", "test")
+MIN_SIDE = 64  # below it a wire would be thinner than one pixel
+MAX_SIDE = 4096
+
+
+@dataclass(frozen=True)
+class Options:
+    """Which scenes to render. A scene depends on seed, split and its own index only, never on how many there are.
+
+    Attributes:
+        height: image height in pixels, 64..4096; everything scales with it.
+        width: image width in pixels, 64..4096.
+        train: number of scenes of split `train`.
+        val: number of scenes of split `val`.
+        test: number of scenes of split `test`.
+        seed: another seed gives other scenes; at least 0.
+    """
+
+    height: int = 96
+    width: int = 128
+    train: int = 2000
+    val: int = 200
+    test: int = 200
+    seed: int = 0
+
+
+class ScenesDataset:
+    """One split. Scenes are rendered anew at every `load`; nothing is kept.
+
+    Samples carry instances of buildings, signs, balls and rings: the pixels that are visible in the mask, back to
+    front, with tight boxes `x1, y1, x2, y2` in pixels where x2 and y2 are exclusive (x2 - x1 is the width).
+    """
+
+    classes = CLASSES
+
+    def __init__(self, options: Options, split: str) -> None:
+        self._options, self._split = options, split
+
+    def __len__(self) -> int:
+        return int(getattr(self._options, self._split))
+
+    def name(self, index: int) -> str:
+        """Return `split/index`, five digits."""
+        return f"{self._split}/{index:05d}"
+
+    def files(self, index: int) -> tuple[Path, ...]:
+        """Return nothing: scenes are rendered."""
+        return ()
+
+    def load(self, index: int) -> Sample:
+        """Render one scene; IndexError when it is not in 0..len - 1."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"scene {index} of split {self._split!r}, which has {len(self)}")
+        key = (self._options.seed, SPLITS.index(self._split), index)
+        return render_scene(self.name(index), self._options.height, self._options.width, key)
+
+
+def open_dataset(options: Options, split: str) -> ScenesDataset:
+    """Return one split of rendered scenes.
+
+    Raises:
+        DataError: a split that does not exist or is empty, a size out of range, a negative seed.
+    """
+    if split not in SPLITS:
+        raise DataError(f"scenes has no split {split!r}{did_you_mean(split, SPLITS)}")
+    for key in ("height", "width"):
+        side = getattr(options, key)
+        if not MIN_SIDE <= side <= MAX_SIDE:
+            raise DataError(f"data.options.{key} is {side}, expected {MIN_SIDE}..{MAX_SIDE} pixels; 96 x 128 is usual")
+    if options.seed < 0:
+        raise DataError(f"data.options.seed is {options.seed}, expected 0 or more")
+    if getattr(options, split) < 1:
+        count = getattr(options, split)
+        raise DataError(f"data.options.{split} is {count}, expected at least 1 scene; raise it or use another split")
+    return ScenesDataset(options, split)

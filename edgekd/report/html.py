@@ -1,0 +1,215 @@
+"""The report page: one self-contained HTML file that needs no network, no server and no scripts to be read."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgekd.errors import ArtifactError, UserError
+from edgekd.report import figures
+from edgekd.report.distributions import Runs, latency_figure, suppressed
+from edgekd.report.glossary import Definition, glossary
+from edgekd.report.line import StageLine, line_of
+from edgekd.report.pictures import Picture, legend, read_pictures
+from edgekd.report.rows import Row, number, read_rows
+from edgekd.report.units import MISSING, milliseconds, percent, points, scaled, size
+from edgekd.report.verdict import Finding, findings
+
+SCHEMA = "edgekd.report/1"
+_HERE = Path(__file__).parent
+_TRAININGS = {"teacher": "Teacher", "student": "Baseline student", "distilled": "Distilled student"}
+_METRIC_ORDER = ("miou", "boundary_iou", "trimap_miou_3px", "pixel_accuracy", "spurious_components", "missing_components")
+# Every metric is a fraction but these, which count things.
+_COUNTED = "_components"
+# Top-level keys the template reads and an early-stopped run may lack.
+_OPTIONAL_KEYS = ("title", "recipe_name", "created", "seed", "recipe_sha256", "calibration", "gates", "stages")
+
+
+@dataclass(frozen=True)
+class Training:
+    """Facts of one training run, ready to print."""
+
+    name: str
+    steps: str
+    batch_size: str
+    seconds_per_step: str
+    total: str
+
+
+@dataclass(frozen=True)
+class Page:
+    """Everything the template prints. Figures are SVG markup, empty when there is nothing to draw."""
+
+    report: Mapping[str, Any]
+    rows: list[Row]
+    line: StageLine
+    findings: list[Finding]
+    metrics: list[str]
+    units: dict[str, str]
+    definitions: dict[str, Definition]
+    stage_figure: str
+    scatter: str
+    engine_time: str
+    wall_time: str
+    withheld: list[str]
+    class_figure: str
+    class_rows: list[Row]
+    classes: list[str]
+    curves: str
+    curve_keys: list[figures.Curve]
+    trainings: list[Training]
+    pictures: list[Picture]
+    pictured: list[Row]
+    legend: list[tuple[str, str]]
+    environment: list[tuple[str, str]]
+    recipe: str
+    problems: list[str]
+
+    def metric_text(self, row: Row, name: str) -> str:
+        """Return a metric in the unit that `units` states."""
+        value = row.metrics.get(name)
+        if self.units[name] == "%":
+            return percent(value)
+        return MISSING if value is None else f"{value:.2f}"
+
+
+def render(report: Mapping[str, Any], data_dir: Path) -> str:
+    """Return the page of a report as HTML.
+
+    Args:
+        report: content of `report.json`.
+        data_dir: folder with `samples.npz` and `pictures.npz`; what is missing there is named missing on the page.
+
+    Raises:
+        ArtifactError: another schema, or a damaged data file.
+        UserError: jinja2 is not installed.
+    """
+    try:
+        import jinja2
+    except ImportError as exc:
+        raise UserError("the report page needs jinja2, which is not installed; pip install 'edgekd[report]'") from exc
+    if report.get("schema") != SCHEMA:
+        raise ArtifactError(f"report schema: expected {SCHEMA}, got {report.get('schema')}; write it again with this edgekd")
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_HERE), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters |= {
+        "percent": percent, "points": points, "ms": milliseconds, "scaled": scaled, "size": size, "color": figures.color_of,
+    }  # fmt: skip
+    style, script = ((_HERE / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
+    return environment.get_template("template.html.j2").render(page=_page(report, data_dir), style=style, script=script)
+
+
+def _page(report: Mapping[str, Any], data_dir: Path) -> Page:
+    rows = read_rows(report.get("rows") or [])
+    line = line_of(rows)
+    training = report.get("training") or {}
+    classes = [str(name) for name in report.get("classes") or []]
+    judged = judged_rows(rows)
+    known = {name for row in rows for name in row.metrics}
+    samples = _arrays(data_dir / "samples.npz")
+    engine, wall = _runs(rows, samples, "engine_ns"), _runs(rows, samples, "wall_ns")
+    pictures = list(read_pictures(_arrays(data_dir / "pictures.npz"), judged, classes)) if classes else []
+    scored = [row for row in judged if row.iou_per_class]
+    curves = _curves(training)
+    return Page(
+        report=dict.fromkeys(_OPTIONAL_KEYS) | dict(report), rows=rows, line=line, findings=findings(rows, line, training),
+        metrics=[name for name in _METRIC_ORDER if name in known] + sorted(known - set(_METRIC_ORDER)),
+        units={name: "per image" if name.endswith(_COUNTED) else "%" for name in known},
+        definitions=glossary(report.get("definitions") or {}),
+        stage_figure=figures.stage_line_figure(line), scatter=figures.scatter_figure(rows),
+        engine_time=latency_figure(engine, "engine time"), wall_time=latency_figure(wall, "wall time"),
+        withheld=_withheld(rows), class_figure=figures.class_figure(scored, classes), class_rows=scored, classes=classes,
+        curves=figures.curves_figure(curves), curve_keys=curves, trainings=_trainings(training), pictures=pictures,
+        pictured=judged, legend=legend(classes) if classes else [], environment=flatten(report.get("environment") or {}),
+        recipe=json.dumps(report["recipe"], indent=2) if report.get("recipe") else "",
+        problems=_problems(report, rows),
+    )  # fmt: skip
+
+
+def judged_rows(rows: Sequence[Row]) -> list[Row]:
+    """Return the rows that are compared class by class and in pictures: teacher, both students and one int8 engine.
+
+    The int8 engine is the one with the lowest mIoU, so that the page shows the worst case.
+    """
+    trunk = [row for row in rows if row.stage in ("teacher", "student", "distilled", "qat") and row.is_measured]
+    int8 = [row for row in rows if row.stage == "engine" and row.precision == "int8" and row.miou is not None]
+    return [*trunk, *sorted(int8, key=lambda row: row.miou or 0.0)[:1]]
+
+
+def flatten(data: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Return nested data as (dotted key, text) pairs in order."""
+    pairs: list[tuple[str, str]] = []
+    for key, value in data.items():
+        if isinstance(value, Mapping):
+            pairs += flatten(value, f"{prefix}{key}.")
+        else:
+            text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else "not readable" if value is None else str(value)
+            pairs.append((prefix + key, text))
+    return pairs
+
+
+def _arrays(path: Path) -> dict[str, np.ndarray]:
+    if not path.exists():
+        return {}
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as exc:
+        raise ArtifactError(f"{path}: damaged ({exc}); run the recipe again to rewrite it") from exc
+
+
+def _runs(rows: Sequence[Row], samples: Mapping[str, np.ndarray], kind: str) -> list[Runs]:
+    runs = []
+    for row in rows:
+        taken = samples.get(f"{row.id}/{kind}")
+        if taken is not None:
+            runs.append(Runs(row, row.latency if kind == "engine_ns" else row.wall, taken / 1e6))
+    return runs
+
+
+def _withheld(rows: Sequence[Row]) -> list[str]:
+    notes = []
+    for row in rows:
+        for what, latency in (("engine time", row.latency), ("wall time", row.wall)):
+            names = suppressed(latency)
+            if latency is not None and names:
+                notes.append(f"{row.label}, {what}: {' and '.join(names)} withheld, {latency.n} runs cannot carry them")
+    return notes
+
+
+def _curves(training: Mapping[str, Any]) -> list[figures.Curve]:
+    return [
+        figures.Curve(title, f"c-{name}", [(float(step), float(loss)) for step, loss in run["curve"]])
+        for name, title in _TRAININGS.items()
+        if (run := training.get(name)) and run.get("curve")
+    ]
+
+
+def _trainings(training: Mapping[str, Any]) -> list[Training]:
+    result = []
+    for name, title in _TRAININGS.items():
+        run = training.get(name) or {}
+        steps, pace = number(run.get("steps")), number(run.get("seconds_per_step"))
+        if steps is not None:
+            total = f"{steps * pace / 60:.1f} min" if pace else MISSING
+            batch = str(run.get("batch_size") or MISSING)
+            result.append(Training(title, f"{steps:.0f}", batch, f"{pace:.3f} s" if pace else MISSING, total))
+    return result
+
+
+def _problems(report: Mapping[str, Any], rows: Sequence[Row]) -> list[str]:
+    """Return what keeps the page from being complete, for the notice at its top."""
+    problems = [f"The run ended early: {report['failure']}"] if report.get("failure") else []
+    problems += [f"Gate failed: {gate['name']}: {gate['text']}" for gate in report.get("gates") or [] if not gate["passed"]]
+    open_rows = [row.label for row in rows if not row.is_measured]
+    if open_rows:
+        problems.append(f"Not measured: {', '.join(open_rows)}. The reasons are in the table.")
+    return problems

@@ -1,0 +1,139 @@
+"""Pictures a person can judge: class maps over the image, with the wrong pixels along true class changes drawn."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from edgekd.data.base import IGNORE_INDEX
+from edgekd.data.colors import overlay, palette
+from edgekd.report.rows import Row
+from edgekd.report.units import percent
+
+BAND_PX = 3
+ERROR_COLOR = (255, 0, 200)  # far from every colour that `palette` gives to the first classes
+_ALPHA = 0.6
+# Pictures are shown about 380 px wide, twice that on dense screens; more pixels only make the page heavy.
+_LONGEST_SIDE = 760
+_JPEG_QUALITY = 88
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One picture of a row of pictures, as a data address, with its caption and a text for those who cannot see it."""
+
+    title: str
+    caption: str
+    alt: str
+    address: str
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One image of the scored split: image, truth, then what each network or engine made of it."""
+
+    name: str
+    tiles: tuple[Tile, ...]
+
+
+def read_pictures(archive: Mapping[str, np.ndarray], rows: Sequence[Row], classes: Sequence[str]) -> Iterator[Picture]:
+    """Yield the pictures of `pictures.npz` with one tile for each of `rows` that has a class map of it."""
+    colors = palette(len(classes))
+    index = 0
+    while f"{index}/image" in archive:
+        yield _picture(archive, index, rows, colors)
+        index += 1
+
+
+def boundary_band(truth: np.ndarray, radius: int = BAND_PX) -> np.ndarray:
+    """Return (H, W) bool: labelled pixels with a pixel of another class at most `radius` px away (Chebyshev).
+
+    Contours against ignored pixels (255) are no class change. `truth` is (H, W) uint8.
+    """
+    lowest = _window(np.where(truth == IGNORE_INDEX, 255, truth), radius, np.minimum, 255)
+    highest = _window(np.where(truth == IGNORE_INDEX, 0, truth), radius, np.maximum, 0)
+    return (lowest < highest) & (truth != IGNORE_INDEX)
+
+
+def boundary_errors(truth: np.ndarray, class_map: np.ndarray, radius: int = BAND_PX) -> tuple[np.ndarray, float | None]:
+    """Return the wrong pixels of the band (H, W) bool and their share of the band; None when the band is empty."""
+    band = boundary_band(truth, radius)
+    wrong = band & (class_map != truth)
+    return wrong, float(wrong.sum() / band.sum()) if band.any() else None
+
+
+def legend(classes: Sequence[str]) -> list[tuple[str, str]]:
+    """Return (class name, CSS colour) for every class."""
+    return [(name, "#%02x%02x%02x" % tuple(color)) for name, color in zip(classes, palette(len(classes)), strict=True)]
+
+
+def _picture(archive: Mapping[str, np.ndarray], index: int, rows: Sequence[Row], colors: np.ndarray) -> Picture:
+    image, truth = archive[f"{index}/image"], archive[f"{index}/truth"]
+    name = str(archive[f"{index}/name"])
+    labelled = truth != IGNORE_INDEX
+    tiles = [
+        _tile("Image", "input", f"Image {name}", image),
+        _tile("Truth", "labels", f"True classes of {name}", overlay(image, truth, colors, _ALPHA)),
+    ]
+    for row in rows:
+        if f"{index}/{row.id}" not in archive:
+            continue
+        class_map = archive[f"{index}/{row.id}"]
+        wrong, share = boundary_errors(truth, class_map)
+        everywhere = float((class_map != truth)[labelled].mean()) if labelled.any() else None
+        along = f"{percent(share)} % of the boundary band wrong" if share is not None else "no class change in the truth"
+        caption = f"{along}; {percent(everywhere)} % of all labelled pixels"
+        drawn = _with_errors(overlay(image, class_map, colors, _ALPHA), wrong)
+        tiles.append(_tile(row.label, caption, f"Classes of {name} by {row.label}: {caption}", drawn))
+    return Picture(name, tuple(tiles))
+
+
+def _with_errors(picture: np.ndarray, wrong: np.ndarray) -> np.ndarray:
+    """Return the picture at display size with wrong pixels in the error colour, none of them lost by shrinking."""
+    picture = _shrunk(picture)
+    factor = _factor(wrong)
+    if factor > 1:
+        height, width = picture.shape[0] * factor, picture.shape[1] * factor
+        wrong = wrong[:height, :width].reshape(picture.shape[0], factor, picture.shape[1], factor).any(axis=(1, 3))
+    return np.where(wrong[..., None], np.array(ERROR_COLOR, np.uint8), picture)
+
+
+def _factor(pixels: np.ndarray) -> int:
+    return max(1, -(-max(pixels.shape[:2]) // _LONGEST_SIDE))
+
+
+def _shrunk(picture: np.ndarray) -> np.ndarray:
+    factor = _factor(picture)
+    if factor == 1:
+        return picture
+    height, width = picture.shape[0] // factor, picture.shape[1] // factor
+    blocks = picture[: height * factor, : width * factor].reshape(height, factor, width, factor, 3)
+    return np.rint(blocks.mean(axis=(1, 3))).astype(np.uint8)
+
+
+def _tile(title: str, caption: str, alt: str, picture: np.ndarray) -> Tile:
+    picture = _shrunk(picture)
+    buffer = io.BytesIO()
+    # subsampling=0 keeps one-pixel error marks in colour.
+    Image.fromarray(picture).save(buffer, "JPEG", quality=_JPEG_QUALITY, subsampling=0, optimize=True)
+    address = "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+    return Tile(title, caption, alt, address, picture.shape[1], picture.shape[0])
+
+
+def _window(values: np.ndarray, radius: int, reduce: np.ufunc, outside: int) -> np.ndarray:
+    """Return the minimum or maximum of each (2 radius + 1)-square window; `outside` fills beyond the image."""
+    for axis in (0, 1):
+        width = [(0, 0), (0, 0)]
+        width[axis] = (radius, radius)
+        padded = np.pad(values, width, constant_values=outside)
+        length = values.shape[axis]
+        shifted = [np.take(padded, range(i, i + length), axis=axis) for i in range(2 * radius + 1)]
+        values = reduce.reduce(shifted)
+    return values

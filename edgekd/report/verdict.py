@@ -1,0 +1,137 @@
+"""What the numbers say, in plain words: did distillation help, what did int8 cost, what did it gain."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from edgekd.report.line import StageLine
+from edgekd.report.rows import Row
+from edgekd.report.units import milliseconds, percent, points, ratio, scaled
+
+# MLPerf Inference accepts a quantized network that keeps 99 % of the fp32 quality.
+KEPT_GOOD = 0.99
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One statement of the verdict. `tone` is good, bad, plain, or unknown where it was not measured."""
+
+    tone: str
+    headline: str
+    text: str
+
+
+def findings(rows: Sequence[Row], line: StageLine, training: Mapping[str, Any]) -> list[Finding]:
+    """Return the verdict: distillation first, then int8 per target, then the size against the teacher, then the loss."""
+    by_stage = {row.stage: row for row in reversed(rows) if row.stage != "engine"}
+    result = [_distillation(by_stage.get("student"), by_stage.get("distilled"), training)]
+    int8 = [row for row in rows if row.stage == "engine" and row.precision == "int8"]
+    result += [_int8(row, _reference(rows, row)) for row in int8]
+    if not int8:
+        result.append(Finding("unknown", "No int8 engine yet", "This run has no int8 engine, so its cost and speed are open."))
+    compact = _compactness(by_stage.get("teacher"), by_stage.get("distilled") or by_stage.get("student"))
+    return [*result, *([compact] if compact else []), _losses(line)]
+
+
+def _losses(line: StageLine) -> Finding:
+    known = any(step.delta is not None for step in line.steps)
+    worst = line.largest_loss
+    headline = f"Largest loss: {worst.name}" if worst else "No step lost mIoU" if known else "Losses not known yet"
+    return Finding("plain" if known else "unknown", headline, line.sentence)
+
+
+def _distillation(student: Row | None, distilled: Row | None, training: Mapping[str, Any]) -> Finding:
+    missing = _missing("baseline student", student) or _missing("distilled student", distilled)
+    if missing or student is None or distilled is None or student.miou is None or distilled.miou is None:
+        return Finding("unknown", "Whether distillation helped is not known", missing)
+    gain = distilled.miou - student.miou
+    budget, is_equal = _budget(training)
+    edge_student, edge_distilled = student.metrics.get("boundary_iou"), distilled.metrics.get("boundary_iou")
+    text = f"mIoU {percent(student.miou)} → {percent(distilled.miou)} % ({points(gain)} points)"
+    edge = None
+    if edge_student is not None and edge_distilled is not None:
+        edge = edge_distilled - edge_student
+        text += f", boundary IoU {percent(edge_student)} → {percent(edge_distilled)} % ({points(edge)} points)"
+    text += f", {_images(student, distilled)}. {budget} One run of each: a single seed cannot tell a small gain from chance."
+    verb = "gained" if gain > 0 else "lost" if gain < 0 else "changed nothing:"
+    headline = f"Distillation {verb} {points(abs(gain)).lstrip('+')} points mIoU"
+    if is_equal:
+        headline += " at equal budget"
+    is_good = gain >= 0 and (edge is None or edge >= 0)
+    return Finding("bad" if gain < 0 or is_equal is False else "good" if is_good else "plain", headline, text)
+
+
+def _budget(training: Mapping[str, Any]) -> tuple[str, bool | None]:
+    """Return a sentence about both students' budgets and whether they are equal (None: not recorded)."""
+    runs = [training.get(name) or {} for name in ("student", "distilled")]
+    budgets = [(run.get("steps"), run.get("batch_size")) for run in runs]
+    if any(None in budget for budget in budgets):
+        return "The training budgets are not recorded in this report.", None
+    (steps, batch), other = budgets
+    if budgets[0] == other:
+        return f"Both students trained {steps} steps of {batch} images.", True
+    return (
+        f"The budgets differ: baseline {steps} steps of {batch} images, distilled {other[0]} of {other[1]}, "
+        "so the comparison is not fair."
+    ), False
+
+
+def _images(*rows: Row) -> str:
+    counts = {row.num_images for row in rows}
+    if len(counts) > 1:
+        return "measured on different numbers of images (" + " and ".join(str(row.num_images) for row in rows) + ")"
+    count = counts.pop()
+    return f"on {count} images" if count else "on an unrecorded number of images"
+
+
+def _int8(row: Row, reference: Row | None) -> Finding:
+    where = row.target + (f" on {row.board}" if row.board not in ("", "local") else "")
+    missing = _missing(row.label, row) or _missing(f"{where} fp32", reference)
+    if missing or reference is None:
+        return Finding("unknown", f"{where}: the cost of int8 is not known", missing)
+    parts, facts, tone = [], [], "unknown"
+    if row.miou is not None and reference.miou:
+        kept = row.miou / reference.miou
+        tone = "good" if kept >= KEPT_GOOD else "bad"
+        parts.append(f"keeps {percent(kept)} % of the fp32 mIoU")
+        facts.append(f"mIoU {percent(reference.miou)} → {percent(row.miou)} %, {_images(reference, row)}")
+    if row.p50_ms and reference.p50_ms:
+        speed = reference.p50_ms / row.p50_ms
+        tone = "bad" if speed < 1 and tone == "good" else tone
+        parts.append(f"is {ratio(speed)} as fast" if speed >= 1 else f"is slower ({ratio(speed)} the speed)")
+        facts.append(f"engine p50 {milliseconds(reference.p50_ms)} → {milliseconds(row.p50_ms)} ms in the same run")
+    else:
+        facts.append("the speed of one of the two was not measured")
+    if row.size_bytes and reference.size_bytes:
+        facts.append(f"file {ratio(reference.size_bytes / row.size_bytes)} smaller")
+    if not parts:
+        return Finding("unknown", f"{where}: the cost of int8 is not known", "; ".join(facts).capitalize() + ".")
+    return Finding(tone, f"{where}: int8 {' and '.join(parts)}", f"Against {reference.label}: {'; '.join(facts)}.")
+
+
+def _reference(rows: Sequence[Row], engine: Row) -> Row | None:
+    return next((row for row in rows if row.stage == "engine" and row.precision == "fp32" and row.place == engine.place), None)
+
+
+def _compactness(teacher: Row | None, student: Row | None) -> Finding | None:
+    if teacher is None or student is None or not teacher.miou or student.miou is None:
+        return None
+    text = f"{student.label} {percent(student.miou)} %, teacher {percent(teacher.miou)} % mIoU."
+    headline = f"The student keeps {percent(student.miou / teacher.miou)} % of the teacher's mIoU"
+    if teacher.params and student.params:
+        headline += f" with {ratio(teacher.params / student.params)} fewer parameters"
+        text += f" Parameters: {scaled(student.params).strip()} against {scaled(teacher.params).strip()}."
+    if teacher.macs and student.macs:
+        text += f" Multiply-adds: {scaled(student.macs).strip()} against {scaled(teacher.macs).strip()}."
+    return Finding("plain", headline, text)
+
+
+def _missing(name: str, row: Row | None) -> str:
+    """Return why a row cannot be used; empty when it can."""
+    if row is None:
+        return f"This run has no row for the {name}."
+    if not row.is_measured:
+        return f"{name[:1].upper()}{name[1:]}: {row.status}" + (f" ({row.reason})." if row.reason else ".")
+    return ""
