@@ -112,21 +112,20 @@ class Method(nn.Module):
 
 def boundary_loss(teacher: Tensor, student: Tensor, valid: Tensor, dilations: tuple[int, ...]) -> Tensor:
     """Return L_B of one stage for maps (B, Ct, h, w), (B, Cs, h, w) on one grid and valid (B, 1, h, w) bool."""
-    unit_t, unit_s = relations.standardised(teacher, valid), relations.standardised(student, valid)
-    pairs_t, pairs_s = [], []
-    for dilation in dilations:
-        if dilation >= min(teacher.shape[-2:]):
-            continue  # the map is smaller than the step
-        for direction in relations.DIRECTIONS:
-            keep = relations.pair_valid(valid, direction, dilation)
-            pairs_t.append(relations.pair_affinity(unit_t, direction, dilation)[keep])
-            pairs_s.append(relations.pair_affinity(unit_s, direction, dilation)[keep])
-    if not pairs_t or not sum(p.numel() for p in pairs_t):
-        return student.sum() * 0.0
-    a_t, a_s = torch.cat(pairs_t), torch.cat(pairs_s)
+    offsets = relations.pair_offsets(dilations, *teacher.shape[-2:])
+    if not offsets:
+        return student.sum() * 0.0  # a map of one row or column has no pairs
+    weight = torch.cat([relations.pair_valid(valid, offset).flatten() for offset in offsets]).float()
+    a_t, a_s = (
+        torch.cat([a.flatten() for a in relations.pair_affinities(relations.standardised(x, valid), offsets)])
+        for x in (teacher, student)
+    )
     kl = a_t * (a_t.log() - a_s.log()) + (1 - a_t) * (torch.log1p(-a_t) - torch.log1p(-a_s))
-    balance = a_t / a_t.mean() + (1 - a_t) / (1 - a_t).mean()
-    return (balance * kl).mean()
+    # Weights of 0 instead of a selection: the number of valid pairs never leaves the device. No pair at all gives 0.
+    pairs = weight.sum().clamp_min(1)
+    alike, unlike = (((a * weight).sum() / pairs).clamp_min(1e-4) for a in (a_t, 1 - a_t))
+    balance = a_t / alike + (1 - a_t) / unlike
+    return (balance * kl * weight).sum() / pairs
 
 
 def context_loss(teacher: Tensor, student: Tensor, valid: Tensor, temperature: float) -> Tensor:
