@@ -13,10 +13,20 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from edgekd.core import plugins
+from edgekd.core.recipe_file import apply_override, read_tree
 from edgekd.errors import RecipeError, did_you_mean
 
 Options = dict[str, Any]
@@ -24,18 +34,25 @@ SectionT = TypeVar("SectionT", bound=BaseModel)
 
 
 class Section(BaseModel):
-    """Base of all recipe sections: immutable, no unknown keys."""
+    """Base of all recipe sections: immutable, no unknown keys, no NaN or infinity."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Augment(Section):
     """Training augmentation. `crop` (height, width) defaults to `data.size`; `scale` is relative to `data.size`."""
 
-    crop: tuple[int, int] | None = None
-    scale: tuple[float, float] = (0.75, 1.5)
+    crop: tuple[PositiveInt, PositiveInt] | None = None
+    scale: tuple[PositiveFloat, PositiveFloat] = (0.75, 1.5)
     flip: float = Field(0.5, ge=0, le=1, description="probability of a horizontal flip")
     color: float = Field(0.3, ge=0, le=1, description="strength of brightness, contrast and saturation jitter")
+
+    @field_validator("scale")
+    @classmethod
+    def _ordered(cls, scale: tuple[float, float]) -> tuple[float, float]:
+        if scale[0] > scale[1]:
+            raise ValueError("expected the smaller factor first")
+        return scale
 
 
 class Data(Section):
@@ -45,7 +62,7 @@ class Data(Section):
     options: Options = {}
     train: str = "train"
     val: str = "val"
-    size: tuple[int, int]
+    size: tuple[PositiveInt, PositiveInt]
     augment: Augment = Augment()
 
 
@@ -177,7 +194,7 @@ class Recipe(Section):
 
     name: str
     task: Literal["semantic"] = "semantic"
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**32)  # what Lightning and numpy take
     data: Data
     teacher: Teacher
     student: Student
@@ -188,6 +205,13 @@ class Recipe(Section):
     engines: tuple[Engine, ...] = ()
     bench: Bench = Bench()
     evaluate: Evaluate = Evaluate()
+
+    @field_validator("name")
+    @classmethod
+    def _names_a_folder(cls, name: str) -> str:
+        if not name.strip() or "/" in name or name.startswith("."):
+            raise ValueError("expected a name that can be a folder's: not empty, no '/', no '.' in front")
+        return name
 
     @field_validator("engines")
     @classmethod
@@ -226,7 +250,11 @@ def find_recipe(name_or_path: str) -> Path:
         RecipeError: neither a file nor a shipped recipe.
     """
     path = Path(name_or_path)
-    if path.is_file():
+    try:
+        is_file = path.is_file()
+    except (OSError, ValueError) as exc:  # a name too long, a folder that may not be entered
+        raise RecipeError(f"recipe {name_or_path!r}: {exc}") from exc
+    if is_file:
         return path
     shipped = shipped_recipes()
     if name_or_path in shipped:
@@ -247,14 +275,9 @@ def load_recipe(name_or_path: str, overrides: Iterable[str] = ()) -> Recipe:
         RecipeError: unreadable, not YAML, unknown key, value that does not fit; all findings in one line.
     """
     path = find_recipe(name_or_path)
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as exc:
-        raise RecipeError(f"{path}: not readable as YAML: {' '.join(str(exc).split())}") from exc
-    if not isinstance(raw, dict):
-        raise RecipeError(f"{path}: a recipe is a mapping of sections, got {type(raw).__name__}")
+    raw = read_tree(path)
     for override in overrides:
-        _apply_override(raw, override)
+        apply_override(raw, override)
     recipe = _validate(Recipe, raw, str(path))
     return _absolute_paths(recipe, path.parent.resolve())
 
@@ -276,41 +299,6 @@ def plugin_options(kind: str, name: str, raw: Mapping[str, Any], where: str) -> 
         raise RecipeError(
             "; ".join(f"{where}.{_loc(e['loc'])}: {e['msg']}, got {e['input']!r}" for e in exc.errors())
         ) from exc
-
-
-def _apply_override(raw: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    if not equals or not key:
-        raise RecipeError(f"override {override!r}: expected key.path=value, e.g. student.train.steps=500")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as exc:
-        raise RecipeError(f"override {override!r}: the value is not YAML: {' '.join(str(exc).split())}") from exc
-    *parents, last = key.split(".")
-    node: Any = raw
-    for part in parents:
-        node = _step(node, part, override)
-    if isinstance(node, list):
-        node[_index(node, last, override)] = value
-    else:
-        node[last] = value
-
-
-def _step(node: Any, part: str, override: str) -> Any:
-    if isinstance(node, list):
-        return node[_index(node, part, override)]
-    child = node.get(part)
-    if child is None:
-        child = node[part] = {}
-    if not isinstance(child, dict | list):
-        raise RecipeError(f"override {override!r}: {part!r} holds a value, not a section")
-    return child
-
-
-def _index(node: list[Any], part: str, override: str) -> int:
-    if not part.isdigit() or int(part) >= len(node):
-        raise RecipeError(f"override {override!r}: {part!r} is not an index below {len(node)}")
-    return int(part)
 
 
 def _validate(section: type[SectionT], raw: dict[str, Any], source: str) -> SectionT:
@@ -338,10 +326,9 @@ def _known_keys(section: type[BaseModel], loc: tuple[Any, ...]) -> Iterable[str]
     for part in loc:
         node = _resolve(schema, node)
         if isinstance(part, int):
-            items = node.get("items", {})
-            node = items
+            node = node.get("items", {})
         else:
-            node = node.get("properties", {}).get(part) or node.get("additionalProperties", {})
+            node = node.get("properties", {}).get(part) or node.get("additionalProperties") or {}
     return _resolve(schema, node).get("properties", {})
 
 
@@ -364,7 +351,7 @@ def _absolute_paths(recipe: Recipe, base: Path) -> Recipe:
     def resolved(network: Any) -> Any:
         updates: Options = {"options": _resolve_option_paths(network.options, base)}
         if network.checkpoint is not None:
-            updates["checkpoint"] = base / network.checkpoint
+            updates["checkpoint"] = _absolute(network.checkpoint, base)
         return network.model_copy(update=updates)
 
     data = recipe.data.model_copy(update={"options": _resolve_option_paths(recipe.data.options, base)})
@@ -373,14 +360,19 @@ def _absolute_paths(recipe: Recipe, base: Path) -> Recipe:
     )
 
 
-# Plugin options that hold paths carry one of these names, in every plugin.
+# Plugin options that hold paths have one of these names, in every plugin.
 PATH_OPTIONS = ("root", "encoder_weights")
 
 
 def _resolve_option_paths(options: Options, base: Path) -> Options:
     return {
-        key: str((base / Path(value).expanduser()).resolve())
-        if key in PATH_OPTIONS and isinstance(value, str)
-        else value
+        key: str(_absolute(Path(value), base)) if key in PATH_OPTIONS and isinstance(value, str) else value
         for key, value in options.items()
     }
+
+
+def _absolute(path: Path, base: Path) -> Path:
+    try:
+        return (base / path.expanduser()).resolve()
+    except (OSError, RuntimeError) as exc:  # no such user, a loop of links, a name too long
+        raise RecipeError(f"path {str(path)!r}: {exc}") from exc

@@ -1,0 +1,149 @@
+"""Reads a recipe file into a plain tree of JSON values and applies overrides to it.
+
+Stricter than YAML, since a recipe is hashed, stored in reports and may come from strangers: no tags, no key twice,
+no values that JSON has not, no nesting or aliases that grow without bound.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from edgekd.errors import RecipeError
+
+Tree = dict[str, Any]
+MAX_DEPTH = 20
+MAX_NODES = 10_000  # with aliases written out; the largest shipped recipe has under 100
+_INT_BITS = 63
+_YAML_FAILURES = (yaml.YAMLError, ValueError, OverflowError, RecursionError)  # e.g. ValueError for the date 2020-13-45
+
+
+def read_tree(path: Path) -> Tree:
+    """Return the content of a recipe file.
+
+    Raises:
+        RecipeError: unreadable, not YAML, or not a mapping of plain values.
+    """
+    try:
+        raw = _plain_yaml(path.read_text(encoding="utf-8"))
+    except (OSError, *_YAML_FAILURES) as exc:
+        raise RecipeError(f"{path}: not readable as a recipe: {_one_line(exc)}") from exc
+    if not isinstance(raw, dict):
+        raise RecipeError(f"{path}: a recipe is a mapping of sections, got {type(raw).__name__}")
+    return raw
+
+
+def apply_override(tree: Tree, override: str) -> None:
+    """Set one value of a tree in place; sections on the way are made when they are absent.
+
+    Args:
+        tree: from `read_tree`.
+        override: `key.path=value`; list items by index (`engines.0.precision=fp32`); the value is YAML.
+
+    Raises:
+        RecipeError: no such form, no such index, or a value where the path needs a section.
+    """
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise RecipeError(f"override {override!r}: expected key.path=value, e.g. student.train.steps=500")
+    try:
+        value = _plain_yaml(text)
+    except _YAML_FAILURES as exc:
+        raise RecipeError(f"override {override!r}: the value is not plain YAML: {_one_line(exc)}") from exc
+    *parents, last = key.split(".")
+    node: Any = tree
+    for part in parents:
+        node = _step(node, part, override)
+    if isinstance(node, list):
+        node[_index(node, last, override)] = value
+    else:
+        node[last] = value
+
+
+def _step(node: Any, part: str, override: str) -> Any:
+    if isinstance(node, list):
+        child = node[_index(node, part, override)]
+    else:
+        child = node.get(part)
+        if child is None:
+            child = node[part] = {}
+    if not isinstance(child, dict | list):
+        raise RecipeError(f"override {override!r}: {part!r} holds a value, not a section")
+    return child
+
+
+def _index(node: list[Any], part: str, override: str) -> int:
+    if part not in map(str, range(len(node))):
+        raise RecipeError(f"override {override!r}: {part!r} is not an index below {len(node)}")
+    return int(part)
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader that also refuses tags and keys given twice."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        event = self.peek_event()
+        if getattr(event, "tag", None) is not None:
+            raise yaml.composer.ComposerError(None, None, f"tag {event.tag!r} is not allowed", event.start_mark)
+        return super().compose_node(parent, index)
+
+    def compose_mapping_node(self, anchor: Any) -> Any:
+        node = super().compose_mapping_node(anchor)
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                raise yaml.composer.ComposerError(None, None, f"key {key.value!r} is given twice", key.start_mark)
+            seen.add(key.value if isinstance(key, yaml.ScalarNode) else None)
+        return node
+
+
+def _plain_yaml(text: str) -> Any:
+    loader = _Loader(text)
+    try:
+        return _Plain().copy(loader.get_single_data(), 0)
+    finally:
+        loader.dispose()
+
+
+class _Plain:
+    """Copies what YAML gave into JSON values, aliases written out so that an override changes one place only."""
+
+    def __init__(self) -> None:
+        self.nodes = 0
+
+    def copy(self, value: Any, depth: int) -> Any:
+        self.nodes += 1
+        if depth > MAX_DEPTH or self.nodes > MAX_NODES:
+            raise ValueError(f"nested deeper than {MAX_DEPTH} or more than {MAX_NODES} values, aliases written out")
+        if isinstance(value, dict):
+            return {_text(key, "key"): self.copy(child, depth + 1) for key, child in value.items()}
+        if isinstance(value, list):
+            return [self.copy(child, depth + 1) for child in value]
+        return _scalar(value)
+
+
+def _scalar(value: Any) -> Any:
+    if isinstance(value, str):
+        return _text(value, "value")
+    if isinstance(value, int) and value.bit_length() > _INT_BITS:
+        raise ValueError(f"a whole number of more than {_INT_BITS} bits")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{value} is not a finite number")
+    if value is not None and not isinstance(value, bool | int | float):
+        raise ValueError(f"{type(value).__name__} {str(value)!r}: put it in quotes if it is meant as text")
+    return value
+
+
+def _text(value: Any, what: str) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{what} {value!r} is not text; put it in quotes")
+    if "\0" in value or any("\ud800" <= letter <= "\udfff" for letter in value):
+        raise ValueError(f"{what} {value!r} has characters that are not text")
+    return value
+
+
+def _one_line(exc: BaseException) -> str:
+    return " ".join(str(exc).split())
