@@ -60,7 +60,12 @@ class Artifact:
         """The I/O contract; ArtifactError when this kind of artifact has none."""
         if self.manifest["model_spec"] is None:
             raise ArtifactError(f"{self.path}: a {self.kind} artifact has no network")
-        return ModelSpec.from_dict(self.manifest["model_spec"])
+        try:
+            return ModelSpec.from_dict(self.manifest["model_spec"])
+        except (KeyError, TypeError, AttributeError) as exc:
+            raise ArtifactError(
+                f"{self.path / MANIFEST}: damaged model_spec ({exc!r}); make the artifact again"
+            ) from exc
 
     def file(self, name: str) -> Path:
         """Return the path of one of its files."""
@@ -80,12 +85,15 @@ def open_artifact(path: Path, kind: str | None = None) -> Artifact:
     manifest_path = Path(path) / MANIFEST
     try:
         manifest = json.loads(manifest_path.read_text(encoding="utf-8"))
-    except FileNotFoundError as exc:
+    except (FileNotFoundError, NotADirectoryError) as exc:
         raise ArtifactError(f"{path}: no {MANIFEST}, so not an edgekd artifact; give the folder of one") from exc
-    except (json.JSONDecodeError, UnicodeDecodeError, NotADirectoryError) as exc:
+    except (ValueError, RecursionError, IsADirectoryError) as exc:
         raise ArtifactError(f"{manifest_path}: damaged ({exc}); remove the folder and run again") from exc
-    if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
-        raise ArtifactError(f"{manifest_path}: expected schema {SCHEMA}, got {manifest.get('schema')!r}")
+    schema = manifest.get("schema") if isinstance(manifest, dict) else None
+    if schema != SCHEMA:
+        raise ArtifactError(f"{manifest_path}: expected schema {SCHEMA}, got {schema!r}")
+    if not _is_whole(manifest):
+        raise ArtifactError(f"{manifest_path}: damaged (entries are missing); remove the folder and run again")
     if kind is not None and manifest["kind"] != kind:
         raise ArtifactError(f"{path}: expected an artifact of kind {kind}, got {manifest['kind']}")
     for entry in manifest["files"]:
@@ -96,8 +104,22 @@ def open_artifact(path: Path, kind: str | None = None) -> Artifact:
     return Artifact(Path(path), manifest)
 
 
+def _is_whole(manifest: dict[str, Any]) -> bool:
+    texts = all(isinstance(manifest.get(name), str) for name in ("kind", "stage", "key"))
+    files = manifest.get("files")
+    return (
+        texts
+        and isinstance(manifest.get("details"), dict)
+        and "model_spec" in manifest
+        and isinstance(files, list)
+        and all(isinstance(f, dict) and isinstance(f.get("name"), str) and "bytes" in f for f in files)
+    )
+
+
 def publish(work: Path, final: Path, facts: dict[str, Any], result: StageResult) -> Artifact:
     """Turn a working folder into the artifact `final`.
+
+    `_scratch` is dropped after the rename: a kill before it leaves the resume state, a kill after it an artifact.
 
     Args:
         work: folder with the stage's files; its `_scratch` is dropped.
@@ -121,12 +143,17 @@ def publish(work: Path, final: Path, facts: dict[str, Any], result: StageResult)
         "details": result.details,
     }
     text = json.dumps(manifest, indent=1, allow_nan=False)
-    if scratch.exists():
-        shutil.rmtree(scratch)
     _write_synced(work / MANIFEST, text)
     final.parent.mkdir(parents=True, exist_ok=True)
     os.replace(work, final)
+    drop_scratch(final)
     return Artifact(final, json.loads(text))
+
+
+def drop_scratch(final: Path) -> None:
+    """Remove the resume state from an artifact folder, if a kill left it there."""
+    if (final / SCRATCH).exists():
+        shutil.rmtree(final / SCRATCH)
 
 
 def write_atomic(path: Path, text: str) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from edgekd.core.artifact import Artifact, open_artifact
+from edgekd.core.artifact import SCRATCH, Artifact, drop_scratch, open_artifact
 from edgekd.errors import ArtifactError, EdgekdError, WorkspaceError
 
 _FULL_BYTES = 1 << 20
@@ -55,9 +55,16 @@ class Workspace:
         return self.root / stage
 
     def work_dir(self, stage: str, key: str) -> Path:
-        """Return (and make) the working folder of a stage under one cache key."""
+        """Return (and make) the working folder of a stage under one cache key; only resume state is left in it."""
         path = self.root / ".work" / f"{stage.replace('/', '+')}-{key[:16]}"
         path.mkdir(parents=True, exist_ok=True)
+        for left in path.iterdir():  # half-written files of a killed run must not get into the artifact
+            if left.name == SCRATCH:
+                continue
+            if left.is_dir() and not left.is_symlink():
+                shutil.rmtree(left)
+            else:
+                left.unlink()
         return path
 
     def finished(self, stage: str, key: str) -> Artifact | None:
@@ -67,7 +74,10 @@ class Workspace:
             self.set_aside(stage)
             place.parent.mkdir(parents=True, exist_ok=True)
             os.replace(kept, place)
-        return self._complete(place, key)
+        artifact = self._complete(place, key)
+        if artifact is not None:
+            drop_scratch(place)
+        return artifact
 
     def set_aside(self, stage: str) -> None:
         """Move the artifact of a stage to `.previous`, if there is one."""
@@ -107,7 +117,7 @@ def disk_errors(path: Path) -> Iterator[None]:
     except EdgekdError:
         raise
     except (FileExistsError, NotADirectoryError) as exc:
-        raise WorkspaceError(f"{path}: is not a folder; give another --out") from exc
+        raise WorkspaceError(f"{exc.filename or path}: is not a folder; move it away, or give another path") from exc
     except Exception as exc:
         if isinstance(exc, OSError) and exc.errno in _DISK_ERRORS:
             raise WorkspaceError(f"{exc.filename or path}: {os.strerror(exc.errno)}; {advice}") from exc
