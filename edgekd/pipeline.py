@@ -19,6 +19,9 @@ from edgekd.errors import UserError, did_you_mean
 
 log = logging.getLogger(__name__)
 
+# How often a training saves its resume state changes nothing that it learns.
+_PACE = ("teacher.train.checkpoint_every", "student.train.checkpoint_every")
+
 
 @dataclass(frozen=True)
 class StageRun:
@@ -127,16 +130,17 @@ def trains_baseline(recipe: Recipe) -> bool:
 
 def _training(recipe: Recipe) -> list[Stage]:
     run = "edgekd.distill.run"
-    stages = [Stage("data", "dataset", "edgekd.data.open:run", (), ("data",))]
+    stages = [Stage("data", "dataset", "edgekd.data.open:run", (), ("data",), outside="edgekd.data.open:fingerprints")]
     reads: tuple[str, ...] = ("data", "teacher", "trainer")
-    stages.append(Stage("teacher", "checkpoint", f"{run}:train_teacher", ("data",), reads, "teacher"))
+    keyless = (*_PACE, "teacher.floor")  # `distilled` holds the teacher to its floor
+    stages.append(Stage("teacher", "checkpoint", f"{run}:train_teacher", ("data",), reads, "teacher", keyless))
     if trains_baseline(recipe):
         reads = ("data", "student", "trainer")
-        stages.append(Stage("student", "checkpoint", f"{run}:train_student", ("data",), reads, "student"))
+        stages.append(Stage("student", "checkpoint", f"{run}:train_student", ("data",), reads, "student", _PACE))
     if recipe.distill.methods:
         inputs = ("data", "teacher", "evaluate/teacher")
         reads = ("data", "teacher", "student", "distill", "trainer")
-        stages.append(Stage("distilled", "checkpoint", f"{run}:distill_student", inputs, reads, "distilled"))
+        stages.append(Stage("distilled", "checkpoint", f"{run}:distill_student", inputs, reads, "distilled", _PACE))
     return stages
 
 

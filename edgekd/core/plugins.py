@@ -10,11 +10,14 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import EntryPoint, entry_points
 from types import ModuleType
 
 from edgekd.errors import UserError, did_you_mean
 
+# Kind -> the package whose modules are its plugins.
 KINDS = {
     "targets": "edgekd.targets",
     "formats": "edgekd.data.formats",
@@ -23,6 +26,7 @@ KINDS = {
     "quantizers": "edgekd.quantize.schemes",
 }
 _NOT_PLUGINS = {"base"}
+_SINGULAR = {"families": "family"}
 
 
 def _entry_points(kind: str) -> dict[str, EntryPoint]:
@@ -44,15 +48,34 @@ def load(kind: str, name: str) -> ModuleType:
     """Import and return one plugin module.
 
     Raises:
-        UserError: no plugin of that kind has this name, or two claim it.
+        UserError: no plugin of that kind has this name, two claim it, or it needs a package that is not installed.
     """
     own, foreign = _own_names(kind), _entry_points(kind)
     if name in own and name in foreign:
         raise UserError(
             f"two {kind} are called {name!r}: edgekd's own and {foreign[name].value}; rename the entry point"
         )
-    if name in own:
-        return importlib.import_module(f"{KINDS[kind]}.{name}")
-    if name in foreign:
-        return foreign[name].load()
-    raise UserError(f"no {kind[:-1]} is called {name!r}{did_you_mean(name, own | set(foreign))}")
+    noun = _SINGULAR.get(kind, kind.removesuffix("s"))
+    if name not in own | set(foreign):
+        raise UserError(f"no {noun} is called {name!r}{did_you_mean(name, own | set(foreign))}")
+    with packages_of(f"{noun} {name!r}"):
+        return importlib.import_module(f"{KINDS[kind]}.{name}") if name in own else foreign[name].load()
+
+
+@contextmanager
+def packages_of(what: str) -> Iterator[None]:
+    """Say in one line which package is not installed when imports inside fail.
+
+    Raises:
+        UserError: `what` needs a package outside edgekd that is not installed.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as exc:
+        missing = (exc.name or "").partition(".")[0]
+        if missing in ("", "edgekd"):
+            raise
+        raise UserError(
+            f"{what} needs the package {missing!r}, which is not installed; "
+            "`edgekd doctor` says what is missing and the command that installs it"
+        ) from exc

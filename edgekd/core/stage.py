@@ -8,9 +8,11 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from edgekd.core.artifact import Artifact, StageResult, package_version
-from edgekd.core.recipe import Recipe
+from edgekd.core.artifact import Artifact, StageResult, package_version, sha256_of
+from edgekd.core.plugins import packages_of
+from edgekd.core.recipe import PATH_OPTIONS, Recipe
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,10 @@ class Stage:
     function: `package.module:function` taking a StageJob; imported when the stage runs, not before.
     inputs: names of the stages whose artifacts it reads.
     reads: the recipe sections it may read; they make the cache key. `trainer` may be read and is never in the key.
+    part: see StageJob.
+    keyless: recipe keys in those sections that do not change the artifact, e.g. `teacher.floor`.
+    outside: `package.module:function` taking those sections and returning (JSON) the state of what lies outside the
+        run and may change, e.g. a data set's files. Checkpoints that the sections name are covered without it.
     """
 
     name: str
@@ -43,6 +49,8 @@ class Stage:
     inputs: tuple[str, ...]
     reads: tuple[str, ...]
     part: str = ""
+    keyless: tuple[str, ...] = ()
+    outside: str = ""
 
     def key(self, recipe: Recipe, inputs: dict[str, Artifact]) -> str:
         """Return the cache key: hash of what the stage reads and of the manifests it builds on."""
@@ -52,16 +60,39 @@ class Stage:
             "task": recipe.task,
             "seed": recipe.seed,
             "config": self._config(recipe),
+            "files": self._files(recipe),
+            "outside": self._imported(self.outside)(recipe.only(*self.reads)) if self.outside else None,
             "inputs": {name: inputs[name].sha256() for name in sorted(self.inputs)},
         }
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def run(self, recipe: Recipe, inputs: dict[str, Artifact], out_dir: Path) -> StageResult:
         """Import and run the stage's function on the sections it declared."""
-        module, _, name = self.function.partition(":")
-        function: Callable[[StageJob], StageResult] = getattr(importlib.import_module(module), name)
-        return function(StageJob(recipe.only(*self.reads), inputs, out_dir, self.part))
+        with packages_of(f"stage {self.name}"):
+            function: Callable[[StageJob], StageResult] = self._imported(self.function)
+            return function(StageJob(recipe.only(*self.reads), inputs, out_dir, self.part))
 
     def _config(self, recipe: Recipe) -> dict[str, object]:
         sections = {read.partition(":")[0] for read in self.reads} - {"trainer"}
-        return recipe.only(*self.reads).model_dump(mode="json", include=sections)
+        config = recipe.only(*self.reads).model_dump(mode="json", include=sections)
+        for path in self.keyless:
+            *parents, last = path.split(".")
+            node: Any = config
+            for parent in parents:
+                node = (node or {}).get(parent)
+            if node is not None:
+                del node[last]
+        return config
+
+    def _files(self, recipe: Recipe) -> dict[str, str]:
+        """Return the hashes of the weight files that the sections name."""
+        paths: list[Path] = []
+        for network in (getattr(recipe, name) for name in ("teacher", "student") if name in self.reads):
+            paths += [network.checkpoint] if network.checkpoint else []
+            paths += [Path(network.options[key]) for key in PATH_OPTIONS if isinstance(network.options.get(key), str)]
+        return {str(path): sha256_of(path) for path in paths if path.is_file()}
+
+    @staticmethod
+    def _imported(function: str) -> Callable[..., Any]:
+        module, _, name = function.partition(":")
+        return getattr(importlib.import_module(module), name)
