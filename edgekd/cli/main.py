@@ -78,7 +78,7 @@ def main() -> None:
 
 
 def _fail(line: str, code: int) -> None:
-    print(f"edgekd: {line}", file=sys.stderr)
+    print(f"edgekd: {' '.join(line.splitlines())}", file=sys.stderr)
     sys.exit(code)
 
 

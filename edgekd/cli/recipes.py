@@ -46,6 +46,8 @@ def copy(name: str, to: Annotated[Path, typer.Argument(help="File or folder to w
     target = to / source.name if to.is_dir() else to
     if target.exists():
         raise UserError(f"{target} exists; give another file name, or remove it")
+    if not target.parent.is_dir():
+        raise UserError(f"{target.parent}: no such folder; make it first")
     with disk_errors(target.parent):
         target.write_bytes(source.read_bytes())
     print(target)

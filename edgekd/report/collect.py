@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
 from collections.abc import Collection, Mapping
 from datetime import datetime, timezone
 from pathlib import Path
@@ -105,7 +107,7 @@ def write_data(recipe: Recipe, artifacts: Mapping[str, Artifact], root: Path) ->
     folder = root / DATA
     folder.mkdir(exist_ok=True)
     if "bench" in artifacts:
-        (folder / "samples.npz").write_bytes(artifacts["bench"].file("samples.npz").read_bytes())
+        _replace(folder / "samples.npz", artifacts["bench"].file("samples.npz").read_bytes())
     scored = {name: a for name, a in artifacts.items() if name.startswith("evaluate/")}
     if not scored:
         return
@@ -121,7 +123,15 @@ def write_data(recipe: Recipe, artifacts: Mapping[str, Artifact], root: Path) ->
             f"{place}/truth": sample.mask,
         }
         arrays |= {f"{place}/{_row_id(row)}": m[index] for row, m in maps.items()}
-    np.savez_compressed(folder / "pictures.npz", **arrays)  # type: ignore[arg-type]  # keys never shadow its flags
+    in_memory = io.BytesIO()
+    np.savez_compressed(in_memory, **arrays)  # type: ignore[arg-type]  # keys never shadow its flags
+    _replace(folder / "pictures.npz", in_memory.getvalue())
+
+
+def _replace(path: Path, content: bytes) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_bytes(content)
+    os.replace(temporary, path)
 
 
 def _row_id(stage: str) -> str:
