@@ -6,8 +6,9 @@ Source: Shu et al., "Channel-wise Knowledge Distillation for Dense Prediction", 
     phi_c = softmax over pixels of z_c / tau
     L = tau^2 / C * sum_c KL( phi_c(z_t) || phi_c(z_s) ),  mean over the batch
 
-Deviations: pixels without a label are left out of the softmax; logits are average-pooled to `stride` first, because
-neighbouring pixels of an upsampled map repeat each other.
+Deviations: logits are average-pooled to cells of `stride` pixels first, because neighbouring pixels of an upsampled map
+repeat each other; pixels without a label are left out of the average, and cells of which half or more have none are
+left out of the softmax.
 """
 
 from __future__ import annotations
@@ -39,10 +40,14 @@ class Method(nn.Module):
 
     def forward(self, teacher: Outputs, student: Outputs, batch: Batch) -> dict[str, Tensor]:
         """Return the mean KL over channels and images."""
-        valid = F.avg_pool2d(batch.valid.float().unsqueeze(1), self.stride) > 0.5  # (B, 1, h, w)
-        logits_t = F.avg_pool2d(teacher.logits.detach().float(), self.stride)
-        logits_s = F.avg_pool2d(student.logits.float(), self.stride)
-        log_t, log_s = (self._log_softmax(z, valid) for z in (logits_t, logits_s))
+        labelled = batch.valid.float().unsqueeze(1)  # (B, 1, H, W)
+        share = F.avg_pool2d(labelled, self.stride)  # (B, 1, h, w)
+        valid = share > 0.5
+        pooled = (
+            F.avg_pool2d(z.float() * labelled, self.stride) / share.clamp_min(0.5)
+            for z in (teacher.logits.detach(), student.logits)
+        )
+        log_t, log_s = (self._log_softmax(z, valid) for z in pooled)
         kl = torch.where(valid.flatten(2), log_t.exp() * (log_t - log_s), 0.0).sum(dim=2)  # (B, K)
         return {"channels": self.temperature**2 * kl.mean()}
 

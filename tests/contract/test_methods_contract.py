@@ -1,0 +1,223 @@
+"""What every distillation method promises, over all methods with their default options."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from edgekd.core import plugins
+from edgekd.distill.base import Batch, Pyramid
+from edgekd.models.base import Outputs
+
+CLASSES, HEIGHT, WIDTH, BATCH = 5, 64, 96, 2
+TEACHER = Pyramid({4: 12, 8: 16, 16: 20, 32: 24}, decoder_channels=14, num_classes=CLASSES)
+STUDENT = Pyramid({4: 4, 8: 6, 16: 8, 32: 10}, decoder_channels=6, num_classes=CLASSES)
+
+
+@pytest.fixture(params=plugins.names("methods"))
+def name(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+def method_of(name: str, teacher: Pyramid = TEACHER, student: Pyramid = STUDENT) -> nn.Module:
+    torch.manual_seed(0)
+    module = plugins.load("methods", name)
+    return module.Method(module.Options(), teacher, student)
+
+
+def outputs(pyramid: Pyramid, seed: int, decoder_stride: int = 4, extra: int = 0) -> Outputs:
+    """Return random leaf tensors that want gradients; `extra` cells more per side than the declared stride gives."""
+    random = torch.Generator().manual_seed(seed)
+
+    def leaf(channels: int, stride: int, grown: int) -> Tensor:
+        shape = (BATCH, channels, HEIGHT // stride + grown, WIDTH // stride + grown)
+        return torch.randn(shape, generator=random).requires_grad_()
+
+    features = {stride: leaf(channels, stride, extra) for stride, channels in pyramid.channels.items()}
+    return Outputs(leaf(CLASSES, 1, 0), features, leaf(pyramid.decoder_channels, decoder_stride, extra))
+
+
+def batch_of(ignored: bool | None = None) -> Batch:
+    """Return a batch with an ignored patch that fits no cell; all labelled for False, all ignored for True."""
+    masks = torch.randint(0, CLASSES, (BATCH, HEIGHT, WIDTH), generator=torch.Generator().manual_seed(7))
+    if ignored is None:
+        masks[:, 5:38, 11:59] = 255
+    elif ignored:
+        masks[:] = 255
+    return Batch(torch.rand(BATCH, 3, HEIGHT, WIDTH, generator=torch.Generator().manual_seed(8)), masks)
+
+
+def leaves(out: Outputs) -> list[Tensor]:
+    return [out.logits, out.decoder, *out.features.values()]
+
+
+def total(terms: dict[str, Tensor]) -> Tensor:
+    if not terms:
+        pytest.skip("this method has no terms")
+    return torch.stack(list(terms.values())).sum()
+
+
+def assert_finite(tensors: Iterable[Tensor | None]) -> None:
+    for tensor in tensors:
+        assert tensor is None or torch.isfinite(tensor).all()
+
+
+def test_options_are_a_frozen_dataclass_that_needs_nothing(name: str) -> None:
+    options = plugins.load("methods", name).Options
+    assert dataclasses.is_dataclass(options)
+    assert options.__dataclass_params__.frozen
+    options()
+
+
+def test_terms_are_finite_non_negative_float32_scalars(name: str) -> None:
+    terms = method_of(name)(outputs(TEACHER, 1), outputs(STUDENT, 2), batch_of())
+    for term, value in terms.items():
+        assert "." not in term, "the record names a term <method>.<term>"
+        assert value.shape == ()
+        assert value.dtype == torch.float32
+        assert torch.isfinite(value)
+        assert value >= -1e-6
+
+
+def test_a_student_that_equals_its_teacher_has_nothing_to_learn(name: str) -> None:
+    method = method_of(name, TEACHER, TEACHER)
+    if list(method.parameters()):
+        pytest.skip("adapters start away from the identity")
+    same = outputs(TEACHER, 1)
+    loss = total(method(same, same, batch_of()))
+    assert abs(loss.item()) < 1e-5
+    other = total(method(same, outputs(TEACHER, 2), batch_of()))
+    assert other > 100 * abs(loss)
+
+
+def test_gradients_reach_the_student_and_never_the_teacher(name: str) -> None:
+    teacher, student, method = outputs(TEACHER, 1), outputs(STUDENT, 2), method_of(name)
+    total(method(teacher, student, batch_of())).backward()
+    assert all(leaf.grad is None for leaf in leaves(teacher))
+    reached = [leaf.grad for leaf in leaves(student) if leaf.grad is not None]
+    assert any(grad.abs().max() > 0 for grad in reached)
+    assert_finite(reached)
+    for parameter in method.parameters():
+        assert parameter.grad is not None, "an adapter that does not train"
+
+
+def test_a_gradient_step_brings_the_student_nearer(name: str) -> None:
+    teacher, student, method = outputs(TEACHER, 1), outputs(STUDENT, 2), method_of(name)
+    before = total(method(teacher, student, batch_of()))
+    before.backward()
+    slope = sum(leaf.grad.square().sum() for leaf in leaves(student) if leaf.grad is not None)
+    with torch.no_grad():
+        for leaf in leaves(student):
+            if leaf.grad is not None:
+                leaf -= 1e-3 * before.detach() / slope * leaf.grad  # aims at 0.1 % less
+    after = total(method(teacher, student, batch_of()))
+    assert after < before
+
+
+def test_bf16_outputs_under_autocast_stay_finite(name: str) -> None:
+    teacher, student, method = outputs(TEACHER, 1), outputs(STUDENT, 2), method_of(name)
+
+    def halved(out: Outputs) -> Outputs:
+        features = {stride: feature.bfloat16() for stride, feature in out.features.items()}
+        return Outputs(out.logits.bfloat16(), features, out.decoder.bfloat16())
+
+    with torch.autocast("cpu", torch.bfloat16):
+        terms = method(halved(teacher), halved(student), batch_of())
+    assert all(value.dtype == torch.float32 for value in terms.values())
+    loss = total(terms)
+    exact = total(method(teacher, student, batch_of()))
+    assert loss.item() == pytest.approx(exact.item(), rel=0.05)
+    loss.backward()
+    assert_finite(leaf.grad for leaf in leaves(student))
+
+
+def test_large_outputs_stay_finite(name: str) -> None:
+    teacher, student, method = outputs(TEACHER, 1), outputs(STUDENT, 2), method_of(name)
+    with torch.no_grad():
+        for leaf in [*leaves(teacher), *leaves(student)]:
+            leaf *= 1e3
+    loss = total(method(teacher, student, batch_of()))
+    loss.backward()
+    assert_finite([loss, *(leaf.grad for leaf in leaves(student))])
+
+
+def test_constant_outputs_stay_finite(name: str) -> None:
+    """A freshly initialised or collapsed student gives the same vector everywhere."""
+    teacher, student, method = outputs(TEACHER, 1), outputs(STUDENT, 2), method_of(name)
+    with torch.no_grad():
+        for leaf in leaves(student):
+            leaf.zero_()
+    loss = total(method(teacher, student, batch_of()))
+    loss.backward()
+    assert_finite([loss, *(leaf.grad for leaf in leaves(student))])
+
+
+def test_logits_where_the_label_is_ignored_do_not_matter(name: str) -> None:
+    teacher, student, method, batch = outputs(TEACHER, 1), outputs(STUDENT, 2), method_of(name), batch_of()
+    before = total(method(teacher, student, batch))
+    ignored = (~batch.valid).unsqueeze(1)
+    with torch.no_grad():
+        teacher.logits.masked_fill_(ignored, 9.0)
+        student.logits.masked_fill_(ignored, -9.0)
+    after = total(method(teacher, student, batch))
+    assert after.item() == pytest.approx(before.item(), rel=1e-5)
+    after.backward()
+    if student.logits.grad is not None:
+        assert not student.logits.grad.masked_select(ignored).any()
+
+
+def test_features_deep_inside_an_ignored_region_do_not_matter(name: str) -> None:
+    method = method_of(name)
+    if list(method.parameters()):
+        pytest.skip("convolutional adapters may look across the border")
+    masks = torch.zeros(BATCH, HEIGHT, WIDTH, dtype=torch.int64)
+    masks[:, :, : WIDTH // 3] = 255  # whole cells at every stride
+    batch = Batch(torch.rand(BATCH, 3, HEIGHT, WIDTH), masks)
+    teacher, student = outputs(TEACHER, 1), outputs(STUDENT, 2)
+    before = total(method(teacher, student, batch))
+    with torch.no_grad():
+        for feature in [*student.features.values(), *teacher.features.values()]:
+            feature[..., : feature.shape[-1] // 3] = 5.0
+    assert total(method(teacher, student, batch)).item() == pytest.approx(before.item(), rel=1e-5)
+
+
+def test_an_ignored_crop_gives_nothing_and_harms_nothing(name: str) -> None:
+    student, method = outputs(STUDENT, 2), method_of(name)
+    loss = total(method(outputs(TEACHER, 1), student, batch_of(ignored=True)))
+    loss.backward()
+    assert_finite([loss, *(leaf.grad for leaf in leaves(student))])
+    if not list(method.parameters()):
+        assert loss.item() == 0.0
+        assert not any(leaf.grad.any() for leaf in leaves(student) if leaf.grad is not None)
+
+
+@pytest.mark.parametrize(
+    ("teacher_channels", "teacher_decoder_stride"),
+    [({2: 8, 4: 12, 8: 16}, 8), ({8: 16}, 8), ({4: 12, 8: 16, 16: 20, 32: 24}, 16)],
+    ids=["dilated, stride 8", "one map", "coarse decoder"],
+)
+@pytest.mark.parametrize("extra", [0, 1])
+def test_pyramids_of_other_strides_channels_and_grids_work(
+    name: str, teacher_channels: dict[int, int], teacher_decoder_stride: int, extra: int
+) -> None:
+    pyramid = Pyramid(teacher_channels, decoder_channels=20, num_classes=CLASSES)
+    teacher, student = outputs(pyramid, 1, teacher_decoder_stride, extra), outputs(STUDENT, 2)
+    loss = total(method_of(name, pyramid, STUDENT)(teacher, student, batch_of()))
+    loss.backward()
+    assert_finite([loss, *(leaf.grad for leaf in leaves(student))])
+    assert loss > 0
+
+
+def test_the_order_of_images_in_a_batch_does_not_matter(name: str) -> None:
+    teacher, student, method, batch = outputs(TEACHER, 1), outputs(STUDENT, 2), method_of(name), batch_of()
+
+    def reversed_(out: Outputs) -> Outputs:
+        return Outputs(out.logits.flip(0), {s: f.flip(0) for s, f in out.features.items()}, out.decoder.flip(0))
+
+    there = total(method(teacher, student, batch))
+    back = total(method(reversed_(teacher), reversed_(student), Batch(batch.images.flip(0), batch.masks.flip(0))))
+    assert back.item() == pytest.approx(there.item(), rel=1e-5)
