@@ -1,0 +1,232 @@
+"""The pipeline: order, selection, skipping, running anew, and going on after a kill."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgekd.core.artifact import SCRATCH, open_artifact
+from edgekd.errors import UserError
+from edgekd.pipeline import check_options, deployed_student, plan, select
+from tests.conftest import REPOSITORY
+from tests.unit.core.fake_stages import STEPS, calls, run_fake_pipeline
+from tests.unit.core.small_recipe import small_recipe, write_recipe
+
+# --- the plan ---------------------------------------------------------------------------------------------------------
+
+FP32 = [{"target": "onnxruntime", "precision": "fp32"}]
+SHAPES: dict[str, tuple[dict[str, Any], set[str]]] = {
+    "no engines": (
+        {"engines": []},
+        {"data", "teacher", "student", "distilled", "export", "evaluate/teacher", "evaluate/student",
+         "evaluate/distilled", "evaluate/export"},
+    ),
+    "no methods": (
+        {"distill": {"methods": {}}, "engines": FP32},
+        {"data", "teacher", "student", "export", "engine/onnxruntime-fp32", "bench", "evaluate/teacher",
+         "evaluate/student", "evaluate/export", "evaluate/onnxruntime-fp32"},
+    ),
+    "no methods, no baseline": (
+        {"distill": {"methods": {}, "baseline": False}, "engines": []},
+        {"data", "teacher", "student", "export", "evaluate/teacher", "evaluate/student", "evaluate/export"},
+    ),
+    "no baseline": (
+        {"distill": {"methods": {"kd": {}}, "baseline": False}, "engines": []},
+        {"data", "teacher", "distilled", "export", "evaluate/teacher", "evaluate/distilled", "evaluate/export"},
+    ),
+    "method none": (
+        {"distill": {"methods": {"none": {}}}, "engines": []},
+        {"data", "teacher", "student", "distilled", "export", "evaluate/teacher", "evaluate/student",
+         "evaluate/distilled", "evaluate/export"},
+    ),
+    "int8 only": (
+        {"distill": {"baseline": False}, "engines": [{"target": "openvino", "precision": "int8"}]},
+        {"data", "teacher", "distilled", "export", "quantize/nncf", "engine/openvino-int8", "bench",
+         "evaluate/teacher", "evaluate/distilled", "evaluate/export", "evaluate/openvino-int8"},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_plan_has_the_stages_of_the_recipe(tmp_path: Path, shape: str) -> None:
+    sections, expected = SHAPES[shape]
+    names = [stage.name for stage in plan(small_recipe(tmp_path, **sections))]
+    assert set(names) == expected
+    assert len(names) == len(expected)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_every_stage_comes_after_what_it_reads(tmp_path: Path, shape: str) -> None:
+    before: set[str] = set()
+    for stage in plan(small_recipe(tmp_path, **SHAPES[shape][0])):
+        assert set(stage.inputs) <= before
+        before.add(stage.name)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_plan_is_the_same_every_time(tmp_path: Path, shape: str) -> None:
+    recipe = small_recipe(tmp_path, **SHAPES[shape][0])
+    assert plan(recipe) == plan(recipe)
+
+
+def test_the_teacher_is_scored_before_it_teaches(tmp_path: Path) -> None:
+    names = [stage.name for stage in plan(small_recipe(tmp_path))]
+    assert names.index("teacher") < names.index("evaluate/teacher") < names.index("distilled")
+
+
+def test_int8_engines_are_made_from_the_quantized_model_and_fp32_from_the_export(tmp_path: Path) -> None:
+    stages = {stage.name: stage for stage in plan(small_recipe(tmp_path))}
+    assert stages["engine/onnxruntime-fp32"].inputs == ("export",)
+    assert stages["engine/openvino-int8"].inputs == ("quantize/nncf",)
+
+
+def test_what_is_deployed_is_the_distilled_student_when_there_is_one(tmp_path: Path) -> None:
+    assert deployed_student(small_recipe(tmp_path)) == "distilled"
+    assert deployed_student(small_recipe(tmp_path, "distill.methods={}")) == "student"
+
+
+# --- selection --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("until", "expected"),
+    [
+        ("data", {"data"}),
+        ("student", {"data", "student"}),
+        ("teacher,student", {"data", "teacher", "student"}),
+        ("distilled", {"data", "teacher", "evaluate/teacher", "distilled"}),
+        (
+            "engine/onnxruntime-fp32",
+            {"data", "teacher", "evaluate/teacher", "distilled", "export", "engine/onnxruntime-fp32"},
+        ),
+    ],
+)
+def test_until_takes_a_stage_and_what_it_needs(tmp_path: Path, until: str, expected: set[str]) -> None:
+    assert {stage.name for stage in select(plan(small_recipe(tmp_path)), until)} == expected
+
+
+def test_until_takes_whole_groups_and_none_takes_all(tmp_path: Path) -> None:
+    stages = plan(small_recipe(tmp_path))
+    names = {stage.name for stage in select(stages, "engine")}
+    assert {"engine/onnxruntime-fp32", "engine/openvino-int8", "quantize/nncf"} <= names
+    assert "bench" not in names
+    assert select(stages, None) == stages
+
+
+@pytest.mark.parametrize(
+    ("until", "words"),
+    [
+        ("distiled", "no stage of this recipe is called 'distiled'; did you mean 'distilled'?"),
+        ("engine/openvino-int4", "did you mean 'engine/openvino-int8'?"),
+        ("data,xyzzy", "'xyzzy'; known: bench, data, distilled, engine,"),
+        ("", "no stage of this recipe is called ''"),
+    ],
+)
+def test_a_typo_in_until_gets_a_suggestion(tmp_path: Path, until: str, words: str) -> None:
+    with pytest.raises(UserError) as refusal:
+        select(plan(small_recipe(tmp_path)), until)
+    assert words in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("data.options.widht=3", "data.options.widht: unknown option of 'scenes'; did you mean 'width'?"),
+        ("data.format=scense", "no format is called 'scense'; did you mean 'scenes'?"),
+        ("teacher.family=edgsseg", "no family is called 'edgsseg'; did you mean 'edgeseg'?"),
+        ("engines.0.precision=int3", "target onnxruntime has no precision 'int3'; expected one of fp32, int8"),
+        ("engines.1.options.treads=3", "engines.openvino-int8.options.treads: unknown option of 'openvino'"),
+        ("quantize.options.nncf.prest=1", "quantize.options.nncf.prest: unknown option of 'nncf'"),
+    ],
+)
+def test_what_belongs_to_plugins_is_checked_before_any_work(tmp_path: Path, override: str, words: str) -> None:
+    with pytest.raises(UserError) as refusal:
+        check_options(small_recipe(tmp_path, override))
+    assert words in str(refusal.value)
+
+
+# --- running ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_first_run_runs_all_and_hands_artifacts_on(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    done = run_fake_pipeline(small_recipe(tmp_path), out)
+    assert calls(out) == ["first", "slow", "last"]
+    assert not any(run.skipped for run in done.values())
+    assert open_artifact(out / "group" / "last").details["text"] == "last (64, 96) 10"
+    assert done["group/last"].artifact.manifest["inputs"] == {
+        name: open_artifact(out / name).sha256() for name in ("first", "slow")
+    }
+
+
+def test_a_second_run_skips_all(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    first = run_fake_pipeline(small_recipe(tmp_path), out)
+    second = run_fake_pipeline(small_recipe(tmp_path), out)
+    assert calls(out) == ["first", "slow", "last"]
+    assert all(run.skipped for run in second.values())
+    assert {n: run.artifact for n, run in second.items()} == {n: run.artifact for n, run in first.items()}
+
+
+@pytest.mark.parametrize(
+    ("override", "again"),
+    [
+        ("evaluate.pictures=1", ["last"]),
+        ("student.train.steps=3", ["slow", "last"]),
+        ("data.size=[32, 32]", ["first", "slow", "last"]),
+        ("seed=9", ["first", "slow", "last"]),
+        ("trainer.workers=1", []),
+        ("bench.images=3", []),
+    ],
+)
+def test_a_changed_recipe_runs_what_depends_on_the_change(tmp_path: Path, override: str, again: list[str]) -> None:
+    out = tmp_path / "out"
+    run_fake_pipeline(small_recipe(tmp_path), out)
+    run_fake_pipeline(small_recipe(tmp_path, override), out)
+    assert calls(out)[3:] == again
+
+
+def test_going_back_to_earlier_settings_costs_nothing(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    first = run_fake_pipeline(small_recipe(tmp_path), out)
+    run_fake_pipeline(small_recipe(tmp_path, "student.train.steps=3"), out)
+    worked = len(calls(out))
+    back = run_fake_pipeline(small_recipe(tmp_path), out)
+    assert len(calls(out)) == worked
+    assert {n: run.artifact for n, run in back.items()} == {n: run.artifact for n, run in first.items()}
+    assert open_artifact(out / "group" / "last").details["text"] == "last (64, 96) 10"
+
+
+def test_a_damaged_artifact_is_made_again_and_so_is_what_builds_on_it(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run_fake_pipeline(small_recipe(tmp_path), out)
+    (out / "slow" / "weights").write_text("short")
+    done = run_fake_pipeline(small_recipe(tmp_path), out)
+    assert calls(out)[3:] == ["slow", "last"]
+    assert done["first"].skipped
+    assert [path.read_text() for path in (out / ".previous").rglob("weights")] != []
+
+
+@pytest.mark.parametrize("kill_at", [1, STEPS // 2, STEPS])
+def test_a_stage_killed_in_the_middle_goes_on_from_its_scratch(tmp_path: Path, kill_at: int) -> None:
+    recipe, out = write_recipe(tmp_path), tmp_path / "out"
+    out.mkdir()
+    (out / "kill-at").write_text(str(kill_at))
+    command = [sys.executable, "-m", "tests.unit.core.fake_stages", str(recipe), str(out)]
+    killed = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert open_artifact(out / "first").kind == "dataset"
+    assert not (out / "slow").exists()
+
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert calls(out) == ["first", "slow", "slow", "last"]
+    slow = open_artifact(out / "slow")
+    assert slow.details == {"started_at": kill_at, "ended_at": STEPS}
+    assert [entry["name"] for entry in slow.manifest["files"]] == ["weights"]  # nothing half-written of the killed run
+    assert not (out / "slow" / SCRATCH).exists()

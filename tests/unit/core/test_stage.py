@@ -1,0 +1,179 @@
+"""Stages: what their cache key covers, and what their function gets to see."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from edgekd.core.artifact import Artifact, StageResult, publish
+from edgekd.core.recipe import Recipe
+from edgekd.core.stage import Stage
+from edgekd.errors import UserError
+from edgekd.pipeline import plan
+from tests.unit.core.fake_stages import HERE
+from tests.unit.core.small_recipe import small_recipe
+
+READS_ALL = ("data", "teacher", "student", "distill", "export", "quantize", "bench", "evaluate", "trainer")
+STAGE = Stage("s", "onnx", f"{HERE}:write_size", ("a", "b"), READS_ALL)
+
+
+@pytest.fixture
+def inputs(tmp_path: Path) -> dict[str, Artifact]:
+    """Return two input artifacts."""
+    return {name: make(tmp_path, name, name) for name in "ab"}
+
+
+def make(folder: Path, name: str, content: str) -> Artifact:
+    work = folder / "work" / name
+    work.mkdir(parents=True)
+    (work / "file").write_text(content)
+    facts = {"kind": "x", "stage": name, "key": "k"}
+    return publish(work, folder / f"{name}-{content}", facts, StageResult())
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "seed=4",
+        "data.size=[64, 64]",
+        "data.augment.flip=0.25",
+        "data.options.width=128",
+        "teacher.train.lr=0.5",
+        "teacher.floor=0.1",
+        "student.variant=m",
+        "distill.methods.kd.weight=2",
+        "distill.methods.kd.options.temperature=2",
+        "export.argmax=true",
+        "quantize.images=3",
+        "bench.images=3",
+        "evaluate.pictures=3",
+    ],
+)
+def test_the_key_changes_with_everything_that_the_stage_reads(
+    tmp_path: Path, inputs: dict[str, Artifact], override: str
+) -> None:
+    assert STAGE.key(small_recipe(tmp_path), inputs) != STAGE.key(small_recipe(tmp_path, override), inputs)
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["trainer.accelerator=cpu", "trainer.workers=2", "engines.0.precision=int8", "name=other"],
+)
+def test_the_key_stays_with_what_does_not_change_the_artifact(
+    tmp_path: Path, inputs: dict[str, Artifact], override: str
+) -> None:
+    assert STAGE.key(small_recipe(tmp_path), inputs) == STAGE.key(small_recipe(tmp_path, override), inputs)
+
+
+@pytest.mark.parametrize("section", [name for name in READS_ALL if name != "trainer"])
+def test_a_section_that_is_not_read_is_not_in_the_key(
+    tmp_path: Path, inputs: dict[str, Artifact], section: str
+) -> None:
+    change = {
+        "data": "data.train=other", "teacher": "teacher.variant=m", "student": "student.variant=m",
+        "distill": "distill.baseline=false", "export": "export.argmax=true", "quantize": "quantize.images=3",
+        "bench": "bench.images=3", "evaluate": "evaluate.pictures=3",
+    }  # fmt: skip
+    blind = dataclasses.replace(STAGE, reads=tuple(name for name in READS_ALL if name != section))
+    plain, changed = small_recipe(tmp_path), small_recipe(tmp_path, change[section])
+    assert blind.key(plain, inputs) == blind.key(changed, inputs)
+    assert STAGE.key(plain, inputs) != STAGE.key(changed, inputs)
+
+
+def test_the_key_changes_with_an_input_and_not_with_the_order_of_inputs(
+    tmp_path: Path, inputs: dict[str, Artifact]
+) -> None:
+    recipe = small_recipe(tmp_path)
+    key = STAGE.key(recipe, inputs)
+    assert STAGE.key(recipe, dict(reversed(inputs.items()))) == key
+    assert STAGE.key(recipe, {**inputs, "b": make(tmp_path, "b", "changed")}) != key
+    assert STAGE.key(recipe, {"a": inputs["b"], "b": inputs["a"]}) != key
+
+
+def test_an_engine_is_keyed_by_itself_and_not_by_its_neighbours(tmp_path: Path) -> None:
+    stage = Stage("engine/openvino-int8", "engine", f"{HERE}:join", (), ("engines:openvino-int8",), "openvino-int8")
+    key = stage.key(small_recipe(tmp_path), {})
+    assert stage.key(small_recipe(tmp_path, "engines.0.precision=int8"), {}) == key
+    assert stage.key(small_recipe(tmp_path, "engines.0.options.threads=3"), {}) == key
+    assert stage.key(small_recipe(tmp_path, "engines.1.options.threads=3"), {}) != key
+
+
+def test_stages_of_one_function_have_keys_of_their_own(tmp_path: Path, inputs: dict[str, Artifact]) -> None:
+    recipe = small_recipe(tmp_path)
+    others = [
+        dataclasses.replace(STAGE, **change)
+        for change in ({"name": "t"}, {"part": "p"}, {"kind": "engine"}, {"function": f"{HERE}:join"})
+    ]
+    assert len({stage.key(recipe, inputs) for stage in (STAGE, *others)}) == 5
+
+
+def test_weights_that_changed_on_disk_change_the_key(tmp_path: Path, inputs: dict[str, Artifact]) -> None:
+    weights = tmp_path / "w.safetensors"
+    weights.write_bytes(b"one")
+    for override in ("teacher.checkpoint=w.safetensors", "student.options.encoder_weights=w.safetensors"):
+        recipe = small_recipe(tmp_path, override)
+        weights.write_bytes(b"one")
+        key = STAGE.key(recipe, inputs)
+        assert STAGE.key(recipe, inputs) == key
+        weights.write_bytes(b"two")
+        assert STAGE.key(recipe, inputs) != key
+
+
+def folder_data(root: Path) -> dict[str, Any]:
+    """Write a data set of one image per split and return the recipe section for it."""
+    for split, value in (("train", 0), ("val", 50)):
+        for kind, shape in (("images", (64, 96, 3)), ("masks", (64, 96))):
+            (root / kind / split).mkdir(parents=True)
+            Image.fromarray(np.full(shape, value % 2, np.uint8)).save(root / kind / split / f"{split}.png")
+    (root / "classes.txt").write_text("sky\nroad\n")
+    return {"format": "folder", "size": [64, 96], "options": {"root": str(root)}}
+
+
+def stage_of(recipe: Recipe, name: str) -> Stage:
+    return next(stage for stage in plan(recipe) if stage.name == name)
+
+
+def test_a_mask_that_changed_on_disk_changes_the_key_of_the_data(tmp_path: Path) -> None:
+    recipe = small_recipe(tmp_path, data=folder_data(tmp_path / "set"))
+    stage = stage_of(recipe, "data")
+    key = stage.key(recipe, {})
+    assert stage.key(recipe, {}) == key
+    Image.fromarray(np.ones((64, 96), np.uint8)).save(tmp_path / "set/masks/val/val.png")
+    assert stage.key(recipe, {}) != key
+
+
+def test_a_lower_floor_or_another_saving_pace_does_not_train_the_teacher_again(tmp_path: Path) -> None:
+    def key(name: str, *overrides: str) -> str:
+        recipe = small_recipe(tmp_path, *overrides)
+        stage = stage_of(recipe, name)
+        return dataclasses.replace(stage, inputs=()).key(recipe, {})
+
+    assert key("teacher") == key("teacher", "teacher.floor=0", "teacher.train.checkpoint_every=7")
+    assert key("teacher") != key("teacher", "teacher.train.steps=21")
+    assert key("student") == key("student", "student.train.checkpoint_every=7")
+    assert key("distilled") == key("distilled", "student.train.checkpoint_every=7")
+    assert key("distilled") != key("distilled", "teacher.floor=0")  # it is what checks the floor
+
+
+def test_keyless_keys_may_be_absent(tmp_path: Path) -> None:
+    recipe = small_recipe(tmp_path, "teacher.checkpoint=w.pt", "teacher.train=null")
+    assert dataclasses.replace(stage_of(recipe, "teacher"), inputs=()).key(recipe, {})
+
+
+def test_a_stage_cannot_read_a_section_that_it_did_not_declare(tmp_path: Path) -> None:
+    blind = Stage("s", "x", f"{HERE}:hidden_section", (), ("data",))
+    with pytest.raises(AttributeError):
+        blind.run(small_recipe(tmp_path), {}, tmp_path)
+    seeing = Stage("s", "x", f"{HERE}:hidden_section", (), ("export",))
+    assert seeing.run(small_recipe(tmp_path), {}, tmp_path).details == {"opset": 18}
+
+
+def test_a_stage_whose_package_is_not_installed_says_so(tmp_path: Path) -> None:
+    stage = Stage("s", "x", "a_package_that_is_not_here.module:run", (), ())
+    with pytest.raises(UserError, match="stage s needs the package 'a_package_that_is_not_here', which is not inst"):
+        stage.run(small_recipe(tmp_path), {}, tmp_path)
