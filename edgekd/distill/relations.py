@@ -128,7 +128,7 @@ def token_grid(height: int, width: int, tokens: int) -> tuple[int, int]:
     """Return the largest grid of about the same aspect with at most `tokens` cells, not finer than the map."""
     if height * width <= tokens:
         return height, width
-    rows = max(1, int((tokens * height / width) ** 0.5))
+    rows = min(tokens, max(1, int((tokens * height / width) ** 0.5)))
     return rows, max(1, min(width, tokens // rows))
 
 

@@ -61,7 +61,7 @@ class TinyNet(DenseModel):
 class Boxes:
     """Images of one coloured box each; `on_load` is called with the number of images read so far."""
 
-    classes = ("ground", "red", "blue")
+    classes: tuple[str, ...] = ("ground", "red", "blue")
 
     def __init__(self, count: int = 64, on_load: Callable[[int], None] = lambda number: None) -> None:
         self.count, self.on_load, self.loads = count, on_load, 0

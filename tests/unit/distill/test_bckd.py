@@ -1,0 +1,183 @@
+"""Boundary and context distillation."""
+
+from __future__ import annotations
+
+from math import exp, log
+from typing import Any
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from edgekd.distill.base import Batch, Pyramid
+from edgekd.distill.methods.bckd import Method, Options, boundary_loss, context_loss
+from edgekd.errors import RecipeError
+from edgekd.models.base import Outputs
+
+EDGE = 1e-4
+ALL = torch.ones(1, 1, 2, 2, dtype=torch.bool)
+# Unit vectors (-1, -1) (-1, 1) / (1, -1) (1, 1) over sqrt 2: sides have affinity 1/2, diagonals 0.
+TEACHER = torch.tensor([[[[0.0, 0.0], [1.0, 1.0]], [[0.0, 1.0], [0.0, 1.0]]]])
+# Rows alike, columns opposite: sides have affinity 1 (right) and 0 (down), diagonals 0.
+STUDENT = torch.tensor([[[[0.0, 0.0], [1.0, 1.0]]]])
+
+
+def test_boundary_loss_of_a_2x2_map_by_hand() -> None:
+    side = 0.5 * log(0.5 / EDGE) + 0.5 * log(0.5 / (1 - EDGE))  # KL(1/2 || 1) = KL(1/2 || 0), clamped
+    alike = (4 * 0.5 + 2 * EDGE) / 6  # teacher: four sides, two diagonals
+    balance = 0.5 / alike + 0.5 / (1 - alike)
+    expected = 4 * balance * side / 6
+    assert boundary_loss(TEACHER, STUDENT, ALL, (1,)).item() == pytest.approx(expected, rel=1e-3)
+
+
+def test_boundary_loss_counts_valid_pairs_only() -> None:
+    valid = torch.tensor([[[[True, True], [False, False]]]])  # one pair left: right, in the first row
+    # Standardised over the first row alone, the teacher's first channel is dead and its second opposite: 0;
+    # the student's only channel is dead: affinity 1/2.
+    kl = EDGE * log(EDGE / 0.5) + (1 - EDGE) * log((1 - EDGE) / 0.5)
+    balance = EDGE / EDGE + (1 - EDGE) / (1 - EDGE)
+    assert boundary_loss(TEACHER, STUDENT, valid, (1,)).item() == pytest.approx(balance * kl, rel=1e-3)
+
+
+def test_the_weights_of_the_pairs_have_mean_two() -> None:
+    """Alike and unlike pairs share the loss equally, however few boundary pairs there are."""
+    random = torch.Generator().manual_seed(0)
+    alike = torch.rand(1000, generator=random)
+    assert (alike / alike.mean() + (1 - alike) / (1 - alike).mean()).mean().item() == pytest.approx(2.0, rel=1e-5)
+
+
+def test_boundary_loss_has_its_minimum_where_student_and_teacher_agree() -> None:
+    random = torch.Generator().manual_seed(1)
+    teacher = torch.randn(1, 5, 6, 6, generator=random)
+    valid = torch.ones(1, 1, 6, 6, dtype=torch.bool)
+    for _ in range(20):
+        student = (teacher + 0.05 * torch.randn(teacher.shape, generator=random)).requires_grad_()
+        assert boundary_loss(teacher, student, valid, (1, 2)) > 0
+    same = teacher.clone().requires_grad_()
+    loss = boundary_loss(teacher, same, valid, (1, 2))
+    loss.backward()
+    assert loss.item() == pytest.approx(0.0, abs=1e-6)
+    assert same.grad is not None
+    assert same.grad.abs().max() < 1e-5
+
+
+def test_a_map_of_one_row_has_no_pairs_and_no_loss() -> None:
+    student = torch.randn(1, 3, 1, 5, requires_grad=True)
+    loss = boundary_loss(torch.randn(1, 3, 1, 5), student, torch.ones(1, 1, 1, 5, dtype=torch.bool), (1,))
+    loss.backward()
+    assert loss.item() == 0.0
+
+
+def test_context_loss_of_a_2x2_map_by_hand() -> None:
+    # Every row: teacher cosines (side, side, opposite) = (0, 0, -1), student (right, down, opposite) = (1, -1, -1).
+    tau = 0.5
+    teacher = [exp(c / tau) for c in (0, 0, -1)]
+    student = [exp(c / tau) for c in (1, -1, -1)]
+    p, q = ([value / sum(row) for value in row] for row in (teacher, student))
+    expected = sum(a * log(a / b) for a, b in zip(p, q, strict=True))
+    assert context_loss(TEACHER, STUDENT, ALL, tau).item() == pytest.approx(expected, rel=1e-3)
+
+
+def test_context_loss_has_no_row_for_an_invalid_cell() -> None:
+    valid = torch.tensor([[[[True, True], [True, False]]]])
+    first = context_loss(TEACHER, STUDENT, valid, 0.5)
+    changed = STUDENT.clone()
+    changed[..., 1, 1] = 50.0
+    assert context_loss(TEACHER, changed, valid, 0.5).item() == pytest.approx(first.item(), rel=1e-5)
+
+
+def method(options: Options, teacher: dict[int, int] | None = None) -> Method:
+    return Method(options, Pyramid(teacher or {4: 6, 8: 8}, 6, 3), Pyramid({4: 4, 8: 5}, 4, 3))
+
+
+def outputs(channels: dict[int, int], decoder: int, seed: int, size: tuple[int, int] = (32, 64)) -> Outputs:
+    random = torch.Generator().manual_seed(seed)
+    height, width = size
+    features = {
+        s: torch.randn(1, c, height // s, width // s, generator=random).requires_grad_() for s, c in channels.items()
+    }
+    decoded = torch.randn(1, decoder, height // 4, width // 4, generator=random).requires_grad_()
+    return Outputs(torch.zeros(1, 3, height, width), features, decoded)
+
+
+def batch_of(size: tuple[int, int] = (32, 64)) -> Batch:
+    return Batch(torch.zeros(1, 3, *size), torch.zeros(1, *size, dtype=torch.int64))
+
+
+def test_each_term_can_be_switched_off() -> None:
+    teacher, student = outputs({4: 6, 8: 8}, 6, 1), outputs({4: 4, 8: 5}, 4, 2)
+    both = method(Options())(teacher, student, batch_of())
+    assert set(both) == {"boundary", "context"}
+    for name, options in (("boundary", Options(context=0)), ("context", Options(boundary=0))):
+        alone = method(options)(teacher, student, batch_of())
+        assert set(alone) == {name}
+        torch.testing.assert_close(alone[name], both[name])
+    assert method(Options(boundary=0, context=0))(teacher, student, batch_of()) == {}
+
+
+def test_the_boundary_term_is_the_weighted_mean_over_strides() -> None:
+    teacher, student = outputs({4: 6, 8: 8}, 6, 1), outputs({4: 4, 8: 5}, 4, 2)
+
+    def boundary(strides: dict[int, float]) -> float:
+        return method(Options(context=0, strides=strides))(teacher, student, batch_of())["boundary"].item()
+
+    fine, coarse = boundary({4: 1.0}), boundary({8: 1.0})
+    assert boundary({4: 1.0, 8: 3.0}) == pytest.approx((fine + 3 * coarse) / 4, rel=1e-5)
+    assert boundary({4: 0.0, 8: 3.0, 64: 1.0}) == pytest.approx(coarse, rel=1e-5)  # no stride 64 in the student
+
+
+def test_a_teacher_of_finer_stride_is_pooled_to_the_students_grid() -> None:
+    """A student whose map is the 2 x 2 average of the teacher's agrees with it."""
+    teacher = outputs({4: 6}, 6, 1)
+    pooled = torch.nn.functional.avg_pool2d(teacher.features[4], 2).detach()
+    student = Outputs(teacher.logits, {8: pooled.requires_grad_()}, teacher.decoder)
+    loss = Method(Options(context=0), Pyramid({4: 6}, 6, 3), Pyramid({8: 6}, 6, 3))(teacher, student, batch_of())
+    assert loss["boundary"].item() == pytest.approx(0.0, abs=1e-5)
+
+
+def test_context_can_look_at_the_coarsest_backbone_map() -> None:
+    teacher, student = outputs({4: 6, 8: 8}, 6, 1), outputs({4: 4, 8: 5}, 4, 2)
+    method(Options(boundary=0, context_at="backbone"))(teacher, student, batch_of())["context"].backward()
+    assert student.features[8].grad is not None
+    assert student.features[4].grad is None
+    assert student.decoder.grad is None
+
+
+def test_options_that_cannot_work_are_refused() -> None:
+    with pytest.raises(RecipeError, match="expected decoder or backbone, got 'neck'"):
+        Options(context_at="neck")
+    with pytest.raises(RecipeError, match=r"the student has features at strides \[4, 8\], got \[16\]"):
+        method(Options(strides={16: 1.0}))
+    with pytest.raises(RecipeError, match="this teacher shows no feature maps"):
+        Method(Options(), Pyramid({}, 6, 3), Pyramid({4: 4}, 4, 3))
+    Method(Options(boundary=0), Pyramid({}, 6, 3), Pyramid({4: 4}, 4, 3))  # context needs the decoder only
+
+
+class LargestResult(TorchDispatchMode):
+    """Notes the number of elements of the largest tensor that any operation makes, and of the largest product."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.any = self.products = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for tensor in result if isinstance(result, tuple | list) else (result,):
+            if isinstance(tensor, torch.Tensor):
+                self.any = max(self.any, tensor.numel())
+                if func is torch.ops.aten.bmm.default:
+                    self.products = max(self.products, tensor.numel())
+        return result
+
+
+def test_memory_at_1024x2048_is_bounded_by_tokens_and_by_the_largest_map() -> None:
+    size, tokens = (1024, 2048), 320
+    teacher, student = outputs({4: 6, 8: 8}, 6, 1, size), outputs({4: 4, 8: 5}, 4, 2, size)
+    run = method(Options(tokens=tokens))
+    batch = batch_of(size)
+    with LargestResult() as largest:
+        terms = run(teacher, student, batch)
+        (terms["boundary"] + terms["context"]).backward()
+    assert 0 < largest.products <= tokens**2
+    eight_pairs = 8 * teacher.features[4][0, 0].numel()
+    assert largest.any <= max(teacher.features[4].numel(), batch.masks.numel(), eight_pairs)

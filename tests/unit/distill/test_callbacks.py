@@ -1,0 +1,57 @@
+"""The watchdog, on real runs."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_task import Boxes, job
+
+from edgekd.core.recipe import Method
+from edgekd.distill.fit import FitJob, fit
+from edgekd.distill.module import Distiller
+from edgekd.errors import GateError
+
+
+def weighted(run: FitJob, ratio: float, **weights: float) -> FitJob:
+    """Return the run with other method weights, no warm-up and a watchdog ratio."""
+    assert run.distiller is not None
+    methods = {
+        name: (Method(weight=weights[name], warmup=0.0), module) for name, (_, module) in run.distiller.methods.items()
+    }
+    return dataclasses.replace(run, distiller=Distiller(run.distiller.teacher, methods), watchdog_ratio=ratio)
+
+
+def long_run(scratch: Path) -> FitJob:
+    return job(scratch, Boxes(), steps=52, batch_size=2, checkpoint_every=100, lr=1e-5)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
+    run = job(tmp_path, Boxes())
+    with torch.no_grad():
+        run.student.get_parameter("classifier.weight").fill_(float("nan"))
+    with pytest.raises(GateError, match=r"^step 1: loss, task, kd\.logits is not finite; lower lr"):
+        fit(run)
+    assert not list(tmp_path.glob("*.ckpt"))
+
+
+def test_terms_that_dwarf_the_labels_stop_the_run_and_the_largest_is_named(tmp_path: Path) -> None:
+    run = weighted(long_run(tmp_path), ratio=10.0, kd=0.1, bckd=500.0)
+    with pytest.raises(GateError) as caught:
+        fit(run)
+    text = str(caught.value)
+    assert text.startswith("step 50: the weighted distillation terms are ")
+    assert "(limit distill.watchdog_ratio = 10)" in text
+    assert "most of it bckd.context; lower distill.methods.bckd.weight" in text
+    assert caught.value.exit_code == 1
+
+
+def test_a_run_within_the_ratio_is_left_alone(tmp_path: Path) -> None:
+    assert fit(weighted(long_run(tmp_path), ratio=10.0, kd=1.0, bckd=0.5))["steps"] == 52
+
+
+def test_a_run_without_distillation_is_watched_for_nan_only(tmp_path: Path) -> None:
+    plain = dataclasses.replace(long_run(tmp_path), distiller=None, watchdog_ratio=float("inf"))
+    assert set(fit(plain)["record"][0]) == {"step", "loss", "task"}

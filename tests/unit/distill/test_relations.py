@@ -1,0 +1,167 @@
+"""Standardised features, neighbour affinities, token grids and self-relations."""
+
+from __future__ import annotations
+
+from math import exp, log
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgekd.distill import relations
+
+ALL_2X2 = torch.ones(1, 1, 2, 2, dtype=torch.bool)
+EDGE = 1e-4  # affinities are kept this far from 0 and 1
+# Rows differ in the first channel, columns in the second: after standardising, the cells are
+# (-1, -1) (-1, 1) / (1, -1) (1, 1), all divided by sqrt 2.
+CORNERS = torch.tensor([[[[0.0, 0.0], [4.0, 4.0]], [[10.0, 12.0], [10.0, 12.0]]]])
+
+
+def test_standardised_features_by_hand() -> None:
+    unit = relations.standardised(CORNERS, ALL_2X2)
+    expected = torch.tensor([[[[-1.0, -1.0], [1.0, 1.0]], [[-1.0, 1.0], [-1.0, 1.0]]]]) / 2**0.5
+    torch.testing.assert_close(unit, expected, atol=1e-5, rtol=0)
+
+
+def test_statistics_leave_invalid_cells_out() -> None:
+    valid = torch.tensor([[[[True, True, True]]]])
+    three = torch.tensor([[[[0.0, 1.0, 2.0]], [[5.0, 3.0, 4.0]]]])
+    four = torch.cat([three, torch.full((1, 2, 1, 1), 900.0)], dim=3)
+    partly = torch.cat([valid, torch.zeros(1, 1, 1, 1, dtype=torch.bool)], dim=3)
+    torch.testing.assert_close(relations.standardised(four, partly)[..., :3], relations.standardised(three, valid))
+
+
+def test_without_validity_all_cells_count() -> None:
+    torch.testing.assert_close(relations.standardised(CORNERS), relations.standardised(CORNERS, ALL_2X2))
+
+
+def test_scale_shift_and_order_of_channels_do_not_change_a_relation() -> None:
+    random = torch.Generator().manual_seed(0)
+    features = torch.randn(2, 6, 5, 7, generator=random)
+    changed = features * torch.tensor([0.5, 2, 9, 1, 30, 4]).view(1, 6, 1, 1) + torch.arange(6.0).view(1, 6, 1, 1)
+    offsets = relations.pair_offsets((1, 2), 5, 7)
+    expected = relations.pair_affinities(relations.standardised(features), offsets)
+    got = relations.pair_affinities(relations.standardised(changed[:, torch.randperm(6, generator=random)]), offsets)
+    for a, b in zip(expected, got, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-4, rtol=0)
+
+
+def test_a_dead_channel_is_dropped_and_its_gradient_is_finite() -> None:
+    random = torch.Generator().manual_seed(0)
+    alive = torch.randn(1, 3, 4, 4, generator=random)
+    for constant in (0.0, 7.0):
+        with_dead = torch.cat([alive, torch.full((1, 1, 4, 4), constant)], dim=1).requires_grad_()
+        unit = relations.standardised(with_dead)
+        torch.testing.assert_close(unit[:, :3], relations.standardised(alive))
+        assert not unit[:, 3].any()
+        (grad,) = torch.autograd.grad(unit.square().mul(torch.rand(unit.shape)).sum(), with_dead)
+        assert torch.isfinite(grad).all()
+
+
+def test_features_that_are_constant_everywhere_have_finite_gradients() -> None:
+    dead = torch.zeros(1, 3, 4, 4, requires_grad=True)
+    unit = relations.standardised(dead)
+    unit.sum().backward()
+    assert not unit.any()
+    assert dead.grad is not None
+    assert torch.isfinite(dead.grad).all()
+
+
+def test_affinities_of_a_2x2_map_by_hand() -> None:
+    unit = relations.standardised(CORNERS, ALL_2X2)
+    right, down, diagonal, anti = relations.pair_affinities(unit, relations.pair_offsets((1,), 2, 2))
+    torch.testing.assert_close(right, torch.full((1, 2, 1), 0.5))  # cosine 0
+    torch.testing.assert_close(down, torch.full((1, 1, 2), 0.5))
+    assert diagonal.item() == anti.item() == pytest.approx(EDGE)  # cosine -1
+
+
+def test_the_two_cells_of_a_1x2_map_are_alike_or_opposite() -> None:
+    offsets = [(0, 1)]
+    (different,) = relations.pair_affinities(relations.standardised(torch.tensor([[[[1.0, 2.0]]]])), offsets)
+    assert different.item() == pytest.approx(EDGE)
+    (equal,) = relations.pair_affinities(torch.ones(1, 1, 1, 2), offsets)
+    assert equal.item() == pytest.approx(1 - EDGE)
+
+
+def test_the_written_out_gradient_of_the_pairs_is_autograds() -> None:
+    random = torch.Generator().manual_seed(0)
+    unit = torch.randn(2, 3, 5, 6, generator=random, dtype=torch.float64, requires_grad=True)
+    offsets = relations.pair_offsets((1, 2), 5, 6)
+    assert torch.autograd.gradcheck(lambda x: relations._PairCosines.apply(x, offsets), (unit,))
+
+
+def test_pairs_reach_the_named_neighbour() -> None:
+    cells = torch.arange(12.0).view(1, 1, 3, 4)
+    for (dy, dx), product in zip(
+        relations.pair_offsets((1, 2), 3, 4),
+        relations._PairCosines.apply(cells, relations.pair_offsets((1, 2), 3, 4)),
+        strict=True,
+    ):
+        for y in range(3 - dy):
+            for x in range(max(0, -dx), min(4, 4 - dx)):
+                expected = cells[0, 0, y, x] * cells[0, 0, y + dy, x + dx]
+                assert product[0, y, x - max(0, -dx)] == expected
+
+
+def test_dilations_wider_than_the_map_are_left_out() -> None:
+    assert relations.pair_offsets((1, 2), 2, 9) == [(0, 1), (1, 0), (1, 1), (1, -1)]
+    assert relations.pair_offsets((1, 2), 1, 9) == []
+
+
+def test_a_pair_is_valid_when_both_cells_are() -> None:
+    valid = torch.tensor([[[[True, True], [True, False]]]])
+    keep = [relations.pair_valid(valid, offset).flatten().tolist() for offset in relations.pair_offsets((1,), 2, 2)]
+    assert keep == [[True, False], [True, False], [False], [True]]
+
+
+def test_boundary_map_marks_the_border_of_two_regions_and_nothing_else() -> None:
+    features = torch.zeros(1, 2, 6, 8)
+    features[:, 0, :, 4:] = 3.0
+    features[:, 1, :, 4:] = -1.0
+    boundary = relations.boundary_map(features)
+    assert boundary.shape == (1, 6, 8)
+    assert (boundary[..., 3:5] > 0.999).all()
+    assert (boundary[..., :3] < 0.001).all()
+    assert (boundary[..., 5:] < 0.001).all()
+
+
+def test_the_finer_map_is_average_pooled_to_the_others_grid() -> None:
+    fine = torch.arange(16.0).view(1, 1, 4, 4)
+    coarse = torch.zeros(1, 3, 2, 2)
+    means = torch.tensor([[[[2.5, 4.5], [10.5, 12.5]]]])
+    torch.testing.assert_close(relations.on_common_grid(fine, coarse)[0], means)
+    torch.testing.assert_close(relations.on_common_grid(coarse, fine)[1], means)
+    assert relations.on_common_grid(coarse, fine)[0].shape == coarse.shape
+
+
+@given(height=st.integers(1, 300), width=st.integers(1, 300), tokens=st.integers(1, 2000))
+def test_a_token_grid_is_within_the_map_and_the_number_of_tokens(height: int, width: int, tokens: int) -> None:
+    rows, columns = relations.token_grid(height, width, tokens)
+    assert 1 <= rows <= height
+    assert 1 <= columns <= width
+    assert rows * columns <= tokens
+    if height * width <= tokens:
+        assert (rows, columns) == (height, width)
+
+
+def test_a_token_grid_keeps_the_aspect() -> None:
+    assert relations.token_grid(64, 80, 320) == (16, 20)
+    assert relations.token_grid(256, 512, 320) == (12, 26)
+
+
+def test_relation_rows_leave_the_diagonal_out() -> None:
+    unit = relations.standardised(CORNERS, ALL_2X2)
+    rows = relations.relation_log_rows(unit, ALL_2X2, temperature=0.5).exp()
+    # Cell (-1, -1) has cosine 0 with both of its sides and -1 with the opposite corner: logits 0, 0, -2.
+    share = 1 / (2 + exp(-2))
+    torch.testing.assert_close(rows[0, 0], torch.tensor([0.0, share, share, share * exp(-2)]), atol=1e-5, rtol=0)
+    assert not torch.diagonal(rows[0]).any()
+    torch.testing.assert_close(rows.sum(dim=2), torch.ones(1, 4))
+
+
+def test_relation_rows_leave_invalid_cells_out() -> None:
+    valid = torch.tensor([[[[True, True], [True, False]]]])
+    rows = relations.relation_log_rows(relations.standardised(CORNERS, ALL_2X2), valid, temperature=1.0)
+    assert rows[0, 0, 3] < -1000
+    assert rows[0, 0, 1].item() == pytest.approx(log(0.5), abs=1e-5)
