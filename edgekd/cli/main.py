@@ -64,9 +64,14 @@ def main() -> None:
         _fail(str(exc), exc.exit_code)
     except click.exceptions.Abort:
         _fail("interrupted; run the same command again to go on", 130)
-    except click.ClickException as exc:
+    except click.exceptions.NoArgsIsHelpError as exc:
         exc.show(sys.stderr)
         sys.exit(exc.exit_code)
+    except click.UsageError as exc:
+        command = exc.ctx.command_path if exc.ctx else "edgekd"
+        _fail(f"{exc.format_message()}; see `{command} --help`", exc.exit_code)
+    except click.ClickException as exc:
+        _fail(exc.format_message(), exc.exit_code)
     except KeyboardInterrupt:
         _fail("interrupted; run the same command again to go on", 130)
     except BrokenPipeError:  # the reader of our stdout has gone: not our error

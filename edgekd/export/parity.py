@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 
 from edgekd.board.postprocess import class_map
 from edgekd.board.preprocess import prepare
 from edgekd.board.specs import ModelSpec
 from edgekd.models.base import DenseModel
 from edgekd.models.session import TorchSession
+from edgekd.targets.onnxruntime import import_onnxruntime
 
 
 def measure_parity(
@@ -24,7 +24,7 @@ def measure_parity(
         images: how many; logits_max_abs and logits_relative (to the largest |logit|): None when the graph ends in
         argmax; class_map_different: fraction of pixels, at the network's size, that get another class.
     """
-    runtime = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    runtime = import_onnxruntime().InferenceSession(str(path), providers=["CPUExecutionProvider"])
     worst = largest = 0.0
     different = total = 0
     output = deployed.outputs[0]

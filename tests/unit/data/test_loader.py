@@ -122,7 +122,7 @@ def test_an_image_is_read_once_and_kept() -> None:
 
 def test_images_beyond_the_cache_are_read_again() -> None:
     dataset = Numbered(count=3)
-    sequence = TrainingSequence(dataset, lambda *pair: pair, seed=0)  # type: ignore[arg-type]
+    sequence = TrainingSequence(dataset, lambda *pair: pair, seed=0)
     sequence._cached_bytes = 2 << 30  # full
     for place in (0, 1, 2, 3):
         sequence[place]
