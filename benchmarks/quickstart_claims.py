@@ -1,7 +1,7 @@
 """Checks what the quickstart promises against the report of a finished run; exit 1 with the claim that does not hold.
 
-    edgekd run quickstart --out runs/quickstart
-    python benchmarks/quickstart_claims.py runs/quickstart
+edgekd run quickstart --out runs/quickstart
+python benchmarks/quickstart_claims.py runs/quickstart
 """
 
 from __future__ import annotations

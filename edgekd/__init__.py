@@ -1,8 +1,8 @@
 """edgekd: from a large teacher to a measured int8 engine on an edge chip.
 
-    edgekd.run(recipe, out)       run a recipe's pipeline, return the report
-    edgekd.load_engine(path)      context manager: image in, class map out
-    edgekd.load_report(path)      read a report.json
+edgekd.run(recipe, out)       run a recipe's pipeline, return the report
+edgekd.load_engine(path)      context manager: image in, class map out
+edgekd.load_report(path)      read a report.json
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ Anything else is a bug of edgekd: traceback, exit code 70.
 
 Portable: standard library only, Python 3.8.
 """
+
 from __future__ import annotations
 
 import difflib

@@ -5,6 +5,7 @@ expects (folding the normalisation into the graph, say) returns a new one.
 
 Portable: standard library only, Python 3.8.
 """
+
 from __future__ import annotations
 
 import dataclasses
@@ -65,7 +66,9 @@ class ModelSpec:
     @staticmethod
     def from_dict(data: Dict[str, Any]) -> "ModelSpec":
         """Rebuild a spec from `to_dict` data or from the same data read from JSON."""
-        preprocess: Dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in data["preprocess"].items()}
+        preprocess: Dict[str, Any] = {
+            key: tuple(v) if isinstance(v, list) else v for key, v in data["preprocess"].items()
+        }
         return ModelSpec(
             task=data["task"],
             classes=tuple(data["classes"]),

@@ -9,8 +9,8 @@ import logging
 import os
 import sys
 import traceback
+from typing import Any
 
-import click
 import typer
 
 from edgekd.cli import data, doctor, predict, recipes, report, run, stages
@@ -24,6 +24,9 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+# click's UsageError: typer had it from the package click, and since 0.26 has a copy of its own.
+_UsageError: Any = typer.BadParameter.__base__
 
 
 def _version(value: bool) -> None:
@@ -57,29 +60,40 @@ app.command()(report.report)
 def main() -> None:
     """Run the command line and exit with the code that the kind of error asks for."""
     try:
-        code = app(standalone_mode=False)
+        _invoke()
         sys.stdout.flush()
-        sys.exit(code or 0)
+    except typer.Exit as exc:
+        sys.exit(exc.exit_code)
     except EdgekdError as exc:
         _fail(str(exc), exc.exit_code)
-    except click.exceptions.Abort:
-        _fail("interrupted; run the same command again to go on", 130)
-    except click.exceptions.NoArgsIsHelpError as exc:
-        exc.show(sys.stderr)
-        sys.exit(exc.exit_code)
-    except click.UsageError as exc:
-        command = exc.ctx.command_path if exc.ctx else "edgekd"
-        _fail(f"{exc.format_message()}; see `{command} --help`", exc.exit_code)
-    except click.ClickException as exc:
-        _fail(exc.format_message(), exc.exit_code)
-    except KeyboardInterrupt:
+    except _UsageError as exc:
+        _fail_usage(exc)
+    except (KeyboardInterrupt, typer.Abort):
         _fail("interrupted; run the same command again to go on", 130)
     except BrokenPipeError:  # the reader of our stdout has gone: not our error
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
     except Exception:  # noqa: BLE001 - the last resort: show it whole and say whose fault it is
         traceback.print_exc()
         _fail("this is a bug of edgekd; please report it with the lines above", 70)
+
+
+def _invoke() -> None:
+    if "_EDGEKD_COMPLETE" in os.environ:  # the shell asks for completions
+        app(prog_name="edgekd")
+    # Not `app()`: typer 0.29 turns interrupts and broken pipes into exits of its own, without a word.
+    command = typer.main.get_command(app)
+    with command.make_context("edgekd", sys.argv[1:] or ["--help"]) as context:
+        command.invoke(context)
+
+
+def _fail_usage(exc: Any) -> None:
+    text = exc.format_message()
+    if "\n" in text:  # a group without a command: the message is the group's help
+        print(text, file=sys.stderr)
+        sys.exit(exc.exit_code)
+    command = exc.ctx.command_path if exc.ctx else "edgekd"
+    pause = "" if text.endswith("?") else ";"
+    _fail(f"{text.removesuffix('.')}{pause} see `{command} --help`", exc.exit_code)
 
 
 def _fail(line: str, code: int) -> None:

@@ -7,6 +7,7 @@ A format is one file `data/formats/<name>.py` with
 
 Opening lists and pairs the files (DataError when that fails); pixels are read only by `load`.
 """
+
 from __future__ import annotations
 
 from dataclasses import dataclass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import sys
 import warnings
 from dataclasses import dataclass
@@ -67,6 +68,10 @@ def fit(job: FitJob) -> dict[str, Any]:
     """Train `job.student` in place and return the facts of the run (JSON): steps, seconds per step, record.
 
     The budget counts optimizer steps. With `ema` the averaged weights are what the student holds in the end.
+
+    Raises:
+        GateError: the watchdog stopped the run.
+        KeyboardInterrupt: the process was told to stop, by Ctrl+C or SIGTERM.
     """
     L.seed_everything(job.seed, workers=False, verbose=False)
     task = SegmentationTask(job.student, job.budget, job.distiller, channels_last(job.trainer))
@@ -75,13 +80,17 @@ def fit(job: FitJob) -> dict[str, Any]:
         trainer = _trainer(job, record)
     resume = job.scratch / f"{RESUME}.ckpt"
     workers = job.trainer.workers if job.trainer.workers is not None else (0 if on_cpu(job.trainer) else 4)
-    with _quiet():
-        # weights_only=False would run code; our own checkpoint holds tensors, numbers and strings only.
-        trainer.fit(
-            task, _StepData(job, workers), ckpt_path=str(resume) if resume.exists() else None, weights_only=True
-        )
-    if trainer.interrupted:
-        raise KeyboardInterrupt
+    on_interrupt = signal.getsignal(signal.SIGINT)
+    try:
+        with _quiet():
+            # weights_only=False would run code; our own checkpoint holds tensors, numbers and strings only.
+            trainer.fit(
+                task, _StepData(job, workers), ckpt_path=str(resume) if resume.exists() else None, weights_only=True
+            )
+    except SystemExit as exc:
+        # Lightning 2.6.6 leaves with code 1 on Ctrl+C, which it ignores from then on, and with code 0 on SIGTERM.
+        signal.signal(signal.SIGINT, on_interrupt)
+        raise KeyboardInterrupt from exc
     job.student.to("cpu").eval()
     steps = [row["step"] for row in record.rows]
     assert steps == list(range(1, job.budget.steps + 1)), "the record of steps has a gap or a repeat"

@@ -6,6 +6,7 @@ A family is one file `models/families/<name>.py` with
     VARIANTS                 the names a recipe may use as `variant`; None when `build` checks the name itself
     build(variant, task, num_classes, options) -> DenseModel
 """
+
 from __future__ import annotations
 
 from abc import ABC, abstractmethod

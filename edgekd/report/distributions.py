@@ -93,10 +93,8 @@ def _summary(run: Runs) -> list[str]:
 def _outline(samples_ms: np.ndarray, scale: svg.Scale, base: float, bins: int) -> str:
     """Return the path of a histogram whose highest bin fills the row; runs beyond the axis are left out."""
     positions = np.linspace(0.0, 1.0, bins + 1)
-    if scale.is_log:
-        edges = scale.low * (scale.high / scale.low) ** positions
-    else:
-        edges = scale.low + (scale.high - scale.low) * positions
+    span = scale.high - scale.low
+    edges = scale.low * (scale.high / scale.low) ** positions if scale.is_log else scale.low + span * positions
     counts, _ = np.histogram(samples_ms, edges)
     heights = counts / max(1, counts.max()) * _HISTOGRAM_HEIGHT
     pixels = scale.start + positions * (scale.end - scale.start)

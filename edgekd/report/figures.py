@@ -67,7 +67,9 @@ def _step(stages: StageLine, step: Step, scale: svg.Scale, y_of: dict[str, float
     y = y_of[step.row.id]
     parts = [svg.text(0, y + 4 if wide else y - 16, step.row.label, "name")]
     note, css = _step_note(stages, step)
-    parts.append(svg.text(width - 318 if wide else width, y + 4 if wide else y - 16, note, css, "start" if wide else "end"))
+    parts.append(
+        svg.text(width - 318 if wide else width, y + 4 if wide else y - 16, note, css, "start" if wide else "end")
+    )
     if step.row.miou is None:
         return "".join(parts)
     x = scale(100 * step.row.miou)

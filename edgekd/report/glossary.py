@@ -64,7 +64,10 @@ def glossary(definitions: Mapping[str, Mapping[str, Any]]) -> dict[str, Definiti
     better = {True: "higher", False: "lower"}
     own = {
         name: Definition(
-            name, str(entry.get("title") or name), str(entry.get("text") or ""), better.get(entry.get("higher_is_better"), "")
+            name,
+            str(entry.get("title") or name),
+            str(entry.get("text") or ""),
+            better.get(bool(entry.get("higher_is_better")), ""),
         )
         for name, entry in definitions.items()
     }

@@ -24,9 +24,14 @@ from edgekd.report.verdict import Finding, findings
 SCHEMA = "edgekd.report/1"
 _HERE = Path(__file__).parent
 _TRAININGS = {"teacher": "Teacher", "student": "Baseline student", "distilled": "Distilled student"}
-_METRIC_ORDER = ("miou", "boundary_iou", "trimap_miou_3px", "pixel_accuracy", "spurious_components", "missing_components")
-# Every metric is a fraction but these, which count things.
-_COUNTED = "_components"
+_METRIC_ORDER = (
+    "miou",
+    "boundary_iou",
+    "trimap_miou_3px",
+    "pixel_accuracy",
+    "spurious_components",
+    "missing_components",
+)
 # Top-level keys the template reads and an early-stopped run may lack.
 _OPTIONAL_KEYS = ("title", "recipe_name", "created", "seed", "recipe_sha256", "calibration", "gates", "stages")
 
@@ -51,7 +56,6 @@ class Page:
     line: StageLine
     findings: list[Finding]
     metrics: list[str]
-    units: dict[str, str]
     definitions: dict[str, Definition]
     stage_figure: str
     scatter: str
@@ -72,11 +76,8 @@ class Page:
     problems: list[str]
 
     def metric_text(self, row: Row, name: str) -> str:
-        """Return a metric in the unit that `units` states."""
-        value = row.metrics.get(name)
-        if self.units[name] == "%":
-            return percent(value)
-        return MISSING if value is None else f"{value:.2f}"
+        """Return a metric in percent."""
+        return percent(row.metrics.get(name))
 
 
 def render(report: Mapping[str, Any], data_dir: Path) -> str:
@@ -95,7 +96,9 @@ def render(report: Mapping[str, Any], data_dir: Path) -> str:
     except ImportError as exc:
         raise UserError("the report page needs jinja2, which is not installed; pip install 'edgekd[report]'") from exc
     if report.get("schema") != SCHEMA:
-        raise ArtifactError(f"report schema: expected {SCHEMA}, got {report.get('schema')}; write it again with this edgekd")
+        raise ArtifactError(
+            f"report schema: expected {SCHEMA}, got {report.get('schema')}; write it again with this edgekd"
+        )
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_HERE), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
@@ -122,7 +125,6 @@ def _page(report: Mapping[str, Any], data_dir: Path) -> Page:
     return Page(
         report=dict.fromkeys(_OPTIONAL_KEYS) | dict(report), rows=rows, line=line, findings=findings(rows, line, training),
         metrics=[name for name in _METRIC_ORDER if name in known] + sorted(known - set(_METRIC_ORDER)),
-        units={name: "per image" if name.endswith(_COUNTED) else "%" for name in known},
         definitions=glossary(report.get("definitions") or {}),
         stage_figure=figures.stage_line_figure(line), scatter=figures.scatter_figure(rows),
         engine_time=latency_figure(engine, "engine time"), wall_time=latency_figure(wall, "wall time"),
@@ -151,7 +153,13 @@ def flatten(data: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
         if isinstance(value, Mapping):
             pairs += flatten(value, f"{prefix}{key}.")
         else:
-            text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else "not readable" if value is None else str(value)
+            text = (
+                ", ".join(map(str, value))
+                if isinstance(value, list | tuple)
+                else "not readable"
+                if value is None
+                else str(value)
+            )
             pairs.append((prefix + key, text))
     return pairs
 
@@ -208,7 +216,9 @@ def _trainings(training: Mapping[str, Any]) -> list[Training]:
 def _problems(report: Mapping[str, Any], rows: Sequence[Row]) -> list[str]:
     """Return what keeps the page from being complete, for the notice at its top."""
     problems = [f"The run ended early: {report['failure']}"] if report.get("failure") else []
-    problems += [f"Gate failed: {gate['name']}: {gate['text']}" for gate in report.get("gates") or [] if not gate["passed"]]
+    problems += [
+        f"Gate failed: {gate['name']}: {gate['text']}" for gate in report.get("gates") or [] if not gate["passed"]
+    ]
     open_rows = [row.label for row in rows if not row.is_measured]
     if open_rows:
         problems.append(f"Not measured: {', '.join(open_rows)}. The reasons are in the table.")

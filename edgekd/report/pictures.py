@@ -71,7 +71,7 @@ def boundary_errors(truth: np.ndarray, class_map: np.ndarray, radius: int = BAND
 
 def legend(classes: Sequence[str]) -> list[tuple[str, str]]:
     """Return (class name, CSS colour) for every class."""
-    return [(name, "#%02x%02x%02x" % tuple(color)) for name, color in zip(classes, palette(len(classes)), strict=True)]
+    return [(name, "#" + bytes(color).hex()) for name, color in zip(classes, palette(len(classes)), strict=True)]
 
 
 def _picture(archive: Mapping[str, np.ndarray], index: int, rows: Sequence[Row], colors: np.ndarray) -> Picture:
@@ -88,7 +88,9 @@ def _picture(archive: Mapping[str, np.ndarray], index: int, rows: Sequence[Row],
         class_map = archive[f"{index}/{row.id}"]
         wrong, share = boundary_errors(truth, class_map)
         everywhere = float((class_map != truth)[labelled].mean()) if labelled.any() else None
-        along = f"{percent(share)} % of the boundary band wrong" if share is not None else "no class change in the truth"
+        along = (
+            f"{percent(share)} % of the boundary band wrong" if share is not None else "no class change in the truth"
+        )
         caption = f"{along}; {percent(everywhere)} % of all labelled pixels"
         drawn = _with_errors(overlay(image, class_map, colors, _ALPHA), wrong)
         tiles.append(_tile(row.label, caption, f"Classes of {name} by {row.label}: {caption}", drawn))
@@ -101,7 +103,8 @@ def _with_errors(picture: np.ndarray, wrong: np.ndarray) -> np.ndarray:
     factor = _factor(wrong)
     if factor > 1:
         height, width = picture.shape[0] * factor, picture.shape[1] * factor
-        wrong = wrong[:height, :width].reshape(picture.shape[0], factor, picture.shape[1], factor).any(axis=(1, 3))
+        cells = wrong[:height, :width].reshape(picture.shape[0], factor, picture.shape[1], factor)
+        wrong = np.asarray(cells.any(axis=(1, 3)))
     return np.where(wrong[..., None], np.array(ERROR_COLOR, np.uint8), picture)
 
 

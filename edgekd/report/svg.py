@@ -104,9 +104,7 @@ def y_axis(scale: Scale, left: float, right: float, title: str, count: int) -> s
 
 def chart(width: float, height: float, name: str, body: str, css: str) -> str:
     """Return one svg element with an accessible name."""
-    return (
-        f'<svg class="chart {css}" viewBox="0 0 {width:g} {height:g}" role="group" aria-label="{escape(name)}">{body}</svg>'
-    )
+    return f'<svg class="chart {css}" viewBox="0 0 {width:g} {height:g}" role="group" aria-label="{escape(name)}">{body}</svg>'
 
 
 def responsive(name: str, draw: Callable[[int], tuple[float, str]]) -> str:

@@ -30,7 +30,9 @@ def findings(rows: Sequence[Row], line: StageLine, training: Mapping[str, Any]) 
     int8 = [row for row in rows if row.stage == "engine" and row.precision == "int8"]
     result += [_int8(row, _reference(rows, row)) for row in int8]
     if not int8:
-        result.append(Finding("unknown", "No int8 engine yet", "This run has no int8 engine, so its cost and speed are open."))
+        result.append(
+            Finding("unknown", "No int8 engine yet", "This run has no int8 engine, so its cost and speed are open.")
+        )
     compact = _compactness(by_stage.get("teacher"), by_stage.get("distilled") or by_stage.get("student"))
     return [*result, *([compact] if compact else []), _losses(line)]
 
@@ -112,7 +114,9 @@ def _int8(row: Row, reference: Row | None) -> Finding:
 
 
 def _reference(rows: Sequence[Row], engine: Row) -> Row | None:
-    return next((row for row in rows if row.stage == "engine" and row.precision == "fp32" and row.place == engine.place), None)
+    return next(
+        (row for row in rows if row.stage == "engine" and row.precision == "fp32" and row.place == engine.place), None
+    )
 
 
 def _compactness(teacher: Row | None, student: Row | None) -> Finding | None:

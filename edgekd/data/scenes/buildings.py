@@ -83,9 +83,7 @@ def _add_windows(stage: Stage, front: Stencil, number: int) -> None:
     stage.paint(Stencil(grid.top, grid.left, some), second, number)
 
 
-def _add_round_windows(
-    stage: Stage, grid: Stencil, step: tuple[int, int], size: tuple[int, int], number: int
-) -> None:
+def _add_round_windows(stage: Stage, grid: Stencil, step: tuple[int, int], size: tuple[int, int], number: int) -> None:
     """Put round windows on a grid; their glass may have the very colours of balls and signs."""
     glass = stage.vivid() if stage.dice.chance(50) else Material(stage.jittered((58, 66, 80), 18), "plaster", 8)
     radius = min(size) // 2

@@ -13,7 +13,7 @@ from edgekd.data.scenes.dice import Dice
 from edgekd.data.scenes.shapes import polygon, rectangle, wire
 from edgekd.data.scenes.stage import Stage
 from edgekd.data.scenes.street import add_fence, add_line, add_sign_post, add_toy
-from edgekd.data.scenes.textures import LOOSE, Material, mix
+from edgekd.data.scenes.textures import LOOSE, Material
 
 _SKIES = (((92, 142, 204), (188, 212, 232)), ((150, 164, 182), (206, 208, 210)), ((96, 104, 150), (232, 178, 140)))
 _SOILS = ((104, 128, 72), (150, 132, 102), (112, 112, 114), (128, 120, 92), (176, 166, 140))
@@ -34,7 +34,11 @@ def compose(height: int, width: int, dice: Dice) -> Canvas:
         _add_flying_toy(stage, posts)
     _add_buildings(stage)
     _add_walls(stage)
-    nearer: list[tuple[int, Callable[[int], None]]] = [*_fences(stage), *_posts(stage, posts), *_lying_toys(stage, posts)]
+    nearer: list[tuple[int, Callable[[int], None]]] = [
+        *_fences(stage),
+        *_posts(stage, posts),
+        *_lying_toys(stage, posts),
+    ]
     for base, add in sorted(nearer, key=lambda item: item[0]):
         add(base)
     if dice.chance(25):

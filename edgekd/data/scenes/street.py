@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from edgekd.data.scenes import BALL, FENCE, POLE, RING, SIGN
 from edgekd.data.scenes.shapes import Stencil, bars, disc, ellipse, lattice, polygon, rectangle, ring, wire
 from edgekd.data.scenes.stage import Stage
@@ -63,7 +65,7 @@ def add_line(stage: Stage, xs: list[int], base: int) -> None:
     dark = Material(stage.jittered((52, 52, 56), 12))
     for offset in (-arm, arm)[: dice.between(1, 2)]:
         sag = stage.size(6, 22)
-        for (x0, y0), (x1, y1) in zip(ends, ends[1:], strict=False):
+        for (x0, y0), (x1, y1) in pairwise(ends):
             hung = wire((x0 + offset, y0 + beam), (x1 + offset, y1 + beam), sag, stage.canvas.scaled(3))
             stage.paint(hung, dark, number)
 

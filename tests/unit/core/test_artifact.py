@@ -198,7 +198,7 @@ def test_a_contract_that_is_absent_or_damaged_is_told(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="a onnx artifact has no network"):
         _ = bare.spec
     half = {name: value for name, value in artifact.manifest["model_spec"].items() if name != "classes"}
-    with pytest.raises(ArtifactError, match="damaged model_spec .*classes"):
+    with pytest.raises(ArtifactError, match=r"damaged model_spec .*classes"):
         _ = Artifact(artifact.path, {**artifact.manifest, "model_spec": half}).spec
 
 

@@ -89,14 +89,16 @@ def test_a_run_killed_after_its_last_checkpoint_still_gives_the_same_weights(
     assert unread.loads == 0, "nothing is left to train"
 
 
-@pytest.mark.parametrize("ema", ["0", "0.5"])
-def test_kill_minus_9_loses_and_repeats_no_step(
-    ema: str, tmp_path: Path, uninterrupted: dict[float | None, tuple[State, list]]
+@pytest.mark.parametrize(
+    ("ema", "name", "code"), [("0", "SIGKILL", -signal.SIGKILL), ("0.5", "SIGTERM", 130), ("0", "SIGINT", 130)]
+)
+def test_a_signal_loses_and_repeats_no_step(
+    ema: str, name: str, code: int, tmp_path: Path, uninterrupted: dict[float | None, tuple[State, list]]
 ) -> None:
     command = [sys.executable, tiny_task.__file__, str(tmp_path / "scratch"), str(tmp_path / "weights"), ema]
-    killed = subprocess.run([*command, str(4 * BATCH + 1)], capture_output=True, text=True)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
-    resumed = subprocess.run([*command, "0"], capture_output=True, text=True)
+    ended = subprocess.run([*command, str(4 * BATCH + 1), name], capture_output=True, text=True)
+    assert ended.returncode == code, ended.stderr
+    resumed = subprocess.run([*command, "0", name], capture_output=True, text=True)
     assert resumed.returncode == 0, resumed.stderr
     saved = torch.load(tmp_path / "weights", weights_only=True)
     expected_state, expected_record = uninterrupted[float(ema) or None]

@@ -1,9 +1,9 @@
 """A network, a data set and a training run that are as small as they can be; also a program that can kill itself.
 
-    python tiny_task.py SCRATCH WEIGHTS EMA KILL_AT_LOAD
+    python tiny_task.py SCRATCH WEIGHTS EMA KILL_AT_LOAD SIGNAL
 
 trains (or resumes) in SCRATCH and writes the student's weights to WEIGHTS. At the KILL_AT_LOAD-th image read it sends
-itself SIGKILL; 0 never does.
+itself SIGNAL (`SIGKILL`); 0 never does. Exits with 130 when `fit` says that it was interrupted.
 """
 
 from __future__ import annotations
@@ -116,14 +116,17 @@ def job(scratch: Path, dataset: Boxes, ema: float | None = None, **budget: Any) 
     )
 
 
-def main(scratch: str, weights: str, ema: str, kill_at_load: str) -> None:
+def main(scratch: str, weights: str, ema: str, kill_at_load: str, name: str) -> None:
     def kill(number: int) -> None:
         if number == int(kill_at_load):
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), signal.Signals[name])
 
     torch.set_num_threads(1)
     run = job(Path(scratch), Boxes(on_load=kill), float(ema) or None)
-    result = fit(run)
+    try:
+        result = fit(run)
+    except KeyboardInterrupt:
+        sys.exit(130)
     torch.save({"state": run.student.state_dict(), "record": result["record"]}, weights)
 
 
