@@ -11,7 +11,7 @@ demo: $(VENV)/.all
 	$(BIN)/edgekd run quickstart --out $(RUN)
 
 test: lint types
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
