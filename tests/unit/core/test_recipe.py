@@ -73,7 +73,7 @@ def test_a_missing_key_is_named(tmp_path: Path) -> None:
 
 
 def test_a_teacher_without_budget_or_weights_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match="teacher: needs `train` .a budget. or `checkpoint`"):
+    with pytest.raises(RecipeError, match=r"teacher: needs `train` \(a budget\) or `checkpoint`"):
         small_recipe(tmp_path, teacher={"family": "edgeseg", "variant": "s"})
 
 
@@ -184,11 +184,14 @@ def test_a_bad_override_is_quoted_with_the_reason(tmp_path: Path, override: str,
     assert words in str(refusal.value)
 
 
+KEYS = [
+    *("seed", "name", "data.size", "data.options", "data.options.root", "teacher.checkpoint", "engines", "engines.0"),
+    *("distill.methods", "student.options.deep.er", "x", "trainer.devices"),
+]
+
+
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(key=st.sampled_from([".".join(p) for p in [
-    ("seed",), ("name",), ("data", "size"), ("data", "options"), ("data", "options", "root"), ("teacher", "checkpoint"),
-    ("engines", "0"), ("engines",), ("distill", "methods"), ("student", "options", "deep", "er"), ("x",), ("trainer", "devices"),
-]]) | st.text(max_size=12), value=st.text(max_size=30))  # fmt: skip
+@given(key=st.sampled_from(KEYS) | st.text(max_size=12), value=st.text(max_size=30))
 @example("data.options", "&a [*a]")
 @example("data.options", "!!timestamp x")
 @example("data.options.x", "!!int ''")
@@ -214,10 +217,9 @@ def test_any_override_either_loads_or_is_a_recipe_error(tmp_path: Path, key: str
         write_recipe(tmp_path)
     try:
         recipe = load_recipe(str(path), [f"{key}={value}"])
-    except RecipeError as exc:
-        assert str(exc)
-    else:
-        assert len(recipe.sha256()) == 64  # also what was read can be written
+    except RecipeError:
+        return
+    assert len(recipe.sha256()) == 64  # also what was read can be written
 
 
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -232,15 +234,15 @@ def test_any_file_either_loads_or_is_a_recipe_error(tmp_path: Path, content: byt
 # --- hostile files ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "tag",
-    ["!!python/object/apply:os.mkdir", "!!python/object/new:os.mkdir", "!!python/name:os.mkdir", "!mine", "!!set"],
-)
+TAGS = ["!!python/object/apply:os.mkdir", "!!python/object/new:os.mkdir", "!!python/name:os.mkdir", "!mine", "!!set"]
+
+
+@pytest.mark.parametrize("tag", TAGS)
 def test_a_yaml_tag_is_refused_and_nothing_is_run(tmp_path: Path, tag: str) -> None:
     marker = tmp_path / "ran"
     path = tmp_path / "r.yaml"
     path.write_text(f"name: x\ndata: {tag} [{marker}]\n")
-    with pytest.raises(RecipeError, match="tag .* is not allowed"):
+    with pytest.raises(RecipeError, match=r"tag .* is not allowed"):
         load_recipe(str(path))
     assert not marker.exists()
 
