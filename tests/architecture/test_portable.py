@@ -1,0 +1,133 @@
+"""What runs on boards: standard library and numpy only, Python 3.8 grammar and library."""
+
+from __future__ import annotations
+
+import ast
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from tests.architecture.sources import PACKAGE, imports, modules, part, tree
+from tests.architecture.test_layers import root
+
+PORTABLE_PARTS = ("", "errors", "board", "targets")
+PORTABLE = [name for name in modules() if part(name) in PORTABLE_PARTS]
+BUILTIN_GENERICS = {"list", "dict", "tuple", "set", "frozenset", "type"}
+# Names that the standard library got after Python 3.8.
+NEWER = {
+    *("removeprefix", "removesuffix", "bit_count", "is_relative_to", "with_stem", "hardlink_to", "pairwise", "batched"),
+    *(
+        "cache",
+        "lcm",
+        "nextafter",
+        "ulp",
+        "randbytes",
+        "to_thread",
+        "TopologicalSorter",
+        "file_digest",
+        "stdlib_module_names",
+    ),
+}
+NEWER_KEYWORDS = {"dataclass": {"slots", "kw_only", "match_args"}, "zip": {"strict"}, "field": {"kw_only"}}
+
+
+@pytest.mark.parametrize("name", PORTABLE)
+def test_a_portable_module_needs_only_the_standard_library_numpy_and_portable_modules(name: str) -> None:
+    foreign = {root(i.module) for i in imports(name) if i.at_top} - set(sys.stdlib_module_names)
+    assert foreign <= {"numpy", "edgekd"}
+    own = [i.module for i in imports(name) if i.at_top and root(i.module) == "edgekd"]
+    assert [module for module in own if part(module) not in PORTABLE_PARTS] == []
+
+
+def test_the_package_itself_imports_nothing_at_top_but_typing() -> None:
+    assert {i.module for i in imports("edgekd") if i.at_top} <= {"__future__", "typing"}
+
+
+@pytest.mark.parametrize("name", PORTABLE)
+def test_a_portable_module_is_python_3_8_grammar(name: str) -> None:
+    ast.parse(modules()[name].read_text(encoding="utf-8"), feature_version=(3, 8))
+
+
+@pytest.mark.parametrize("name", PORTABLE)
+def test_a_portable_module_evaluates_no_newer_types(name: str) -> None:
+    wrong = [f"line {node.lineno}: {ast.unparse(node)}" for node in evaluated(name) if is_newer_type(name, node)]
+    assert not wrong
+
+
+@pytest.mark.parametrize("name", PORTABLE)
+def test_a_portable_module_calls_nothing_that_python_3_8_lacks(name: str) -> None:
+    wrong = []
+    for node in ast.walk(tree(name)):
+        if isinstance(node, ast.Attribute) and node.attr in NEWER:
+            wrong.append(f"line {node.lineno}: {node.attr}")
+        if isinstance(node, ast.ImportFrom):
+            wrong += [f"line {node.lineno}: {alias.name}" for alias in node.names if alias.name in NEWER]
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            given = {keyword.arg for keyword in node.keywords}
+            wrong += [f"line {node.lineno}: {key}" for key in given & NEWER_KEYWORDS.get(node.func.id, set())]
+    assert not wrong
+
+
+@pytest.mark.parametrize("name", [name for name in PORTABLE if tree(name).body])
+def test_a_portable_module_leaves_annotations_unevaluated(name: str) -> None:
+    assert "__future__" in {i.module for i in imports(name)}
+
+
+def evaluated(name: str) -> Iterator[ast.expr]:
+    """Yield every expression that runs, i.e. all but annotations."""
+    waiting: list[ast.AST] = [tree(name)]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.expr):
+            yield node
+        skipped = {id(getattr(node, field, None)) for field in ("annotation", "returns")}
+        waiting += [child for child in ast.iter_child_nodes(node) if id(child) not in skipped]
+
+
+def is_newer_type(name: str, node: ast.expr) -> bool:
+    """Return whether an expression is `list[int]`, `Iterable[int]` from collections.abc, or `int | None`."""
+    if isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name):
+        return node.value.id in BUILTIN_GENERICS | abstract_names(name)
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr):
+        sides = (node.left, node.right)
+        return any(
+            (isinstance(side, ast.Constant) and side.value is None)
+            or (isinstance(side, ast.Name) and side.id in BUILTIN_GENERICS | {"int", "float", "str", "bytes", "bool"})
+            for side in sides
+        )  # fmt: skip
+    return False
+
+
+def abstract_names(name: str) -> set[str]:
+    """Return what a module imports from collections.abc."""
+    return {
+        alias.asname or alias.name
+        for node in ast.walk(tree(name))
+        if isinstance(node, ast.ImportFrom) and node.module == "collections.abc"
+        for alias in node.names
+    }
+
+
+def test_portable_modules_import_under_a_real_python_3_8() -> None:
+    python = shutil.which("python3.8")
+    if python is None:
+        pytest.skip("no python3.8 here; the grammar is checked without it")
+    probe = subprocess.run([python, "-c", "import numpy"], capture_output=True, text=True)
+    needs_numpy = "" if probe.returncode == 0 else "numpy"
+    if "pyenv" in probe.stderr:
+        pytest.skip("python3.8 is a shim without a version behind it")
+    names = [name for name in PORTABLE if not needs_numpy or not reaches_numpy(name)]
+    assert names
+    program = f"import importlib\nfor name in {names!r}: importlib.import_module(name)"
+    done = subprocess.run([python, "-c", program], cwd=PACKAGE.parent, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def reaches_numpy(name: str) -> bool:
+    """Return whether importing a module imports numpy."""
+    from tests.architecture.sources import loaded_with
+
+    return "numpy" in {root(module) for module in loaded_with(name)}
