@@ -1,0 +1,117 @@
+"""Writes a run's measured table into the docs, so that no number there is typed by hand.
+
+python docs/write_results.py runs/quickstart                 # also fills the table in README.md
+python docs/write_results.py runs/camvid...                  # writes docs/results/<recipe name>.md
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from dataclasses import astuple
+from pathlib import Path
+from typing import Any
+
+import edgekd
+from edgekd.report.line import stage_line
+from edgekd.report.table import HEADERS, table_rows
+from edgekd.report.units import percent
+
+DOCS = Path(__file__).parent
+EXTRA = ("trimap_miou_3px", "pixel_accuracy", "spurious_components", "missing_components")
+
+
+def main() -> None:
+    """Write the result page, and for the quickstart the README's table."""
+    report = edgekd.load_report(Path(sys.argv[1]))
+    name = report["recipe_name"]
+    page = DOCS / "results" / f"{name}.md"
+    page.parent.mkdir(exist_ok=True)
+    page.write_text(result_page(report), encoding="utf-8")
+    print(page)
+    if name == "quickstart":
+        readme = DOCS.parent / "README.md"
+        marked = re.compile(r"(<!-- quickstart-table -->).*?(<!-- /quickstart-table -->)", re.DOTALL)
+        text = marked.sub(lambda m: f"{m[1]}\n{table(report)}\n{m[2]}", readme.read_text(encoding="utf-8"))
+        readme.write_text(text, encoding="utf-8")
+        print(readme)
+
+
+def result_page(report: dict[str, Any]) -> str:
+    """Return the page of one run: command, tables, budgets, environment."""
+    host = report["environment"]
+    packages = ", ".join(f"{name} {version}" for name, version in host["packages"].items())
+    total = sum(stage["seconds"] for stage in report["stages"])
+    lines = [
+        f"# {report['recipe_name']}",
+        "",
+        "Written by `python docs/write_results.py` from the `report.json` of this command:",
+        "",
+        "```text",
+        f"edgekd run {recipe_path(report['recipe_name'])} --out runs/{report['recipe_name']}",
+        "```",
+        "",
+        f"One run, seed {report['seed']}; scored on {report['rows'][0].get('num_images')} images of the split "
+        f"`{report['recipe']['data']['val']}`; a single seed cannot tell a small gain from chance.",
+        "",
+        table(report),
+        "",
+        metric_table(report),
+        "",
+        stage_line(report["rows"]).sentence,
+        "",
+        "| trained | steps | batch | seconds per step | precision |",
+        "|---|---:|---:|---:|---|",
+        *(
+            f"| {name} | {facts['steps']} | {facts['batch_size']} | {facts['seconds_per_step']:.2f} | {facts['precision']} |"
+            for name, facts in report["training"].items()
+            if "steps" in facts
+        ),
+        "",
+        f"All stages together took {total:.0f} s. Machine: {host.get('cpu_model')}, {host.get('usable_cores')} cores, "
+        f"{host.get('os')}; int8 instructions (VNNI): {'yes' if has_vnni(host) else 'no'}. Packages: {packages}. "
+        f"Recipe sha256 `{report['recipe_sha256'][:16]}`, {report['created']}.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def recipe_path(name: str) -> str:
+    """Return the shipped recipe of that name, as `edgekd run` takes it."""
+    from edgekd.core.recipe import shipped_recipes
+
+    return next(key for key in shipped_recipes() if key.split("/")[-1] == name)
+
+
+def has_vnni(host: dict[str, Any]) -> bool:
+    """Return whether the processor has int8 dot products."""
+    return any("vnni" in flag for flag in host.get("cpu_flags") or ())
+
+
+def table(report: dict[str, Any]) -> str:
+    """Return the result table in Markdown."""
+    titles = astuple(HEADERS)[:-1]
+    rows = [astuple(row)[:-1] for row in table_rows(report)]
+    return "\n".join(
+        [
+            f"| {' | '.join(titles)} |",
+            f"|---|---|{'---:|' * (len(titles) - 2)}",
+            *(f"| {' | '.join(r)} |" for r in rows),
+        ]
+    )
+
+
+def metric_table(report: dict[str, Any]) -> str:
+    """Return the other metrics in Markdown, in percent."""
+    titles = [report["definitions"][name]["title"] for name in EXTRA]
+    rows = [
+        f"| {row['id']} | {' | '.join(percent(row['metrics'].get(name)) for name in EXTRA)} |"
+        for row in report["rows"]
+        if row["status"] == "measured"
+    ]
+    head = f"| id | {' | '.join(f'{title} %' for title in titles)} |"
+    return "\n".join([head, f"|---|{'---:|' * len(titles)}", *rows])
+
+
+if __name__ == "__main__":
+    main()
