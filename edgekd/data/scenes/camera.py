@@ -14,9 +14,9 @@ def photograph(colors: np.ndarray, dice: Dice) -> np.ndarray:
     image = colors * _light(height, width, dice) >> 6
     gain = np.array([dice.between(236, 276) for _ in range(3)], np.int32)[:, None, None]
     image = image * gain >> 8  # (3, H, W), 16 steps per grey level
-    for _ in range(dice.pick((0, 0, 0, 1, 1, 2))):
+    for _ in range(dice.pick((0, 0, 0, 0, 1, 1))):
         image = _blurred(image)
-    amplitude = dice.pick((1, 2, 3, 5, 8))  # standard deviation in grey levels
+    amplitude = dice.pick((1, 2, 3, 4, 6))  # standard deviation in grey levels
     noise = sensor_noise(height, width)
     for channel in image:
         y, x = dice.between(0, MARGIN), dice.between(0, MARGIN)

@@ -46,8 +46,12 @@ class Canvas:
             dy, dx = offset[0] % MARGIN, offset[1] % MARGIN
             tile = self._tiles[material.tile][dy : dy + mask.shape[0], dx : dx + mask.shape[1]]
             color = color + (tile * np.int16(material.gain) >> 6)
-        np.copyto(self.rgb[:, rows, columns], color, where=mask)
-        np.copyto(self.ids[rows, columns], np.uint8(number), where=mask)
+        if stencil.is_solid:
+            self.rgb[:, rows, columns] = color
+            self.ids[rows, columns] = number
+        else:
+            np.copyto(self.rgb[:, rows, columns], color, where=mask)
+            np.copyto(self.ids[rows, columns], np.uint8(number), where=mask)
 
     def shade(self, stencil: Stencil, brightness: int, only: int | None = None) -> None:
         """Multiply the colours in the stencil by `brightness` / 64, on object number `only` if given."""
@@ -58,7 +62,10 @@ class Canvas:
         if only is not None:
             mask = mask & (self.ids[rows, columns] == only)
         area = self.rgb[:, rows, columns]
-        np.copyto(area, area * np.int16(brightness) >> 6, where=mask)
+        if stencil.is_solid and only is None:
+            area[...] = area * np.int16(brightness) >> 6
+        else:
+            np.copyto(area, area * np.int16(brightness) >> 6, where=mask)
 
     def visible_ids(self) -> np.ndarray:
         """Return the (H, W) uint8 object number per image pixel: most of its 4 subpixels, the nearer one of a tie.

@@ -85,7 +85,7 @@ def _post_columns(stage: Stage) -> list[tuple[int, int]]:
     """Return (x, half width) of all posts, kept apart; half width 0 stands for a post of a power line."""
     dice, canvas = stage.dice, stage.canvas
     columns: list[tuple[int, int]] = []
-    wanted = [0] * dice.pick((0, 0, 1, 2)) + [stage.size(9, 18) for _ in range(dice.pick((0, 1, 1, 2, 3)))]
+    wanted = [0] * dice.pick((0, 0, 1, 2)) + [stage.size(12, 20) for _ in range(dice.pick((0, 1, 1, 2, 3)))]
     for half in wanted:
         for _ in range(4):
             x = dice.between(canvas.scaled(8), canvas.width - canvas.scaled(8))
@@ -146,7 +146,7 @@ def _free_column(stage: Stage, posts: list[tuple[int, int]], radius: int) -> int
 
 
 def _add_flying_toy(stage: Stage, posts: list[tuple[int, int]]) -> None:
-    radius = stage.size(9, 24)
+    radius = stage.size(13, 26)
     x = _free_column(stage, posts, radius)
     if x is not None:
         y = stage.dice.between(radius, stage.ground_y - radius - stage.canvas.scaled(10))
@@ -155,8 +155,8 @@ def _add_flying_toy(stage: Stage, posts: list[tuple[int, int]]) -> None:
 
 def _lying_toys(stage: Stage, posts: list[tuple[int, int]]) -> list[tuple[int, Callable[[int], None]]]:
     items: list[tuple[int, Callable[[int], None]]] = []
-    for _ in range(stage.dice.pick((0, 1, 2, 3))):
-        radius, is_ring = stage.size(8, 20), stage.dice.chance(55)
+    for _ in range(stage.dice.pick((1, 1, 2, 3))):
+        radius, is_ring = stage.size(12, 22), stage.dice.chance(60)
         x, base = _free_column(stage, posts, radius), stage.ground_y + stage.size(24, 84)
         if x is not None:
             items.append((base, lambda base, x=x, r=radius, i=is_ring: add_toy(stage, x, base - r, r, i, True)))  # type: ignore[misc]

@@ -18,10 +18,10 @@ def render_scene(name: str, height: int, width: int, key: tuple[int, ...]) -> Sa
     ids = canvas.visible_ids()
     classes = np.array(canvas.classes, np.uint8)
     image = photograph(canvas.colors(), dice)
-    return Sample(name, image, classes[ids], _instances(ids, canvas.classes))
+    return Sample(name, image, classes[ids], instances_from_ids(ids, canvas.classes))
 
 
-def _instances(ids: np.ndarray, classes: list[int]) -> Instances:
+def instances_from_ids(ids: np.ndarray, classes: list[int]) -> Instances:
     """Return the visible pixels of each countable object that has any, from back to front."""
     area = np.bincount(ids.ravel(), minlength=len(classes))
     shown = [number for number, label in enumerate(classes) if label in THINGS and area[number]]

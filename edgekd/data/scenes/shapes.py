@@ -14,11 +14,15 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Stencil:
-    """`mask` (h, w) bool whose first row and column are canvas row `top` and column `left`."""
+    """`mask` (h, w) bool whose first row and column are canvas row `top` and column `left`.
+
+    `is_solid` says that the mask is True throughout, which is quicker to paint.
+    """
 
     top: int
     left: int
     mask: np.ndarray
+    is_solid: bool = False
 
     def without(self, hole: Stencil) -> Stencil:
         """Return this stencil where `hole` is not."""
@@ -34,13 +38,13 @@ class Stencil:
 
 def rectangle(left: int, top: int, width: int, height: int) -> Stencil:
     """Return a filled rectangle."""
-    return Stencil(top, left, np.ones((max(0, height), max(0, width)), bool))
+    return Stencil(top, left, np.ones((max(0, height), max(0, width)), bool), is_solid=True)
 
 
 def ellipse(x: int, y: int, radius_x: int, radius_y: int) -> Stencil:
     """Return a filled ellipse around the corner point (x, y)."""
-    across = (np.arange(-radius_x, radius_x) * 2 + 1)[None, :]
-    down = (np.arange(-radius_y, radius_y) * 2 + 1)[:, None]
+    across = (_count(-radius_x, radius_x) * 2 + 1)[None, :]
+    down = (_count(-radius_y, radius_y) * 2 + 1)[:, None]
     limit = 4 * radius_x * radius_x * radius_y * radius_y
     return Stencil(y - radius_y, x - radius_x, (across * radius_y) ** 2 + (down * radius_x) ** 2 <= limit)
 
@@ -59,8 +63,8 @@ def polygon(points: Sequence[tuple[int, int]]) -> Stencil:
     """Return a filled convex polygon; `points` are (x, y) corners, clockwise as seen on screen."""
     left, top = min(x for x, _ in points), min(y for _, y in points)
     right, bottom = max(x for x, _ in points), max(y for _, y in points)
-    across = (np.arange(left, right) * 2 + 1)[None, :]
-    down = (np.arange(top, bottom) * 2 + 1)[:, None]
+    across = (_count(left, right) * 2 + 1)[None, :]
+    down = (_count(top, bottom) * 2 + 1)[:, None]
     mask = np.ones((bottom - top, right - left), bool)
     for (x0, y0), (x1, y1) in zip(points, [*points[1:], points[0]], strict=True):
         mask &= (x1 - x0) * (down - 2 * y0) - (y1 - y0) * (across - 2 * x0) >= 0
@@ -74,23 +78,23 @@ def wire(start: tuple[int, int], end: tuple[int, int], sag: int, thickness: int)
     """
     (x0, y0), (x1, y1) = start, end
     length = x1 - x0
-    step = np.arange(length)
+    step = _count(length)
     center = y0 + (y1 - y0) * step // length + 4 * sag * step * (length - step) // (length * length)
     top = int(center.min()) - thickness
-    down = np.arange(top, int(center.max()) + thickness + 1)[:, None]
+    down = _count(top, int(center.max()) + thickness + 1)[:, None]
     return Stencil(top, x0, (down >= center - thickness // 2) & (down < center - thickness // 2 + thickness))
 
 
 def bars(left: int, top: int, width: int, height: int, period: int, thickness: int) -> Stencil:
     """Return upright bars, one every `period`, with two rails across them."""
-    across, down = np.arange(width)[None, :], np.arange(height)[:, None]
+    across, down = _count(width)[None, :], _count(height)[:, None]
     rails = (down // thickness == height // thickness // 4) | (down // thickness == height // thickness * 3 // 4)
     return Stencil(top, left, (across % period < thickness) | rails)
 
 
 def lattice(left: int, top: int, width: int, height: int, period: int, thickness: int) -> Stencil:
     """Return bars crossed on both diagonals, in a frame; `thickness` is measured along a row."""
-    across, down = np.arange(width)[None, :], np.arange(height)[:, None]
+    across, down = _count(width)[None, :], _count(height)[:, None]
     crossed = ((across + down) % period < thickness) | ((across - down) % period < thickness)
     frame = (down < thickness) | (across < thickness) | (across >= width - thickness)
     return Stencil(top, left, crossed | frame)
@@ -99,5 +103,10 @@ def lattice(left: int, top: int, width: int, height: int, period: int, thickness
 def arch(left: int, top: int, width: int, height: int) -> Stencil:
     """Return a doorway: a rectangle whose upper end is round."""
     radius = width // 2
-    across, down = np.arange(width)[None, :] * 2 + 1 - width, np.arange(height)[:, None] * 2 + 1 - 2 * radius
+    across, down = _count(width)[None, :] * 2 + 1 - width, _count(height)[:, None] * 2 + 1 - 2 * radius
     return Stencil(top, left, (down >= 0) | (across * across + down * down <= 4 * radius * radius))
+
+
+def _count(*start_stop: int) -> np.ndarray:
+    """Return `np.arange` in int64 everywhere: numpy 1 on Windows would count in int32, and products overflow."""
+    return np.arange(*start_stop, dtype=np.int64)

@@ -87,6 +87,6 @@ class Stage:
         return Material(self.jittered(self.dice.pick(METAL_COLORS), 14), "plaster", self.dice.between(4, 12))
 
     def vivid(self) -> Material:
-        """Return a random surface for signs, balls and rings, one in five as dull as a wall or a post."""
-        colors = self.dice.pick((VIVID_COLORS,) * 4 + (MASONRY_COLORS + METAL_COLORS,))
+        """Return a random surface for signs, balls and rings, one in nine as dull as a wall or a post."""
+        colors = self.dice.pick((VIVID_COLORS,) * 8 + (MASONRY_COLORS + METAL_COLORS,))
         return Material(self.jittered(self.dice.pick(colors), 16), "plaster", self.dice.between(0, 10))

@@ -14,14 +14,14 @@ SIGN_SHAPES = ("disc", "disc", "ring", "ring", "triangle", "square", "diamond")
 
 def add_fence(stage: Stage, left: int, width: int, height: int, base: int) -> None:
     """Add a fence of pickets or crossed bars; what is behind it shows through."""
-    surface, thickness = stage.metal(), stage.size(4, 5)
+    surface, thickness = stage.metal(), stage.size(5, 6)
     number = stage.canvas.new_object(FENCE)
     if stage.dice.chance(65):
-        period = thickness + stage.size(7, 12)
+        period = thickness + stage.size(9, 14)
         width -= (width - thickness) % period  # ends with a bar
         stencil = bars(left, base - height, width, height, period, thickness)
     else:
-        stencil = lattice(left, base - height, width, height, thickness + stage.size(10, 14), thickness)
+        stencil = lattice(left, base - height, width, height, thickness + stage.size(14, 20), thickness)
     shift = stage.canvas.scaled(stage.sun * -6)
     stage.canvas.shade(Stencil(stencil.top + height, left + shift, stencil.mask[::-1][: height // 3]), 48, stage.ground)
     stage.paint(stencil, surface, number)
@@ -43,7 +43,7 @@ def add_post(stage: Stage, x: int, top: int, base: int, thickness: int, surface:
 
 def add_sign_post(stage: Stage, x: int, base: int, radius: int) -> None:
     """Add a post with a plate at its top, now and then a second plate below."""
-    surface, thickness = stage.metal(), stage.size(4, 6)
+    surface, thickness = stage.metal(), stage.size(5, 7)
     shaft = radius + stage.size(22, 44)
     y = base - shaft - radius
     add_post(stage, x, y, base, thickness, surface)
@@ -53,7 +53,7 @@ def add_sign_post(stage: Stage, x: int, base: int, radius: int) -> None:
 def add_line(stage: Stage, xs: list[int], base: int) -> None:
     """Add tall posts at the columns `xs` (rising) with cross-arms, and the wires that run along them across the scene."""
     dice, canvas = stage.dice, stage.canvas
-    surface, thickness = stage.metal(), stage.size(4, 7)
+    surface, thickness = stage.metal(), stage.size(5, 8)
     arm, top = stage.size(8, 18), stage.size(8, 40)
     tops = [max(2, top + stage.size(-6, 6)) for _ in xs]
     numbers = [add_post(stage, x, y, base, thickness, surface) for x, y in zip(xs, tops, strict=True)]
@@ -66,7 +66,7 @@ def add_line(stage: Stage, xs: list[int], base: int) -> None:
     for offset in (-arm, arm)[: dice.between(1, 2)]:
         sag = stage.size(6, 22)
         for (x0, y0), (x1, y1) in pairwise(ends):
-            hung = wire((x0 + offset, y0 + beam), (x1 + offset, y1 + beam), sag, stage.canvas.scaled(3))
+            hung = wire((x0 + offset, y0 + beam), (x1 + offset, y1 + beam), sag, stage.canvas.scaled(4))
             stage.paint(hung, dark, number)
 
 
@@ -74,7 +74,7 @@ def add_plate(stage: Stage, shape: str, x: int, y: int, radius: int, label: int)
     """Add a flat plate around (x, y): same looks whether it is a sign, a ball or a ring."""
     dice = stage.dice
     number = stage.canvas.new_object(label)
-    outline = plate_outline(shape, x, y, radius, band=max(3, radius * dice.between(30, 44) // 100))
+    outline = plate_outline(shape, x, y, radius, band=max(3, radius * dice.between(38, 52) // 100))
     stage.paint(outline, stage.vivid(), number)
     inner = radius * dice.between(50, 74) // 100
     if shape != "ring" and inner >= 3 and dice.chance(60):
