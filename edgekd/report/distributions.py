@@ -13,8 +13,9 @@ from edgekd.report.rows import PERCENTILES, Latency, Row
 from edgekd.report.units import milliseconds
 
 _HISTOGRAM_HEIGHT = 44
-# The axis ends where 99.5 % of every engine's runs lie; slower runs are counted at its end instead of squeezing the rest.
-_SHOWN_SHARE = 0.995
+# The axis ends where 99 % of every engine's runs and its p99 lie; slower runs are counted at its end, so that a few of
+# them do not squeeze all others.
+_SHOWN_SHARE = 0.99
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ def _draw(runs: list[Runs], title: str, width: int) -> tuple[float, str]:
     left, right = (190, width - 260) if wide else (4, width - 6)
     pitch = _HISTOGRAM_HEIGHT + (18 if wide else 52)
     low = min(float(run.samples_ms.min()) for run in runs)
-    high = max(float(np.quantile(run.samples_ms, _SHOWN_SHARE, method="higher")) for run in runs)
+    high = max(_shown_end(run) for run in runs)
     is_log = low > 0 and high / low > 8
     pad = max((high - low) * 0.04, high * 0.01)
     low, high = (low / 1.1, high * 1.1) if is_log else (max(0.0, low - pad), high + pad)
@@ -59,6 +60,11 @@ def _draw(runs: list[Runs], title: str, width: int) -> tuple[float, str]:
     return bottom + 46, "".join(parts)
 
 
+def _shown_end(run: Runs) -> float:
+    end = float(np.quantile(run.samples_ms, _SHOWN_SHARE, method="higher"))
+    return max(end, run.latency.p99 or 0.0) if run.latency else end
+
+
 def _run(run: Runs, scale: svg.Scale, base: float, width: int) -> str:
     wide = width > 600
     top = base - _HISTOGRAM_HEIGHT
@@ -68,7 +74,7 @@ def _run(run: Runs, scale: svg.Scale, base: float, width: int) -> str:
     if wide:
         parts.append(svg.text(0, base - 18, run.row.label, "name"))
         parts.append(svg.text(0, base - 2, f"{run.samples_ms.size} runs", "tick"))
-        parts += [svg.text(width - 246, base - 32 + 16 * i, fact, "note") for i, fact in enumerate(summary)]
+        parts += [svg.text(width - 246, base - 12 + 16 * i, fact, "note") for i, fact in enumerate(summary)]
     else:
         parts.append(svg.text(0, top - 8, f"{run.row.label}, {run.samples_ms.size} runs", "name"))
         parts.append(svg.text(0, base + 16, " · ".join(summary), "tick"))

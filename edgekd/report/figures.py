@@ -1,4 +1,4 @@
-"""The charts of the page as SVG markup: the stage line, accuracy against latency, classes, learning curves."""
+"""Charts of the page as SVG markup: the stage line, IoU per class, learning curves."""
 
 from __future__ import annotations
 
@@ -52,119 +52,52 @@ def stage_line_figure(stages: StageLine) -> str:
 def _draw_stage_line(stages: StageLine, width: int) -> tuple[float, str]:
     wide = width > 600
     pitch, top = (46, 14) if wide else (62, 22)
-    left, right = (190, width - 330) if wide else (14, width - 14)
+    left, right = (190, width - 330) if wide else (46, width - 46)
     shown = [100 * step.row.miou for step in stages.steps if step.row.miou is not None]
     scale = svg.Scale(*svg.span(shown, 0.08, least=1.0), left, right)
     bottom = top + pitch * len(stages.steps)
     y_of = {step.row.id: top + pitch * (i + 0.5) + (0 if wide else 10) for i, step in enumerate(stages.steps)}
     parts = [svg.x_axis(scale, top, bottom, "mIoU, %", 6 if wide else 4)]
-    parts += [_step(stages, step, scale, y_of, width) for step in stages.steps]
+    for step in stages.steps:
+        parts.append(_labels(stages, step, y_of[step.row.id], width))
+        if step.row.miou is not None:
+            parts.append(_move(step, scale, y_of, is_value_shown=not wide))
     return bottom + 46, "".join(parts)
 
 
-def _step(stages: StageLine, step: Step, scale: svg.Scale, y_of: dict[str, float], width: int) -> str:
-    wide = width > 600
-    y = y_of[step.row.id]
-    parts = [svg.text(0, y + 4 if wide else y - 16, step.row.label, "name")]
-    note, css = _step_note(stages, step)
-    parts.append(
-        svg.text(width - 318 if wide else width, y + 4 if wide else y - 16, note, css, "start" if wide else "end")
-    )
+def _labels(stages: StageLine, step: Step, y: float, width: int) -> str:
+    """Return the row's name and its step: beside the plot on a desktop, above the dot on a phone."""
+    is_worst = step is stages.largest_loss
+    css = "note worst" if is_worst else "note faint" if step.row.miou is None else "note"
+    note = f"{points(step.delta)} {step.name}" if step.delta is not None else ""
     if step.row.miou is None:
-        return "".join(parts)
-    x = scale(100 * step.row.miou)
-    if step.source is not None and step.source.miou is not None:
-        from_x, from_y = scale(100 * step.source.miou), y_of[step.source.id]
-        parts.append(svg.line(from_x, from_y + 8, from_x, y, "drop"))
-        parts.append(svg.line(from_x, y, x, y, "move " + ("loss" if (step.delta or 0) < 0 else "gain")))
-    dot = f'<circle cx="{x:.1f}" cy="{y:.1f}" r="7" class="dot {color_of(step.row)}"/>'
-    parts.append(svg.mark(dot, details(step.row)))
-    value = percent(step.row.miou)
-    if not wide:
-        near_end = x > width - 60
-        parts.append(svg.text(x + (-12 if near_end else 12), y + 5, value, "value", "end" if near_end else "start"))
+        note = step.row.status
+    if width > 600:
+        parts = [svg.text(0, y + 4, step.row.label, "name")]
+        if step.row.miou is not None:
+            parts.append(svg.text(width - 262, y + 4, f"{percent(step.row.miou)} %", "value", "end"))
+        parts.append(svg.text(width - 246, y + 4, note + ("  ▼ largest loss" if is_worst else ""), css))
+    else:
+        mark = "▼ " if is_worst else ""
+        parts = [svg.text(0, y - 16, step.row.label, "name"), svg.text(width, y - 16, mark + note, css, "end")]
     return "".join(parts)
 
 
-def _step_note(stages: StageLine, step: Step) -> tuple[str, str]:
-    if step.row.miou is None:
-        return step.row.status, "note faint"
-    if step.delta is None:
-        return f"{percent(step.row.miou)} %", "note"
-    note = f"{points(step.delta)}  {step.name}"
-    if step is stages.largest_loss:
-        return f"▼ {note}", "note worst"
-    return note, "note"
-
-
-# --- accuracy against latency ---------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Box:
-    x0: float
-    y0: float
-    x1: float
-    y1: float
-
-    def overlaps(self, other: _Box) -> bool:
-        return self.x0 < other.x1 and other.x0 < self.x1 and self.y0 < other.y1 and other.y0 < self.y1
-
-
-def scatter_figure(rows: Sequence[Row]) -> str:
-    """Return mIoU against engine p50; rows without latency are level lines; empty when no row has both numbers."""
-    if not any(row.miou is not None and row.p50_ms for row in rows):
-        return ""
-    return svg.responsive("mIoU against engine latency", lambda width: _draw_scatter(rows, width))
-
-
-def _draw_scatter(rows: Sequence[Row], width: int) -> tuple[float, str]:
-    wide = width > 600
-    height = 430 if wide else 380
-    dots = [row for row in rows if row.miou is not None and row.p50_ms]
-    levels = [row for row in rows if row.miou is not None and not row.p50_ms and row.stage != "engine"]
-    times = [row.p50_ms for row in dots if row.p50_ms]
-    is_log = max(times) / min(times) > 4
-    low, high = (min(times) / 1.5, max(times) * 1.8) if is_log else (0.0, max(times) * 1.2)
-    x_scale = svg.Scale(low, high, 46, width - 12, is_log)
-    y_scale = svg.Scale(*svg.span([100 * (r.miou or 0) for r in (*dots, *levels)], 0.12, least=1.0), height - 50, 30)
-    parts = [
-        svg.x_axis(x_scale, 30, height - 50, "engine latency p50, ms per image" + (", log scale" if is_log else ""), 6),
-        svg.y_axis(y_scale, 46, width - 12, "mIoU, %", 6),
-    ]
-    taken: list[_Box] = []
-    for row in levels:
-        y = y_scale(100 * (row.miou or 0))
-        parts.append(svg.line(46, y, width - 12, y, f"level {color_of(row)}"))
-        parts.append(_place_label(row.label, [(width - 16, y - 6, "end"), (width - 16, y + 15, "end")], taken, "faint"))
-    at = {row.id: (x_scale(row.p50_ms or 1), y_scale(100 * (row.miou or 0))) for row in dots}
-    taken += [_Box(x - 8, y - 8, x + 8, y + 8) for x, y in at.values()]
-    for row in dots:
-        reference = next((r for r in dots if r.place == row.place and r.precision == "fp32" and r is not row), None)
-        if row.stage == "engine" and reference is not None:
-            parts.append(svg.line(*at[reference.id], *at[row.id], "pair"))
-    for row in dots:
-        x, y = at[row.id]
-        parts.append(svg.mark(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="7" class="dot {color_of(row)}"/>', details(row)))
-        spots = [(x + 12, y + 4, "start"), (x - 12, y + 4, "end"), (x, y - 13, "middle"), (x, y + 22, "middle"),
-                 (x, y - 29, "middle"), (x, y + 38, "middle")]  # fmt: skip
-        inside = [s for s in spots if _label_box(row.label, *s).x0 > 46 and _label_box(row.label, *s).x1 < width - 4]
-        parts.append(_place_label(row.label, inside or spots[:1], taken, "name"))
-    return height, "".join(parts)
-
-
-def _label_box(content: str, x: float, y: float, anchor: str) -> _Box:
-    length = svg.CHAR_WIDTH * len(content)
-    x0 = {"start": x, "middle": x - length / 2, "end": x - length}[anchor]
-    return _Box(x0, y - 12, x0 + length, y + 4)
-
-
-def _place_label(content: str, spots: list[tuple[float, float, str]], taken: list[_Box], css: str) -> str:
-    """Return the label at the first spot that is free, else at the first; and note its box as taken."""
-    free = (spot for spot in spots if not any(_label_box(content, *spot).overlaps(box) for box in taken))
-    x, y, anchor = next(free, spots[0])
-    taken.append(_label_box(content, x, y, anchor))
-    return svg.text(x, y, content, css, anchor)
+def _move(step: Step, scale: svg.Scale, y_of: dict[str, float], is_value_shown: bool) -> str:
+    """Return the bar from the source's mIoU to the row's, and the row's dot."""
+    x, y = scale(100 * (step.row.miou or 0.0)), y_of[step.row.id]
+    is_loss = (step.delta or 0.0) < 0
+    parts = []
+    if step.source is not None and step.source.miou is not None:
+        from_x = scale(100 * step.source.miou)
+        parts.append(svg.line(from_x, y_of[step.source.id] + 8, from_x, y, "drop"))
+        parts.append(svg.line(from_x, y, x, y, "move " + ("loss" if is_loss else "gain")))
+    dot = f'<circle cx="{x:.1f}" cy="{y:.1f}" r="7" class="dot {color_of(step.row)}"/>'
+    parts.append(svg.mark(dot, details(step.row)))
+    if is_value_shown:  # on the side that the bar leaves free
+        at, anchor = (x - 12, "end") if is_loss else (x + 12, "start")
+        parts.append(svg.text(at, y + 5, percent(step.row.miou), "value", anchor))
+    return "".join(parts)
 
 
 # --- classes --------------------------------------------------------------------------------------------------------
@@ -180,7 +113,7 @@ def class_figure(rows: Sequence[Row], classes: Sequence[str]) -> str:
 
 def _draw_classes(rows: list[Row], classes: Sequence[str], width: int) -> tuple[float, str]:
     wide = width > 600
-    bar, gap = 9, 14 if wide else 30
+    bar, gap = 12, 16 if wide else 32
     left = 170 if wide else 0
     pitch = bar * len(rows) + gap
     scale = svg.Scale(0, 100, left, width - 46)

@@ -11,13 +11,15 @@ from typing import Any
 
 import numpy as np
 
+from edgekd.board.timing import minimum_samples
 from edgekd.errors import ArtifactError, UserError
 from edgekd.report import figures
 from edgekd.report.distributions import Runs, latency_figure, suppressed
 from edgekd.report.glossary import Definition, glossary
 from edgekd.report.line import StageLine, line_of
-from edgekd.report.pictures import Picture, legend, read_pictures
+from edgekd.report.pictures import Picture, error_color, legend, read_pictures
 from edgekd.report.rows import Row, number, read_rows
+from edgekd.report.scatter import scatter_figure
 from edgekd.report.units import MISSING, milliseconds, percent, points, scaled, size
 from edgekd.report.verdict import Finding, findings
 
@@ -45,6 +47,7 @@ class Training:
     batch_size: str
     seconds_per_step: str
     total: str
+    methods: str
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,7 @@ class Page:
     scatter: str
     engine_time: str
     wall_time: str
-    withheld: list[str]
+    timing_notes: list[str]
     class_figure: str
     class_rows: list[Row]
     classes: list[str]
@@ -71,13 +74,11 @@ class Page:
     pictures: list[Picture]
     pictured: list[Row]
     legend: list[tuple[str, str]]
+    error_color: tuple[int, int, int]
     environment: list[tuple[str, str]]
+    created: str
     recipe: str
     problems: list[str]
-
-    def metric_text(self, row: Row, name: str) -> str:
-        """Return a metric in percent."""
-        return percent(row.metrics.get(name))
 
 
 def render(report: Mapping[str, Any], data_dir: Path) -> str:
@@ -126,11 +127,14 @@ def _page(report: Mapping[str, Any], data_dir: Path) -> Page:
         report=dict.fromkeys(_OPTIONAL_KEYS) | dict(report), rows=rows, line=line, findings=findings(rows, line, training),
         metrics=[name for name in _METRIC_ORDER if name in known] + sorted(known - set(_METRIC_ORDER)),
         definitions=glossary(report.get("definitions") or {}),
-        stage_figure=figures.stage_line_figure(line), scatter=figures.scatter_figure(rows),
+        stage_figure=figures.stage_line_figure(line), scatter=scatter_figure(rows),
         engine_time=latency_figure(engine, "engine time"), wall_time=latency_figure(wall, "wall time"),
-        withheld=_withheld(rows), class_figure=figures.class_figure(scored, classes), class_rows=scored, classes=classes,
+        timing_notes=_timing_notes(rows), classes=classes, class_rows=scored,
+        class_figure=figures.class_figure(scored, classes),
         curves=figures.curves_figure(curves), curve_keys=curves, trainings=_trainings(training), pictures=pictures,
-        pictured=judged, legend=legend(classes) if classes else [], environment=flatten(report.get("environment") or {}),
+        pictured=judged, legend=legend(classes) if classes else [], error_color=error_color(len(classes) or 1),
+        environment=flatten(report.get("environment") or {}),
+        created=_readable_time(str(report.get("created") or "")),
         recipe=json.dumps(report["recipe"], indent=2) if report.get("recipe") else "",
         problems=_problems(report, rows),
     )  # fmt: skip
@@ -164,6 +168,11 @@ def flatten(data: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     return pairs
 
 
+def _readable_time(iso: str) -> str:
+    """Return `2026-01-31 12:00 UTC` for an ISO time with that offset; anything else unchanged."""
+    return f"{iso[:10]} {iso[11:16]} UTC" if iso.endswith("+00:00") else iso
+
+
 def _arrays(path: Path) -> dict[str, np.ndarray]:
     if not path.exists():
         return {}
@@ -183,14 +192,15 @@ def _runs(rows: Sequence[Row], samples: Mapping[str, np.ndarray], kind: str) -> 
     return runs
 
 
-def _withheld(rows: Sequence[Row]) -> list[str]:
+def _timing_notes(rows: Sequence[Row]) -> list[str]:
+    """Return which percentiles were withheld and why, then what the bench itself warns of."""
     notes = []
     for row in rows:
         for what, latency in (("engine time", row.latency), ("wall time", row.wall)):
-            names = suppressed(latency)
-            if latency is not None and names:
-                notes.append(f"{row.label}, {what}: {' and '.join(names)} withheld, {latency.n} runs cannot carry them")
-    return notes
+            for name in suppressed(latency):
+                needed, has = minimum_samples(float(name[1:])), latency.n if latency else 0
+                notes.append(f"{row.label}, {what}: {name} is withheld, it needs {needed} runs and has {has}")
+    return notes + [f"{row.label}: {warning}" for row in rows for warning in row.warnings]
 
 
 def _curves(training: Mapping[str, Any]) -> list[figures.Curve]:
@@ -209,7 +219,9 @@ def _trainings(training: Mapping[str, Any]) -> list[Training]:
         if steps is not None:
             total = f"{steps * pace / 60:.1f} min" if pace else MISSING
             batch = str(run.get("batch_size") or MISSING)
-            result.append(Training(title, f"{steps:.0f}", batch, f"{pace:.3f} s" if pace else MISSING, total))
+            methods = [f"{key} × {method['weight']:g}" for key, method in (run.get("methods") or {}).items()]
+            paced = f"{pace:.3f} s" if pace else MISSING
+            result.append(Training(title, f"{steps:.0f}", batch, paced, total, ", ".join(["labels", *methods])))
     return result
 
 

@@ -100,15 +100,14 @@ def line_of(rows: Sequence[Row]) -> StageLine:
 
 def _branch(steps: list[Step], engines: list[Row], source: Row | None, skipped: list[str]) -> None:
     reference = next((row for row in engines if row.precision == "fp32"), None)
-    compilation = f"compilation for {engines[0].target}"
     if reference is not None:
-        source, skipped = _extend(steps, reference, compilation, source, skipped)
+        source, skipped = _extend(steps, reference, "compilation", source, skipped)
     else:
-        skipped = [*skipped, compilation]
+        skipped = [*skipped, "compilation"]
     for row in engines:
         if row is not reference:
             kind = "quantization" if "int" in row.precision else "reduced precision"
-            _extend(steps, row, f"{row.precision} {kind} for {row.target}", source, skipped)
+            _extend(steps, row, f"{row.precision} {kind}", source, skipped)
 
 
 def _extend(

@@ -12,11 +12,14 @@ from PIL import Image
 
 from edgekd.data.base import IGNORE_INDEX
 from edgekd.data.colors import overlay, palette
+from edgekd.evaluate.definitions import TRIMAP_RADIUS_PX
 from edgekd.report.rows import Row
 from edgekd.report.units import percent
 
-BAND_PX = 3
-ERROR_COLOR = (255, 0, 200)  # far from every colour that `palette` gives to the first classes
+BAND_PX = TRIMAP_RADIUS_PX  # the band of trimap mIoU
+# Errors are magenta unless a class has a colour like it; white then, which a blend of image and class colour never is.
+_MAGENTA, _WHITE = (255, 0, 200), (255, 255, 255)
+_ALIKE = 120  # summed difference of the three channels
 _ALPHA = 0.6
 # Pictures are shown about 380 px wide, twice that on dense screens; more pixels only make the page heavy.
 _LONGEST_SIDE = 760
@@ -69,6 +72,12 @@ def boundary_errors(truth: np.ndarray, class_map: np.ndarray, radius: int = BAND
     return wrong, float(wrong.sum() / band.sum()) if band.any() else None
 
 
+def error_color(num_classes: int) -> tuple[int, int, int]:
+    """Return the RGB colour of boundary errors beside the colours of so many classes."""
+    distance = np.abs(palette(num_classes).astype(int) - _MAGENTA).sum(axis=1)
+    return _MAGENTA if distance.min() > _ALIKE else _WHITE
+
+
 def legend(classes: Sequence[str]) -> list[tuple[str, str]]:
     """Return (class name, CSS colour) for every class."""
     return [(name, "#" + bytes(color).hex()) for name, color in zip(classes, palette(len(classes)), strict=True)]
@@ -92,12 +101,12 @@ def _picture(archive: Mapping[str, np.ndarray], index: int, rows: Sequence[Row],
             f"{percent(share)} % of the boundary band wrong" if share is not None else "no class change in the truth"
         )
         caption = f"{along}; {percent(everywhere)} % of all labelled pixels"
-        drawn = _with_errors(overlay(image, class_map, colors, _ALPHA), wrong)
+        drawn = _with_errors(overlay(image, class_map, colors, _ALPHA), wrong, error_color(len(colors)))
         tiles.append(_tile(row.label, caption, f"Classes of {name} by {row.label}: {caption}", drawn))
     return Picture(name, tuple(tiles))
 
 
-def _with_errors(picture: np.ndarray, wrong: np.ndarray) -> np.ndarray:
+def _with_errors(picture: np.ndarray, wrong: np.ndarray, color: tuple[int, int, int]) -> np.ndarray:
     """Return the picture at display size with wrong pixels in the error colour, none of them lost by shrinking."""
     picture = _shrunk(picture)
     factor = _factor(wrong)
@@ -105,7 +114,7 @@ def _with_errors(picture: np.ndarray, wrong: np.ndarray) -> np.ndarray:
         height, width = picture.shape[0] * factor, picture.shape[1] * factor
         cells = wrong[:height, :width].reshape(picture.shape[0], factor, picture.shape[1], factor)
         wrong = np.asarray(cells.any(axis=(1, 3)))
-    return np.where(wrong[..., None], np.array(ERROR_COLOR, np.uint8), picture)
+    return np.where(wrong[..., None], np.array(color, np.uint8), picture)
 
 
 def _factor(pixels: np.ndarray) -> int:

@@ -32,7 +32,8 @@ class Latency:
 class Row:
     """One row of the report: a network or an engine, and what was measured on it.
 
-    `metrics` and `iou_per_class` hold fractions in [0, 1]; a class that never occurred is None.
+    `metrics` and `iou_per_class` hold fractions in [0, 1]; a class that never occurred is None. `warnings` are the
+    bench's own remarks about its timing (drift, spread, no steady state).
     """
 
     id: str
@@ -53,6 +54,7 @@ class Row:
     params: float | None
     macs: float | None
     sha256: str
+    warnings: tuple[str, ...]
 
     @property
     def is_measured(self) -> bool:
@@ -117,6 +119,7 @@ def _row(data: Mapping[str, Any]) -> Row:
         params=number(data.get("params")),
         macs=number(data.get("macs")),
         sha256=str(data.get("sha256") or ""),
+        warnings=tuple(map(str, data.get("warnings") or ())),
     )
 
 

@@ -47,5 +47,5 @@ def scaled(value: float | None) -> str:
 
 
 def ratio(value: float) -> str:
-    """Return a factor, e.g. `2.3×`."""
-    return f"{value:.{2 if value < 2 else 1}f}×"
+    """Return a factor, e.g. `2.31×`, `12.4×`."""
+    return f"{value:.{2 if value < 10 else 1}f}×"

@@ -40,7 +40,10 @@ def findings(rows: Sequence[Row], line: StageLine, training: Mapping[str, Any]) 
 def _losses(line: StageLine) -> Finding:
     known = any(step.delta is not None for step in line.steps)
     worst = line.largest_loss
-    headline = f"Largest loss: {worst.name}" if worst else "No step lost mIoU" if known else "Losses not known yet"
+    where = f", {worst.row.label}" if worst and worst.row.stage == "engine" else ""
+    headline = (
+        f"Largest loss: {worst.name}{where}" if worst else "No step lost mIoU" if known else "Losses not known yet"
+    )
     return Finding("plain" if known else "unknown", headline, line.sentence)
 
 
@@ -104,6 +107,8 @@ def _int8(row: Row, reference: Row | None) -> Finding:
         tone = "bad" if speed < 1 and tone == "good" else tone
         parts.append(f"is {ratio(speed)} as fast" if speed >= 1 else f"is slower ({ratio(speed)} the speed)")
         facts.append(f"engine p50 {milliseconds(reference.p50_ms)} → {milliseconds(row.p50_ms)} ms in the same run")
+        if row.warnings or reference.warnings:
+            facts.append("the timing was not quiet, see the warnings under Latency")
     else:
         facts.append("the speed of one of the two was not measured")
     if row.size_bytes and reference.size_bytes:
