@@ -138,9 +138,10 @@ def _training(recipe: Recipe) -> list[Stage]:
         reads = ("data", "student", "trainer")
         stages.append(Stage("student", "checkpoint", f"{run}:train_student", ("data",), reads, "student", _PACE))
     if recipe.distill.methods:
-        inputs = ("data", "teacher", "evaluate/teacher")
+        gates = ("evaluate/teacher",)
+        inputs = ("data", "teacher", *gates)
         reads = ("data", "teacher", "student", "distill", "trainer")
-        stages.append(Stage("distilled", "checkpoint", f"{run}:distill_student", inputs, reads, "distilled", _PACE))
+        stages.append(Stage("distilled", "checkpoint", f"{run}:distill_student", inputs, reads, "distilled", _PACE, gates=gates))
     return stages
 
 

@@ -41,6 +41,7 @@ class Stage:
     keyless: recipe keys in those sections that do not change the artifact, e.g. `teacher.floor`.
     outside: `package.module:function` taking those sections and returning (JSON) the state of what lies outside the
         run and may change, e.g. a data set's files. Checkpoints that the sections name are covered without it.
+    gates: those of `inputs` that can only stop the stage, e.g. the teacher's score; they are not in the key.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Stage:
     part: str = ""
     keyless: tuple[str, ...] = ()
     outside: str = ""
+    gates: tuple[str, ...] = ()
 
     def key(self, recipe: Recipe, inputs: dict[str, Artifact]) -> str:
         """Return the cache key: hash of what the stage reads and of the manifests it builds on."""
@@ -62,7 +64,7 @@ class Stage:
             "config": self._config(recipe),
             "files": self._files(recipe),
             "outside": self._imported(self.outside)(recipe.only(*self.reads)) if self.outside else None,
-            "inputs": {name: inputs[name].sha256() for name in sorted(self.inputs)},
+            "inputs": {name: inputs[name].sha256() for name in sorted(set(self.inputs) - set(self.gates))},
         }
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 

@@ -122,6 +122,7 @@ def main(scratch: str, weights: str, ema: str, kill_at_load: str, name: str) -> 
             os.kill(os.getpid(), signal.Signals[name])
 
     torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job starts with SIGINT ignored
     run = job(Path(scratch), Boxes(on_load=kill), float(ema) or None)
     try:
         result = fit(run)
