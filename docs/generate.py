@@ -123,6 +123,14 @@ def stages() -> str:
     return _table(("stage and folder", "kind", "reads the artifacts", "sections in its key"), rows)
 
 
+def results() -> str:
+    """Return a list of the result pages."""
+    pages = [page for page in sorted((DOCS / "results").glob("*.md")) if page.stem != "index"]
+    titles = [page.read_text(encoding="utf-8").splitlines()[0].lstrip("# ") for page in pages]
+    links = [f"- [{title}]({page.name})" for title, page in zip(titles, pages, strict=True)]
+    return "\n".join(links) or "No run has been written down yet."
+
+
 PARTS: dict[str, Callable[[], str]] = {
     "recipe-sections": recipe_sections,
     "plugin-options": plugin_options,
@@ -130,6 +138,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "metrics": metrics,
     "latency": latency,
     "stages": stages,
+    "results": results,
 }
 
 
@@ -184,6 +193,8 @@ def _kind(annotation: Any) -> str:
         return " or ".join(_plain(value) for value in arguments)
     if origin in (typing.Union, types.UnionType):
         return " or ".join(_kind(argument) for argument in arguments)
+    if origin is typing.Annotated:
+        return _kind(arguments[0])
     if origin is dict:
         return "mapping" if Any in arguments else f"mapping of {_kind(arguments[0])} to {_kind(arguments[1])}"
     if origin is tuple and ... in arguments:

@@ -256,3 +256,12 @@ def test_the_site_lists_every_page() -> None:
     listed = {DOCS / name for name in re.findall(r"[\w/-]+\.md", json.dumps(site["nav"]))}
     assert all(page.is_file() for page in listed)
     assert {page for page in PAGES if page != README and page.parent.name != "results"} <= listed
+
+
+def test_readme_gives_a_reason_for_every_dependency() -> None:
+    project = (REPOSITORY / "pyproject.toml").read_text(encoding="utf-8")
+    listed = project.partition("\ndependencies = [")[2].partition("[project.scripts]")[0]  # and the extras
+    names = set(re.findall(r'"([\w-]+)', listed)) - {"edgekd"}
+    assert len(names) > 20
+    section = README.read_text(encoding="utf-8").partition("## Dependencies")[2]
+    assert names <= set(re.findall(r"[\w-]+", section))
