@@ -85,29 +85,27 @@ def raising(tmp_path: Path) -> tuple[Path, Path]:
 
 @pytest.mark.parametrize("kind", all_subclasses(errors.EdgekdError), ids=lambda kind: kind.__name__)
 def test_every_error_of_edgekd_is_one_line_and_its_exit_code(
-    raising: tuple[Path, Path], tmp_path: Path, kind: type[errors.EdgekdError]
+    raising: tuple[Path, Path], kind: type[errors.EdgekdError]
 ) -> None:
     site, recipe = raising
-    arguments = ("run", str(recipe), "--out", str(tmp_path / "out"), "--set", f"data.options.error={kind.__name__}")
+    arguments = ("data", "check", str(recipe), "--set", f"data.options.error={kind.__name__}")
     assert refused(*arguments, site=site, code=kind.exit_code) == "edgekd: first line second line"
     assert kind.exit_code == (1 if issubclass(kind, errors.GateError) else 2)
 
 
 @pytest.mark.parametrize("kind", ["RuntimeError", "KeyError", "AssertionError"])
-def test_any_other_error_is_a_bug_with_traceback_and_exit_code_70(
-    raising: tuple[Path, Path], tmp_path: Path, kind: str
-) -> None:
+def test_any_other_error_is_a_bug_with_traceback_and_exit_code_70(raising: tuple[Path, Path], kind: str) -> None:
     site, recipe = raising
-    done = run("run", str(recipe), "--out", str(tmp_path / "out"), "--set", f"data.options.error={kind}", site=site)
+    done = run("data", "check", str(recipe), "--set", f"data.options.error={kind}", site=site)
     assert done.returncode == 70
     assert "Traceback (most recent call last)" in done.stderr
     assert "thirdparty_format.py" in done.stderr
     assert done.stderr.splitlines()[-1] == "edgekd: this is a bug of edgekd; please report it with the lines above"
 
 
-def test_an_interrupt_says_how_to_go_on(raising: tuple[Path, Path], tmp_path: Path) -> None:
+def test_an_interrupt_says_how_to_go_on(raising: tuple[Path, Path]) -> None:
     site, recipe = raising
-    arguments = ("run", str(recipe), "--out", str(tmp_path / "out"), "--set", "data.options.error=KeyboardInterrupt")
+    arguments = ("data", "check", str(recipe), "--set", "data.options.error=KeyboardInterrupt")
     done = run(*arguments, site=site)
     assert done.returncode == 130
     assert done.stderr.splitlines()[-1] == "edgekd: interrupted; run the same command again to go on"
