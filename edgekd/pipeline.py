@@ -141,7 +141,9 @@ def _training(recipe: Recipe) -> list[Stage]:
         gates = ("evaluate/teacher",)
         inputs = ("data", "teacher", *gates)
         reads = ("data", "teacher", "student", "distill", "trainer")
-        stages.append(Stage("distilled", "checkpoint", f"{run}:distill_student", inputs, reads, "distilled", _PACE, gates=gates))
+        stages.append(
+            Stage("distilled", "checkpoint", f"{run}:distill_student", inputs, reads, "distilled", _PACE, gates=gates)
+        )
     return stages
 
 
