@@ -95,6 +95,24 @@ def test_the_key_changes_with_an_input_and_not_with_the_order_of_inputs(
     assert STAGE.key(recipe, {"a": inputs["b"], "b": inputs["a"]}) != key
 
 
+def test_an_input_that_can_only_stop_the_stage_is_not_in_the_key(tmp_path: Path, inputs: dict[str, Artifact]) -> None:
+    recipe = small_recipe(tmp_path)
+    gated = dataclasses.replace(STAGE, gates=("b",))
+    changed = {**inputs, "b": make(tmp_path, "b", "changed")}
+    assert gated.key(recipe, inputs) == gated.key(recipe, changed)
+    assert gated.key(recipe, inputs) != gated.key(recipe, {**inputs, "a": changed["b"]})
+
+
+def test_other_pictures_do_not_distil_again(tmp_path: Path, inputs: dict[str, Artifact]) -> None:
+    recipe = small_recipe(tmp_path)
+    stage = stage_of(recipe, "distilled")
+    artifacts = {"data": inputs["a"], "teacher": inputs["a"], "evaluate/teacher": inputs["a"]}
+    rescored = {**artifacts, "evaluate/teacher": inputs["b"]}
+    retaught = {**artifacts, "teacher": inputs["b"]}
+    assert stage.key(recipe, artifacts) == stage.key(recipe, rescored)
+    assert stage.key(recipe, artifacts) != stage.key(recipe, retaught)
+
+
 def test_an_engine_is_keyed_by_itself_and_not_by_its_neighbours(tmp_path: Path) -> None:
     stage = Stage("engine/openvino-int8", "engine", f"{HERE}:join", (), ("engines:openvino-int8",), "openvino-int8")
     key = stage.key(small_recipe(tmp_path), {})
