@@ -137,9 +137,7 @@ class Trainer(Section):
     num_nodes: int = 1
     strategy: str = "auto"
     workers: int | None = Field(None, ge=0, description="loader processes; default 0 on CPU, else 4")
-    channels_last: bool | None = Field(
-        None, description="memory format; default on GPUs and with AVX-512, where it pays"
-    )
+    channels_last: bool = Field(True, description="memory format of the networks and the images while training")
 
 
 class Export(Section):

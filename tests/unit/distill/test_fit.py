@@ -14,7 +14,7 @@ import torch
 from tiny_task import BATCH, STEPS, Boxes, job
 
 from edgekd.core.recipe import Trainer
-from edgekd.distill.fit import channels_last, fit, on_cpu, precision
+from edgekd.distill.fit import fit, on_cpu, precision
 
 State = dict[str, torch.Tensor]
 
@@ -144,10 +144,8 @@ def test_bf16_training_is_finite_and_close_to_float32(
 
 
 def test_automatic_choices_on_a_cpu_follow_what_the_cpu_can_do() -> None:
-    place = Trainer(accelerator="cpu", channels_last=True)
+    place = Trainer(accelerator="cpu")
     assert on_cpu(place)
-    assert channels_last(place)
-    assert not channels_last(place.model_copy(update={"channels_last": False}))
     budget = job(Path("unused"), Boxes(), precision="auto").budget
     has_bf16 = torch.cpu._is_avx512_bf16_supported()
     assert precision(budget, place) == ("bf16-mixed" if has_bf16 else "32-true")
