@@ -36,7 +36,6 @@ def run(
     pipeline.check_options(recipe)
     stages = pipeline.plan(recipe)
     chosen = pipeline.select(stages, until)
-    planned = [stage.name for stage in stages]
     done: list[pipeline.StageRun] = []
 
     def remember(stage_run: pipeline.StageRun) -> None:
@@ -48,9 +47,9 @@ def run(
             pipeline.run_stages(recipe, workspace, chosen, remember)
         except EdgekdError as exc:
             if done:
-                _report(recipe, done, planned, workspace.root, str(exc))
+                _report(recipe, workspace, stages, done, str(exc))
             raise
-        return _report(recipe, done, planned, workspace.root, "")
+        return _report(recipe, workspace, stages, done, "")
 
 
 def load_report(path: str | Path) -> dict[str, Any]:
@@ -99,15 +98,17 @@ def load_engine(path: str | Path) -> Iterator[Engine]:
         yield Engine(artifact, session)
 
 
-def _report(recipe: Recipe, done: list[Any], planned: list[str], root: Path, failure: str) -> dict[str, Any]:
+def _report(recipe: Recipe, workspace: Workspace, stages: list[Any], ran: list[Any], failure: str) -> dict[str, Any]:
+    from edgekd import pipeline
     from edgekd.report import collect
 
-    artifacts = {stage_run.stage.name: stage_run.artifact for stage_run in done}
+    known = pipeline.recall(recipe, workspace, stages, ran)  # `edgekd evaluate` keeps what `edgekd bench` measured
+    artifacts = {stage_run.stage.name: stage_run.artifact for stage_run in known}
     timings = [
-        {"name": r.stage.name, "seconds": round(r.artifact.manifest["seconds"], 1), "skipped": r.skipped} for r in done
+        {"name": r.stage.name, "seconds": round(r.artifact.manifest["seconds"], 1), "skipped": r.skipped} for r in known
     ]
-    report = collect.collect(recipe, artifacts, timings, planned, failure)
-    collect.write_data(recipe, artifacts, root)
-    collect.write_report(report, root)
-    collect.write_page(report, root)
+    report = collect.collect(recipe, artifacts, timings, [stage.name for stage in stages], failure)
+    collect.write_data(recipe, artifacts, workspace.root)
+    collect.write_report(report, workspace.root)
+    collect.write_page(report, workspace.root)
     return report

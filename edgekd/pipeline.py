@@ -102,6 +102,17 @@ def run_stages(
     return done
 
 
+def recall(recipe: Recipe, workspace: Workspace, stages: list[Stage], ran: list[StageRun]) -> list[StageRun]:
+    """Return `ran` and, of the other stages, those that an earlier run finished under the same settings."""
+    known = {stage_run.stage.name: stage_run for stage_run in ran}
+    for stage in stages:
+        if stage.name not in known and set(stage.inputs) <= set(known):
+            key = stage.key(recipe, {name: known[name].artifact for name in stage.inputs})
+            if artifact := workspace.finished(stage.name, key):
+                known[stage.name] = StageRun(stage, artifact, skipped=True, seconds=0.0)
+    return list(known.values())
+
+
 def _run(recipe: Recipe, workspace: Workspace, stage: Stage, key: str, inputs: dict[str, Artifact]) -> Artifact:
     work = workspace.work_dir(stage.name, key)
     started = time.monotonic()

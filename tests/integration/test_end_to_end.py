@@ -101,6 +101,9 @@ def test_stage_commands_reuse_the_run(tiny_run: Path, tiny_recipe: Path) -> None
         assert done.returncode == 0, done.stderr
         assert "done in" not in done.stderr
         assert "next: edgekd" in done.stdout
+        assert all(row["status"] == "measured" for row in rows_of(tiny_run).values())  # the report keeps all of it
+    for engine in ENGINES:
+        assert rows_of(tiny_run)[engine]["latency_ms"]["p50"] > 0
 
 
 def test_changed_settings_rerun_only_what_depends_on_them(tiny_run: Path, tiny_recipe: Path, tmp_path: Path) -> None:
