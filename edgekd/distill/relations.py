@@ -1,4 +1,4 @@
-"""Feature relations that need no channel match: standardised features, neighbour affinity, self-relation.
+"""Feature maps and what is read off them: common grids, standardised features, affinities, relations, attention.
 
 All functions work in float32 whatever the autocast mode; features are (B, C, h, w), validity is (B, 1, h, w) bool.
 """
@@ -15,6 +15,7 @@ from torch.nn import functional as F
 # Right, down, and the two diagonals; their opposites are the same pairs.
 DIRECTIONS = ((0, 1), (1, 0), (1, 1), (1, -1))
 _DEAD_STD = 1e-4  # a channel with less spread over the image carries no relation (dead ReLU)
+_SMALL_NORM = 1e-4  # cosines of shorter vectors shrink towards 0, so that their gradients stay bounded
 
 
 def standardised(features: Tensor, valid: Tensor | None = None) -> Tensor:
@@ -48,6 +49,67 @@ def on_common_grid(teacher: Tensor, student: Tensor) -> tuple[Tensor, Tensor]:
     height = min(teacher.shape[-2], student.shape[-2])
     width = min(teacher.shape[-1], student.shape[-1])
     return pooled_to(teacher.float(), (height, width)), pooled_to(student.float(), (height, width))
+
+
+def cells(valid: Tensor, like: Tensor) -> Tensor:
+    """Return (B, 1, h, w) bool: cells of `like`'s grid of which more than half of the pixels carry a label.
+
+    valid is (B, 1, H, W) float, 1 where a pixel carries a label.
+    """
+    return F.adaptive_avg_pool2d(valid, (like.shape[-2], like.shape[-1])) > 0.5
+
+
+def teacher_stride(channels: dict[int, int], stride: int) -> int:
+    """Return the teacher's coarsest stride that is not above `stride`, else its finest; 0 when it has none."""
+    finer = [s for s in channels if s <= stride]
+    return max(finer) if finer else min(channels, default=0)
+
+
+def unit_vectors(tokens: Tensor) -> Tensor:
+    """Return vectors (..., C) at length 1."""
+    return tokens * tokens.square().sum(dim=-1, keepdim=True).clamp_min(_SMALL_NORM**2).rsqrt()
+
+
+def unit_cells(features: Tensor) -> Tensor:
+    """Return (B, N, C): the cells of a float32 map (B, C, h, w) as vectors of length 1."""
+    return unit_vectors(features.flatten(2).transpose(1, 2))
+
+
+def attention(features: Tensor, valid: Tensor) -> Tensor:
+    """Return (B, N): the mean square over channels per valid cell, as one vector of length 1 per image.
+
+    An image without a valid cell gives zeros. Source: arXiv 1612.03928, section 3.1.
+    """
+    energy = (features.float().square().mean(dim=1, keepdim=True) * valid).flatten(1)
+    return F.normalize(energy, dim=1, eps=1e-6)
+
+
+def correlation(teacher: Tensor, student: Tensor, weight: Tensor, dims: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """Return Pearson's r over `dims` (kept as 1) and where it is defined, for float32 maps of one shape.
+
+    weight is 0 or 1 and broadcasts; only entries of weight 1 count. r is not defined (and 0) where the teacher is
+    constant. Where the student is constant it is 0 with a bounded gradient.
+    """
+    total = weight.expand_as(teacher).sum(dim=dims, keepdim=True).clamp_min(1)
+    unit, norms = [], []
+    for x in (teacher, student):
+        centred = (x - (x * weight).sum(dim=dims, keepdim=True) / total) * weight
+        norm = torch.linalg.vector_norm(centred, dim=dims, keepdim=True)
+        unit.append(centred / torch.maximum(norm, _DEAD_STD * total.sqrt()))
+        norms.append(norm)
+    defined = norms[0] > _DEAD_STD * total.sqrt()
+    return torch.where(defined, (unit[0] * unit[1]).sum(dim=dims, keepdim=True), 0.0), defined
+
+
+def relative_error(student: Tensor, teacher: Tensor, valid: Tensor) -> Tensor:
+    """Return the squared error over the teacher's mean square, both over the valid cells; 0 when there are none.
+
+    1 is what a student gets that answers 0 everywhere. Maps (B, C, h, w) of one shape, valid (B, 1, h, w) bool.
+    """
+    weight = valid.float()
+    entries = (weight.sum() * teacher.shape[1]).clamp_min(1)
+    energy = (teacher.square() * weight).sum() / entries
+    return ((student - teacher).square() * weight).sum() / entries / energy.clamp_min(1e-6)
 
 
 def pair_offsets(dilations: tuple[int, ...], height: int, width: int) -> list[tuple[int, int]]:

@@ -25,7 +25,6 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from edgekd.distill import relations
 from edgekd.distill.base import Batch, Pyramid
@@ -59,7 +58,7 @@ class Options:
 
 
 class Method(nn.Module):
-    """Terms `boundary` and `context`.
+    """Terms `boundary` and `context`; no adapter.
 
     Raises:
         RecipeError: no stride of `strides` exists in both networks.
@@ -69,7 +68,7 @@ class Method(nn.Module):
         super().__init__()
         self.options = options
         self.strides = {s: w for s, w in options.strides.items() if s in student.channels and w > 0}
-        self.teacher_stride = {s: _at_most(teacher.channels, s) for s in self.strides}
+        self.teacher_stride = {s: relations.teacher_stride(teacher.channels, s) for s in self.strides}
         if options.boundary > 0 and not self.strides:
             raise RecipeError(
                 f"bckd.strides: the student has features at strides {sorted(student.channels)}, "
@@ -94,7 +93,7 @@ class Method(nn.Module):
         for stride, weight in self.strides.items():
             of_teacher = teacher.features[self.teacher_stride[stride]].detach()
             map_t, map_s = relations.on_common_grid(of_teacher, student.features[stride])
-            total = total + weight * boundary_loss(map_t, map_s, _cells(valid, map_s), self.options.dilations)
+            total = total + weight * boundary_loss(map_t, map_s, relations.cells(valid, map_s), self.options.dilations)
         return total / sum(self.strides.values())
 
     def _context(self, teacher: Outputs, student: Outputs, valid: Tensor) -> Tensor:
@@ -107,7 +106,7 @@ class Method(nn.Module):
         grid = relations.token_grid(height, width, self.options.tokens)
         map_t = relations.pooled_to(raw_t.detach().float(), grid)
         map_s = relations.pooled_to(raw_s.float(), grid)
-        return context_loss(map_t, map_s, _cells(valid, map_s), self.options.temperature)
+        return context_loss(map_t, map_s, relations.cells(valid, map_s), self.options.temperature)
 
 
 def boundary_loss(teacher: Tensor, student: Tensor, valid: Tensor, dilations: tuple[int, ...]) -> Tensor:
@@ -135,14 +134,3 @@ def context_loss(teacher: Tensor, student: Tensor, valid: Tensor, temperature: f
     kl = (log_t.exp() * (log_t - log_s)).sum(dim=2)  # (B, N)
     rows = valid.flatten(1).to(kl.dtype)
     return (kl * rows).sum() / rows.sum().clamp_min(1)
-
-
-def _cells(valid: Tensor, like: Tensor) -> Tensor:
-    """Return (B, 1, h, w) bool: cells of which more than half of the pixels carry a label."""
-    return F.adaptive_avg_pool2d(valid, (like.shape[-2], like.shape[-1])) > 0.5
-
-
-def _at_most(channels: dict[int, int], stride: int) -> int:
-    """Return the teacher's coarsest stride that is not above `stride`, else its finest."""
-    finer = [s for s in channels if s <= stride]
-    return max(finer) if finer else min(channels, default=0)

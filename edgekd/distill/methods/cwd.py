@@ -15,11 +15,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from edgekd.distill.base import Batch, Pyramid
+from edgekd.distill.logits import channel_kl, pooled
 from edgekd.models.base import Outputs
 
 
@@ -32,7 +31,7 @@ class Options:
 
 
 class Method(nn.Module):
-    """One term, `channels`."""
+    """One term, `channels`; no adapter."""
 
     def __init__(self, options: Options, teacher: Pyramid, student: Pyramid) -> None:
         super().__init__()
@@ -40,18 +39,5 @@ class Method(nn.Module):
 
     def forward(self, teacher: Outputs, student: Outputs, batch: Batch) -> dict[str, Tensor]:
         """Return the mean KL over channels and images."""
-        labelled = batch.valid.float().unsqueeze(1)  # (B, 1, H, W)
-        share = F.avg_pool2d(labelled, self.stride)  # (B, 1, h, w)
-        valid = share > 0.5
-        pooled = (
-            F.avg_pool2d(z.float() * labelled, self.stride) / share.clamp_min(0.5)
-            for z in (teacher.logits.detach(), student.logits)
-        )
-        log_t, log_s = (self._log_softmax(z, valid) for z in pooled)
-        kl = torch.where(valid.flatten(2), log_t.exp() * (log_t - log_s), 0.0).sum(dim=2)  # (B, K)
-        return {"channels": self.temperature**2 * kl.mean()}
-
-    def _log_softmax(self, logits: Tensor, valid: Tensor) -> Tensor:
-        # A large negative number, not -inf: an image without any valid cell must stay finite.
-        masked = (logits / self.temperature).masked_fill(~valid, -1e4)
-        return F.log_softmax(masked.flatten(2), dim=2)  # (B, K, h*w)
+        (map_t, valid), (map_s, _) = (pooled(z, batch.valid, self.stride) for z in (teacher.logits, student.logits))
+        return {"channels": channel_kl(map_t, map_s, valid, self.temperature)}

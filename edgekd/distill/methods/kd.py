@@ -10,11 +10,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from edgekd.distill.base import Batch, Pyramid
+from edgekd.distill.logits import pixel_kl
 from edgekd.models.base import Outputs
 
 
@@ -26,7 +25,7 @@ class Options:
 
 
 class Method(nn.Module):
-    """One term, `logits`."""
+    """One term, `logits`; no adapter."""
 
     def __init__(self, options: Options, teacher: Pyramid, student: Pyramid) -> None:
         super().__init__()
@@ -35,12 +34,3 @@ class Method(nn.Module):
     def forward(self, teacher: Outputs, student: Outputs, batch: Batch) -> dict[str, Tensor]:
         """Return the mean KL over the valid pixels of the batch; 0 when there are none."""
         return {"logits": pixel_kl(teacher.logits, student.logits, batch.valid, self.temperature)}
-
-
-def pixel_kl(teacher: Tensor, student: Tensor, valid: Tensor, temperature: float) -> Tensor:
-    """Return T^2 * mean KL(teacher || student) over classes, for logits (B, K, H, W) and valid (B, H, W) bool."""
-    log_t = F.log_softmax(teacher.detach().float() / temperature, dim=1)
-    log_s = F.log_softmax(student.float() / temperature, dim=1)
-    kl = torch.sum(log_t.exp() * (log_t - log_s), dim=1)  # (B, H, W)
-    weight = valid.to(kl.dtype)
-    return temperature**2 * (kl * weight).sum() / weight.sum().clamp_min(1)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from edgekd.distill.methods.kd import pixel_kl
+from edgekd.distill.logits import pixel_kl
 
 # softmax of (0, ln 3) is (1/4, 3/4); the student says (1/2, 1/2).
 TEACHER = torch.tensor([[[[0.0, 0.3]], [[log(3), 0.7]]]])  # (1, 2, 1, 2)

@@ -1,0 +1,63 @@
+"""DIST: the student's scores need only correlate with the teacher's, over classes and over pixels.
+
+Source: Huang et al., "Knowledge Distillation from A Stronger Teacher", NeurIPS 2022, arXiv 2205.10536.
+
+    y = softmax( z / tau )
+    L_inter = inter * tau^2 * mean over pixels  of ( 1 - r( y_s[p, :], y_t[p, :] ) )        r: Pearson's correlation
+    L_intra = intra * tau^2 * mean over classes of ( 1 - r( y_s[:, c], y_t[:, c] ) )        over the batch's pixels
+
+Weights: beta = gamma = 1 and tau = 1, the paper's for segmentation.
+Deviations: "pixels" are the labelled means of cells of `stride` image pixels, because neighbouring pixels of an upsampled
+map repeat each other; cells of which half or more carry no label are left out, and so is a class (or a pixel) whose
+scores the teacher leaves constant, as their correlation is not defined.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from edgekd.distill import relations
+from edgekd.distill.base import Batch, Pyramid
+from edgekd.distill.logits import pooled
+from edgekd.models.base import Outputs
+
+
+@dataclass(frozen=True)
+class Options:
+    """inter, intra: weight of each term. temperature: tau. stride: image pixels per cell of the pooled logits."""
+
+    inter: float = 1.0
+    intra: float = 1.0
+    temperature: float = 1.0
+    stride: int = 4
+
+
+class Method(nn.Module):
+    """Terms `inter` and `intra`; no adapter."""
+
+    def __init__(self, options: Options, teacher: Pyramid, student: Pyramid) -> None:
+        super().__init__()
+        self.options = options
+
+    def forward(self, teacher: Outputs, student: Outputs, batch: Batch) -> dict[str, Tensor]:
+        """Return both terms; 0 when no cell is labelled."""
+        options = self.options
+        scale = options.temperature**2
+        with torch.autocast(student.logits.device.type, enabled=False):
+            z_t, valid = pooled(teacher.logits.detach(), batch.valid, options.stride)
+            z_s, _ = pooled(student.logits, batch.valid, options.stride)
+            y_t, y_s = ((z / options.temperature).softmax(dim=1) for z in (z_t, z_s))  # (B, K, h, w)
+            over_classes, has_classes = relations.correlation(y_t, y_s, torch.ones_like(valid), (1,))  # (B, 1, h, w)
+            over_pixels, has_pixels = relations.correlation(y_t, y_s, valid, (0, 2, 3))  # (1, K, 1, 1)
+            return {
+                "inter": options.inter * scale * _distance(over_classes, has_classes & valid),
+                "intra": options.intra * scale * _distance(over_pixels, has_pixels),
+            }
+
+
+def _distance(correlations: Tensor, counted: Tensor) -> Tensor:
+    """Return the mean of 1 - r over those that count; 0 when none does."""
+    return ((1 - correlations) * counted).sum() / counted.sum().clamp_min(1)

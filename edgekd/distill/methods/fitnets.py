@@ -1,0 +1,49 @@
+"""Hint regression: the student's features, through a learned 1x1 convolution, predict the teacher's.
+
+Source: Romero et al., "FitNets: Hints for Thin Deep Nets", ICLR 2015, arXiv 1412.6550, equation 3.
+
+    L = features * mean_{c,i} ( r(F_s) - F_t )^2 / mean_{c,i} F_t^2        r: 1x1 convolution; i: valid cells
+
+Weight: released settings multiply the plain mean square (10 in CIRKD), whose size is the teacher's and differs between
+teachers by orders of magnitude. Divided by the teacher's mean square the term is 1 for a student that answers 0, for
+every teacher; the default weight is 1.
+Deviations: that division; no factor 1/2; hint and task are learned together instead of one after the other; the finer
+of two maps is average-pooled to the other's grid; cells of which half or more pixels carry no label are left out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from edgekd.distill import relations, taps
+from edgekd.distill.base import Batch, Pyramid
+from edgekd.models.base import Outputs
+
+
+@dataclass(frozen=True)
+class Options:
+    """features: weight. at: the maps that are compared, `decoder` or `backbone` (its coarsest stage)."""
+
+    features: float = 1.0
+    at: taps.Place = "decoder"
+
+
+class Method(nn.Module):
+    """One term, `features`; a 1x1 adapter with bias, also where the channels agree."""
+
+    def __init__(self, options: Options, teacher: Pyramid, student: Pyramid) -> None:
+        super().__init__()
+        self.options = options
+        into, out = (taps.channels(pyramid, options.at, "fitnets") for pyramid in (student, teacher))
+        self.adapter = nn.Conv2d(into, out, kernel_size=1)
+
+    def forward(self, teacher: Outputs, student: Outputs, batch: Batch) -> dict[str, Tensor]:
+        """Return the relative squared error; 0 when no cell is labelled."""
+        with torch.autocast(student.logits.device.type, enabled=False):
+            map_t, map_s = taps.pair(teacher, student, self.options.at)
+            valid = relations.cells(batch.valid.float().unsqueeze(1), map_s)
+            error = relations.relative_error(self.adapter(map_s), map_t, valid)
+        return {"features": self.options.features * error}

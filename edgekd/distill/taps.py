@@ -1,0 +1,54 @@
+"""The one feature map that a method compares, of each network: the decoder's last, or the backbone's coarsest."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor, nn
+
+from edgekd.distill import relations
+from edgekd.distill.base import Pyramid
+from edgekd.errors import RecipeError
+from edgekd.models.base import Outputs
+
+Place = Literal["decoder", "backbone"]
+
+# A relation matrix of N cells has N^2 float32: 4096 cells are 64 MiB per image.
+MAX_TOKENS = 4096
+
+
+def channels(pyramid: Pyramid, at: Place, method: str) -> int:
+    """Return the channels of a network's map; RecipeError when it shows no backbone features."""
+    if at == "decoder":
+        return pyramid.decoder_channels
+    if not pyramid.channels:
+        raise RecipeError(f"{method}: this network shows no feature maps; give it `taps` or set at: decoder")
+    return pyramid.channels[max(pyramid.channels)]
+
+
+def pair(teacher: Outputs, student: Outputs, at: Place, tokens: int = 0) -> tuple[Tensor, Tensor]:
+    """Return both maps (B, C, h, w) in float32 on the coarser of the two grids, the teacher's without gradient.
+
+    With `tokens` the grid has at most that many cells.
+    """
+    map_t, map_s = relations.on_common_grid(_map(teacher, at).detach(), _map(student, at))
+    if tokens:
+        height, width = map_t.shape[-2:]
+        grid = relations.token_grid(height, width, tokens)
+        map_t, map_s = relations.pooled_to(map_t, grid), relations.pooled_to(map_s, grid)
+    return map_t, map_s
+
+
+def projection(student: int, teacher: int) -> nn.Module:
+    """Return the adapter from the student's channels to the teacher's: a 1x1 convolution, nothing where they agree."""
+    return nn.Identity() if student == teacher else nn.Conv2d(student, teacher, kernel_size=1)
+
+
+def check_tokens(tokens: int, method: str) -> None:
+    """Check that a relation matrix stays within 64 MiB per image; RecipeError when it does not."""
+    if not 2 <= tokens <= MAX_TOKENS:
+        raise RecipeError(f"{method}.tokens: expected 2 to {MAX_TOKENS} (64 MiB per image), got {tokens}")
+
+
+def _map(outputs: Outputs, at: Place) -> Tensor:
+    return outputs.decoder if at == "decoder" else outputs.features[max(outputs.features)]
