@@ -13,13 +13,12 @@ import numpy as np
 
 from edgekd.board.timing import minimum_samples
 from edgekd.errors import ArtifactError, UserError
-from edgekd.report import figures
-from edgekd.report.distributions import Runs, latency_figure, suppressed
+from edgekd.report import charts
+from edgekd.report.charts import Curve, Runs, suppressed
 from edgekd.report.glossary import Definition, glossary
 from edgekd.report.line import StageLine, line_of
 from edgekd.report.pictures import Picture, error_color, legend, read_pictures
 from edgekd.report.rows import Row, number, read_rows
-from edgekd.report.scatter import scatter_figure
 from edgekd.report.units import MISSING, milliseconds, percent, points, scaled, size
 from edgekd.report.verdict import Finding, findings
 
@@ -69,7 +68,7 @@ class Page:
     class_rows: list[Row]
     classes: list[str]
     curves: str
-    curve_keys: list[figures.Curve]
+    curve_keys: list[Curve]
     trainings: list[Training]
     pictures: list[Picture]
     pictured: list[Row]
@@ -90,12 +89,15 @@ def render(report: Mapping[str, Any], data_dir: Path) -> str:
 
     Raises:
         ArtifactError: another schema, or a damaged data file.
-        UserError: jinja2 is not installed.
+        UserError: jinja2 or matplotlib is not installed.
     """
     try:
         import jinja2
+        import matplotlib  # noqa: F401 - the charts import it where they draw
     except ImportError as exc:
-        raise UserError("the report page needs jinja2, which is not installed; pip install 'edgekd[report]'") from exc
+        raise UserError(
+            f"the report page needs {exc.name}, which is not installed; pip install 'edgekd[report]'"
+        ) from exc
     if report.get("schema") != SCHEMA:
         raise ArtifactError(
             f"report schema: expected {SCHEMA}, got {report.get('schema')}; write it again with this edgekd"
@@ -105,7 +107,7 @@ def render(report: Mapping[str, Any], data_dir: Path) -> str:
         lstrip_blocks=True,
     )  # fmt: skip
     environment.filters |= {
-        "percent": percent, "points": points, "ms": milliseconds, "scaled": scaled, "size": size, "color": figures.color_of,
+        "percent": percent, "points": points, "ms": milliseconds, "scaled": scaled, "size": size, "color": charts.color_name,
     }  # fmt: skip
     style, script = ((_HERE / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
     return environment.get_template("template.html.j2").render(page=_page(report, data_dir), style=style, script=script)
@@ -127,11 +129,11 @@ def _page(report: Mapping[str, Any], data_dir: Path) -> Page:
         report=dict.fromkeys(_OPTIONAL_KEYS) | dict(report), rows=rows, line=line, findings=findings(rows, line, training),
         metrics=[name for name in _METRIC_ORDER if name in known] + sorted(known - set(_METRIC_ORDER)),
         definitions=glossary(report.get("definitions") or {}),
-        stage_figure=figures.stage_line_figure(line), scatter=scatter_figure(rows),
-        engine_time=latency_figure(engine, "engine time"), wall_time=latency_figure(wall, "wall time"),
+        stage_figure=charts.stage_line_chart(line), scatter=charts.scatter_chart(rows),
+        engine_time=charts.latency_chart(engine, "engine time"), wall_time=charts.latency_chart(wall, "wall time"),
         timing_notes=_timing_notes(rows), classes=classes, class_rows=scored,
-        class_figure=figures.class_figure(scored, classes),
-        curves=figures.curves_figure(curves), curve_keys=curves, trainings=_trainings(training), pictures=pictures,
+        class_figure=charts.class_chart(scored, classes),
+        curves=charts.curves_chart(curves), curve_keys=curves, trainings=_trainings(training), pictures=pictures,
         pictured=judged, legend=legend(classes) if classes else [], error_color=error_color(len(classes) or 1),
         environment=flatten(report.get("environment") or {}),
         created=_readable_time(str(report.get("created") or "")),
@@ -203,9 +205,9 @@ def _timing_notes(rows: Sequence[Row]) -> list[str]:
     return notes + [f"{row.label}: {warning}" for row in rows for warning in row.warnings]
 
 
-def _curves(training: Mapping[str, Any]) -> list[figures.Curve]:
+def _curves(training: Mapping[str, Any]) -> list[Curve]:
     return [
-        figures.Curve(title, f"c-{name}", [(float(step), float(loss)) for step, loss in run["curve"]])
+        Curve(title, name, [(float(step), float(loss)) for step, loss in run["curve"]])
         for name, title in _TRAININGS.items()
         if (run := training.get(name)) and run.get("curve")
     ]

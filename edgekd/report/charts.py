@@ -1,0 +1,295 @@
+"""The charts of the page, drawn by matplotlib as inline SVG, each once for a desktop and once for a phone.
+
+Colours are placeholders that become CSS variables, so that a chart follows light and dark mode; text stays text. The
+page shows the one of the two drawings that fits (`.wide`, `.narrow` in page.css). What was measured on a row is the
+chart's accessible name, and stands in the page's tables.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgekd.report.line import StageLine, Step
+from edgekd.report.rows import PERCENTILES, Latency, Row
+from edgekd.report.units import milliseconds, percent, points
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+WIDE, NARROW = 10.5, 4.2  # inches at 96 px
+# Colours as matplotlib draws them -> CSS variables of page.css.
+_CSS = {
+    name: f"#0{i:x}0{i:x}0{i:x}"
+    for i, name in enumerate(
+        ("fg", "soft", "grid", "good", "bad", "teacher", "student", "distilled", "fp32", "int8", "other"), start=1
+    )
+}
+_FG, _SOFT, _GRID = _CSS["fg"], _CSS["soft"], _CSS["grid"]
+_MARKERS = "osD^vP*X"
+# The time axis ends where 99 % of every engine's runs and its p99 lie; slower runs are counted at its end, so that a
+# few of them do not squeeze all others.
+_SHOWN_SHARE = 0.99
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Raw runs of one row: `samples_ms` (N,) float64; `latency` is the row's own summary of them."""
+
+    row: Row
+    latency: Latency | None
+    samples_ms: np.ndarray
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A learning curve of the training called `stage`: `points` are (step, loss)."""
+
+    name: str
+    stage: str
+    points: list[tuple[float, float]]
+
+
+def color_name(row: Row) -> str:
+    """Return the CSS variable that carries a row's colour: its stage, or an engine's precision."""
+    name = row.precision if row.stage == "engine" else {"onnx": "fp32"}.get(row.stage, row.stage)
+    return name if name in _CSS else "other"
+
+
+def suppressed(latency: Latency | None) -> list[str]:
+    """Return the percentiles that the bench withheld because the number of runs cannot carry them."""
+    return [] if latency is None else [name for name in PERCENTILES if getattr(latency, name) is None]
+
+
+# Each of these returns "" when there is nothing to draw.
+
+
+def stage_line_chart(line: StageLine) -> str:
+    """Return mIoU stage by stage: a dot per stage, and a bar from the stage that it is compared with."""
+    steps = [step for step in line.steps if step.row.miou is not None]
+    if not any(step.delta is not None for step in steps):
+        return ""
+
+    def draw(axes: Axes) -> None:
+        place = {step.row.id: i for i, step in enumerate(steps)}
+        for i, step in enumerate(steps):
+            value = 100 * (step.row.miou or 0)
+            if step.source is not None and step.delta is not None:
+                start = 100 * (step.source.miou or 0)
+                loss = _CSS["bad" if step.delta < 0 else "good"]
+                axes.plot([start, value], [i, i], color=loss, linewidth=6, alpha=0.6, solid_capstyle="butt", zorder=2)
+                axes.plot([start, start], [place[step.source.id], i], ":", color=_SOFT, linewidth=1.2)
+            axes.plot(value, i, "o", color=_CSS[color_name(step.row)], markersize=9, zorder=3)
+            axes.annotate(
+                percent(step.row.miou), (value, i), (6, 5), textcoords="offset points", color=_FG, fontweight="bold"
+            )  # fmt: skip
+        axes.set_yticks(range(len(steps)), [_step_name(line, step) for step in steps], parse_math=False)
+        axes.set_ylim(len(steps) - 0.4, -0.6)
+        axes.margins(x=0.08)
+        axes.set_xlabel("mIoU, %")
+
+    said = [f"{step.row.label} {percent(step.row.miou)} %" for step in steps]
+    return _responsive("mIoU of every stage", said, 0.5 * len(steps) + 0.8, draw)
+
+
+def _step_name(line: StageLine, step: Step) -> str:
+    if step.delta is None:
+        return step.row.label
+    return f"{step.row.label}\n{'▼ ' if step is line.largest_loss else ''}{points(step.delta)} {step.name}"
+
+
+def scatter_chart(rows: Sequence[Row]) -> str:
+    """Return mIoU against engine p50: a dot per engine, a level line for each network without a latency."""
+    dots = [row for row in rows if row.miou is not None and row.p50_ms]
+    if not dots:
+        return ""
+    levels = [row for row in rows if row.miou is not None and not row.p50_ms and row.stage in ("teacher", "student")]
+    times = [row.p50_ms or 0.0 for row in dots]
+    is_log = max(times) / min(times) > 4
+    places = list(dict.fromkeys(row.place for row in dots))
+
+    def draw(axes: Axes) -> None:
+        for row in dots:
+            axes.plot(
+                row.p50_ms, 100 * (row.miou or 0), _MARKERS[places.index(row.place) % len(_MARKERS)], markersize=10,
+                color=_CSS[color_name(row)], label=_plain(f"{row.label}: {percent(row.miou)} %, {milliseconds(row.p50_ms)} ms"),
+            )  # fmt: skip
+            reference = next((r for r in dots if r.place == row.place and r.precision == "fp32"), row)
+            axes.plot([reference.p50_ms, row.p50_ms], [100 * (r.miou or 0) for r in (reference, row)], ":", color=_SOFT)
+        for row in levels:
+            label = _plain(f"{row.label}: {percent(row.miou)} %")
+            axes.axhline(100 * (row.miou or 0), linestyle="--", color=_CSS[color_name(row)], label=label)
+        if is_log:
+            _log(axes.set_xscale, axes.xaxis)
+        else:
+            axes.set_xlim(0, 1.15 * max(times))
+        axes.margins(y=0.15)
+        axes.set_xlabel("engine latency p50, ms per image" + (", log scale" if is_log else ""))
+        axes.set_ylabel("mIoU, %")
+        axes.grid(axis="y", color=_GRID)
+        columns = 2 if _inches(axes) > NARROW else 1
+        axes.legend(loc="upper left", bbox_to_anchor=(0, -0.16), ncols=columns, frameon=False, labelcolor=_FG)
+
+    said = [f"{row.label} {percent(row.miou)} % at {milliseconds(row.p50_ms)} ms" for row in dots]
+    return _responsive("mIoU against engine latency", said, 4.6 + 0.12 * len(dots), draw)
+
+
+def latency_chart(runs: Sequence[Runs], title: str) -> str:
+    """Return one histogram per engine on one time axis, with its percentiles marked."""
+    shown = [run for run in runs if run.samples_ms.size]
+    if not shown:
+        return ""
+    low, high = min(run.samples_ms.min() for run in shown), max(_shown_end(run) for run in shown)
+    is_log = low > 0 and high / low > 8
+    pad = max(0.04 * (high - low), 0.01 * high)
+    low, high = (low / 1.1, high * 1.1) if is_log else (low - pad, high + pad)
+    edges = np.geomspace(low, high, 91) if is_log else np.linspace(low, high, 91)
+
+    def draw(first: Axes) -> None:
+        figure, grid = first.figure, first.get_gridspec()
+        assert grid is not None
+        first.remove()
+        for i, run in enumerate(shown):
+            axes = figure.add_subplot(grid[i, 0])
+            _histogram(axes, run, edges)
+            if is_log:
+                _log(axes.set_xscale, axes.xaxis)
+            axes.set_xlim(low, high)
+            axes.tick_params(labelbottom=i == len(shown) - 1)
+        axes.set_xlabel(f"{title}, ms" + (", log scale" if is_log else ""))
+
+    said = [f"{run.row.label} {_percentiles(run)}" for run in shown]
+    return _responsive(title, said, 0.95 * len(shown) + 0.6, draw, panels=len(shown))
+
+
+def _histogram(axes: Axes, run: Runs, edges: np.ndarray) -> None:
+    axes.hist(run.samples_ms, edges, color=_CSS[color_name(run.row)], histtype="stepfilled", alpha=0.75)
+    for name, style in zip(PERCENTILES, ("-", "--", ":"), strict=True):
+        value = getattr(run.latency, name) if run.latency else None
+        if value is not None:
+            axes.axvline(value, color=_FG, linestyle=style, linewidth=1.6)
+    late = run.samples_ms[run.samples_ms > edges[-1]]
+    more = f" (+{late.size} slower, to {milliseconds(float(late.max()))} ms)" if late.size else ""
+    text = f"{run.row.label}, {run.samples_ms.size} runs{more}\n{_percentiles(run)}"
+    axes.set_title(text, loc="left", fontsize=9, color=_FG, parse_math=False)
+    axes.set_yticks([])
+    axes.spines["left"].set_visible(False)
+
+
+def _percentiles(run: Runs) -> str:
+    if run.latency is None:
+        return "percentiles not recorded"
+    return " · ".join(f"{name} {milliseconds(getattr(run.latency, name))}" for name in PERCENTILES) + " ms"
+
+
+def _shown_end(run: Runs) -> float:
+    end = float(np.quantile(run.samples_ms, _SHOWN_SHARE, method="higher"))
+    return max(end, run.latency.p99 or 0.0) if run.latency else end
+
+
+def class_chart(rows: Sequence[Row], classes: Sequence[str]) -> str:
+    """Return per-class IoU bars, one group per class with one bar per row."""
+    shown = [row for row in rows if any(value is not None for value in row.iou_per_class.values())]
+    if not shown or not classes:
+        return ""
+    height = 0.8 / len(shown)
+
+    def draw(axes: Axes) -> None:
+        for i, row in enumerate(shown):
+            values = [row.iou_per_class.get(name) for name in classes]
+            at = np.arange(len(classes)) + (i - (len(shown) - 1) / 2) * height
+            bars = axes.barh(at, [100 * (v or 0) for v in values], 0.85 * height, color=_CSS[color_name(row)])
+            labels = ["absent" if value is None else percent(value) for value in values]
+            axes.bar_label(bars, labels, padding=3, fontsize=7, color=_SOFT)
+        names = [name if len(name) <= 22 else name[:21] + "…" for name in classes]
+        axes.set_yticks(range(len(classes)), names, parse_math=False)
+        axes.set_ylim(len(classes) - 0.5, -0.5)
+        axes.set_xlim(0, 108)
+        axes.set_xlabel("IoU, %")
+
+    said = [f"{name}, {row.label} {percent(row.iou_per_class.get(name))} %" for name in classes for row in shown]
+    return _responsive("IoU per class", said, (0.16 * len(shown) + 0.12) * len(classes) + 0.6, draw)
+
+
+def curves_chart(curves: Sequence[Curve]) -> str:
+    """Return task loss against step, one line per training."""
+    shown = [curve for curve in curves if len(curve.points) > 1]
+    if not shown:
+        return ""
+    losses = [loss for curve in shown for _, loss in curve.points]
+    is_log = min(losses) > 0 and max(losses) / min(losses) > 10
+
+    def draw(axes: Axes) -> None:
+        for curve in shown:
+            axes.plot(*zip(*curve.points, strict=True), color=_CSS[curve.stage], linewidth=1.8)
+        if is_log:
+            _log(axes.set_yscale, axes.yaxis)
+        else:
+            axes.set_ylim(min(0.0, *losses), None)
+        axes.set_xlabel("optimizer step")
+        axes.set_ylabel("task loss" + (", log scale" if is_log else ""))
+        axes.grid(axis="y", color=_GRID)
+
+    said = [f"{c.name} loss {c.points[-1][1]:.3g} at step {c.points[-1][0]:g}" for c in shown]
+    return _responsive("Learning curves", said, 3.4, draw)
+
+
+def _log(set_scale: Callable[[str], Any], axis: Any) -> None:
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+    set_scale("log")
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def _responsive(name: str, said: Sequence[str], height: float, draw: Callable[[Axes], None], panels: int = 1) -> str:
+    """Return both drawings of a chart `height` inches high; `said` is what it shows, in words."""
+    return "".join(
+        _svg(f"{name}: {'; '.join(said)}", width, height, css, draw, panels)
+        for width, css in ((WIDE, "wide"), (NARROW, "narrow"))
+    )
+
+
+def _svg(name: str, width: float, height: float, css: str, draw: Callable[[Axes], None], panels: int) -> str:
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    style = {
+        "svg.fonttype": "none", "svg.hashsalt": css + name, "font.size": 9.5, "text.color": _FG, "axes.labelcolor": _SOFT,
+        "axes.edgecolor": _SOFT, "xtick.color": _SOFT, "ytick.color": _SOFT, "ytick.labelcolor": _FG,
+        "axes.spines.top": False, "axes.spines.right": False, "text.parse_math": False, "axes.facecolor": "none",
+    }  # fmt: skip
+    with rc_context(style):
+        figure = Figure(figsize=(width, height), layout="constrained", facecolor="none")
+        draw(figure.add_subplot(figure.add_gridspec(panels, 1)[0, 0]))
+        file = io.StringIO()
+        figure.savefig(file, format="svg", metadata={"Date": None})
+    return _inlined(file.getvalue(), name, css, figure)
+
+
+def _inlined(text: str, name: str, css: str, figure: Figure) -> str:
+    """Return matplotlib's SVG file as an element of the page: no header, no metadata, no ids but those referred to."""
+    body = re.sub(r"<metadata>.*?</metadata>", "", text[text.index(">", text.index("<svg")) + 1 :], flags=re.DOTALL)
+    body = re.sub(r' id="[^"]*_[^"]*"', "", body)
+    for variable, color in _CSS.items():
+        body = body.replace(color, f"var(--{variable})")
+    width, height = 72 * figure.get_size_inches()
+    opening = f'<svg class="chart {css}" viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{escape(name)}"'
+    return f'{opening} xmlns:xlink="http://www.w3.org/1999/xlink">{body}'
+
+
+def _inches(axes: Axes) -> float:
+    return float(axes.figure.get_figwidth())
+
+
+def _plain(label: str) -> str:
+    """Return a legend's label that matplotlib takes as it is: a leading underscore hides an entry."""
+    return f"\u200b{label}" if label.startswith("_") else label

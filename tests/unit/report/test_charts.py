@@ -1,0 +1,112 @@
+"""The charts: nothing is drawn without data, what is drawn is where it belongs, names from outside stay text."""
+
+from __future__ import annotations
+
+import re
+import xml.etree.ElementTree as ElementTree
+
+import numpy as np
+from report_rows import engine, network
+
+from edgekd.report import charts
+from edgekd.report.charts import Curve, Runs, suppressed
+from edgekd.report.line import line_of
+from edgekd.report.rows import Latency, read_rows
+
+NASTY = '<b>"x" & y $x_1$</b>'
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def elements(markup: str) -> list[ElementTree.Element]:
+    """Return the elements of the markup; a parser refuses what is not closed or not escaped."""
+    return list(ElementTree.fromstring(f"<all>{markup}</all>").iter())
+
+
+def texts(markup: str) -> list[str]:
+    return ["".join(element.itertext()) for element in elements(markup) if element.tag == "text"]
+
+
+def runs_of(samples: np.ndarray, latency: Latency | None) -> list[Runs]:
+    return [Runs(read_rows([engine("a", "fp32", 0.5, p50=4.0)])[0], latency, samples)]
+
+
+def test_nothing_is_drawn_where_nothing_was_measured() -> None:
+    rows = read_rows([network("teacher", None), engine("a", "int8", None)])
+    assert charts.stage_line_chart(line_of(rows)) == ""
+    assert charts.scatter_chart(rows) == ""
+    assert charts.class_chart(rows, ["a"]) == ""
+    assert charts.curves_chart([]) == ""
+    assert charts.latency_chart([Runs(rows[1], None, np.array([]))], "engine time") == ""
+
+
+def test_every_chart_is_drawn_for_a_desktop_and_for_a_phone_with_the_numbers_in_its_name() -> None:
+    markup = charts.scatter_chart(read_rows([engine("a", "int8", 0.6123, p50=4.0)]))
+    drawn = [element for element in elements(markup) if element.tag == "svg"]
+    assert [element.get("class") for element in drawn] == ["chart wide", "chart narrow"]
+    assert {element.get("aria-label") for element in drawn} == {"mIoU against engine latency: a int8 61.2 % at 4.00 ms"}
+
+
+def test_the_same_numbers_give_the_same_markup() -> None:
+    rows = read_rows([engine("a", "fp32", 0.7, p50=9.0), engine("a", "int8", 0.6, p50=4.0)])
+    assert charts.scatter_chart(rows) == charts.scatter_chart(rows)
+
+
+def test_the_stage_line_marks_only_the_largest_loss() -> None:
+    rows = read_rows([network("teacher", 0.8), network("student", 0.6), network("distilled", 0.59)])
+    shown = texts(charts.stage_line_chart(line_of(rows)))
+    marked = [text for text in shown if "▼" in text]
+    assert len(marked) == 2  # once for the desktop, once for the phone
+    assert all("−20.0 capacity gap" in text for text in marked)
+    assert shown.count("59.0") == 2
+
+
+def test_a_faster_engine_is_left_of_a_slower_and_a_better_one_above_a_worse() -> None:
+    markup = charts.scatter_chart(read_rows([engine("a", "fp32", 0.7, p50=9.0), engine("a", "int8", 0.6, p50=4.0)]))
+    drawn = next(element for element in elements(markup) if element.tag == "svg")
+    at = {}
+    for use in drawn.iter("use"):
+        style = use.get("style", "")
+        for name in ("fp32", "int8"):
+            if f"fill: var(--{name})" in style:
+                at.setdefault(name, (float(use.get("x", "nan")), float(use.get("y", "nan"))))
+    assert at["int8"][0] < at["fp32"][0]
+    assert at["int8"][1] > at["fp32"][1]  # pixels count downwards
+
+
+def test_a_class_that_never_occurred_is_absent_and_not_zero() -> None:
+    row = network("student", 0.5) | {"iou_per_class": {"seen": 0.0, "unseen": None}}
+    shown = texts(charts.class_chart(read_rows([row]), ["seen", "unseen"]))
+    assert shown.count("absent") == 2
+    assert shown.count("0.0") == 2
+
+
+def test_names_from_a_report_stay_text_in_every_chart() -> None:
+    row = engine(NASTY, "int8", 0.5, p50=4.0) | {"iou_per_class": {NASTY: 0.5}, "precision": '"><script>'}
+    rows = read_rows([row])
+    latency = Latency(4.0, None, None, 4.0, 3)
+    drawn = [
+        charts.scatter_chart(rows),
+        charts.class_chart(rows, [NASTY]),
+        charts.latency_chart([Runs(rows[0], latency, np.array([3.0, 4.0, 5.0]))], "engine time"),
+        charts.curves_chart([Curve(NASTY, "teacher", [(0, 1.0), (1, 0.5)])]),
+    ]
+    for markup in drawn:
+        elements(markup)
+        assert "<script>" not in markup
+        assert not re.search(r"<b>", markup)
+    assert NASTY in texts(drawn[1])  # no mathematics is made of it
+
+
+def test_withheld_percentiles_are_those_that_are_missing() -> None:
+    assert suppressed(Latency(4.0, None, None, 4.0, 30)) == ["p90", "p99"]
+    assert suppressed(None) == []
+
+
+def test_runs_beyond_the_time_axis_are_counted_with_the_slowest() -> None:
+    samples = np.concatenate([np.linspace(3.9, 4.1, 997), [80.0, 90.0, 100.0]])
+    markup = charts.latency_chart(runs_of(samples, Latency(4.0, 4.08, 4.1, 4.3, 1000)), "engine time")
+    assert sum("(+3 slower, to 100 ms)" in text for text in texts(markup)) == 2
+
+
+def test_a_histogram_of_equal_times_is_drawn() -> None:
+    assert charts.latency_chart(runs_of(np.full(50, 4.0), None), "engine time").count("<svg") == 2
