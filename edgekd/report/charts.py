@@ -118,11 +118,12 @@ def scatter_chart(rows: Sequence[Row]) -> str:
     def draw(axes: Axes) -> None:
         for row in dots:
             axes.plot(
-                row.p50_ms, 100 * (row.miou or 0), _MARKERS[places.index(row.place) % len(_MARKERS)], markersize=10,
+                [row.p50_ms or 0], 100 * (row.miou or 0), _MARKERS[places.index(row.place) % len(_MARKERS)], markersize=10,
                 color=_CSS[color_name(row)], label=_plain(f"{row.label}: {percent(row.miou)} %, {milliseconds(row.p50_ms)} ms"),
             )  # fmt: skip
             reference = next((r for r in dots if r.place == row.place and r.precision == "fp32"), row)
-            axes.plot([reference.p50_ms, row.p50_ms], [100 * (r.miou or 0) for r in (reference, row)], ":", color=_SOFT)
+            pair = (reference, row)
+            axes.plot([r.p50_ms or 0 for r in pair], [100 * (r.miou or 0) for r in pair], ":", color=_SOFT)
         for row in levels:
             label = _plain(f"{row.label}: {percent(row.miou)} %")
             axes.axhline(100 * (row.miou or 0), linestyle="--", color=_CSS[color_name(row)], label=label)
@@ -170,7 +171,7 @@ def latency_chart(runs: Sequence[Runs], title: str) -> str:
 
 
 def _histogram(axes: Axes, run: Runs, edges: np.ndarray) -> None:
-    axes.hist(run.samples_ms, edges, color=_CSS[color_name(run.row)], histtype="stepfilled", alpha=0.75)
+    axes.hist(run.samples_ms, list(edges), color=_CSS[color_name(run.row)], histtype="stepfilled", alpha=0.75)
     for name, style in zip(PERCENTILES, ("-", "--", ":"), strict=True):
         value = getattr(run.latency, name) if run.latency else None
         if value is not None:
@@ -262,7 +263,7 @@ def _svg(name: str, width: float, height: float, css: str, draw: Callable[[Axes]
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    style = {
+    style: Any = {
         "svg.fonttype": "none", "svg.hashsalt": css + name, "font.size": 9.5, "text.color": _FG, "axes.labelcolor": _SOFT,
         "axes.edgecolor": _SOFT, "xtick.color": _SOFT, "ytick.color": _SOFT, "ytick.labelcolor": _FG,
         "axes.spines.top": False, "axes.spines.right": False, "text.parse_math": False, "axes.facecolor": "none",
@@ -287,7 +288,9 @@ def _inlined(text: str, name: str, css: str, figure: Figure) -> str:
 
 
 def _inches(axes: Axes) -> float:
-    return float(axes.figure.get_figwidth())
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    return float(figure.get_figwidth())
 
 
 def _plain(label: str) -> str:
