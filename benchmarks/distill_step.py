@@ -159,7 +159,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--precision", choices=["32-true", "bf16-mixed"], default="32-true")
     parser.add_argument("--clock", choices=["wall", "cpu"], default="wall", help="cpu: processor time, all threads")
     parser.add_argument("--threads", type=int, help="CPU threads of torch; default as torch chooses")
-    parser.add_argument("--channels-last", action="store_true")
+    parser.add_argument("--contiguous", dest="channels_last", action="store_false", help="not channels_last")
     parser.add_argument("--no-memory", dest="memory", action="store_false", help="do not measure peak memory")
     parser.add_argument("--limit", type=float, help="exit 1 when bckd costs more than this many times kd")
     parser.add_argument("--child", help=argparse.SUPPRESS)

@@ -5,7 +5,8 @@
 
 Same file, same threads, same input. The two sides take turns in short rounds; a round gives one ratio of medians and
 the result is the median of those ratios, so that a busy machine disturbs both sides alike. Rounds go on until its 95 %
-interval lies inside or outside of 3 %, at most `--rounds`. Exits with 1 when the ratio is off by more than 3 %.
+interval lies inside or outside of 3 %, at most `--rounds`. Exits with 1 when it lies outside, or when the machine was too noisy
+to decide.
 """
 
 from __future__ import annotations
@@ -70,11 +71,15 @@ def compare(opened: Any, rounds: int, seconds: float) -> bool:
     ratios = [ours / theirs for ours, theirs in pairs]
     middle, (low, high) = statistics.median(ratios), _interval(ratios)
     ours, theirs = (statistics.median(side) for side in zip(*pairs, strict=True))
-    is_within = abs(middle - 1) <= LIMIT
+    decided = _is_decided(ratios)
+    is_within = decided and abs(middle - 1) <= LIMIT
+    verdict = (
+        f"within {LIMIT:.0%}" if is_within else f"more than {LIMIT:.0%} off" if decided else "undecided: too noisy"
+    )
     print(
         f"{session.runtime['runtime']} {session.runtime['version']}, {session.runtime['threads']} threads: "
         f"edgekd p50 {ours:.3f} ms, {rival.__doc__} p50 {theirs:.3f} ms; ratio {middle:.3f} (95 % {low:.3f} to "
-        f"{high:.3f}, {len(ratios)} rounds): {'ok' if is_within else f'more than {LIMIT:.0%} off'}",
+        f"{high:.3f}, {len(ratios)} rounds): {verdict}",
         flush=True,
     )
     return is_within

@@ -52,6 +52,55 @@ def run(
         return _report(recipe, workspace, stages, done, "")
 
 
+def study(
+    recipe: Recipe | str | Path,
+    out: str | Path,
+    overrides: Iterable[str] = (),
+    jobs: int = 1,
+    on_stage: Callable[[Any], None] = lambda _: None,
+    on_run: Callable[[Any, str, int, int], None] = lambda *_: None,
+) -> dict[str, Any]:
+    """Train every arm of `recipe.study` with every seed, resuming what is there, and return the comparison.
+
+    Also writes `study.json`, `study.md` and `study.png` into `out`.
+
+    Args:
+        recipe: the recipe or its file.
+        out: the study's folder; several processes or machines may work in one.
+        overrides: `key.path=value` strings.
+        jobs: runs at a time on this machine.
+        on_stage: called with every stage of the teacher.
+        on_run: called with every run, its state (`done`, `failed`, `elsewhere`), how many have ended, and of how many.
+
+    Raises:
+        EdgekdError: the recipe or the teacher; a run that fails is in the result with its reason.
+    """
+    from edgekd import pipeline
+    from edgekd.study import results, run
+    from edgekd.study.plan import study_runs
+
+    recipe = recipe if isinstance(recipe, Recipe) else load_recipe(str(recipe), overrides)
+    folder = Path(out)
+    for methods in recipe.study.arms.values():
+        pipeline.check_options(
+            recipe.model_copy(update={"distill": recipe.distill.model_copy(update={"methods": methods})})
+        )
+    teacher = run.make_teacher(recipe, folder, on_stage)
+    runs = study_runs(recipe, folder, teacher["teacher"].file("weights.safetensors"))
+    ended: list[Any] = []
+
+    def remember(one: Any, state: str) -> None:
+        ended.append(one)
+        on_run(one, state, len(ended), len(runs))
+
+    with disk_errors(folder):
+        run.run_all(runs, jobs, remember)
+        found = [(one, run.finished(one) or run.why_failed(one)) for one in runs]
+        content = results.summarize(recipe, teacher, found)
+        results.write(content, folder)
+    return content
+
+
 def load_report(path: str | Path) -> dict[str, Any]:
     """Return the content of a `report.json`, given its path or its folder."""
     from edgekd.report.collect import read_report

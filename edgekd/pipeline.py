@@ -149,7 +149,7 @@ def _training(recipe: Recipe) -> list[Stage]:
         reads = ("data", "student", "trainer")
         stages.append(Stage("student", "checkpoint", f"{run}:train_student", ("data",), reads, "student", _PACE))
     if recipe.distill.methods:
-        gates = ("evaluate/teacher",)
+        gates = ("evaluate/teacher",) if recipe.teacher.floor > 0 else ()
         inputs = ("data", "teacher", *gates)
         reads = ("data", "teacher", "student", "distill", "trainer")
         stages.append(

@@ -13,7 +13,7 @@ from typing import Any
 
 import typer
 
-from edgekd.cli import data, distill, doctor, predict, recipes, report, run, stages
+from edgekd.cli import data, distill, doctor, predict, recipes, report, run, stages, study
 from edgekd.errors import EdgekdError
 
 app = typer.Typer(
@@ -54,6 +54,7 @@ app.add_typer(data.app, name="data")
 app.command()(run.run)
 app.command()(distill.distill)
 stages.add_to(app)
+app.command()(study.study)
 app.command()(predict.predict)
 app.command()(report.report)
 

@@ -55,3 +55,23 @@ def stage_line(stage_run: Any) -> None:
     """Print on stderr what happened to a stage."""
     state = "skipped, already done" if stage_run.skipped else f"done in {stage_run.seconds:.1f} s"
     print(f"{stage_run.stage.name}: {state}", file=sys.stderr)
+
+
+def study_run_line(run: Any, state: str, ended: int, total: int) -> None:
+    """Print on stderr how a run of a study ended, and how many are left."""
+    from edgekd.study.run import why_failed
+
+    said = {"done": "done", "elsewhere": "worked on by another process"}.get(state) or f"failed: {why_failed(run)}"
+    print(f"{run.arm} seed {run.seed}: {said} ({ended} of {total} runs)", file=sys.stderr)
+
+
+def print_study(study: dict[str, Any]) -> None:
+    """Print the table of a study on stdout."""
+    from edgekd.study.table import HEADERS, rows
+
+    table = Table(box=None, pad_edge=False)
+    for title in HEADERS:
+        table.add_column(title, justify="left" if title in (HEADERS[0], HEADERS[-1]) else "right")
+    for row in rows(study):
+        table.add_row(*row)
+    Console(width=None if sys.stdout.isatty() else 170).print(table)

@@ -19,11 +19,9 @@ from pydantic import (
     Field,
     PositiveFloat,
     PositiveInt,
-    SerializerFunctionWrapHandler,
     TypeAdapter,
     ValidationError,
     field_validator,
-    model_serializer,
     model_validator,
 )
 
@@ -39,6 +37,12 @@ class Section(BaseModel):
     """Base of all recipe sections: immutable, no unknown keys, no NaN or infinity."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+def _names_a_folder(name: str) -> str:
+    if not name.strip() or "/" in name or name.startswith("."):
+        raise ValueError("expected a name that can be a folder's: not empty, no '/', no '.' in front")
+    return name
 
 
 class Augment(Section):
@@ -83,6 +87,9 @@ class Train(Section):
         "auto", description="auto: bf16-mixed where the hardware computes in bf16, else 32-true"
     )
     checkpoint_every: int = Field(100, gt=0, description="steps between resume checkpoints")
+    validate_every: int | None = Field(
+        None, gt=0, description="steps between scores on `data.val`, for the learning curve; nothing is chosen by them"
+    )
 
 
 class Network(Section):
@@ -122,14 +129,6 @@ class Method(Section):
         "constant", description="after the warm-up; decay: falls linearly to 0 at the last step"
     )
     options: Options = {}
-
-    @model_serializer(mode="wrap")
-    def _dumped(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave the default schedule out: runs from before there were schedules keep their cache keys."""
-        content: dict[str, Any] = dump(self)
-        if self.schedule == "constant":
-            content.pop("schedule", None)
-        return content
 
     def weight_at(self, step: int, steps: int) -> float:
         """Return the weight at one of the steps 0 ... steps - 1; a function of the step alone, as a resumed run needs.
@@ -212,6 +211,23 @@ class Evaluate(Section):
     pictures: int = Field(6, ge=0)
 
 
+class Study(Section):
+    """What `edgekd study` compares: arms of distillation methods by name, each with every seed.
+
+    The plain student is always an arm; without named arms the recipe's own `distill.methods` are the other one.
+    """
+
+    seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1)
+    arms: dict[str, dict[str, Method]] = {}
+
+    @field_validator("arms")
+    @classmethod
+    def _name_folders(cls, arms: dict[str, dict[str, Method]]) -> dict[str, dict[str, Method]]:
+        for name in arms:
+            _names_a_folder(name)
+        return arms
+
+
 class Recipe(Section):
     """A whole pipeline. `source` is where it was read from."""
 
@@ -228,13 +244,12 @@ class Recipe(Section):
     engines: tuple[Engine, ...] = ()
     bench: Bench = Bench()
     evaluate: Evaluate = Evaluate()
+    study: Study = Study()
 
     @field_validator("name")
     @classmethod
-    def _names_a_folder(cls, name: str) -> str:
-        if not name.strip() or "/" in name or name.startswith("."):
-            raise ValueError("expected a name that can be a folder's: not empty, no '/', no '.' in front")
-        return name
+    def _names_its_folder(cls, name: str) -> str:
+        return _names_a_folder(name)
 
     @field_validator("engines")
     @classmethod

@@ -1,4 +1,4 @@
-"""Lightning callbacks: the record of every step, the watchdog, and progress where there is no terminal."""
+"""Lightning callbacks: the record of every step, the learning curve, the watchdog, progress without a terminal."""
 
 from __future__ import annotations
 
@@ -9,10 +9,16 @@ from collections import deque
 from typing import Any
 
 import lightning as L
+import torch
 from lightning.pytorch.callbacks import Callback
+from torchmetrics.classification import MulticlassJaccardIndex
 
+from edgekd.board.postprocess import predict
+from edgekd.data.base import IGNORE_INDEX, DenseDataset
 from edgekd.distill.module import SegmentationTask
 from edgekd.errors import GateError
+from edgekd.models.base import DenseModel
+from edgekd.models.session import TorchSession, torch_spec
 
 log = logging.getLogger(__name__)
 
@@ -88,6 +94,44 @@ class Watchdog(Callback):
                 f"(limit distill.watchdog_ratio = {self.ratio:g}), most of it {largest}; "
                 f"lower distill.methods.{largest.split('.')[0]}.weight"
             )
+
+
+class Validation(Callback):
+    """Scores the student every so many steps on the scored split; only recorded, nothing is chosen by it.
+
+    `rows` holds [step, mIoU], from the same prediction at label resolution as `edgekd evaluate`.
+    """
+
+    def __init__(self, dataset: DenseDataset, size: tuple[int, int], every: int) -> None:
+        self.dataset, self.size, self.every = dataset, size, every
+        self.rows: list[list[float]] = []
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.global_step % self.every or not trainer.is_global_zero:
+            return
+        assert isinstance(pl_module, SegmentationTask)
+        self.rows.append([trainer.global_step, self._miou(pl_module.student)])
+        for logger in trainer.loggers:
+            logger.log_metrics({"validation_miou": self.rows[-1][1]}, step=trainer.global_step)
+        pl_module.student.train()
+
+    def _miou(self, student: DenseModel) -> float:
+        classes = tuple(self.dataset.classes)
+        iou = MulticlassJaccardIndex(len(classes), ignore_index=IGNORE_INDEX)
+        with TorchSession(student, torch_spec(student, "semantic", classes, self.size)) as session:
+            for index in range(len(self.dataset)):
+                sample = self.dataset.load(index)
+                predicted = predict(session, sample.image)
+                iou.update(torch.from_numpy(predicted).long().flatten(), torch.from_numpy(sample.mask).long().flatten())
+        return round(float(iou.compute()), 6)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.rows = list(state_dict["rows"])
 
 
 class LogProgress(Callback):

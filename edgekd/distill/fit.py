@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import resource
 import signal
 import sys
 import warnings
@@ -18,7 +19,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from edgekd.core.recipe import Data, Train, Trainer
 from edgekd.data.base import DenseDataset
 from edgekd.data.loader import StepBatches, training_loader
-from edgekd.distill.callbacks import LogProgress, StepRecord, Watchdog
+from edgekd.distill.callbacks import LogProgress, StepRecord, Validation, Watchdog
 from edgekd.distill.module import Distiller, SegmentationTask
 from edgekd.distill.resume import AveragedWeights, StepSeeds, WholeCheckpoints
 from edgekd.errors import UserError
@@ -29,7 +30,10 @@ RESUME = "resume"
 
 @dataclass(frozen=True)
 class FitJob:
-    """One training run: what trains, on what, for how long, and where its resume state and logs go."""
+    """One training run: what trains, on what, for how long, and where its resume state and logs go.
+
+    validation: what the learning curve is measured on, every `budget.validate_every` steps.
+    """
 
     title: str
     student: DenseModel
@@ -41,6 +45,7 @@ class FitJob:
     seed: int
     watchdog_ratio: float
     scratch: Path
+    validation: DenseDataset | None = None
 
 
 class _StepData(L.LightningDataModule):
@@ -76,8 +81,9 @@ def fit(job: FitJob) -> dict[str, Any]:
     L.seed_everything(job.seed, workers=False, verbose=False)
     task = SegmentationTask(job.student, job.budget, job.distiller, job.trainer.channels_last)
     record = StepRecord(log_every=max(1, job.budget.steps // 200))
+    validation = Validation(job.validation, job.data.size, job.budget.validate_every or 0) if job.validation else None
     with _quiet():
-        trainer = _trainer(job, record)
+        trainer = _trainer(job, [record, validation] if validation else [record])
     resume = job.scratch / f"{RESUME}.ckpt"
     workers = job.trainer.workers if job.trainer.workers is not None else (0 if on_cpu(job.trainer) else 4)
     on_interrupt = signal.getsignal(signal.SIGINT)
@@ -101,12 +107,14 @@ def fit(job: FitJob) -> dict[str, Any]:
         "precision": trainer.precision,
         "device": str(trainer.strategy.root_device),
         "record": record.rows,
+        "validation": validation.rows if validation else [],
+        "peak_memory_bytes": _peak_memory(trainer.strategy.root_device),
     }
 
 
-def _trainer(job: FitJob, record: StepRecord) -> L.Trainer:
+def _trainer(job: FitJob, records: list[Callback]) -> L.Trainer:
     budget, place = job.budget, job.trainer
-    callbacks: list[Callback] = [StepSeeds(job.seed), record, Watchdog(job.watchdog_ratio)]
+    callbacks: list[Callback] = [StepSeeds(job.seed), *records, Watchdog(job.watchdog_ratio)]
     if budget.ema is not None:
         callbacks.append(AveragedWeights(decay=budget.ema))
     callbacks.append(
@@ -131,6 +139,13 @@ def _trainer(job: FitJob, record: StepRecord) -> L.Trainer:
         log_every_n_steps=budget.steps, enable_progress_bar=sys.stderr.isatty(),
         enable_model_summary=False, num_sanity_val_steps=0, default_root_dir=job.scratch,
     )  # fmt: skip
+
+
+def _peak_memory(device: torch.device) -> int:
+    """Return the most memory used: what torch allocated on the device, on the CPU this process's resident set."""
+    if device.type == "cpu":
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return torch.accelerator.max_memory_allocated(device)
 
 
 def on_cpu(place: Trainer) -> bool:

@@ -48,8 +48,8 @@ def distill_student(job: StageJob) -> StageResult:
     Raises:
         GateError: the teacher's mIoU is below `teacher.floor`; or the watchdog stopped the run.
     """
-    score = job.inputs["evaluate/teacher"].details["metrics"]["miou"]
     floor = job.recipe.teacher.floor
+    score = job.inputs["evaluate/teacher"].details["metrics"]["miou"] if floor > 0 else floor
     if score < floor:
         raise GateError(
             f"the teacher's mIoU is {score:.3f}, below teacher.floor = {floor:.3f}; a weak teacher teaches nothing: "
@@ -74,6 +74,7 @@ def _train(job: StageJob, network: Network, where: str, distill: tuple[DenseMode
             trainer=recipe.trainer, seed=recipe.seed,
             watchdog_ratio=distill[1].watchdog_ratio if distill else float("inf"),
             scratch=job.out_dir / SCRATCH,
+            validation=open_split(recipe.data, recipe.data.val) if network.train.validate_every else None,
         )  # fmt: skip
         training = fit(fit_job)
         record = training.pop("record")

@@ -21,6 +21,7 @@ LAYERS = (
     ("distill", "quantize", "export", "compile", "bench", "evaluate"),
     ("report",),
     ("pipeline",),
+    ("study",),
     ("api", "doctor"),
     ("cli",),
 )
@@ -29,7 +30,7 @@ RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 TORCH = {"torch", "torchvision", "lightning", "pytorch_lightning", "timm", "segmentation_models_pytorch"}
 TORCH_MAY_BE_IN = ("edgekd.models", "edgekd.distill", "edgekd.export", "edgekd.quantize.qat", "edgekd.data.loader",
                    "edgekd.data.augment")  # fmt: skip
-NO_FRAMEWORK = ("", "errors", "board", "targets", "core", "report", "pipeline", "api", "doctor", "cli")
+NO_FRAMEWORK = ("", "errors", "board", "targets", "core", "report", "pipeline", "study", "api", "doctor", "cli")
 FRAMEWORKS = {*TORCH, "onnx", "onnxruntime", "onnxsim", "onnxscript", "openvino", "nncf"}
 
 

@@ -123,7 +123,8 @@ def checkout(folder: Path, tiny_run: Path) -> Path:
         shutil.copytree(REPOSITORY / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in COPIED_FILES:
         shutil.copyfile(REPOSITORY / name, folder / name)
-    write(folder / "recipes/quickstart.yaml", "# The quickstart.\n" + yaml.safe_dump({**TINY, "name": "quickstart"}))
+    tiny = {**TINY, "name": "quickstart", "study": {"seeds": [0]}}
+    write(folder / "recipes/quickstart.yaml", "# The quickstart.\n" + yaml.safe_dump(tiny))
     shutil.copytree(tiny_run, folder / "runs/quickstart")
     return folder
 
@@ -158,6 +159,7 @@ READERS: dict[str, Callable[[Path], None]] = {
     "tutorials": read_tutorials,
     "package": make_package,
     "reference": try_reference,
+    "compare-methods": partial(follow, DOCS / "howto/compare-methods.md"),
     **{page.stem: partial(follow, page) for page in PLUGIN_PAGES},
 }
 

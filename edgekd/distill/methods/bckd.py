@@ -15,6 +15,13 @@ Context, on one feature map pooled to at most `tokens` cells:
 
     P = softmax_row( f^ f^^T / tau ), diagonal left out;   L_C = mean_rows KL( P^T || P^S )
 
+Two variants and one further term, off by default, are there to be compared (`edgekd study`):
+
+    form: map          b = 1 - mean of a cell's two smallest affinities (the boundary itself); L_B(l) = mean |b^T - b^S|
+    context_at: classes    f = softmax of the logits, so that the relation is of what the cells are taken for
+    focus              B = sum_l w_l up(b_l^T), the teacher's fused boundary;  L_F = mean_p( B_p / mean(B) KL_p ), where
+                       KL_p is that of `kd` at temperature 1 on the logits pooled to the finest stride
+
 Teacher and student may differ in channels (no adapter is needed) and in stride (the finer map is average-pooled to
 the other's grid). Cells of which most pixels carry no label take no part. Both terms are 0 for equal relations.
 """
@@ -22,11 +29,13 @@ the other's grid). Cells of which most pixels carry no label take no part. Both 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from edgekd.distill import relations
+from edgekd.distill import logits, relations
 from edgekd.distill.base import Batch, Pyramid
 from edgekd.errors import RecipeError
 from edgekd.models.base import Outputs
@@ -36,29 +45,28 @@ from edgekd.models.base import Outputs
 class Options:
     """The method's knobs.
 
-    boundary, context: weight of each term; 0 switches it off and costs nothing.
+    boundary, context, focus: weight of each term; 0 switches it off and costs nothing.
+    form: what the boundary term compares, `pairs` of neighbours or the boundary `map`.
     strides: backbone stride -> weight of its boundary term; late stages mark objects, early ones texture.
     dilations: distances of the neighbour pairs, in cells.
-    context_at: the feature map of the context term, `decoder` or `backbone` (its coarsest stage).
+    context_at: the map of the context term: `decoder`, `backbone` (its coarsest stage) or `classes` (probabilities).
     tokens: largest number of cells of the relation matrix; bounds its memory to tokens^2 floats per image.
     temperature: tau of the relation rows.
     """
 
     boundary: float = 1.0
     context: float = 1.0
+    focus: float = 0.0
+    form: Literal["pairs", "map"] = "pairs"
     strides: dict[int, float] = field(default_factory=lambda: {4: 0.25, 8: 0.5, 16: 1.0, 32: 1.0})
     dilations: tuple[int, ...] = (1, 2)
-    context_at: str = "decoder"
+    context_at: Literal["decoder", "backbone", "classes"] = "decoder"
     tokens: int = 320
     temperature: float = 0.1
 
-    def __post_init__(self) -> None:
-        if self.context_at not in ("decoder", "backbone"):
-            raise RecipeError(f"bckd.context_at: expected decoder or backbone, got {self.context_at!r}")
-
 
 class Method(nn.Module):
-    """Terms `boundary` and `context`; no adapter.
+    """Terms `boundary`, `context` and `focus`; no adapter.
 
     Raises:
         RecipeError: no stride of `strides` exists in both networks.
@@ -69,23 +77,26 @@ class Method(nn.Module):
         self.options = options
         self.strides = {s: w for s, w in options.strides.items() if s in student.channels and w > 0}
         self.teacher_stride = {s: relations.teacher_stride(teacher.channels, s) for s in self.strides}
-        if options.boundary > 0 and not self.strides:
+        needs_strides = options.boundary > 0 or options.focus > 0
+        if needs_strides and not self.strides:
             raise RecipeError(
                 f"bckd.strides: the student has features at strides {sorted(student.channels)}, "
-                f"got {sorted(options.strides)}; name at least one of them or set boundary to 0"
+                f"got {sorted(options.strides)}; name at least one of them or set boundary and focus to 0"
             )
-        if not teacher.channels and (options.boundary > 0 or options.context_at == "backbone"):
+        if not teacher.channels and (needs_strides or options.context_at == "backbone"):
             raise RecipeError("bckd: this teacher shows no feature maps; give it `taps` or use kd or cwd")
 
     def forward(self, teacher: Outputs, student: Outputs, batch: Batch) -> dict[str, Tensor]:
         """Return the weighted-by-option terms that are switched on."""
-        valid = batch.valid.float().unsqueeze(1)  # (B, 1, H, W)
+        options, valid = self.options, batch.valid.float().unsqueeze(1)  # (B, 1, H, W)
         terms: dict[str, Tensor] = {}
         with torch.autocast(student.logits.device.type, enabled=False):
-            if self.options.boundary > 0:
-                terms["boundary"] = self.options.boundary * self._boundary(teacher, student, valid)
-            if self.options.context > 0:
-                terms["context"] = self.options.context * self._context(teacher, student, valid)
+            if options.boundary > 0:
+                terms["boundary"] = options.boundary * self._boundary(teacher, student, valid)
+            if options.context > 0:
+                terms["context"] = options.context * self._context(teacher, student, valid)
+            if options.focus > 0:
+                terms["focus"] = options.focus * self._focus(teacher, student, batch.valid)
         return terms
 
     def _boundary(self, teacher: Outputs, student: Outputs, valid: Tensor) -> Tensor:
@@ -93,20 +104,36 @@ class Method(nn.Module):
         for stride, weight in self.strides.items():
             of_teacher = teacher.features[self.teacher_stride[stride]].detach()
             map_t, map_s = relations.on_common_grid(of_teacher, student.features[stride])
-            total = total + weight * boundary_loss(map_t, map_s, relations.cells(valid, map_s), self.options.dilations)
+            cells = relations.cells(valid, map_s)
+            if self.options.form == "map":
+                loss = map_loss(map_t, map_s, cells)
+            else:
+                loss = boundary_loss(map_t, map_s, cells, self.options.dilations)
+            total = total + weight * loss
         return total / sum(self.strides.values())
 
     def _context(self, teacher: Outputs, student: Outputs, valid: Tensor) -> Tensor:
-        if self.options.context_at == "decoder":
-            raw_t, raw_s = teacher.decoder, student.decoder
-        else:
-            raw_t, raw_s = teacher.features[max(teacher.features)], student.features[max(student.features)]
+        raw_t, raw_s = (_context_map(outputs, self.options.context_at) for outputs in (teacher, student))
         height = min(raw_t.shape[-2], raw_s.shape[-2])
         width = min(raw_t.shape[-1], raw_s.shape[-1])
         grid = relations.token_grid(height, width, self.options.tokens)
         map_t = relations.pooled_to(raw_t.detach().float(), grid)
         map_s = relations.pooled_to(raw_s.float(), grid)
         return context_loss(map_t, map_s, relations.cells(valid, map_s), self.options.temperature)
+
+    def _focus(self, teacher: Outputs, student: Outputs, valid: Tensor) -> Tensor:
+        finest = min(self.strides)
+        z_t, cells = logits.pooled(teacher.logits.detach(), valid, finest)
+        z_s, _ = logits.pooled(student.logits, valid, finest)
+        features = {s: teacher.features[self.teacher_stride[s]].detach() for s in self.strides}
+        boundary = fused_boundary(features, self.strides, (z_t.shape[-2], z_t.shape[-1]))
+        return focus_loss(z_t, z_s, boundary, cells.squeeze(1))
+
+
+def _context_map(outputs: Outputs, at: str) -> Tensor:
+    if at == "classes":
+        return outputs.logits.float().softmax(dim=1)
+    return outputs.decoder if at == "decoder" else outputs.features[max(outputs.features)]
 
 
 def boundary_loss(teacher: Tensor, student: Tensor, valid: Tensor, dilations: tuple[int, ...]) -> Tensor:
@@ -125,6 +152,28 @@ def boundary_loss(teacher: Tensor, student: Tensor, valid: Tensor, dilations: tu
     alike, unlike = (((a * weight).sum() / pairs).clamp_min(1e-4) for a in (a_t, 1 - a_t))
     balance = a_t / alike + (1 - a_t) / unlike
     return (balance * kl * weight).sum() / pairs
+
+
+def map_loss(teacher: Tensor, student: Tensor, valid: Tensor) -> Tensor:
+    """Return the mean absolute difference of the boundary maps of one stage, arguments as in `boundary_loss`."""
+    weight = valid.squeeze(1).float()
+    difference = (relations.boundary_map(teacher) - relations.boundary_map(student)).abs()
+    return (difference * weight).sum() / weight.sum().clamp_min(1)
+
+
+def fused_boundary(features: dict[int, Tensor], weights: dict[int, float], size: tuple[int, int]) -> Tensor:
+    """Return B = sum_l w_l up(b_l) / sum_l w_l, (B, h, w) at `size`, of one network's maps by stride."""
+    stages = (relations.boundary_map(features[stride]).unsqueeze(1) for stride in weights)
+    scaled = [F.interpolate(stage, size=size, mode="bilinear", align_corners=False) for stage in stages]
+    shares = torch.tensor(list(weights.values()), device=scaled[0].device)
+    return (torch.cat(scaled, dim=1) * (shares / shares.sum()).view(1, -1, 1, 1)).sum(dim=1)
+
+
+def focus_loss(teacher: Tensor, student: Tensor, boundary: Tensor, valid: Tensor) -> Tensor:
+    """Return L_F for logits (B, K, h, w), a boundary map (B, h, w) and valid (B, h, w) bool."""
+    weight = boundary * valid
+    kl = logits.kl_per_pixel(teacher, student, temperature=1.0)
+    return (weight * kl).sum() / weight.sum().clamp_min(1e-6)
 
 
 def context_loss(teacher: Tensor, student: Tensor, valid: Tensor, temperature: float) -> Tensor:

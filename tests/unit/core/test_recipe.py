@@ -366,15 +366,6 @@ def test_the_hash_is_the_content_with_defaults_written_out(tmp_path: Path) -> No
     assert plain.sha256() != small_recipe(tmp_path, "export.opset=17").sha256()
 
 
-def test_a_constant_schedule_leaves_the_hash_of_a_recipe_as_it_was_before_there_were_schedules(tmp_path: Path) -> None:
-    plain = small_recipe(tmp_path)
-    assert plain.model_dump(mode="json")["distill"]["methods"] == {"kd": {"weight": 1.0, "warmup": 0.1, "options": {}}}
-    assert plain.sha256() == small_recipe(tmp_path, "distill.methods.kd.schedule=constant").sha256()
-    decaying = small_recipe(tmp_path, "distill.methods.kd.schedule=decay")
-    assert plain.sha256() != decaying.sha256()
-    assert decaying.model_dump(mode="json")["distill"]["methods"]["kd"]["schedule"] == "decay"
-
-
 def test_plugin_options_name_their_place_and_suggest() -> None:
     with pytest.raises(RecipeError, match=r"there\.widht: unknown option of 'scenes'; did you mean 'width'"):
         plugin_options("formats", "scenes", {"widht": 3}, "there")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import exp, log
 from typing import Any
 
@@ -9,8 +10,17 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from edgekd.core.recipe import plugin_options
 from edgekd.distill.base import Batch, Pyramid
-from edgekd.distill.methods.bckd import Method, Options, boundary_loss, context_loss
+from edgekd.distill.methods.bckd import (
+    Method,
+    Options,
+    boundary_loss,
+    context_loss,
+    focus_loss,
+    fused_boundary,
+    map_loss,
+)
 from edgekd.errors import RecipeError
 from edgekd.models.base import Outputs
 
@@ -144,8 +154,8 @@ def test_context_can_look_at_the_coarsest_backbone_map() -> None:
 
 
 def test_options_that_cannot_work_are_refused() -> None:
-    with pytest.raises(RecipeError, match="expected decoder or backbone, got 'neck'"):
-        Options(context_at="neck")
+    with pytest.raises(RecipeError, match="context_at.*'decoder', 'backbone' or 'classes'"):
+        plugin_options("methods", "bckd", {"context_at": "neck"}, "distill.methods.bckd.options")
     with pytest.raises(RecipeError, match=r"the student has features at strides \[4, 8\], got \[16\]"):
         method(Options(strides={16: 1.0}))
     with pytest.raises(RecipeError, match="this teacher shows no feature maps"):
@@ -181,3 +191,47 @@ def test_memory_at_1024x2048_is_bounded_by_tokens_and_by_the_largest_map() -> No
     assert 0 < largest.products <= tokens**2
     eight_pairs = 8 * teacher.features[4][0, 0].numel()
     assert largest.any <= max(teacher.features[4].numel(), batch.masks.numel(), eight_pairs)
+
+
+# --- variants ---------------------------------------------------------------------------------------------------------
+
+
+def test_map_loss_of_a_2x2_map_by_hand() -> None:
+    # Teacher: every cell has a diagonal (0) and two sides (1/2), outside counts as alike: mean of the two least 1/4.
+    # Student: a diagonal (0), a side across (0), a side along (1): mean of the two least 0.
+    assert map_loss(TEACHER, STUDENT, ALL).item() == pytest.approx(0.25, abs=1e-3)
+    assert map_loss(TEACHER, TEACHER, ALL).item() == 0.0
+    assert map_loss(TEACHER, STUDENT, ~ALL).item() == 0.0
+
+
+def test_the_fused_boundary_is_the_weighted_mean_of_the_stages() -> None:
+    flat = torch.zeros(1, 1, 2, 2)  # a dead channel: cosine 0, so affinity 1/2 and boundary 1/2 everywhere
+    fused = fused_boundary({4: TEACHER, 8: flat}, {4: 1.0, 8: 3.0}, (2, 2))
+    assert fused.flatten().tolist() == pytest.approx([0.25 * 0.75 + 0.75 * 0.5] * 4, abs=1e-3)
+
+
+def test_focus_weighs_each_pixels_kl_by_its_boundary() -> None:
+    teacher = torch.tensor([[[[log(3.0), 0.0]], [[0.0, 0.0]]]])  # (3/4, 1/4) at the left, (1/2, 1/2) at the right
+    student = torch.zeros(1, 2, 1, 2)
+    kl = 0.75 * log(1.5) + 0.25 * log(0.5)  # at the left; 0 at the right
+    boundary = torch.tensor([[[0.2, 0.6]]])
+    valid = torch.ones(1, 1, 2, dtype=torch.bool)
+    assert focus_loss(teacher, student, boundary, valid).item() == pytest.approx(0.2 * kl / 0.8, rel=1e-5)
+    assert focus_loss(teacher, student, boundary, torch.tensor([[[True, False]]])).item() == pytest.approx(kl, rel=1e-5)
+    assert focus_loss(teacher, student, boundary, ~valid).item() == 0.0
+
+
+@pytest.mark.parametrize("options", [{"form": "map"}, {"context_at": "classes"}, {"boundary": 0.0, "focus": 1.0}])
+def test_variants_teach_the_student_only_and_are_zero_when_it_agrees(options: dict[str, Any]) -> None:
+    teacher, student = (
+        replace(outputs({4: 6, 8: 8}, 6, seed), logits=torch.randn(1, 3, 32, 64).requires_grad_()) for seed in (1, 2)
+    )
+    chosen = method(Options(**options))
+    terms = chosen(teacher, student, batch_of())
+    torch.stack(list(terms.values())).sum().backward()
+    assert all(value > 0 for value in terms.values())
+    assert all(leaf.grad is None for leaf in (teacher.logits, teacher.decoder, *teacher.features.values()))
+    leaves = (student.logits, student.decoder, *student.features.values())
+    assert any(leaf.grad is not None and leaf.grad.abs().sum() > 0 for leaf in leaves)
+    for value in chosen(teacher, teacher, batch_of()).values():
+        assert value.item() == pytest.approx(0.0, abs=1e-5)

@@ -1,0 +1,76 @@
+"""The picture of a study: what each arm gained over the plain student, and how the students learned."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from edgekd.evaluate.definitions import DEFINITIONS
+
+SHOWN = ("miou", "boundary_iou", "spurious_components", "missing_components")
+_INK, _MUTED, _BETTER, _WORSE = "#222222", "#8a8a8a", "#0072b2", "#d55e00"  # Okabe and Ito's palette
+
+
+def draw(study: dict[str, Any], path: Path) -> None:
+    """Write the picture of a `study.json` as PNG: one panel per metric, then the learning curves if there are any."""
+    from matplotlib.figure import Figure
+
+    arms = [arm for arm in study["arms"] if arm["name"] != study["baseline"]]
+    has_curves = any(run.get("validation") for arm in study["arms"] for run in arm["runs"])
+    rows = 2 if has_curves else 1
+    figure = Figure(figsize=(13, rows * 1.2 + 0.34 * len(arms) + (3.0 if has_curves else 0)), layout="constrained")
+    grid = figure.add_gridspec(rows, len(SHOWN), height_ratios=[1.2 + 0.34 * len(arms), 3.2][:rows])
+    first = None
+    for column, metric in enumerate(SHOWN):
+        axes = figure.add_subplot(grid[0, column], sharey=first)
+        _differences(axes, arms, metric, with_names=first is None)
+        first = first or axes
+    if has_curves:
+        _curves(figure.add_subplot(grid[1, :]), study["arms"])
+    seeds = len(study["seeds"])
+    figure.suptitle(
+        f"{study['recipe_name']}: difference to the plain student after {study['steps']} steps, {seeds} seeds "
+        "(bar: 95 % interval of the mean, dots: single seeds)",
+        fontsize=10, color=_INK, parse_math=False,
+    )  # fmt: skip
+    figure.savefig(path, dpi=130)
+
+
+def _differences(axes: Any, arms: list[dict[str, Any]], metric: str, with_names: bool) -> None:
+    title, _, higher_is_better = DEFINITIONS[metric]
+    axes.axvline(0, color=_MUTED, linewidth=1)
+    for place, arm in enumerate(arms):
+        found = arm["metrics"].get(metric, {}).get("difference")
+        if not found:
+            continue
+        color = {"better": _BETTER, "worse": _WORSE}.get(found["verdict"], _MUTED)
+        if found["low"] is not None:
+            axes.plot([100 * found["low"], 100 * found["high"]], [place, place], color=color, linewidth=5, alpha=0.35)
+        dots = [100 * value for value in found["by_seed"]]
+        axes.plot(dots, [place] * len(dots), ".", color=color, markersize=4)
+        axes.plot(100 * found["mean"], place, "o", color=color, markersize=6)
+    axes.set_yticks(range(len(arms)), [arm["name"] for arm in arms] if with_names else [], parse_math=False)
+    axes.tick_params(labelleft=with_names, labelsize=8)
+    axes.set_ylim(len(arms) - 0.5, -0.5)
+    axes.set_title(f"{title}, points ({'more' if higher_is_better else 'less'} is better)", fontsize=9, color=_INK)
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)
+
+
+def _curves(axes: Any, arms: list[dict[str, Any]]) -> None:
+    """Draw the mean validation mIoU over the seeds against the step."""
+    from matplotlib import colormaps
+
+    for number, arm in enumerate(arms):
+        curves = [dict(run["validation"]) for run in arm["runs"] if run.get("validation")]
+        steps = sorted(set.intersection(*(set(curve) for curve in curves))) if curves else []
+        if steps:
+            values = [100 * sum(curve[step] for curve in curves) / len(curves) for step in steps]
+            color = colormaps["tab20"](number % 20)
+            axes.plot(steps, values, color=color, linewidth=1.6, label=arm["name"].replace("$", r"\$"))
+    axes.legend(fontsize=8, ncols=2, loc="lower right", frameon=False)
+    axes.set_xlabel("optimizer step", fontsize=9)
+    axes.set_ylabel("validation mIoU, %", fontsize=9)
+    axes.tick_params(labelsize=8)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)

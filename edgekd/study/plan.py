@@ -1,0 +1,82 @@
+"""What a study runs: one teacher, then every arm with every seed, each run an ordinary recipe of its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from edgekd.core.artifact import write_atomic
+from edgekd.core.recipe import Method, Recipe
+
+PLAIN = "plain"
+TEACHER = "teacher"
+
+
+@dataclass(frozen=True)
+class StudyRun:
+    """One student: an arm (a combination of methods) with a seed, in a folder of its own.
+
+    stage: the stage that trains it, `student` without methods, else `distilled`.
+    """
+
+    arm: str
+    seed: int
+    recipe: Recipe
+    folder: Path
+    stage: str
+
+    @property
+    def recipe_file(self) -> Path:
+        """Where the run's recipe is written; `edgekd run` takes it as it is."""
+        return self.folder / "recipe.yaml"
+
+    @property
+    def score(self) -> str:
+        """The stage that scores it; with what it needs this is all that the study runs."""
+        return f"evaluate/{self.stage}"
+
+
+def arms_of(recipe: Recipe) -> dict[str, dict[str, Method]]:
+    """Return arm -> methods; the plain student is always one, the recipe's own methods are when no arm is named."""
+    named = dict(recipe.study.arms) or {"+".join(recipe.distill.methods): recipe.distill.methods}
+    return {PLAIN: {}, **{name: methods for name, methods in named.items() if methods}}
+
+
+def teacher_recipe(recipe: Recipe) -> Recipe:
+    """Return the recipe that makes and scores the teacher, once for all arms and seeds."""
+    return recipe.model_copy(update={"engines": ()})
+
+
+def study_runs(recipe: Recipe, out: Path, weights: Path) -> list[StudyRun]:
+    """Return the runs, seed by seed, so that a first comparison of all arms is there early.
+
+    Every run of one seed has the same budget, initial weights and order of data: they follow from the seed alone.
+
+    Args:
+        recipe: of the study.
+        out: the study's folder.
+        weights: the teacher's checkpoint.
+    """
+    runs = []
+    for seed in recipe.study.seeds:
+        for arm, methods in arms_of(recipe).items():
+            changes = {
+                "name": f"{recipe.name}_{arm}_seed{seed}",
+                "seed": seed,
+                "teacher": recipe.teacher.model_copy(update={"checkpoint": weights, "train": None, "floor": 0.0}),
+                "distill": recipe.distill.model_copy(update={"methods": methods, "baseline": not methods}),
+                "engines": (),
+            }
+            stage = "distilled" if methods else "student"
+            folder = out / "runs" / f"{arm}-seed{seed}"
+            runs.append(StudyRun(arm, seed, recipe.model_copy(update=changes), folder, stage))
+    return runs
+
+
+def write_recipe(run: StudyRun) -> None:
+    """Write the run's recipe, paths absolute, as a file that anyone can run again by hand."""
+    run.folder.mkdir(parents=True, exist_ok=True)
+    text = yaml.safe_dump(run.recipe.model_dump(mode="json", exclude={"study"}), sort_keys=False)
+    write_atomic(run.recipe_file, text)

@@ -1,0 +1,156 @@
+"""What a study found: per arm mean and standard deviation, and the paired difference to the plain student.
+
+The difference is paired by seed: both students of a pair start from the same weights and see the same batches. Its
+95 % interval is Student's t over the seeds, so it says nothing about other data or other budgets.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from edgekd.board.sysinfo import environment
+from edgekd.core.artifact import Artifact, package_versions, write_atomic
+from edgekd.core.recipe import Recipe
+from edgekd.evaluate.definitions import DEFINITIONS
+from edgekd.study.plan import PLAIN, StudyRun, arms_of
+from edgekd.study.table import markdown
+
+SCHEMA = "edgekd.study/1"
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Arm minus plain student over the seeds that both have, in the metric's own unit.
+
+    by_seed: in the order of the seeds.
+    low, high: 95 % interval of the mean; None with fewer than two seeds.
+    verdict: `better`, `worse`, `no measurable difference`, or `one seed` when there is no interval.
+    """
+
+    by_seed: list[float]
+    mean: float
+    low: float | None
+    high: float | None
+    verdict: str
+
+
+def compare(arm: Mapping[int, float], plain: Mapping[int, float], higher_is_better: bool) -> Difference | None:
+    """Return the paired difference of one metric, given by seed; None when no seed has both."""
+    seeds = sorted(set(arm) & set(plain))
+    if not seeds:
+        return None
+    differences = [arm[seed] - plain[seed] for seed in seeds]
+    mean = statistics.mean(differences)
+    if len(seeds) == 1:
+        return Difference(differences, mean, None, None, "one seed")
+    half = _t_quantile(len(seeds) - 1) * statistics.stdev(differences) / len(seeds) ** 0.5
+    low, high = mean - half, mean + half
+    if low <= 0 <= high:
+        return Difference(differences, mean, low, high, "no measurable difference")
+    return Difference(differences, mean, low, high, "better" if (low > 0) == higher_is_better else "worse")
+
+
+def summarize(
+    recipe: Recipe, teacher: Mapping[str, Artifact], runs: Sequence[tuple[StudyRun, Mapping[str, Artifact] | str]]
+) -> dict[str, Any]:
+    """Return the content of `study.json`.
+
+    Args:
+        recipe: of the study.
+        teacher: artifacts of the teacher by stage name.
+        runs: every run with its artifacts, or with why it has none.
+    """
+    arms = arms_of(recipe)
+    entries = {arm: [_entry(run, found) for run, found in runs if run.arm == arm] for arm in arms}
+    return {
+        "schema": SCHEMA,
+        "recipe_name": recipe.name,
+        "recipe_sha256": recipe.sha256(),
+        "recipe": recipe.model_dump(mode="json"),
+        "environment": {**environment(), "packages": package_versions()},
+        "baseline": PLAIN,
+        "seeds": list(recipe.study.seeds),
+        "steps": recipe.student.train.steps,
+        "teacher": {
+            "params": teacher["teacher"].details["params"],
+            "metrics": teacher["evaluate/teacher"].details["metrics"],
+        },
+        "arms": [
+            {
+                "name": arm,
+                "methods": {name: method.model_dump(mode="json") for name, method in methods.items()},
+                "runs": entries[arm],
+                "metrics": _summary(entries[arm], entries[PLAIN], is_baseline=arm == PLAIN),
+                "seconds_per_step": _mean(entries[arm], "seconds_per_step"),
+                "peak_memory_bytes": _mean(entries[arm], "peak_memory_bytes"),
+            }
+            for arm, methods in arms.items()
+        ],
+    }
+
+
+def _entry(run: StudyRun, found: Mapping[str, Artifact] | str) -> dict[str, Any]:
+    if isinstance(found, str):
+        return {"seed": run.seed, "status": "missing", "reason": found}
+    student, score = found[run.stage].details, found[run.score].details
+    training = student["training"]
+    return {
+        "seed": run.seed,
+        "status": "measured",
+        "reason": "",
+        "metrics": score["metrics"],
+        "params": student["params"],
+        "steps": training["steps"],
+        "seconds_per_step": training["seconds_per_step"],
+        "peak_memory_bytes": training["peak_memory_bytes"],
+        "curve": training["curve"],
+        "validation": training["validation"],
+    }
+
+
+def _summary(arm: list[dict[str, Any]], plain: list[dict[str, Any]], is_baseline: bool) -> dict[str, Any]:
+    summary = {}
+    for metric, (_, _, higher_is_better) in DEFINITIONS.items():
+        of_arm, of_plain = _by_seed(arm, metric), _by_seed(plain, metric)
+        if not of_arm:
+            continue
+        values = list(of_arm.values())
+        difference = None if is_baseline else compare(of_arm, of_plain, higher_is_better)
+        summary[metric] = {
+            "mean": statistics.mean(values),
+            "sd": statistics.stdev(values) if len(values) > 1 else None,
+            "n": len(values),
+            "difference": asdict(difference) if difference else None,
+        }
+    return summary
+
+
+def _by_seed(entries: list[dict[str, Any]], metric: str) -> dict[int, float]:
+    measured = [entry for entry in entries if entry["status"] == "measured"]
+    return {entry["seed"]: entry["metrics"][metric] for entry in measured if entry["metrics"].get(metric) is not None}
+
+
+def _mean(entries: list[dict[str, Any]], name: str) -> float | None:
+    values = [entry[name] for entry in entries if entry["status"] == "measured"]
+    return statistics.mean(values) if values else None
+
+
+def _t_quantile(degrees: int) -> float:
+    from scipy.stats import t
+
+    return float(t.ppf((1 + CONFIDENCE) / 2, degrees))
+
+
+def write(study: dict[str, Any], folder: Path) -> None:
+    """Write `study.json`, `study.md` (the table) and `study.png` (the picture) into a folder."""
+    from edgekd.study.figure import draw
+
+    write_atomic(folder / "study.json", json.dumps(study, indent=1, allow_nan=False))
+    write_atomic(folder / "study.md", markdown(study))
+    draw(study, folder / "study.png")

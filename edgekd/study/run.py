@@ -1,0 +1,119 @@
+"""Runs a study: the teacher in this process, then every arm and seed as `edgekd run` in a child process.
+
+A run is claimed by a lock on its folder that ends with the process holding it. So several studies, on one machine or
+on many that share the folder, work through the same list, and what is finished is never run twice.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Literal
+
+from filelock import FileLock, Timeout
+
+from edgekd import pipeline
+from edgekd.board.sysinfo import usable_cores
+from edgekd.core.artifact import Artifact
+from edgekd.core.recipe import Recipe
+from edgekd.core.workspace import Workspace, disk_errors
+from edgekd.study.plan import TEACHER, StudyRun, teacher_recipe, write_recipe
+
+State = Literal["done", "failed", "elsewhere"]
+LOG = "log.txt"
+
+
+def make_teacher(recipe: Recipe, out: Path, on_stage: Callable[[pipeline.StageRun], None]) -> dict[str, Artifact]:
+    """Train (or take) and score the teacher in OUT/teacher; return its artifacts by stage name.
+
+    Raises:
+        EdgekdError: as a run's; e.g. another study is making this teacher right now.
+    """
+    wanted = teacher_recipe(recipe)
+    stages = pipeline.select(pipeline.plan(wanted), "evaluate/teacher")
+    with Workspace(out / TEACHER).locked() as workspace, disk_errors(workspace.root):
+        done = pipeline.run_stages(wanted, workspace, stages, on_stage)
+    return {name: stage_run.artifact for name, stage_run in done.items()}
+
+
+def run_all(runs: list[StudyRun], jobs: int, on_run: Callable[[StudyRun, State], None]) -> None:
+    """Run what is not finished, `jobs` at a time; a run that fails does not stop the others.
+
+    Args:
+        runs: from `study_runs`.
+        jobs: child processes at a time; the CPU's cores are shared out among them, GPUs are dealt out in turn.
+        on_run: called with every run when it has ended.
+    """
+    places: SimpleQueue[int] = SimpleQueue()
+    for place in range(jobs):
+        places.put(place)
+
+    def work(run: StudyRun) -> None:
+        place = places.get()
+        try:
+            on_run(run, _run(run, _environment(place, jobs)))
+        finally:
+            places.put(place)
+
+    with ThreadPoolExecutor(jobs) as pool:
+        for done in [pool.submit(work, run) for run in runs]:
+            done.result()
+
+
+def finished(run: StudyRun) -> dict[str, Artifact] | None:
+    """Return the artifacts of a run by stage name, None when it is not finished under the study's settings."""
+    stages = pipeline.select(pipeline.plan(run.recipe), run.score)
+    known = pipeline.recall(run.recipe, Workspace(run.folder), stages, [])
+    return {r.stage.name: r.artifact for r in known} if len(known) == len(stages) else None
+
+
+def why_failed(run: StudyRun) -> str:
+    """Return the line with which the run's process ended."""
+    log = run.folder / LOG
+    lines = log.read_text(encoding="utf-8", errors="replace").split("\n") if log.is_file() else []
+    said = [line.removeprefix("edgekd: ") for line in lines if line.startswith("edgekd: ")]
+    return said[-1] if said else f"no reason given; see {log}"
+
+
+def _run(run: StudyRun, environment: dict[str, str]) -> State:
+    run.folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(run.folder / ".claim", timeout=0):
+            if finished(run) is not None:
+                return "done"
+            write_recipe(run)
+            command = [sys.executable, "-m", "edgekd.cli.main", "run", str(run.recipe_file), "--out", str(run.folder)]
+            with open(run.folder / LOG, "a", encoding="utf-8") as log:
+                code = subprocess.run(
+                    [*command, "--until", run.score], stdout=log, stderr=log, env=environment, check=False
+                ).returncode
+    except Timeout:
+        return "elsewhere"
+    return "done" if code == 0 else "failed"
+
+
+def _environment(place: int, jobs: int) -> dict[str, str]:
+    own = dict(os.environ)
+    if jobs > 1:
+        own["OMP_NUM_THREADS"] = str(max(1, usable_cores() // jobs))
+        if gpus := visible_gpus():
+            own["CUDA_VISIBLE_DEVICES"] = gpus[place % len(gpus)]
+    return own
+
+
+def visible_gpus() -> list[str]:
+    """Return the CUDA devices that this process may use, by index or UUID; not run on hardware."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is not None:
+        return [name for name in named.split(",") if name.strip()]
+    if not shutil.which("nvidia-smi"):
+        return []
+    command = ["nvidia-smi", "--query-gpu=uuid", "--format=csv,noheader"]
+    asked = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return asked.stdout.split() if asked.returncode == 0 else []

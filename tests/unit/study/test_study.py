@@ -1,0 +1,165 @@
+"""Studies: which runs there are, what a difference is worth, the table and the picture."""
+
+from __future__ import annotations
+
+import statistics
+from pathlib import Path
+
+import pytest
+import yaml
+from PIL import Image
+
+from edgekd.core.recipe import Recipe, load_recipe
+from edgekd.errors import RecipeError
+from edgekd.study.figure import draw
+from edgekd.study.plan import StudyRun, arms_of, study_runs, write_recipe
+from edgekd.study.results import compare, summarize
+from edgekd.study.table import HEADERS, markdown, rows
+from tests.unit.core.small_recipe import small_recipe
+
+ARMS = {"seeds": [4, 5], "arms": {"kd": {"kd": {}}, "kd+bckd": {"kd": {"weight": 2.0}, "bckd": {}}}}
+
+
+def runs_of(recipe: Recipe, out: Path) -> list[StudyRun]:
+    weights = out / "weights"
+    weights.touch()
+    return study_runs(recipe, out, weights)
+
+
+# --- the plan ---------------------------------------------------------------------------------------------------------
+
+
+def test_every_arm_runs_with_every_seed_and_the_plain_student_is_one(tmp_path: Path) -> None:
+    runs = runs_of(small_recipe(tmp_path, study=ARMS), tmp_path)
+    assert [(run.arm, run.seed) for run in runs] == [
+        (arm, seed) for seed in (4, 5) for arm in ("plain", "kd", "kd+bckd")
+    ]  # fmt: skip
+    assert [run.stage for run in runs[:3]] == ["student", "distilled", "distilled"]
+    assert len({run.folder for run in runs}) == 6
+
+
+def test_runs_of_a_seed_differ_in_nothing_but_the_methods(tmp_path: Path) -> None:
+    plain, kd, both, *others = runs_of(small_recipe(tmp_path, study=ARMS), tmp_path)
+    for run in (kd, both):
+        update = {"name": "", "distill": plain.recipe.distill}
+        assert run.recipe.model_copy(update=update) == plain.recipe.model_copy(update=update)
+    assert both.recipe.distill.methods["kd"].weight == 2.0
+    assert others[0].recipe.student == plain.recipe.student
+    assert [run.recipe.seed for run in others] == [5, 5, 5]
+
+
+def test_without_arms_the_recipes_own_methods_are_compared_with_the_plain_student(tmp_path: Path) -> None:
+    assert list(arms_of(small_recipe(tmp_path))) == ["plain", "kd"]
+
+
+def test_an_arms_name_must_be_able_to_name_a_folder(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="a name that can be a folder's"):
+        small_recipe(tmp_path, study={"arms": {"../up": {"kd": {}}}})
+
+
+def test_the_recipe_of_a_run_can_be_run_by_hand(tmp_path: Path) -> None:
+    run = runs_of(small_recipe(tmp_path, study=ARMS), tmp_path)[1]
+    write_recipe(run)
+    loaded = load_recipe(str(run.recipe_file))
+    study = {"study": run.recipe.study}  # of no use to a single run, so it is not written
+    assert loaded.model_copy(update=study) == run.recipe
+    assert "study" not in yaml.safe_load(run.recipe_file.read_text())
+
+
+# --- what a difference is worth ---------------------------------------------------------------------------------------
+
+
+def test_the_interval_is_students_t_of_the_paired_differences() -> None:
+    found = compare({0: 0.53, 1: 0.56, 2: 0.59}, {0: 0.50, 1: 0.52, 2: 0.54}, higher_is_better=True)
+    assert found is not None
+    assert found.by_seed == pytest.approx([0.03, 0.04, 0.05])
+    # By hand: mean 0.04, sd 0.01, t(0.975, 2) = 4.302653: half width 4.302653 * 0.01 / sqrt(3) = 0.0248414
+    assert (found.mean, found.low, found.high) == pytest.approx((0.04, 0.0151586, 0.0648414), abs=1e-6)
+    assert found.verdict == "better"
+
+
+@pytest.mark.parametrize(
+    ("arm", "higher_is_better", "verdict"),
+    [
+        ({0: 0.40, 1: 0.41, 2: 0.42}, True, "worse"),
+        ({0: 0.40, 1: 0.41, 2: 0.42}, False, "better"),
+        ({0: 0.60, 1: 0.61, 2: 0.62}, False, "worse"),
+        ({0: 0.40, 1: 0.60, 2: 0.51}, True, "no measurable difference"),
+        ({2: 0.9, 7: 0.1}, True, "one seed"),
+    ],
+)
+def test_a_gain_is_one_only_when_the_interval_leaves_out_zero(
+    arm: dict[int, float], higher_is_better: bool, verdict: str
+) -> None:
+    found = compare(arm, {0: 0.50, 1: 0.51, 2: 0.52}, higher_is_better)
+    assert found is not None
+    assert found.verdict == verdict
+
+
+def test_without_a_common_seed_there_is_no_difference() -> None:
+    assert compare({0: 0.5}, {1: 0.5}, higher_is_better=True) is None
+
+
+# --- study.json, the table, the picture -------------------------------------------------------------------------------
+
+
+class Details:
+    """Stands for an artifact of which only the details are read."""
+
+    def __init__(self, **details: object) -> None:
+        self.details = details
+
+
+def artifacts(run: StudyRun, miou: float) -> dict[str, Details]:
+    training = {"steps": 10, "seconds_per_step": 0.05, "peak_memory_bytes": 2**30, "curve": [],
+                "validation": [[5, miou / 2], [10, miou]]}  # fmt: skip
+    metrics = {"miou": miou, "boundary_iou": miou - 0.1, "spurious_components": 0.3, "missing_components": 0.2}
+    return {run.stage: Details(params=1000, training=training), run.score: Details(metrics=metrics)}
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> dict:
+    recipe = small_recipe(tmp_path, study=ARMS)
+    gains = {"plain": 0.0, "kd": 0.02, "kd+bckd": 0.05}
+    found = [
+        (
+            run,
+            "out of memory"
+            if (run.arm, run.seed) == ("kd+bckd", 5)
+            else artifacts(run, 0.01 * run.seed + gains[run.arm]),
+        )
+        for run in runs_of(recipe, tmp_path)
+    ]
+    teacher = {"teacher": Details(params=5000), "evaluate/teacher": Details(metrics={"miou": 0.61})}
+    return summarize(recipe, teacher, found)  # type: ignore[arg-type]
+
+
+def test_a_summary_has_mean_deviation_and_difference_of_what_was_measured(study: dict) -> None:
+    plain, kd, both = study["arms"]
+    assert plain["metrics"]["miou"]["mean"] == pytest.approx(0.045)
+    assert plain["metrics"]["miou"]["sd"] == pytest.approx(statistics.stdev([0.04, 0.05]))
+    assert plain["metrics"]["miou"]["difference"] is None
+    assert kd["metrics"]["miou"]["difference"]["by_seed"] == pytest.approx([0.02, 0.02])
+    assert both["metrics"]["miou"]["n"] == 1
+    assert both["metrics"]["miou"]["difference"]["verdict"] == "one seed"
+    assert [run["status"] for run in both["runs"]] == ["measured", "missing"]
+    assert both["runs"][1]["reason"] == "out of memory"
+
+
+def test_the_table_has_a_row_per_arm(study: dict) -> None:
+    table = rows(study)
+    assert all(len(row) == len(HEADERS) for row in table)
+    assert table[0][:4] == ("plain", "2", "4.50 ± 0.71", "–")
+    assert table[1][3] == "+2.00 [+2.00, +2.00]"
+    assert table[1][-3:] == ("50", "1024", "better")
+    assert table[2][3] == "+5.00"
+    text = markdown(study)
+    assert text.count("\n|") == 2 + 3  # header, rule, arms
+    assert "teacher 61.00 mIoU" in text
+
+
+def test_the_picture_is_drawn_also_with_a_run_missing(study: dict, tmp_path: Path) -> None:
+    draw(study, tmp_path / "study.png")
+    with Image.open(tmp_path / "study.png") as image:
+        assert image.width > 1000
+        assert len(image.convert("RGB").getcolors(1 << 24) or []) > 50
