@@ -13,7 +13,7 @@ from typing import Any
 
 import typer
 
-from edgekd.cli import data, doctor, predict, recipes, report, run, stages, study
+from edgekd.cli import data, distill, doctor, predict, recipes, report, run, stages, study
 from edgekd.errors import EdgekdError
 
 app = typer.Typer(
@@ -52,6 +52,7 @@ app.command()(doctor.doctor)
 app.add_typer(recipes.app, name="recipes")
 app.add_typer(data.app, name="data")
 app.command()(run.run)
+app.command()(distill.distill)
 stages.add_to(app)
 app.command()(study.study)
 app.command()(predict.predict)

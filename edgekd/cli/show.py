@@ -28,6 +28,29 @@ def print_results(report: dict[str, Any]) -> None:
     Console(width=None if sys.stdout.isatty() else 140).print(table)
 
 
+def print_plan(plan: Any) -> None:
+    """Print what a distillation compares (`edgekd.distill.plan.DistillPlan`) on stdout."""
+    print(f"one training crop of {plan.crop[0]}x{plan.crop[1]} pixels (height x width), {plan.classes} classes")
+    for side, maps in (("teacher", plan.teacher), ("student", plan.student)):
+        print(f"\n{side:<12} {'stride':>6} {'channels':>9}  height x width")
+        for one in maps:
+            print(f"  {one.name:<10} {one.stride:>6g} {one.channels:>9}  {one.size[0]}x{one.size[1]}")
+    for method in plan.methods:
+        print(f"\n{method.name}: weight {method.weight:g}, warm-up {method.warmup:.0%} of the steps, {method.schedule}")
+        for term in method.terms:
+            print(
+                f"  {method.name}.{term.name}: {_maps(term.teacher)} of the teacher, {_maps(term.student)} of the student"
+            )
+        for adapter in method.adapters:
+            print(f"  adapter {adapter.name} {list(adapter.shape)}: {adapter.params} parameters")
+    adapters = sum(adapter.params for method in plan.methods for adapter in method.adapters)
+    print(f"\nadapters: {adapters} parameters that train with the student and are not exported")
+
+
+def _maps(names: list[str]) -> str:
+    return ", ".join(names) or "nothing"
+
+
 def stage_line(stage_run: Any) -> None:
     """Print on stderr what happened to a stage."""
     state = "skipped, already done" if stage_run.skipped else f"done in {stage_run.seconds:.1f} s"

@@ -1,6 +1,8 @@
-"""One command per stage group: runs a recipe until there and prints the artifacts."""
+"""One command per stage group (`distill` has a file of its own): runs a recipe until there and prints the artifacts."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import typer
 
@@ -9,7 +11,6 @@ from edgekd.cli.run import JsonOption, OutOption, RecipeArg, SetOption
 # Command -> (stage groups, help, what to do next).
 COMMANDS = {
     "train": ("teacher,student", "Train the teacher and the plain student (the baseline).", "distill"),
-    "distill": ("distilled", "Distil the student from the teacher.", "export"),
     "export": ("export", "Export the student to ONNX and prove parity with torch.", "quantize"),
     "quantize": ("quantize", "Calibrate and quantize the ONNX model to int8.", "compile"),
     "compile": ("engine", "Compile the engines.", "bench"),
@@ -26,27 +27,32 @@ def add_to(app: typer.Typer) -> None:
 
 def _command(until: str, following: str):  # type: ignore[no-untyped-def]  # typer reads the inner signature
     def command(recipe: RecipeArg, out: OutOption = None, set_: SetOption = [], json: JsonOption = False) -> None:  # noqa: B006
-        from edgekd import api, pipeline
-        from edgekd.cli import show
-        from edgekd.core.recipe import load_recipe
-
-        loaded = load_recipe(recipe, set_)
-        folder = out or pipeline.default_out(loaded)
-        present = {stage.name.split("/")[0] for stage in pipeline.plan(loaded)}
-        groups = ",".join(group for group in until.split(",") if group in present) or until
-        ran = []
-
-        def on_stage(stage_run: pipeline.StageRun) -> None:
-            ran.append(stage_run)
-            show.stage_line(stage_run)
-
-        report = api.run(loaded, folder, until=groups, on_stage=on_stage)
-        if json:
-            show.print_json(report)
-            return
-        for stage_run in ran:
-            if stage_run.stage.name.split("/")[0] in groups.split(","):
-                print(stage_run.artifact.path)
-        print(f"next: edgekd {following} {recipe} --out {folder}")
+        run_until(recipe, out, set_, json, until, following)
 
     return command
+
+
+def run_until(recipe: str, out: Path | None, set_: list[str], json: bool, until: str, following: str) -> None:
+    """Run a recipe as far as the stage groups `until` and print their artifacts and the command that follows."""
+    from edgekd import api, pipeline
+    from edgekd.cli import show
+    from edgekd.core.recipe import load_recipe
+
+    loaded = load_recipe(recipe, set_)
+    folder = out or pipeline.default_out(loaded)
+    present = {stage.name.split("/")[0] for stage in pipeline.plan(loaded)}
+    groups = ",".join(group for group in until.split(",") if group in present) or until
+    ran = []
+
+    def on_stage(stage_run: pipeline.StageRun) -> None:
+        ran.append(stage_run)
+        show.stage_line(stage_run)
+
+    report = api.run(loaded, folder, until=groups, on_stage=on_stage)
+    if json:
+        show.print_json(report)
+        return
+    for stage_run in ran:
+        if stage_run.stage.name.split("/")[0] in groups.split(","):
+            print(stage_run.artifact.path)
+    print(f"next: edgekd {following} {recipe} --out {folder}")

@@ -121,11 +121,26 @@ class Student(Network):
 
 
 class Method(Section):
-    """One distillation method: its total weight, linear warm-up as a fraction of all steps, and its own options."""
+    """One distillation method: its total weight, how that changes over the training steps, and its own options."""
 
     weight: float = Field(1.0, ge=0)
-    warmup: float = Field(0.1, ge=0, le=1)
+    warmup: float = Field(0.1, ge=0, le=1, description="fraction of all steps over which the weight rises from 0")
+    schedule: Literal["constant", "decay"] = Field(
+        "constant", description="after the warm-up; decay: falls linearly to 0 at the last step"
+    )
     options: Options = {}
+
+    def weight_at(self, step: int, steps: int) -> float:
+        """Return the weight at one of the steps 0 ... steps - 1; a function of the step alone, as a resumed run needs.
+
+        With W = warmup * steps it is weight * min(1, (step + 1) / W), and with `decay` the smaller of that and
+        weight * (steps - step) / (steps - W).
+        """
+        rising = self.warmup * steps
+        share = min(1.0, (step + 1) / rising) if rising > 0 else 1.0
+        if self.schedule == "decay" and steps > rising:
+            share = min(share, (steps - step) / (steps - rising))
+        return self.weight * share
 
 
 class Distill(Section):

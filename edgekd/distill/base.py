@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from edgekd.errors import RecipeError
 from edgekd.models.base import DenseModel
 
 
@@ -43,3 +44,9 @@ class Pyramid:
 def pyramid_of(model: DenseModel, num_classes: int) -> Pyramid:
     """Return the declared pyramid of a network."""
     return Pyramid(dict(model.channels), model.decoder_channels, num_classes)
+
+
+def check_at_least(least: int, value: int, key: str) -> None:
+    """Check a size that an option gives; RecipeError, which names `key`, when it is below `least`."""
+    if value < least:
+        raise RecipeError(f"{key}: expected {least} or more, got {value}")

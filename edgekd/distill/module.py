@@ -66,10 +66,8 @@ class SegmentationTask(L.LightningModule):
         return {"loss": loss, **{name: value.detach() for name, value in terms.items()}}
 
     def weight_at(self, method: str, step: int) -> float:
-        """Return a method's weight at a step: linear from 0 over its warm-up, constant after."""
-        config = self.configs[method]
-        warmup_steps = config.warmup * self.budget.steps
-        return config.weight * min(1.0, (step + 1) / warmup_steps if warmup_steps > 0 else 1.0)
+        """Return a method's weight at a step."""
+        return self.configs[method].weight_at(step, self.budget.steps)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Return AdamW or SGD with one-cycle or polynomial decay per step; norms and biases are not decayed."""

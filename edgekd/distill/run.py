@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from edgekd.core import plugins
 from edgekd.core.artifact import SCRATCH, StageResult
-from edgekd.core.recipe import Distill, Network, plugin_options
+from edgekd.core.recipe import Distill, Method, Network, plugin_options
 from edgekd.core.stage import StageJob
 from edgekd.data.open import open_split
 from edgekd.distill.base import pyramid_of
@@ -93,20 +94,27 @@ def _train(job: StageJob, network: Network, where: str, distill: tuple[DenseMode
     return StageResult(torch_spec(model, recipe.task, classes, recipe.data.size), details)
 
 
-def _distiller(distill: tuple[DenseModel, Distill] | None, student: DenseModel, num_classes: int) -> Distiller | None:
-    if distill is None:
-        return None
-    teacher, section = distill
+def build_methods(
+    distill: Distill, teacher: DenseModel, student: DenseModel, num_classes: int
+) -> dict[str, tuple[Method, nn.Module]]:
+    """Return the config and the module of every method of the recipe; RecipeError when one does not fit."""
     methods = {}
-    for name, config in section.methods.items():
+    for name, config in distill.methods.items():
         options = plugin_options("methods", name, config.options, f"distill.methods.{name}.options")
         module = plugins.load("methods", name)
-        # Adapters get a generator state of their own: the student's weights are already drawn.
         methods[name] = (
             config,
             module.Method(options, pyramid_of(teacher, num_classes), pyramid_of(student, num_classes)),
         )
-    return Distiller(FrozenTeacher(teacher), methods)
+    return methods
+
+
+def _distiller(distill: tuple[DenseModel, Distill] | None, student: DenseModel, num_classes: int) -> Distiller | None:
+    if distill is None:
+        return None
+    teacher, section = distill
+    # Adapters are drawn here: the student's weights already are.
+    return Distiller(FrozenTeacher(teacher), build_methods(section, teacher, student, num_classes))
 
 
 def _write_record(record: list[dict[str, float]], path: Path) -> None:

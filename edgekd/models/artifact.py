@@ -28,6 +28,16 @@ def network_from_recipe(network: Network, task: str, num_classes: int, where: st
     return model
 
 
+def untrained_network(network: Network, task: str, num_classes: int, where: str) -> DenseModel:
+    """Return the network a recipe section describes with random weights, reading no weight file.
+
+    Raises:
+        RecipeError: unknown family, variant or option.
+    """
+    options = plugin_options("families", network.family, _without_files(network), f"{where}.options")
+    return build_model(network.family, network.variant, task, num_classes, options)
+
+
 def network_from_artifact(artifact: Artifact) -> DenseModel:
     """Return the trained network of a checkpoint artifact in eval mode."""
     network = Network.model_validate(artifact.details["network"])

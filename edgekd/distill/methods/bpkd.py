@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from edgekd.data.base import IGNORE_INDEX
-from edgekd.distill.base import Batch, Pyramid
+from edgekd.distill.base import Batch, Pyramid, check_at_least
 from edgekd.distill.logits import channel_kl, kl_per_pixel, pooled
 from edgekd.models.base import Outputs
 
@@ -38,6 +38,10 @@ class Options:
     temperature: float = 1.0
     radius: int = 3
     stride: int = 8
+
+    def __post_init__(self) -> None:
+        check_at_least(1, self.stride, "bpkd.stride")
+        check_at_least(1, self.radius, "bpkd.radius")
 
 
 class Method(nn.Module):
@@ -64,8 +68,9 @@ class Method(nn.Module):
 def edge_cells(masks: Tensor, num_classes: int, stride: int, radius: int) -> Tensor:
     """Return (B, K, h, w) bool: cells from which a pixel of the class and one of another are at most `radius` away.
 
-    That is where dilation minus erosion of the class's mask, with a window of 2 radius + 1 pixels, is not 0. masks are
-    (B, H, W) class indices; pixels without a label and outside of the image are of no class.
+    Where all pixels are labelled, that is where dilation minus erosion of the class's mask, with a window of
+    2 radius + 1 pixels, is not 0. masks are (B, H, W) class indices; pixels without a label and outside of the image
+    are of no class.
     """
     known = torch.where(masks == IGNORE_INDEX, num_classes, masks)
     padded = F.pad(known, (radius, radius, radius, radius), value=num_classes)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from edgekd.distill.base import Batch, Pyramid
+from edgekd.distill.base import Batch, Pyramid, check_at_least
 from edgekd.distill.logits import channel_kl, pooled
 from edgekd.models.base import Outputs
 
@@ -28,6 +28,9 @@ class Options:
 
     temperature: float = 4.0
     stride: int = 4
+
+    def __post_init__(self) -> None:
+        check_at_least(1, self.stride, "cwd.stride")
 
 
 class Method(nn.Module):

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from edgekd.distill import relations
-from edgekd.distill.base import Batch, Pyramid
+from edgekd.distill.base import Batch, Pyramid, check_at_least
 from edgekd.distill.logits import pooled
 from edgekd.models.base import Outputs
 
@@ -33,6 +33,9 @@ class Options:
     intra: float = 1.0
     temperature: float = 1.0
     stride: int = 4
+
+    def __post_init__(self) -> None:
+        check_at_least(1, self.stride, "dist.stride")
 
 
 class Method(nn.Module):

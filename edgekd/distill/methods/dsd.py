@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from edgekd.distill import relations, taps
-from edgekd.distill.base import Batch, Pyramid
+from edgekd.distill.base import Batch, Pyramid, check_at_least
 from edgekd.distill.logits import log_shares, pooled
 from edgekd.models.base import Outputs
 
@@ -41,6 +41,9 @@ class Options:
     category: float = 10.0
     temperature: float = 4.0
     stride: int = 8
+
+    def __post_init__(self) -> None:
+        check_at_least(1, self.stride, "dsd.stride")
 
 
 class Method(nn.Module):

@@ -189,8 +189,21 @@ def test_help_is_on_stdout_with_exit_code_0(arguments: tuple[str, ...]) -> None:
 
 def test_help_lists_every_verb() -> None:
     words = run("--help").stdout.split()
-    for verb in ("doctor", "recipes", "data", "run", "predict", "report", *COMMANDS):
+    for verb in ("doctor", "recipes", "data", "run", "distill", "predict", "report", *COMMANDS):
         assert verb in words
+
+
+def test_a_plan_of_a_distillation_trains_nothing(tmp_path: Path) -> None:
+    recipe = str(write_recipe(tmp_path, distill={"methods": {"fitnets": {"weight": 0.5}}}))
+    shown = run("distill", recipe, "--plan", cwd=tmp_path)
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert "fitnets: weight 0.5, warm-up 10% of the steps, constant" in shown.stdout
+    assert "fitnets.features: decoder of the teacher, decoder of the student" in shown.stdout
+    plan = json.loads(run("distill", recipe, "--plan", "--json", cwd=tmp_path).stdout)
+    adapters = plan["methods"][0]["adapters"]
+    assert f"adapters: {sum(one['params'] for one in adapters)} parameters" in shown.stdout
+    assert [one["name"] for one in adapters] == ["adapter.weight", "adapter.bias"]
+    assert not (tmp_path / "runs").exists()
 
 
 def test_no_arguments_show_the_help() -> None:

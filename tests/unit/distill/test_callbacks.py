@@ -16,11 +16,10 @@ from edgekd.errors import GateError
 
 
 def weighted(run: FitJob, ratio: float, **weights: float) -> FitJob:
-    """Return the run with other method weights, no warm-up and a watchdog ratio."""
+    """Return the run with these methods at these weights, no warm-up and a watchdog ratio."""
     assert run.distiller is not None
-    methods = {
-        name: (Method(weight=weights[name], warmup=0.0), module) for name, (_, module) in run.distiller.methods.items()
-    }
+    modules = {name: run.distiller.methods[name][1] for name in weights}
+    methods = {name: (Method(weight=weights[name], warmup=0.0), module) for name, module in modules.items()}
     return dataclasses.replace(run, distiller=Distiller(run.distiller.teacher, methods), watchdog_ratio=ratio)
 
 

@@ -119,6 +119,7 @@ def test_the_record_holds_the_task_loss_and_every_raw_term(
     for row in uninterrupted[None][1]:
         terms = {"kd.logits": 0.5, "bckd.boundary": 0.5 * min(1, row["step"] / 3), "bckd.context": 0.0}
         terms["bckd.context"] = terms["bckd.boundary"]  # warm-up is half of six steps
+        terms["mgd.features"] = 0.5 * min(1, (7 - row["step"]) / 5.4)  # falls from the end of the warm-up at 0.6
         weighted = row["task"] + sum(weight * row[name] for name, weight in terms.items())
         assert row["loss"] == pytest.approx(weighted, abs=1e-5)
 

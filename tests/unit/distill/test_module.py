@@ -19,6 +19,14 @@ def task_of(distilled: bool = True, **budget: object) -> SegmentationTask:
     return SegmentationTask(student, train, distiller(student) if distilled else None, channels_last=False)
 
 
+def scheduled(config: Method, step: int) -> float:
+    """Return the weight of `kd` at one of 100 steps."""
+    student = TinyNet(6, seed=1)
+    _, module = distiller(student).methods["kd"]
+    made = Distiller(FrozenTeacher(TinyNet(8, seed=2)), {"kd": (config, module)})
+    return SegmentationTask(student, Train(steps=100), made, channels_last=False).weight_at("kd", step)
+
+
 def teacher_of(task: SegmentationTask) -> FrozenTeacher:
     assert task._teacher is not None
     return task._teacher
@@ -105,12 +113,17 @@ def test_an_unlabelled_batch_gives_zero_and_finite_gradients() -> None:
     [(0.1, 0, 0.2), (0.1, 4, 1.0), (0.1, 9, 2.0), (0.1, 10, 2.0), (0.1, 99, 2.0), (0.0, 0, 2.0), (1.0, 49, 1.0)],
 )
 def test_weight_rises_linearly_over_the_warm_up(warmup: float, step: int, expected: float) -> None:
-    student = TinyNet(6, seed=1)
-    _, module = distiller(student).methods["kd"]
-    methods = {"kd": (Method(weight=2.0, warmup=warmup), module)}
-    made = Distiller(FrozenTeacher(TinyNet(8, seed=2)), methods)
-    task = SegmentationTask(student, Train(steps=100), made, channels_last=False)
-    assert task.weight_at("kd", step) == pytest.approx(expected)
+    assert scheduled(Method(weight=2.0, warmup=warmup), step) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("warmup", "step", "expected"),
+    [(0.0, 0, 2.0), (0.0, 50, 1.0), (0.0, 99, 0.02), (0.2, 0, 0.1), (0.2, 20, 2.0), (0.2, 60, 1.0), (1.0, 99, 2.0)],
+)
+def test_a_decaying_weight_falls_linearly_from_the_end_of_the_warm_up(
+    warmup: float, step: int, expected: float
+) -> None:
+    assert scheduled(Method(weight=2.0, warmup=warmup, schedule="decay"), step) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])

@@ -24,7 +24,7 @@ from edgekd.core.recipe import Augment, Data, Method, Train, Trainer
 from edgekd.data.base import Sample
 from edgekd.distill.base import pyramid_of
 from edgekd.distill.fit import FitJob, fit
-from edgekd.distill.methods import bckd, kd
+from edgekd.distill.methods import bckd, kd, mgd
 from edgekd.distill.module import Distiller, FrozenTeacher
 from edgekd.models.base import DenseModel, Outputs
 
@@ -98,6 +98,14 @@ def distiller(student: DenseModel) -> Distiller:
     return Distiller(FrozenTeacher(teacher), methods)
 
 
+def with_draws(student: DenseModel) -> Distiller:
+    """Return `distiller` and a method that draws at random, has adapters, and whose weight decays."""
+    plain = distiller(student)
+    pyramids = pyramid_of(plain.teacher.model, CLASSES), pyramid_of(student, CLASSES)
+    drawing = (Method(weight=0.5, schedule="decay"), mgd.Method(mgd.Options(), *pyramids))
+    return Distiller(plain.teacher, {**plain.methods, "mgd": drawing})
+
+
 def job(scratch: Path, dataset: Boxes, ema: float | None = None, **budget: Any) -> FitJob:
     """Return a distilled run of STEPS steps on one CPU thread, checkpointed every second step."""
     student = TinyNet(6, seed=5)
@@ -105,7 +113,7 @@ def job(scratch: Path, dataset: Boxes, ema: float | None = None, **budget: Any) 
     return FitJob(
         title="tiny",
         student=student,
-        distiller=distiller(student),
+        distiller=with_draws(student),
         dataset=dataset,
         data=Data(format="none", size=SIZE, augment=Augment()),
         budget=Train(ema=ema, **train),

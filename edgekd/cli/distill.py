@@ -1,0 +1,41 @@
+"""`edgekd distill`: trains the distilled student; with `--plan` only says what would be compared."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from edgekd.cli.run import JsonOption, OutOption, RecipeArg, SetOption
+
+PlanOption = Annotated[
+    bool, typer.Option("--plan", help="Show feature maps, terms, adapters and weights; train nothing.")
+]
+
+
+def distill(
+    recipe: RecipeArg,
+    out: OutOption = None,
+    set_: SetOption = [],  # noqa: B006 - typer copies it
+    plan: PlanOption = False,
+    json: JsonOption = False,
+) -> None:
+    """Distil the student from the teacher. Earlier stages are run when they are not done."""
+    from edgekd.cli import show, stages
+
+    if not plan:
+        stages.run_until(recipe, out, set_, json, "distilled", "export")
+        return
+    from edgekd.core.plugins import packages_of
+    from edgekd.core.recipe import load_recipe
+
+    loaded = load_recipe(recipe, set_)
+    with packages_of("distill --plan"):
+        from edgekd.distill.plan import plan as plan_of
+
+        made = plan_of(loaded)
+    if json:
+        show.print_json(asdict(made))
+    else:
+        show.print_plan(made)

@@ -1,0 +1,149 @@
+"""What a distillation will compare: the maps of both networks, and which of them each term reads.
+
+Shapes come from one forward pass of the untrained networks on a zero image. A term reads a map when its value changes
+with it: that needs nothing from a method but its terms.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from edgekd.core.recipe import Recipe
+from edgekd.data.open import open_split
+from edgekd.distill.base import Batch
+from edgekd.distill.run import build_methods
+from edgekd.models.artifact import untrained_network
+from edgekd.models.base import DenseModel, Outputs
+from edgekd.models.build import check_input_size
+
+_LABEL_BLOCK = 32  # pixels; labels in blocks, so that there are borders and cells away from them
+
+
+@dataclass(frozen=True)
+class MapPlan:
+    """One map that a network gives. name: `stride 8` and so on, `decoder`, `logits`; size: (height, width)."""
+
+    name: str
+    stride: float
+    channels: int
+    size: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class TermPlan:
+    """One loss term, and the maps that it reads."""
+
+    name: str
+    teacher: list[str]
+    student: list[str]
+
+
+@dataclass(frozen=True)
+class AdapterPlan:
+    """One parameter of a method: it trains with the student and is not exported."""
+
+    name: str
+    shape: tuple[int, ...]
+    params: int
+
+
+@dataclass(frozen=True)
+class MethodPlan:
+    """One method as the recipe has it."""
+
+    name: str
+    weight: float
+    warmup: float
+    schedule: str
+    terms: list[TermPlan]
+    adapters: list[AdapterPlan]
+
+
+@dataclass(frozen=True)
+class DistillPlan:
+    """The maps of both networks for one training crop (height, width), and the methods."""
+
+    crop: tuple[int, int]
+    classes: int
+    teacher: list[MapPlan]
+    student: list[MapPlan]
+    methods: list[MethodPlan]
+
+
+def plan(recipe: Recipe) -> DistillPlan:
+    """Return what distilling by this recipe compares. Nothing is trained, and no weights are read.
+
+    Raises:
+        RecipeError: a network or a method does not take its options, or a method does not fit the networks.
+        DataError: the data set, which says how many classes there are, cannot be opened.
+        UserError: the crop is not divisible by a network's stride.
+    """
+    classes = len(open_split(recipe.data, recipe.data.train).classes)
+    crop = recipe.data.augment.crop or recipe.data.size
+    teacher = untrained_network(recipe.teacher, recipe.task, classes, "teacher")
+    student = untrained_network(recipe.student, recipe.task, classes, "student")
+    maps_t, maps_s = _maps(teacher, crop), _maps(student, crop)
+    methods = [
+        MethodPlan(
+            name, config.weight, config.warmup, config.schedule, _terms(method, maps_t, maps_s, classes),
+            [AdapterPlan(n, tuple(p.shape), p.numel()) for n, p in method.named_parameters()],
+        )
+        for name, (config, method) in build_methods(recipe.distill, teacher, student, classes).items()
+    ]  # fmt: skip
+    return DistillPlan(crop, classes, _described(maps_t, crop), _described(maps_s, crop), methods)
+
+
+def _maps(model: DenseModel, crop: tuple[int, int]) -> dict[str, Tensor]:
+    check_input_size(model, crop)
+    with torch.no_grad():
+        out = model.eval()(torch.zeros(1, 3, *crop))
+    return {**{f"stride {s}": f for s, f in out.features.items()}, "decoder": out.decoder, "logits": out.logits}
+
+
+def _described(maps: dict[str, Tensor], crop: tuple[int, int]) -> list[MapPlan]:
+    return [MapPlan(n, round(crop[0] / x.shape[2], 2), x.shape[1], (x.shape[2], x.shape[3])) for n, x in maps.items()]
+
+
+def _terms(method: nn.Module, teacher: dict[str, Tensor], student: dict[str, Tensor], classes: int) -> list[TermPlan]:
+    """Return the terms of a method and the maps that they change with, tried on random maps of the real shapes."""
+    labels = _labels(student["logits"], classes)
+    sides = {"teacher": _drawn(teacher, 1), "student": _drawn(student, 2)}
+    reads: dict[str, dict[str, list[str]]] = {}
+    before = _values(method, sides, labels)
+    for side, maps in sides.items():
+        for name, other in _drawn(maps, 3).items():
+            after = _values(method, {**sides, side: {**maps, name: other}}, labels)
+            for term in before:
+                seen = reads.setdefault(term, {"teacher": [], "student": []})
+                if after[term] != before[term]:
+                    seen[side].append(name)
+    return [TermPlan(term, seen["teacher"], seen["student"]) for term, seen in reads.items()]
+
+
+def _drawn(maps: dict[str, Tensor], seed: int) -> dict[str, Tensor]:
+    random = torch.Generator().manual_seed(seed)
+    return {name: torch.randn(x.shape, generator=random) for name, x in maps.items()}
+
+
+def _values(method: nn.Module, sides: dict[str, dict[str, Tensor]], labels: Batch) -> dict[str, float]:
+    torch.manual_seed(0)  # a method that draws draws the same each time
+    with torch.no_grad():
+        terms = method(_outputs(sides["teacher"]), _outputs(sides["student"]), labels)
+    return {name: value.item() for name, value in terms.items()}
+
+
+def _outputs(maps: dict[str, Tensor]) -> Outputs:
+    features = {int(name.split()[1]): x for name, x in maps.items() if name.startswith("stride")}
+    return Outputs(maps["logits"], features, maps["decoder"])
+
+
+def _labels(logits: Tensor, classes: int) -> Batch:
+    height, width = logits.shape[-2:]
+    blocks = torch.arange(-(-height // _LABEL_BLOCK) * -(-width // _LABEL_BLOCK)) % classes
+    blocks = blocks.view(1, 1, -(-height // _LABEL_BLOCK), -(-width // _LABEL_BLOCK)).float()
+    masks = F.interpolate(blocks, (height, width), mode="nearest").squeeze(1).long()
+    return Batch(torch.zeros(1, 3, height, width), masks)

@@ -1,0 +1,61 @@
+"""Pearson distillation."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from edgekd.distill.methods import pkd
+from tests.unit.distill.maps import batch, labelled, method, outputs, random_map, terms
+
+
+def correlations(teacher: torch.Tensor, student: torch.Tensor, valid: np.ndarray) -> list[float]:
+    t, s = (x.permute(1, 0, 2, 3).flatten(1).numpy()[:, valid] for x in (teacher, student))
+    return [np.corrcoef(a, b)[0, 1] for a, b in zip(t, s, strict=True)]
+
+
+def test_it_is_one_minus_numpys_correlation_per_channel_over_the_batch() -> None:
+    teacher, student = random_map(1, 3, 4, 5, 6), random_map(2, 3, 4, 5, 6)
+    masks = torch.zeros(3, 5, 6, dtype=torch.int64)
+    masks[0, 2:] = 255
+    masks[1] = 255
+    value = terms(pkd, outputs(teacher), outputs(student), batch(masks))["features"]
+    expected = 1 - np.mean(correlations(teacher, student, (masks != 255).flatten().numpy()))
+    assert value == pytest.approx(expected, rel=1e-5)
+
+
+def test_it_is_half_the_squared_error_of_the_z_scores() -> None:
+    teacher, student = random_map(1, 2, 4, 5, 6), random_map(2, 2, 4, 5, 6)
+    z_t, z_s = (
+        (x - x.mean(dim=(0, 2, 3), keepdim=True)) / x.std(dim=(0, 2, 3), keepdim=True, correction=0)
+        for x in (teacher, student)
+    )
+    value = terms(pkd, outputs(teacher), outputs(student), labelled(2, 5, 6), pkd.Options(features=6.0))["features"]
+    assert value == pytest.approx(6 * (z_s - z_t).square().mean().item() / 2, rel=1e-5)
+
+
+def test_every_channel_may_have_its_own_scale_and_offset() -> None:
+    teacher = random_map(1, 2, 4, 5, 6)
+    student = teacher * torch.tensor([0.1, 1.0, 20.0, 3.0]).view(1, 4, 1, 1) + random_map(2, 1, 4, 1, 1)
+    assert terms(pkd, outputs(teacher), outputs(student), labelled(2, 5, 6))["features"] == pytest.approx(0, abs=1e-5)
+    assert terms(pkd, outputs(teacher), outputs(-student), labelled(2, 5, 6))["features"] == pytest.approx(2, rel=1e-5)
+
+
+def test_a_channel_that_the_teacher_leaves_constant_is_left_out() -> None:
+    teacher, student = random_map(1, 2, 3, 5, 6), random_map(2, 2, 3, 5, 6)
+    dead = torch.cat([teacher, torch.zeros(2, 1, 5, 6)], dim=1)
+    more = torch.cat([student, random_map(3, 2, 1, 5, 6)], dim=1)
+    with_it, without = (
+        terms(pkd, outputs(t), outputs(s), labelled(2, 5, 6))["features"] for t, s in ((dead, more), (teacher, student))
+    )
+    assert with_it == pytest.approx(without, rel=1e-6)
+
+
+def test_other_channels_and_strides_need_a_1x1_adapter_and_the_coarser_grid() -> None:
+    student = random_map(2, 1, 3, 2, 3)
+    made = method(pkd, outputs(torch.zeros(1, 4, 8, 12)), outputs(student))
+    assert [tuple(p.shape) for p in made.parameters()] == [(4, 3, 1, 1), (4,)]
+    adapted = made.adapter(student).detach()
+    teacher = adapted.repeat_interleave(4, dim=2).repeat_interleave(4, dim=3)
+    assert made(outputs(teacher), outputs(student), labelled(1, 8, 12))["features"].item() == pytest.approx(0, abs=1e-5)

@@ -1,0 +1,78 @@
+"""The plan of a distillation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from edgekd.core import plugins
+from edgekd.distill.plan import AdapterPlan, DistillPlan, MapPlan, MethodPlan, TermPlan, plan
+from edgekd.errors import RecipeError
+from tests.unit.core.small_recipe import small_recipe
+
+DECODER, LOGITS = ["decoder"], ["logits"]
+# Student stages at strides 4 to 32; the same names in both networks.
+READS = {
+    "at.attention": ["stride 8", "stride 16", "stride 32"],
+    "bckd.boundary": ["stride 4", "stride 8", "stride 16", "stride 32"],
+    "bckd.context": DECODER,
+    "bpkd.body": LOGITS,
+    "bpkd.edge": LOGITS,
+    "cirkd.minibatch": DECODER,
+    "cwd.channels": LOGITS,
+    "dist.inter": LOGITS,
+    "dist.intra": LOGITS,
+    "dsd.category": LOGITS,
+    "dsd.pixel": ["stride 32", "decoder", "logits"],
+    "fitnets.features": DECODER,
+    "ifvd.variation": DECODER,
+    "kd.logits": LOGITS,
+    "mgd.features": DECODER,
+    "pkd.features": DECODER,
+    "skd.pairwise": DECODER,
+    "skd.pixel": LOGITS,
+}
+
+
+def planned(folder: Path, **methods: object) -> DistillPlan:
+    return plan(small_recipe(folder, distill={"methods": methods}))
+
+
+def test_it_says_which_maps_every_term_of_every_method_reads(tmp_path: Path) -> None:
+    made = planned(tmp_path, **{name: {} for name in plugins.names("methods")})
+    terms = {f"{method.name}.{term.name}": term for method in made.methods for term in method.terms}
+    assert {name: term.student for name, term in terms.items() if name in READS} == READS
+    assert {name: term.teacher for name, term in terms.items() if name in READS} == READS
+    assert all(term.student and term.teacher for term in terms.values())
+
+
+def test_maps_have_the_shapes_of_the_networks_at_the_crop(tmp_path: Path) -> None:
+    recipe = small_recipe(tmp_path, "data.augment.crop=[32, 64]")
+    made = plan(recipe)
+    assert made.crop == (32, 64)
+    assert made.student[-1] == MapPlan("logits", 1.0, made.classes, (32, 64))
+    strides = [(m.name, m.stride, m.size) for m in made.teacher[:4]]
+    assert strides == [(f"stride {s}", s, (32 // s, 64 // s)) for s in (4, 8, 16, 32)]
+
+
+def test_weights_and_adapters_are_those_of_the_recipe(tmp_path: Path) -> None:
+    made = planned(tmp_path, pkd={"weight": 0.5, "warmup": 0.2, "schedule": "decay"}, kd={})
+    into, out = (next(m.channels for m in maps if m.name == "decoder") for maps in (made.student, made.teacher))
+    assert into != out
+    kd, pkd = made.methods  # the small recipe is written in the order of the alphabet
+    assert pkd == MethodPlan(
+        "pkd", 0.5, 0.2, "decay", [TermPlan("features", DECODER, DECODER)],
+        [AdapterPlan("adapter.weight", (out, into, 1, 1), into * out), AdapterPlan("adapter.bias", (out,), out)],
+    )  # fmt: skip
+    assert kd.adapters == []
+
+
+def test_a_method_that_does_not_fit_the_networks_is_refused_before_any_training(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"at\.strides: the student has features at strides \[4, 8, 16, 32\], got"):
+        planned(tmp_path, at={"options": {"strides": [64]}})
+
+
+def test_no_weight_file_is_read(tmp_path: Path) -> None:
+    teacher = {"family": "edgeseg", "variant": "s", "checkpoint": "nowhere.safetensors"}
+    assert plan(small_recipe(tmp_path, teacher=teacher)).teacher
