@@ -82,6 +82,19 @@ def plugin_options() -> str:
     return "\n\n".join(parts)
 
 
+def methods() -> str:
+    """Return a table of the distillation methods, from the docstrings of their modules and `Method` classes."""
+    rows = []
+    for name in plugins.names("methods"):
+        module = plugins.load("methods", name)
+        head, number = module.__doc__.splitlines()[0], re.search(r"arXiv\s+(\d{4}\.\d{4,5})", module.__doc__)
+        paper = f"[{number[1]}](https://arxiv.org/abs/{number[1]})" if number else "–"
+        terms, _, adapter = module.Method.__doc__.splitlines()[0].rstrip(".").partition("; ")
+        adapter, _, labels = adapter.partition("; ")
+        rows.append((f"[`{name}`](recipe.md#{name})", paper, head, terms, adapter, "yes" if labels else "no"))
+    return _table(("name", "arXiv", "what it transfers", "terms", "adapter", "needs labels"), rows)
+
+
 def commands() -> str:
     """Return every command with its arguments and options, from the command line's own definition."""
     return "\n\n".join(_command(name, command) for name, command in _commands("edgekd", typer.main.get_command(app)))
@@ -134,6 +147,7 @@ def results() -> str:
 PARTS: dict[str, Callable[[], str]] = {
     "recipe-sections": recipe_sections,
     "plugin-options": plugin_options,
+    "methods": methods,
     "commands": commands,
     "metrics": metrics,
     "latency": latency,

@@ -16,7 +16,7 @@ class Options:
 
 
 class Method(nn.Module):
-    """Adds no loss term."""
+    """No term; no adapter."""
 
     def __init__(self, options: Options, teacher: Pyramid, student: Pyramid) -> None:
         super().__init__()
