@@ -160,6 +160,7 @@ READERS: dict[str, Callable[[Path], None]] = {
     "package": make_package,
     "reference": try_reference,
     "compare-methods": partial(follow, DOCS / "howto/compare-methods.md"),
+    "methods": partial(follow, DOCS / "reference/methods.md"),
     **{page.stem: partial(follow, page) for page in PLUGIN_PAGES},
 }
 
