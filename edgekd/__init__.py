@@ -1,6 +1,7 @@
 """edgekd: from a large teacher to a measured int8 engine on an edge chip.
 
 edgekd.run(recipe, out)       run a recipe's pipeline, return the report
+edgekd.run_study(recipe, out) compare distillation methods over seeds, return the study
 edgekd.load_engine(path)      context manager: image in, class map out
 edgekd.load_report(path)      read a report.json
 """
@@ -10,7 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "load_engine", "load_report", "run"]
+__all__ = ["__version__", "load_engine", "load_report", "run", "run_study"]
 
 
 def __getattr__(name: str) -> Any:

@@ -52,7 +52,7 @@ def run(
         return _report(recipe, workspace, stages, done, "")
 
 
-def study(
+def run_study(
     recipe: Recipe | str | Path,
     out: str | Path,
     overrides: Iterable[str] = (),

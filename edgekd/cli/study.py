@@ -24,7 +24,7 @@ def study(
     from edgekd.cli import show
 
     folder = out or Path("runs") / f"{Path(recipe).stem}-study"
-    result = api.study(recipe, folder, set_, jobs=jobs, on_stage=show.stage_line, on_run=show.study_run_line)
+    result = api.run_study(recipe, folder, set_, jobs=jobs, on_stage=show.stage_line, on_run=show.study_run_line)
     if json:
         show.print_json(result)
         return
