@@ -2,10 +2,13 @@
 
 edgekd run quickstart --out runs/quickstart
 python benchmarks/quickstart_claims.py runs/quickstart
+
+`--lenient` only prints the two claims that compare single training runs or times of a busy machine.
 """
 
 from __future__ import annotations
 
+import argparse
 import sys
 from pathlib import Path
 
@@ -14,18 +17,28 @@ import edgekd
 
 def main() -> int:
     """Print every claim with its numbers; return 1 when one fails."""
-    report = edgekd.load_report(Path(sys.argv[1]))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--lenient", action="store_true")
+    arguments = parser.parse_args()
+    report = edgekd.load_report(arguments.run)
     rows = {row["id"]: row for row in report["rows"]}
     miou = {name: row["metrics"]["miou"] for name, row in rows.items()}
     p50 = {name: row["latency_ms"]["p50"] for name, row in rows.items() if "latency_ms" in row}
+    noisy = [
+        (
+            f"distilled student {miou['distilled']:.4f} is at least the plain one {miou['student']:.4f}",
+            miou["distilled"] >= miou["student"],
+        ),
+        (
+            f"openvino-int8 p50 {p50['openvino-int8']:.3f} ms is faster than fp32 {p50['openvino-fp32']:.3f} ms",
+            p50["openvino-int8"] < p50["openvino-fp32"],
+        ),
+    ]
     claims = [
         (
             f"teacher {miou['teacher']:.4f} beats the plain student {miou['student']:.4f} by 0.03 mIoU or more",
             miou["teacher"] >= miou["student"] + 0.03,
-        ),
-        (
-            f"distilled student {miou['distilled']:.4f} is at least the plain one {miou['student']:.4f}",
-            miou["distilled"] >= miou["student"],
         ),
         *(
             (
@@ -34,15 +47,12 @@ def main() -> int:
             )
             for target in ("onnxruntime", "openvino")
         ),
-        (
-            f"openvino-int8 p50 {p50['openvino-int8']:.3f} ms is faster than fp32 {p50['openvino-fp32']:.3f} ms",
-            p50["openvino-int8"] < p50["openvino-fp32"],
-        ),
         ("every row is measured", all(row["status"] == "measured" for row in rows.values())),
     ]
-    for text, holds in claims:
+    for text, holds in [*claims, *noisy]:
         print(f"{'holds' if holds else 'FAILS'}  {text}")
-    return 0 if all(holds for _, holds in claims) else 1
+    judged = claims if arguments.lenient else [*claims, *noisy]
+    return 0 if all(holds for _, holds in judged) else 1
 
 
 if __name__ == "__main__":
