@@ -52,7 +52,7 @@ def test_listing_imports_no_plugin(kind: str) -> None:
     [
         ("targets", "openvno", "no target is called 'openvno'; did you mean 'openvino'?"),
         ("families", "edgesegg", "no family is called 'edgesegg'; did you mean 'edgeseg'?"),
-        ("methods", "bkcd", "no method is called 'bkcd'; did you mean 'bckd'?"),
+        ("methods", "bckdd", "no method is called 'bckdd'; did you mean 'bckd'?"),
         ("formats", "vox", "no format is called 'vox'; did you mean 'voc'?"),
         ("targets", "base", "no target is called 'base'"),
         ("targets", "../core/recipe", "no target is called '../core/recipe'"),
