@@ -2,8 +2,9 @@
 
     python benchmarks/kill_and_resume.py --kills 10 --seed 0
 
-An undisturbed run is made first. Then the same recipe is run again and killed `--kills` times, at moments drawn
-uniformly over the undisturbed run's length (so most fall into training). After every kill each artifact folder must
+An undisturbed run is made first. Then the same recipe is run again and killed `--kills` times, each time after a wait
+drawn uniformly up to a third of the undisturbed run's length: a restart pays for its imports and for the steps since the
+last checkpoint, so shorter waits would never leave the first stage. After every kill each artifact folder must
 be complete; in the end the report must be complete, every training record must hold steps 1..N exactly once, and the
 weights must be those of the undisturbed run, bit for bit. `--set` shortens the budget; the claims stay the same.
 """
@@ -48,8 +49,7 @@ def main() -> int:
 
     moments = random.Random(arguments.seed)
     for number in range(1, arguments.kills + 1):
-        # A restarted run has less left to do: kill it within an equal share of the whole.
-        wait = moments.uniform(0.0, 2 * length / arguments.kills)
+        wait = moments.uniform(0.0, length / 3)
         ended = kill_after(command, killed, wait)
         complete = check_artifacts(killed)
         state = "had already ended" if ended else "killed"
