@@ -11,7 +11,7 @@ demo: $(VENV)/.all
 	$(BIN)/edgekd run quickstart --out $(RUN)
 
 test: lint types
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --durations 15
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 15
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
