@@ -101,6 +101,7 @@ class Session(SessionBase):
             )
         self._request = self._compiled.create_infer_request()
         self._tensor = _import().Tensor
+        self._bound: Dict[str, np.ndarray] = {}
         self._places = {t.name: list(inputs).index(t.name) for t in self.spec.inputs}
         self._outputs = {t.name: self._request.get_tensor(outputs[t.name]).data for t in self.spec.outputs}
         self.runtime = self._facts(actual)
@@ -109,16 +110,18 @@ class Session(SessionBase):
         try:
             for name, place in self._places.items():
                 array = inputs[name]
-                if not array.flags.writeable:  # the binding shares writable memory only
-                    array = array.copy()
-                self._request.set_input_tensor(place, self._tensor(array, shared_memory=True))
+                if array is self._bound.get(name):  # its memory is read in place; binding it costs about 0.1 ms
+                    continue
+                shared = array if array.flags.writeable else array.copy()  # the binding shares writable memory only
+                self._request.set_input_tensor(place, self._tensor(shared, shared_memory=True))
+                self._bound[name] = shared
         except (RuntimeError, KeyError) as exc:
             raise ImageError(f"{self.engine.name}: input refused: {one_line(exc)}") from exc
         self._request.infer(share_outputs=True)
         return dict(self._outputs)
 
     def _close(self) -> None:
-        del self._outputs, self._request, self._compiled
+        del self._outputs, self._bound, self._request, self._compiled
 
     def layers(self) -> Dict[str, int]:
         """Return how many layers of the compiled graph run in each precision, inputs, outputs and constants apart."""

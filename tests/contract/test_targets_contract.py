@@ -58,6 +58,21 @@ def test_engine_agrees_with_the_onnx_reference(name: str, precision: str, is_uin
             assert (logits.argmax(1) == expected.argmax(1)).mean() > 0.96
 
 
+@pytest.mark.parametrize("name", plugins.names("targets"))
+def test_an_input_buffer_that_is_filled_anew_or_read_only_is_read_each_time(name: str, tmp_path: Path) -> None:
+    target = plugins.load("targets", name)
+    built = build(name, "fp32", tmp_path)
+    frames = [prepared(built.spec, image)["image"] for image in images(3, seed=7)]
+    buffer, locked = np.empty_like(frames[0]), frames[1].copy()
+    locked.flags.writeable = False
+    with target.Session(built.engine, built.spec, target.Options()) as session:
+        fresh = [session.infer({"image": frame.copy()})["logits"].copy() for frame in frames]
+        for frame, expected in zip(frames, fresh, strict=True):
+            buffer[...] = frame
+            assert np.array_equal(session.infer({"image": buffer})["logits"], expected)
+            assert np.array_equal(session.infer({"image": locked})["logits"], fresh[1])
+
+
 @pytest.mark.parametrize(("name", "precision"), CASES)
 def test_class_maps_come_out_as_declared(name: str, precision: str, tmp_path: Path) -> None:
     target = plugins.load("targets", name)
