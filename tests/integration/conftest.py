@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
+
+from tests.command import edgekd
 
 TINY = {
     "name": "tiny",
@@ -44,9 +44,3 @@ def tiny_run(tiny_recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     done = edgekd("run", str(tiny_recipe), "--out", str(out))
     assert done.returncode == 0, done.stderr
     return out
-
-
-def edgekd(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """Run the command line in a child process."""
-    command = [sys.executable, "-m", "edgekd.cli.main", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=600)

@@ -18,8 +18,8 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from edgekd.core.artifact import open_artifact
+from tests.command import edgekd as run_edgekd
 from tests.integration.conftest import TINY
-from tests.integration.conftest import edgekd as run_edgekd
 
 CLASSES = [f"class{i}" for i in range(11)]
 
@@ -171,11 +171,11 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room(tiny_rec
     if mounted.returncode != 0:
         pytest.skip("mounting a small file system needs root")
     try:
-        line = refused("run", str(tiny_recipe), "--out", str(out / "run"))
-        assert "No space left" in line
+        command = ("run", str(tiny_recipe), "--out", str(out / "run"), "--until", "student")
+        assert "No space left" in refused(*command)
         assert open_artifact(out / "run" / "data").kind == "dataset"
         subprocess.run(["mount", "-o", "remount,size=200m", str(out)], check=True)
-        done = run_edgekd("run", str(tiny_recipe), "--out", str(out / "run"))
+        done = run_edgekd(*command)
         assert done.returncode == 0, done.stderr
     finally:
         subprocess.run(["umount", "-l", str(out)], check=True)

@@ -14,9 +14,11 @@ Only the lines in STAND_INS are not run as they stand.
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -35,6 +37,7 @@ from edgekd import pipeline
 from edgekd.cli.main import app
 from edgekd.core.recipe import load_recipe
 from edgekd.models.artifact import network_from_recipe
+from tests.command import edgekd
 from tests.conftest import REPOSITORY
 from tests.integration.conftest import TINY
 
@@ -99,10 +102,36 @@ def follow(page: Path, folder: Path) -> None:
             recipe = yaml.safe_load(file.read_text(encoding="utf-8")) | yaml.safe_load(block.text)
             write(file, yaml.safe_dump(recipe, sort_keys=False))
         elif block.language == "bash":
-            script = "\n".join(STAND_INS.get(line.strip(), line) for line in block.text.splitlines())
-            run(["bash", "-euo", "pipefail", "-c", script], folder, block.where)
+            for script in commands(block.text):
+                if script.startswith("edgekd "):
+                    run_edgekd(script, folder, block.where)
+                else:
+                    run(["bash", "-euo", "pipefail", "-c", script], folder, block.where)
         elif block.language == "python":
             run([sys.executable, "-c", block.text], folder, block.where)
+
+
+def commands(text: str) -> list[str]:
+    """Return a block's `edgekd` lines one by one, and what stands between them, without the STAND_INS."""
+    lines = [STAND_INS.get(line.strip(), line) for line in text.replace("\\\n", " ").splitlines()]
+    is_edgekd = [line.startswith("edgekd ") and not re.search("[|&;<>$]", line) for line in lines]
+    found: list[str] = []
+    for i, line in enumerate(lines):
+        if i > 0 and not is_edgekd[i] and not is_edgekd[i - 1]:
+            found[-1] += f"\n{line}"
+        else:
+            found.append(line)
+    return found
+
+
+def run_edgekd(line: str, folder: Path, where: str) -> None:
+    """Run one line that needs no shell but its wildcards."""
+    words = (
+        sorted(map(str, folder.glob(word))) if "*" in word else [word] for word in shlex.split(line, comments=True)
+    )
+    _, *arguments = itertools.chain(*words)
+    done = edgekd(*arguments, cwd=folder, path=[folder, folder / "site"])
+    assert done.returncode == 0, f"{where}: exit {done.returncode}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
 
 
 def run(command: list[str], folder: Path, where: str) -> None:

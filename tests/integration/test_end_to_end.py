@@ -16,8 +16,8 @@ from torchmetrics.classification import MulticlassJaccardIndex
 import edgekd
 from edgekd.core.artifact import open_artifact
 from edgekd.data.formats import scenes
+from tests.command import edgekd as run_edgekd
 from tests.integration.conftest import TINY
-from tests.integration.conftest import edgekd as run_edgekd
 
 ENGINES = ["onnxruntime-fp32", "onnxruntime-int8", "openvino-fp32", "openvino-int8"]
 ROWS = ["teacher", "student", "distilled", "onnx-fp32", *ENGINES]
@@ -146,8 +146,9 @@ def test_in_graph_preprocessing_and_argmax_give_the_same_class_map(
     copy = tmp_path / "run"
     shutil.copytree(tiny_run, copy)
     entry, argmax = settings
-    overrides = ["--set", f"export.input={entry}", "--set", f"export.argmax={argmax}"]
-    done = run_edgekd("evaluate", str(tiny_recipe), "--out", str(copy), *overrides)
+    changes = (f"export.input={entry}", f"export.argmax={argmax}", "engines=[{target: openvino, precision: fp32}]")
+    overrides = [word for change in changes for word in ("--set", change)]
+    done = run_edgekd("compile", str(tiny_recipe), "--out", str(copy), *overrides)
     assert done.returncode == 0, done.stderr
     spec = open_artifact(copy / "engine" / "openvino-fp32").spec
     assert spec.inputs[0].dtype == entry.split("_")[0]

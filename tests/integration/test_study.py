@@ -9,7 +9,8 @@ import pytest
 import yaml
 from filelock import FileLock
 
-from tests.integration.conftest import TINY, edgekd
+from tests.command import edgekd
+from tests.integration.conftest import TINY
 
 STUDY = {
     **TINY,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from edgekd import errors
 from edgekd.cli.stages import COMMANDS
 from edgekd.core.artifact import StageResult, publish
 from edgekd.core.recipe import shipped_recipes
+from tests import command
 from tests.conftest import REPOSITORY
 from tests.unit.core.small_recipe import write_recipe
 
@@ -25,15 +25,7 @@ HEAVY = ("torch", "torchvision", "lightning", "timm", "onnx", "onnxruntime", "op
 
 def run(*arguments: str, cwd: Path | None = None, site: Path | None = None) -> subprocess.CompletedProcess[str]:
     """Run `edgekd` with one more folder on the module path."""
-    search = os.pathsep.join(str(folder) for folder in (site, REPOSITORY) if folder)
-    return subprocess.run(
-        [sys.executable, "-m", "edgekd.cli.main", *arguments],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        env={**os.environ, "PYTHONPATH": search},
-        timeout=300,
-    )
+    return command.edgekd(*arguments, cwd=cwd, path=[folder for folder in (site, REPOSITORY) if folder])
 
 
 def refused(*arguments: str, cwd: Path | None = None, site: Path | None = None, code: int = 2) -> str:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +13,7 @@ from tiny_task import BATCH, STEPS, Boxes, job
 
 from edgekd.core.recipe import Trainer
 from edgekd.distill.fit import fit, on_cpu, precision
+from tests.command import forked
 
 State = dict[str, torch.Tensor]
 
@@ -95,10 +94,10 @@ def test_a_run_killed_after_its_last_checkpoint_still_gives_the_same_weights(
 def test_a_signal_loses_and_repeats_no_step(
     ema: str, name: str, code: int, tmp_path: Path, uninterrupted: dict[float | None, tuple[State, list]]
 ) -> None:
-    command = [sys.executable, tiny_task.__file__, str(tmp_path / "scratch"), str(tmp_path / "weights"), ema]
-    ended = subprocess.run([*command, str(4 * BATCH + 1), name], capture_output=True, text=True)
+    arguments = (str(tmp_path / "scratch"), str(tmp_path / "weights"), ema)
+    ended = forked(tiny_task.train_until_killed, *arguments, str(4 * BATCH + 1), name)
     assert ended.returncode == code, ended.stderr
-    resumed = subprocess.run([*command, "0", name], capture_output=True, text=True)
+    resumed = forked(tiny_task.train_until_killed, *arguments, "0", name)
     assert resumed.returncode == 0, resumed.stderr
     saved = torch.load(tmp_path / "weights", weights_only=True)
     expected_state, expected_record = uninterrupted[float(ema) or None]

@@ -124,7 +124,7 @@ def job(scratch: Path, dataset: Boxes, ema: float | None = None, **budget: Any) 
     )
 
 
-def main(scratch: str, weights: str, ema: str, kill_at_load: str, name: str) -> None:
+def train_until_killed(scratch: str, weights: str, ema: str, kill_at_load: str, name: str) -> None:
     def kill(number: int) -> None:
         if number == int(kill_at_load):
             os.kill(os.getpid(), signal.Signals[name])
@@ -137,7 +137,3 @@ def main(scratch: str, weights: str, ema: str, kill_at_load: str, name: str) -> 
     except KeyboardInterrupt:
         sys.exit(130)
     torch.save({"state": run.student.state_dict(), "record": result["record"]}, weights)
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
