@@ -52,6 +52,9 @@ class Augment(Section):
     scale: tuple[PositiveFloat, PositiveFloat] = (0.75, 1.5)
     flip: float = Field(0.5, ge=0, le=1, description="probability of a horizontal flip")
     color: float = Field(0.3, ge=0, le=1, description="strength of brightness, contrast and saturation jitter")
+    views: int | None = Field(
+        None, gt=0, description="fixed augmentations per image, shown in turn; by default each time a new one"
+    )
 
     @field_validator("scale")
     @classmethod
@@ -162,6 +165,9 @@ class Trainer(Section):
     strategy: str = "auto"
     workers: int | None = Field(None, ge=0, description="loader processes; default 0 on CPU, else 4")
     channels_last: bool = Field(True, description="memory format of the networks and the images while training")
+    teacher_cache: Path | None = Field(
+        None, description="folder that keeps the teacher's answers to the views; needs `data.augment.views`"
+    )
 
 
 class Export(Section):
@@ -250,6 +256,14 @@ class Recipe(Section):
     @classmethod
     def _names_its_folder(cls, name: str) -> str:
         return _names_a_folder(name)
+
+    @model_validator(mode="after")
+    def _caches_what_comes_again(self) -> Recipe:
+        if self.trainer.teacher_cache is not None and self.data.augment.views is None:
+            raise ValueError(
+                "trainer.teacher_cache needs data.augment.views: only fixed views come again; set it, e.g. 8"
+            )
+        return self
 
     @field_validator("engines")
     @classmethod
@@ -393,9 +407,10 @@ def _absolute_paths(recipe: Recipe, base: Path) -> Recipe:
         return network.model_copy(update=updates)
 
     data = recipe.data.model_copy(update={"options": _resolve_option_paths(recipe.data.options, base)})
-    return recipe.model_copy(
-        update={"data": data, "teacher": resolved(recipe.teacher), "student": resolved(recipe.student)}
-    )
+    cache = recipe.trainer.teacher_cache
+    trainer = recipe.trainer.model_copy(update={"teacher_cache": _absolute(cache, base) if cache else None})
+    networks = {"teacher": resolved(recipe.teacher), "student": resolved(recipe.student)}
+    return recipe.model_copy(update={"data": data, "trainer": trainer, **networks})
 
 
 # Plugin options that hold paths have one of these names, in every plugin.

@@ -18,7 +18,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from edgekd.core.recipe import Data, Train, Trainer
 from edgekd.data.base import DenseDataset
-from edgekd.data.loader import StepBatches, training_loader
+from edgekd.data.loader import Answers, StepBatches, training_loader
 from edgekd.distill.callbacks import LogProgress, StepRecord, Validation, Watchdog
 from edgekd.distill.module import Distiller, SegmentationTask
 from edgekd.distill.resume import AveragedWeights, StepSeeds, WholeCheckpoints
@@ -33,6 +33,7 @@ class FitJob:
     """One training run: what trains, on what, for how long, and where its resume state and logs go.
 
     validation: what the learning curve is measured on, every `budget.validate_every` steps.
+    answers: the teacher's kept answers by number of a fixed view; without them the teacher runs in every step.
     """
 
     title: str
@@ -46,6 +47,7 @@ class FitJob:
     watchdog_ratio: float
     scratch: Path
     validation: DenseDataset | None = None
+    answers: Answers | None = None
 
 
 class _StepData(L.LightningDataModule):
@@ -66,7 +68,8 @@ class _StepData(L.LightningDataModule):
         batches = StepBatches(
             budget.steps, budget.batch_size, self.trainer.global_step, self.trainer.global_rank, world
         )
-        return training_loader(self.job.dataset, self.job.data, self.job.seed, batches, self.workers)
+        job = self.job
+        return training_loader(job.dataset, job.data, job.seed, batches, self.workers, job.answers)
 
 
 def fit(job: FitJob) -> dict[str, Any]:

@@ -47,8 +47,8 @@ class SegmentationTask(L.LightningModule):
         if self._teacher:
             self._teacher.to(self.device, self.memory_format)
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> dict[str, Tensor]:
-        """Return `loss`, the task loss and the raw and weighted terms."""
+    def training_step(self, batch: tuple[Any, ...], batch_idx: int) -> dict[str, Tensor]:
+        """Return `loss`, the task loss and the raw terms for images, masks and, where they are kept, answers."""
         images = batch[0].float().div(255).contiguous(memory_format=self.memory_format)
         labels = Batch(images, batch[1].long())
         student = self.student(images)
@@ -57,7 +57,7 @@ class SegmentationTask(L.LightningModule):
         terms = {"task": task}
         loss = task
         if self._teacher:
-            teacher = self._teacher(images)
+            teacher = Outputs.of(batch[2]) if len(batch) > 2 else self._teacher(images)
             for name, method in self.methods.items():
                 weight = self.weight_at(name, self.global_step)
                 for term, value in method(teacher, student, labels).items():
@@ -102,7 +102,7 @@ class FrozenTeacher:
         self.model = model.eval().requires_grad_(False)
 
     def __call__(self, images: Tensor) -> Outputs:
-        with torch.no_grad():
+        with torch.no_grad():  # not inference_mode: the losses save its tensors for their backward pass
             return self.model(images)
 
     def to(self, device: torch.device, memory_format: torch.memory_format) -> None:

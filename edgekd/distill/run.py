@@ -18,9 +18,12 @@ from edgekd.core import plugins
 from edgekd.core.artifact import SCRATCH, StageResult
 from edgekd.core.recipe import Distill, Method, Network, plugin_options
 from edgekd.core.stage import StageJob
+from edgekd.data.base import DenseDataset
+from edgekd.data.loader import FixedViews
 from edgekd.data.open import open_split
+from edgekd.distill.answers import TeacherAnswers, filled, key_of
 from edgekd.distill.base import pyramid_of
-from edgekd.distill.fit import FitJob, fit
+from edgekd.distill.fit import FitJob, fit, on_cpu
 from edgekd.distill.module import Distiller, FrozenTeacher
 from edgekd.errors import GateError
 from edgekd.models.artifact import WEIGHTS, network_from_artifact, network_from_recipe
@@ -68,12 +71,12 @@ def _train(job: StageJob, network: Network, where: str, distill: tuple[DenseMode
     if network.train is not None:
         crop = recipe.data.augment.crop or recipe.data.size
         check_input_size(model, crop)
+        dataset, distiller = open_split(recipe.data, recipe.data.train), _distiller(distill, model, len(classes))
         fit_job = FitJob(
-            title=job.part, student=model, distiller=_distiller(distill, model, len(classes)),
-            dataset=open_split(recipe.data, recipe.data.train), data=recipe.data, budget=network.train,
+            title=job.part, student=model, distiller=distiller, dataset=dataset, data=recipe.data, budget=network.train,
             trainer=recipe.trainer, seed=recipe.seed,
             watchdog_ratio=distill[1].watchdog_ratio if distill else float("inf"),
-            scratch=job.out_dir / SCRATCH,
+            scratch=job.out_dir / SCRATCH, answers=_answers(job, distiller, dataset),
             validation=open_split(recipe.data, recipe.data.val) if network.train.validate_every else None,
         )  # fmt: skip
         training = fit(fit_job)
@@ -115,6 +118,16 @@ def _distiller(distill: tuple[DenseModel, Distill] | None, student: DenseModel, 
     teacher, section = distill
     # Adapters are drawn here: the student's weights already are.
     return Distiller(FrozenTeacher(teacher), build_methods(section, teacher, student, num_classes))
+
+
+def _answers(job: StageJob, distiller: Distiller | None, dataset: DenseDataset) -> TeacherAnswers | None:
+    data, trainer = job.recipe.data, job.recipe.trainer
+    if distiller is None or trainer.teacher_cache is None:
+        return None
+    folder = trainer.teacher_cache / key_of(job.inputs["teacher"], job.inputs["data"], data)
+    device = torch.device("cpu") if on_cpu(trainer) else torch.accelerator.current_accelerator()
+    assert device is not None
+    return filled(folder, distiller.teacher, FixedViews(dataset, data), device)
 
 
 def _write_record(record: list[dict[str, float]], path: Path) -> None:

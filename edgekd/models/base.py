@@ -29,6 +29,18 @@ class Outputs:
     features: dict[int, Tensor]
     decoder: Tensor
 
+    def tensors(self) -> dict[str, Tensor]:
+        """Return all of it by name: `logits`, `decoder`, `features/<stride>`."""
+        features = {f"features/{stride}": value for stride, value in self.features.items()}
+        return {"logits": self.logits, "decoder": self.decoder, **features}
+
+    @classmethod
+    def of(cls, tensors: dict[str, Tensor]) -> Outputs:
+        """Return the outputs that `tensors` was called on."""
+        strides = sorted(int(name.partition("/")[2]) for name in tensors if name.startswith("features/"))
+        features = {stride: tensors[f"features/{stride}"] for stride in strides}
+        return cls(tensors["logits"], features, tensors["decoder"])
+
 
 class DenseModel(nn.Module, ABC):
     """A network whose input is RGB in [0, 1]; it knows its own normalisation.

@@ -9,7 +9,7 @@ import torch
 
 from edgekd.core.recipe import Augment, Data
 from edgekd.data.base import Sample
-from edgekd.data.loader import StepBatches, TrainingSequence, training_loader
+from edgekd.data.loader import FixedViews, StepBatches, TrainingSequence, training_loader
 
 SIZE = (16, 24)
 DATA = Data(format="none", size=SIZE, augment=Augment())
@@ -122,8 +122,48 @@ def test_an_image_is_read_once_and_kept() -> None:
 
 def test_images_beyond_the_cache_are_read_again() -> None:
     dataset = Numbered(count=3)
-    sequence = TrainingSequence(dataset, lambda *pair: pair, seed=0)
-    sequence._cached_bytes = 2 << 30  # full
+    sequence = TrainingSequence(dataset, DATA, seed=0)
+    sequence._kept._bytes = 2 << 30  # full
     for place in (0, 1, 2, 3):
         sequence[place]
     assert dataset.loads == 4
+
+
+VIEWS = Data(format="none", size=SIZE, augment=Augment(scale=(1.0, 2.0), color=0.0, views=2))
+
+
+def epoch_of(sequence: TrainingSequence, epoch: int) -> dict[int, torch.Tensor]:
+    images = [sequence[place][0] for place in range(7 * epoch, 7 * epoch + 7)]
+    return {indices(image[None])[0]: image for image in images}
+
+
+def test_fixed_views_come_in_turn_and_are_the_same_for_every_seed() -> None:
+    one, other = (TrainingSequence(Numbered(), VIEWS, seed) for seed in (1, 2))
+    first, second, third = (epoch_of(one, epoch) for epoch in range(3))
+    assert set(first) == set(second) == set(range(7))
+    assert sum(not torch.equal(first[index], second[index]) for index in range(7)) >= 5
+    assert all(torch.equal(first[index], third[index]) for index in range(7))
+    assert all(torch.equal(first[index], image) for index, image in epoch_of(other, 0).items())
+
+
+def test_a_batch_carries_the_answers_to_its_views() -> None:
+    def answers(number: int) -> dict[str, torch.Tensor]:
+        return {"number": torch.tensor([number])}
+
+    loader = training_loader(Numbered(), VIEWS, 0, StepBatches(7, 4), 0, answers)
+    fixed = FixedViews(Numbered(), VIEWS)
+    seen = []
+    for images, masks, answered in loader:
+        for image, mask, number in zip(images, masks, answered["number"].flatten().tolist(), strict=True):
+            assert torch.equal(fixed[number][0], image)
+            assert torch.equal(fixed[number][1], mask)
+            seen.append(number)
+    assert sorted(seen[:7]) == [0, 2, 4, 6, 8, 10, 12]
+    assert sorted(seen[7:14]) == [1, 3, 5, 7, 9, 11, 13]
+
+
+def test_views_are_augmented_once() -> None:
+    dataset = Numbered()
+    loader = training_loader(dataset, VIEWS, 0, StepBatches(14, 3), 0)
+    assert sum(len(image) for image, _ in loader) == 42
+    assert dataset.loads == 14
