@@ -153,6 +153,27 @@ class _PairCosines(torch.autograd.Function):
         return total, None
 
 
+def path_affinities(boundary: Tensor, offsets: list[tuple[int, int]]) -> list[Tensor]:
+    """Return, per offset (dy, dx), 1 - the largest boundary on the straight path of a cell and its neighbour.
+
+    boundary is (B, h, w) in [0, 1]; the offsets are multiples of DIRECTIONS; both ends count. Shapes and limits as in
+    `pair_affinities`.
+    """
+    return [(1 - _path_max(boundary, offset)).clamp(1e-4, 1 - 1e-4) for offset in offsets]
+
+
+def _path_max(boundary: Tensor, offset: tuple[int, int]) -> Tensor:
+    """Return (B, h - |dy|, w - |dx|): the maximum over the cells of each path, ends included."""
+    (dy, dx), (height, width) = offset, boundary.shape[-2:]
+    length = max(abs(dy), abs(dx))
+    left = max(0, -dx)
+    steps = (
+        boundary[..., dy * k // length :, left + dx * k // length :][..., : height - dy, : width - abs(dx)]
+        for k in range(length + 1)
+    )
+    return torch.stack(list(steps)).amax(dim=0)
+
+
 def pair_valid(valid: Tensor, offset: tuple[int, int]) -> Tensor:
     """Return (B, h - |dy|, w - |dx|) bool: pairs of which both cells are valid."""
     first, second = _pair(valid, offset)

@@ -15,9 +15,11 @@ Context, on one feature map pooled to at most `tokens` cells:
 
     P = softmax_row( f^ f^^T / tau ), diagonal left out;   L_C = mean_rows KL( P^T || P^S )
 
-Two variants and one further term, off by default, are there to be compared (`edgekd study`):
+Variants and one further term, off by default, are there to be compared (`edgekd study`):
 
     form: map          b = 1 - mean of a cell's two smallest affinities (the boundary itself); L_B(l) = mean |b^T - b^S|
+    form: path         a_{i,d} = 1 - max of b over the cells from i to i+d, then L_B(l) as above (IRNet's affinity, CVPR
+                       2019, equation 3, with this boundary map instead of a trained one)
     context_at: classes    f = softmax of the logits, so that the relation is of what the cells are taken for
     focus              B = sum_l w_l up(b_l^T), the teacher's fused boundary;  L_F = mean_p( B_p / mean(B) KL_p ), where
                        KL_p is that of `kd` at temperature 1 on the logits pooled to the finest stride
@@ -46,7 +48,7 @@ class Options:
     """The method's knobs.
 
     boundary, context, focus: weight of each term; 0 switches it off and costs nothing.
-    form: what the boundary term compares, `pairs` of neighbours or the boundary `map`.
+    form: what the boundary term compares: `pairs` of neighbours, the boundary `map`, or that along the `path` of a pair.
     strides: backbone stride -> weight of its boundary term; late stages mark objects, early ones texture.
     dilations: distances of the neighbour pairs, in cells.
     context_at: the map of the context term: `decoder`, `backbone` (its coarsest stage) or `classes` (probabilities).
@@ -57,7 +59,7 @@ class Options:
     boundary: float = 1.0
     context: float = 1.0
     focus: float = 0.0
-    form: Literal["pairs", "map"] = "pairs"
+    form: Literal["pairs", "map", "path"] = "pairs"
     strides: dict[int, float] = field(default_factory=lambda: {4: 0.25, 8: 0.5, 16: 1.0, 32: 1.0})
     dilations: tuple[int, ...] = (1, 2)
     context_at: Literal["decoder", "backbone", "classes"] = "decoder"
@@ -108,7 +110,7 @@ class Method(nn.Module):
             if self.options.form == "map":
                 loss = map_loss(map_t, map_s, cells)
             else:
-                loss = boundary_loss(map_t, map_s, cells, self.options.dilations)
+                loss = boundary_loss(map_t, map_s, cells, self.options.dilations, self.options.form)
             total = total + weight * loss
         return total / sum(self.strides.values())
 
@@ -136,22 +138,27 @@ def _context_map(outputs: Outputs, at: str) -> Tensor:
     return outputs.decoder if at == "decoder" else outputs.features[max(outputs.features)]
 
 
-def boundary_loss(teacher: Tensor, student: Tensor, valid: Tensor, dilations: tuple[int, ...]) -> Tensor:
+def boundary_loss(
+    teacher: Tensor, student: Tensor, valid: Tensor, dilations: tuple[int, ...], form: str = "pairs"
+) -> Tensor:
     """Return L_B of one stage for maps (B, Ct, h, w), (B, Cs, h, w) on one grid and valid (B, 1, h, w) bool."""
     offsets = relations.pair_offsets(dilations, *teacher.shape[-2:])
     if not offsets:
         return student.sum() * 0.0  # a map of one row or column has no pairs
     weight = torch.cat([relations.pair_valid(valid, offset).flatten() for offset in offsets]).float()
-    a_t, a_s = (
-        torch.cat([a.flatten() for a in relations.pair_affinities(relations.standardised(x, valid), offsets)])
-        for x in (teacher, student)
-    )
+    a_t, a_s = (torch.cat([a.flatten() for a in _affinities(x, valid, offsets, form)]) for x in (teacher, student))
     kl = a_t * (a_t.log() - a_s.log()) + (1 - a_t) * (torch.log1p(-a_t) - torch.log1p(-a_s))
     # Weights of 0 instead of a selection: the number of valid pairs never leaves the device. No pair at all gives 0.
     pairs = weight.sum().clamp_min(1)
     alike, unlike = (((a * weight).sum() / pairs).clamp_min(1e-4) for a in (a_t, 1 - a_t))
     balance = a_t / alike + (1 - a_t) / unlike
     return (balance * kl * weight).sum() / pairs
+
+
+def _affinities(features: Tensor, valid: Tensor, offsets: list[tuple[int, int]], form: str) -> list[Tensor]:
+    if form == "path":
+        return relations.path_affinities(relations.boundary_map(features), offsets)
+    return relations.pair_affinities(relations.standardised(features, valid), offsets)
 
 
 def map_loss(teacher: Tensor, student: Tensor, valid: Tensor) -> Tensor:

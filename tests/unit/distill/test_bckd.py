@@ -221,7 +221,9 @@ def test_focus_weighs_each_pixels_kl_by_its_boundary() -> None:
     assert focus_loss(teacher, student, boundary, ~valid).item() == 0.0
 
 
-@pytest.mark.parametrize("options", [{"form": "map"}, {"context_at": "classes"}, {"boundary": 0.0, "focus": 1.0}])
+@pytest.mark.parametrize(
+    "options", [{"form": "map"}, {"form": "path"}, {"context_at": "classes"}, {"boundary": 0.0, "focus": 1.0}]
+)
 def test_variants_teach_the_student_only_and_are_zero_when_it_agrees(options: dict[str, Any]) -> None:
     teacher, student = (
         replace(outputs({4: 6, 8: 8}, 6, seed), logits=torch.randn(1, 3, 32, 64).requires_grad_()) for seed in (1, 2)

@@ -104,6 +104,21 @@ def test_pairs_reach_the_named_neighbour() -> None:
                 assert product[0, y, x - max(0, -dx)] == expected
 
 
+def test_a_path_is_as_alike_as_its_strongest_boundary_lets_it() -> None:
+    boundary = torch.tensor([[[0.1, 0.5, 0.2, 0.9], [0.3, 0.4, 0.6, 0.7], [0.8, 0.25, 0.15, 0.35]]])
+    offsets = [(0, 2), (2, 0), (2, 2), (2, -2), (1, -1)]
+    found = [affinity[0].tolist() for affinity in relations.path_affinities(boundary, offsets)]
+    expected = [
+        [[0.5, 0.1], [0.4, 0.3], [0.2, 0.65]],
+        [[0.2, 0.5, 0.4, 0.1]],
+        [[0.6, 0.4]],  # 0.1 0.4 0.15 and 0.5 0.6 0.35
+        [[0.2, 0.1]],  # 0.2 0.4 0.8 and 0.9 0.6 0.25
+        [[0.5, 0.6, 0.1], [0.2, 0.4, 0.3]],
+    ]
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(torch.tensor(one), torch.tensor(other))
+
+
 def test_dilations_wider_than_the_map_are_left_out() -> None:
     assert relations.pair_offsets((1, 2), 2, 9) == [(0, 1), (1, 0), (1, 1), (1, -1)]
     assert relations.pair_offsets((1, 2), 1, 9) == []
