@@ -165,6 +165,9 @@ class Trainer(Section):
     strategy: str = "auto"
     workers: int | None = Field(None, ge=0, description="loader processes; default 0 on CPU, else 4")
     channels_last: bool = Field(True, description="memory format of the networks and the images while training")
+    compile_teacher: bool = Field(
+        False, description="compile the teacher's forward with torch.compile; needs a C++ compiler, pays on GPUs"
+    )
     teacher_cache: Path | None = Field(
         None, description="folder that keeps the teacher's answers to the views; needs `data.augment.views`"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -98,12 +99,13 @@ class FrozenTeacher:
     checkpointed, averaged (EMA copies the tree) or exported with it.
     """
 
-    def __init__(self, model: DenseModel) -> None:
+    def __init__(self, model: DenseModel, compiled: bool = False) -> None:
         self.model = model.eval().requires_grad_(False)
+        self._answer: Callable[[Tensor], Outputs] = torch.compile(self.model) if compiled else self.model
 
     def __call__(self, images: Tensor) -> Outputs:
         with torch.no_grad():  # not inference_mode: the losses save its tensors for their backward pass
-            return self.model(images)
+            return self._answer(images)
 
     def to(self, device: torch.device, memory_format: torch.memory_format) -> None:
         """Move the teacher to where the student trains."""

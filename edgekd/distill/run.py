@@ -71,7 +71,8 @@ def _train(job: StageJob, network: Network, where: str, distill: tuple[DenseMode
     if network.train is not None:
         crop = recipe.data.augment.crop or recipe.data.size
         check_input_size(model, crop)
-        dataset, distiller = open_split(recipe.data, recipe.data.train), _distiller(distill, model, len(classes))
+        dataset = open_split(recipe.data, recipe.data.train)
+        distiller = _distiller(distill, model, len(classes), recipe.trainer.compile_teacher)
         fit_job = FitJob(
             title=job.part, student=model, distiller=distiller, dataset=dataset, data=recipe.data, budget=network.train,
             trainer=recipe.trainer, seed=recipe.seed,
@@ -112,12 +113,14 @@ def build_methods(
     return methods
 
 
-def _distiller(distill: tuple[DenseModel, Distill] | None, student: DenseModel, num_classes: int) -> Distiller | None:
+def _distiller(
+    distill: tuple[DenseModel, Distill] | None, student: DenseModel, num_classes: int, compiled: bool
+) -> Distiller | None:
     if distill is None:
         return None
     teacher, section = distill
     # Adapters are drawn here: the student's weights already are.
-    return Distiller(FrozenTeacher(teacher), build_methods(section, teacher, student, num_classes))
+    return Distiller(FrozenTeacher(teacher, compiled), build_methods(section, teacher, student, num_classes))
 
 
 def _answers(job: StageJob, distiller: Distiller | None, dataset: DenseDataset) -> TeacherAnswers | None:

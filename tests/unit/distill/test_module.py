@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import shutil
 
 import pytest
 import torch
@@ -163,3 +164,13 @@ def test_channels_last_changes_the_layout_and_not_the_loss() -> None:
     fast.on_fit_start()
     expected, got = (task.training_step(batch_of(), 0)["loss"].item() for task in (plain, fast))
     assert got == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_a_compiled_teacher_says_the_same() -> None:
+    model = TinyNet(8, seed=1)
+    images = torch.rand(2, 3, *SIZE)
+    expected, got = FrozenTeacher(model)(images), FrozenTeacher(model, compiled=True)(images)
+    for name, value in got.tensors().items():
+        torch.testing.assert_close(value, expected.tensors()[name], rtol=1e-4, atol=1e-5)
