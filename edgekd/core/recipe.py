@@ -228,6 +228,7 @@ class Study(Section):
 
     seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1)
     arms: dict[str, dict[str, Method]] = {}
+    baseline: str = Field("plain", description="the arm that the others are compared with, e.g. the best peer")
 
     @field_validator("arms")
     @classmethod

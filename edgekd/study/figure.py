@@ -1,4 +1,4 @@
-"""The picture of a study: what each arm gained over the plain student, and how the students learned."""
+"""The picture of a study: what each arm gained over the baseline, and how the students learned."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def draw(study: dict[str, Any], path: Path) -> None:
         _curves(figure.add_subplot(grid[1, :]), study["arms"])
     seeds = len(study["seeds"])
     figure.suptitle(
-        f"{study['recipe_name']}: difference to the plain student after {study['steps']} steps, {seeds} seeds "
+        f"{study['recipe_name']}: difference to {study['baseline']} after {study['steps']} steps, {seeds} seeds "
         "(bar: 95 % interval of the mean, dots: single seeds)",
         fontsize=10, color=_INK, parse_math=False,
     )  # fmt: skip

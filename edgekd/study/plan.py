@@ -9,6 +9,7 @@ import yaml
 
 from edgekd.core.artifact import write_atomic
 from edgekd.core.recipe import Method, Recipe
+from edgekd.errors import RecipeError, did_you_mean
 
 PLAIN = "plain"
 TEACHER = "teacher"
@@ -39,9 +40,17 @@ class StudyRun:
 
 
 def arms_of(recipe: Recipe) -> dict[str, dict[str, Method]]:
-    """Return arm -> methods; the plain student is always one, the recipe's own methods are when no arm is named."""
+    """Return arm -> methods; the plain student is always one, the recipe's own methods are when no arm is named.
+
+    Raises:
+        RecipeError: no arm has the name of `study.baseline`.
+    """
     named = dict(recipe.study.arms) or {"+".join(recipe.distill.methods): recipe.distill.methods}
-    return {PLAIN: {}, **{name: methods for name, methods in named.items() if methods}}
+    arms: dict[str, dict[str, Method]] = {PLAIN: {}, **{name: methods for name, methods in named.items() if methods}}
+    if recipe.study.baseline not in arms:
+        wanted = recipe.study.baseline
+        raise RecipeError(f"study.baseline: no arm is called {wanted!r}{did_you_mean(wanted, arms)}")
+    return arms
 
 
 def teacher_recipe(recipe: Recipe) -> Recipe:

@@ -1,4 +1,4 @@
-"""What a study found: per arm mean and standard deviation, and the paired difference to the plain student.
+"""What a study found: per arm mean and standard deviation, and the paired difference to the baseline.
 
 The difference is paired by seed: both students of a pair start from the same weights and see the same batches. Its
 95 % interval is Student's t over the seeds, so it says nothing about other data or other budgets.
@@ -17,7 +17,7 @@ from edgekd.board.sysinfo import environment
 from edgekd.core.artifact import Artifact, package_versions, write_atomic
 from edgekd.core.recipe import Recipe
 from edgekd.evaluate.definitions import DEFINITIONS
-from edgekd.study.plan import PLAIN, StudyRun, arms_of
+from edgekd.study.plan import StudyRun, arms_of
 from edgekd.study.table import markdown
 
 SCHEMA = "edgekd.study/1"
@@ -26,7 +26,7 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Difference:
-    """Arm minus plain student over the seeds that both have, in the metric's own unit.
+    """Arm minus baseline over the seeds that both have, in the metric's own unit.
 
     by_seed: in the order of the seeds.
     low, high: 95 % interval of the mean; None with fewer than two seeds.
@@ -40,12 +40,12 @@ class Difference:
     verdict: str
 
 
-def compare(arm: Mapping[int, float], plain: Mapping[int, float], higher_is_better: bool) -> Difference | None:
+def compare(arm: Mapping[int, float], baseline: Mapping[int, float], higher_is_better: bool) -> Difference | None:
     """Return the paired difference of one metric, given by seed; None when no seed has both."""
-    seeds = sorted(set(arm) & set(plain))
+    seeds = sorted(set(arm) & set(baseline))
     if not seeds:
         return None
-    differences = [arm[seed] - plain[seed] for seed in seeds]
+    differences = [arm[seed] - baseline[seed] for seed in seeds]
     mean = statistics.mean(differences)
     if len(seeds) == 1:
         return Difference(differences, mean, None, None, "one seed")
@@ -66,7 +66,7 @@ def summarize(
         teacher: artifacts of the teacher by stage name.
         runs: every run with its artifacts, or with why it has none.
     """
-    arms = arms_of(recipe)
+    arms, baseline = arms_of(recipe), recipe.study.baseline
     entries = {arm: [_entry(run, found) for run, found in runs if run.arm == arm] for arm in arms}
     return {
         "schema": SCHEMA,
@@ -74,7 +74,7 @@ def summarize(
         "recipe_sha256": recipe.sha256(),
         "recipe": recipe.model_dump(mode="json"),
         "environment": {**environment(), "packages": package_versions()},
-        "baseline": PLAIN,
+        "baseline": baseline,
         "seeds": list(recipe.study.seeds),
         "steps": recipe.student.train.steps,
         "teacher": {
@@ -86,7 +86,7 @@ def summarize(
                 "name": arm,
                 "methods": {name: method.model_dump(mode="json") for name, method in methods.items()},
                 "runs": entries[arm],
-                "metrics": _summary(entries[arm], entries[PLAIN], is_baseline=arm == PLAIN),
+                "metrics": _summary(entries[arm], entries[baseline], is_baseline=arm == baseline),
                 "seconds_per_step": _mean(entries[arm], "seconds_per_step"),
                 "peak_memory_bytes": _mean(entries[arm], "peak_memory_bytes"),
             }
@@ -114,14 +114,14 @@ def _entry(run: StudyRun, found: Mapping[str, Artifact] | str) -> dict[str, Any]
     }
 
 
-def _summary(arm: list[dict[str, Any]], plain: list[dict[str, Any]], is_baseline: bool) -> dict[str, Any]:
+def _summary(arm: list[dict[str, Any]], baseline: list[dict[str, Any]], is_baseline: bool) -> dict[str, Any]:
     summary = {}
     for metric, (_, _, higher_is_better) in DEFINITIONS.items():
-        of_arm, of_plain = _by_seed(arm, metric), _by_seed(plain, metric)
+        of_arm, of_baseline = _by_seed(arm, metric), _by_seed(baseline, metric)
         if not of_arm:
             continue
         values = list(of_arm.values())
-        difference = None if is_baseline else compare(of_arm, of_plain, higher_is_better)
+        difference = None if is_baseline else compare(of_arm, of_baseline, higher_is_better)
         summary[metric] = {
             "mean": statistics.mean(values),
             "sd": statistics.stdev(values) if len(values) > 1 else None,

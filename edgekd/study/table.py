@@ -6,7 +6,7 @@ from typing import Any
 
 HEADERS = (
     "arm", "seeds", "mIoU %", "Δ mIoU [95 %]", "Δ boundary IoU [95 %]", "spurious %", "missing %", "ms/step", "peak MiB",
-    "mIoU against plain",
+    "mIoU",
 )  # fmt: skip
 MISSING = "–"
 
@@ -21,8 +21,8 @@ def markdown(study: dict[str, Any]) -> str:
     teacher = 100 * study["teacher"]["metrics"]["miou"]
     lines = [
         f"`{study['recipe_name']}`: {study['steps']} steps each, seeds {', '.join(map(str, study['seeds']))}; "
-        f"teacher {teacher:.2f} mIoU. Mean ± standard deviation over the seeds; Δ is the difference to the plain "
-        "student, paired by seed, with the 95 % interval of its mean.",
+        f"teacher {teacher:.2f} mIoU. Mean ± standard deviation over the seeds; Δ is the difference to "
+        f"`{study['baseline']}`, paired by seed, with the 95 % interval of its mean.",
         "",
         "| " + " | ".join(HEADERS) + " |",
         "|" + "|".join(["---"] + ["---:"] * (len(HEADERS) - 2) + ["---"]) + "|",

@@ -117,9 +117,8 @@ def artifacts(run: StudyRun, miou: float) -> dict[str, Details]:
     return {run.stage: Details(params=1000, training=training), run.score: Details(metrics=metrics)}
 
 
-@pytest.fixture
-def study(tmp_path: Path) -> dict:
-    recipe = small_recipe(tmp_path, study=ARMS)
+def summary(folder: Path, **settings: object) -> dict:
+    recipe = small_recipe(folder, study={**ARMS, **settings})
     gains = {"plain": 0.0, "kd": 0.02, "kd+bckd": 0.05}
     found = [
         (
@@ -128,10 +127,30 @@ def study(tmp_path: Path) -> dict:
             if (run.arm, run.seed) == ("kd+bckd", 5)
             else artifacts(run, 0.01 * run.seed + gains[run.arm]),
         )
-        for run in runs_of(recipe, tmp_path)
+        for run in runs_of(recipe, folder)
     ]
     teacher = {"teacher": Details(params=5000), "evaluate/teacher": Details(metrics={"miou": 0.61})}
     return summarize(recipe, teacher, found)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> dict:
+    return summary(tmp_path)
+
+
+def test_any_arm_can_be_the_baseline(tmp_path: Path) -> None:
+    study = summary(tmp_path, baseline="kd")
+    plain, kd, both = (arm["metrics"]["miou"]["difference"] for arm in study["arms"])
+    assert kd is None
+    assert plain["by_seed"] == pytest.approx([-0.02, -0.02])
+    assert both["by_seed"] == pytest.approx([0.03])
+    assert [row[-1] for row in rows(study)] == ["worse", "baseline", "one seed"]
+    assert "difference to `kd`" in markdown(study)
+
+
+def test_a_baseline_that_is_no_arm_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="no arm is called 'kdd'; did you mean 'kd'"):
+        arms_of(small_recipe(tmp_path, study={**ARMS, "baseline": "kdd"}))
 
 
 def test_a_summary_has_mean_deviation_and_difference_of_what_was_measured(study: dict) -> None:
