@@ -2,7 +2,7 @@
 
 Source: the two ideas of "Towards Customized Knowledge Distillation for Efficient Dense Image Predictions", arXiv
 2401.13174. The paper's equations were not available to us: the definitions are ours, are given in full in
-docs/explanation/distillation.md, and no number of the paper is reproduced or claimed.
+docs/explanation/bckd.md, and no number of the paper is reproduced or claimed.
 
 Boundary, per tapped stride l, on features standardised per image and channel (f^):
 
