@@ -2,15 +2,20 @@
 
 python docs/write_results.py runs/quickstart                 # also fills the table in README.md
 python docs/write_results.py runs/camvid...                  # writes docs/results/<recipe name>.md
+python docs/write_results.py runs/scenes-study               # fills the study's part of docs/results/distillation.md
 """
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
 import sys
 from dataclasses import astuple
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 import edgekd
 from edgekd.report.line import stage_line
@@ -22,8 +27,12 @@ EXTRA = ("trimap_miou_3px", "pixel_accuracy", "spurious_components", "missing_co
 
 
 def main() -> None:
-    """Write the result page, and for the quickstart the README's table."""
-    report = edgekd.load_report(Path(sys.argv[1]))
+    """Write the result page, and for the quickstart the README's table; of a study its part of the page on studies."""
+    folder = Path(sys.argv[1])
+    if (folder / "study.json").is_file():
+        write_study(folder)
+        return
+    report = edgekd.load_report(folder)
     name = report["recipe_name"]
     page = DOCS / "results" / f"{name}.md"
     page.parent.mkdir(exist_ok=True)
@@ -35,6 +44,49 @@ def main() -> None:
         text = marked.sub(lambda m: f"{m[1]}\n{table(report)}\n{m[2]}", readme.read_text(encoding="utf-8"))
         readme.write_text(text, encoding="utf-8")
         print(readme)
+
+
+def write_study(folder: Path) -> None:
+    """Fill the part of docs/results/distillation.md that is marked with the study's name, and copy its picture."""
+    study = json.loads((folder / "study.json").read_text(encoding="utf-8"))
+    page, name = DOCS / "results" / "distillation.md", study["recipe_name"]
+    marked = re.compile(rf"(<!-- study: {re.escape(name)} -->).*?(<!-- /study -->)", re.DOTALL)
+    text = page.read_text(encoding="utf-8")
+    if not marked.search(text):
+        sys.exit(f"{page}: no part is marked <!-- study: {name} --> ... <!-- /study -->; put it where it belongs")
+    shutil.copyfile(folder / "study.png", page.parent / f"study-{name}.png")
+    page.write_text(marked.sub(lambda m: f"{m[1]}\n\n{study_part(study, folder)}\n{m[2]}", text), encoding="utf-8")
+    print(page)
+
+
+def study_part(study: dict[str, Any], folder: Path) -> str:
+    """Return command, table, arms, picture and environment of a study."""
+    name, host = study["recipe_name"], study["environment"]
+    packages = ", ".join(f"{package} {version}" for package, version in host["packages"].items() if version)
+    measured = [run for arm in study["arms"] for run in arm["runs"] if run["status"] == "measured"]
+    hours = sum(run["steps"] * run["seconds_per_step"] for run in measured) / 3600
+    arms = yaml.safe_dump({arm["name"]: in_short(arm["methods"]) for arm in study["arms"]}, sort_keys=False)
+    return "\n".join(
+        [
+            f"    edgekd study {recipe_path(name)} --out runs/{name}-study",
+            "",
+            (folder / "study.md").read_text(encoding="utf-8"),
+            f"![Differences by arm and learning curves](study-{name}.png)",
+            "",
+            f"{len(measured)} students, {hours:.1f} hours of training. The arms:",
+            "",
+            *(f"    {line}" for line in arms.splitlines()),
+            "",
+            f"Machine: {host.get('cpu_model')}, {host.get('usable_cores')} cores, {host.get('os')}. Packages: {packages}. "
+            f"Recipe sha256 `{study['recipe_sha256'][:16]}`.",
+            "",
+        ]
+    )
+
+
+def in_short(methods: dict[str, Any]) -> dict[str, Any]:
+    """Return an arm's methods with their weights, and the options that are set."""
+    return {name: {"weight": config["weight"], **config["options"]} for name, config in methods.items()}
 
 
 def result_page(report: dict[str, Any]) -> str:
