@@ -13,7 +13,7 @@ from typing import Any
 
 import typer
 
-from edgekd.cli import data, distill, doctor, predict, recipes, report, run, stages, study
+from edgekd.cli import check, data, distill, doctor, predict, recipes, report, run, stages, study
 from edgekd.errors import EdgekdError
 
 app = typer.Typer(
@@ -51,6 +51,7 @@ def _global(
 app.command()(doctor.doctor)
 app.add_typer(recipes.app, name="recipes")
 app.add_typer(data.app, name="data")
+app.command()(check.check)
 app.command()(run.run)
 app.command()(distill.distill)
 stages.add_to(app)

@@ -24,6 +24,7 @@ from edgekd.models.base import DenseModel
 
 log = logging.getLogger(__name__)
 MODEL = "model.onnx"
+_SCOPES = "pkg.torch.onnx.name_scopes"  # torch.onnx, 2.5 and later
 
 
 def run(job: StageJob) -> StageResult:
@@ -119,6 +120,7 @@ def export_onnx(model: DenseModel, spec: ModelSpec, settings: Export, path: Path
     simplified, same = onnxsim.simplify(program.model_proto)
     if not same:
         raise GateError("export: onnxsim changed the network's output; please report the network")
+    _keep_modules(program.model_proto, simplified)
     onnx.checker.check_model(simplified, full_check=True)
     onnx.save(simplified, path)
     operators: dict[str, int] = {}
@@ -126,3 +128,18 @@ def export_onnx(model: DenseModel, spec: ModelSpec, settings: Export, path: Path
         operators[node.op_type] = operators.get(node.op_type, 0) + 1
     opsets = {entry.domain or "ai.onnx": entry.version for entry in simplified.opset_import}
     return {"opsets": opsets, "operators": dict(sorted(operators.items())), "nodes": len(simplified.graph.node)}
+
+
+def _keep_modules(exported: onnx.ModelProto, simplified: onnx.ModelProto) -> None:
+    """Write down again which torch module each node came from: onnxsim 0.8 drops it, and keeps the tensors' names."""
+    scopes = {
+        output: entry
+        for node in exported.graph.node
+        for entry in node.metadata_props
+        if entry.key == _SCOPES
+        for output in node.output
+    }
+    for node in simplified.graph.node:
+        known = [scopes[output] for output in node.output if output in scopes]
+        if known and not node.metadata_props:
+            node.metadata_props.append(known[0])

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Dict, List, Tuple
 
 from edgekd.errors import TargetError
 from edgekd.targets._trt_versions import BuildFlags
-from edgekd.targets.base import one_line
+from edgekd.targets.base import Probe, Refusal, one_line
 
 if TYPE_CHECKING:
     import tensorrt
@@ -103,6 +103,17 @@ class Build:
             "quantized_convolutions": len(quantized),
             "tf32": False,
         }
+
+
+def probe_model(trt: Any, product: str, graph: bytes) -> Probe:
+    """Ask the parser of `trt` which nodes of a serialized ONNX model it takes; nothing is built and no GPU is needed."""
+    build = Build(trt, product, BuildFlags((), (), False))
+    parser: tensorrt.OnnxParser = trt.OnnxParser(build.network, build.log.logger)
+    if parser.supports_model_v2(graph):
+        return Probe(f"{product} {trt.__version__}, parser", ())
+    errors = [parser.get_error(i) for i in range(parser.num_errors)]
+    found = [Refusal(e.node_name(), e.node_operator(), one_line(Exception(e.desc()))) for e in errors]
+    return Probe(f"{product} {trt.__version__}, parser", tuple(found) or (Refusal("", "", build.log.last_error()),))
 
 
 def _said(error: Any) -> str:

@@ -7,6 +7,7 @@ A target is one file `targets/<name>.py` with
     runtime_version() -> str         version of the runtime here; TargetError with the install line when it is absent
     build_engine(CompileRequest) -> CompileResult
     Session(engine: Path, spec: ModelSpec, options: Options)      context manager, infer(dict) -> dict
+    probe(model: Path, options: Options) -> Probe                 optional: asks the toolchain what it takes of a model
 
 Vendor packages are imported inside functions. Portable: standard library + numpy, Python 3.8.
 """
@@ -67,6 +68,23 @@ class CompileResult:
     engine: Path
     spec: ModelSpec
     details: Dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A node that a toolchain does not take, and its reason on one line; `node` is "" when it does not say which."""
+
+    node: str
+    operator: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What a toolchain says of a model without building it: which one was asked, and what it refuses."""
+
+    tool: str
+    refusals: Tuple[Refusal, ...]
 
 
 class SessionBase(ABC):

@@ -9,6 +9,7 @@ Portable: standard library + numpy, Python 3.8.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,16 @@ import numpy as np
 
 from edgekd.board.sysinfo import usable_cores
 from edgekd.errors import ImageError, TargetError
-from edgekd.targets.base import CompileRequest, CompileResult, SessionBase, TargetInfo, check_tensors, one_line
+from edgekd.targets.base import (
+    CompileRequest,
+    CompileResult,
+    Probe,
+    Refusal,
+    SessionBase,
+    TargetInfo,
+    check_tensors,
+    one_line,
+)
 
 INFO = TargetInfo(suffix=".onnx", compile_at="host", quantizer="qdq", precisions=("fp32", "int8"), extra="onnxruntime")
 _DTYPES = {
@@ -83,6 +93,25 @@ def build_engine(request: CompileRequest) -> CompileResult:
     return CompileResult(engine, request.spec, details)
 
 
+def probe(model: Path, options: Options) -> Probe:
+    """Ask ONNX Runtime by loading an ONNX file on the options' providers.
+
+    Raises:
+        TargetError: ONNX Runtime is not installed or has not such a provider.
+    """
+    runtime = import_onnxruntime()
+    settings = runtime.SessionOptions()
+    settings.log_severity_level = 4  # what it says is in the exception
+    tool = f"onnxruntime {runtime.__version__}, {', '.join(options.providers)}"
+    _check_providers(runtime, options.providers)
+    try:
+        runtime.InferenceSession(str(model), settings, providers=list(options.providers))
+    except Exception as exc:  # the binding's exceptions have no common base but Exception
+        named = re.search(r"[Nn]ode ?\(?(?:name: )?'?([^\s)']+)", str(exc))
+        return Probe(tool, (Refusal(named[1] if named else "", "", one_line(exc)),))
+    return Probe(tool, ())
+
+
 class Session(SessionBase):
     """An ONNX file in an `InferenceSession`. Output arrays are new on every call."""
 
@@ -142,13 +171,17 @@ def import_onnxruntime() -> Any:
     return onnxruntime
 
 
-def _load(runtime: Any, engine: Path, settings: Any, providers: Tuple[str, ...]) -> Any:
+def _check_providers(runtime: Any, providers: Tuple[str, ...]) -> None:
     absent = [name for name in providers if name not in runtime.get_available_providers()]
     if absent:
         raise TargetError(
             f"onnxruntime {runtime.__version__} has no provider {', '.join(absent)}; "
             f"available: {', '.join(runtime.get_available_providers())}"
         )
+
+
+def _load(runtime: Any, engine: Path, settings: Any, providers: Tuple[str, ...]) -> Any:
+    _check_providers(runtime, providers)
     try:
         session = runtime.InferenceSession(str(engine), settings, providers=list(providers))
     except Exception as exc:  # the binding's exceptions have no common base but Exception

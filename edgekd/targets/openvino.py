@@ -20,7 +20,16 @@ import numpy as np
 from edgekd.board.specs import TensorSpec
 from edgekd.board.sysinfo import usable_cores
 from edgekd.errors import ImageError, TargetError
-from edgekd.targets.base import CompileRequest, CompileResult, SessionBase, TargetInfo, check_tensors, one_line
+from edgekd.targets.base import (
+    CompileRequest,
+    CompileResult,
+    Probe,
+    Refusal,
+    SessionBase,
+    TargetInfo,
+    check_tensors,
+    one_line,
+)
 
 INFO = TargetInfo(suffix=".xml", compile_at="host", quantizer="nncf", precisions=("fp32", "int8"), extra="openvino")
 _FACTS = (
@@ -80,6 +89,26 @@ def build_engine(request: CompileRequest) -> CompileResult:
     with Session(engine, request.spec, request.options) as session:
         details = {**session.runtime, "layers": session.layers()}
     return CompileResult(engine, request.spec, details)
+
+
+def probe(model: Path, options: Options) -> Probe:
+    """Ask the device's plugin (`Core.query_model`) which operators of an ONNX or IR file it takes.
+
+    Raises:
+        TargetError: OpenVINO is not installed or has not such a device.
+    """
+    openvino = _import()
+    core, tool = openvino.Core(), f"OpenVINO {openvino.__version__}, {options.device}"
+    if options.device not in core.available_devices:
+        raise TargetError(f"{tool}: no such device here; available: {', '.join(core.available_devices)}")
+    try:
+        graph = read_model(model)
+        taken = core.query_model(graph, options.device)
+    except (RuntimeError, TargetError) as exc:
+        return Probe(tool, (Refusal("", "", _reason(exc)),))
+    refused = [op for op in graph.get_ordered_ops() if op.get_friendly_name() not in taken]
+    reason = f"no kernel on {options.device}"
+    return Probe(tool, tuple(Refusal(op.get_friendly_name(), op.get_type_name(), reason) for op in refused))
 
 
 class Session(SessionBase):

@@ -25,10 +25,11 @@ from typing import TYPE_CHECKING, Any, Literal, Optional
 from edgekd.errors import TargetError
 from edgekd.targets import _trt_graph
 from edgekd.targets._cuda import device_facts
-from edgekd.targets._trt_builder import Build
+from edgekd.targets._trt_builder import Build, probe_model
 from edgekd.targets._trt_session import PlanSession, check_device, write_device
 from edgekd.targets._trt_versions import build_flags, check_dla, version_of
-from edgekd.targets.base import CompileRequest, CompileResult, TargetInfo
+from edgekd.targets.base import CompileRequest, CompileResult, Probe, TargetInfo
+from edgekd.targets.tensorrt_rtx import import_tensorrt_rtx
 
 if TYPE_CHECKING:
     import tensorrt
@@ -109,6 +110,23 @@ def build_engine(request: CompileRequest) -> CompileResult:
         details["layers_file"] = LAYERS
         (request.out_dir / LAYERS).write_text(json.dumps(session.layers(), indent=1), encoding="utf-8")
     return CompileResult(engine, request.spec, details)
+
+
+def probe(model: Path, options: Options) -> Probe:
+    """Ask the parser which nodes of an ONNX file it takes: TensorRT's where it is installed, from 10.7 on.
+
+    Elsewhere TensorRT-RTX's stands in: the same code, but not the same release. TargetError when neither is installed.
+    """
+    graph = model.read_bytes()
+    with suppress(TargetError):
+        trt = _import()
+        if hasattr(trt.OnnxParser, "supports_model_v2"):
+            return probe_model(trt, _PRODUCT, graph)
+    try:
+        stand_in = import_tensorrt_rtx()
+    except TargetError as exc:
+        raise TargetError(f"neither TensorRT 10.7 or later nor tensorrt_rtx, which can stand in: {exc}") from exc
+    return probe_model(stand_in, "standing in for TensorRT: TensorRT-RTX", graph)
 
 
 def configure(build: Build, options: Options) -> None:

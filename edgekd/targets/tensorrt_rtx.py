@@ -16,14 +16,15 @@ Portable: standard library + numpy, Python 3.8.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, List, Literal, Tuple
 
 from edgekd.errors import TargetError
 from edgekd.targets import _trt_graph
-from edgekd.targets._trt_builder import Build
+from edgekd.targets._trt_builder import Build, probe_model
 from edgekd.targets._trt_session import PlanSession
 from edgekd.targets._trt_versions import build_flags, read_plan_header
-from edgekd.targets.base import CompileRequest, CompileResult, TargetInfo
+from edgekd.targets.base import CompileRequest, CompileResult, Probe, TargetInfo
 
 INFO = TargetInfo(
     suffix=".plan",
@@ -86,6 +87,11 @@ def build_engine(request: CompileRequest) -> CompileResult:
         "plan_version": ".".join(map(str, header.version)) if header else None,
     }
     return CompileResult(engine, request.spec, details)
+
+
+def probe(model: Path, options: Options) -> Probe:
+    """Ask the parser which nodes of an ONNX file it takes; TargetError when TensorRT-RTX is not installed."""
+    return probe_model(import_tensorrt_rtx(), _PRODUCT, model.read_bytes())
 
 
 class Session(PlanSession):

@@ -1,0 +1,66 @@
+"""`edgekd check`: what a target will make of a model, before it is trained or built."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from edgekd.cli.run import JsonOption, SetOption
+
+if TYPE_CHECKING:
+    from edgekd.preflight.findings import Report
+
+
+def check(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL|RECIPE", help="An ONNX file, an artifact folder with one, or a recipe.")
+    ],
+    target: Annotated[str, typer.Option(help="Target; default: those of the recipe's engines.")] = "",
+    chip: Annotated[str, typer.Option(help="Chip, for targets with several, e.g. rk3588.")] = "",
+    build: Annotated[bool, typer.Option("--build", help="Build an engine, run it and compare it, too.")] = False,
+    set_: SetOption = [],  # noqa: B006 - typer copies it
+    json: JsonOption = False,
+) -> None:
+    """Say what a target will refuse, run elsewhere or compute wrongly. Exit 1 when no good engine is to be expected."""
+    from edgekd.cli.show import print_json
+
+    reports = _reports(model, target, chip, build, set_)
+    if json:
+        print_json([report.to_dict() for report in reports])
+    else:
+        for report in reports:
+            _show(report)
+    if not all(report.is_ok for report in reports):
+        raise typer.Exit(1)
+
+
+def _reports(model: str, target: str, chip: str, build: bool, set_: list[str]) -> list[Report]:
+    from edgekd.core.recipe import load_recipe
+    from edgekd.errors import UserError
+    from edgekd.preflight import run
+
+    path, chosen = Path(model), [run.Toward(target, chip)] if target else []
+    if path.is_dir() or path.suffix == ".onnx":
+        if not chosen:
+            raise UserError(f"{model}: expected --target, the target to check it for")
+        return [run.check(run.subject_of(path), one, build) for one in chosen]
+    recipe = load_recipe(model, set_)
+    towards = chosen or run.towards_of(recipe)
+    if not towards:
+        raise UserError(f"{model}: the recipe has no engines; expected --target")
+    return run.check_recipe(recipe, towards, build)
+
+
+def _show(report: Report) -> None:
+    chip = f" on {report.chip}" if report.chip else ""
+    print(f"{report.model} for {report.target}{chip}: {'ok' if report.is_ok else 'no good engine to be expected'}")
+    for one in report.findings:
+        more = f" and {len(one.nodes) - 1} more" if len(one.nodes) > 1 else ""
+        where = ", ".join(filter(None, [one.module, f"{one.operator} {one.nodes[0]}{more}" if one.nodes else ""]))
+        print(f"  {one.consequence.replace('_', ' ')}: {where or 'the graph'}: {one.says}")
+        print(f"    fix: {one.fix} ({one.evidence}; {one.source})")
+    for name in ("parsed", "built", "ran", "matched"):
+        verdict = getattr(report, name)
+        print(f"  {name}: {verdict.answer} ({verdict.text})")

@@ -1,0 +1,76 @@
+"""What a check finds, and its verdict: data, ready for JSON."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+# refused: the toolchain stops or crashes. silent_error: an engine comes out and computes something else.
+# silent_error_int8: only when quantized. cpu_fallback: runs, but not on the accelerator. unverified: nobody knows.
+Consequence = Literal["refused", "silent_error", "silent_error_int8", "cpu_fallback", "unverified"]
+Answer = Literal["yes", "no", "not tried"]
+_FATAL = ("refused", "silent_error")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something in the graph that the target will not take as it is.
+
+    rule: what found it: a pattern's name, `Operator.attribute` of a table, or `parser`.
+    nodes: names of the nodes, in graph order; never empty but for findings about the whole graph.
+    operator: type of the first node.
+    module: dotted name of the torch module that the first node came from; "" when the file does not say.
+    consequence: what happens when it is compiled all the same.
+    says: what is wrong, with the numbers.
+    fix: what to do.
+    evidence: `live` (asked here), `built` (seen when building), `documented` (vendor) or `inferred`.
+    source: tool and version, or document and date.
+    """
+
+    rule: str
+    nodes: tuple[str, ...]
+    operator: str
+    module: str
+    consequence: Consequence
+    says: str
+    fix: str
+    evidence: str
+    source: str
+
+    @property
+    def is_fatal(self) -> bool:
+        """Whether an engine is not to be had, or not to be trusted."""
+        return self.consequence in _FATAL
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One of parsed, built, ran, matched: whether, and how that is known or why it was not tried."""
+
+    answer: Answer
+    text: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """One model for one target and chip (`""`: none named); `precision` is int8 for graphs with Q/DQ, else fp32."""
+
+    model: str
+    target: str
+    chip: str
+    precision: str
+    findings: tuple[Finding, ...]
+    parsed: Verdict
+    built: Verdict
+    ran: Verdict
+    matched: Verdict
+
+    @property
+    def is_ok(self) -> bool:
+        """Whether nothing fatal was found and no verdict is no."""
+        verdicts = (self.parsed, self.built, self.ran, self.matched)
+        return not any(f.is_fatal for f in self.findings) and not any(v.answer == "no" for v in verdicts)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON-ready data."""
+        return {"schema": "edgekd.check/1", "ok": self.is_ok, **asdict(self)}

@@ -1,0 +1,126 @@
+"""Shapes in a graph that break toolchains, found without asking one: name -> function(graph) -> what was found.
+
+A table says what a pattern means for its target; a pattern that no table names is not reported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from edgekd.preflight.graph import QDQ, Graph, attributes
+
+_COPIES = ("Reshape", "Transpose", "Slice", "Concat", "Squeeze", "Unsqueeze", "Cast", "Identity", "Split")
+
+
+@dataclass(frozen=True)
+class Match:
+    """Nodes that make up one occurrence, the first of them the telling one, and its numbers in words."""
+
+    nodes: tuple[Any, ...]
+    says: str
+
+
+def adaptive_pooling(graph: Graph) -> Iterator[Match]:
+    """AdaptiveAvgPool whose bins do not divide the map: torch gathers the windows, (H, W, ...) by (bins, window, ..., 2)."""
+    for node in graph.nodes:
+        if node.op_type != "GatherND":
+            continue
+        data, indices = graph.sizes(node.input[0]), graph.sizes(node.input[1])
+        if data is None or indices is None or len(indices) != 5 or indices[-1] != 2:
+            continue
+        bins, size = (indices[0], indices[2]), data[:2]
+        yield Match((node,), f"adaptive pooling to {bins[0]}x{bins[1]} bins, which do not divide {size[0]}x{size[1]}")
+
+
+def group_norm(graph: Graph) -> Iterator[Match]:
+    """GroupNorm as torch lowers it: Reshape to (B, G, C/G*H*W), InstanceNormalization, Reshape back."""
+    for node in graph.nodes:
+        before = graph.producer.get(node.input[0]) if node.op_type == "InstanceNormalization" else None
+        after = graph.readers.get(node.output[0], [])
+        if before is None or before.op_type != "Reshape" or [n.op_type for n in after] != ["Reshape"]:
+            continue
+        shape = graph.sizes(node.input[0])
+        where = f" over an axis of {shape[-1]} values in {shape[1]} groups" if shape else ""
+        yield Match((node, before, after[0]), f"GroupNorm lowered to InstanceNormalization{where}")
+
+
+def many_dimensions(graph: Graph) -> Iterator[Match]:
+    """Tensors of more than four dimensions that an operator computes."""
+    for node in graph.nodes:
+        shape = graph.shapes.get(node.output[0], ())
+        if len(shape) > 4:
+            yield Match((node,), f"a tensor of {len(shape)} dimensions, {list(shape)}")
+
+
+def dynamic_shape(graph: Graph) -> Iterator[Match]:
+    """Inputs or outputs whose shape is not fixed in the file."""
+    for value in (*graph.inputs, *graph.outputs):
+        shape = graph.shapes.get(value.name, ())
+        if any(isinstance(size, str) for size in shape):
+            nodes = (*graph.readers.get(value.name, [])[:1], *filter(None, [graph.producer.get(value.name)]))
+            yield Match(nodes, f"{value.name} {list(shape)} is not static")
+
+
+def unsigned_quantization(graph: Graph) -> Iterator[Match]:
+    """Q/DQ whose zero point is not int8 0."""
+    for node in graph.nodes:
+        if node.op_type not in QDQ:
+            continue
+        zero = graph.constants.get(node.input[2]) if len(node.input) > 2 else np.zeros((), np.uint8)  # ONNX's default
+        if zero is None:
+            yield Match((node,), "a zero point that is computed")
+        elif zero.dtype != np.int8 or zero.any():
+            yield Match((node,), f"zero point {zero.dtype} {np.unique(zero)[:3].tolist()}")
+
+
+def mixed_range_concat(graph: Graph) -> Iterator[Match]:
+    """An output that joins scores in 0 to 1 with values of another range, boxes in pixels say."""
+    for output in graph.outputs:
+        node = graph.producer.get(output.name)
+        while node is not None and node.op_type in ("Transpose", "Reshape"):
+            node = graph.producer.get(node.input[0])
+        if node is None or node.op_type != "Concat":
+            continue
+        is_score = [_origin(graph, name) in ("Sigmoid", "Softmax") for name in node.input]
+        if any(is_score) and not all(is_score):
+            yield Match((node,), f"{output.name} joins scores with values of another range in one tensor")
+
+
+def _origin(graph: Graph, name: str) -> str:
+    """Return the operator that computed a tensor's values, behind those that only move them."""
+    node = graph.producer.get(name)
+    while node is not None and node.op_type in _COPIES:
+        node = graph.producer.get(node.input[0])
+    return "" if node is None else node.op_type
+
+
+PATTERNS: dict[str, Callable[[Graph], Iterator[Match]]] = {
+    one.__name__: one
+    for one in (
+        adaptive_pooling,
+        group_norm,
+        many_dimensions,
+        dynamic_shape,
+        unsigned_quantization,
+        mixed_range_concat,
+    )
+}
+
+
+def resize_factor(graph: Graph, node: Any) -> tuple[float, ...] | None:
+    """Return by what a Resize enlarges height and width, (row, column); None when shapes are unknown or not (B, C, H, W)."""
+    before, after = graph.sizes(node.input[0]), graph.sizes(node.output[0])
+    if before is None or after is None or len(before) != 4:
+        return None
+    return tuple(new / old for old, new in zip(before[2:], after[2:], strict=True))
+
+
+def kernel(graph: Graph, node: Any) -> tuple[int, ...] | None:
+    """Return a node's kernel (height, width): its attribute, or the shape of its weights."""
+    given = attributes(node).get("kernel_shape")
+    shape = graph.sizes(node.input[1]) if given is None and len(node.input) > 1 else None
+    return tuple(given) if given is not None else shape and tuple(shape[2:])

@@ -1,0 +1,162 @@
+"""A check: what the target's own toolchain says, what the tables say, and on request a build that is run and compared."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import ModuleType
+from typing import Any
+
+from edgekd.board.specs import ModelSpec, Preprocess, TensorSpec
+from edgekd.core import plugins
+from edgekd.core.artifact import open_artifact
+from edgekd.core.recipe import Recipe, plugin_options
+from edgekd.errors import ArtifactError, TargetError, UserError, did_you_mean
+from edgekd.preflight import trial
+from edgekd.preflight.findings import Finding, Report, Verdict
+from edgekd.preflight.graph import Graph, checked_inputs, module_of
+from edgekd.preflight.tables import findings_of, merged, tables, tables_for
+
+_NOT_ASKED = Verdict("not tried", "only with --build")
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is checked: an ONNX file, what to call it, and its contract (None: as the graph says)."""
+
+    model: Path
+    name: str
+    spec: ModelSpec | None = None
+
+
+@dataclass(frozen=True)
+class Toward:
+    """For what it is checked: a target, a chip ("" for none) and the target's options as a recipe writes them."""
+
+    target: str
+    chip: str = ""
+    options: dict[str, Any] | None = None
+
+
+def check(subject: Subject, toward: Toward, is_built: bool = False) -> Report:
+    """Return what is known of a model on a target.
+
+    Args:
+        subject: the model.
+        toward: the target.
+        is_built: also build an engine, run it and compare it with ONNX Runtime, as far as that can be done here.
+
+    Raises:
+        ArtifactError: the model is not a readable ONNX file.
+        UserError: no such target or chip, or a graph without inputs.
+    """
+    module = _target(toward.target)
+    chosen = tables_for(toward.target, toward.chip)
+    graph = Graph(subject.model)
+    checked_inputs(graph)
+    found = [one for table in chosen for one in findings_of(graph, table)]
+    options = _options(module, toward)
+    parsed, refused = _probe(module, graph, options)
+    verdicts = (_NOT_ASKED,) * 3
+    findings = merged([*refused, *found])
+    if is_built:
+        verdicts = trial.attempt(module, graph, subject.spec or _spec_of(graph), options)
+    precision = "int8" if graph.is_quantized else "fp32"
+    return Report(subject.name, toward.target, toward.chip, precision, findings, parsed, *verdicts)
+
+
+def subject_of(path: Path) -> Subject:
+    """Return what is to be checked at a path: an ONNX file, or the model of an artifact folder with its contract.
+
+    Raises:
+        ArtifactError: a folder that is not an artifact, or one without an ONNX model.
+    """
+    if not path.is_dir():
+        return Subject(path, str(path))
+    artifact = open_artifact(path)
+    if artifact.kind not in ("onnx", "quantized"):
+        raise ArtifactError(f"{path}: expected an artifact with an ONNX model, kind onnx or quantized, got {artifact.kind}")
+    return Subject(artifact.file(artifact.details.get("model", "model.onnx")), str(path), artifact.spec)
+
+
+def towards_of(recipe: Recipe) -> list[Toward]:
+    """Return the targets of a recipe's engines, each once."""
+    return list({e.target: Toward(e.target, "", e.options) for e in recipe.engines}.values())
+
+
+def check_recipe(recipe: Recipe, towards: list[Toward], is_built: bool = False) -> list[Report]:
+    """Export the recipe's student with random weights and check it; training changes numbers, not the graph.
+
+    Raises:
+        UserError: see `check`; or torch cannot export the student.
+    """
+    from edgekd.data.open import open_split
+    from edgekd.export.to_onnx import deployed_spec, export_onnx
+    from edgekd.models.artifact import untrained_network
+    from edgekd.models.session import torch_spec
+
+    with TemporaryDirectory() as folder:
+        classes = open_split(recipe.data, recipe.data.train).classes
+        model = untrained_network(recipe.student, recipe.task, len(classes), "student").eval()
+        spec = deployed_spec(torch_spec(model, recipe.task, classes, recipe.data.size), model, recipe.export)
+        path = Path(folder) / "student.onnx"
+        export_onnx(model, spec, recipe.export, path)
+        subject = Subject(path, f"student of {recipe.name}, untrained", spec)
+        return [check(subject, toward, is_built) for toward in towards]
+
+
+def _target(name: str) -> ModuleType | None:
+    """Return the target's plugin, None when only tables know it."""
+    known = set(plugins.names("targets"))
+    if name in known:
+        return plugins.load("targets", name)
+    in_tables = {one for table in tables() for one in table.targets}
+    if name not in in_tables:
+        raise UserError(f"no target is called {name!r}{did_you_mean(name, known | in_tables)}")
+    return None
+
+
+def _options(module: ModuleType | None, toward: Toward) -> Any:
+    if module is None:
+        return None
+    return plugin_options("targets", toward.target, toward.options or {}, f"options of {toward.target}")
+
+
+def _probe(module: ModuleType | None, graph: Graph, options: Any) -> tuple[Verdict, list[Finding]]:
+    """Ask the target's toolchain, when it can be asked and is here."""
+    if module is None or not hasattr(module, "probe"):
+        return Verdict("not tried", "this target's toolchain is not asked; the tables speak"), []
+    try:
+        said = module.probe(graph.path, options)
+    except TargetError as exc:
+        return Verdict("not tried", str(exc)), []
+    findings = list(_refusals(graph, said))
+    if findings:
+        return Verdict("no", f"{said.tool}: {len(findings)} refused"), findings
+    return Verdict("yes", said.tool), []
+
+
+def _refusals(graph: Graph, said: Any) -> Iterator[Finding]:
+    by_name = {node.name: node for node in graph.nodes}
+    for one in said.refusals:
+        node = by_name.get(one.node)
+        module = module_of(node) if node is not None else ""
+        operator = one.operator or (node.op_type if node is not None else "")
+        nodes = (one.node,) if one.node else ()
+        fix = "replace the operator, or leave the module out"
+        yield Finding("parser", nodes, operator, module, "refused", one.reason, fix, "live", said.tool)
+
+
+def _spec_of(graph: Graph) -> ModelSpec:
+    """Return a contract that says of an ONNX file what it says itself; roles and preprocessing are not known from it."""
+    from onnx import helper
+
+    def tensor(value: Any, role: str) -> TensorSpec:
+        dtype = helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type).name
+        return TensorSpec(value.name, dtype, graph.sizes(value.name) or (), role)
+
+    inputs = tuple(tensor(value, "image") for value in graph.inputs)
+    outputs = tuple(tensor(value, "logits") for value in graph.outputs)
+    return ModelSpec("semantic", (), 255, inputs, outputs, Preprocess((1, 1)))

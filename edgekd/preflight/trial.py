@@ -1,0 +1,87 @@
+"""A trial: build an engine here, run it, and compare it with ONNX Runtime on the same model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from edgekd.board.specs import ModelSpec
+from edgekd.board.sysinfo import missing_device
+from edgekd.core import plugins
+from edgekd.errors import EdgekdError
+from edgekd.preflight.findings import Verdict
+from edgekd.preflight.graph import Graph
+from edgekd.targets.base import CompileRequest, CompileResult
+
+# Largest RMS of the difference over RMS of the reference, over all outputs.
+TOLERANCE = {"fp32": 1e-3, "int8": 0.05}
+_SEED = 0
+
+
+def attempt(
+    target: ModuleType | None, graph: Graph, spec: ModelSpec, options: Any
+) -> tuple[Verdict, Verdict, Verdict]:
+    """Return whether an engine was built, ran, and gave what ONNX Runtime gives on one input of seeded noise."""
+    if target is None or target.INFO.compile_at != "host":
+        where = "" if target is None else f": it is compiled at the {target.INFO.compile_at}"
+        return _stop(Verdict("not tried", f"not built in this process{where}"), 3)
+    if any(not tensor.shape for tensor in (*spec.inputs, *spec.outputs)):
+        return _stop(Verdict("not tried", "inputs or outputs have no static shape"), 3)
+    with TemporaryDirectory() as folder:
+        precision = "int8" if graph.is_quantized else "fp32"
+        try:
+            result = target.build_engine(CompileRequest(graph.path, spec, precision, Path(folder), options))
+        except EdgekdError as exc:
+            return (Verdict("no", str(exc)), *_stop(Verdict("not tried", "nothing was built"), 2))
+        built = Verdict("yes", f"{precision}, {result.engine.stat().st_size} bytes")
+        return (built, *_run(target, graph, result, options, precision))
+
+
+def _run(
+    target: ModuleType, graph: Graph, built: CompileResult, options: Any, precision: str
+) -> tuple[Verdict, Verdict]:
+    absent = missing_device(target.INFO.needs)
+    if absent:
+        return _stop(Verdict("not tried", absent), 2)
+    inputs = _noise(built.spec)
+    try:
+        with target.Session(built.engine, built.spec, options) as session:
+            outputs = {name: array.copy() for name, array in session.infer(inputs).items()}
+            said = f"{session.runtime.get('runtime')} {session.runtime.get('version')}"
+    except EdgekdError as exc:
+        return (Verdict("no", str(exc)), Verdict("not tried", "it did not run"))
+    error = _error(outputs, _reference(graph, built.spec, inputs))
+    limit = TOLERANCE[precision]
+    text = f"relative RMS error {error:.1e} to ONNX Runtime, limit {limit:g}, one input of noise"
+    return Verdict("yes", said), Verdict("yes" if error <= limit else "no", text)
+
+
+def _noise(spec: ModelSpec) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(_SEED)
+    return {
+        tensor.name: rng.integers(0, 256, tensor.shape).astype(tensor.dtype)
+        if np.dtype(tensor.dtype).kind in "ui"
+        else rng.standard_normal(tensor.shape).astype(tensor.dtype)
+        for tensor in spec.inputs
+    }
+
+
+def _reference(graph: Graph, spec: ModelSpec, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    reference = plugins.load("targets", "onnxruntime")
+    with reference.Session(graph.path, spec, reference.Options()) as session:
+        return session.infer(inputs)
+
+
+def _error(got: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> float:
+    """Return the RMS of the difference over the RMS of what is expected, over all outputs."""
+    difference = sum(float(np.sum((got[n].astype(np.float64) - expected[n]) ** 2)) for n in expected)
+    size = sum(float(np.sum(array.astype(np.float64) ** 2)) for array in expected.values())
+    return float(np.sqrt(difference / max(size, 1e-30)))
+
+
+def _stop(verdict: Verdict, count: int) -> Any:
+    return (verdict,) * count
