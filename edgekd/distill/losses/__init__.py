@@ -1,0 +1,1 @@
+"""Task losses: what the student learns from the labels."""
