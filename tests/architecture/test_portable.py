@@ -145,7 +145,9 @@ for name in sys.argv[1:]:
 
 
 def test_portable_modules_import_where_there_is_only_numpy() -> None:
-    done = subprocess.run([sys.executable, "-c", ONLY_NUMPY, *PORTABLE], cwd=PACKAGE.parent, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", ONLY_NUMPY, *PORTABLE], cwd=PACKAGE.parent, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
 
 
