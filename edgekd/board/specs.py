@@ -16,7 +16,8 @@ from typing import Any, Dict, Tuple
 @dataclass(frozen=True)
 class TensorSpec:
     """One input or output tensor. `shape` is static, batch first; `role` says what it holds:
-    `image`, `logits` (B, K, H, W) or `class_map` (B, H, W)."""
+    `image`, `logits` (B, K, H, W), `class_map` (B, H, W), or of a detector `scores`, `boxes`, `coefficients` (one tensor
+    per pyramid level, (B, C, H/stride, W/stride)) and `prototypes`; see `board/detection.py`."""
 
     name: str
     dtype: str
@@ -58,6 +59,10 @@ class ModelSpec:
             if tensor.role in roles:
                 return tensor
         raise KeyError(f"no output with role {' or '.join(roles)}; outputs: {[t.role for t in self.outputs]}")
+
+    def all_outputs(self, role: str) -> Tuple[TensorSpec, ...]:
+        """Return the outputs with a role, in order."""
+        return tuple(tensor for tensor in self.outputs if tensor.role == role)
 
     def to_dict(self) -> Dict[str, Any]:
         """Return plain JSON-ready data; `from_dict` is its inverse."""

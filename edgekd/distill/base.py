@@ -15,16 +15,21 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from edgekd.data.augment import Objects
 from edgekd.errors import RecipeError
 from edgekd.models.base import DenseModel
 
 
 @dataclass(frozen=True)
 class Batch:
-    """images (B, 3, H, W) float in [0, 1]; masks (B, H, W) int64 class indices with 255 = ignore."""
+    """images (B, 3, H, W) float in [0, 1]; masks (B, H, W) int64 class indices with 255 = ignore.
+
+    Of detection and instances, masks are 1 inside objects and 0 elsewhere, and `objects` has those of each image.
+    """
 
     images: Tensor
     masks: Tensor
+    objects: list[Objects] | None = None
 
     @property
     def valid(self) -> Tensor:

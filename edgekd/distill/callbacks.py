@@ -15,7 +15,7 @@ from torchmetrics.classification import MulticlassJaccardIndex
 
 from edgekd.board.postprocess import predict
 from edgekd.data.base import IGNORE_INDEX, DenseDataset
-from edgekd.distill.module import SegmentationTask
+from edgekd.distill.module import DenseTask
 from edgekd.errors import GateError
 from edgekd.models.base import DenseModel
 from edgekd.models.session import TorchSession, torch_spec
@@ -69,7 +69,7 @@ class Watchdog(Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        assert isinstance(pl_module, SegmentationTask)
+        assert isinstance(pl_module, DenseTask)
         step = trainer.global_step
         values = {name: float(value) for name, value in outputs.items()}
         bad = [name for name, value in values.items() if not math.isfinite(value)]
@@ -111,7 +111,7 @@ class Validation(Callback):
     ) -> None:
         if trainer.global_step % self.every or not trainer.is_global_zero:
             return
-        assert isinstance(pl_module, SegmentationTask)
+        assert isinstance(pl_module, DenseTask)
         self.rows.append([trainer.global_step, self._miou(pl_module.student)])
         for logger in trainer.loggers:
             logger.log_metrics({"validation_miou": self.rows[-1][1]}, step=trainer.global_step)

@@ -138,7 +138,7 @@ def _values(method: nn.Module, sides: dict[str, dict[str, Tensor]], labels: Batc
 
 def _outputs(maps: dict[str, Tensor]) -> Outputs:
     features = {int(name.split()[1]): x for name, x in maps.items() if name.startswith("stride")}
-    return Outputs(maps["logits"], features, maps["decoder"])
+    return Outputs({"logits": maps["logits"]}, features, maps["decoder"])
 
 
 def _labels(logits: Tensor, classes: int) -> Batch:

@@ -77,7 +77,7 @@ def _train(job: StageJob, network: Network, where: str, distill: tuple[DenseMode
             title=job.part, student=model, distiller=distiller, dataset=dataset, data=recipe.data, budget=network.train,
             trainer=recipe.trainer, seed=recipe.seed,
             watchdog_ratio=distill[1].watchdog_ratio if distill else float("inf"),
-            scratch=job.out_dir / SCRATCH, answers=_answers(job, distiller, dataset),
+            scratch=job.out_dir / SCRATCH, task=recipe.task, answers=_answers(job, distiller, dataset),
             validation=open_split(recipe.data, recipe.data.val) if network.train.validate_every else None,
         )  # fmt: skip
         training = fit(fit_job)
@@ -130,7 +130,7 @@ def _answers(job: StageJob, distiller: Distiller | None, dataset: DenseDataset) 
     folder = trainer.teacher_cache / key_of(job.inputs["teacher"], job.inputs["data"], data)
     device = torch.device("cpu") if on_cpu(trainer) else torch.accelerator.current_accelerator()
     assert device is not None
-    return filled(folder, distiller.teacher, FixedViews(dataset, data), device)
+    return filled(folder, distiller.teacher, FixedViews(dataset, data, job.recipe.task), device)
 
 
 def _write_record(record: list[dict[str, float]], path: Path) -> None:

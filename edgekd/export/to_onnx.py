@@ -66,12 +66,12 @@ def deployed_spec(trained: ModelSpec, model: DenseModel, settings: Export) -> Mo
         shape = (1, 3, height, width) if layout == "NCHW" else (1, height, width, 3)
         preprocess = replace(trained.preprocess, mean=(0.0,) * 3, std=(1.0,) * 3, layout=layout, dtype="uint8")
         image = TensorSpec("image", "uint8", shape, "image")
-    output = (
-        TensorSpec("class_map", "int32", (1, height, width), "class_map")
-        if settings.argmax
-        else TensorSpec("logits", "float32", (1, len(trained.classes), height, width), "logits")
-    )
-    return replace(trained, inputs=(image,), outputs=(output,), preprocess=preprocess)
+    outputs = trained.outputs
+    if settings.argmax:
+        if trained.task != "semantic":
+            raise UserError(f"export.argmax: a {trained.task} network has no class map; leave it out")
+        outputs = (TensorSpec("class_map", "int32", (1, height, width), "class_map"),)
+    return replace(trained, inputs=(image,), outputs=outputs, preprocess=preprocess)
 
 
 class _Deployed(nn.Module):
@@ -85,18 +85,21 @@ class _Deployed(nn.Module):
         self.model = model
         self.normalise = spec.preprocess.dtype == "uint8"
         self.nhwc = spec.preprocess.layout == "NHWC"
-        self.argmax = spec.outputs[0].role == "class_map"
+        self.names = [tensor.name for tensor in spec.outputs]
+        self.argmax = self.names == ["class_map"]
         # pixel / 255, minus mean, over std: folded into one multiply and one add.
         self.register_buffer("scale", 1 / (255 * model.std))
         self.register_buffer("offset", -model.mean / model.std)
 
-    def forward(self, image: Tensor) -> Tensor:
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         if self.normalise:
             image = image.float()  # first: vendors refuse to transpose uint8
             image = image.permute(0, 3, 1, 2) if self.nhwc else image
             image = image * self.scale + self.offset
-        logits = self.model.forward_normalized(image).logits
-        return logits.argmax(dim=1).to(torch.int32) if self.argmax else logits
+        outputs = self.model.forward_normalized(image)
+        if self.argmax:
+            return (outputs.logits.argmax(dim=1).to(torch.int32),)
+        return tuple(outputs.heads[name] for name in self.names)
 
 
 def export_onnx(model: DenseModel, spec: ModelSpec, settings: Export, path: Path) -> dict[str, Any]:
@@ -111,7 +114,7 @@ def export_onnx(model: DenseModel, spec: ModelSpec, settings: Export, path: Path
     try:
         program = torch.onnx.export(
             wrapper, (example,), dynamo=True, opset_version=settings.opset,
-            input_names=[image.name], output_names=[spec.outputs[0].name], verbose=False,
+            input_names=[image.name], output_names=wrapper.names, verbose=False,
         )  # fmt: skip
     except torch.onnx.errors.OnnxExporterError as exc:
         raise UserError(f"export: torch cannot export this network: {' '.join(str(exc).split())[:300]}") from exc

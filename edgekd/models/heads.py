@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from edgekd.models.blocks import ConvNorm, initialise
 
 BINS = 17  # of a side's distribution: 0 ... 16 strides, as in GFL
+MASK_STRIDE = 4  # of prototypes
 PRIOR = 0.01  # probability that an untrained score starts from, so that the background does not drown the first steps
 
 
@@ -43,16 +44,16 @@ class DetectionHead(nn.Module):
         nn.init.constant_(self.scores.bias, -math.log((1 - PRIOR) / PRIOR))  # type: ignore[arg-type]
 
     def forward(self, pyramid: dict[int, Tensor]) -> dict[str, Tensor]:
-        """Return `scores/<stride>` (B, K, h, w) logits, `boxes/<stride>` (B, 4 * BINS, h, w) logits of the distances
-        left, top, right, bottom in strides, and, for instances, `coefficients/<stride>` (B, P, h, w)."""
+        """Return `scores_<stride>` (B, K, h, w) logits, `boxes_<stride>` (B, 4 * BINS, h, w) logits of the distances
+        left, top, right, bottom in strides, and, for instances, `coefficients_<stride>` (B, P, h, w)."""
         outputs: dict[str, Tensor] = {}
         for level, stride in enumerate(self.strides):
             x = pyramid[stride]
             of_boxes = self.box_tower(x, level)
-            outputs[f"scores/{stride}"] = self.scores(self.score_tower(x, level))
-            outputs[f"boxes/{stride}"] = self.boxes(of_boxes)
+            outputs[f"scores_{stride}"] = self.scores(self.score_tower(x, level))
+            outputs[f"boxes_{stride}"] = self.boxes(of_boxes)
             if self.coefficients is not None:
-                outputs[f"coefficients/{stride}"] = self.coefficients(of_boxes)
+                outputs[f"coefficients_{stride}"] = self.coefficients(of_boxes)
         return outputs
 
 
@@ -75,12 +76,12 @@ class SharedTower(nn.Module):
 
 
 class Prototypes(nn.Module):
-    """Mask prototypes (B, P, 2h, 2w) from the finest pyramid level (B, C, h, w), not negative as ReLU leaves them."""
+    """Mask prototypes (B, P, scale h, scale w) from the finest pyramid level (B, C, h, w), not negative after their ReLU."""
 
-    def __init__(self, channels: int, count: int) -> None:
+    def __init__(self, channels: int, count: int, scale: int) -> None:
         super().__init__()
         self.before = ConvNorm(channels, channels)
-        self.up = nn.Upsample(scale_factor=2, mode="nearest")
+        self.up = nn.Upsample(scale_factor=scale, mode="nearest") if scale > 1 else nn.Identity()
         self.after = ConvNorm(channels, channels)
         self.out = ConvNorm(channels, count, kernel=1)
         initialise(self)

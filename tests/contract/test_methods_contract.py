@@ -43,7 +43,7 @@ def outputs(
         return torch.randn(shape, generator=random).requires_grad_()
 
     features = {stride: leaf(channels, stride, extra) for stride, channels in pyramid.channels.items()}
-    return Outputs(leaf(CLASSES, 1, 0), features, leaf(pyramid.decoder_channels, decoder_stride, extra))
+    return Outputs({"logits": leaf(CLASSES, 1, 0)}, features, leaf(pyramid.decoder_channels, decoder_stride, extra))
 
 
 def batch_of(ignored: bool | None = None) -> Batch:
@@ -155,7 +155,7 @@ def test_bf16_outputs_under_autocast_stay_finite(name: str) -> None:
 
     def halved(out: Outputs) -> Outputs:
         features = {stride: feature.bfloat16() for stride, feature in out.features.items()}
-        return Outputs(out.logits.bfloat16(), features, out.decoder.bfloat16())
+        return Outputs({"logits": out.logits.bfloat16()}, features, out.decoder.bfloat16())
 
     torch.manual_seed(3)
     with torch.autocast("cpu", torch.bfloat16):
@@ -250,7 +250,9 @@ def test_the_order_of_images_in_a_batch_does_not_matter(name: str) -> None:
         pytest.skip("every image has its own draws")
 
     def reversed_(out: Outputs) -> Outputs:
-        return Outputs(out.logits.flip(0), {s: f.flip(0) for s, f in out.features.items()}, out.decoder.flip(0))
+        return Outputs(
+            {"logits": out.logits.flip(0)}, {s: f.flip(0) for s, f in out.features.items()}, out.decoder.flip(0)
+        )
 
     there = loss_of(method, teacher, student, batch)
     back = loss_of(method, reversed_(teacher), reversed_(student), Batch(batch.images.flip(0), batch.masks.flip(0)))

@@ -19,30 +19,25 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.ops import generalized_box_iou_loss
 
+from edgekd.data.augment import Objects
+from edgekd.distill.base import Batch
 from edgekd.distill.losses.assign import Assignment, assign
+from edgekd.models.base import Outputs
 from edgekd.models.heads import BINS, decode, points
 
 BOX, DISTRIBUTION, MASK = 2.0, 0.5, 1.0  # GFL's weights for the first two; YOLACT's mask weight is on another scale
 MASKS_PER_IMAGE = 32  # points whose mask is assembled for the loss; bounds its memory
 
 
-@dataclass(frozen=True)
-class Objects:
-    """The objects of one image in the network's input frame: boxes (M, 4) xyxy pixels, labels (M,) int64, and for
-    instances masks (M, h, w) uint8 or bool at the prototypes' size."""
-
-    boxes: Tensor
-    labels: Tensor
-    masks: Tensor | None = None
-
-
-def detection_loss(heads: dict[str, Tensor], objects: list[Objects]) -> dict[str, Tensor]:
+def detection_loss(outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
     """Return the terms `scores`, `boxes`, `distributions` and, with prototypes, `masks` of a batch.
 
     Args:
-        heads: as a `DetectionHead` gives them, and `prototypes` (B, P, h, w) for instances.
-        objects: of each image.
+        outputs: with the heads of a `DetectionHead`, and `prototypes` (B, P, h, w) for instances.
+        batch: with the objects of each image.
     """
+    assert batch.objects is not None
+    heads, objects = outputs.heads, batch.objects
     flat = flattened(heads)
     boxes = decode(flat.boxes.float(), flat.centres, flat.strides)  # (B, N, 4)
     probabilities = flat.scores.float().sigmoid()
@@ -74,16 +69,16 @@ class Flat:
 
 def flattened(heads: dict[str, Tensor]) -> Flat:
     """Return the levels side by side, fine to coarse."""
-    strides = sorted(int(name.partition("/")[2]) for name in heads if name.startswith("scores/"))
+    strides = sorted(int(name.partition("_")[2]) for name in heads if name.startswith("scores_"))
 
     def joined(kind: str) -> Tensor:
-        return torch.cat([heads[f"{kind}/{stride}"].flatten(2) for stride in strides], dim=2).transpose(1, 2)
+        return torch.cat([heads[f"{kind}_{stride}"].flatten(2) for stride in strides], dim=2).transpose(1, 2)
 
-    sizes = {stride: tuple(heads[f"scores/{stride}"].shape[-2:]) for stride in strides}
-    device = heads[f"scores/{strides[0]}"].device
+    sizes = {stride: tuple(heads[f"scores_{stride}"].shape[-2:]) for stride in strides}
+    device = heads[f"scores_{strides[0]}"].device
     centres = torch.cat([points((size[0], size[1]), stride, device) for stride, size in sizes.items()])
     lengths = [torch.full((size[0] * size[1],), float(stride), device=device) for stride, size in sizes.items()]
-    coefficients = joined("coefficients") if f"coefficients/{strides[0]}" in heads else None
+    coefficients = joined("coefficients") if f"coefficients_{strides[0]}" in heads else None
     return Flat(joined("scores"), joined("boxes"), coefficients, centres, torch.cat(lengths))
 
 

@@ -28,7 +28,7 @@ def test_image_and_mask_stay_aligned_and_padding_is_ignored(axis: int, crop: tup
     transform = training_transform(Augment(crop=crop, scale=(0.6, 1.7), flip=0.5, color=0.0), SIZE)
     padded = flipped = 0
     for seed in range(40):
-        image, mask = augmented(coordinates(axis), transform, seed)
+        image, mask, _ = augmented(coordinates(axis), transform, seed)
         assert image.dtype == mask.dtype == torch.uint8
         assert tuple(image.shape) == (3, *(crop or SIZE))
         assert tuple(mask.shape) == (crop or SIZE)
@@ -65,7 +65,7 @@ def test_factor_one_without_flip_and_color_is_the_resize_of_deployment() -> None
     mask = np.random.default_rng(1).integers(0, 5, SIZE, dtype=np.uint8)
     size = (20, 30)
     transform = training_transform(Augment(scale=(1.0, 1.0), flip=0.0, color=0.0), size)
-    image, resized_mask = augmented(Sample("noise", pixels, mask), transform, 0)
+    image, resized_mask, _ = augmented(Sample("noise", pixels, mask), transform, 0)
     oracle = np.asarray(Image.fromarray(pixels).resize((30, 20), Image.Resampling.BILINEAR))
     assert np.abs(image.permute(1, 2, 0).numpy().astype(int) - oracle).max() <= 1
     np.testing.assert_array_equal(resized_mask.numpy(), mask[1::2, 1::2])  # nearest to the centre of 2 x 2, down right
@@ -74,7 +74,7 @@ def test_factor_one_without_flip_and_color_is_the_resize_of_deployment() -> None
 def test_color_jitter_changes_the_image_and_never_the_mask() -> None:
     transform = training_transform(Augment(scale=(1.0, 1.0), flip=0.0, color=0.5), SIZE)
     sample = coordinates(0)
-    image, mask = augmented(sample, transform, 3)
+    image, mask, _ = augmented(sample, transform, 3)
     assert not np.array_equal(image.permute(1, 2, 0).numpy(), sample.image)
     np.testing.assert_array_equal(mask.numpy(), sample.mask)
 

@@ -9,8 +9,11 @@ import torch
 from torch import Tensor
 from torchvision.ops import box_iou
 
+from edgekd.data.augment import Objects
+from edgekd.distill.base import Batch
 from edgekd.distill.losses.assign import TOP, assign
-from edgekd.distill.losses.detection import Objects, box_masks, detection_loss, distribution_loss, flattened
+from edgekd.distill.losses.detection import box_masks, detection_loss, distribution_loss, flattened
+from edgekd.models.base import Outputs
 from edgekd.models.heads import BINS, decode, points
 
 CENTRES = points((4, 4), 8)  # 32x32 pixels
@@ -74,11 +77,16 @@ def scene() -> list[Objects]:
             torch.zeros(0, 12, 16))]  # fmt: skip
 
 
+def losses(heads: dict[str, Tensor], objects: list[Objects]) -> dict[str, Tensor]:
+    images, masks = torch.zeros(len(objects), 3, 48, 64), torch.zeros(len(objects), 48, 64, dtype=torch.int64)
+    return detection_loss(Outputs(heads, {}, images), Batch(images, masks, objects))
+
+
 def free_heads() -> dict[str, Tensor]:
     torch.manual_seed(0)
     shapes = {"scores": 3, "boxes": 4 * BINS, "coefficients": 4}
     heads = {
-        f"{kind}/{stride}": torch.randn(2, channels, 48 // stride, 64 // stride) * 0.01
+        f"{kind}_{stride}": torch.randn(2, channels, 48 // stride, 64 // stride) * 0.01
         for stride in (8, 16)
         for kind, channels in shapes.items()
     }
@@ -91,7 +99,7 @@ def test_free_outputs_learn_boxes_classes_and_masks() -> None:
     optimizer = torch.optim.Adam(heads.values(), lr=0.1)
     for _ in range(200):
         optimizer.zero_grad()
-        terms = detection_loss(heads, objects)
+        terms = losses(heads, objects)
         torch.stack(list(terms.values())).sum().backward()
         optimizer.step()
     flat = flattened({name: value.detach() for name, value in heads.items()})
@@ -110,7 +118,7 @@ def test_free_outputs_learn_boxes_classes_and_masks() -> None:
 def test_a_batch_without_objects_has_a_finite_loss_and_gradient() -> None:
     heads = free_heads()
     nothing = Objects(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), torch.zeros(0, 12, 16))
-    terms = detection_loss(heads, [nothing, nothing])
+    terms = losses(heads, [nothing, nothing])
     torch.stack(list(terms.values())).sum().backward()
     assert terms["boxes"].item() == terms["masks"].item() == 0.0
     assert all(torch.isfinite(value.grad).all() for value in heads.values() if value.grad is not None)

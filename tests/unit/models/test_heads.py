@@ -28,7 +28,7 @@ def test_every_level_has_scores_and_boxes_of_its_own(coefficients: int) -> None:
     out = head({8: torch.rand(2, 12, 6, 8), 16: torch.rand(2, 12, 3, 4)})
     kinds = {"scores": 3, "boxes": 4 * BINS, **({"coefficients": coefficients} if coefficients else {})}
     assert {name: tuple(value.shape) for name, value in out.items()} == {
-        f"{kind}/{stride}": (2, channels, 48 // stride, 64 // stride)
+        f"{kind}_{stride}": (2, channels, 48 // stride, 64 // stride)
         for stride in (8, 16)
         for kind, channels in kinds.items()
     }
@@ -36,7 +36,7 @@ def test_every_level_has_scores_and_boxes_of_its_own(coefficients: int) -> None:
 
 def test_an_untrained_head_takes_everything_for_background() -> None:
     head = DetectionHead(12, 3, (8,), depth=1, coefficients=0).eval()
-    scores = head({8: torch.rand(1, 12, 6, 8)})["scores/8"].sigmoid()
+    scores = head({8: torch.rand(1, 12, 6, 8)})["scores_8"].sigmoid()
     assert scores.mean().item() == pytest.approx(0.01, rel=0.3)
 
 
@@ -47,6 +47,6 @@ def test_levels_share_convolutions_and_have_norms_of_their_own() -> None:
 
 
 def test_prototypes_are_twice_as_fine_and_not_negative() -> None:
-    maps = Prototypes(12, 5)(torch.randn(2, 12, 6, 8))
+    maps = Prototypes(12, 5, scale=2)(torch.randn(2, 12, 6, 8))
     assert tuple(maps.shape) == (2, 5, 12, 16)
     assert maps.min() >= 0
