@@ -18,10 +18,10 @@ def print_json(value: Any) -> None:
 
 def print_results(report: dict[str, Any]) -> None:
     """Print the result table of a report on stdout."""
-    from edgekd.report.table import HEADERS, table_rows
+    from edgekd.report.table import headers, table_rows
 
     table = Table(box=None, pad_edge=False)
-    for title in astuple(HEADERS):
+    for title in astuple(headers(report["task"])):
         table.add_column(title, justify="left" if title in ("id", "precision", "note") else "right")
     for row in table_rows(report):
         table.add_row(*astuple(row))

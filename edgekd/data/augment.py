@@ -110,7 +110,10 @@ def _with_objects(sample: Sample, transform: v2.Transform, has_masks: bool) -> V
         clamping_mode=None,
     )
     region = tv_tensors.Mask(torch.from_numpy(_region(sample)))
-    masks = tv_tensors.Mask(torch.from_numpy(instances.masks.astype(np.uint8))) if has_masks else None
+    masks = None
+    if has_masks:
+        assert instances.masks is not None
+        masks = tv_tensors.Mask(torch.from_numpy(instances.masks.astype(np.uint8)))
     image, region, boxes, masks = transform(Image.fromarray(sample.image), region, boxes, masks)
     inside, kept = _visible(boxes.as_subclass(Tensor), region.shape[-2:])
     labels = torch.from_numpy(instances.labels)[kept]
@@ -123,7 +126,7 @@ def _region(sample: Sample) -> np.ndarray:
     instances = sample.instances
     assert instances is not None
     if instances.masks is not None:
-        return instances.masks.any(axis=0).astype(np.uint8)
+        return np.asarray(instances.masks.any(axis=0), np.uint8)
     region = np.zeros(sample.image.shape[:2], np.uint8)
     for x1, y1, x2, y2 in np.round(instances.boxes_xyxy).astype(int):
         region[max(0, y1) : y2, max(0, x1) : x2] = 1

@@ -145,8 +145,9 @@ class _Kept:
 
 
 def _bytes_of(item: Sample | View) -> int:
-    masks = item.objects and item.objects.masks if isinstance(item, View) else item.instances and item.instances.masks
-    return sum(part.nbytes for part in (item.image, item.mask, masks) if part is not None)
+    objects = item.objects if isinstance(item, View) else item.instances
+    masks = None if objects is None else objects.masks
+    return item.image.nbytes + item.mask.nbytes + (0 if masks is None else masks.nbytes)
 
 
 def _seed(*parts: int) -> int:

@@ -18,6 +18,7 @@ from edgekd.core import plugins
 from edgekd.core.artifact import SCRATCH, StageResult
 from edgekd.core.recipe import Distill, Method, Network, plugin_options
 from edgekd.core.stage import StageJob
+from edgekd.core.tasks import TASKS
 from edgekd.data.base import DenseDataset
 from edgekd.data.loader import FixedViews
 from edgekd.data.open import open_split
@@ -49,13 +50,14 @@ def distill_student(job: StageJob) -> StageResult:
     """Train the student with the methods of the recipe.
 
     Raises:
-        GateError: the teacher's mIoU is below `teacher.floor`; or the watchdog stopped the run.
+        GateError: the teacher's score is below `teacher.floor`; or the watchdog stopped the run.
     """
     floor = job.recipe.teacher.floor
-    score = job.inputs["evaluate/teacher"].details["metrics"]["miou"] if floor > 0 else floor
+    task = TASKS[job.recipe.task]
+    score = job.inputs["evaluate/teacher"].details["metrics"][task.metric] if floor > 0 else floor
     if score < floor:
         raise GateError(
-            f"the teacher's mIoU is {score:.3f}, below teacher.floor = {floor:.3f}; a weak teacher teaches nothing: "
+            f"the teacher's {task.title} is {score:.3f}, below teacher.floor = {floor:.3f}; a weak teacher teaches nothing: "
             "train it longer, or lower the floor knowingly"
         )
     teacher = network_from_artifact(job.inputs["teacher"])

@@ -30,7 +30,7 @@ def run(job: StageJob) -> StageResult:
     """Export the trained student and measure its parity with torch on real images.
 
     Raises:
-        GateError: logits or class map differ by more than the recipe's tolerance.
+        GateError: outputs or results differ by more than the recipe's tolerance.
     """
     source = job.inputs[job.part]
     settings = job.recipe.export
@@ -41,14 +41,15 @@ def run(job: StageJob) -> StageResult:
     dataset = open_split(job.recipe.data, job.recipe.data.val)
     images = [dataset.load(i).image for i in range(min(settings.parity_images, len(dataset)))]
     parity = measure_parity(model, source.spec, path, spec, images)
-    if parity["logits_relative"] is not None and parity["logits_relative"] > settings.logits_tolerance:
+    what = "pixels get another class than" if spec.task == "semantic" else "detections have no counterpart"
+    if parity["outputs_relative"] is not None and parity["outputs_relative"] > settings.logits_tolerance:
         raise GateError(
-            f"export: ONNX logits differ from torch by {parity['logits_relative']:.2e} of the largest logit, "
+            f"export: an ONNX output differs from torch by {parity['outputs_relative']:.2e} of its largest value, "
             f"limit export.logits_tolerance = {settings.logits_tolerance:g}, on {parity['images']} images"
         )
-    if parity["class_map_different"] > settings.class_map_tolerance:
+    if parity["different"] > settings.class_map_tolerance:
         raise GateError(
-            f"export: {parity['class_map_different']:.2e} of the pixels get another class than in torch, "
+            f"export: {parity['different']:.2e} of the {what} in torch, "
             f"limit export.class_map_tolerance = {settings.class_map_tolerance:g}, on {parity['images']} images"
         )
     keep = {name: source.details[name] for name in ("params", "macs", "network")}

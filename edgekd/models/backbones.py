@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -91,7 +92,7 @@ class TimmBackbone(nn.Module):
         except (OSError, RuntimeError) as exc:
             kind = CheckpointError if weights is True else RecipeError
             raise kind(f"backbone {name!r} cannot be made: {one_line(exc)}") from exc
-        info = self.model.feature_info
+        info: Any = self.model.feature_info
         self.places = {stride: place for place, stride in enumerate(info.reduction()) if stride in STRIDES}
         if set(self.places) != set(STRIDES):
             raise RecipeError(f"backbone {name!r}: expected maps at strides {STRIDES}, got {info.reduction()}")
