@@ -16,7 +16,7 @@ from torch import nn
 
 from edgekd.core import plugins
 from edgekd.core.artifact import SCRATCH, StageResult
-from edgekd.core.recipe import Distill, Method, Network, plugin_options
+from edgekd.core.recipe import Distill, Method, Network, Recipe, plugin_options
 from edgekd.core.stage import StageJob
 from edgekd.core.tasks import TASKS
 from edgekd.data.base import DenseDataset
@@ -26,7 +26,7 @@ from edgekd.distill.answers import TeacherAnswers, filled, key_of
 from edgekd.distill.base import pyramid_of
 from edgekd.distill.fit import FitJob, fit, on_cpu
 from edgekd.distill.module import Distiller, FrozenTeacher
-from edgekd.errors import GateError
+from edgekd.errors import GateError, RecipeError
 from edgekd.models.artifact import WEIGHTS, network_from_artifact, network_from_recipe
 from edgekd.models.base import DenseModel
 from edgekd.models.build import check_input_size, count
@@ -74,7 +74,7 @@ def _train(job: StageJob, network: Network, where: str, distill: tuple[DenseMode
         crop = recipe.data.augment.crop or recipe.data.size
         check_input_size(model, crop)
         dataset = open_split(recipe.data, recipe.data.train)
-        distiller = _distiller(distill, model, len(classes), recipe.trainer.compile_teacher)
+        distiller = _distiller(distill, model, len(classes), recipe)
         fit_job = FitJob(
             title=job.part, student=model, distiller=distiller, dataset=dataset, data=recipe.data, budget=network.train,
             trainer=recipe.trainer, seed=recipe.seed,
@@ -101,13 +101,16 @@ def _train(job: StageJob, network: Network, where: str, distill: tuple[DenseMode
 
 
 def build_methods(
-    distill: Distill, teacher: DenseModel, student: DenseModel, num_classes: int
+    distill: Distill, teacher: DenseModel, student: DenseModel, num_classes: int, task: str
 ) -> dict[str, tuple[Method, nn.Module]]:
     """Return the config and the module of every method of the recipe; RecipeError when one does not fit."""
     methods = {}
     for name, config in distill.methods.items():
         options = plugin_options("methods", name, config.options, f"distill.methods.{name}.options")
         module = plugins.load("methods", name)
+        if task not in module.TASKS:
+            able = [other for other in plugins.names("methods") if task in plugins.load("methods", other).TASKS]
+            raise RecipeError(f"distill.methods.{name}: not for task {task!r}; use {', '.join(able)}")
         methods[name] = (
             config,
             module.Method(options, pyramid_of(teacher, num_classes), pyramid_of(student, num_classes)),
@@ -116,13 +119,14 @@ def build_methods(
 
 
 def _distiller(
-    distill: tuple[DenseModel, Distill] | None, student: DenseModel, num_classes: int, compiled: bool
+    distill: tuple[DenseModel, Distill] | None, student: DenseModel, num_classes: int, recipe: Recipe
 ) -> Distiller | None:
     if distill is None:
         return None
     teacher, section = distill
     # Adapters are drawn here: the student's weights already are.
-    return Distiller(FrozenTeacher(teacher, compiled), build_methods(section, teacher, student, num_classes))
+    methods = build_methods(section, teacher, student, num_classes, recipe.task)
+    return Distiller(FrozenTeacher(teacher, recipe.trainer.compile_teacher), methods)
 
 
 def _answers(job: StageJob, distiller: Distiller | None, dataset: DenseDataset) -> TeacherAnswers | None:
