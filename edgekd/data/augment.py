@@ -19,7 +19,7 @@ from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms.v2 import functional as F
 
 from edgekd.core.recipe import Augment
-from edgekd.data.base import IGNORE_INDEX, Sample
+from edgekd.data.base import IGNORE_INDEX, Instances, Sample
 
 # An object leaves the training view when less of its box is left than this share, or a side has fewer pixels.
 LEAST_VISIBLE = 0.25
@@ -102,7 +102,7 @@ def augmented(sample: Sample, transform: v2.Transform, seed: int, task: str = "s
 
 def _with_objects(sample: Sample, transform: v2.Transform, has_masks: bool) -> View:
     assert sample.instances is not None
-    instances, size = sample.instances, sample.image.shape[:2]
+    instances, size = _without_crowds(sample.instances), sample.image.shape[:2]
     boxes = tv_tensors.BoundingBoxes(
         torch.from_numpy(instances.boxes_xyxy).float().reshape(-1, 4),
         format="XYXY",
@@ -119,6 +119,14 @@ def _with_objects(sample: Sample, transform: v2.Transform, has_masks: bool) -> V
     labels = torch.from_numpy(instances.labels)[kept]
     quarter = None if masks is None else _quartered(masks.as_subclass(Tensor)[kept])
     return View(F.pil_to_tensor(image), region.as_subclass(Tensor).contiguous(), Objects(inside[kept], labels, quarter))
+
+
+def _without_crowds(instances: Instances) -> Instances:
+    if instances.is_crowd is None or not instances.is_crowd.any():
+        return instances
+    kept = ~instances.is_crowd
+    masks = None if instances.masks is None else instances.masks[kept]
+    return Instances(masks, instances.boxes_xyxy[kept], instances.labels[kept])
 
 
 def _region(sample: Sample) -> np.ndarray:

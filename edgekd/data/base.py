@@ -2,8 +2,11 @@
 
 A format is one file `data/formats/<name>.py` with
 
-    Options                                    a frozen dataclass: the keys under `data.options` in a recipe
-    open_dataset(options, split) -> DenseDataset
+    Options                                           a frozen dataclass: the keys under `data.options` in a recipe
+    open_dataset(options, split) -> DenseDataset      masks of classes, for the task `semantic`
+    open_objects(options, split, has_masks) -> DenseDataset    objects: boxes, and masks where has_masks
+
+and one of the two functions, or both.
 
 Opening lists and pairs the files (DataError when that fails); pixels are read only by `load`.
 """

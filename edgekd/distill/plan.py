@@ -82,7 +82,7 @@ def plan(recipe: Recipe) -> DistillPlan:
         DataError: the data set, which says how many classes there are, cannot be opened.
         UserError: the crop is not divisible by a network's stride.
     """
-    classes = len(open_split(recipe.data, recipe.data.train).classes)
+    classes = len(open_split(recipe, recipe.data.train).classes)
     crop = recipe.data.augment.crop or recipe.data.size
     teacher = untrained_network(recipe.teacher, recipe.task, classes, "teacher")
     student = untrained_network(recipe.student, recipe.task, classes, "student")

@@ -73,14 +73,14 @@ def _train(job: StageJob, network: Network, where: str, distill: tuple[DenseMode
     if network.train is not None:
         crop = recipe.data.augment.crop or recipe.data.size
         check_input_size(model, crop)
-        dataset = open_split(recipe.data, recipe.data.train)
+        dataset = open_split(recipe, recipe.data.train)
         distiller = _distiller(distill, model, len(classes), recipe)
         fit_job = FitJob(
             title=job.part, student=model, distiller=distiller, dataset=dataset, data=recipe.data, budget=network.train,
             trainer=recipe.trainer, seed=recipe.seed,
             watchdog_ratio=distill[1].watchdog_ratio if distill else float("inf"),
             scratch=job.out_dir / SCRATCH, task=recipe.task, answers=_answers(job, distiller, dataset),
-            validation=open_split(recipe.data, recipe.data.val) if network.train.validate_every else None,
+            validation=open_split(recipe, recipe.data.val) if network.train.validate_every else None,
         )  # fmt: skip
         training = fit(fit_job)
         record = training.pop("record")

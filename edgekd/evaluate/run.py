@@ -28,7 +28,7 @@ def run(job: StageJob) -> StageResult:
     """
     recipe = job.recipe
     artifact = job.inputs[job.part]
-    dataset = open_split(recipe.data, recipe.data.val)
+    dataset = open_split(recipe, recipe.data.val)
     if artifact.spec.classes != tuple(dataset.classes):
         raise DataError(f"{job.part}: the network has classes {artifact.spec.classes}, the data set {dataset.classes}")
     indices = range(min(recipe.evaluate.images or len(dataset), len(dataset)))

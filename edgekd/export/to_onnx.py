@@ -38,7 +38,7 @@ def run(job: StageJob) -> StageResult:
     spec = deployed_spec(source.spec, model, settings)
     path = job.out_dir / MODEL
     details = export_onnx(model, spec, settings, path)
-    dataset = open_split(job.recipe.data, job.recipe.data.val)
+    dataset = open_split(job.recipe, job.recipe.data.val)
     images = [dataset.load(i).image for i in range(min(settings.parity_images, len(dataset)))]
     parity = measure_parity(model, source.spec, path, spec, images)
     what = "pixels get another class than" if spec.task == "semantic" else "detections have no counterpart"

@@ -117,7 +117,7 @@ def write_data(recipe: Recipe, artifacts: Mapping[str, Artifact], root: Path) ->
     kept = {name.split("/")[1]: np.load(a.file("pictures.npz"), allow_pickle=False) for name, a in scored.items()}
     # Keys are `<index>` of class maps, `<index>/<part>` of objects.
     indices = sorted(set.intersection(*({key.partition("/")[0] for key in k.files} for k in kept.values())), key=int)
-    dataset = open_split(recipe.data, recipe.data.val)
+    dataset = open_split(recipe, recipe.data.val)
     arrays: dict[str, np.ndarray] = {}
     for place, index in enumerate(indices):
         sample = dataset.load(int(index))
