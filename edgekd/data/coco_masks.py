@@ -1,4 +1,4 @@
-"""COCO's run-length encoding of masks, read without trusting the file.
+"""COCO's masks, run lengths and polygons, read without trusting the file.
 
 Runs count pixels of a column-major (H, W) mask, beginning with zeros. The compressed form writes each run in base 32, six
 bits per character from `0` on, the third and later runs as the difference to the run two before.
@@ -7,14 +7,18 @@ Source: pycocotools 2.0, common/maskApi.c (`rleFrString`), whose C code does not
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+
+from edgekd.errors import UserError
 
 _FIRST, _MORE, _SIGN = 48, 0x20, 0x10  # of a character
 
 
-def decode(counts: str | bytes | Sequence[int], size: tuple[int, int]) -> np.ndarray:
+def decode_runs(counts: str | bytes | Sequence[int], size: tuple[int, int]) -> np.ndarray:
     """Return the mask (H, W) bool of `size` (height, width).
 
     Raises:
@@ -28,6 +32,31 @@ def decode(counts: str | bytes | Sequence[int], size: tuple[int, int]) -> np.nda
         raise ValueError(f"expected runs that add up to {height} x {width} = {height * width} pixels, got {sum(runs)}")
     values = np.arange(len(runs)) % 2 == 1
     return np.repeat(values, runs).reshape(width, height).T
+
+
+def draw_polygons(shape: Any, height: int, width: int) -> np.ndarray:
+    """Return the union (H, W) bool of polygons, each a list x1, y1, x2, y2, ... of three points or more, in pixels.
+
+    Raises:
+        ValueError: anything else, or a point more than 1 % and a pixel outside of the image.
+        UserError: faster-coco-eval, which draws them as COCO does, is not installed.
+    """
+    if not isinstance(shape, list):
+        raise ValueError(f"expected polygons or run lengths, got {type(shape).__name__}")
+    for polygon in shape:
+        if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
+            raise ValueError("expected polygons of three points or more, x and y in turn")
+        limits = (1.01 * width + 1, 1.01 * height + 1)
+        for place, value in enumerate(polygon):
+            is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+            if not is_number or not -0.01 * limits[place % 2] - 1 <= value <= limits[place % 2]:
+                raise ValueError(f"a polygon's point lies outside of the image: {str(value)[:40]}")
+    try:
+        from faster_coco_eval.core import mask
+    except ImportError as exc:
+        raise UserError("polygons are drawn by faster-coco-eval; pip install 'edgekd[evaluate]'") from exc
+    runs = mask.merge(mask.frPyObjects([list(map(float, polygon)) for polygon in shape], height, width))
+    return np.asarray(mask.decode(runs), bool)
 
 
 def _decompressed(text: str | bytes) -> list[int]:
