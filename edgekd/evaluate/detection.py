@@ -141,7 +141,7 @@ class DetectionEvaluator:
             if self.has_masks:
                 assert masks is not None
                 entry["segmentation"] = self._encode(np.asfortranarray(masks[place], dtype=np.uint8))
-                entry["area"] = float(masks[place].sum())
+                entry["mask_area"] = float(masks[place].sum())
             entries.append(entry)
         return entries
 
@@ -154,7 +154,9 @@ class DetectionEvaluator:
             "categories": [{"id": place + 1, "name": name} for place, name in enumerate(self.classes)],
         }
         truth = coco.COCO({**common, "annotations": self._objects})
-        found = coco.COCO({**common, "annotations": self._found})
+        # COCO sorts detections into sizes by what is scored, the box or the mask.
+        sized = [e if kind == "bbox" else e | {"area": e["mask_area"]} for e in self._found]
+        found = coco.COCO({**common, "annotations": sized})
         evaluation = coco.COCOeval_faster(truth, found, kind, print_function=lambda *_: None)
         evaluation.params.maxDets = list(_MOST)
         evaluation.evaluate()

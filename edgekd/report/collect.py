@@ -50,6 +50,7 @@ def collect(
     definitions = {
         name: {"title": title, "text": text, "higher_is_better": better}
         for name, (title, text, better) in DEFINITIONS.items()
+        if any(name in row.get("metrics", {}) for row in rows)
     }
     return {
         "schema": SCHEMA,
