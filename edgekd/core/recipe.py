@@ -260,6 +260,17 @@ class Recipe(Section):
     evaluate: Evaluate = Evaluate()
     study: Study = Study()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _methods_for_the_task(cls, raw: Any) -> Any:
+        """Objects have no class map, so that their logit distillation is another by default: `ld` instead of `kd`."""
+        if not isinstance(raw, dict) or raw.get("task") not in ("detection", "instance"):
+            return raw
+        distill = raw.get("distill", {})
+        if isinstance(distill, dict) and "methods" not in distill:
+            return {**raw, "distill": {**distill, "methods": {"ld": {}, "bckd": {}}}}
+        return raw
+
     @field_validator("name")
     @classmethod
     def _names_its_folder(cls, name: str) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 class Task:
     """Names of the metric that ranks networks (`teacher.floor` is meant in it) and of the one shown beside it, with titles.
 
+    more: two further metrics, for the table and the picture of a study.
     per_class: what a network's score on a single class is called.
     """
 
@@ -16,11 +17,14 @@ class Task:
     title: str
     second: str
     second_title: str
+    more: tuple[str, str]
     per_class: str
 
 
 TASKS = {
-    "semantic": Task("miou", "mIoU", "boundary_iou", "boundary IoU", "IoU"),
-    "detection": Task("map", "mAP", "map_75", "AP75", "AP"),
-    "instance": Task("mask_map", "mask mAP", "boundary_map", "boundary AP", "mask AP"),
+    "semantic": Task(
+        "miou", "mIoU", "boundary_iou", "boundary IoU", ("spurious_components", "missing_components"), "IoU"
+    ),
+    "detection": Task("map", "mAP", "map_75", "AP75", ("map_50", "map_small"), "AP"),
+    "instance": Task("mask_map", "mask mAP", "boundary_map", "boundary AP", ("map", "mask_map_75"), "mask AP"),
 }

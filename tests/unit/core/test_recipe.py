@@ -98,7 +98,7 @@ def test_an_engine_listed_twice_is_refused(tmp_path: Path) -> None:
         "name=''",
         "name=a/b",
         "name=..",
-        "task=detection",
+        "task=depth",
         "engines=null",
     ],
 )
