@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -11,7 +12,9 @@ from onnx import helper, numpy_helper
 
 from edgekd.errors import TargetError
 from edgekd.quantize.schemes import qdq, qdq_signed
-from edgekd.targets import tensorrt_rtx
+from edgekd.targets import _trt_graph, tensorrt_rtx
+from edgekd.targets._trt_builder import Build
+from edgekd.targets._trt_versions import read_plan_header
 from edgekd.targets.base import CompileRequest, CompileResult
 from tests.small_nets import images, prepared, segmenter
 
@@ -54,6 +57,59 @@ def test_an_engine_holds_code_for_every_capability_named(model: Path) -> None:
     assert both.engine.stat().st_size > one
 
 
+@pytest.mark.parametrize(("float_layers", "dtype"), [("fp16", "HALF"), ("fp32", "FLOAT")])
+def test_int8_engines_compute_the_rest_in_what_was_asked_for(
+    float_layers: str, dtype: str, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+    facts = Build.facts
+
+    def look(build: Build) -> dict[str, Any]:
+        layers = [build.network.get_layer(i) for i in range(build.network.num_layers)]
+        seen.extend(str(one.get_output(0).dtype) for one in layers if one.type == build.trt.LayerType.CONVOLUTION)
+        return facts(build)
+
+    monkeypatch.setattr(Build, "facts", look)
+    details = built(quantized(model, qdq_signed), "int8", float_layers=float_layers).details
+    assert set(seen) == {f"DataType.{dtype}"}
+    assert (details["quantized_convolutions"], details["float_layers"]) == (3, float_layers)
+
+
+def test_the_plans_header_says_the_version_that_wrote_it(model: Path) -> None:
+    import tensorrt_rtx as vendor
+
+    result = built(model, "fp32")
+    header = read_plan_header(result.engine.read_bytes())
+    assert header is not None
+    assert header.product == "TensorRT-RTX"
+    assert ".".join(map(str, header.version)) == vendor.__version__ == result.details["plan_version"]
+
+
+def test_an_engine_of_another_version_is_refused_in_our_words(model: Path) -> None:
+    import tensorrt_rtx as vendor
+
+    result = built(model, "fp32")
+    plan = bytearray(result.engine.read_bytes())
+    plan[24:28] = (1, 2, 0, 54)
+    result.engine.write_bytes(plan)
+    session = tensorrt_rtx.Session(result.engine, result.spec, tensorrt_rtx.Options())
+    with (
+        pytest.raises(TargetError, match=r"built with TensorRT-RTX 1.2.0.54, and the runtime here is ") as caught,
+        session,
+    ):
+        pass
+    assert str(caught.value).endswith(f"{vendor.__version__}; build it again here")
+
+
+def test_an_engine_of_tensorrt_is_told_from_one_of_tensorrt_rtx(model: Path) -> None:
+    result = built(model, "fp32")
+    plan = b"ftrt" + result.engine.read_bytes()[4:]
+    result.engine.write_bytes(plan)
+    session = tensorrt_rtx.Session(result.engine, result.spec, tensorrt_rtx.Options())
+    with pytest.raises(TargetError, match="an engine of TensorRT, and the runtime here is TensorRT-RTX"), session:
+        pass
+
+
 def test_a_jetsons_capability_is_refused(model: Path) -> None:
     with pytest.raises(TargetError, match="compute capability 'SM87' is not one of SM120"):
         built(model, "fp32", compute_capabilities=("SM87",))
@@ -83,15 +139,15 @@ def test_only_a_signed_zero_point_of_0_is_read_rightly(zero: np.generic, fits: b
     graph = helper.make_graph([node], "g", [], [], [numpy_helper.from_array(np.asarray(zero), "zero")])
     model = helper.make_model(graph)
     if fits:
-        tensorrt_rtx.check_zero_points(model, Path("m.onnx"))
+        _trt_graph.check_zero_points(model, Path("m.onnx"))
     else:
         with pytest.raises(
             TargetError, match=r"m.onnx: node 'quantize': expected an int8 zero point of 0, got u?int8 \["
         ):
-            tensorrt_rtx.check_zero_points(model, Path("m.onnx"))
+            _trt_graph.check_zero_points(model, Path("m.onnx"))
 
 
 def test_a_missing_zero_point_is_unsigned_in_onnx_and_refused() -> None:
     node = helper.make_node("QuantizeLinear", ["x", "scale"], ["y"], name="quantize")
     with pytest.raises(TargetError, match="got uint8"):
-        tensorrt_rtx.check_zero_points(helper.make_model(helper.make_graph([node], "g", [], [])), Path("m.onnx"))
+        _trt_graph.check_zero_points(helper.make_model(helper.make_graph([node], "g", [], [])), Path("m.onnx"))
