@@ -217,10 +217,16 @@ def _make(lock: Lock, folder: Path, log: Path) -> tuple[str, str]:
             if code != 0:
                 shutil.rmtree(folder, ignore_errors=True)
                 raise ToolchainError(
-                    f"toolchain {lock.name}: {Path(step[0]).name} {step[1]} failed with exit code {code}: "
+                    f"toolchain {lock.name}: {_called(step)} failed with exit code {code}: "
                     f"{_last_line(log)}; whole log: {log}"
                 )
     return ("uv" if installer else "pip"), version
+
+
+def _called(step: list[str]) -> str:
+    """Return a command's words before its first option, e.g. `uv pip install`."""
+    words = [Path(step[0]).name, *step[1:]]
+    return " ".join(words[: next(i for i, word in enumerate(words) if word.startswith("-") and word != "-m")])
 
 
 def _interpreter(lock: Lock) -> tuple[str, str]:
