@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgekd.core import plugins
+from edgekd.core import chips, plugins
 from edgekd.core.artifact import StageResult
 from edgekd.core.recipe import Engine, plugin_options
 from edgekd.core.stage import StageJob
@@ -17,12 +17,14 @@ def run(job: StageJob) -> StageResult:
     target = plugins.load("targets", engine.target)
     check_precision(engine)
     (model,) = job.inputs.values()
+    options = plugin_options("targets", engine.target, engine.options, f"engines.{engine.id}.options")
+    chips.check(engine.target, options)
     request = CompileRequest(
         model=model.file(model.details.get("model", "model.onnx")),
         spec=model.spec,
         precision=engine.precision,
         out_dir=job.out_dir,
-        options=plugin_options("targets", engine.target, engine.options, f"engines.{engine.id}.options"),
+        options=options,
     )
     if target.INFO.compile_at == "toolchain":
         compiled = compile_engine(engine.target, request)
