@@ -10,10 +10,17 @@ _COLOURS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _LONGEST = 300
 
 
-def error_lines(log: Path, patterns: Iterable[str]) -> list[str]:
-    """Return the lines in which one of the regular expressions is found, without colours, cut to 300 characters."""
-    wanted = [re.compile(pattern) for pattern in patterns]
-    return [line[:_LONGEST] for line in _lines(log) if any(pattern.search(line) for pattern in wanted)]
+def lines_with(log: Path, patterns: Iterable[str], without: Iterable[str] = ()) -> list[str]:
+    """Return the lines in which one of the regular expressions is found, and none of `without`.
+
+    Lines are without colours, and cut to 300 characters.
+    """
+    wanted, unwanted = ([re.compile(pattern) for pattern in some] for some in (patterns, without))
+    return [
+        line[:_LONGEST]
+        for line in _lines(log)
+        if any(p.search(line) for p in wanted) and not any(p.search(line) for p in unwanted)
+    ]
 
 
 def last_line(log: Path) -> str:

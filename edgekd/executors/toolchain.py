@@ -8,6 +8,7 @@ is an error of its own with the end of the log in it.
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import shutil
 import signal
@@ -32,9 +33,10 @@ from edgekd.errors import (
     WorkspaceError,
 )
 from edgekd.executors import portable, venvs
-from edgekd.executors.logs import error_lines, last_line
+from edgekd.executors.logs import last_line, lines_with
 from edgekd.targets.base import CompileRequest, CompileResult, Toolchain
 
+_log = logging.getLogger(__name__)
 TIMEOUT_VARIABLE = "EDGEKD_TOOLCHAIN_TIMEOUT_S"
 LOG = "toolchain.log"
 MAX_LOG_BYTES = 256 << 20
@@ -73,7 +75,12 @@ def compile_engine(name: str, request: CompileRequest) -> Compiled:
         raise ToolchainError(
             f"{name}: the toolchain reported success, expected the engine {engine}, got {state}; log: {out_dir / LOG}"
         )
-    result = CompileResult(engine, ModelSpec.from_dict(value["spec"]), value["details"])
+    facts: Toolchain = plugins.load("targets", name).INFO.toolchain or Toolchain(())
+    notes = lines_with(out_dir / LOG, facts.log_notes)
+    for note in notes:
+        _log.warning("%s: the toolchain noted: %s", name, note)
+    details = {**value["details"], "log_notes": notes}
+    result = CompileResult(engine, ModelSpec.from_dict(value["spec"]), details)
     return Compiled(result, value["runtime_version"])
 
 
@@ -168,7 +175,7 @@ def _value(folder: Path, exit_code: int, log: Path, facts: Toolchain, what: str)
         ) from exc
     except ArtifactError as exc:
         raise ToolchainCrashError(f"{what}: the toolchain left an unreadable result: {exc}; {_ending(log)}") from exc
-    found = error_lines(log, facts.log_errors)
+    found = lines_with(log, facts.log_errors, without=facts.log_notes)
     if result.failure is not None:
         _raise(result.failure, found, log, what)
     if found:

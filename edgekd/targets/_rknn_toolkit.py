@@ -24,8 +24,22 @@ DISTRIBUTION = "rknn-toolkit2"
 
 
 def toolkit_version() -> str:
-    """Return the toolkit's version after importing it; TargetError when it is not installed in this Python."""
+    """Return the toolkit's version; TargetError when it is not installed in this Python."""
     return _import()[1]
+
+
+def started_version() -> str:
+    """Return the toolkit's version after starting it, which imports what it forgets to require.
+
+    Raises:
+        TargetError: not installed in this Python, or one of those packages is missing.
+    """
+    toolkit, version = _import()
+    try:
+        toolkit(verbose=False).release()
+    except ImportError as exc:
+        raise TargetError(f"{DISTRIBUTION} {version} does not start: {exc}; edgekd toolchain doctor rknn") from exc
+    return version
 
 
 class Toolkit:

@@ -34,10 +34,12 @@ class Toolchain:
 
     log_errors: regular expressions, searched in each line of the log without colours; a hit fails the job, whatever
         the vendor's return code says.
+    log_notes: regular expressions of lines that look like errors and are none; they are recorded with the engine.
     timeout_s: seconds after which a job is killed.
     """
 
     log_errors: Tuple[str, ...]
+    log_notes: Tuple[str, ...] = ()
     timeout_s: float = 3600.0
 
 

@@ -28,12 +28,15 @@ import numpy as np
 from edgekd.board.specs import ModelSpec, Preprocess, TensorSpec
 from edgekd.board.sysinfo import missing_device, soc_names
 from edgekd.errors import TargetError
-from edgekd.targets._rknn_toolkit import Toolkit, toolkit_version
+from edgekd.targets._rknn_toolkit import Toolkit, started_version, toolkit_version
 from edgekd.targets.base import CompileRequest, CompileResult, SessionBase, TargetInfo, Toolchain
 
 # The vendor's libraries print `E RKNN: ...` and `E build: ...` and return 0 all the same. Progress bars end without a new
 # line, so the former may stand in the middle of one.
 LOG_ERRORS = (r"\bE RKNN: ", r"^E [\w-]+: ")
+# RKNN-Toolkit2 2.3.2 and 2.5.0 print this, spelt so, for operators that will run on the board's CPU instead of its NPU: not
+# an error, but worth knowing. airockchip/rknn-toolkit2, issues 559 (what it means) and 353. Delete when it is no `E`.
+LOG_NOTES = (r"\bE RKNN: \[[\d:.]+\] Unkown op target: 0$",)
 INFO = TargetInfo(
     suffix=".rknn",
     compile_at="toolchain",
@@ -41,7 +44,7 @@ INFO = TargetInfo(
     precisions=("fp16", "int8"),
     extra="",
     needs="rknpu",
-    toolchain=Toolchain(log_errors=LOG_ERRORS, timeout_s=3600.0),
+    toolchain=Toolchain(LOG_ERRORS, LOG_NOTES, timeout_s=3600.0),
 )
 CALIBRATION, KEPT, MODEL, SPEC = "calibration.npy", "simulator", "model.onnx", "spec.json"
 _CORES = {"auto": 0, "0": 1, "1": 2, "2": 4, "0_1": 3, "0_1_2": 7, "all": 0xFFFF}
@@ -72,8 +75,8 @@ class Options:
 
 
 def runtime_version() -> str:
-    """Return the toolkit's version; TargetError when it is not installed in this Python."""
-    return toolkit_version()
+    """Return the toolkit's version; TargetError when it is not installed in this Python, or does not start."""
+    return started_version()
 
 
 def build_engine(request: CompileRequest) -> CompileResult:
