@@ -19,6 +19,7 @@ import numpy as np
 
 from edgekd.board.specs import ModelSpec
 from edgekd.errors import TargetError
+from edgekd.targets._rknn_graph import with_explicit_pads
 
 DISTRIBUTION = "rknn-toolkit2"
 
@@ -74,11 +75,13 @@ class Toolkit:
             calibration: .npy of uint8 pixels (N, H, W, 3), in the network's colour order.
         """
         settings = self._settings(is_int8=calibration is not None)
+        given = Path(self._folder.name) / model.name
+        details = {"toolkit": toolkit_version(), "config": settings, "rewritten": with_explicit_pads(model, given)}
         _done(self._rknn.config(**settings), "config")
-        _done(self._rknn.load_onnx(model=str(model)), "load_onnx")
+        _done(self._rknn.load_onnx(model=str(given)), "load_onnx")
         if calibration is None:
             _done(self._rknn.build(do_quantization=False), "build")
-            return {"toolkit": toolkit_version(), "config": settings}
+            return details
         images = np.load(str(calibration))
         dataset = self._dataset(images)
         if self._options["keep_float16"]:
@@ -86,7 +89,7 @@ class Toolkit:
         else:
             hybrid = self._options["auto_hybrid"]
             _done(self._rknn.build(do_quantization=True, dataset=dataset, auto_hybrid=hybrid), "build")
-        return {"toolkit": toolkit_version(), "config": settings, "calibration_images": len(images)}
+        return {**details, "calibration_images": len(images)}
 
     def export(self, engine: Path) -> None:
         """Write the engine."""
