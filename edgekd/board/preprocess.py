@@ -33,6 +33,28 @@ def prepare(image: np.ndarray, preprocess: Preprocess) -> np.ndarray:
     return _normalise(pixels, preprocess, is_planar)[None]
 
 
+def pixels_of(array: np.ndarray, preprocess: Preprocess) -> np.ndarray:
+    """Return the uint8 pixels (B, H, W, 3) of network inputs that `prepare` made; its inverse after the resize.
+
+    The channels stay in the order of `color_order`.
+
+    Raises:
+        ImageError: not made by `prepare` under this contract: a value is not a pixel.
+    """
+    images = array.transpose(0, 2, 3, 1) if preprocess.layout == "NCHW" else array
+    if preprocess.dtype == "uint8":
+        return np.ascontiguousarray(images)
+    values = (images * np.asarray(preprocess.std) + np.asarray(preprocess.mean)) * 255
+    pixels = np.rint(values)
+    worst = float(np.abs(values - pixels).max())
+    if worst > 0.05 or pixels.min() < 0 or pixels.max() > 255:  # float32 is off by 1e-4 at most
+        raise ImageError(
+            f"calibration: expected images prepared as the contract says, got values that are {worst:.2g} from a pixel "
+            f"and range from {values.min():.4g} to {values.max():.4g} instead of 0 to 255"
+        )
+    return np.ascontiguousarray(pixels.astype(np.uint8))
+
+
 def check_image(image: np.ndarray) -> None:
     """Refuse everything but an image (H, W, 3) uint8.
 
