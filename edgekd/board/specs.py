@@ -59,6 +59,10 @@ class ModelSpec:
                 return tensor
         raise KeyError(f"no output with role {' or '.join(roles)}; outputs: {[t.role for t in self.outputs]}")
 
+    def all_outputs(self, role: str) -> Tuple[TensorSpec, ...]:
+        """Return the outputs with a role, in order."""
+        return tuple(tensor for tensor in self.outputs if tensor.role == role)
+
     def to_dict(self) -> Dict[str, Any]:
         """Return plain JSON-ready data; `from_dict` is its inverse."""
         return dataclasses.asdict(self)
