@@ -96,7 +96,7 @@ def _candidates(outputs: Mapping[str, np.ndarray], spec: ModelSpec, selection: S
     boxes, coefficients = spec.all_outputs("boxes"), spec.all_outputs("coefficients")
     for level, tensor in enumerate(spec.all_outputs("scores")):
         logits = outputs[tensor.name][0]
-        classes, height, width = logits.shape
+        height, width = logits.shape[1:]
         stride = spec.preprocess.size[0] / height
         flat = logits.reshape(-1)
         places = np.flatnonzero(flat >= least)
@@ -109,7 +109,9 @@ def _candidates(outputs: Mapping[str, np.ndarray], spec: ModelSpec, selection: S
         mixed = outputs[coefficients[level].name][0].reshape(-1, height * width)[:, cells].T if coefficients else cells
         strides = np.full(len(cells), stride, np.float32)
         levels.append((flat[places], labels, sides[:, :, cells].transpose(2, 0, 1), points, strides, mixed))
-    logits, labels, sides, points, strides, mixed = (np.concatenate(parts) for parts in zip(*levels))
+    logits, labels, sides, points, strides, mixed = (
+        np.concatenate([level[part] for level in levels]) for part in range(6)
+    )
     best = np.argsort(-logits, kind="stable")[: selection.candidates]
     scores = (1 / (1 + np.exp(-logits[best].astype(np.float64)))).astype(np.float32)
     return _Found(
@@ -173,15 +175,15 @@ def assemble(
     height, width = image_size
     masks = np.zeros((len(boxes), height, width), bool)
     corners = np.clip(np.ceil(boxes - 0.5), 0, [width, height, width, height]).astype(np.int64)  # centres inside
-    for mask, (x1, y1, x2, y2), mix in zip(masks, corners, coefficients):
+    for place, (x1, y1, x2, y2) in enumerate(corners):
         if x1 >= x2 or y1 >= y2:
             continue
         rows, columns = _between(y1, y2, height, prototypes.shape[1]), _between(x1, x2, width, prototypes.shape[2])
         part = prototypes[:, rows.first : rows.last + 1, columns.first : columns.last + 1]
-        logits = np.einsum("p,phw->hw", mix, part)
+        logits = np.einsum("p,phw->hw", coefficients[place], part)
         logits = logits[rows.low] * (1 - rows.share)[:, None] + logits[rows.high] * rows.share[:, None]
         logits = logits[:, columns.low] * (1 - columns.share) + logits[:, columns.high] * columns.share
-        mask[y1:y2, x1:x2] = logits > 0
+        masks[place, y1:y2, x1:x2] = logits > 0
     return masks
 
 
