@@ -1,14 +1,15 @@
-"""From network outputs to a class map at image size, and from an image to its class map.
+"""From network outputs to what the task asks for, and from an image to that: a class map, or objects.
 
 Portable: standard library + numpy, Python 3.8.
 """
 
 from __future__ import annotations
 
-from typing import Dict, Mapping, Protocol, Tuple
+from typing import Any, Callable, Dict, Mapping, Protocol, Tuple
 
 import numpy as np
 
+from edgekd.board.detection import Detections, Selection, detections
 from edgekd.board.preprocess import prepare
 from edgekd.board.resize import resize_argmax, resize_nearest
 from edgekd.board.specs import ModelSpec
@@ -36,11 +37,28 @@ def class_map(outputs: Mapping[str, np.ndarray], spec: ModelSpec, image_size: Tu
     return resize_nearest(array, image_size).astype(np.uint8)
 
 
+def predict_objects(session: Inference, image: np.ndarray, selection: Selection = Selection()) -> Detections:
+    """Return what a detector or an instance segmenter finds in an image (H, W, 3) uint8 RGB, at the image's size.
+
+    Raises:
+        ImageError: the image has another shape or dtype.
+    """
+    return detections(_run(session, image), session.spec, (image.shape[0], image.shape[1]), selection)
+
+
 def predict(session: Inference, image: np.ndarray) -> np.ndarray:
     """Return the class map (H, W) uint8 of an image (H, W, 3) uint8 RGB, at the image's size.
 
     Raises:
         ImageError: the image has another shape or dtype.
     """
-    inputs = {session.spec.inputs[0].name: prepare(image, session.spec.preprocess)}
-    return class_map(session.infer(inputs), session.spec, (image.shape[0], image.shape[1]))
+    return class_map(_run(session, image), session.spec, (image.shape[0], image.shape[1]))
+
+
+def predictor(task: str) -> Callable[[Inference, np.ndarray], Any]:
+    """Return the function that gives a task's result for an image: `predict` or `predict_objects`."""
+    return predict if task == "semantic" else predict_objects
+
+
+def _run(session: Inference, image: np.ndarray) -> Dict[str, np.ndarray]:
+    return session.infer({session.spec.inputs[0].name: prepare(image, session.spec.preprocess)})
