@@ -59,9 +59,10 @@ def detections(
     outputs: Mapping[str, np.ndarray],
     spec: ModelSpec,
     image_size: Tuple[int, int],
-    selection: Selection = Selection(),
+    selection: Optional[Selection] = None,
 ) -> Detections:
     """Return what the heads say of the first image in the batch, on an image of `image_size` (height, width)."""
+    selection = selection or Selection()
     found = _candidates(outputs, spec, selection)
     boxes = _decoded(found)
     kept = suppress(boxes, found.scores, found.labels, selection.iou, selection.most)

@@ -5,7 +5,7 @@ Portable: standard library + numpy, Python 3.8.
 
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, Mapping, Protocol, Tuple
+from typing import Any, Callable, Dict, Mapping, Optional, Protocol, Tuple
 
 import numpy as np
 
@@ -37,7 +37,7 @@ def class_map(outputs: Mapping[str, np.ndarray], spec: ModelSpec, image_size: Tu
     return resize_nearest(array, image_size).astype(np.uint8)
 
 
-def predict_objects(session: Inference, image: np.ndarray, selection: Selection = Selection()) -> Detections:
+def predict_objects(session: Inference, image: np.ndarray, selection: Optional[Selection] = None) -> Detections:
     """Return what a detector or an instance segmenter finds in an image (H, W, 3) uint8 RGB, at the image's size.
 
     Raises:
