@@ -6,7 +6,7 @@ import importlib.util
 import platform
 from typing import Any
 
-from edgekd.board.sysinfo import environment, snapshot
+from edgekd.board.sysinfo import environment, missing_device, snapshot
 from edgekd.core import plugins
 from edgekd.core.artifact import package_version
 from edgekd.errors import TargetError
@@ -35,6 +35,8 @@ def examine() -> dict[str, Any]:
         target = plugins.load("targets", name)
         try:
             text, ok = f"{target.runtime_version()}, {', '.join(target.INFO.precisions)}", True
+            if reason := missing_device(target.INFO.needs):
+                text += f"; engines can be built and not run: {reason}"
         except TargetError as exc:
             text, ok = str(exc), False
         checks.append({"name": f"target {name}", "ok": ok, "text": text})

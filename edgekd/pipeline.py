@@ -13,6 +13,7 @@ from edgekd.compile.run import check_precision
 from edgekd.core import plugins
 from edgekd.core.artifact import Artifact, publish
 from edgekd.core.recipe import Recipe, plugin_options
+from edgekd.core.session import why_not_here
 from edgekd.core.stage import Stage
 from edgekd.core.workspace import Workspace
 from edgekd.errors import UserError, did_you_mean
@@ -175,7 +176,7 @@ def _deployment(recipe: Recipe) -> list[Stage]:
 
 
 def _measuring(recipe: Recipe) -> list[Stage]:
-    engines = tuple(f"engine/{engine.id}" for engine in recipe.engines)
+    engines = tuple(f"engine/{engine.id}" for engine in recipe.engines if not why_not_here(engine.target))
     trained = [stage.name for stage in _training(recipe) if stage.kind == "checkpoint"]
     stages = []
     for scored in (*trained, "export", *engines):

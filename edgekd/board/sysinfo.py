@@ -9,6 +9,7 @@ Portable: standard library only, Python 3.8. Source of paths and units: Linux Do
 
 from __future__ import annotations
 
+import ctypes
 import glob
 import os
 import platform
@@ -231,3 +232,20 @@ def _cooling_active(base: Path) -> Optional[List[str]]:
 def _load_average(base: Path) -> Optional[List[float]]:
     text = _text(base / "proc/loadavg")
     return [float(x) for x in text.split()[:3]] if text else None
+
+
+def missing_device(needs: str) -> str:
+    """Return why an engine that needs a device cannot run on this machine; "" when it can.
+
+    needs: `cuda`, an NVIDIA GPU that its driver can use; or "" for the CPU, which is always there.
+    """
+    if needs != "cuda":
+        return ""
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return "no NVIDIA driver on this machine"
+    count = ctypes.c_int(0)
+    if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)) or not count.value:
+        return "no NVIDIA GPU that the driver of this machine can use"
+    return ""

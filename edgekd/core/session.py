@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from edgekd.board.specs import ModelSpec
+from edgekd.board.sysinfo import missing_device
 from edgekd.core import plugins
 from edgekd.core.artifact import Artifact
 from edgekd.core.recipe import plugin_options
@@ -48,6 +49,11 @@ def open_session(artifact: Artifact) -> AbstractContextManager[Session]:
         raise ArtifactError(f"{artifact.path}: expected an artifact of kind {', '.join(_OPENERS)}, got {artifact.kind}")
     module, _, name = _OPENERS[artifact.kind].partition(":")
     return getattr(importlib.import_module(module), name)(artifact)
+
+
+def why_not_here(target: str) -> str:
+    """Return why this machine cannot run engines of a target, "" when it can."""
+    return missing_device(plugins.load("targets", target).INFO.needs)
 
 
 def _open_engine(artifact: Artifact) -> SessionBase:

@@ -215,10 +215,14 @@ def token_grid(height: int, width: int, tokens: int) -> tuple[int, int]:
     return rows, max(1, min(width, tokens // rows))
 
 
-def relation_log_rows(unit: Tensor, valid: Tensor, temperature: float) -> Tensor:
-    """Return log P, (B, N, N): each cell's softmax over its cosine to all other valid cells, itself left out."""
+def relation_log_rows(unit: Tensor, valid: Tensor, temperature: float, rows: Tensor | None = None) -> Tensor:
+    """Return log P, (B, R, N): a cell's softmax over its cosine to all other valid cells, itself left out.
+
+    rows (R,) are the numbers of the cells that get a row; all N by default.
+    """
     tokens = unit.flatten(2).transpose(1, 2)  # (B, N, C)
-    similarity = tokens @ tokens.transpose(1, 2) / temperature  # (B, N, N)
-    self_pair = torch.eye(similarity.shape[-1], dtype=torch.bool, device=similarity.device)
-    excluded = self_pair | ~valid.flatten(1).unsqueeze(1)
+    cells = torch.arange(tokens.shape[1], device=unit.device)
+    rows = cells if rows is None else rows
+    similarity = tokens[:, rows] @ tokens.transpose(1, 2) / temperature  # (B, R, N)
+    excluded = (rows.unsqueeze(1) == cells) | ~valid.flatten(1).unsqueeze(1)
     return F.log_softmax(similarity.masked_fill(excluded, -1e4), dim=2)

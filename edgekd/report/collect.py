@@ -16,6 +16,7 @@ from edgekd.board.sysinfo import environment
 from edgekd.core.artifact import SCHEMA as _ARTIFACT_SCHEMA
 from edgekd.core.artifact import Artifact, package_versions, write_atomic
 from edgekd.core.recipe import Recipe
+from edgekd.core.session import why_not_here
 from edgekd.data.open import open_split
 from edgekd.errors import UserError
 from edgekd.evaluate.definitions import DEFINITIONS
@@ -155,9 +156,10 @@ def _row(recipe: Recipe, stage: str, artifacts: Mapping[str, Artifact], failure:
     if stage in artifacts:
         row |= _facts(artifacts[stage])
     if score is None:
+        absent = why_not_here(engine.target) if engine and stage in artifacts else ""
         return row | {
-            "status": "failed" if failure else "not measured",
-            "reason": failure or "the run was stopped before",
+            "status": "failed" if failure and not absent else "not measured",
+            "reason": absent or failure or "the run was stopped before",
         }
     row |= {"status": "measured", "reason": ""}
     row |= {k: score.details[k] for k in ("metrics", "iou_per_class", "num_images", "absent_classes")}

@@ -37,6 +37,8 @@ class TargetInfo:
     quantizer: name of the plugin in `quantize/schemes` that makes the int8 model it compiles.
     precisions: what a recipe may ask for.
     extra: the pip extra that installs it here, e.g. `openvino` for `edgekd[openvino]`.
+    needs: the device that its engines run on, `cuda`; empty for the CPU. Where it is absent they are built all the
+        same, and reported as not measured.
     """
 
     suffix: str
@@ -44,6 +46,7 @@ class TargetInfo:
     quantizer: str
     precisions: Tuple[str, ...]
     extra: str
+    needs: str = ""
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import onnx
 import pytest
 from onnx.reference import ReferenceEvaluator
 
+from edgekd.board.sysinfo import missing_device
 from edgekd.core import plugins
 from edgekd.errors import TargetError
 from edgekd.targets.base import CompileRequest, CompileResult
@@ -21,7 +23,18 @@ CASES = [
     for precision in plugins.load("targets", name).INFO.precisions
 ]
 # RMS error over RMS of the logits. int8: 7-bit weights, 8-bit activations, four layers, calibrated on 8 images.
-TOLERANCE = {"fp32": 1e-5, "int8": 0.05}
+TOLERANCE = {"fp32": 1e-5, "fp16": 5e-3, "int8": 0.05}
+
+
+def needs(name: str, device: bool = True) -> None:
+    """Skip where the target's toolchain is not installed or, if a session is opened, where its device is absent."""
+    target = plugins.load("targets", name)
+    try:
+        target.runtime_version()
+    except TargetError as exc:
+        pytest.skip(str(exc))
+    if device and (reason := missing_device(target.INFO.needs)):
+        pytest.skip(reason)
 
 
 def build(name: str, precision: str, folder: Path, is_uint8: bool = False, has_argmax: bool = False) -> CompileResult:
@@ -42,6 +55,7 @@ def build(name: str, precision: str, folder: Path, is_uint8: bool = False, has_a
 @pytest.mark.parametrize(("name", "precision"), CASES)
 @pytest.mark.parametrize("is_uint8", [False, True], ids=["float_nchw", "uint8_nhwc"])
 def test_engine_agrees_with_the_onnx_reference(name: str, precision: str, is_uint8: bool, tmp_path: Path) -> None:
+    needs(name)
     target = plugins.load("targets", name)
     built = build(name, precision, tmp_path, is_uint8)
     assert built.engine.parent == tmp_path / "engine"
@@ -60,6 +74,7 @@ def test_engine_agrees_with_the_onnx_reference(name: str, precision: str, is_uin
 
 @pytest.mark.parametrize("name", plugins.names("targets"))
 def test_an_input_buffer_that_is_filled_anew_or_read_only_is_read_each_time(name: str, tmp_path: Path) -> None:
+    needs(name)
     target = plugins.load("targets", name)
     built = build(name, "fp32", tmp_path)
     frames = [prepared(built.spec, image)["image"] for image in images(3, seed=7)]
@@ -75,6 +90,7 @@ def test_an_input_buffer_that_is_filled_anew_or_read_only_is_read_each_time(name
 
 @pytest.mark.parametrize(("name", "precision"), CASES)
 def test_class_maps_come_out_as_declared(name: str, precision: str, tmp_path: Path) -> None:
+    needs(name)
     target = plugins.load("targets", name)
     built = build(name, precision, tmp_path, has_argmax=True)
     inputs = prepared(built.spec, images(1, seed=7)[0])
@@ -87,6 +103,7 @@ def test_class_maps_come_out_as_declared(name: str, precision: str, tmp_path: Pa
 
 @pytest.mark.parametrize(("name", "precision"), CASES)
 def test_session_says_what_it_runs_on(name: str, precision: str, tmp_path: Path) -> None:
+    needs(name)
     target = plugins.load("targets", name)
     built = build(name, precision, tmp_path)
     with target.Session(built.engine, built.spec, target.Options()) as session:
@@ -95,8 +112,33 @@ def test_session_says_what_it_runs_on(name: str, precision: str, tmp_path: Path)
         assert session.runtime["threads"] >= 1
 
 
+@pytest.mark.parametrize(("name", "precision"), CASES)
+def test_the_engine_is_built_also_where_it_cannot_run(name: str, precision: str, tmp_path: Path) -> None:
+    needs(name, device=False)
+    built = build(name, precision, tmp_path)
+    assert built.engine.stat().st_size > 1000
+    assert built.engine.suffix == plugins.load("targets", name).INFO.suffix
+    assert json.loads(json.dumps(built.details)) == built.details
+
+
+@pytest.mark.parametrize("name", plugins.names("targets"))
+def test_an_engine_whose_device_is_absent_is_refused_in_one_line(name: str, tmp_path: Path) -> None:
+    needs(name, device=False)
+    target = plugins.load("targets", name)
+    if not missing_device(target.INFO.needs):
+        pytest.skip(f"{target.INFO.needs or 'the CPU'} is here")
+    built = build(name, "fp32", tmp_path)
+    with (
+        pytest.raises(TargetError, match="and there is no ") as caught,
+        target.Session(built.engine, built.spec, target.Options()),
+    ):
+        pass
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize("name", plugins.names("targets"))
 def test_a_damaged_engine_is_refused_in_one_line(name: str, tmp_path: Path) -> None:
+    needs(name, device=False)
     target = plugins.load("targets", name)
     _, spec = segmenter()
     built = build(name, "fp32", tmp_path)
@@ -110,6 +152,7 @@ def test_a_damaged_engine_is_refused_in_one_line(name: str, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("name", plugins.names("targets"))
 def test_a_missing_engine_is_refused_in_one_line(name: str, tmp_path: Path) -> None:
+    needs(name, device=False)
     target = plugins.load("targets", name)
     missing = tmp_path / f"engine{target.INFO.suffix}"
     with (
@@ -122,6 +165,7 @@ def test_a_missing_engine_is_refused_in_one_line(name: str, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("name", plugins.names("targets"))
 def test_an_engine_of_another_contract_is_refused(name: str, tmp_path: Path) -> None:
+    needs(name)
     target = plugins.load("targets", name)
     built = build(name, "fp32", tmp_path)
     other = replace(built.spec, outputs=(replace(built.spec.outputs[0], name="scores"),))
@@ -134,6 +178,7 @@ def test_an_engine_of_another_contract_is_refused(name: str, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("name", plugins.names("targets"))
 def test_a_float_model_is_not_passed_off_as_int8(name: str, tmp_path: Path) -> None:
+    needs(name, device=False)
     target = plugins.load("targets", name)
     net, spec = segmenter()
     onnx.save(net, tmp_path / "model.onnx")
@@ -144,9 +189,11 @@ def test_a_float_model_is_not_passed_off_as_int8(name: str, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("name", plugins.names("targets"))
 def test_a_quantized_model_is_not_passed_off_as_fp32(name: str, tmp_path: Path) -> None:
+    needs(name, device=False)
     target = plugins.load("targets", name)
-    built = build(name, "int8", tmp_path)
+    build(name, "int8", tmp_path)
+    (model,) = (tmp_path / "quantized").glob(f"model{plugins.load('quantizers', target.INFO.quantizer).SUFFIX}")
     again = tmp_path / "again"
     again.mkdir()
     with pytest.raises(TargetError, match="precision fp32 expected a float model"):
-        target.build_engine(CompileRequest(built.engine, built.spec, "fp32", again, target.Options()))
+        target.build_engine(CompileRequest(model, segmenter()[1], "fp32", again, target.Options()))

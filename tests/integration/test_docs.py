@@ -190,6 +190,7 @@ READERS: dict[str, Callable[[Path], None]] = {
     "reference": try_reference,
     "compare-methods": partial(follow, DOCS / "howto/compare-methods.md"),
     "methods": partial(follow, DOCS / "reference/methods.md"),
+    "build-for-rtx": partial(follow, DOCS / "howto/build-for-rtx.md"),
     **{page.stem: partial(follow, page) for page in PLUGIN_PAGES},
 }
 

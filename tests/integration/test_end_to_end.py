@@ -14,6 +14,7 @@ from PIL import Image
 from torchmetrics.classification import MulticlassJaccardIndex
 
 import edgekd
+from edgekd.board.sysinfo import missing_device
 from edgekd.core.artifact import open_artifact
 from edgekd.data.formats import scenes
 from tests.command import edgekd as run_edgekd
@@ -112,6 +113,27 @@ def test_changed_settings_rerun_only_what_depends_on_them(tiny_run: Path, tiny_r
     done = run_edgekd("run", str(tiny_recipe), "--out", str(copy), "--set", "evaluate.pictures=1", "--json")
     ran = {stage["name"] for stage in json.loads(done.stdout)["stages"] if not stage["skipped"]}
     assert ran == {f"evaluate/{name}" for name in ("teacher", "student", "distilled", "export", *ENGINES)}
+
+
+def test_an_engine_whose_device_is_absent_is_built_and_reported_with_the_reason(
+    tiny_run: Path, tiny_recipe: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx-cu12 is not installed")
+    if not (reason := missing_device("cuda")):
+        pytest.skip("there is an NVIDIA GPU")
+    copy = tmp_path / "run"
+    shutil.copytree(tiny_run, copy)
+    engines = "engines=[{target: tensorrt_rtx, precision: fp16}, {target: openvino, precision: fp32}]"
+    done = run_edgekd("run", str(tiny_recipe), "--out", str(copy), "--set", engines)
+    assert done.returncode == 0, done.stderr
+    rows = rows_of(copy)
+    absent = rows["tensorrt_rtx-fp16"]
+    assert (absent["status"], absent["reason"]) == ("not measured", reason)
+    assert absent["size_bytes"] == (copy / "engine/tensorrt_rtx-fp16/engine.plan").stat().st_size
+    assert "metrics" not in absent
+    assert "latency_ms" not in absent
+    assert rows["openvino-fp32"]["latency_ms"]["p50"] > 0
+    assert reason in (copy / "report.html").read_text()
 
 
 def test_engines_segment_a_path_or_an_array_at_image_size(tiny_run: Path, tmp_path: Path) -> None:

@@ -53,6 +53,7 @@ class Options:
     dilations: distances of the neighbour pairs, in cells.
     context_at: the map of the context term: `decoder`, `backbone` (its coarsest stage) or `classes` (probabilities).
     tokens: largest number of cells of the relation matrix; bounds its memory to tokens^2 floats per image.
+    anchors: rows of that matrix, drawn anew in every step; None takes all. Memory is then anchors * tokens.
     temperature: tau of the relation rows.
     """
 
@@ -64,6 +65,7 @@ class Options:
     dilations: tuple[int, ...] = (1, 2)
     context_at: Literal["decoder", "backbone", "classes"] = "decoder"
     tokens: int = 320
+    anchors: int | None = None
     temperature: float = 0.1
 
 
@@ -121,7 +123,9 @@ class Method(nn.Module):
         grid = relations.token_grid(height, width, self.options.tokens)
         map_t = relations.pooled_to(raw_t.detach().float(), grid)
         map_s = relations.pooled_to(raw_s.float(), grid)
-        return context_loss(map_t, map_s, relations.cells(valid, map_s), self.options.temperature)
+        anchors, count = self.options.anchors, grid[0] * grid[1]
+        rows = None if anchors is None else torch.randperm(count, device=map_s.device)[:anchors]
+        return context_loss(map_t, map_s, relations.cells(valid, map_s), self.options.temperature, rows)
 
     def _focus(self, teacher: Outputs, student: Outputs, valid: Tensor) -> Tensor:
         finest = min(self.strides)
@@ -183,10 +187,13 @@ def focus_loss(teacher: Tensor, student: Tensor, boundary: Tensor, valid: Tensor
     return (weight * kl).sum() / weight.sum().clamp_min(1e-6)
 
 
-def context_loss(teacher: Tensor, student: Tensor, valid: Tensor, temperature: float) -> Tensor:
-    """Return L_C for maps (B, Ct, h, w), (B, Cs, h, w) on one grid and valid (B, 1, h, w) bool."""
-    log_t = relations.relation_log_rows(relations.standardised(teacher, valid), valid, temperature)
-    log_s = relations.relation_log_rows(relations.standardised(student, valid), valid, temperature)
-    kl = (log_t.exp() * (log_t - log_s)).sum(dim=2)  # (B, N)
-    rows = valid.flatten(1).to(kl.dtype)
-    return (kl * rows).sum() / rows.sum().clamp_min(1)
+def context_loss(
+    teacher: Tensor, student: Tensor, valid: Tensor, temperature: float, rows: Tensor | None = None
+) -> Tensor:
+    """Return L_C for maps (B, Ct, h, w), (B, Cs, h, w) on one grid and valid (B, 1, h, w) bool, of the cells `rows`."""
+    log_t = relations.relation_log_rows(relations.standardised(teacher, valid), valid, temperature, rows)
+    log_s = relations.relation_log_rows(relations.standardised(student, valid), valid, temperature, rows)
+    kl = (log_t.exp() * (log_t - log_s)).sum(dim=2)  # (B, R)
+    counted = valid.flatten(1) if rows is None else valid.flatten(1)[:, rows]
+    weight = counted.to(kl.dtype)
+    return (kl * weight).sum() / weight.sum().clamp_min(1)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
@@ -65,6 +65,22 @@ def quantize(
         ArtifactError: the model is not an ONNX file.
         TargetError: onnxruntime is not installed.
     """
+    settings = Settings(**asdict(options), op_types=(), extra={})
+    result = write(model, calibration, out_dir, settings)
+    return QuantizeResult(result.model, {"quantizer": "qdq", "options": asdict(options), **result.details})
+
+
+@dataclass(frozen=True)
+class Settings(Options):
+    """What `write` needs besides the options: the operators to quantize (empty: all that ONNX Runtime knows) and further
+    `extra_options` of `quantize_static`."""
+
+    op_types: tuple[str, ...] = ()
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+def write(model: Path, calibration: Iterable[Batch], out_dir: Path, options: Settings) -> QuantizeResult:
+    """Write `model.onnx` by ONNX Runtime's static quantization; arguments and errors as in `quantize`."""
     runtime = _import()
     batches = batches_of(calibration)
     load_onnx(model)
@@ -76,9 +92,7 @@ def quantize(
         _quantize_static(runtime, cleaned, out, batches, keep, options)
     quantized, floating = _count_operators(load_onnx(out))
     details = {
-        "quantizer": "qdq",
         "versions": {"onnxruntime": runtime.version, "onnx": runtime.onnx_version},
-        "options": asdict(options),
         "calibration_batches": len(batches),
         "kept_float": keep,
         "quantized_ops": quantized,
@@ -119,7 +133,7 @@ def _import() -> _Runtime:
 
 
 def _quantize_static(
-    runtime: _Runtime, model: Path, out: Path, batches: list[Batch], keep: list[str], options: Options
+    runtime: _Runtime, model: Path, out: Path, batches: list[Batch], keep: list[str], options: Settings
 ) -> None:
     q = runtime.quantization
     methods = {"minmax": "MinMax", "percentile": "Percentile", "entropy": "Entropy"}
@@ -133,8 +147,9 @@ def _quantize_static(
         weight_type=q.QuantType.QInt8,
         per_channel=True,
         reduce_range=options.reduce_range,
+        op_types_to_quantize=list(options.op_types) or None,
         nodes_to_exclude=keep,
-        extra_options={"WeightSymmetric": True, "CalibPercentile": options.percentile},
+        extra_options={"WeightSymmetric": True, "CalibPercentile": options.percentile, **options.extra},
     )
 
 

@@ -88,6 +88,18 @@ def test_context_loss_of_a_2x2_map_by_hand() -> None:
     assert context_loss(TEACHER, STUDENT, ALL, tau).item() == pytest.approx(expected, rel=1e-3)
 
 
+def test_anchors_are_rows_of_the_whole_relation() -> None:
+    torch.manual_seed(0)
+    teacher, student, valid = torch.randn(2, 5, 3, 4), torch.randn(2, 6, 3, 4), torch.ones(2, 1, 3, 4) > 0
+    whole = context_loss(teacher, student, valid, 0.2)
+    alone = [context_loss(teacher, student, valid, 0.2, torch.tensor([row])) for row in range(12)]
+    torch.testing.assert_close(torch.stack(alone).mean(), whole)
+    anchored = method(Options(boundary=0.0, anchors=7))
+    first, second = (anchored(outputs({4: 6, 8: 8}, 6, 1), outputs({4: 4, 8: 5}, 4, 2), batch_of()) for _ in range(2))
+    assert first["context"] > 0
+    assert first["context"] != second["context"]  # other rows
+
+
 def test_context_loss_has_no_row_for_an_invalid_cell() -> None:
     valid = torch.tensor([[[[True, True], [True, False]]]])
     first = context_loss(TEACHER, STUDENT, valid, 0.5)

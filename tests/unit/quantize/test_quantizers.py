@@ -1,4 +1,4 @@
-"""Both quantizers on a small net: closeness, determinism, float parts, clean stdout."""
+"""All quantizers on a small net: closeness, determinism, float parts, clean stdout."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from onnx import numpy_helper
 from edgekd.core import plugins
 from edgekd.errors import ArtifactError, DataError, RecipeError
 from edgekd.quantize.ptq import QuantizeResult, float_nodes
-from edgekd.quantize.schemes import nncf, qdq
+from edgekd.quantize.schemes import nncf, qdq, qdq_signed
 from tests.small_nets import images, prepared, segmenter
 
-QUANTIZERS = [pytest.param(module, id=module.__name__.rpartition(".")[2]) for module in (qdq, nncf)]
+QUANTIZERS = [pytest.param(module, id=module.__name__.rpartition(".")[2]) for module in (qdq, qdq_signed, nncf)]
 
 
 def run(module: ModuleType, folder: Path, seed: int = 1, **options: object) -> QuantizeResult:
@@ -28,8 +28,8 @@ def run(module: ModuleType, folder: Path, seed: int = 1, **options: object) -> Q
     return module.quantize(folder / "float.onnx", spec, batches, folder, module.Options(**options))
 
 
-def test_both_are_listed() -> None:
-    assert {"qdq", "nncf"} <= set(plugins.names("quantizers"))
+def test_all_are_listed() -> None:
+    assert {"qdq", "qdq_signed", "nncf"} <= set(plugins.names("quantizers"))
 
 
 @pytest.mark.parametrize("module", QUANTIZERS)
@@ -49,7 +49,7 @@ def test_details_are_json_and_count_the_operators(module: ModuleType, tmp_path: 
     assert json.loads(json.dumps(details))["calibration_batches"] == 6
     assert details["kept_float"] == []
     assert {**details["quantized_ops"], **details["float_ops"]}.keys() >= {"Add"}
-    convolutions = {"qdq": "Conv", "nncf": "Convolution"}[details["quantizer"]]
+    convolutions = {"qdq": "Conv", "qdq_signed": "Conv", "nncf": "Convolution"}[details["quantizer"]]
     assert details["quantized_ops"][convolutions] == 4
     assert details["versions"]
 
@@ -58,7 +58,7 @@ def test_details_are_json_and_count_the_operators(module: ModuleType, tmp_path: 
 def test_a_kept_node_and_the_head_stay_float(module: ModuleType, tmp_path: Path) -> None:
     details = run(module, tmp_path, float_head=True, keep_float=("block.?",)).details
     assert details["kept_float"] == ["block.a", "block.b", "head", "up"]
-    convolutions = {"qdq": "Conv", "nncf": "Convolution"}[details["quantizer"]]
+    convolutions = {"qdq": "Conv", "qdq_signed": "Conv", "nncf": "Convolution"}[details["quantizer"]]
     assert details["quantized_ops"][convolutions] == 1
     assert details["float_ops"][convolutions] == 3
 
@@ -112,6 +112,28 @@ def test_weights_are_symmetric_and_per_channel(tmp_path: Path) -> None:
     tensors = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
     assert tensors["stem.weight_scale"].shape == (8,)
     assert not tensors["stem.weight_zero_point"].any()
+
+
+def test_signed_pairs_sit_where_tensorrt_looks_for_them(tmp_path: Path) -> None:
+    model = onnx.load(run(qdq_signed, tmp_path, float_head=False).model)
+    constants = {one.name: numpy_helper.to_array(one) for one in model.graph.initializer}
+    producer = {output: node for node in model.graph.node for output in node.output}
+    for node in model.graph.node:
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+            zero = constants[node.input[2]]
+            assert zero.dtype == np.int8
+            assert not zero.any()
+        if node.op_type == "Conv":
+            assert [producer[name].op_type for name in node.input[:2]] == ["DequantizeLinear"] * 2
+            assert node.input[2] in constants  # the bias stays float
+            assert constants[node.input[2]].dtype == np.float32
+    # The block's input is quantized once, for its first convolution and for the addition that skips the block.
+    (addition,) = [node for node in model.graph.node if node.op_type == "Add"]
+    (first,) = [node for node in model.graph.node if node.name == "block.a"]
+    assert first.input[0] in addition.input
+    assert model.graph.output[0].name not in {
+        o for n in model.graph.node if n.op_type.endswith("Linear") for o in n.output
+    }
 
 
 def test_nncf_corrects_biases(tmp_path: Path) -> None:

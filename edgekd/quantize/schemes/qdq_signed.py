@@ -1,0 +1,65 @@
+"""Quantizer qdq_signed: explicit Q/DQ pairs as TensorRT wants them, in an ONNX file.
+
+Signed int8 and zero point 0 everywhere; activations per tensor, weights per output channel. Only what goes into an
+operator with weights is quantized: what lies between is the compiler's to fuse, and outputs and biases stay float. All
+readers of a quantized tensor read the same pair, so the skip connection of a residual block is quantized where it starts
+and its addition fuses into the convolution.
+
+Source: "Working with Quantized Types", TensorRT 10 documentation, explicit quantization and Q/DQ placement.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from edgekd.board.specs import ModelSpec
+from edgekd.quantize.ptq import WEIGHTED, Batch, QuantizeResult
+from edgekd.quantize.schemes import qdq
+
+SUFFIX = ".onnx"
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of the quantizer.
+
+    calibration: how activation ranges come from the calibration set; `percentile` and `entropy` keep every activation
+        of every image in memory.
+    percentile: for `percentile` calibration, the share in % of values inside the range.
+    float_head: leave the last operator with weights before each output, and what follows it, in float.
+    keep_float: shell-style patterns of ONNX node names to leave in float.
+    """
+
+    calibration: Literal["minmax", "percentile", "entropy"] = "minmax"
+    percentile: float = 99.999
+    float_head: bool = True
+    keep_float: tuple[str, ...] = ()
+
+
+def quantize(
+    model: Path, spec: ModelSpec, calibration: Iterable[Batch], out_dir: Path, options: Options
+) -> QuantizeResult:
+    """Write `model.onnx` with signed, symmetric Q/DQ pairs; arguments and errors as in `qdq.quantize`."""
+    settings = qdq.Settings(
+        calibration=options.calibration,
+        percentile=options.percentile,
+        activation_type="int8",
+        reduce_range=False,
+        float_head=options.float_head,
+        keep_float=options.keep_float,
+        op_types=WEIGHTED,
+        extra=_EXTRA,
+    )
+    result = qdq.write(model, calibration, out_dir, settings)
+    return QuantizeResult(result.model, {**result.details, "quantizer": "qdq_signed", "options": asdict(options)})
+
+
+_EXTRA: dict[str, Any] = {
+    "ActivationSymmetric": True,
+    "AddQDQPairToWeight": True,  # int8 weights would fold the pair away that TensorRT looks for
+    "QuantizeBias": False,
+    "OpTypesToExcludeOutputQuantization": list(WEIGHTED),
+}

@@ -1,0 +1,115 @@
+"""The few functions of the CUDA runtime that a session needs, through ctypes: nothing but the vendor's libraries.
+
+Not run on hardware. Source: NVIDIA CUDA Runtime API 12, sections 6.2 (errors), 6.4 (streams), 6.5 (events) and 6.9
+(memory); CUDA Driver API 12, section 6.5 (devices).
+Portable: standard library + numpy, Python 3.8.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any, Dict, List
+
+import numpy as np
+
+from edgekd.errors import TargetError
+
+_CAPABILITY_MAJOR, _CAPABILITY_MINOR = 75, 76  # CUdevice_attribute
+
+
+class Cuda:
+    """One stream on the current device, its memory and its events."""
+
+    _TO_DEVICE, _TO_HOST = 1, 2  # cudaMemcpyKind
+
+    def __init__(self) -> None:
+        self._library = _cudart()
+        stream = ctypes.c_void_p()
+        self._call("cudaStreamCreate", ctypes.byref(stream))
+        self.stream = int(stream.value or 0)
+
+    def allocate(self, size: int) -> int:
+        """Return the device address of `size` bytes."""
+        address = ctypes.c_void_p()
+        self._call("cudaMalloc", ctypes.byref(address), ctypes.c_size_t(size))
+        return int(address.value or 0)
+
+    def to_device(self, address: int, array: np.ndarray) -> None:
+        """Start copying a C-contiguous array to the device."""
+        self._copy(address, array.ctypes.data, array.nbytes, self._TO_DEVICE)
+
+    def to_host(self, array: np.ndarray, address: int) -> None:
+        """Start copying from the device into a C-contiguous array."""
+        self._copy(array.ctypes.data, address, array.nbytes, self._TO_HOST)
+
+    def event(self) -> int:
+        """Return a new event."""
+        event = ctypes.c_void_p()
+        self._call("cudaEventCreate", ctypes.byref(event))
+        return int(event.value or 0)
+
+    def record(self, event: int) -> None:
+        """Let an event happen when the stream has come here."""
+        self._call("cudaEventRecord", ctypes.c_void_p(event), ctypes.c_void_p(self.stream))
+
+    def elapsed_ms(self, start: int, end: int) -> float:
+        """Return the time between two events that have happened, in ms, to about half a microsecond."""
+        elapsed = ctypes.c_float()
+        self._call("cudaEventElapsedTime", ctypes.byref(elapsed), ctypes.c_void_p(start), ctypes.c_void_p(end))
+        return elapsed.value
+
+    def synchronize(self) -> None:
+        """Wait until everything that was started is done."""
+        self._call("cudaStreamSynchronize", ctypes.c_void_p(self.stream))
+
+    def free(self, addresses: List[int], events: List[int]) -> None:
+        """Give buffers, events and stream back."""
+        for address in addresses:
+            self._call("cudaFree", ctypes.c_void_p(address))
+        for event in events:
+            self._call("cudaEventDestroy", ctypes.c_void_p(event))
+        self._call("cudaStreamDestroy", ctypes.c_void_p(self.stream))
+
+    def _copy(self, target: int, source: int, size: int, kind: int) -> None:
+        addresses = ctypes.c_void_p(target), ctypes.c_void_p(source)
+        self._call(
+            "cudaMemcpyAsync", *addresses, ctypes.c_size_t(size), ctypes.c_int(kind), ctypes.c_void_p(self.stream)
+        )
+
+    def _call(self, name: str, *arguments: Any) -> None:
+        _check(name, getattr(self._library, name)(*arguments))
+
+
+def device_facts() -> Dict[str, Any]:
+    """Return `device` (its name) and `compute_capability` (e.g. `8.7`) of the first GPU, from the driver.
+
+    Raises:
+        TargetError: the driver does not answer.
+    """
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError as exc:
+        raise TargetError("libcuda, NVIDIA's driver, is not there; install the driver, or JetPack on a Jetson") from exc
+    device, numbers, name = ctypes.c_int(), [], ctypes.create_string_buffer(256)
+    _check("cuInit", driver.cuInit(0))
+    _check("cuDeviceGet", driver.cuDeviceGet(ctypes.byref(device), 0))
+    _check("cuDeviceGetName", driver.cuDeviceGetName(name, len(name), device))
+    for attribute in (_CAPABILITY_MAJOR, _CAPABILITY_MINOR):
+        value = ctypes.c_int()
+        _check("cuDeviceGetAttribute", driver.cuDeviceGetAttribute(ctypes.byref(value), attribute, device))
+        numbers.append(value.value)
+    return {"device": name.value.decode(errors="replace"), "compute_capability": f"{numbers[0]}.{numbers[1]}"}
+
+
+def _check(name: str, code: int) -> None:
+    if code != 0:
+        raise TargetError(f"CUDA: {name} failed with error {code}; see the error codes in CUDA's documentation")
+
+
+def _cudart() -> Any:
+    for name in ("libcudart.so", "libcudart.so.13", "libcudart.so.12", "libcudart.so.11.0"):
+        try:
+            return ctypes.CDLL(name)
+        except OSError:
+            continue
+    raise TargetError("libcudart, the CUDA runtime, is not there; install the CUDA toolkit's runtime package")

@@ -1,0 +1,127 @@
+"""Target tensorrt_rtx: TensorRT for RTX, engines for NVIDIA desktop GPUs (SM 7.5 to 12.1), built without a GPU.
+
+An engine holds code for the compute capabilities that it was built for and is finished on the device that loads it.
+It is not an engine for Jetson: Orin is SM 8.7 and Thor SM 11.0, which TensorRT-RTX does not know.
+
+Building was run with 1.7.1 on a machine without a GPU; the session was not run on hardware.
+
+Precision is in the graph (strong typing): fp32 as exported, with TF32 switched off; fp16 by converting the graph; int8
+by explicit QuantizeLinear and DequantizeLinear of signed int8 with zero point 0. A timing cache has no effect and asks
+for a GPU (release notes of 1.1), so there is none.
+
+Source: tensorrt_rtx 1.7.1 Python bindings; docs.nvidia.com/deeplearning/tensorrt-rtx, "CPU-only AOT engines".
+Portable: standard library + numpy, Python 3.8.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, List, Literal, Tuple
+
+from edgekd.errors import TargetError
+from edgekd.targets import _trt_graph
+from edgekd.targets._trt_builder import Build
+from edgekd.targets._trt_session import PlanSession
+from edgekd.targets._trt_versions import build_flags, read_plan_header
+from edgekd.targets.base import CompileRequest, CompileResult, TargetInfo
+
+INFO = TargetInfo(
+    suffix=".plan",
+    compile_at="host",
+    quantizer=_trt_graph.QUANTIZER,
+    precisions=("fp32", "fp16", "int8"),
+    extra="tensorrt-rtx",
+    needs="cuda",
+)
+_PRODUCT = "TensorRT-RTX"
+_TYPED_LIKE = (11, 0)  # types and flags are those of TensorRT 11
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of TensorRT-RTX.
+
+    compute_capabilities: what to build for, e.g. `SM86`, `SM89`, `SM120`; empty builds one portable engine for SM 8.0
+        and later (Turing, SM75, has to be named).
+    float_layers: what int8 engines compute in where nothing is quantized.
+    workspace_mib: limit of the scratch memory that layers may take; 0 leaves the runtime's own.
+    """
+
+    compute_capabilities: Tuple[str, ...] = ()
+    float_layers: Literal["fp32", "fp16"] = "fp16"
+    workspace_mib: int = 0
+
+
+def runtime_version() -> str:
+    """Return TensorRT-RTX's version; TargetError when it is not installed."""
+    return import_tensorrt_rtx().__version__
+
+
+def build_engine(request: CompileRequest) -> CompileResult:
+    """Write `engine.plan`.
+
+    Raises:
+        TargetError: unreadable model, an operator that the parser refuses, a quantized graph that it would misread, a
+            float model for int8, or an unknown compute capability.
+    """
+    trt, options = import_tensorrt_rtx(), request.options
+    flags = build_flags(_TYPED_LIKE, request.precision, options.float_layers)
+    graph = _trt_graph.graph_for(request, flags.is_fp16_graph)
+    build = Build(trt, _PRODUCT, flags)
+    build.parse(graph, request.model)
+    build.limit_workspace(options.workspace_mib)
+    capabilities = _capabilities(trt, options.compute_capabilities)
+    if capabilities:
+        config: Any = build.config  # these two are not in TensorRT's API
+        config.num_compute_capabilities = len(capabilities)
+        for place, capability in enumerate(capabilities):
+            config.set_compute_capability(capability, place)
+    engine = request.out_dir / f"engine{INFO.suffix}"
+    build.write(engine, request.model)
+    header = read_plan_header(engine.read_bytes()[:64])
+    details = {
+        **build.facts(),
+        "compute_capabilities": list(options.compute_capabilities) or ["portable: SM 8.0 and later"],
+        "float_layers": "fp16" if flags.is_fp16_graph else "fp32",
+        "plan_version": ".".join(map(str, header.version)) if header else None,
+    }
+    return CompileResult(engine, request.spec, details)
+
+
+class Session(PlanSession):
+    """An engine on the first CUDA device. Not run on hardware."""
+
+    product = _PRODUCT
+    target = "tensorrt_rtx"
+    options: Options
+
+    def _module(self) -> Any:
+        return import_tensorrt_rtx()
+
+    def _prepare(self, runtime: Any, plan: bytes) -> None:
+        trt = self._module()
+        validity, bits = runtime.get_engine_validity(plan)
+        if validity == trt.EngineValidity.INVALID:
+            known = trt.EngineInvalidityDiagnostics.__members__
+            reasons = [name for name, value in known.items() if int(bits) & int(value)] or ["it gives no reason"]
+            raise TargetError(
+                f"{self.engine}: this GPU or TensorRT-RTX {trt.__version__} cannot run it ({', '.join(reasons)}); "
+                "build it again for this GPU's compute capability with this version"
+            )
+
+
+def import_tensorrt_rtx() -> Any:
+    """Return the vendor's module; TargetError with the install line when it is absent."""
+    try:
+        import tensorrt_rtx
+    except ImportError as exc:
+        raise TargetError(f"tensorrt_rtx is not installed; pip install 'edgekd[{INFO.extra}]'") from exc
+    return tensorrt_rtx
+
+
+def _capabilities(trt: Any, names: Tuple[str, ...]) -> List[Any]:
+    known = {name: value for name, value in trt.ComputeCapability.__members__.items() if name.startswith("SM")}
+    for name in names:
+        if name not in known:
+            raise TargetError(f"tensorrt_rtx: compute capability {name!r} is not one of {', '.join(sorted(known))}")
+    return [known[name] for name in names]
