@@ -7,6 +7,7 @@ is an error of its own with the end of the log in it.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
@@ -155,10 +156,8 @@ def _supervise(
 
 def _kill_group(process: subprocess.Popen[bytes]) -> None:
     """Kill what is left of the group: the process itself, and children that outlived it."""
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
     process.wait()
 
 
