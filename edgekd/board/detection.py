@@ -20,6 +20,7 @@ from typing import List, Mapping, Optional, Tuple
 
 import numpy as np
 
+from edgekd.board.frame import Frame, frame
 from edgekd.board.specs import ModelSpec
 
 
@@ -66,15 +67,12 @@ def detections(
     found = _candidates(outputs, spec, selection)
     boxes = _decoded(found)
     kept = suppress(boxes, found.scores, found.labels, selection.iou, selection.most)
-    on_input = boxes[kept]
-    height, width = spec.preprocess.size
-    scale = np.array([image_size[1] / width, image_size[0] / height] * 2, np.float32)
-    limit = np.array([image_size[1], image_size[0]] * 2, np.float32)
-    on_image = np.clip(on_input * scale, 0, limit)
+    place = frame(image_size, spec.preprocess)
+    on_image = place.boxes_on_image(boxes[kept])
     masks = None
     if found.coefficients is not None:
         prototypes = outputs[spec.output("prototypes").name][0]
-        masks = assemble(prototypes, found.coefficients[kept], on_image, image_size)
+        masks = assemble(prototypes, found.coefficients[kept], on_image, place)
     return Detections(on_image, found.scores[kept], found.labels[kept], masks)
 
 
@@ -157,32 +155,31 @@ def suppress(boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray, iou: flo
     return order[kept]
 
 
-def assemble(
-    prototypes: np.ndarray, coefficients: np.ndarray, boxes: np.ndarray, image_size: Tuple[int, int]
-) -> np.ndarray:
-    """Return masks (N, H, W) bool at `image_size` (height, width).
+def assemble(prototypes: np.ndarray, coefficients: np.ndarray, boxes: np.ndarray, place: Frame) -> np.ndarray:
+    """Return masks (N, H, W) bool at the image's size.
 
     A pixel belongs to an object when its centre lies in the box and the mixed prototypes, interpolated bilinearly between
     their cells' centres, are positive there.
 
     Args:
-        prototypes: (P, h, w) over the whole image.
+        prototypes: (P, h, w) over the whole input.
         coefficients: (N, P).
         boxes: (N, 4) x1, y1, x2, y2 in the image's pixels.
-        image_size: (height, width).
+        place: where the image lies on the input.
     """
-    height, width = image_size
+    height, width = place.image_size
     masks = np.zeros((len(boxes), height, width), bool)
     corners = np.clip(np.ceil(boxes - 0.5), 0, [width, height, width, height]).astype(np.int64)  # centres inside
-    for place, (x1, y1, x2, y2) in enumerate(corners):
+    for number, (x1, y1, x2, y2) in enumerate(corners):
         if x1 >= x2 or y1 >= y2:
             continue
-        rows, columns = _between(y1, y2, height, prototypes.shape[1]), _between(x1, x2, width, prototypes.shape[2])
+        rows = _between(_positions(y1, y2, place, 0), prototypes.shape[1])
+        columns = _between(_positions(x1, x2, place, 1), prototypes.shape[2])
         part = prototypes[:, rows.first : rows.last + 1, columns.first : columns.last + 1]
-        logits = np.einsum("p,phw->hw", coefficients[place], part)
+        logits = np.einsum("p,phw->hw", coefficients[number], part)
         logits = logits[rows.low] * (1 - rows.share)[:, None] + logits[rows.high] * rows.share[:, None]
         logits = logits[:, columns.low] * (1 - columns.share) + logits[:, columns.high] * columns.share
-        masks[place, y1:y2, x1:x2] = logits > 0
+        masks[number, y1:y2, x1:x2] = logits > 0
     return masks
 
 
@@ -197,8 +194,15 @@ class _Between:
     share: np.ndarray
 
 
-def _between(start: int, stop: int, pixels: int, cells: int) -> _Between:
-    position = np.clip((np.arange(start, stop) + 0.5) * (cells / pixels) - 0.5, 0, cells - 1)
+def _positions(start: int, stop: int, place: Frame, axis: int) -> np.ndarray:
+    """Return where the centres of the image's pixels lie on the input, as fractions of its side."""
+    scale = place.size[axis] / place.image_size[axis]
+    first = (place.top, place.left)[axis]
+    return (first + (np.arange(start, stop) + 0.5) * scale) / place.input_size[axis]
+
+
+def _between(positions: np.ndarray, cells: int) -> _Between:
+    position = np.clip(positions * cells - 0.5, 0, cells - 1)
     low = np.floor(position).astype(np.int64)
     high = np.minimum(low + 1, cells - 1)
     first = int(low[0])

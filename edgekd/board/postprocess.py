@@ -10,8 +10,9 @@ from typing import Any, Callable, Dict, Mapping, Optional, Protocol, Tuple
 import numpy as np
 
 from edgekd.board.detection import Detections, Selection, detections
+from edgekd.board.frame import frame
 from edgekd.board.preprocess import prepare
-from edgekd.board.resize import resize_argmax, resize_nearest
+from edgekd.board.resize import resize_argmax, resize_nearest, resize_plane
 from edgekd.board.specs import ModelSpec
 
 
@@ -28,12 +29,19 @@ def class_map(outputs: Mapping[str, np.ndarray], spec: ModelSpec, image_size: Tu
     """Return the class map (H, W) uint8 at `image_size` (height, width) of the first image in the batch.
 
     Logits are resized bilinearly, then the largest wins; a class map, where the graph took the argmax itself, can only
-    be resized to the nearest pixel. The result never shares memory with `outputs`.
+    be resized to the nearest pixel. Of a letterboxed image the result is first brought to the input's size and freed of
+    its bars. The result never shares memory with `outputs`.
     """
     tensor = spec.output("logits", "class_map")
-    array = outputs[tensor.name][0]
+    array, place = outputs[tensor.name][0], frame(image_size, spec.preprocess)
     if tensor.role == "logits":
-        return resize_argmax(np.ascontiguousarray(array, dtype=np.float32), image_size)
+        logits = np.ascontiguousarray(array, dtype=np.float32)
+        if not place.is_whole:
+            rows, columns = place.rows_columns()
+            logits = np.stack([resize_plane(plane, place.input_size)[rows, columns] for plane in logits])
+        return resize_argmax(logits, image_size)
+    if not place.is_whole:
+        array = resize_nearest(array, place.input_size)[place.rows_columns()]
     return resize_nearest(array, image_size).astype(np.uint8)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from edgekd.board.frame import frame
 from edgekd.board.resize import resize_image
 from edgekd.board.specs import Preprocess
 from edgekd.errors import ImageError
@@ -21,16 +22,27 @@ def prepare(image: np.ndarray, preprocess: Preprocess) -> np.ndarray:
     The result may share the image's memory when nothing has to change.
 
     Raises:
-        ImageError: not an array (H, W, 3) uint8 with at least one pixel.
+        ImageError: not an array (H, W, 3) uint8 with at least one pixel, or an unknown `preprocess.resize`.
     """
     check_image(image)
-    pixels = resize_image(image, preprocess.size)
+    pixels = _framed(image, preprocess)
     if preprocess.color_order == "BGR":
         pixels = pixels[:, :, ::-1]
     is_planar = preprocess.layout == "NCHW"
     if preprocess.dtype == "uint8":
         return np.ascontiguousarray(pixels.transpose(2, 0, 1) if is_planar else pixels)[None]
     return _normalise(pixels, preprocess, is_planar)[None]
+
+
+def _framed(image: np.ndarray, preprocess: Preprocess) -> np.ndarray:
+    """Return the image resized into its frame (H, W, 3) uint8, black around it."""
+    place = frame((image.shape[0], image.shape[1]), preprocess)
+    pixels = resize_image(image, place.size)
+    if place.is_whole:
+        return pixels
+    padded = np.zeros((*place.input_size, 3), np.uint8)
+    padded[place.rows_columns()] = pixels
+    return padded
 
 
 def check_image(image: np.ndarray) -> None:

@@ -30,7 +30,8 @@ class Preprocess:
     """How a uint8 RGB image (H, W, 3) becomes the network's input.
 
     The image is resized to `size` (height, width), bilinear with antialiasing, pixel centres aligned
-    (Pillow's and torchvision's BILINEAR). For `dtype` float32 each channel is then
+    (Pillow's and torchvision's BILINEAR): `resize` stretch changes its aspect, letterbox keeps it and pads with black
+    (`board/frame.py`), as the training crop does. For `dtype` float32 each channel is then
     `(pixel / 255 - mean) / std`; for uint8 the pixels go in as they are and the graph normalises.
     """
 
@@ -40,6 +41,7 @@ class Preprocess:
     layout: str = "NCHW"
     dtype: str = "float32"
     color_order: str = "RGB"
+    resize: str = "stretch"
 
 
 @dataclass(frozen=True)
