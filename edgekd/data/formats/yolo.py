@@ -79,7 +79,7 @@ class _WithoutAliases(yaml.SafeLoader):
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        config = yaml.load(path.read_text(encoding="utf-8"), Loader=_WithoutAliases)
+        config = yaml.load(path.read_text(encoding="utf-8"), Loader=_WithoutAliases)  # noqa: S506 - a safe loader itself
     except FileNotFoundError as exc:
         raise DataError(f"{path}: no such file, expected the class names; set data.options.yaml") from exc
     except _NOT_YAML as exc:
