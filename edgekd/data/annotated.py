@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -49,6 +50,16 @@ class AnnotatedImage:
     image: Path
     size: tuple[int, int] | None
     objects: tuple[Annotation, ...]
+
+
+def require_images(images: Sequence[AnnotatedImage]) -> None:
+    """Raise DataError with the first and the number of missing image files when any is missing."""
+    missing = [
+        one.image for one in images if not os.path.isfile(one.image)
+    ]  # unlike Path.is_file, also of endless names
+    if missing:
+        first = str(missing[0])
+        raise DataError(f"{len(missing)} of {len(images)} listed images are missing, the first is {first[:300]}")
 
 
 class AnnotatedDataset:

@@ -7,7 +7,6 @@ Source: pycocotools 2.0, common/maskApi.c (`rleFrString`), whose C code does not
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -29,7 +28,9 @@ def decode_runs(counts: str | bytes | Sequence[int], size: tuple[int, int]) -> n
         raise ValueError("expected runs that are whole numbers, 0 or more")
     height, width = size
     if sum(runs) != height * width:
-        raise ValueError(f"expected runs that add up to {height} x {width} = {height * width} pixels, got {sum(runs)}")
+        raise ValueError(
+            f"expected runs that add up to {height} x {width} = {height * width} pixels, got {str(sum(runs))[:40]}"
+        )
     values = np.arange(len(runs)) % 2 == 1
     return np.repeat(values, runs).reshape(width, height).T
 
@@ -48,7 +49,7 @@ def draw_polygons(shape: Any, height: int, width: int) -> np.ndarray:
             raise ValueError("expected polygons of three points or more, x and y in turn")
         limits = (1.01 * width + 1, 1.01 * height + 1)
         for place, value in enumerate(polygon):
-            is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)  # NaN is not within limits
             if not is_number or not -0.01 * limits[place % 2] - 1 <= value <= limits[place % 2]:
                 raise ValueError(f"a polygon's point lies outside of the image: {str(value)[:40]}")
     try:

@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 
 from edgekd.data import coco_masks
-from edgekd.data.annotated import AnnotatedDataset, AnnotatedImage, Annotation
-from edgekd.data.paired import checked_classes, require_folder
+from edgekd.data.annotated import AnnotatedDataset, AnnotatedImage, Annotation, require_images
+from edgekd.data.paired import checked_classes, is_showable, require_folder
 from edgekd.errors import DataError
 
 
@@ -48,13 +48,13 @@ def open_objects(options: Options, split: str, has_masks: bool) -> AnnotatedData
         UserError: masks asked for, and faster-coco-eval, which draws polygons, is not installed.
     """
     root = Path(options.root)
-    path = root / options.annotations.format(split=split)
-    folder = root / options.images.format(split=split)
+    path = root / options.annotations.replace("{split}", split)
+    folder = root / options.images.replace("{split}", split)
     require_folder(folder, "image folder")
     content = _read(path)
     categories = _by_id(_entries(content, "categories", path), "category", path)
     labels = {category: label for label, category in enumerate(sorted(categories))}
-    classes = checked_classes([str(categories[key].get("name")) for key in labels], f"{path}: categories")
+    classes = checked_classes([_name(categories[key], path) for key in labels], f"{path}: categories")
     images = _by_id(_entries(content, "images", path), "image", path)
     found: dict[int, list[Annotation]] = {image: [] for image in images}
     repairs: Counter[str] = Counter()
@@ -78,9 +78,7 @@ def open_objects(options: Options, split: str, has_masks: bool) -> AnnotatedData
     twice = [name for name, count in names.items() if count > 1]
     if twice:
         raise DataError(f"{path}: file_name {twice[0]!r} is listed {names[twice[0]]} times; keep one image entry")
-    missing = [image.image for image in listed if not image.image.is_file()]
-    if missing:
-        raise DataError(f"{len(missing)} of {len(listed)} listed images are missing, the first is {missing[0]}")
+    require_images(listed)
     return AnnotatedDataset(classes, listed, has_masks, repairs)
 
 
@@ -119,11 +117,19 @@ def _by_id(entries: list[Mapping[str, Any]], what: str, path: Path) -> dict[int,
     return found
 
 
+def _name(category: Mapping[str, Any], path: Path) -> str:
+    name = category.get("name")
+    if not isinstance(name, str):
+        raise DataError(f"{path}: category {category['id']}: expected a name, got {str(name)[:40]}; add it")
+    return name
+
+
 def _image(entry: Mapping[str, Any], folder: Path, path: Path, objects: list[Annotation]) -> AnnotatedImage:
     name, size = entry.get("file_name"), (entry.get("height"), entry.get("width"))
-    if not isinstance(name, str) or not name or "\0" in name or Path(name).is_absolute() or ".." in Path(name).parts:
+    is_below = isinstance(name, str) and name and not Path(name).is_absolute() and ".." not in Path(name).parts
+    if not isinstance(name, str) or not is_below or not is_showable(name):
         raise DataError(
-            f"{path}: image {entry['id']}: expected file_name below {folder}, got {str(name)[:80]!r}; fix it"
+            f"{path}: image {entry['id']}: expected file_name below {folder}, got {str(name)[:80]!a}; fix it"
         )
     if not all(isinstance(side, int) and not isinstance(side, bool) and side > 0 for side in size):
         raise DataError(f"{path}: image {entry['id']}: expected height and width in pixels, got {size}; add them")
@@ -135,6 +141,8 @@ def _annotation(entry: Mapping[str, Any], label: int, where: str, has_masks: boo
     area = entry.get("area")
     if area is not None:
         (area,) = _numbers([area], 1, f"{where}: area")
+        if area < 0:
+            raise DataError(f"{where}: area: expected square pixels, 0 or more, got {area}; fix the annotation")
     is_crowd = entry.get("iscrowd", 0)
     if is_crowd not in (0, 1):
         raise DataError(f"{where}: iscrowd: expected 0 or 1, got {str(is_crowd)[:40]!r}; fix it")

@@ -25,7 +25,7 @@ from xml.etree.ElementTree import ParseError
 
 from defusedxml import DefusedXmlException, ElementTree
 
-from edgekd.data.annotated import AnnotatedDataset, AnnotatedImage, Annotation
+from edgekd.data.annotated import AnnotatedDataset, AnnotatedImage, Annotation, require_images
 from edgekd.data.base import IGNORE_INDEX
 from edgekd.data.paired import Pair, PairedDataset, checked_classes, label_table, listed_pairs, read_split_list
 from edgekd.errors import DataError, did_you_mean
@@ -91,9 +91,7 @@ def open_objects(options: Options, split: str, has_masks: bool) -> AnnotatedData
     classes = tuple(name for name in checked_classes(options.classes, "data.options.classes") if name != "background")
     names = read_split_list(root / "ImageSets" / "Main", split)
     images = [_annotated(root, name, classes, options.boxes_from_one) for name in names]
-    missing = [image.image for image in images if not image.image.is_file()]
-    if missing:
-        raise DataError(f"{len(missing)} of {len(images)} listed images are missing, the first is {missing[0]}")
+    require_images(images)
     return AnnotatedDataset(classes, images, has_masks=False)
 
 
@@ -114,7 +112,7 @@ def _annotated(root: Path, name: str, classes: tuple[str, ...], from_one: bool) 
         where = f"{path}, object {place}"
         if label not in classes:
             raise DataError(
-                f"{where}: unknown class {label!r}{did_you_mean(label, classes)}; list it in data.options.classes"
+                f"{where}: unknown class {label[:60]!r}{did_you_mean(label[:60], classes)}; list it in data.options.classes"
             )
         x1, y1, x2, y2 = (_number(node, f"bndbox/{key}", path) for key in ("xmin", "ymin", "xmax", "ymax"))
         is_flat = x2 <= x1 or y2 <= y1  # a click, not a box
@@ -129,7 +127,7 @@ def _number(node: Any, key: str, path: Path) -> float:
     try:
         value = float(text)
     except ValueError as exc:
-        raise DataError(f"{path}: {key}: expected a number, got {text!r}; fix the file") from exc
+        raise DataError(f"{path}: {key}: expected a number, got {text[:40]!r}; fix the file") from exc
     if not math.isfinite(value):
         raise DataError(f"{path}: {key}: expected a finite number, got {text!r}; fix the file")
     return value

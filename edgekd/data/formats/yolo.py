@@ -12,6 +12,7 @@ read five numbers as two points as soon as a file holds one polygon). Equal rows
 from __future__ import annotations
 
 import math
+import os
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,9 +24,11 @@ from PIL import Image
 
 from edgekd.data.annotated import AnnotatedDataset, AnnotatedImage, Annotation
 from edgekd.data.coco_masks import draw_polygons
-from edgekd.data.paired import SUFFIXES, checked_classes, require_folder
+from edgekd.data.paired import SUFFIXES, checked_classes, is_showable, require_folder
 from edgekd.errors import DataError, did_you_mean
 
+# What PyYAML 6 raises, beside YAMLError, on a value that contradicts its tag (`!!bool maybe`).
+_NOT_YAML = (OSError, ValueError, yaml.YAMLError, RecursionError, LookupError, AttributeError, TypeError)
 _BEYOND = 0.01  # share of a side that a coordinate may pass the edge by
 
 
@@ -65,12 +68,21 @@ def open_objects(options: Options, split: str, has_masks: bool) -> AnnotatedData
     return AnnotatedDataset(classes, images, has_masks, repairs)
 
 
+class _WithoutAliases(yaml.SafeLoader):
+    """PyYAML's safe loader, in which ten lines of aliases could stand for a list without end, without them."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("aliases, *name, are not read; write the value out")
+        return super().compose_node(parent, index)
+
+
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+        config = yaml.load(path.read_text(encoding="utf-8"), Loader=_WithoutAliases)  # noqa: S506 - a safe loader itself
     except FileNotFoundError as exc:
         raise DataError(f"{path}: no such file, expected the class names; set data.options.yaml") from exc
-    except (OSError, ValueError, yaml.YAMLError, RecursionError) as exc:
+    except _NOT_YAML as exc:
         raise DataError(f"{path}: not readable as YAML ({' '.join(str(exc).split())[:200]}); fix the file") from exc
     if not isinstance(config, dict):
         raise DataError(f"{path}: expected keys names, train, val, got {type(config).__name__}; fix the file")
@@ -95,10 +107,12 @@ def _image_folder(root: Path, config: dict[str, Any], split: str, path: Path) ->
             return root / "images" / split
         known = [key for key in config if key in ("train", "val", "test")]
         raise DataError(f"{path}: no split {split!r}{did_you_mean(split, known)}; add `{split}: images/{split}`")
-    if not isinstance(given, str):
-        raise DataError(f"{path}: {split}: expected one folder, got {str(given)[:60]}; lists are not read")
-    folder = root / given
-    return folder if folder.is_dir() else root / given.removeprefix("../")
+    if not isinstance(given, str) or not is_showable(given):
+        raise DataError(f"{path}: {split}: expected one folder, got {str(given)[:60]!a}; lists are not read")
+    folder = next((root / name for name in (given, given.removeprefix("../")) if os.path.isdir(root / name)), None)
+    if folder is None:
+        raise DataError(f"{path}: {split}: no folder {given[:200]} below {root}; fix the path")
+    return folder
 
 
 def _labels_of(image: Path) -> Path:
@@ -117,7 +131,7 @@ def _annotated(
     path = _labels_of(file)
     name = file.relative_to(folder).as_posix()
     try:
-        text = path.read_text(encoding="utf-8") if path.is_file() else ""
+        text = path.read_text(encoding="utf-8-sig") if path.is_file() else ""
     except (OSError, ValueError) as exc:
         raise DataError(f"{path}: not readable as text ({' '.join(str(exc).split())}); replace the file") from exc
     rows = [row.split() for row in text.splitlines() if row.strip()]
@@ -151,7 +165,7 @@ def _object(
         raise DataError(
             f"{where}: expected `class xc yc w h` or `class x1 y1 x2 y2 x3 y3 ...`, got {len(row)} fields; fix the row"
         )
-    if not row[0].isdecimal() or int(row[0]) >= len(classes):
+    if not (row[0].isascii() and row[0].isdecimal() and len(row[0]) < 10) or int(row[0]) >= len(classes):
         raise DataError(
             f"{where}: expected a class from 0 to {len(classes) - 1}, got {row[0][:40]!r}; fix it or add a name"
         )

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from edgekd.board.detection import Selection, assemble, detections, suppress
-from edgekd.board.frame import frame
+from edgekd.board.frame import Frame
 from edgekd.board.specs import ModelSpec, Preprocess, TensorSpec
 
 HEIGHT, WIDTH, BINS = 32, 64, 17
@@ -114,7 +114,7 @@ def test_masks_are_the_mixed_prototypes_inside_the_box() -> None:
     rng = np.random.default_rng(0)
     prototypes, mixes = rng.normal(size=(3, 8, 16)).astype(np.float32), rng.normal(size=(4, 3)).astype(np.float32)
     boxes = np.array([[3.2, 1, 40.7, 50], [0, 0, 100, 60], [10, 10, 10.2, 30], [98.6, 20, 100, 59.4]], np.float32)
-    masks = assemble(prototypes, mixes, boxes, frame((60, 100), Preprocess((32, 64))))
+    masks = assemble(prototypes, mixes, boxes, Frame((60, 100), (HEIGHT, WIDTH), (HEIGHT, WIDTH)))
     logits = torch.from_numpy(np.einsum("np,phw->nhw", mixes, prototypes))[None]
     large = torch.nn.functional.interpolate(logits, (60, 100), mode="bilinear", align_corners=False)[0].numpy()
     x, y = np.arange(100) + 0.5, np.arange(60) + 0.5
