@@ -47,7 +47,9 @@ def main() -> None:
         elif hasattr(plugins.load("targets", engine.details["target"]), SESSION):
             maps[f"{engine.path.name} (simulator)"] = run_simulated(engine, samples)
     print(f"{len(samples)} images of {recipe.data.val}\n")
-    print("| class map | mIoU | " + " | ".join(f"agrees with {name}" for name in maps if "simulator" not in name) + " |")
+    print(
+        "| class map | mIoU | " + " | ".join(f"agrees with {name}" for name in maps if "simulator" not in name) + " |"
+    )
     print("|---" * (2 + sum("simulator" not in name for name in maps)) + "|")
     for name, found in maps.items():
         shares = [agreement(found, other) for key, other in maps.items() if "simulator" not in key]

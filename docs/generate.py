@@ -144,7 +144,15 @@ def chip_matrix() -> str:
         for target in chip.targets:
             found = [one for one in chip.evidence if one.target == target]
             for one in found:
-                row = (f"`{name}`", chip.title, f"`{target}`", ", ".join(one.precisions), one.shown, one.version, one.date)
+                row = (
+                    f"`{name}`",
+                    chip.title,
+                    f"`{target}`",
+                    ", ".join(one.precisions),
+                    one.shown,
+                    one.version,
+                    one.date,
+                )
                 shown.append(row)
             if not found:
                 shown.append((f"`{name}`", chip.title, f"`{target}`", "–", "code only", "–", "–"))

@@ -38,7 +38,9 @@ def list_(folder: FolderOption = None, json: JsonOption = False) -> None:
         return
     for one in found:
         state = f"{one['size_bytes'] / 1e9:.1f} GB in {one['path']}" if one["installed"] else "not installed"
-        print(f"{one['name']:12} {one['version']:10} {state}{'' if one['current'] else ' (of another edgekd; not used)'}")
+        print(
+            f"{one['name']:12} {one['version']:10} {state}{'' if one['current'] else ' (of another edgekd; not used)'}"
+        )
 
 
 @app.command()

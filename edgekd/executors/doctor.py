@@ -34,7 +34,9 @@ def examine(name: str, folder: Path | None = None) -> list[dict[str, Any]]:
         found = venvs.find(lock, root)
     except ToolchainError as exc:
         return [{"name": "installed", "ok": False, "text": str(exc)}]
-    checks = [{"name": "installed", "ok": True, "text": f"{found.version}, Python {found.python_version}, {found.path}"}]
+    checks = [
+        {"name": "installed", "ok": True, "text": f"{found.version}, Python {found.python_version}, {found.path}"}
+    ]
     actual, wanted = venvs.packages_in(found.path), found.packages
     changed = [
         f"{package} {version} instead of {wanted.get(package)}"

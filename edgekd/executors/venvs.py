@@ -110,7 +110,9 @@ def find(lock: Lock, root: Path) -> Installed:
     if found is None or not found.python.exists():
         others = [one.version for one in installed(root) if one.name == name]
         other = f" (there is one of other requirements, {', '.join(others)})" if others else ""
-        raise ToolchainError(f"toolchain {name} {lock.version} is not installed{other}; edgekd toolchain install {name}")
+        raise ToolchainError(
+            f"toolchain {name} {lock.version} is not installed{other}; edgekd toolchain install {name}"
+        )
     return found
 
 

@@ -175,8 +175,12 @@ def keep_float16(cfg: str, tensors: Sequence[str]) -> str:
         if name not in known:
             raise TargetError(f"rknn: keep_float16: no tensor {name!r}; known: {', '.join(known)}")
     if cfg.count(empty) != 1:
-        raise TargetError(f"rknn: expected one line {empty!r} in the quantization configuration, got {cfg.count(empty)}")
-    return cfg.replace(empty, "\n".join(["custom_quantize_layers:", *(f"    {json.dumps(t)}: float16" for t in tensors)]))
+        raise TargetError(
+            f"rknn: expected one line {empty!r} in the quantization configuration, got {cfg.count(empty)}"
+        )
+    return cfg.replace(
+        empty, "\n".join(["custom_quantize_layers:", *(f"    {json.dumps(t)}: float16" for t in tensors)])
+    )
 
 
 def parse_analysis(text: str) -> List[Dict[str, Any]]:

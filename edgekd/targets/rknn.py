@@ -204,7 +204,9 @@ def _calibration(request: CompileRequest) -> Optional[Path]:
             )
         return path
     if path.is_file():
-        raise TargetError(f"{request.model}: precision fp16 expected a float model, got one with {CALIBRATION} beside it")
+        raise TargetError(
+            f"{request.model}: precision fp16 expected a float model, got one with {CALIBRATION} beside it"
+        )
     options = request.options
     asked = [name for name in ("auto_hybrid", "keep_float16", "analysed_images") if getattr(options, name)]
     if asked:

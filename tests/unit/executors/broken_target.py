@@ -71,7 +71,9 @@ def leave_a_child(request: CompileRequest) -> None:
 
 
 def log_errors(request: CompileRequest) -> None:
-    print("I building: 40%\rI building: 100%\rE RKNN: REGTASK: The bit width of field value exceeds the limit", flush=True)
+    print(
+        "I building: 40%\rI building: 100%\rE RKNN: REGTASK: The bit width of field value exceeds the limit", flush=True
+    )
 
 
 def print_garbage(request: CompileRequest) -> None:

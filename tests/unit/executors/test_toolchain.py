@@ -70,7 +70,9 @@ def test_the_child_sees_the_portable_code_and_not_the_python_path_of_the_caller(
 
 @pytest.mark.parametrize(("fault", "name"), [("segfault", "SIGSEGV"), ("killed", "SIGKILL.*out of memory")])
 def test_death_by_signal_is_a_crash_that_names_the_signal(fault: str, name: str, tmp_path: Path) -> None:
-    with pytest.raises(ToolchainCrashError, match=f"broken compile: the toolchain crashed with {name}.*'I loading") as e:
+    with pytest.raises(
+        ToolchainCrashError, match=f"broken compile: the toolchain crashed with {name}.*'I loading"
+    ) as e:
         compile_with(fault, tmp_path)
     assert "\n" not in str(e.value)
     assert str(tmp_path / "toolchain.log") in str(e.value)
@@ -146,7 +148,10 @@ def test_a_disk_that_is_full_for_the_toolchain_is_a_full_disk(tmp_path: Path) ->
 def test_a_disk_too_full_for_the_result_is_a_full_disk(tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
-    if os.getuid() or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "none", disk], capture_output=True).returncode:
+    if (
+        os.getuid()
+        or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "none", disk], capture_output=True).returncode
+    ):
         pytest.skip("a small disk cannot be mounted here")
     try:
         (disk / "ballast").write_bytes(bytes(1 << 20))

@@ -24,7 +24,9 @@ def lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> venvs.Lock:
         wheel.writestr("tiny.py", "answer = 42\n")
         info = "tiny_toolkit-1.0.dist-info"
         wheel.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: tiny-toolkit\nVersion: 1.0\n")
-        wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr(
+            f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
         wheel.writestr(f"{info}/RECORD", f"tiny.py,,\n{info}/METADATA,,\n{info}/WHEEL,,\n{info}/RECORD,,\n")
     for name, value in {"FIND_LINKS": str(wheels), "NO_INDEX": "1"}.items():
         monkeypatch.setenv(f"UV_{name}", value)
@@ -41,7 +43,9 @@ def written(folder: Path, requirements: str, python: str = RUNNING) -> venvs.Loc
 def test_install_makes_what_find_finds(lock: venvs.Lock, tmp_path: Path) -> None:
     root = tmp_path / "root"
     made = venvs.install(lock, root)
-    assert made.packages == {"tiny-toolkit": "1.0"} | {k: v for k, v in made.packages.items() if k in ("pip", "setuptools")}
+    assert made.packages == {"tiny-toolkit": "1.0"} | {
+        k: v for k, v in made.packages.items() if k in ("pip", "setuptools")
+    }
     assert made.path.parent == root
     assert made.size_bytes > 0
     assert venvs.find(lock, root) == made
