@@ -16,6 +16,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -156,7 +157,11 @@ def _supervise(
 
 def _kill_group(process: subprocess.Popen[bytes]) -> None:
     """Kill what is left of the group: the process itself, and children that outlived it."""
+<<<<<<< HEAD
     with contextlib.suppress(ProcessLookupError):
+=======
+    with suppress(ProcessLookupError):
+>>>>>>> 3d26f888a7c5435d29ad3fe621c27b6e336b18da
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 
