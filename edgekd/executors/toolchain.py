@@ -7,7 +7,6 @@ is an error of its own with the end of the log in it.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import logging
 import os
@@ -157,11 +156,7 @@ def _supervise(
 
 def _kill_group(process: subprocess.Popen[bytes]) -> None:
     """Kill what is left of the group: the process itself, and children that outlived it."""
-<<<<<<< HEAD
-    with contextlib.suppress(ProcessLookupError):
-=======
     with suppress(ProcessLookupError):
->>>>>>> 3d26f888a7c5435d29ad3fe621c27b6e336b18da
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 
