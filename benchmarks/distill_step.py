@@ -25,8 +25,9 @@ import torch
 
 from edgekd.core import plugins
 from edgekd.core.recipe import Method, Train
+from edgekd.data.loader import TrainingBatch
 from edgekd.distill.base import pyramid_of
-from edgekd.distill.module import Distiller, FrozenTeacher, SegmentationTask
+from edgekd.distill.module import DenseTask, Distiller, FrozenTeacher
 from edgekd.models.base import DenseModel
 from edgekd.models.build import build_model, count
 
@@ -74,14 +75,14 @@ class Arm:
             modules[name] = (Method(warmup=0.0), plugin.Method(plugin.Options(), *pyramids))
         # The plain student needs no teacher: that is what its step costs in a pipeline.
         distiller = None if methods == "none" else Distiller(FrozenTeacher(teacher), modules)
-        self.task = SegmentationTask(student, Train(steps=10_000), distiller, args.channels_last).train()
+        self.task = DenseTask(student, Train(steps=10_000), distiller, args.channels_last).train()
         self.task.to(memory_format=self.task.memory_format)
         self.task.on_fit_start()
         self.optimizer = torch.optim.AdamW(self.task.parameters(), lr=1e-4)
         self.bf16 = args.precision == "bf16-mixed"
         self.clock = time.process_time if args.clock == "cpu" else time.perf_counter
 
-    def step(self, batch: tuple[torch.Tensor, torch.Tensor]) -> float:
+    def step(self, batch: TrainingBatch) -> float:
         """Run one training step and return its seconds."""
         start = self.clock()
         with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
@@ -122,7 +123,7 @@ def _in_child(arm: str) -> float:
     return json.loads(done.stdout.splitlines()[-1])["peak_mib"]
 
 
-def _batch(args: argparse.Namespace) -> tuple[torch.Tensor, torch.Tensor]:
+def _batch(args: argparse.Namespace) -> TrainingBatch:
     """Return uint8 images and masks of large regions with a padded corner."""
     random = torch.Generator().manual_seed(0)
     height, width = args.size
@@ -131,7 +132,7 @@ def _batch(args: argparse.Namespace) -> tuple[torch.Tensor, torch.Tensor]:
     labels = torch.randint(0, CLASSES, (args.batch, 1, height // 32, width // 32), generator=random)
     masks = torch.nn.functional.interpolate(labels.float(), size=(height, width)).squeeze(1)
     masks[:, : height // 8, : width // 8] = 255
-    return images.to(torch.uint8), masks.to(torch.uint8)
+    return TrainingBatch(images.to(torch.uint8), masks.to(torch.uint8))
 
 
 def _network(name: str) -> DenseModel:

@@ -24,7 +24,7 @@ from edgekd import pipeline
 from edgekd.bench import run as bench
 from edgekd.board import timing
 from edgekd.cli.main import app
-from edgekd.core import plugins
+from edgekd.core import chips, plugins
 from edgekd.core.recipe import Recipe, Section, load_recipe
 from edgekd.evaluate.definitions import DEFINITIONS
 
@@ -136,6 +136,31 @@ def stages() -> str:
     return _table(("stage and folder", "kind", "reads the artifacts", "sections in its key"), rows)
 
 
+def chip_matrix() -> str:
+    """Return what was shown of each chip and target, and the facts known of the chip, from `edgekd/chips`."""
+    shown, facts = [], []
+    for name in chips.names():
+        chip = chips.load(name)
+        for target in chip.targets:
+            found = [one for one in chip.evidence if one.target == target]
+            for one in found:
+                row = (
+                    f"`{name}`",
+                    chip.title,
+                    f"`{target}`",
+                    ", ".join(one.precisions),
+                    one.shown,
+                    one.version,
+                    one.date,
+                )
+                shown.append(row)
+            if not found:
+                shown.append((f"`{name}`", chip.title, f"`{target}`", "–", "code only", "–", "–"))
+        facts += [(f"`{name}`", fact.text, fact.source) for fact in chip.facts]
+    titles = ("chip", "title", "target", "precisions", "shown", "toolchain version", "date")
+    return _table(titles, shown) + "\n\n" + _table(("chip", "fact", "source"), facts)
+
+
 def results() -> str:
     """Return a list of the result pages."""
     pages = [page for page in sorted((DOCS / "results").glob("*.md")) if page.stem != "index"]
@@ -152,6 +177,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "metrics": metrics,
     "latency": latency,
     "stages": stages,
+    "chips": chip_matrix,
     "results": results,
 }
 

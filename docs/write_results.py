@@ -18,12 +18,12 @@ from typing import Any
 import yaml
 
 import edgekd
+from edgekd.core.tasks import TASKS
 from edgekd.report.line import stage_line
-from edgekd.report.table import HEADERS, table_rows
+from edgekd.report.table import headers, table_rows
 from edgekd.report.units import percent
 
 DOCS = Path(__file__).parent
-EXTRA = ("trimap_miou_3px", "pixel_accuracy", "spurious_components", "missing_components")
 
 
 def main() -> None:
@@ -142,7 +142,7 @@ def has_vnni(host: dict[str, Any]) -> bool:
 
 def table(report: dict[str, Any]) -> str:
     """Return the result table in Markdown."""
-    titles = astuple(HEADERS)[:-1]
+    titles = astuple(headers(report["task"]))[:-1]
     rows = [astuple(row)[:-1] for row in table_rows(report)]
     return "\n".join(
         [
@@ -155,9 +155,11 @@ def table(report: dict[str, Any]) -> str:
 
 def metric_table(report: dict[str, Any]) -> str:
     """Return the other metrics in Markdown, in percent."""
-    titles = [report["definitions"][name]["title"] for name in EXTRA]
+    task = TASKS[report["task"]]
+    names = [name for name in report["definitions"] if name not in (task.metric, task.second)]
+    titles = [report["definitions"][name]["title"] for name in names]
     rows = [
-        f"| {row['id']} | {' | '.join(percent(row['metrics'].get(name)) for name in EXTRA)} |"
+        f"| {row['id']} | {' | '.join(percent(row['metrics'].get(name)) for name in names)} |"
         for row in report["rows"]
         if row["status"] == "measured"
     ]

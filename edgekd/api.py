@@ -116,16 +116,19 @@ class Engine:
         self.session = session
         self.classes: tuple[str, ...] = artifact.spec.classes
 
-    def __call__(self, image: np.ndarray | str | Path) -> np.ndarray:
-        """Return the class map (H, W) uint8 of an image: a path, or an array (H, W, 3) uint8 RGB.
+    def __call__(self, image: np.ndarray | str | Path) -> Any:
+        """Return what the network says of an image: a path, or an array (H, W, 3) uint8 RGB.
+
+        A segmenter gives the class map (H, W) uint8, a detector or instance segmenter `board.detection.Detections`.
 
         Raises:
             ImageError: an array of another shape or dtype.
             DataError: a file that is not a readable image.
         """
-        from edgekd.board.postprocess import predict
+        from edgekd.board.postprocess import predictor
         from edgekd.data.images import read_image
 
+        predict = predictor(self.session.spec.task)
         return predict(self.session, image if isinstance(image, np.ndarray) else read_image(Path(image)))
 
 

@@ -7,6 +7,10 @@ EdgekdError                     something went wrong that the user can read abou
 │   ├── CheckpointError         weights that do not fit, are damaged, or would run code
 │   ├── ArtifactError           a folder that is not the artifact that was asked for, or is incomplete
 │   ├── TargetError             a runtime that is missing, or refuses the model
+│   │   └── ToolchainError      a toolchain that is not installed, or whose job gave no trustworthy result
+│   │       ├── ToolchainCrashError    the process died by a signal, or ended without a result
+│   │       ├── ToolchainTimeoutError  it did not end in time, and was killed
+│   │       └── ToolchainLogError      it reported success, and its log says otherwise
 │   ├── ImageError              an array handed to an engine
 │   └── WorkspaceError          an output folder that is locked, full or unwritable
 └── GateError            (1)    the work ran and the result is not good enough: floor, parity, watchdog, gate
@@ -49,6 +53,22 @@ class ArtifactError(UserError):
 
 class TargetError(UserError):
     """A target's runtime is not installed or refuses the model."""
+
+
+class ToolchainError(TargetError):
+    """A vendor toolchain is not installed, is damaged, or its job gave no result that can be trusted."""
+
+
+class ToolchainCrashError(ToolchainError):
+    """A toolchain's process died by a signal, or ended without a result."""
+
+
+class ToolchainTimeoutError(ToolchainError):
+    """A toolchain's process did not end in time; it and its children were killed."""
+
+
+class ToolchainLogError(ToolchainError):
+    """A toolchain reported success, but its log holds errors."""
 
 
 class ImageError(UserError):

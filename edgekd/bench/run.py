@@ -1,7 +1,7 @@
 """Latency of engines that are open at the same time, on real images, raw samples kept.
 
 Two series per engine. *Engine time*: `session.infer` on inputs prepared beforehand. *Wall time*: image array in, class
-map at image size out. All series are measured in alternating bursts of one run, so their ratios are fair even where
+map or objects at image size out. All series are measured in alternating bursts of one run, so their ratios are fair even where
 the machine is not quiet.
 """
 
@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from edgekd.board import timing
-from edgekd.board.postprocess import predict
+from edgekd.board.postprocess import predictor
 from edgekd.board.preprocess import prepare
 from edgekd.board.specs import ModelSpec
 from edgekd.board.sysinfo import snapshot
@@ -173,7 +173,7 @@ def _engine_time(session: Session, images: Sequence[np.ndarray]) -> Callable[[],
 
 
 def _wall_time(session: Session, images: Sequence[np.ndarray]) -> Callable[[], object]:
-    rotated = itertools.cycle(images)
+    rotated, predict = itertools.cycle(images), predictor(session.spec.task)
     return lambda: predict(session, next(rotated))
 
 

@@ -14,7 +14,7 @@ from edgekd.data.open import open_split
 def run(job: StageJob) -> StageResult:
     """Measure every engine among the inputs and keep the raw samples."""
     recipe = job.recipe
-    dataset = open_split(recipe.data, recipe.data.val)
+    dataset = open_split(recipe, recipe.data.val)
     images = [dataset.load(i).image for i in range(min(recipe.bench.images, len(dataset)))]
     engines = {name.split("/")[1]: artifact for name, artifact in job.inputs.items() if artifact.kind == "engine"}
     settings = BenchSettings(

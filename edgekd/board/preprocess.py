@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from edgekd.board.frame import frame
 from edgekd.board.resize import resize_image
 from edgekd.board.specs import Preprocess
 from edgekd.errors import ImageError
@@ -21,16 +22,49 @@ def prepare(image: np.ndarray, preprocess: Preprocess) -> np.ndarray:
     The result may share the image's memory when nothing has to change.
 
     Raises:
-        ImageError: not an array (H, W, 3) uint8 with at least one pixel.
+        ImageError: not an array (H, W, 3) uint8 with at least one pixel, or an unknown `preprocess.resize`.
     """
     check_image(image)
-    pixels = resize_image(image, preprocess.size)
+    pixels = _framed(image, preprocess)
     if preprocess.color_order == "BGR":
         pixels = pixels[:, :, ::-1]
     is_planar = preprocess.layout == "NCHW"
     if preprocess.dtype == "uint8":
         return np.ascontiguousarray(pixels.transpose(2, 0, 1) if is_planar else pixels)[None]
     return _normalise(pixels, preprocess, is_planar)[None]
+
+
+def pixels_of(array: np.ndarray, preprocess: Preprocess) -> np.ndarray:
+    """Return the uint8 pixels (B, H, W, 3) of network inputs that `prepare` made; its inverse after the resize.
+
+    The channels stay in the order of `color_order`.
+
+    Raises:
+        ImageError: not made by `prepare` under this contract: a value is not a pixel.
+    """
+    images = array.transpose(0, 2, 3, 1) if preprocess.layout == "NCHW" else array
+    if preprocess.dtype == "uint8":
+        return np.ascontiguousarray(images)
+    values = (images * np.asarray(preprocess.std) + np.asarray(preprocess.mean)) * 255
+    pixels = np.rint(values)
+    worst = float(np.abs(values - pixels).max())
+    if worst > 0.05 or pixels.min() < 0 or pixels.max() > 255:  # float32 is off by 1e-4 at most
+        raise ImageError(
+            f"calibration: expected images prepared as the contract says, got values that are {worst:.2g} from a pixel "
+            f"and range from {values.min():.4g} to {values.max():.4g} instead of 0 to 255"
+        )
+    return np.ascontiguousarray(pixels.astype(np.uint8))
+
+
+def _framed(image: np.ndarray, preprocess: Preprocess) -> np.ndarray:
+    """Return the image resized into its frame (H, W, 3) uint8, black around it."""
+    place = frame((image.shape[0], image.shape[1]), preprocess)
+    pixels = resize_image(image, place.size)
+    if place.is_whole:
+        return pixels
+    padded = np.zeros((*place.input_size, 3), np.uint8)
+    padded[place.rows_columns()] = pixels
+    return padded
 
 
 def check_image(image: np.ndarray) -> None:

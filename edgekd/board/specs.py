@@ -16,7 +16,8 @@ from typing import Any, Dict, Tuple
 @dataclass(frozen=True)
 class TensorSpec:
     """One input or output tensor. `shape` is static, batch first; `role` says what it holds:
-    `image`, `logits` (B, K, H, W) or `class_map` (B, H, W)."""
+    `image`, `logits` (B, K, H, W), `class_map` (B, H, W), or of a detector `scores`, `boxes`, `coefficients` (one tensor
+    per pyramid level, (B, C, H/stride, W/stride)) and `prototypes`; see `board/detection.py`."""
 
     name: str
     dtype: str
@@ -29,7 +30,8 @@ class Preprocess:
     """How a uint8 RGB image (H, W, 3) becomes the network's input.
 
     The image is resized to `size` (height, width), bilinear with antialiasing, pixel centres aligned
-    (Pillow's and torchvision's BILINEAR). For `dtype` float32 each channel is then
+    (Pillow's and torchvision's BILINEAR): `resize` stretch changes its aspect, letterbox keeps it and pads with black
+    (`board/frame.py`), as the training crop does. For `dtype` float32 each channel is then
     `(pixel / 255 - mean) / std`; for uint8 the pixels go in as they are and the graph normalises.
     """
 
@@ -39,6 +41,7 @@ class Preprocess:
     layout: str = "NCHW"
     dtype: str = "float32"
     color_order: str = "RGB"
+    resize: str = "stretch"
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,10 @@ class ModelSpec:
             if tensor.role in roles:
                 return tensor
         raise KeyError(f"no output with role {' or '.join(roles)}; outputs: {[t.role for t in self.outputs]}")
+
+    def all_outputs(self, role: str) -> Tuple[TensorSpec, ...]:
+        """Return the outputs with a role, in order."""
+        return tuple(tensor for tensor in self.outputs if tensor.role == role)
 
     def to_dict(self) -> Dict[str, Any]:
         """Return plain JSON-ready data; `from_dict` is its inverse."""

@@ -234,11 +234,23 @@ def _load_average(base: Path) -> Optional[List[float]]:
     return [float(x) for x in text.split()[:3]] if text else None
 
 
+def soc_names(root: str = "/") -> List[str]:
+    """Return the names of this board's chip as its device tree has them, e.g. `["rk3588s", "rk3588"]`; [] without one.
+
+    Of the `compatible` strings those of Rockchip, `rockchip,<chip>`, and the board's own name, without the maker.
+    """
+    text = _text(Path(root) / "proc/device-tree/compatible") or ""
+    return [name.partition(",")[2] for name in text.split("\0") if name.startswith("rockchip,")]
+
+
 def missing_device(needs: str) -> str:
     """Return why an engine that needs a device cannot run on this machine; "" when it can.
 
-    needs: `cuda`, an NVIDIA GPU that its driver can use; or "" for the CPU, which is always there.
+    needs: `cuda`, an NVIDIA GPU that its driver can use; `rknpu`, a Rockchip chip; or "" for the CPU, which is always
+        there.
     """
+    if needs == "rknpu":
+        return "" if soc_names() else "no Rockchip chip in this machine"
     if needs != "cuda":
         return ""
     try:

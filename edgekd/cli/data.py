@@ -34,10 +34,11 @@ def check(
     from edgekd.data.open import open_split
     from edgekd.errors import DataError
 
-    data = load_recipe(recipe, set_).data
+    loaded = load_recipe(recipe, set_)
+    data = loaded.data
     reports, sheets = [], []
     for split in (data.train, data.val):
-        dataset = open_split(data, split)
+        dataset = open_split(loaded, split)
         reports.append(check_dataset(dataset, split))
         if not reports[-1].errors:
             sheets.append(sheet / f"contact_sheet_{split}.png")

@@ -13,7 +13,7 @@ from typing import Any
 
 import typer
 
-from edgekd.cli import check, data, distill, doctor, predict, recipes, report, run, stages, study
+from edgekd.cli import check, data, distill, doctor, predict, recipes, report, run, stages, study, toolchain
 from edgekd.errors import EdgekdError
 
 app = typer.Typer(
@@ -58,6 +58,7 @@ stages.add_to(app)
 app.command()(study.study)
 app.command()(predict.predict)
 app.command()(report.report)
+app.add_typer(toolchain.app, name="toolchain")
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ def predict(
     out: Annotated[Path, typer.Option("--out", help="Folder for the results.")] = Path("predictions"),
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Segment images: writes NAME_overlay.png and NAME_mask.png (class indices) for each."""
+    """Run an engine on images: writes NAME_overlay.png, and NAME_mask.png or NAME_objects.json, for each."""
     from edgekd.api import load_engine
     from edgekd.cli.show import print_json
     from edgekd.core.workspace import disk_errors
@@ -26,7 +26,8 @@ def predict(
         for image in images:
             results.append(write_prediction(loaded, image, out))
             if not json:
-                shares = ", ".join(f"{name} {share:.0%}" for name, share in results[-1]["classes"].items())
+                seen = results[-1]["classes"].items()
+                shares = ", ".join(f"{name} {n}" if isinstance(n, int) else f"{name} {n:.0%}" for name, n in seen)
                 print(f"{results[-1]['overlay']}  {shares}")
     if json:
         print_json(results)

@@ -18,10 +18,10 @@ def print_json(value: Any) -> None:
 
 def print_results(report: dict[str, Any]) -> None:
     """Print the result table of a report on stdout."""
-    from edgekd.report.table import HEADERS, table_rows
+    from edgekd.report.table import headers, table_rows
 
     table = Table(box=None, pad_edge=False)
-    for title in astuple(HEADERS):
+    for title in astuple(headers(report["task"])):
         table.add_column(title, justify="left" if title in ("id", "precision", "note") else "right")
     for row in table_rows(report):
         table.add_row(*astuple(row))
@@ -67,11 +67,12 @@ def study_run_line(run: Any, state: str, ended: int, total: int) -> None:
 
 def print_study(study: dict[str, Any]) -> None:
     """Print the table of a study on stdout."""
-    from edgekd.study.table import HEADERS, rows
+    from edgekd.study.table import headers, rows
 
     table = Table(box=None, pad_edge=False)
-    for title in HEADERS:
-        table.add_column(title, justify="left" if title in (HEADERS[0], HEADERS[-1]) else "right")
+    titles = headers(study)
+    for title in titles:
+        table.add_column(title, justify="left" if title in (titles[0], titles[-1]) else "right")
     for row in rows(study):
         table.add_row(*row)
     Console(width=None if sys.stdout.isatty() else 170).print(table)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from edgekd.core import plugins
+from edgekd.core import chips, plugins
 from edgekd.core.artifact import StageResult
 from edgekd.core.recipe import Engine, plugin_options
 from edgekd.core.stage import StageJob
 from edgekd.errors import RecipeError
+from edgekd.executors.toolchain import Compiled, compile_engine
 from edgekd.targets.base import CompileRequest
 
 
@@ -16,20 +17,26 @@ def run(job: StageJob) -> StageResult:
     target = plugins.load("targets", engine.target)
     check_precision(engine)
     (model,) = job.inputs.values()
+    options = plugin_options("targets", engine.target, engine.options, f"engines.{engine.id}.options")
+    chips.check(engine.target, options)
     request = CompileRequest(
         model=model.file(model.details.get("model", "model.onnx")),
         spec=model.spec,
         precision=engine.precision,
         out_dir=job.out_dir,
-        options=plugin_options("targets", engine.target, engine.options, f"engines.{engine.id}.options"),
+        options=options,
     )
-    result = target.build_engine(request)
+    if target.INFO.compile_at == "toolchain":
+        compiled = compile_engine(engine.target, request)
+    else:
+        compiled = Compiled(target.build_engine(request), target.runtime_version())
+    result = compiled.result
     details = {
         "target": engine.target,
         "precision": engine.precision,
         "options": engine.options,
         "engine": result.engine.relative_to(job.out_dir).as_posix(),
-        "runtime_version": target.runtime_version(),
+        "runtime_version": compiled.runtime_version,
         "build": result.details,
     }
     return StageResult(result.spec, {**{k: model.details[k] for k in ("params", "macs")}, **details})

@@ -106,7 +106,7 @@ class Network(Section):
 
 
 class Teacher(Network):
-    """The teacher; a run stops when its mIoU (a fraction) on the scored split is below `floor`."""
+    """The teacher; a run stops when its mIoU or mAP (a fraction) on the scored split is below `floor`."""
 
     floor: float = Field(0.0, ge=0, le=1)
 
@@ -180,8 +180,12 @@ class Export(Section):
     input: Literal["float32_nchw", "uint8_nchw", "uint8_nhwc"] = "float32_nchw"
     argmax: bool = False
     parity_images: int = Field(8, gt=0)
-    logits_tolerance: float = Field(1e-3, gt=0, description="largest |torch - ONNX| relative to the largest |logit|")
-    class_map_tolerance: float = Field(1e-3, ge=0, description="largest fraction of pixels with another class")
+    logits_tolerance: float = Field(
+        1e-3, gt=0, description="largest |torch - ONNX| of an output, relative to its largest value"
+    )
+    class_map_tolerance: float = Field(
+        1e-3, ge=0, description="largest fraction of pixels with another class, or of detections without a counterpart"
+    )
 
 
 class Quantize(Section):
@@ -242,7 +246,7 @@ class Recipe(Section):
     """A whole pipeline. `source` is where it was read from."""
 
     name: str
-    task: Literal["semantic"] = "semantic"
+    task: Literal["semantic", "detection", "instance"] = "semantic"
     seed: int = Field(0, ge=0, lt=2**32)  # what Lightning and numpy take
     data: Data
     teacher: Teacher
@@ -255,6 +259,17 @@ class Recipe(Section):
     bench: Bench = Bench()
     evaluate: Evaluate = Evaluate()
     study: Study = Study()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _methods_for_the_task(cls, raw: Any) -> Any:
+        """Objects have no class map, so that their logit distillation is another by default: `ld` instead of `kd`."""
+        if not isinstance(raw, dict) or raw.get("task") not in ("detection", "instance"):
+            return raw
+        distill = raw.get("distill", {})
+        if isinstance(distill, dict) and "methods" not in distill:
+            return {**raw, "distill": {**distill, "methods": {"ld": {}, "bckd": {}}}}
+        return raw
 
     @field_validator("name")
     @classmethod

@@ -7,16 +7,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
+from torch.nn.functional import avg_pool2d
 from torchvision import tv_tensors
 from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms.v2 import functional as F
 
 from edgekd.core.recipe import Augment
-from edgekd.data.base import IGNORE_INDEX, Sample
+from edgekd.data.base import IGNORE_INDEX, Instances, Sample
+
+# An object leaves the training view when less of its box is left than this share, or a side has fewer pixels.
+LEAST_VISIBLE = 0.25
+LEAST_SIDE = 2.0
 
 
 class ResizeJitter(v2.Transform):
@@ -35,13 +42,15 @@ class ResizeJitter(v2.Transform):
         return {"size": [max(1, round(side * factor)) for side in self.size]}
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        if isinstance(inpt, tv_tensors.BoundingBoxes):
+            return F.resize(inpt, params["size"])
         mask = isinstance(inpt, tv_tensors.Mask)
         mode = InterpolationMode.NEAREST_EXACT if mask else InterpolationMode.BILINEAR
         return F.resize(inpt, params["size"], interpolation=mode, antialias=not mask)
 
 
 def training_transform(augment: Augment, size: tuple[int, int]) -> v2.Transform:
-    """Return the transform of a Pillow image and a Mask to the training crop; padding is ignored in the mask.
+    """Return the transform of a Pillow image, masks and boxes to the training crop; padding is 255 in a mask.
 
     Pillow's C code augments one small image several times faster than torch's operators.
     """
@@ -57,14 +66,96 @@ def training_transform(augment: Augment, size: tuple[int, int]) -> v2.Transform:
     return v2.Compose(steps)
 
 
-def augmented(sample: Sample, transform: v2.Transform, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the augmented image (3, H, W) uint8 and mask (H, W) uint8; the same seed gives the same result."""
-    image = Image.fromarray(sample.image)
-    mask = tv_tensors.Mask(torch.from_numpy(sample.mask))
+class Objects(NamedTuple):
+    """Objects of one view.
+
+    boxes: (M, 4) float32 x1, y1, x2, y2 in pixels of the view, inside it.
+    labels: (M,) int64 class indices.
+    masks: (M, H/4, W/4) uint8, 1 where most of the cell is the object's; None where boxes are all there is.
+    """
+
+    boxes: Tensor
+    labels: Tensor
+    masks: Tensor | None = None
+
+
+class View(NamedTuple):
+    """One augmented sample: `image` (3, H, W) uint8, `mask` (H, W) uint8, and `objects` where the task has them.
+
+    The mask holds classes, 255 where they are ignored; with objects it is 1 inside them and 0 elsewhere.
+    """
+
+    image: Tensor
+    mask: Tensor
+    objects: Objects | None = None
+
+
+def augmented(sample: Sample, transform: v2.Transform, seed: int, task: str = "semantic") -> View:
+    """Return the augmented sample for a task; the same seed gives the same result."""
     with torch.random.fork_rng(devices=[]), _one_thread():
         torch.manual_seed(seed)
-        image, mask = transform(image, mask)
-    return F.pil_to_tensor(image), mask.as_subclass(torch.Tensor).contiguous()
+        if task == "semantic":
+            image, mask = transform(Image.fromarray(sample.image), tv_tensors.Mask(torch.from_numpy(sample.mask)))
+            return View(F.pil_to_tensor(image), mask.as_subclass(Tensor).contiguous())
+        return _with_objects(sample, transform, has_masks=task == "instance")
+
+
+def _with_objects(sample: Sample, transform: v2.Transform, has_masks: bool) -> View:
+    assert sample.instances is not None
+    instances, size = _without_crowds(sample.instances), sample.image.shape[:2]
+    boxes = tv_tensors.BoundingBoxes(
+        torch.from_numpy(instances.boxes_xyxy).float().reshape(-1, 4),
+        format="XYXY",
+        canvas_size=size,
+        clamping_mode=None,
+    )
+    region = tv_tensors.Mask(torch.from_numpy(_region(sample)))
+    masks = None
+    if has_masks:
+        assert instances.masks is not None
+        masks = tv_tensors.Mask(torch.from_numpy(instances.masks.astype(np.uint8)))
+    image, region, boxes, masks = transform(Image.fromarray(sample.image), region, boxes, masks)
+    inside, kept = _visible(boxes.as_subclass(Tensor), region.shape[-2:])
+    labels = torch.from_numpy(instances.labels)[kept]
+    quarter = None if masks is None else _quartered(masks.as_subclass(Tensor)[kept])
+    return View(F.pil_to_tensor(image), region.as_subclass(Tensor).contiguous(), Objects(inside[kept], labels, quarter))
+
+
+def _without_crowds(instances: Instances) -> Instances:
+    if instances.is_crowd is None or not instances.is_crowd.any():
+        return instances
+    kept = ~instances.is_crowd
+    masks = None if instances.masks is None else instances.masks[kept]
+    return Instances(masks, instances.boxes_xyxy[kept], instances.labels[kept])
+
+
+def _region(sample: Sample) -> np.ndarray:
+    """Return (H, W) uint8: 1 where there is an object, of which only the box may be known."""
+    instances = sample.instances
+    assert instances is not None
+    if instances.masks is not None:
+        return np.asarray(instances.masks.any(axis=0), np.uint8)
+    region = np.zeros(sample.image.shape[:2], np.uint8)
+    for x1, y1, x2, y2 in np.round(instances.boxes_xyxy).astype(int):
+        region[max(0, y1) : y2, max(0, x1) : x2] = 1
+    return region
+
+
+def _visible(boxes: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Return boxes (M, 4) cut at the view's edges, and which of them still show enough of their object."""
+    height, width = size
+    limit = torch.tensor([width, height, width, height], dtype=boxes.dtype)
+    inside = boxes.clamp(min=0).minimum(limit)
+    sides, whole = inside[:, 2:] - inside[:, :2], boxes[:, 2:] - boxes[:, :2]
+    shows = sides.prod(dim=1) >= LEAST_VISIBLE * whole.prod(dim=1)
+    return inside, shows & (sides >= LEAST_SIDE).all(dim=1)
+
+
+def _quartered(masks: Tensor) -> Tensor:
+    """Return (M, H/4, W/4) uint8: 1 where at least half of the 4x4 pixels are 1 (padding is 255 and counts as 0)."""
+    if len(masks) == 0:
+        return masks[:, ::4, ::4]
+    return (avg_pool2d((masks == 1).float(), 4) >= 0.5).to(torch.uint8)
 
 
 @contextmanager

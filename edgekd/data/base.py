@@ -2,8 +2,11 @@
 
 A format is one file `data/formats/<name>.py` with
 
-    Options                                    a frozen dataclass: the keys under `data.options` in a recipe
-    open_dataset(options, split) -> DenseDataset
+    Options                                           a frozen dataclass: the keys under `data.options` in a recipe
+    open_dataset(options, split) -> DenseDataset      masks of classes, for the task `semantic`
+    open_objects(options, split, has_masks) -> DenseDataset    objects: boxes, and masks where has_masks
+
+and one of the two functions, or both.
 
 Opening lists and pairs the files (DataError when that fails); pixels are read only by `load`.
 """
@@ -21,16 +24,28 @@ IGNORE_INDEX = 255
 
 @dataclass(frozen=True)
 class Instances:
-    """Objects of one image: `masks` (N, H, W) bool, `boxes_xyxy` (N, 4) float32 in pixels, `labels` (N,) int64."""
+    """Objects of one image.
 
-    masks: np.ndarray
+    masks: (N, H, W) bool; None where only boxes are known.
+    boxes_xyxy: (N, 4) float32 x1, y1, x2, y2 in pixels, x2 and y2 exclusive.
+    labels: (N,) int64 class indices.
+    is_crowd: (N,) bool: a region of many objects, which no detection has to match (COCO); None stands for none.
+    areas: (N,) float32 square pixels, by which COCO calls an object small; None stands for the masks' or the boxes'.
+    """
+
+    masks: np.ndarray | None
     boxes_xyxy: np.ndarray
     labels: np.ndarray
+    is_crowd: np.ndarray | None = None
+    areas: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One image `image` (H, W, 3) uint8 RGB with `mask` (H, W) uint8 class indices, 255 where the label is ignored."""
+    """One image `image` (H, W, 3) uint8 RGB with `mask` (H, W) uint8 class indices, 255 where the label is ignored.
+
+    Data sets that know objects only give a mask of 255.
+    """
 
     name: str
     image: np.ndarray

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgekd.data.base import IGNORE_INDEX, DenseDataset
+from edgekd.data.annotated import AnnotatedDataset
+from edgekd.data.base import IGNORE_INDEX, DenseDataset, Sample
 from edgekd.errors import DataError
 
 MAX_THREADS = 8
@@ -23,7 +24,8 @@ class CheckReport:
         split: its name.
         classes: class names in index order.
         num_images: images of the split, readable or not.
-        pixel_counts: labelled pixels per class.
+        pixel_counts: labelled pixels per class; zeros where objects are labelled.
+        object_counts: objects per class, crowds not counted; empty where pixels are labelled.
         image_counts: images in which the class occurs, per class.
         ignored_fraction: ignored pixels / all pixels, in [0, 1].
         min_size, max_size: smallest and largest (height, width), each side on its own; (0, 0) when none is readable.
@@ -41,6 +43,7 @@ class CheckReport:
     max_size: tuple[int, int]
     errors: tuple[str, ...]
     warnings: tuple[str, ...]
+    object_counts: tuple[int, ...] = ()
 
     @property
     def class_fractions(self) -> tuple[float, ...]:
@@ -52,13 +55,21 @@ class CheckReport:
         """Return the report as lines for a terminal: what was read, a table of classes, warnings, errors."""
         width = max(len(name) for name in (*self.classes, "class"))
         sizes = " to ".join(f"{h}x{w}" for h, w in sorted({self.min_size, self.max_size}))
-        lines = [
-            f"split {self.split}: {self.num_images} images, {len(self.errors)} bad; height x width {sizes}; "
-            f"{self.ignored_fraction:.1%} of the pixels are ignored",
-            f"  {'class':>{width + 4}}  {'pixels':>7}  images",
-        ]
-        rows = zip(self.classes, self.class_fractions, self.image_counts, strict=True)
-        lines += [f"  {i:>3} {name:>{width}}  {part:>7.2%}  {images:>6}" for i, (name, part, images) in enumerate(rows)]
+        head = f"split {self.split}: {self.num_images} images, {len(self.errors)} bad; height x width {sizes}; "
+        if self.object_counts:
+            lines = [
+                f"{head}{sum(self.object_counts)} objects",
+                f"  {'class':>{width + 4}}  {'objects':>7}  images",
+            ]
+            amounts = [f"{count:>7}" for count in self.object_counts]
+        else:
+            lines = [
+                f"{head}{self.ignored_fraction:.1%} of the pixels are ignored",
+                f"  {'class':>{width + 4}}  {'pixels':>7}  images",
+            ]
+            amounts = [f"{part:>7.2%}" for part in self.class_fractions]
+        rows = zip(self.classes, amounts, self.image_counts, strict=True)
+        lines += [f"  {i:>3} {name:>{width}}  {amount}  {images:>6}" for i, (name, amount, images) in enumerate(rows)]
         lines += [f"  warning: {warning}" for warning in self.warnings]
         return "\n".join(lines + [f"  error: {error}" for error in self.errors])
 
@@ -66,9 +77,10 @@ class CheckReport:
 @dataclass(frozen=True)
 class _Finding:
     name: str
-    counts: np.ndarray  # (256,) int64 pixels per mask value
+    counts: np.ndarray  # (256,) int64 pixels per mask value, or objects per class
     size: tuple[int, int]
     error: str = ""
+    has_objects: bool = False
 
 
 def check_dataset(dataset: DenseDataset, split: str, progress: Callable[[int, int], None] | None = None) -> CheckReport:
@@ -85,7 +97,8 @@ def check_dataset(dataset: DenseDataset, split: str, progress: Callable[[int, in
             findings.append(finding)
             if progress is not None:
                 progress(len(findings), len(dataset))
-    return _summary(dataset.classes, split, findings)
+    repairs = dataset.repairs if isinstance(dataset, AnnotatedDataset) else {}
+    return _summary(dataset.classes, split, findings, [f"{count} {what}" for what, count in repairs.items()])
 
 
 def _examine(dataset: DenseDataset, index: int) -> _Finding:
@@ -94,13 +107,25 @@ def _examine(dataset: DenseDataset, index: int) -> _Finding:
     except DataError as exc:
         return _Finding(dataset.name(index), np.zeros(256, np.int64), (0, 0), str(exc))
     height, width = sample.mask.shape
+    if labels_objects(sample):
+        assert sample.instances is not None
+        crowd = sample.instances.is_crowd
+        labels = sample.instances.labels if crowd is None else sample.instances.labels[~crowd]
+        return _Finding(sample.name, np.bincount(labels, minlength=256), (height, width), has_objects=True)
     return _Finding(sample.name, np.bincount(sample.mask.ravel(), minlength=256), (height, width))
 
 
-def _summary(classes: tuple[str, ...], split: str, findings: list[_Finding]) -> CheckReport:
+def labels_objects(sample: Sample) -> bool:
+    """Return whether a sample comes from a data set of objects: it has some, or none, and no class map."""
+    return sample.instances is not None and bool((sample.mask == IGNORE_INDEX).all())
+
+
+def _summary(classes: tuple[str, ...], split: str, findings: list[_Finding], repairs: list[str]) -> CheckReport:
     good = [finding for finding in findings if not finding.error]
     counts = np.array([finding.counts for finding in good], np.int64).reshape(len(good), 256)  # (images, mask value)
-    pixels = counts.sum(axis=0)
+    amounts = counts.sum(axis=0)
+    has_objects = any(finding.has_objects for finding in good)
+    pixels = np.zeros(256, np.int64) if has_objects else amounts
     sizes = np.array([finding.size for finding in good] or [(0, 0)])
     return CheckReport(
         split=split,
@@ -112,7 +137,8 @@ def _summary(classes: tuple[str, ...], split: str, findings: list[_Finding]) -> 
         min_size=(int(sizes[:, 0].min()), int(sizes[:, 1].min())),
         max_size=(int(sizes[:, 0].max()), int(sizes[:, 1].max())),
         errors=tuple(finding.error for finding in findings if finding.error),
-        warnings=tuple(_warnings(classes, split, good, pixels)),
+        warnings=(*_warnings(classes, split, good, amounts), *(f"repaired: {line}" for line in repairs)),
+        object_counts=_ints(amounts[: len(classes)]) if has_objects else (),
     )
 
 
@@ -120,10 +146,11 @@ def _ints(values: np.ndarray) -> tuple[int, ...]:
     return tuple(int(value) for value in values)
 
 
-def _warnings(classes: tuple[str, ...], split: str, good: list[_Finding], pixels: np.ndarray) -> Iterable[str]:
-    absent = [name for index, name in enumerate(classes) if pixels[index] == 0]
+def _warnings(classes: tuple[str, ...], split: str, good: list[_Finding], amounts: np.ndarray) -> Iterable[str]:
+    absent = [name for index, name in enumerate(classes) if amounts[index] == 0]
     if good and absent:
         yield f"{len(absent)} of {len(classes)} classes never occur in split {split!r}: {', '.join(absent)}"
     blank = [finding.name for finding in good if finding.counts[:IGNORE_INDEX].sum() == 0]
     if blank:
-        yield f"{len(blank)} of {len(good)} images have no labelled pixel, the first is {blank[0]}"
+        what = "object" if good[0].has_objects else "labelled pixel"
+        yield f"{len(blank)} of {len(good)} images have no {what}, the first is {blank[0]}"

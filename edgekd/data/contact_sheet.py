@@ -9,7 +9,9 @@ from PIL import Image, ImageDraw, ImageFont
 
 from edgekd.core.workspace import disk_errors
 from edgekd.data.base import DenseDataset, Sample
+from edgekd.data.check import labels_objects
 from edgekd.data.colors import overlay, palette
+from edgekd.data.objects import Color, draw_boxes, draw_masks
 from edgekd.errors import DataError
 
 TILE_WIDTH = 300  # pixels, of one image; each sample takes two
@@ -68,13 +70,27 @@ def _tile(sample: Sample, colors: np.ndarray) -> Image.Image:
     height, width = sample.mask.shape
     size = (TILE_WIDTH, max(1, round(TILE_WIDTH * height / width)))
     image = np.array(Image.fromarray(sample.image).resize(size, Image.Resampling.BILINEAR))
-    mask = np.array(Image.fromarray(sample.mask).resize(size, Image.Resampling.NEAREST))
     tile = Image.new("RGB", (2 * TILE_WIDTH, size[1] + TEXT + 6), _PAPER)
     tile.paste(Image.fromarray(image), (0, 0))
-    tile.paste(Image.fromarray(overlay(image, mask, colors, 0.6)), (TILE_WIDTH, 0))
+    tile.paste(Image.fromarray(_labelled(sample, image, colors)), (TILE_WIDTH, 0))
     caption = f"{sample.name}  ({height} x {width})"
     ImageDraw.Draw(tile).text((0, size[1] + 3), caption, fill=_FAINT, font=ImageFont.load_default(TEXT - 2))
     return tile
+
+
+def _labelled(sample: Sample, image: np.ndarray, colors: np.ndarray) -> np.ndarray:
+    """Return the labels over `image`, the sample's image at another size."""
+    size = (image.shape[1], image.shape[0])
+    if not labels_objects(sample):
+        mask = np.array(Image.fromarray(sample.mask).resize(size, Image.Resampling.NEAREST))
+        return overlay(image, mask, colors, 0.6)
+    assert sample.instances is not None
+    objects = sample.instances
+    shown: list[Color] = [(int(r), int(g), int(b)) for r, g, b in colors[objects.labels]]
+    drawn = sample.image if objects.masks is None else draw_masks(sample.image, objects.masks, shown)
+    drawn = np.array(Image.fromarray(drawn).resize(size, Image.Resampling.BILINEAR))
+    scale = np.array([size[0] / sample.image.shape[1], size[1] / sample.image.shape[0]] * 2, np.float32)
+    return draw_boxes(drawn, objects.boxes_xyxy * scale, shown, width=1)
 
 
 def _legend(classes: tuple[str, ...], colors: np.ndarray, width: int) -> Image.Image:

@@ -8,6 +8,7 @@ import os
 import zlib
 from pathlib import Path
 
+from edgekd.data.annotated import AnnotatedDataset
 from edgekd.data.base import DenseDataset
 from edgekd.errors import DataError
 
@@ -28,6 +29,8 @@ def fingerprint(dataset: DenseDataset, split: str) -> str:
     digest = hashlib.sha256(_line([split, *dataset.classes]))
     for index in range(len(dataset)):
         digest.update(_line([dataset.name(index), *map(_file_identity, dataset.files(index))]))
+    if isinstance(dataset, AnnotatedDataset):  # all of them may stand in one large file
+        digest.update(dataset.digest().encode())
     return digest.hexdigest()
 
 

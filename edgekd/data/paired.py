@@ -5,6 +5,7 @@ Every format of this kind is a list of `Pair`s, a label table and the class name
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,7 +119,8 @@ def checked_classes(names: Iterable[str], source: str) -> tuple[str, ...]:
     """Return class names, stripped.
 
     Raises:
-        DataError: no name, an empty one, one that occurs twice, or more than 255 (255 is the ignored label).
+        DataError: no name, an empty one, one that cannot be shown, one that occurs twice, or more than 255 (255 is the
+            ignored label).
     """
     classes = tuple(name.strip() for name in names)
     if not classes:
@@ -126,6 +128,8 @@ def checked_classes(names: Iterable[str], source: str) -> tuple[str, ...]:
     for index, name in enumerate(classes):
         if not name:
             raise DataError(f"{source}: class {index} has an empty name; remove the empty line or name the class")
+        if not is_showable(name):
+            raise DataError(f"{source}: class {index} has control characters in its name, {name!a:.60}; rename it")
         if name in classes[:index]:
             raise DataError(
                 f"{source}: class {name!r} is listed twice, as {classes.index(name)} and {index}; rename one"
@@ -133,6 +137,11 @@ def checked_classes(names: Iterable[str], source: str) -> tuple[str, ...]:
     if len(classes) > IGNORE_INDEX:
         raise DataError(f"{source}: {len(classes)} classes, expected at most {IGNORE_INDEX}; merge some")
     return classes
+
+
+def is_showable(text: str) -> bool:
+    """Whether text holds no control character (a line break, say) and no lone surrogate, which no terminal can show."""
+    return all(unicodedata.category(letter) not in ("Cc", "Cs") for letter in text)
 
 
 def read_lines(path: Path, what: str) -> list[str]:

@@ -50,6 +50,7 @@ def key_of(teacher: Artifact, data: Artifact, section: Data) -> str:
     content = {
         "weights": [entry["sha256"] for entry in teacher.manifest["files"] if entry["name"] == WEIGHTS],
         "network": teacher.details["network"],
+        "names": ["heads/", "features/", "decoder"],
         "data": [section.model_dump(mode="json"), data.details["splits"][section.train]["fingerprint"]],
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
@@ -74,9 +75,11 @@ def filled(folder: Path, teacher: FrozenTeacher, views: FixedViews, device: torc
         if missing:
             teacher.to(device, torch.channels_last)
             _check_room(folder, teacher, views, missing, device)
-            loader = DataLoader(Subset(views, missing), BATCH)
+            loader = DataLoader(
+                Subset(views, missing), BATCH, collate_fn=lambda items: torch.stack([v.image for v in items])
+            )
             title, screen = "the teacher answers", Console(stderr=True)
-            for at, (images, _) in enumerate(track(loader, title, console=screen, disable=not screen.is_terminal)):
+            for at, images in enumerate(track(loader, title, console=screen, disable=not screen.is_terminal)):
                 for number, tensors in zip(missing[at * BATCH :], _answer(teacher, images, device), strict=False):
                     answers.file(number).parent.mkdir(exist_ok=True)
                     save_file(tensors, part := folder / "part")
@@ -94,7 +97,7 @@ def _answer(teacher: FrozenTeacher, images: Tensor, device: torch.device) -> lis
 def _check_room(
     folder: Path, teacher: FrozenTeacher, views: FixedViews, missing: list[int], device: torch.device
 ) -> None:
-    (first,) = _answer(teacher, views[missing[0]][0].unsqueeze(0), device)
+    (first,) = _answer(teacher, views[missing[0]].image.unsqueeze(0), device)
     each = sum(value.nbytes for value in first.values())
     needed, free = len(missing) * each, shutil.disk_usage(folder).free
     facts = f"{len(missing)} answers of {each / 2**20:.1f} MiB need {needed / 2**30:.2f} GiB"

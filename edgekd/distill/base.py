@@ -2,6 +2,7 @@
 
 A method is one file `distill/methods/<name>.py` with
 
+    TASKS                                            the tasks whose networks it can compare
     Options                                          a frozen dataclass: the keys under `options` in a recipe
     Method(options, teacher, student)                an nn.Module; `teacher`, `student` are the two `Pyramid`s
     Method.forward(teacher, student, batch) -> dict of scalar terms
@@ -15,16 +16,21 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from edgekd.data.augment import Objects
 from edgekd.errors import RecipeError
 from edgekd.models.base import DenseModel
 
 
 @dataclass(frozen=True)
 class Batch:
-    """images (B, 3, H, W) float in [0, 1]; masks (B, H, W) int64 class indices with 255 = ignore."""
+    """images (B, 3, H, W) float in [0, 1]; masks (B, H, W) int64 class indices with 255 = ignore.
+
+    Of detection and instances, masks are 1 inside objects and 0 elsewhere, and `objects` has those of each image.
+    """
 
     images: Tensor
     masks: Tensor
+    objects: list[Objects] | None = None
 
     @property
     def valid(self) -> Tensor:

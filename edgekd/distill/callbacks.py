@@ -6,16 +6,18 @@ import logging
 import math
 import time
 from collections import deque
-from typing import Any
+from typing import Any, Literal
 
 import lightning as L
+import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback
 from torchmetrics.classification import MulticlassJaccardIndex
+from torchmetrics.detection import MeanAveragePrecision
 
-from edgekd.board.postprocess import predict
+from edgekd.board.postprocess import predict, predict_objects
 from edgekd.data.base import IGNORE_INDEX, DenseDataset
-from edgekd.distill.module import SegmentationTask
+from edgekd.distill.module import DenseTask
 from edgekd.errors import GateError
 from edgekd.models.base import DenseModel
 from edgekd.models.session import TorchSession, torch_spec
@@ -69,7 +71,7 @@ class Watchdog(Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        assert isinstance(pl_module, SegmentationTask)
+        assert isinstance(pl_module, DenseTask)
         step = trainer.global_step
         values = {name: float(value) for name, value in outputs.items()}
         bad = [name for name, value in values.items() if not math.isfinite(value)]
@@ -99,11 +101,11 @@ class Watchdog(Callback):
 class Validation(Callback):
     """Scores the student every so many steps on the scored split; only recorded, nothing is chosen by it.
 
-    `rows` holds [step, mIoU], from the same prediction at label resolution as `edgekd evaluate`.
+    `rows` holds [step, score], mIoU or (mask) mAP, from the same prediction at label resolution as `edgekd evaluate`.
     """
 
-    def __init__(self, dataset: DenseDataset, size: tuple[int, int], every: int) -> None:
-        self.dataset, self.size, self.every = dataset, size, every
+    def __init__(self, dataset: DenseDataset, task: str, size: tuple[int, int], every: int) -> None:
+        self.dataset, self.task, self.size, self.every = dataset, task, size, every
         self.rows: list[list[float]] = []
 
     def on_train_batch_end(
@@ -111,27 +113,50 @@ class Validation(Callback):
     ) -> None:
         if trainer.global_step % self.every or not trainer.is_global_zero:
             return
-        assert isinstance(pl_module, SegmentationTask)
-        self.rows.append([trainer.global_step, self._miou(pl_module.student)])
+        assert isinstance(pl_module, DenseTask)
+        self.rows.append([trainer.global_step, self._score(pl_module.student)])
         for logger in trainer.loggers:
-            logger.log_metrics({"validation_miou": self.rows[-1][1]}, step=trainer.global_step)
+            logger.log_metrics({"validation": self.rows[-1][1]}, step=trainer.global_step)
         pl_module.student.train()
 
-    def _miou(self, student: DenseModel) -> float:
+    def _score(self, student: DenseModel) -> float:
         classes = tuple(self.dataset.classes)
-        iou = MulticlassJaccardIndex(len(classes), ignore_index=IGNORE_INDEX)
-        with TorchSession(student, torch_spec(student, "semantic", classes, self.size)) as session:
-            for index in range(len(self.dataset)):
-                sample = self.dataset.load(index)
-                predicted = predict(session, sample.image)
-                iou.update(torch.from_numpy(predicted).long().flatten(), torch.from_numpy(sample.mask).long().flatten())
-        return round(float(iou.compute()), 6)
+        score = _mean_iou if self.task == "semantic" else _average_precision
+        with TorchSession(student, torch_spec(student, self.task, classes, self.size)) as session:
+            return round(score(session, self.dataset), 6)
 
     def state_dict(self) -> dict[str, Any]:
         return {"rows": self.rows}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.rows = list(state_dict["rows"])
+
+
+def _mean_iou(session: TorchSession, dataset: DenseDataset) -> float:
+    iou = MulticlassJaccardIndex(len(dataset.classes), ignore_index=IGNORE_INDEX)
+    for index in range(len(dataset)):
+        sample = dataset.load(index)
+        predicted, truth = torch.from_numpy(predict(session, sample.image)), torch.from_numpy(sample.mask)
+        iou.update(predicted.long().flatten(), truth.long().flatten())
+    return float(iou.compute())
+
+
+def _average_precision(session: TorchSession, dataset: DenseDataset) -> float:
+    kind: Literal["segm", "bbox"] = "segm" if session.spec.task == "instance" else "bbox"
+    precision = MeanAveragePrecision(iou_type=kind, backend="faster_coco_eval")
+    for index in range(len(dataset)):
+        sample = dataset.load(index)
+        assert sample.instances is not None
+        found, truth = predict_objects(session, sample.image), sample.instances
+        precision.update(
+            [_tensors(boxes=found.boxes, labels=found.labels, scores=found.scores, masks=found.masks)],
+            [_tensors(boxes=truth.boxes_xyxy, labels=truth.labels, iscrowd=truth.is_crowd, masks=truth.masks)],
+        )
+    return float(precision.compute()["map"])
+
+
+def _tensors(**arrays: np.ndarray | None) -> dict[str, torch.Tensor]:
+    return {name: torch.from_numpy(np.ascontiguousarray(a)) for name, a in arrays.items() if a is not None}
 
 
 class LogProgress(Callback):

@@ -20,7 +20,7 @@ from edgekd.core.recipe import Data, Train, Trainer
 from edgekd.data.base import DenseDataset
 from edgekd.data.loader import Answers, StepBatches, training_loader
 from edgekd.distill.callbacks import LogProgress, StepRecord, Validation, Watchdog
-from edgekd.distill.module import Distiller, SegmentationTask
+from edgekd.distill.module import DenseTask, Distiller
 from edgekd.distill.resume import AveragedWeights, StepSeeds, WholeCheckpoints
 from edgekd.errors import UserError
 from edgekd.models.base import DenseModel
@@ -46,6 +46,7 @@ class FitJob:
     seed: int
     watchdog_ratio: float
     scratch: Path
+    task: str = "semantic"
     validation: DenseDataset | None = None
     answers: Answers | None = None
 
@@ -69,7 +70,7 @@ class _StepData(L.LightningDataModule):
             budget.steps, budget.batch_size, self.trainer.global_step, self.trainer.global_rank, world
         )
         job = self.job
-        return training_loader(job.dataset, job.data, job.seed, batches, self.workers, job.answers)
+        return training_loader(job.dataset, job.data, job.seed, batches, self.workers, job.answers, job.task)
 
 
 def fit(job: FitJob) -> dict[str, Any]:
@@ -82,9 +83,11 @@ def fit(job: FitJob) -> dict[str, Any]:
         KeyboardInterrupt: the process was told to stop, by Ctrl+C or SIGTERM.
     """
     L.seed_everything(job.seed, workers=False, verbose=False)
-    task = SegmentationTask(job.student, job.budget, job.distiller, job.trainer.channels_last)
+    task = DenseTask(job.student, job.budget, job.distiller, job.trainer.channels_last, job.task)
     record = StepRecord(log_every=max(1, job.budget.steps // 200))
-    validation = Validation(job.validation, job.data.size, job.budget.validate_every or 0) if job.validation else None
+    validation = (
+        Validation(job.validation, job.task, job.data.size, job.budget.validate_every or 0) if job.validation else None
+    )
     with _quiet():
         trainer = _trainer(job, [record, validation] if validation else [record])
     resume = job.scratch / f"{RESUME}.ckpt"

@@ -10,12 +10,12 @@ import lightning as L
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from edgekd.core.recipe import Method as MethodConfig
 from edgekd.core.recipe import Train
-from edgekd.data.base import IGNORE_INDEX
+from edgekd.data.loader import TrainingBatch
 from edgekd.distill.base import Batch
+from edgekd.distill.losses import LOSSES
 from edgekd.models.base import DenseModel, Outputs
 
 
@@ -27,15 +27,23 @@ class Distiller:
     methods: dict[str, tuple[MethodConfig, nn.Module]]
 
 
-class SegmentationTask(L.LightningModule):
+class DenseTask(L.LightningModule):
     """Trains a student on labels and, with a `Distiller`, on its terms.
 
     The teacher is held outside the module tree (`FrozenTeacher`). Adapters of the methods are in the tree: they
     train and resume with the student.
     """
 
-    def __init__(self, student: DenseModel, train: Train, distiller: Distiller | None, channels_last: bool) -> None:
+    def __init__(
+        self,
+        student: DenseModel,
+        train: Train,
+        distiller: Distiller | None,
+        channels_last: bool,
+        task: str = "semantic",
+    ) -> None:
         super().__init__()
+        self.loss = LOSSES[task]
         self.student = student
         self.budget = train
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
@@ -48,17 +56,16 @@ class SegmentationTask(L.LightningModule):
         if self._teacher:
             self._teacher.to(self.device, self.memory_format)
 
-    def training_step(self, batch: tuple[Any, ...], batch_idx: int) -> dict[str, Tensor]:
-        """Return `loss`, the task loss and the raw terms for images, masks and, where they are kept, answers."""
-        images = batch[0].float().div(255).contiguous(memory_format=self.memory_format)
-        labels = Batch(images, batch[1].long())
+    def training_step(self, batch: TrainingBatch, batch_idx: int) -> dict[str, Tensor]:
+        """Return `loss`, the task loss, its parts where it has several, and the raw terms of the methods."""
+        images = batch.images.float().div(255).contiguous(memory_format=self.memory_format)
+        labels = Batch(images, batch.masks.long(), batch.objects)
         student = self.student(images)
-        task = F.cross_entropy(student.logits.float(), labels.masks, ignore_index=IGNORE_INDEX, reduction="sum")
-        task = task / labels.valid.sum().clamp_min(1)  # an unlabelled crop gives 0, not NaN
-        terms = {"task": task}
-        loss = task
+        parts = self.loss(student, labels)
+        loss = task = torch.stack(list(parts.values())).sum()
+        terms = {"task": task, **(parts if len(parts) > 1 else {})}
         if self._teacher:
-            teacher = Outputs.of(batch[2]) if len(batch) > 2 else self._teacher(images)
+            teacher = Outputs.of(batch.answers) if batch.answers is not None else self._teacher(images)
             for name, method in self.methods.items():
                 weight = self.weight_at(name, self.global_step)
                 for term, value in method(teacher, student, labels).items():

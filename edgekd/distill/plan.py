@@ -82,17 +82,17 @@ def plan(recipe: Recipe) -> DistillPlan:
         DataError: the data set, which says how many classes there are, cannot be opened.
         UserError: the crop is not divisible by a network's stride.
     """
-    classes = len(open_split(recipe.data, recipe.data.train).classes)
+    classes = len(open_split(recipe, recipe.data.train).classes)
     crop = recipe.data.augment.crop or recipe.data.size
     teacher = untrained_network(recipe.teacher, recipe.task, classes, "teacher")
     student = untrained_network(recipe.student, recipe.task, classes, "student")
     maps_t, maps_s = _maps(teacher, crop), _maps(student, crop)
     methods = [
         MethodPlan(
-            name, config.weight, config.warmup, config.schedule, _terms(method, maps_t, maps_s, classes),
+            name, config.weight, config.warmup, config.schedule, _terms(method, maps_t, maps_s, classes, crop),
             [AdapterPlan(n, tuple(p.shape), p.numel()) for n, p in method.named_parameters()],
         )
-        for name, (config, method) in build_methods(recipe.distill, teacher, student, classes).items()
+        for name, (config, method) in build_methods(recipe.distill, teacher, student, classes, recipe.task).items()
     ]  # fmt: skip
     return DistillPlan(crop, classes, _described(maps_t, crop), _described(maps_s, crop), methods)
 
@@ -101,16 +101,18 @@ def _maps(model: DenseModel, crop: tuple[int, int]) -> dict[str, Tensor]:
     check_input_size(model, crop)
     with torch.no_grad():
         out = model.eval()(torch.zeros(1, 3, *crop))
-    return {**{f"stride {s}": f for s, f in out.features.items()}, "decoder": out.decoder, "logits": out.logits}
+    return {**{f"stride {s}": f for s, f in out.features.items()}, "decoder": out.decoder, **out.heads}
 
 
 def _described(maps: dict[str, Tensor], crop: tuple[int, int]) -> list[MapPlan]:
     return [MapPlan(n, round(crop[0] / x.shape[2], 2), x.shape[1], (x.shape[2], x.shape[3])) for n, x in maps.items()]
 
 
-def _terms(method: nn.Module, teacher: dict[str, Tensor], student: dict[str, Tensor], classes: int) -> list[TermPlan]:
+def _terms(
+    method: nn.Module, teacher: dict[str, Tensor], student: dict[str, Tensor], classes: int, crop: tuple[int, int]
+) -> list[TermPlan]:
     """Return the terms of a method and the maps that they change with, tried on random maps of the real shapes."""
-    labels = _labels(student["logits"], classes)
+    labels = _labels(crop, classes)
     sides = {"teacher": _drawn(teacher, 1), "student": _drawn(student, 2)}
     reads: dict[str, dict[str, list[str]]] = {}
     before = _values(method, sides, labels)
@@ -138,11 +140,12 @@ def _values(method: nn.Module, sides: dict[str, dict[str, Tensor]], labels: Batc
 
 def _outputs(maps: dict[str, Tensor]) -> Outputs:
     features = {int(name.split()[1]): x for name, x in maps.items() if name.startswith("stride")}
-    return Outputs(maps["logits"], features, maps["decoder"])
+    heads = {name: x for name, x in maps.items() if not name.startswith("stride") and name != "decoder"}
+    return Outputs(heads, features, maps["decoder"])
 
 
-def _labels(logits: Tensor, classes: int) -> Batch:
-    height, width = logits.shape[-2:]
+def _labels(crop: tuple[int, int], classes: int) -> Batch:
+    height, width = crop
     blocks = torch.arange(-(-height // _LABEL_BLOCK) * -(-width // _LABEL_BLOCK)) % classes
     blocks = blocks.view(1, 1, -(-height // _LABEL_BLOCK), -(-width // _LABEL_BLOCK)).float()
     masks = F.interpolate(blocks, (height, width), mode="nearest").squeeze(1).long()

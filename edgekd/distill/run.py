@@ -16,8 +16,9 @@ from torch import nn
 
 from edgekd.core import plugins
 from edgekd.core.artifact import SCRATCH, StageResult
-from edgekd.core.recipe import Distill, Method, Network, plugin_options
+from edgekd.core.recipe import Distill, Method, Network, Recipe, plugin_options
 from edgekd.core.stage import StageJob
+from edgekd.core.tasks import TASKS
 from edgekd.data.base import DenseDataset
 from edgekd.data.loader import FixedViews
 from edgekd.data.open import open_split
@@ -25,7 +26,7 @@ from edgekd.distill.answers import TeacherAnswers, filled, key_of
 from edgekd.distill.base import pyramid_of
 from edgekd.distill.fit import FitJob, fit, on_cpu
 from edgekd.distill.module import Distiller, FrozenTeacher
-from edgekd.errors import GateError
+from edgekd.errors import GateError, RecipeError
 from edgekd.models.artifact import WEIGHTS, network_from_artifact, network_from_recipe
 from edgekd.models.base import DenseModel
 from edgekd.models.build import check_input_size, count
@@ -49,13 +50,14 @@ def distill_student(job: StageJob) -> StageResult:
     """Train the student with the methods of the recipe.
 
     Raises:
-        GateError: the teacher's mIoU is below `teacher.floor`; or the watchdog stopped the run.
+        GateError: the teacher's score is below `teacher.floor`; or the watchdog stopped the run.
     """
     floor = job.recipe.teacher.floor
-    score = job.inputs["evaluate/teacher"].details["metrics"]["miou"] if floor > 0 else floor
+    task = TASKS[job.recipe.task]
+    score = job.inputs["evaluate/teacher"].details["metrics"][task.metric] if floor > 0 else floor
     if score < floor:
         raise GateError(
-            f"the teacher's mIoU is {score:.3f}, below teacher.floor = {floor:.3f}; a weak teacher teaches nothing: "
+            f"the teacher's {task.title} is {score:.3f}, below teacher.floor = {floor:.3f}; a weak teacher teaches nothing: "
             "train it longer, or lower the floor knowingly"
         )
     teacher = network_from_artifact(job.inputs["teacher"])
@@ -71,14 +73,14 @@ def _train(job: StageJob, network: Network, where: str, distill: tuple[DenseMode
     if network.train is not None:
         crop = recipe.data.augment.crop or recipe.data.size
         check_input_size(model, crop)
-        dataset = open_split(recipe.data, recipe.data.train)
-        distiller = _distiller(distill, model, len(classes), recipe.trainer.compile_teacher)
+        dataset = open_split(recipe, recipe.data.train)
+        distiller = _distiller(distill, model, len(classes), recipe)
         fit_job = FitJob(
             title=job.part, student=model, distiller=distiller, dataset=dataset, data=recipe.data, budget=network.train,
             trainer=recipe.trainer, seed=recipe.seed,
             watchdog_ratio=distill[1].watchdog_ratio if distill else float("inf"),
-            scratch=job.out_dir / SCRATCH, answers=_answers(job, distiller, dataset),
-            validation=open_split(recipe.data, recipe.data.val) if network.train.validate_every else None,
+            scratch=job.out_dir / SCRATCH, task=recipe.task, answers=_answers(job, distiller, dataset),
+            validation=open_split(recipe, recipe.data.val) if network.train.validate_every else None,
         )  # fmt: skip
         training = fit(fit_job)
         record = training.pop("record")
@@ -99,13 +101,16 @@ def _train(job: StageJob, network: Network, where: str, distill: tuple[DenseMode
 
 
 def build_methods(
-    distill: Distill, teacher: DenseModel, student: DenseModel, num_classes: int
+    distill: Distill, teacher: DenseModel, student: DenseModel, num_classes: int, task: str
 ) -> dict[str, tuple[Method, nn.Module]]:
     """Return the config and the module of every method of the recipe; RecipeError when one does not fit."""
     methods = {}
     for name, config in distill.methods.items():
         options = plugin_options("methods", name, config.options, f"distill.methods.{name}.options")
         module = plugins.load("methods", name)
+        if task not in module.TASKS:
+            able = [other for other in plugins.names("methods") if task in plugins.load("methods", other).TASKS]
+            raise RecipeError(f"distill.methods.{name}: not for task {task!r}; use {', '.join(able)}")
         methods[name] = (
             config,
             module.Method(options, pyramid_of(teacher, num_classes), pyramid_of(student, num_classes)),
@@ -114,13 +119,14 @@ def build_methods(
 
 
 def _distiller(
-    distill: tuple[DenseModel, Distill] | None, student: DenseModel, num_classes: int, compiled: bool
+    distill: tuple[DenseModel, Distill] | None, student: DenseModel, num_classes: int, recipe: Recipe
 ) -> Distiller | None:
     if distill is None:
         return None
     teacher, section = distill
     # Adapters are drawn here: the student's weights already are.
-    return Distiller(FrozenTeacher(teacher, compiled), build_methods(section, teacher, student, num_classes))
+    methods = build_methods(section, teacher, student, num_classes, recipe.task)
+    return Distiller(FrozenTeacher(teacher, recipe.trainer.compile_teacher), methods)
 
 
 def _answers(job: StageJob, distiller: Distiller | None, dataset: DenseDataset) -> TeacherAnswers | None:
@@ -130,7 +136,7 @@ def _answers(job: StageJob, distiller: Distiller | None, dataset: DenseDataset) 
     folder = trainer.teacher_cache / key_of(job.inputs["teacher"], job.inputs["data"], data)
     device = torch.device("cpu") if on_cpu(trainer) else torch.accelerator.current_accelerator()
     assert device is not None
-    return filled(folder, distiller.teacher, FixedViews(dataset, data), device)
+    return filled(folder, distiller.teacher, FixedViews(dataset, data, job.recipe.task), device)
 
 
 def _write_record(record: list[dict[str, float]], path: Path) -> None:

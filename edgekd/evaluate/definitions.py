@@ -7,6 +7,25 @@ from edgekd.evaluate.connectivity import MIN_AREA_PX, MIN_OVERLAP
 
 TRIMAP_RADIUS_PX = 3
 
+
+def _average_precision(
+    name: str, title: str, at_50: str, at_75: str, short: str, what: str
+) -> dict[str, tuple[str, str, bool]]:
+    """Return the definitions of one kind of average precision."""
+    text = (
+        f"Mean over classes with objects and over the IoU thresholds 0.50, 0.55, ..., 0.95 of the average precision of the "
+        f"{what}, as COCO measures it: 101 recall points, at most 100 detections per image, at the image's own size."
+    )
+    found = {
+        name: (title, text, True),
+        f"{name}_50": (at_50, f"{title} at the threshold 0.50 alone.", True),
+        f"{name}_75": (at_75, f"{title} at the threshold 0.75 alone.", True),
+    }
+    for size, area in (("small", "up to 32 x 32"), ("medium", "of 32 x 32 to 96 x 96"), ("large", "from 96 x 96 on")):
+        found[f"{name}_{size}"] = (f"{short} {size}", f"{title} of the objects {area} square pixels alone.", True)
+    return found
+
+
 # Name -> (title, definition, higher is better). In the order in which they are shown.
 DEFINITIONS: dict[str, tuple[str, str, bool]] = {
     "miou": (
@@ -40,4 +59,14 @@ DEFINITIONS: dict[str, tuple[str, str, bool]] = {
         "of the pixels were predicted as their class.",
         False,
     ),
+    **_average_precision("map", "mAP", "AP50", "AP75", "AP", "boxes"),
+    **_average_precision("mask_map", "mask mAP", "mask AP50", "mask AP75", "mask AP", "masks"),
+    "boundary_map": (
+        "boundary AP",
+        f"Like mask mAP, but what counts is the smaller of the masks' IoU and the IoU of their bands within {BAND_RATIO:.0%} "
+        "of the image diagonal inside their contours (Boundary IoU, arXiv 2103.16562, minimum rule).",
+        True,
+    ),
+    "boundary_map_50": ("boundary AP50", "Boundary AP at the threshold 0.50 alone.", True),
+    "boundary_map_75": ("boundary AP75", "Boundary AP at the threshold 0.75 alone.", True),
 }

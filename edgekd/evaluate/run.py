@@ -2,49 +2,67 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+from typing import Any
+
 import numpy as np
 
 from edgekd.core.artifact import StageResult
-from edgekd.core.session import open_session
+from edgekd.core.session import Session, open_session
 from edgekd.core.stage import StageJob
+from edgekd.data.base import DenseDataset
 from edgekd.data.open import open_split
 from edgekd.errors import DataError
-from edgekd.evaluate.semantic import evaluate
+from edgekd.evaluate import detection, semantic
 
 PICTURES = "pictures.npz"
+PICTURED_SCORE = 0.3  # least score of a detection in a picture
+Scored = tuple[dict[str, Any], dict[str, np.ndarray]]  # what the manifest says, what the pictures need
 
 
 def run(job: StageJob) -> StageResult:
-    """Score the artifact named by the stage's part; keep its class maps of a few images for the report.
+    """Score the artifact named by the stage's part; keep what it says of a few images for the report.
 
     Raises:
         DataError: the network's classes are not the data set's.
     """
     recipe = job.recipe
     artifact = job.inputs[job.part]
-    dataset = open_split(recipe.data, recipe.data.val)
+    dataset = open_split(recipe, recipe.data.val)
     if artifact.spec.classes != tuple(dataset.classes):
         raise DataError(f"{job.part}: the network has classes {artifact.spec.classes}, the data set {dataset.classes}")
     indices = range(min(recipe.evaluate.images or len(dataset), len(dataset)))
     pictured = picture_indices(len(indices), recipe.evaluate.pictures)
+    score = _semantic if recipe.task == "semantic" else _objects
     with open_session(artifact) as session:
-        result, kept = evaluate(session, dataset, indices=list(indices), keep=pictured)
-    maps = {str(i): kept[i] for i in pictured}
-    np.savez_compressed(job.out_dir / PICTURES, **maps)  # type: ignore[arg-type]  # keys never shadow its flags
-    return StageResult(
-        details={
-            "of": job.part,
-            "split": recipe.data.val,
-            "num_images": result.num_images,
-            "metrics": result.metrics,
-            "iou_per_class": result.iou_per_class,
-            "boundary_iou_per_class": result.boundary_iou_per_class,
-            "counts": result.counts,
-            "absent_classes": list(result.absent_classes),
-            "pictured": [dataset.name(i) for i in pictured],
-            "confusion": result.confusion.tolist(),
-        }
-    )
+        details, arrays = score(session, dataset, list(indices), pictured)
+    np.savez_compressed(job.out_dir / PICTURES, **arrays)  # type: ignore[arg-type]  # keys never shadow its flags
+    names = [dataset.name(i) for i in pictured]
+    return StageResult(details={"of": job.part, "split": recipe.data.val, "pictured": names, **details})
+
+
+def _semantic(session: Session, dataset: DenseDataset, indices: list[int], pictured: list[int]) -> Scored:
+    result, kept = semantic.evaluate(session, dataset, indices=indices, keep=pictured)
+    details = {
+        "num_images": result.num_images,
+        "metrics": result.metrics,
+        "iou_per_class": result.iou_per_class,
+        "boundary_iou_per_class": result.boundary_iou_per_class,
+        "counts": result.counts,
+        "absent_classes": list(result.absent_classes),
+        "confusion": result.confusion.tolist(),
+    }
+    return details, {str(i): kept[i] for i in pictured}
+
+
+def _objects(session: Session, dataset: DenseDataset, indices: list[int], pictured: list[int]) -> Scored:
+    result, kept = detection.evaluate(session, dataset, indices, keep=pictured)
+    arrays: dict[str, np.ndarray] = {}
+    for i in pictured:
+        shown = kept[i].scores >= PICTURED_SCORE
+        parts = {"boxes": kept[i].boxes, "labels": kept[i].labels, "scores": kept[i].scores, "masks": kept[i].masks}
+        arrays |= {f"{i}/{name}": part[shown] for name, part in parts.items() if part is not None}
+    return asdict(result), arrays
 
 
 def picture_indices(available: int, wanted: int) -> list[int]:

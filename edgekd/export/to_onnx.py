@@ -31,7 +31,7 @@ def run(job: StageJob) -> StageResult:
     """Export the trained student and measure its parity with torch on real images.
 
     Raises:
-        GateError: logits or class map differ by more than the recipe's tolerance.
+        GateError: outputs or results differ by more than the recipe's tolerance.
     """
     source = job.inputs[job.part]
     settings = job.recipe.export
@@ -39,17 +39,18 @@ def run(job: StageJob) -> StageResult:
     spec = deployed_spec(source.spec, model, settings)
     path = job.out_dir / MODEL
     details = export_onnx(model, spec, settings, path)
-    dataset = open_split(job.recipe.data, job.recipe.data.val)
+    dataset = open_split(job.recipe, job.recipe.data.val)
     images = [dataset.load(i).image for i in range(min(settings.parity_images, len(dataset)))]
     parity = measure_parity(model, source.spec, path, spec, images)
-    if parity["logits_relative"] is not None and parity["logits_relative"] > settings.logits_tolerance:
+    what = "pixels get another class than" if spec.task == "semantic" else "detections have no counterpart"
+    if parity["outputs_relative"] is not None and parity["outputs_relative"] > settings.logits_tolerance:
         raise GateError(
-            f"export: ONNX logits differ from torch by {parity['logits_relative']:.2e} of the largest logit, "
+            f"export: an ONNX output differs from torch by {parity['outputs_relative']:.2e} of its largest value, "
             f"limit export.logits_tolerance = {settings.logits_tolerance:g}, on {parity['images']} images"
         )
-    if parity["class_map_different"] > settings.class_map_tolerance:
+    if parity["different"] > settings.class_map_tolerance:
         raise GateError(
-            f"export: {parity['class_map_different']:.2e} of the pixels get another class than in torch, "
+            f"export: {parity['different']:.2e} of the {what} in torch, "
             f"limit export.class_map_tolerance = {settings.class_map_tolerance:g}, on {parity['images']} images"
         )
     keep = {name: source.details[name] for name in ("params", "macs", "network")}
@@ -67,12 +68,12 @@ def deployed_spec(trained: ModelSpec, model: DenseModel, settings: Export) -> Mo
         shape = (1, 3, height, width) if layout == "NCHW" else (1, height, width, 3)
         preprocess = replace(trained.preprocess, mean=(0.0,) * 3, std=(1.0,) * 3, layout=layout, dtype="uint8")
         image = TensorSpec("image", "uint8", shape, "image")
-    output = (
-        TensorSpec("class_map", "int32", (1, height, width), "class_map")
-        if settings.argmax
-        else TensorSpec("logits", "float32", (1, len(trained.classes), height, width), "logits")
-    )
-    return replace(trained, inputs=(image,), outputs=(output,), preprocess=preprocess)
+    outputs = trained.outputs
+    if settings.argmax:
+        if trained.task != "semantic":
+            raise UserError(f"export.argmax: a {trained.task} network has no class map; leave it out")
+        outputs = (TensorSpec("class_map", "int32", (1, height, width), "class_map"),)
+    return replace(trained, inputs=(image,), outputs=outputs, preprocess=preprocess)
 
 
 class _Deployed(nn.Module):
@@ -86,18 +87,21 @@ class _Deployed(nn.Module):
         self.model = model
         self.normalise = spec.preprocess.dtype == "uint8"
         self.nhwc = spec.preprocess.layout == "NHWC"
-        self.argmax = spec.outputs[0].role == "class_map"
+        self.names = [tensor.name for tensor in spec.outputs]
+        self.argmax = self.names == ["class_map"]
         # pixel / 255, minus mean, over std: folded into one multiply and one add.
         self.register_buffer("scale", 1 / (255 * model.std))
         self.register_buffer("offset", -model.mean / model.std)
 
-    def forward(self, image: Tensor) -> Tensor:
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         if self.normalise:
             image = image.float()  # first: vendors refuse to transpose uint8
             image = image.permute(0, 3, 1, 2) if self.nhwc else image
             image = image * self.scale + self.offset
-        logits = self.model.forward_normalized(image).logits
-        return logits.argmax(dim=1).to(torch.int32) if self.argmax else logits
+        outputs = self.model.forward_normalized(image)
+        if self.argmax:
+            return (outputs.logits.argmax(dim=1).to(torch.int32),)
+        return tuple(outputs.heads[name] for name in self.names)
 
 
 def export_onnx(model: DenseModel, spec: ModelSpec, settings: Export, path: Path) -> dict[str, Any]:
@@ -112,7 +116,7 @@ def export_onnx(model: DenseModel, spec: ModelSpec, settings: Export, path: Path
     try:
         program = torch.onnx.export(
             wrapper, (example,), dynamo=True, opset_version=settings.opset,
-            input_names=[image.name], output_names=[spec.outputs[0].name], verbose=False,
+            input_names=[image.name], output_names=wrapper.names, verbose=False,
         )  # fmt: skip
     except torch.onnx.errors.OnnxExporterError as exc:
         raise UserError(f"export: torch cannot export this network: {' '.join(str(exc).split())[:300]}") from exc

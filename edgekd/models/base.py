@@ -1,8 +1,9 @@
-"""What a network is here: logits and a feature pyramid with declared channels and strides.
+"""What a network is here: heads and a feature pyramid with declared channels and strides.
 
 A family is one file `models/families/<name>.py` with
 
     Options                  a frozen dataclass: the family's own options in a recipe
+    TASKS                    the tasks it has networks for
     VARIANTS                 the names a recipe may use as `variant`; None when `build` checks the name itself
     build(variant, task, num_classes, options) -> DenseModel
 """
@@ -20,26 +21,35 @@ from torch import Tensor, nn
 class Outputs:
     """What one forward pass gives.
 
-    logits: (B, K, H, W) at the input's size.
+    heads: what is deployed, by the name of the exported tensor: `logits` (B, K, H, W) at the input's size of a
+        segmenter; those of `models/heads.py` of a detector.
     features: stride -> (B, C, H/stride, W/stride), the backbone's pyramid, fine to coarse.
-    decoder: the decoder's last feature map before the classifier (B, C, h, w).
+    decoder: the last feature map that all heads share (B, C, h, w), of a detector the finest level of its pyramid.
     """
 
-    logits: Tensor
+    heads: dict[str, Tensor]
     features: dict[int, Tensor]
     decoder: Tensor
 
+    @property
+    def logits(self) -> Tensor:
+        """(B, K, H, W) class logits of a segmenter; KeyError for a detector."""
+        return self.heads["logits"]
+
     def tensors(self) -> dict[str, Tensor]:
-        """Return all of it by name: `logits`, `decoder`, `features/<stride>`."""
+        """Return all of it by name: `heads/<name>`, `features/<stride>`, `decoder`."""
+        heads = {f"heads/{name}": value for name, value in self.heads.items()}
         features = {f"features/{stride}": value for stride, value in self.features.items()}
-        return {"logits": self.logits, "decoder": self.decoder, **features}
+        return {**heads, **features, "decoder": self.decoder}
 
     @classmethod
     def of(cls, tensors: dict[str, Tensor]) -> Outputs:
         """Return the outputs that `tensors` was called on."""
-        strides = sorted(int(name.partition("/")[2]) for name in tensors if name.startswith("features/"))
-        features = {stride: tensors[f"features/{stride}"] for stride in strides}
-        return cls(tensors["logits"], features, tensors["decoder"])
+        heads, features = (
+            {name.removeprefix(kind): value for name, value in tensors.items() if name.startswith(kind)}
+            for kind in ("heads/", "features/")
+        )
+        return cls(heads, {int(stride): features[stride] for stride in sorted(features, key=int)}, tensors["decoder"])
 
 
 class DenseModel(nn.Module, ABC):

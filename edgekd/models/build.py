@@ -24,10 +24,13 @@ def build_model(family: str, variant: str, task: str, num_classes: int, options:
 
     Raises:
         UserError: no such family.
-        RecipeError: no such variant, or an option that does not fit it.
+        RecipeError: not for this task, no such variant, or an option that does not fit it.
         CheckpointError: the encoder's start weights are damaged or belong to another network.
     """
     module = plugins.load("families", family)
+    if task not in module.TASKS:
+        able = [name for name in plugins.names("families") if task in plugins.load("families", name).TASKS]
+        raise RecipeError(f"family {family!r} has no networks for task {task!r}; {', '.join(able)} has")
     if module.VARIANTS is not None and variant not in module.VARIANTS:
         raise RecipeError(f"family {family!r} has no variant {variant!r}{did_you_mean(variant, module.VARIANTS)}")
     return module.build(variant, task, num_classes, options)

@@ -14,16 +14,28 @@ from edgekd.targets.base import SessionBase
 
 
 def torch_spec(model: DenseModel, task: str, classes: tuple[str, ...], size: tuple[int, int]) -> ModelSpec:
-    """Return the contract of a torch network at input `size` (height, width): a normalised image in, logits out."""
+    """Return the contract of a torch network at input `size` (height, width): a normalised image in, its heads out."""
     mean, std = (tuple(round(v, 6) for v in buffer.flatten().tolist()) for buffer in (model.mean, model.std))
     return ModelSpec(
         task=task,
         classes=classes,
         ignore_index=IGNORE_INDEX,
         inputs=(TensorSpec("image", "float32", (1, 3, *size), "image"),),
-        outputs=(TensorSpec("logits", "float32", (1, len(classes), *size), "logits"),),
+        outputs=tuple(
+            TensorSpec(name, "float32", shape, name.partition("_")[0])
+            for name, shape in head_shapes(model, size).items()
+        ),
         preprocess=Preprocess(size=size, mean=mean, std=std),
     )
+
+
+def head_shapes(model: DenseModel, size: tuple[int, int]) -> dict[str, tuple[int, ...]]:
+    """Return the shape of every head for one image of `size` (height, width), from a forward pass on zeros."""
+    was_training = model.training
+    with torch.inference_mode():
+        heads = model.eval().forward_normalized(model.mean.new_zeros(1, 3, *size)).heads
+    model.train(was_training)
+    return {name: tuple(value.shape) for name, value in heads.items()}
 
 
 class TorchSession(SessionBase):
@@ -45,5 +57,5 @@ class TorchSession(SessionBase):
     def _infer(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         image = torch.from_numpy(inputs[self.spec.inputs[0].name]).to(self.model.mean.device)
         with torch.inference_mode():
-            logits = self.model.forward_normalized(image).logits
-        return {self.spec.outputs[0].name: logits.cpu().numpy()}
+            heads = self.model.forward_normalized(image).heads
+        return {tensor.name: heads[tensor.name].cpu().numpy() for tensor in self.spec.outputs}

@@ -33,7 +33,8 @@ class Subject:
 
 @dataclass(frozen=True)
 class Toward:
-    """For what it is checked: a target, a chip ("" for none) and the target's options as a recipe writes them."""
+    """For what it is checked: a target, a chip ("" for the one of the options, if any) and the target's options as a recipe
+    writes them."""
 
     target: str
     chip: str = ""
@@ -53,18 +54,19 @@ def check(subject: Subject, toward: Toward, is_built: bool = False) -> Report:
         UserError: no such target or chip, or a graph without inputs.
     """
     module = _target(toward.target)
-    chosen = tables_for(toward.target, toward.chip)
+    options = _options(module, toward)
+    chip = toward.chip or getattr(options, "chip", "")
+    chosen = tables_for(toward.target, chip)
     graph = Graph(subject.model)
     checked_inputs(graph)
     found = [one for table in chosen for one in findings_of(graph, table)]
-    options = _options(module, toward)
     parsed, refused = _probe(module, graph, options)
     verdicts = (_NOT_ASKED,) * 3
     findings = merged([*refused, *found])
     if is_built:
         verdicts = trial.attempt(module, graph, subject.spec or _spec_of(graph), options)
     precision = "int8" if graph.is_quantized else "fp32"
-    return Report(subject.name, toward.target, toward.chip, precision, findings, parsed, *verdicts)
+    return Report(subject.name, toward.target, chip, precision, findings, parsed, *verdicts)
 
 
 def subject_of(path: Path) -> Subject:
@@ -77,7 +79,9 @@ def subject_of(path: Path) -> Subject:
         return Subject(path, str(path))
     artifact = open_artifact(path)
     if artifact.kind not in ("onnx", "quantized"):
-        raise ArtifactError(f"{path}: expected an artifact with an ONNX model, kind onnx or quantized, got {artifact.kind}")
+        raise ArtifactError(
+            f"{path}: expected an artifact with an ONNX model, kind onnx or quantized, got {artifact.kind}"
+        )
     return Subject(artifact.file(artifact.details.get("model", "model.onnx")), str(path), artifact.spec)
 
 
@@ -98,7 +102,7 @@ def check_recipe(recipe: Recipe, towards: list[Toward], is_built: bool = False) 
     from edgekd.models.session import torch_spec
 
     with TemporaryDirectory() as folder:
-        classes = open_split(recipe.data, recipe.data.train).classes
+        classes = open_split(recipe, recipe.data.train).classes
         model = untrained_network(recipe.student, recipe.task, len(classes), "student").eval()
         spec = deployed_spec(torch_spec(model, recipe.task, classes, recipe.data.size), model, recipe.export)
         path = Path(folder) / "student.onnx"

@@ -1,12 +1,12 @@
 """Tables of what a target takes on a chip: YAML with its source and date, checked against a graph.
 
-    targets, chips      for which target plugins, and chips of these (absent: whatever the chip)
-    source, date        where the rows come from
-    operators           run on the accelerator; with this list, an operator that is in none is `unverified`
-    cpu_operators       run on the CPU of the same chip
-    limits              operator -> kernel, strides, pads, dilations, input_size, factor: [least, most]; one_of: values
-    fixes               operator -> what to do about a limit
-    patterns            name in patterns.py -> consequence, says, fix, evidence, source
+targets, chips      for which target plugins, and chips of these (absent: whatever the chip)
+source, date        where the rows come from
+operators           run on the accelerator; with this list, an operator that is in none is `unverified`
+cpu_operators       run on the CPU of the same chip
+limits              operator -> kernel, strides, pads, dilations, input_size, factor: [least, most]; one_of: values
+fixes               operator -> what to do about a limit
+patterns            name in patterns.py -> consequence, says, fix, evidence, source
 """
 
 from __future__ import annotations
@@ -92,7 +92,11 @@ def tables_for(target: str, chip: str) -> list[Table]:
     found = [table for table in of_target if not table.chips or chip in table.chips]
     chips = {one for table in of_target for one in table.chips}
     if chips and not any(table.chips for table in found):
-        said = f"no chip {chip!r}{did_you_mean(chip, chips)}" if chip else f"expected --chip, one of {', '.join(sorted(chips))}"
+        said = (
+            f"no chip {chip!r}{did_you_mean(chip, chips)}"
+            if chip
+            else f"expected --chip, one of {', '.join(sorted(chips))}"
+        )
         raise UserError(f"target {target}: {said}")
     if chip and not chips:
         raise UserError(f"target {target}: nothing is known by chip, got --chip {chip}; leave it out")
@@ -151,9 +155,9 @@ def _about_limits(graph: Graph, node: Any, table: Table) -> Iterator[Finding]:
         if not all(least <= value <= most and float(value).is_integer() for value in values)
     ]
     for name, allowed in limits.one_of.items():
-        values = given[name] if isinstance(given[name], list | tuple) else [given[name]]
-        if not set(values) <= set(allowed):
-            wrong.append((name, f"{name} {_plain(values)}, expected {' or '.join(map(str, allowed))}"))
+        chosen = given[name] if isinstance(given[name], list | tuple) else [given[name]]
+        if not set(chosen) <= set(allowed):
+            wrong.append((name, f"{name} {_plain(chosen)}, expected {' or '.join(map(str, allowed))}"))
     for name, says in wrong:
         fix = table.fixes.get(node.op_type, "stay inside, or compile and look before training")
         evidence = ("documented", table.origin)
@@ -169,9 +173,8 @@ def _numbers(graph: Graph, node: Any, name: str, given: dict[str, Any]) -> tuple
         return size
     if name == "factor":
         factor = resize_factor(graph, node)
-        is_free = factor is None or size == (1, 1) or set(factor) == {1.0}
-        return () if is_free else factor or ()
-    value = given.get(name, 1)
+        return () if factor is None or size == (1, 1) or set(factor) == {1.0} else factor
+    value: Any = given.get(name, 1)
     return tuple(value) if isinstance(value, list | tuple) else (value,)
 
 

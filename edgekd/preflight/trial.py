@@ -22,9 +22,7 @@ TOLERANCE = {"fp32": 1e-3, "int8": 0.05}
 _SEED = 0
 
 
-def attempt(
-    target: ModuleType | None, graph: Graph, spec: ModelSpec, options: Any
-) -> tuple[Verdict, Verdict, Verdict]:
+def attempt(target: ModuleType | None, graph: Graph, spec: ModelSpec, options: Any) -> tuple[Verdict, Verdict, Verdict]:
     """Return whether an engine was built, ran, and gave what ONNX Runtime gives on one input of seeded noise."""
     if target is None or target.INFO.compile_at != "host":
         where = "" if target is None else f": it is compiled at the {target.INFO.compile_at}"

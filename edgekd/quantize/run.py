@@ -18,7 +18,7 @@ def run(job: StageJob) -> StageResult:
     settings = recipe.quantize
     module = plugins.load("quantizers", job.part)
     options = plugin_options("quantizers", job.part, settings.options.get(job.part, {}), f"quantize.options.{job.part}")
-    dataset = open_split(recipe.data, recipe.data.train)
+    dataset = open_split(recipe, recipe.data.train)
     chosen = calibration_indices(len(dataset), settings.images, recipe.seed)
     spec = onnx.spec
     batches = [{spec.inputs[0].name: prepare(dataset.load(i).image, spec.preprocess)} for i in chosen]

@@ -72,31 +72,31 @@ def suppressed(latency: Latency | None) -> list[str]:
 
 
 def stage_line_chart(line: StageLine) -> str:
-    """Return mIoU stage by stage: a dot per stage, and a bar from the stage that it is compared with."""
-    steps = [step for step in line.steps if step.row.miou is not None]
+    """Return the score stage by stage: a dot per stage, and a bar from the stage that it is compared with."""
+    steps = [step for step in line.steps if step.row.score is not None]
     if not any(step.delta is not None for step in steps):
         return ""
 
     def draw(axes: Axes) -> None:
         place = {step.row.id: i for i, step in enumerate(steps)}
         for i, step in enumerate(steps):
-            value = 100 * (step.row.miou or 0)
+            value = 100 * (step.row.score or 0)
             if step.source is not None and step.delta is not None:
-                start = 100 * (step.source.miou or 0)
+                start = 100 * (step.source.score or 0)
                 loss = _CSS["bad" if step.delta < 0 else "good"]
                 axes.plot([start, value], [i, i], color=loss, linewidth=6, alpha=0.6, solid_capstyle="butt", zorder=2)
                 axes.plot([start, start], [place[step.source.id], i], ":", color=_SOFT, linewidth=1.2)
             axes.plot(value, i, "o", color=_CSS[color_name(step.row)], markersize=9, zorder=3)
             axes.annotate(
-                percent(step.row.miou), (value, i), (6, 5), textcoords="offset points", color=_FG, fontweight="bold"
+                percent(step.row.score), (value, i), (6, 5), textcoords="offset points", color=_FG, fontweight="bold"
             )  # fmt: skip
         axes.set_yticks(range(len(steps)), [_step_name(line, step) for step in steps], parse_math=False)
         axes.set_ylim(len(steps) - 0.4, -0.6)
         axes.margins(x=0.08)
-        axes.set_xlabel("mIoU, %")
+        axes.set_xlabel(f"{steps[0].row.score_title}, %")
 
-    said = [f"{step.row.label} {percent(step.row.miou)} %" for step in steps]
-    return _responsive("mIoU of every stage", said, 0.5 * len(steps) + 0.8, draw)
+    said = [f"{step.row.label} {percent(step.row.score)} %" for step in steps]
+    return _responsive(f"{steps[0].row.score_title} of every stage", said, 0.5 * len(steps) + 0.8, draw)
 
 
 def _step_name(line: StageLine, step: Step) -> str:
@@ -106,11 +106,11 @@ def _step_name(line: StageLine, step: Step) -> str:
 
 
 def scatter_chart(rows: Sequence[Row]) -> str:
-    """Return mIoU against engine p50: a dot per engine, a level line for each network without a latency."""
-    dots = [row for row in rows if row.miou is not None and row.p50_ms]
+    """Return the score against engine p50: a dot per engine, a level line for each network without a latency."""
+    dots = [row for row in rows if row.score is not None and row.p50_ms]
     if not dots:
         return ""
-    levels = [row for row in rows if row.miou is not None and not row.p50_ms and row.stage in ("teacher", "student")]
+    levels = [row for row in rows if row.score is not None and not row.p50_ms and row.stage in ("teacher", "student")]
     times = [row.p50_ms or 0.0 for row in dots]
     is_log = max(times) / min(times) > 4
     places = list(dict.fromkeys(row.place for row in dots))
@@ -118,28 +118,28 @@ def scatter_chart(rows: Sequence[Row]) -> str:
     def draw(axes: Axes) -> None:
         for row in dots:
             axes.plot(
-                [row.p50_ms or 0], 100 * (row.miou or 0), _MARKERS[places.index(row.place) % len(_MARKERS)], markersize=10,
-                color=_CSS[color_name(row)], label=_plain(f"{row.label}: {percent(row.miou)} %, {milliseconds(row.p50_ms)} ms"),
+                [row.p50_ms or 0], 100 * (row.score or 0), _MARKERS[places.index(row.place) % len(_MARKERS)], markersize=10,
+                color=_CSS[color_name(row)], label=_plain(f"{row.label}: {percent(row.score)} %, {milliseconds(row.p50_ms)} ms"),
             )  # fmt: skip
             reference = next((r for r in dots if r.place == row.place and r.precision == "fp32"), row)
             pair = (reference, row)
-            axes.plot([r.p50_ms or 0 for r in pair], [100 * (r.miou or 0) for r in pair], ":", color=_SOFT)
+            axes.plot([r.p50_ms or 0 for r in pair], [100 * (r.score or 0) for r in pair], ":", color=_SOFT)
         for row in levels:
-            label = _plain(f"{row.label}: {percent(row.miou)} %")
-            axes.axhline(100 * (row.miou or 0), linestyle="--", color=_CSS[color_name(row)], label=label)
+            label = _plain(f"{row.label}: {percent(row.score)} %")
+            axes.axhline(100 * (row.score or 0), linestyle="--", color=_CSS[color_name(row)], label=label)
         if is_log:
             _log(axes.set_xscale, axes.xaxis)
         else:
             axes.set_xlim(0, 1.15 * max(times))
         axes.margins(y=0.15)
         axes.set_xlabel("engine latency p50, ms per image" + (", log scale" if is_log else ""))
-        axes.set_ylabel("mIoU, %")
+        axes.set_ylabel(f"{dots[0].score_title}, %")
         axes.grid(axis="y", color=_GRID)
         columns = 2 if _inches(axes) > NARROW else 1
         axes.legend(loc="upper left", bbox_to_anchor=(0, -0.16), ncols=columns, frameon=False, labelcolor=_FG)
 
-    said = [f"{row.label} {percent(row.miou)} % at {milliseconds(row.p50_ms)} ms" for row in dots]
-    return _responsive("mIoU against engine latency", said, 4.6 + 0.12 * len(dots), draw)
+    said = [f"{row.label} {percent(row.score)} % at {milliseconds(row.p50_ms)} ms" for row in dots]
+    return _responsive(f"{dots[0].score_title} against engine latency", said, 4.6 + 0.12 * len(dots), draw)
 
 
 def latency_chart(runs: Sequence[Runs], title: str) -> str:
@@ -197,14 +197,14 @@ def _shown_end(run: Runs) -> float:
 
 def class_chart(rows: Sequence[Row], classes: Sequence[str]) -> str:
     """Return per-class IoU bars, one group per class with one bar per row."""
-    shown = [row for row in rows if any(value is not None for value in row.iou_per_class.values())]
+    shown = [row for row in rows if any(value is not None for value in row.per_class.values())]
     if not shown or not classes:
         return ""
     height = 0.8 / len(shown)
 
     def draw(axes: Axes) -> None:
         for i, row in enumerate(shown):
-            values = [row.iou_per_class.get(name) for name in classes]
+            values = [row.per_class.get(name) for name in classes]
             at = np.arange(len(classes)) + (i - (len(shown) - 1) / 2) * height
             bars = axes.barh(at, [100 * (v or 0) for v in values], 0.85 * height, color=_CSS[color_name(row)])
             labels = ["absent" if value is None else percent(value) for value in values]
@@ -215,7 +215,7 @@ def class_chart(rows: Sequence[Row], classes: Sequence[str]) -> str:
         axes.set_xlim(0, 108)
         axes.set_xlabel("IoU, %")
 
-    said = [f"{name}, {row.label} {percent(row.iou_per_class.get(name))} %" for name in classes for row in shown]
+    said = [f"{name}, {row.label} {percent(row.per_class.get(name))} %" for name in classes for row in shown]
     return _responsive("IoU per class", said, (0.16 * len(shown) + 0.12) * len(classes) + 0.6, draw)
 
 

@@ -17,6 +17,8 @@ from edgekd.core.artifact import SCHEMA as _ARTIFACT_SCHEMA
 from edgekd.core.artifact import Artifact, package_versions, write_atomic
 from edgekd.core.recipe import Recipe
 from edgekd.core.session import why_not_here
+from edgekd.core.tasks import TASKS
+from edgekd.data.base import Sample
 from edgekd.data.open import open_split
 from edgekd.errors import UserError
 from edgekd.evaluate.definitions import DEFINITIONS
@@ -48,6 +50,7 @@ def collect(
     definitions = {
         name: {"title": title, "text": text, "higher_is_better": better}
         for name, (title, text, better) in DEFINITIONS.items()
+        if any(name in row.get("metrics", {}) for row in rows)
     }
     return {
         "schema": SCHEMA,
@@ -104,7 +107,7 @@ def read_report(path: Path) -> dict[str, Any]:
 
 
 def write_data(recipe: Recipe, artifacts: Mapping[str, Artifact], root: Path) -> None:
-    """Write raw latency samples and the pictures with every row's class map, for the page."""
+    """Write raw latency samples and the pictures with what every row says of them, for the page."""
     folder = root / DATA
     folder.mkdir(exist_ok=True)
     if "bench" in artifacts:
@@ -112,21 +115,31 @@ def write_data(recipe: Recipe, artifacts: Mapping[str, Artifact], root: Path) ->
     scored = {name: a for name, a in artifacts.items() if name.startswith("evaluate/")}
     if not scored:
         return
-    maps = {name.split("/")[1]: np.load(a.file("pictures.npz"), allow_pickle=False) for name, a in scored.items()}
-    indices = sorted(set.intersection(*(set(m.files) for m in maps.values())), key=int)
-    dataset = open_split(recipe.data, recipe.data.val)
+    kept = {name.split("/")[1]: np.load(a.file("pictures.npz"), allow_pickle=False) for name, a in scored.items()}
+    # Keys are `<index>` of class maps, `<index>/<part>` of objects.
+    indices = sorted(set.intersection(*({key.partition("/")[0] for key in k.files} for k in kept.values())), key=int)
+    dataset = open_split(recipe, recipe.data.val)
     arrays: dict[str, np.ndarray] = {}
     for place, index in enumerate(indices):
         sample = dataset.load(int(index))
-        arrays |= {
-            f"{place}/name": np.array(sample.name),
-            f"{place}/image": sample.image,
-            f"{place}/truth": sample.mask,
-        }
-        arrays |= {f"{place}/{_row_id(row)}": m[index] for row, m in maps.items()}
+        arrays |= {f"{place}/name": np.array(sample.name), f"{place}/image": sample.image}
+        arrays |= {f"{place}/truth{key}": value for key, value in _truth(recipe.task, sample).items()}
+        for row, archive in kept.items():
+            own = [key for key in archive.files if key.partition("/")[0] == index]
+            arrays |= {f"{place}/{_row_id(row)}{key.removeprefix(index)}": archive[key] for key in own}
     in_memory = io.BytesIO()
     np.savez_compressed(in_memory, **arrays)  # type: ignore[arg-type]  # keys never shadow its flags
     _replace(folder / "pictures.npz", in_memory.getvalue())
+
+
+def _truth(task: str, sample: Sample) -> dict[str, np.ndarray]:
+    """Return what the labels say, by the end of its key."""
+    if task == "semantic":
+        return {"": sample.mask}
+    assert sample.instances is not None
+    objects = sample.instances
+    parts = {"/boxes": objects.boxes_xyxy, "/labels": objects.labels}
+    return parts | ({"/masks": objects.masks} if task == "instance" and objects.masks is not None else {})
 
 
 def _replace(path: Path, content: bytes) -> None:
@@ -162,7 +175,8 @@ def _row(recipe: Recipe, stage: str, artifacts: Mapping[str, Artifact], failure:
             "reason": absent or failure or "the run was stopped before",
         }
     row |= {"status": "measured", "reason": ""}
-    row |= {k: score.details[k] for k in ("metrics", "iou_per_class", "num_images", "absent_classes")}
+    scored = ("metrics", "iou_per_class", "ap_per_class", "num_images", "absent_classes")
+    row |= {k: score.details[k] for k in scored if k in score.details}
     if engine and "bench" in artifacts:
         row |= artifacts["bench"].details["rows"][name]
     return row
@@ -196,11 +210,13 @@ def _calibration(artifacts: Mapping[str, Artifact]) -> dict[str, Any] | None:
 def _gates(recipe: Recipe, artifacts: Mapping[str, Artifact]) -> list[dict[str, Any]]:
     gates = []
     if "evaluate/teacher" in artifacts:
-        score = artifacts["evaluate/teacher"].details["metrics"]["miou"]
-        text = f"teacher mIoU {score:.3f}, floor {recipe.teacher.floor:.3f}"
+        task = TASKS[recipe.task]
+        score = artifacts["evaluate/teacher"].details["metrics"][task.metric]
+        text = f"teacher {task.title} {score:.3f}, floor {recipe.teacher.floor:.3f}"
         gates.append({"name": "teacher floor", "passed": score >= recipe.teacher.floor, "text": text})
     if "export" in artifacts:
         parity = artifacts["export"].details["parity"]
-        text = f"{parity['class_map_different']:.2e} of pixels differ from torch on {parity['images']} images"
+        what = "pixels" if recipe.task == "semantic" else "detections"
+        text = f"{parity['different']:.2e} of {what} differ from torch on {parity['images']} images"
         gates.append({"name": "export parity", "passed": True, "text": text})
     return gates

@@ -12,11 +12,14 @@ from typing import Any
 import numpy as np
 
 from edgekd.board.timing import minimum_samples
+from edgekd.core.tasks import TASKS, Task
 from edgekd.errors import ArtifactError, UserError
+from edgekd.evaluate.definitions import DEFINITIONS
 from edgekd.report import charts
 from edgekd.report.charts import Curve, Runs, suppressed
 from edgekd.report.glossary import Definition, glossary
 from edgekd.report.line import StageLine, line_of
+from edgekd.report.object_pictures import read_object_pictures
 from edgekd.report.pictures import Picture, error_color, legend, read_pictures
 from edgekd.report.rows import Row, number, read_rows
 from edgekd.report.units import MISSING, milliseconds, percent, points, scaled, size
@@ -25,14 +28,6 @@ from edgekd.report.verdict import Finding, findings
 SCHEMA = "edgekd.report/1"
 _HERE = Path(__file__).parent
 _TRAININGS = {"teacher": "Teacher", "student": "Baseline student", "distilled": "Distilled student"}
-_METRIC_ORDER = (
-    "miou",
-    "boundary_iou",
-    "trimap_miou_3px",
-    "pixel_accuracy",
-    "spurious_components",
-    "missing_components",
-)
 # Top-level keys the template reads and an early-stopped run may lack.
 _OPTIONAL_KEYS = ("title", "recipe_name", "created", "seed", "recipe_sha256", "calibration", "gates", "stages")
 
@@ -78,6 +73,7 @@ class Page:
     created: str
     recipe: str
     problems: list[str]
+    task: Task
 
 
 def render(report: Mapping[str, Any], data_dir: Path) -> str:
@@ -114,7 +110,7 @@ def render(report: Mapping[str, Any], data_dir: Path) -> str:
 
 
 def _page(report: Mapping[str, Any], data_dir: Path) -> Page:
-    rows = read_rows(report.get("rows") or [])
+    rows = read_rows(report.get("rows") or [], report.get("task") or "semantic")
     line = line_of(rows)
     training = report.get("training") or {}
     classes = [str(name) for name in report.get("classes") or []]
@@ -122,12 +118,13 @@ def _page(report: Mapping[str, Any], data_dir: Path) -> Page:
     known = {name for row in rows for name in row.metrics}
     samples = _arrays(data_dir / "samples.npz")
     engine, wall = _runs(rows, samples, "engine_ns"), _runs(rows, samples, "wall_ns")
-    pictures = list(read_pictures(_arrays(data_dir / "pictures.npz"), judged, classes)) if classes else []
-    scored = [row for row in judged if row.iou_per_class]
+    read = read_pictures if report.get("task", "semantic") == "semantic" else read_object_pictures
+    pictures = list(read(_arrays(data_dir / "pictures.npz"), judged, classes)) if classes else []
+    scored = [row for row in judged if row.per_class]
     curves = _curves(training)
     return Page(
         report=dict.fromkeys(_OPTIONAL_KEYS) | dict(report), rows=rows, line=line, findings=findings(rows, line, training),
-        metrics=[name for name in _METRIC_ORDER if name in known] + sorted(known - set(_METRIC_ORDER)),
+        metrics=[name for name in DEFINITIONS if name in known] + sorted(known - set(DEFINITIONS)),
         definitions=glossary(report.get("definitions") or {}),
         stage_figure=charts.stage_line_chart(line), scatter=charts.scatter_chart(rows),
         engine_time=charts.latency_chart(engine, "engine time"), wall_time=charts.latency_chart(wall, "wall time"),
@@ -138,18 +135,18 @@ def _page(report: Mapping[str, Any], data_dir: Path) -> Page:
         environment=flatten(report.get("environment") or {}),
         created=_readable_time(str(report.get("created") or "")),
         recipe=json.dumps(report["recipe"], indent=2) if report.get("recipe") else "",
-        problems=_problems(report, rows),
+        problems=_problems(report, rows), task=TASKS[str(report.get("task") or "semantic")],
     )  # fmt: skip
 
 
 def judged_rows(rows: Sequence[Row]) -> list[Row]:
     """Return the rows that are compared class by class and in pictures: teacher, both students and one int8 engine.
 
-    The int8 engine is the one with the lowest mIoU, so that the page shows the worst case.
+    The int8 engine is the one with the lowest score, so that the page shows the worst case.
     """
     trunk = [row for row in rows if row.stage in ("teacher", "student", "distilled", "qat") and row.is_measured]
-    int8 = [row for row in rows if row.stage == "engine" and row.precision == "int8" and row.miou is not None]
-    return [*trunk, *sorted(int8, key=lambda row: row.miou or 0.0)[:1]]
+    int8 = [row for row in rows if row.stage == "engine" and row.precision == "int8" and row.score is not None]
+    return [*trunk, *sorted(int8, key=lambda row: row.score or 0.0)[:1]]
 
 
 def flatten(data: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""The line teacher -> baseline -> distilled -> export -> engines, step by step, and the step that lost most mIoU."""
+"""The line teacher -> baseline -> distilled -> export -> engines, step by step, and the step that lost most."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _OPTIONAL = {"teacher", "distilled", "qat"}
 
 @dataclass(frozen=True)
 class Step:
-    """One step of the line: `delta` is mIoU(row) - mIoU(source), a fraction; None where one of them was not measured.
+    """One step of the line: `delta` is score(row) - score(source), a fraction; None where one of them was not measured.
 
     `name` joins the names of all stages between source and row when some of them carry no measurement.
     """
@@ -58,10 +58,10 @@ class StageLine:
     def sentence(self) -> str:
         """One or two plain sentences that name the largest loss."""
         if not any(step.delta is not None for step in self.steps):
-            return "No two stages of the line have a measured mIoU yet, so no loss can be attributed."
+            return "No two stages of the line have a measured score yet, so no loss can be attributed."
         worst, deployed = self.largest_loss, self.largest_deployment_loss
         if worst is None:
-            return "No step of the line lost mIoU."
+            return f"No step of the line lost {self.steps[-1].row.score_title}."
         text = f"The step that loses most is {_describe(worst)}."
         if worst.is_deployment:
             return text
@@ -115,11 +115,11 @@ def _extend(
 ) -> tuple[Row | None, list[str]]:
     """Append the step to `row`; return the source and the skipped names for the step after it."""
     names = [*skipped, name] if name else skipped
-    if row.miou is None:
+    if row.score is None:
         steps.append(Step(" and ".join(names), source, row, None))
         return source, names if source is not None else []
     first = source is None
-    delta = None if source is None or source.miou is None else row.miou - source.miou
+    delta = None if source is None or source.score is None else row.score - source.score
     steps.append(Step("" if first else " and ".join(names), source, row, delta))
     return row, []
 
@@ -133,4 +133,4 @@ def _describe(step: Step) -> str:
     assert step.source is not None
     label = step.source.label, step.row.label
     digits = 1 if abs(step.delta or 0.0) >= 0.001 else 3
-    return f"the {step.name} ({label[0]} → {label[1]}): {points(step.delta, digits)} points mIoU"
+    return f"the {step.name} ({label[0]} → {label[1]}): {points(step.delta, digits)} points {step.row.score_title}"

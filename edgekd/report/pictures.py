@@ -88,8 +88,8 @@ def _picture(archive: Mapping[str, np.ndarray], index: int, rows: Sequence[Row],
     name = str(archive[f"{index}/name"])
     labelled = truth != IGNORE_INDEX
     tiles = [
-        _tile("Image", "input", f"Image {name}", image),
-        _tile("Truth", "labels", f"True classes of {name}", overlay(image, truth, colors, _ALPHA)),
+        tile("Image", "input", f"Image {name}", image),
+        tile("Truth", "labels", f"True classes of {name}", overlay(image, truth, colors, _ALPHA)),
     ]
     for row in rows:
         if f"{index}/{row.id}" not in archive:
@@ -102,7 +102,7 @@ def _picture(archive: Mapping[str, np.ndarray], index: int, rows: Sequence[Row],
         )
         caption = f"{along}; {percent(everywhere)} % of all labelled pixels"
         drawn = _with_errors(overlay(image, class_map, colors, _ALPHA), wrong, error_color(len(colors)))
-        tiles.append(_tile(row.label, caption, f"Classes of {name} by {row.label}: {caption}", drawn))
+        tiles.append(tile(row.label, caption, f"Classes of {name} by {row.label}: {caption}", drawn))
     return Picture(name, tuple(tiles))
 
 
@@ -130,7 +130,8 @@ def _shrunk(picture: np.ndarray) -> np.ndarray:
     return np.rint(blocks.mean(axis=(1, 3))).astype(np.uint8)
 
 
-def _tile(title: str, caption: str, alt: str, picture: np.ndarray) -> Tile:
+def tile(title: str, caption: str, alt: str, picture: np.ndarray) -> Tile:
+    """Return a picture (H, W, 3) uint8 as a tile, no larger than it is shown."""
     picture = _shrunk(picture)
     buffer = io.BytesIO()
     # subsampling=0 keeps one-pixel error marks in colour.

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from edgekd.core.tasks import TASKS
+
 PERCENTILES = ("p50", "p90", "p99")
 _STAGE_LABELS = {
     "teacher": "Teacher",
@@ -32,8 +34,8 @@ class Latency:
 class Row:
     """One row of the report: a network or an engine, and what was measured on it.
 
-    `metrics` and `iou_per_class` hold fractions in [0, 1]; a class that never occurred is None. `warnings` are the
-    bench's own remarks about its timing (drift, spread, no steady state).
+    `metrics` and `per_class` (IoU, or average precision) hold fractions in [0, 1]; a class that never occurred is None.
+    `warnings` are the bench's own remarks about its timing (drift, spread, no steady state).
     """
 
     id: str
@@ -45,7 +47,7 @@ class Row:
     status: str
     reason: str
     metrics: dict[str, float]
-    iou_per_class: dict[str, float | None]
+    per_class: dict[str, float | None]
     num_images: int | None
     latency: Latency | None
     wall: Latency | None
@@ -55,6 +57,7 @@ class Row:
     macs: float | None
     sha256: str
     warnings: tuple[str, ...]
+    task: str = "semantic"
 
     @property
     def is_measured(self) -> bool:
@@ -62,9 +65,19 @@ class Row:
         return self.status == "measured"
 
     @property
-    def miou(self) -> float | None:
-        """Mean IoU as a fraction."""
-        return self.metrics.get("miou")
+    def score(self) -> float | None:
+        """The task's first metric as a fraction, e.g. mean IoU."""
+        return self.metrics.get(TASKS[self.task].metric)
+
+    @property
+    def score_title(self) -> str:
+        """What that metric is called."""
+        return TASKS[self.task].title
+
+    @property
+    def second(self) -> float | None:
+        """The metric shown beside it as a fraction, e.g. boundary IoU."""
+        return self.metrics.get(TASKS[self.task].second)
 
     @property
     def p50_ms(self) -> float | None:
@@ -85,9 +98,9 @@ class Row:
         return _STAGE_LABELS.get(self.stage, self.id)
 
 
-def read_rows(rows: Sequence[Mapping[str, Any]]) -> list[Row]:
+def read_rows(rows: Sequence[Mapping[str, Any]], task: str = "semantic") -> list[Row]:
     """Return the rows of `report["rows"]`, in their order."""
-    return [_row(data) for data in rows]
+    return [_row(data, task) for data in rows]
 
 
 def number(value: object) -> float | None:
@@ -97,7 +110,7 @@ def number(value: object) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
-def _row(data: Mapping[str, Any]) -> Row:
+def _row(data: Mapping[str, Any], task: str) -> Row:
     measured = {name: number(value) for name, value in (data.get("metrics") or {}).items()}
     images = number(data.get("num_images"))
     return Row(
@@ -110,7 +123,10 @@ def _row(data: Mapping[str, Any]) -> Row:
         status=str(data.get("status") or "not measured"),
         reason=str(data.get("reason") or ""),
         metrics={name: value for name, value in measured.items() if value is not None},
-        iou_per_class={str(name): number(value) for name, value in (data.get("iou_per_class") or {}).items()},
+        per_class={
+            str(name): number(value)
+            for name, value in (data.get("iou_per_class") or data.get("ap_per_class") or {}).items()
+        },
         num_images=int(images) if images else None,
         latency=_latency(data.get("latency_ms")),
         wall=_latency(data.get("wall_ms")),
@@ -120,6 +136,7 @@ def _row(data: Mapping[str, Any]) -> Row:
         macs=number(data.get("macs")),
         sha256=str(data.get("sha256") or ""),
         warnings=tuple(map(str, data.get("warnings") or ())),
+        task=task,
     )
 
 

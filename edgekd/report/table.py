@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from edgekd.core.tasks import TASKS
 from edgekd.report.rows import Row, read_rows
 from edgekd.report.units import MISSING, milliseconds, percent, scaled, size
 
@@ -14,14 +15,14 @@ from edgekd.report.units import MISSING, milliseconds, percent, scaled, size
 class TableRow:
     """One row of the result table; each field is ready to print, `–` where nothing was measured.
 
-    miou, boundary_iou: percent. p50_ms, wall_p50_ms: median engine and wall time of one image, milliseconds.
+    score, second: the task's two first metrics, percent. p50_ms, wall_p50_ms: median engine and wall time of one image, milliseconds.
     note: empty for a measured row, else status and reason.
     """
 
     id: str
     precision: str
-    miou: str
-    boundary_iou: str
+    score: str
+    second: str
     p50_ms: str
     wall_p50_ms: str
     size: str
@@ -29,14 +30,15 @@ class TableRow:
     note: str
 
 
-HEADERS = TableRow(
-    "id", "precision", "mIoU %", "boundary IoU %", "p50 ms", "wall p50 ms", "size", "params", "note"
-)  # fmt: skip
+def headers(task: str) -> TableRow:
+    """Return the names of the columns."""
+    titles = (f"{TASKS[task].title} %", f"{TASKS[task].second_title} %")
+    return TableRow("id", "precision", *titles, "p50 ms", "wall p50 ms", "size", "params", "note")
 
 
 def table_rows(report: Mapping[str, Any]) -> list[TableRow]:
     """Return the table of a report, one entry per row in the report's order."""
-    return [_table_row(row) for row in read_rows(report.get("rows") or [])]
+    return [_table_row(row) for row in read_rows(report.get("rows") or [], report.get("task") or "semantic")]
 
 
 def _table_row(row: Row) -> TableRow:
@@ -44,8 +46,8 @@ def _table_row(row: Row) -> TableRow:
     return TableRow(
         id=row.id,
         precision=row.precision or MISSING,
-        miou=percent(row.miou),
-        boundary_iou=percent(row.metrics.get("boundary_iou")),
+        score=percent(row.score),
+        second=percent(row.second),
         p50_ms=milliseconds(row.p50_ms),
         wall_p50_ms=milliseconds(row.wall.p50 if row.wall else None),
         size=size(row.size_bytes),

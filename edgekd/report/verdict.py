@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from edgekd.core.tasks import TASKS
 from edgekd.report.line import StageLine
 from edgekd.report.rows import Row
 from edgekd.report.units import milliseconds, percent, points, ratio, scaled
@@ -41,27 +42,28 @@ def _losses(line: StageLine) -> Finding:
     known = any(step.delta is not None for step in line.steps)
     worst = line.largest_loss
     where = f", {worst.row.label}" if worst and worst.row.stage == "engine" else ""
-    headline = (
-        f"Largest loss: {worst.name}{where}" if worst else "No step lost mIoU" if known else "Losses not known yet"
-    )
+    headline = "Losses not known yet"
+    if worst or known:
+        headline = f"Largest loss: {worst.name}{where}" if worst else f"No step lost {line.steps[-1].row.score_title}"
     return Finding("plain" if known else "unknown", headline, line.sentence)
 
 
 def _distillation(student: Row | None, distilled: Row | None, training: Mapping[str, Any]) -> Finding:
     missing = _missing("baseline student", student) or _missing("distilled student", distilled)
-    if missing or student is None or distilled is None or student.miou is None or distilled.miou is None:
+    if missing or student is None or distilled is None or student.score is None or distilled.score is None:
         return Finding("unknown", "Whether distillation helped is not known", missing)
-    gain = distilled.miou - student.miou
+    gain = distilled.score - student.score
     budget, is_equal = _budget(training)
-    edge_student, edge_distilled = student.metrics.get("boundary_iou"), distilled.metrics.get("boundary_iou")
-    text = f"mIoU {percent(student.miou)} → {percent(distilled.miou)} % ({points(gain)} points)"
+    edge_student, edge_distilled = student.second, distilled.second
+    title, second = student.score_title, TASKS[student.task].second_title
+    text = f"{title} {percent(student.score)} → {percent(distilled.score)} % ({points(gain)} points)"
     edge = None
     if edge_student is not None and edge_distilled is not None:
         edge = edge_distilled - edge_student
-        text += f", boundary IoU {percent(edge_student)} → {percent(edge_distilled)} % ({points(edge)} points)"
+        text += f", {second} {percent(edge_student)} → {percent(edge_distilled)} % ({points(edge)} points)"
     text += f", {_images(student, distilled)}. {budget} One run of each: a single seed cannot tell a small gain from chance."
     verb = "gained" if gain > 0 else "lost" if gain < 0 else "changed nothing:"
-    headline = f"Distillation {verb} {points(abs(gain)).lstrip('+')} points mIoU"
+    headline = f"Distillation {verb} {points(abs(gain)).lstrip('+')} points {title}"
     if is_equal:
         headline += " at equal budget"
     is_good = gain >= 0 and (edge is None or edge >= 0)
@@ -97,11 +99,13 @@ def _int8(row: Row, reference: Row | None) -> Finding:
     if missing or reference is None:
         return Finding("unknown", f"{where}: the cost of int8 is not known", missing)
     parts, facts, tone = [], [], "unknown"
-    if row.miou is not None and reference.miou:
-        kept = row.miou / reference.miou
+    if row.score is not None and reference.score:
+        kept = row.score / reference.score
         tone = "good" if kept >= KEPT_GOOD else "bad"
-        parts.append(f"keeps {percent(kept)} % of the fp32 mIoU")
-        facts.append(f"mIoU {percent(reference.miou)} → {percent(row.miou)} %, {_images(reference, row)}")
+        parts.append(f"keeps {percent(kept)} % of the fp32 {row.score_title}")
+        facts.append(
+            f"{row.score_title} {percent(reference.score)} → {percent(row.score)} %, {_images(reference, row)}"
+        )
     if row.p50_ms and reference.p50_ms:
         speed = reference.p50_ms / row.p50_ms
         tone = "bad" if speed < 1 and tone == "good" else tone
@@ -125,10 +129,10 @@ def _reference(rows: Sequence[Row], engine: Row) -> Row | None:
 
 
 def _compactness(teacher: Row | None, student: Row | None) -> Finding | None:
-    if teacher is None or student is None or not teacher.miou or student.miou is None:
+    if teacher is None or student is None or not teacher.score or student.score is None:
         return None
-    text = f"{student.label} {percent(student.miou)} %, teacher {percent(teacher.miou)} % mIoU."
-    headline = f"The student keeps {percent(student.miou / teacher.miou)} % of the teacher's mIoU"
+    text = f"{student.label} {percent(student.score)} %, teacher {percent(teacher.score)} % {student.score_title}."
+    headline = f"The student keeps {percent(student.score / teacher.score)} % of the teacher's {student.score_title}"
     if teacher.params and student.params:
         headline += f" with {ratio(teacher.params / student.params)} fewer parameters"
         text += f" Parameters: {scaled(student.params).strip()} against {scaled(teacher.params).strip()}."

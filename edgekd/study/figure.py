@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from edgekd.core.tasks import TASKS
 from edgekd.evaluate.definitions import DEFINITIONS
 
-SHOWN = ("miou", "boundary_iou", "spurious_components", "missing_components")
 _INK, _MUTED, _BETTER, _WORSE = "#222222", "#8a8a8a", "#0072b2", "#d55e00"  # Okabe and Ito's palette
 
 
@@ -15,18 +15,20 @@ def draw(study: dict[str, Any], path: Path) -> None:
     """Write the picture of a `study.json` as PNG: one panel per metric, then the learning curves if there are any."""
     from matplotlib.figure import Figure
 
+    task = TASKS[study["recipe"]["task"]]
+    shown = (task.metric, task.second, *task.more)
     arms = [arm for arm in study["arms"] if arm["name"] != study["baseline"]]
     has_curves = any(run.get("validation") for arm in study["arms"] for run in arm["runs"])
     rows = 2 if has_curves else 1
     figure = Figure(figsize=(13, rows * 1.2 + 0.34 * len(arms) + (3.0 if has_curves else 0)), layout="constrained")
-    grid = figure.add_gridspec(rows, len(SHOWN), height_ratios=[1.2 + 0.34 * len(arms), 3.2][:rows])
+    grid = figure.add_gridspec(rows, len(shown), height_ratios=[1.2 + 0.34 * len(arms), 3.2][:rows])
     first = None
-    for column, metric in enumerate(SHOWN):
+    for column, metric in enumerate(shown):
         axes = figure.add_subplot(grid[0, column], sharey=first)
         _differences(axes, arms, metric, with_names=first is None)
         first = first or axes
     if has_curves:
-        _curves(figure.add_subplot(grid[1, :]), study["arms"])
+        _curves(figure.add_subplot(grid[1, :]), study["arms"], task.title)
     seeds = len(study["seeds"])
     figure.suptitle(
         f"{study['recipe_name']}: difference to {study['baseline']} after {study['steps']} steps, {seeds} seeds "
@@ -57,8 +59,8 @@ def _differences(axes: Any, arms: list[dict[str, Any]], metric: str, with_names:
         axes.spines[side].set_visible(False)
 
 
-def _curves(axes: Any, arms: list[dict[str, Any]]) -> None:
-    """Draw the mean validation mIoU over the seeds against the step."""
+def _curves(axes: Any, arms: list[dict[str, Any]], title: str) -> None:
+    """Draw the mean validation score over the seeds against the step."""
     from matplotlib import colormaps
 
     for number, arm in enumerate(arms):
@@ -70,7 +72,7 @@ def _curves(axes: Any, arms: list[dict[str, Any]]) -> None:
             axes.plot(steps, values, color=color, linewidth=1.6, label=arm["name"].replace("$", r"\$"))
     axes.legend(fontsize=8, ncols=2, loc="lower right", frameon=False)
     axes.set_xlabel("optimizer step", fontsize=9)
-    axes.set_ylabel("validation mIoU, %", fontsize=9)
+    axes.set_ylabel(f"validation {title}, %", fontsize=9)
     axes.tick_params(labelsize=8)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)

@@ -30,6 +30,21 @@ SessionT = TypeVar("SessionT", bound="SessionBase")
 
 
 @dataclass(frozen=True)
+class Toolchain:
+    """Facts of the vendor virtualenv in which a target with `compile_at` = `toolchain` compiles.
+
+    log_errors: regular expressions, searched in each line of the log without colours; a hit fails the job, whatever
+        the vendor's return code says.
+    log_notes: regular expressions of lines that look like errors and are none; they are recorded with the engine.
+    timeout_s: seconds after which a job is killed.
+    """
+
+    log_errors: Tuple[str, ...]
+    log_notes: Tuple[str, ...] = ()
+    timeout_s: float = 3600.0
+
+
+@dataclass(frozen=True)
 class TargetInfo:
     """Facts of a target.
 
@@ -40,6 +55,8 @@ class TargetInfo:
     extra: the pip extra that installs it here, e.g. `openvino` for `edgekd[openvino]`.
     needs: the device that its engines run on, `cuda`; empty for the CPU. Where it is absent they are built all the
         same, and reported as not measured.
+    toolchain: of a target that compiles in a vendor virtualenv. Its requirements are locked in
+        `deploy/toolchains/<target>.txt`.
     """
 
     suffix: str
@@ -48,6 +65,7 @@ class TargetInfo:
     precisions: Tuple[str, ...]
     extra: str
     needs: str = ""
+    toolchain: Optional[Toolchain] = None
 
 
 @dataclass(frozen=True)

@@ -106,7 +106,7 @@ def probe(model: Path, options: Options) -> Probe:
     _check_providers(runtime, options.providers)
     try:
         runtime.InferenceSession(str(model), settings, providers=list(options.providers))
-    except Exception as exc:  # the binding's exceptions have no common base but Exception
+    except Exception as exc:  # noqa: BLE001 - the binding's exceptions have no common base
         named = re.search(r"[Nn]ode ?\(?(?:name: )?'?([^\s)']+)", str(exc))
         return Probe(tool, (Refusal(named[1] if named else "", "", one_line(exc)),))
     return Probe(tool, ())

@@ -39,12 +39,21 @@ def tree(name: str) -> ast.Module:
 
 @cache
 def imports(name: str) -> tuple[Import, ...]:
-    """Return everything a module imports, in functions too; `from package import module` counts as the module."""
+    """Return everything a module imports, in functions too; `from package import module` counts as the module.
+
+    What stands in a function or under `if TYPE_CHECKING:` is not imported when the module is.
+    """
     inside = {
         id(node)
         for function in ast.walk(tree(name))
         if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
         for node in ast.walk(function)
+    }
+    inside |= {
+        id(node)
+        for block in ast.walk(tree(name))
+        if isinstance(block, ast.If) and isinstance(block.test, ast.Name) and block.test.id == "TYPE_CHECKING"
+        for node in ast.walk(block)
     }
     found = []
     for node in ast.walk(tree(name)):

@@ -30,7 +30,20 @@ RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 TORCH = {"torch", "torchvision", "lightning", "pytorch_lightning", "timm", "segmentation_models_pytorch"}
 TORCH_MAY_BE_IN = ("edgekd.models", "edgekd.distill", "edgekd.export", "edgekd.quantize.qat", "edgekd.data.loader",
                    "edgekd.data.augment")  # fmt: skip
-NO_FRAMEWORK = ("", "errors", "board", "targets", "core", "report", "preflight", "pipeline", "study", "api", "doctor", "cli")
+NO_FRAMEWORK = (
+    "",
+    "errors",
+    "board",
+    "targets",
+    "core",
+    "report",
+    "preflight",
+    "pipeline",
+    "study",
+    "api",
+    "doctor",
+    "cli",
+)
 FRAMEWORKS = {*TORCH, "onnx", "onnxruntime", "onnxsim", "onnxscript", "openvino", "nncf"}
 
 

@@ -126,6 +126,31 @@ def test_portable_modules_import_under_a_real_python_3_8() -> None:
     assert done.returncode == 0, done.stderr
 
 
+ONLY_NUMPY = """
+import importlib, sys
+class Only:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] not in {"numpy", "edgekd", *sys.stdlib_module_names}:
+            raise ImportError(f"{name} is not on the board")
+sys.meta_path.insert(0, Only())
+try:
+    import yaml
+except ImportError as exc:
+    assert "not on the board" in str(exc)
+else:
+    raise SystemExit("nothing is blocked")
+for name in sys.argv[1:]:
+    importlib.import_module(name)
+"""
+
+
+def test_portable_modules_import_where_there_is_only_numpy() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", ONLY_NUMPY, *PORTABLE], cwd=PACKAGE.parent, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def reaches_numpy(name: str) -> bool:
     """Return whether importing a module imports numpy."""
     from tests.architecture.sources import loaded_with

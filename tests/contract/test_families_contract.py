@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from edgekd.core import plugins
 from edgekd.models.base import DenseModel
 from edgekd.models.build import build_model, count
+from edgekd.models.heads import BINS
 
 CLASSES = 5
 HEIGHT, WIDTH = 64, 96  # not square, and divisible by every stride
@@ -26,21 +27,48 @@ class OneConvolution(nn.Module):
         return self.head(self.body(x))
 
 
-def cases() -> list[tuple[str, str]]:
+def cases() -> list[tuple[str, str, str]]:
+    """Return (task, family, variant) for all that there are."""
     found = []
     for family in plugins.names("families"):
-        variants = plugins.load("families", family).VARIANTS
-        found += [
-            (family, variant) for variant in (variants if variants is not None else [f"{__name__}:OneConvolution"])
-        ]
+        module = plugins.load("families", family)
+        variants = module.VARIANTS if module.VARIANTS is not None else [f"{__name__}:OneConvolution"]
+        found += [(task, family, variant) for task in module.TASKS for variant in variants]
     return found
 
 
-@pytest.fixture(scope="module", params=cases(), ids=lambda case: f"{case[0]}-{case[1]}".rpartition(":")[2])
-def model(request: pytest.FixtureRequest) -> DenseModel:
-    family, variant = request.param
+@pytest.fixture(scope="module", params=cases(), ids=lambda case: "-".join(case).rpartition(":")[2])
+def case(request: pytest.FixtureRequest) -> tuple[str, str, str]:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def model(case: tuple[str, str, str]) -> DenseModel:
+    task, family, variant = case
     torch.manual_seed(0)
-    return build_model(family, variant, "semantic", CLASSES, plugins.load("families", family).Options())
+    return build_model(family, variant, task, CLASSES, plugins.load("families", family).Options())
+
+
+def assert_heads(task: str, heads: dict[str, Tensor], batch: int, size: tuple[int, int]) -> None:
+    """Hold the heads to what `board/postprocess.py` and `board/detection.py` read."""
+    if task == "semantic":
+        assert {name: tuple(head.shape) for name, head in heads.items()} == {"logits": (batch, CLASSES, *size)}
+        return
+    strides = sorted(int(name.partition("_")[2]) for name in heads if name.startswith("scores_"))
+    channels = {"scores": CLASSES, "boxes": 4 * BINS}
+    if task == "instance":
+        count = heads["prototypes"].shape[1]
+        channels["coefficients"] = count
+        assert heads["prototypes"].shape == (batch, count, size[0] // 4, size[1] // 4)
+    expected = {f"{kind}_{stride}" for kind in channels for stride in strides}
+    assert set(heads) - {"prototypes"} == expected
+    for kind, width in channels.items():
+        for stride in strides:
+            assert heads[f"{kind}_{stride}"].shape == (batch, width, size[0] // stride, size[1] // stride)
+
+
+def summed(model: DenseModel, images: Tensor) -> Tensor:
+    return torch.cat([head.flatten() for head in model(images).heads.values()])
 
 
 @pytest.fixture(scope="module")
@@ -48,26 +76,28 @@ def images() -> Tensor:
     return torch.rand(2, 3, HEIGHT, WIDTH, generator=torch.Generator().manual_seed(1))
 
 
-def test_declared_channels_and_strides_are_the_real_ones(model: DenseModel, images: Tensor) -> None:
+def test_declared_channels_and_strides_are_the_real_ones(
+    case: tuple[str, str, str], model: DenseModel, images: Tensor
+) -> None:
     with torch.no_grad():
         outputs = model.eval()(images)
-    assert outputs.logits.shape == (2, CLASSES, HEIGHT, WIDTH)
+    assert_heads(case[0], outputs.heads, 2, (HEIGHT, WIDTH))
     assert list(outputs.features) == list(model.channels) == sorted(model.channels)
     for stride, feature in outputs.features.items():
         assert feature.shape == (2, model.channels[stride], HEIGHT // stride, WIDTH // stride)
     assert outputs.decoder.shape[:2] == (2, model.decoder_channels)
 
 
-def test_the_smallest_declared_input_size_works(model: DenseModel) -> None:
+def test_the_smallest_declared_input_size_works(case: tuple[str, str, str], model: DenseModel) -> None:
     size = model.size_divisor
     with torch.no_grad():
         outputs = model.eval()(torch.rand(1, 3, size, 2 * size))
-    assert outputs.logits.shape == (1, CLASSES, size, 2 * size)
+    assert_heads(case[0], outputs.heads, 1, (size, 2 * size))
 
 
-def test_gradient_of_the_logits_reaches_every_parameter(model: DenseModel, images: Tensor) -> None:
+def test_gradient_of_the_heads_reaches_every_parameter(model: DenseModel, images: Tensor) -> None:
     model.train().zero_grad()
-    model(images).logits.square().mean().backward()
+    summed(model, images).square().mean().backward()
     unreached = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
     assert unreached == []
 
@@ -75,7 +105,7 @@ def test_gradient_of_the_logits_reaches_every_parameter(model: DenseModel, image
 def test_eval_forward_is_deterministic(model: DenseModel, images: Tensor) -> None:
     model.eval()
     with torch.no_grad():
-        assert torch.equal(model(images).logits, model(images).logits)
+        assert torch.equal(summed(model, images), summed(model, images))
 
 
 def test_images_are_normalised_with_the_declared_mean_and_std(model: DenseModel, images: Tensor) -> None:
@@ -83,7 +113,9 @@ def test_images_are_normalised_with_the_declared_mean_and_std(model: DenseModel,
     mean, std = model.mean.flatten().tolist(), model.std.flatten().tolist()
     by_hand = torch.stack([(images[:, c] - mean[c]) / std[c] for c in range(3)], dim=1)
     with torch.no_grad():
-        torch.testing.assert_close(model(images).logits, model.forward_normalized(by_hand).logits, rtol=1e-4, atol=1e-4)
+        other = model.forward_normalized(by_hand).heads
+        for name, head in model(images).heads.items():
+            torch.testing.assert_close(head, other[name], rtol=1e-4, atol=1e-4)
 
 
 def test_counting_leaves_the_mode_alone(model: DenseModel) -> None:

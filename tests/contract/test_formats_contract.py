@@ -23,10 +23,19 @@ from edgekd.data.fingerprint import fingerprint
 from edgekd.errors import DataError
 
 FORMATS = plugins.names("formats")
+# A format is tested as what it opens: `<name>` with masks of classes, `<name>:objects` with boxes.
+OPENERS = {"": "open_dataset", "objects": "open_objects"}
+OPENED = [
+    f"{name}:{kind}".strip(":")
+    for name in FORMATS
+    for kind, opener in OPENERS.items()
+    if hasattr(plugins.load("formats", name), opener)
+]
 LAYOUTS = Path(__file__).parent / "layouts"
 
 
 def written(name: str, root: Path) -> tuple[dict[str, Any], str]:
+    name = name.partition(":")[0]
     path = LAYOUTS / f"{name}.py"
     if not path.is_file():
         pytest.fail(f"format {name!r} has no tests/contract/layouts/{name}.py: add one that writes a tiny data set")
@@ -40,14 +49,16 @@ def written(name: str, root: Path) -> tuple[dict[str, Any], str]:
 
 
 def opened(name: str, options: dict[str, Any], split: str) -> DenseDataset:
-    return plugins.load("formats", name).open_dataset(plugin_options("formats", name, options, "data.options"), split)
+    name, _, kind = name.partition(":")
+    module, made = plugins.load("formats", name), plugin_options("formats", name, options, "data.options")
+    return module.open_objects(made, split, False) if kind else module.open_dataset(made, split)
 
 
 def first_few(dataset: DenseDataset) -> range:
     return range(min(len(dataset), 3))
 
 
-@pytest.fixture(params=FORMATS)
+@pytest.fixture(params=OPENED)
 def name(request: pytest.FixtureRequest) -> str:
     return request.param
 
@@ -62,18 +73,22 @@ def dataset(name: str, layout: tuple[dict[str, Any], str]) -> DenseDataset:
     return opened(name, *layout)
 
 
+def test_every_format_opens_something() -> None:
+    assert {name.partition(":")[0] for name in OPENED} == set(FORMATS)
+
+
 def test_every_layout_belongs_to_a_format():
     assert {path.stem for path in LAYOUTS.glob("*.py")} <= set(FORMATS)
 
 
 def test_options_are_a_frozen_documented_dataclass(name: str):
-    options = plugins.load("formats", name).Options
+    options = plugins.load("formats", name.partition(":")[0]).Options
     assert dataclasses.is_dataclass(options)
     assert options.__dataclass_params__.frozen
     assert not options.__doc__.startswith("Options(")  # what dataclass writes when nobody did
 
 
-def test_images_are_rgb_bytes_and_masks_are_class_indices_of_the_same_size(dataset: DenseDataset):
+def test_images_are_rgb_bytes_and_masks_are_class_indices_of_the_same_size(name: str, dataset: DenseDataset):
     for index in first_few(dataset):
         sample = dataset.load(index)
         assert sample.image.dtype == np.uint8
@@ -82,7 +97,26 @@ def test_images_are_rgb_bytes_and_masks_are_class_indices_of_the_same_size(datas
         assert sample.mask.dtype == np.uint8
         assert sample.mask.shape == sample.image.shape[:2]
         assert set(np.unique(sample.mask)) <= {*range(len(dataset.classes)), 255}
-        assert (sample.mask != 255).any()
+        assert (sample.mask != 255).any() == (":" not in name)
+
+
+def test_objects_lie_in_their_image_and_have_a_class(name: str, dataset: DenseDataset):
+    if ":" not in name:
+        pytest.skip("masks of classes")
+    seen = 0
+    for index in first_few(dataset):
+        sample = dataset.load(index)
+        objects, (height, width) = sample.instances, sample.image.shape[:2]
+        assert objects is not None
+        assert objects.boxes_xyxy.dtype == np.float32
+        assert objects.boxes_xyxy.shape == (len(objects.labels), 4)
+        assert objects.labels.dtype == np.int64
+        assert set(objects.labels) <= set(range(len(dataset.classes)))
+        assert (objects.boxes_xyxy[:, :2] >= 0).all()
+        assert (objects.boxes_xyxy[:, 2:] > objects.boxes_xyxy[:, :2]).all()
+        assert (objects.boxes_xyxy[:, 2:] <= [width, height]).all()
+        seen += len(objects.labels)
+    assert seen
 
 
 def test_classes_are_unique_names(dataset: DenseDataset):
@@ -120,15 +154,16 @@ def test_opening_reads_no_pixels_and_a_damaged_file_is_named_when_loaded(
 ):
     if not dataset.files(0):
         pytest.skip(f"{name} has no files")
+    damaged = opened(name, *layout)
     for index in range(len(dataset)):
         for path in dataset.files(index):
             path.write_bytes(path.read_bytes()[:40])
-    damaged = opened(name, *layout)
     with pytest.raises(DataError) as caught:
         damaged.load(0)
     assert any(str(path) in str(caught.value) for path in damaged.files(0))
     assert "\n" not in str(caught.value)
-    assert len(check_dataset(damaged, layout[1]).errors) == len(damaged)
+    if ":" not in name:
+        assert len(check_dataset(damaged, layout[1]).errors) == len(damaged)
 
 
 def test_unknown_split_and_wrong_root_are_refused_by_name(

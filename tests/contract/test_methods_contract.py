@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_leaves
 from edgekd.core import plugins
 from edgekd.distill.base import Batch, Pyramid
 from edgekd.models.base import Outputs
+from edgekd.models.heads import BINS
 
 CLASSES, HEIGHT, WIDTH, BATCH = 5, 64, 96, 2
 TEACHER = Pyramid({4: 12, 8: 16, 16: 20, 32: 24}, decoder_channels=14, num_classes=CLASSES)
@@ -43,7 +44,12 @@ def outputs(
         return torch.randn(shape, generator=random).requires_grad_()
 
     features = {stride: leaf(channels, stride, extra) for stride, channels in pyramid.channels.items()}
-    return Outputs(leaf(CLASSES, 1, 0), features, leaf(pyramid.decoder_channels, decoder_stride, extra))
+    heads = {"logits": leaf(CLASSES, 1, 0)}  # of all tasks: each method reads its own
+    for stride in (8, 16):
+        heads |= {f"scores_{stride}": leaf(CLASSES, stride, 0), f"boxes_{stride}": leaf(4 * BINS, stride, 0)}
+        heads[f"coefficients_{stride}"] = leaf(3, stride, 0)
+    heads["prototypes"] = leaf(3, 4, 0)
+    return Outputs(heads, features, leaf(pyramid.decoder_channels, decoder_stride, extra))
 
 
 def batch_of(ignored: bool | None = None) -> Batch:
@@ -72,7 +78,7 @@ class LargestTensor(TorchDispatchMode):
 
 
 def leaves(out: Outputs) -> list[Tensor]:
-    return [out.logits, out.decoder, *out.features.values()]
+    return [*out.heads.values(), out.decoder, *out.features.values()]
 
 
 def total(terms: dict[str, Tensor]) -> Tensor:
@@ -155,7 +161,7 @@ def test_bf16_outputs_under_autocast_stay_finite(name: str) -> None:
 
     def halved(out: Outputs) -> Outputs:
         features = {stride: feature.bfloat16() for stride, feature in out.features.items()}
-        return Outputs(out.logits.bfloat16(), features, out.decoder.bfloat16())
+        return Outputs({n: h.bfloat16() for n, h in out.heads.items()}, features, out.decoder.bfloat16())
 
     torch.manual_seed(3)
     with torch.autocast("cpu", torch.bfloat16):
@@ -250,7 +256,11 @@ def test_the_order_of_images_in_a_batch_does_not_matter(name: str) -> None:
         pytest.skip("every image has its own draws")
 
     def reversed_(out: Outputs) -> Outputs:
-        return Outputs(out.logits.flip(0), {s: f.flip(0) for s, f in out.features.items()}, out.decoder.flip(0))
+        return Outputs(
+            {n: h.flip(0) for n, h in out.heads.items()},
+            {s: f.flip(0) for s, f in out.features.items()},
+            out.decoder.flip(0),
+        )
 
     there = loss_of(method, teacher, student, batch)
     back = loss_of(method, reversed_(teacher), reversed_(student), Batch(batch.images.flip(0), batch.masks.flip(0)))

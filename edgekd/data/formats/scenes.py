@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from edgekd.data.base import Sample
-from edgekd.data.scenes import CLASSES
+import numpy as np
+
+from edgekd.data.base import IGNORE_INDEX, Sample
+from edgekd.data.scenes import CLASSES, THINGS
 from edgekd.data.scenes.render import render_scene
 from edgekd.errors import DataError, did_you_mean
 
@@ -37,16 +39,15 @@ class Options:
 
 
 class ScenesDataset:
-    """One split. Scenes are rendered anew at every `load`; nothing is kept.
+    """One split, with the classes of the masks or of the objects. Scenes are rendered anew at every `load`; nothing is kept.
 
     Samples carry instances of buildings, signs, balls and rings: the pixels that are visible in the mask, back to
     front, with tight boxes `x1, y1, x2, y2` in pixels where x2 and y2 are exclusive (x2 - x1 is the width).
     """
 
-    classes = CLASSES
-
-    def __init__(self, options: Options, split: str) -> None:
-        self._options, self._split = options, split
+    def __init__(self, options: Options, split: str, has_objects: bool = False) -> None:
+        self._options, self._split, self._has_objects = options, split, has_objects
+        self.classes = tuple(CLASSES[label] for label in THINGS) if has_objects else CLASSES
 
     def __len__(self) -> int:
         return int(getattr(self._options, self._split))
@@ -64,7 +65,20 @@ class ScenesDataset:
         if not 0 <= index < len(self):
             raise IndexError(f"scene {index} of split {self._split!r}, which has {len(self)}")
         key = (self._options.seed, SPLITS.index(self._split), index)
-        return render_scene(self.name(index), self._options.height, self._options.width, key)
+        sample = render_scene(self.name(index), self._options.height, self._options.width, key)
+        if not self._has_objects:
+            return sample
+        assert sample.instances is not None
+        labels = np.searchsorted(THINGS, sample.instances.labels)
+        return replace(
+            sample, mask=np.full_like(sample.mask, IGNORE_INDEX), instances=replace(sample.instances, labels=labels)
+        )
+
+
+def open_objects(options: Options, split: str, has_masks: bool) -> ScenesDataset:
+    """Return one split of rendered scenes with the classes that can be counted; errors as of `open_dataset`."""
+    open_dataset(options, split)
+    return ScenesDataset(options, split, has_objects=True)
 
 
 def open_dataset(options: Options, split: str) -> ScenesDataset:

@@ -1,23 +1,34 @@
-"""Format `voc`: PASCAL VOC 2012 segmentation, with or without the SBD masks (`trainaug`).
+"""Format `voc`: PASCAL VOC 2012 segmentation, with or without the SBD masks (`trainaug`), and VOC boxes in XML.
 
     root/JPEGImages/<name>.jpg
     root/SegmentationClass/<name>.png              palette PNG; 255 = void
     root/SegmentationClassAug/<name>.png           SBD masks, as distributed with `trainaug`
     root/ImageSets/Segmentation/<split>.txt        one name per line
+    root/Annotations/<name>.xml                    boxes
+    root/ImageSets/Main/<split>.txt                names for the boxes
 
 `root` is the folder VOCdevkit/VOC2012. Two conventions for `trainaug` are in use and give different labels:
 `masks: [SegmentationClass, SegmentationClassAug]` takes VOC's own mask where there is one (mmsegmentation),
 `masks: [SegmentationClassAug]` takes all from the one folder (CIRKD).
+
+Boxes: coordinates are pixels counted from 1, both ends included (VOC 2012 development kit, section 5), so x1 = xmin - 1 and
+x2 = xmax. `difficult` objects are not trained on and need not be found.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+from xml.etree.ElementTree import ParseError
 
+from defusedxml import DefusedXmlException, ElementTree
+
+from edgekd.data.annotated import AnnotatedDataset, AnnotatedImage, Annotation, require_images
 from edgekd.data.base import IGNORE_INDEX
 from edgekd.data.paired import Pair, PairedDataset, checked_classes, label_table, listed_pairs, read_split_list
-from edgekd.errors import DataError
+from edgekd.errors import DataError, did_you_mean
 
 # Source: VOC 2012 development kit, section 2.1, with background first.
 # fmt: off
@@ -35,11 +46,13 @@ class Options:
     Attributes:
         root: the VOC2012 folder.
         masks: mask folders below root; an image takes its mask from the first one that has it.
+        boxes_from_one: whether box coordinates count from 1 with both ends included, as VOC's do; else from 0.
         classes: class names in index order, for other data in the same layout.
     """
 
     root: str
     masks: tuple[str, ...] = ("SegmentationClass",)
+    boxes_from_one: bool = True
     classes: tuple[str, ...] = CLASSES
 
 
@@ -64,6 +77,60 @@ def open_dataset(options: Options, split: str) -> PairedDataset:
     pairs = [Pair(name, root / "JPEGImages" / f"{name}.jpg", _mask(root, options.masks, name)) for name in names]
     table = label_table({index: index for index in range(len(classes))} | {IGNORE_INDEX: IGNORE_INDEX})
     return PairedDataset(classes, listed_pairs(pairs), table, f"0..{len(classes) - 1}, or 255 (void)")
+
+
+def open_objects(options: Options, split: str, has_masks: bool) -> AnnotatedDataset:
+    """Read the boxes of one split; the classes are `options.classes` without `background`.
+
+    Raises:
+        DataError: masks asked for, a missing or damaged file, a class that is not listed, or a box out of its image.
+    """
+    if has_masks:
+        raise DataError("voc: instance masks are not read, expected task detection or semantic; convert them to coco")
+    root = Path(options.root)
+    classes = tuple(name for name in checked_classes(options.classes, "data.options.classes") if name != "background")
+    names = read_split_list(root / "ImageSets" / "Main", split)
+    images = [_annotated(root, name, classes, options.boxes_from_one) for name in names]
+    require_images(images)
+    return AnnotatedDataset(classes, images, has_masks=False)
+
+
+def _annotated(root: Path, name: str, classes: tuple[str, ...], from_one: bool) -> AnnotatedImage:
+    path = root / "Annotations" / f"{name}.xml"
+    try:
+        tree: Any = ElementTree.parse(path).getroot()
+    except FileNotFoundError as exc:
+        raise DataError(
+            f"{path}: no such file, expected the boxes of image {name!r}; add it or unlist {name!r}"
+        ) from exc
+    except (ParseError, DefusedXmlException, OSError, ValueError, LookupError) as exc:
+        raise DataError(f"{path}: not readable as XML ({' '.join(str(exc).split())}); replace the file") from exc
+    size = (_number(tree, "size/height", path), _number(tree, "size/width", path))
+    objects = []
+    for place, node in enumerate(tree.findall("object"), 1):
+        label = (node.findtext("name") or "").strip()
+        where = f"{path}, object {place}"
+        if label not in classes:
+            raise DataError(
+                f"{where}: unknown class {label[:60]!r}{did_you_mean(label[:60], classes)}; list it in data.options.classes"
+            )
+        x1, y1, x2, y2 = (_number(node, f"bndbox/{key}", path) for key in ("xmin", "ymin", "xmax", "ymax"))
+        is_flat = x2 <= x1 or y2 <= y1  # a click, not a box
+        shift = 1.0 if from_one and not is_flat else 0.0
+        is_difficult = (node.findtext("difficult") or "0").strip() == "1"
+        objects.append(Annotation(classes.index(label), (x1 - shift, y1 - shift, x2, y2), where, is_crowd=is_difficult))
+    return AnnotatedImage(name, root / "JPEGImages" / f"{name}.jpg", (int(size[0]), int(size[1])), tuple(objects))
+
+
+def _number(node: Any, key: str, path: Path) -> float:
+    text = (node.findtext(key) or "").strip()
+    try:
+        value = float(text)
+    except ValueError as exc:
+        raise DataError(f"{path}: {key}: expected a number, got {text[:40]!r}; fix the file") from exc
+    if not math.isfinite(value):
+        raise DataError(f"{path}: {key}: expected a finite number, got {text!r}; fix the file")
+    return value
 
 
 def _mask(root: Path, folders: tuple[str, ...], name: str) -> Path:

@@ -24,6 +24,8 @@ from edgekd.distill.base import Batch, Pyramid
 from edgekd.errors import RecipeError
 from edgekd.models.base import Outputs
 
+TASKS = ("semantic", "detection", "instance")
+
 
 @dataclass(frozen=True)
 class Options:

@@ -42,6 +42,8 @@ from edgekd.distill.base import Batch, Pyramid
 from edgekd.errors import RecipeError
 from edgekd.models.base import Outputs
 
+TASKS = ("semantic", "detection", "instance")
+
 
 @dataclass(frozen=True)
 class Options:
@@ -94,7 +96,7 @@ class Method(nn.Module):
         """Return the weighted-by-option terms that are switched on."""
         options, valid = self.options, batch.valid.float().unsqueeze(1)  # (B, 1, H, W)
         terms: dict[str, Tensor] = {}
-        with torch.autocast(student.logits.device.type, enabled=False):
+        with torch.autocast(student.decoder.device.type, enabled=False):
             if options.boundary > 0:
                 terms["boundary"] = options.boundary * self._boundary(teacher, student, valid)
             if options.context > 0:
@@ -104,7 +106,7 @@ class Method(nn.Module):
         return terms
 
     def _boundary(self, teacher: Outputs, student: Outputs, valid: Tensor) -> Tensor:
-        total = student.logits.new_zeros((), dtype=torch.float32)
+        total = student.decoder.new_zeros((), dtype=torch.float32)
         for stride, weight in self.strides.items():
             of_teacher = teacher.features[self.teacher_stride[stride]].detach()
             map_t, map_s = relations.on_common_grid(of_teacher, student.features[stride])

@@ -27,6 +27,8 @@ from edgekd.distill.base import Batch, Pyramid, check_at_least
 from edgekd.distill.logits import channel_kl, kl_per_pixel, pooled
 from edgekd.models.base import Outputs
 
+TASKS = ("semantic",)
+
 
 @dataclass(frozen=True)
 class Options:

@@ -26,6 +26,8 @@ from edgekd.distill import relations, taps
 from edgekd.distill.base import Batch, Pyramid
 from edgekd.models.base import Outputs
 
+TASKS = ("semantic",)
+
 
 @dataclass(frozen=True)
 class Options:
@@ -59,7 +61,7 @@ class Method(nn.Module):
         """Return the mean over pairs of images and valid rows; 0 when no cell is labelled."""
         options = self.options
         bounded = max(2, int(taps.MAX_TOKENS / math.sqrt(batch.masks.shape[0])))
-        with torch.autocast(student.logits.device.type, enabled=False):
+        with torch.autocast(student.decoder.device.type, enabled=False):
             map_t, map_s = taps.pair(teacher, student, options.at, min(options.tokens, bounded))
             valid = relations.cells(batch.valid.float().unsqueeze(1), map_s).flatten(1)  # (B, N)
             loss = cross_image_loss(

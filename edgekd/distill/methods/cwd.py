@@ -21,6 +21,8 @@ from edgekd.distill.base import Batch, Pyramid, check_at_least
 from edgekd.distill.logits import channel_kl, pooled
 from edgekd.models.base import Outputs
 
+TASKS = ("semantic",)
+
 
 @dataclass(frozen=True)
 class Options:

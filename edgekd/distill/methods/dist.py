@@ -24,6 +24,8 @@ from edgekd.distill.base import Batch, Pyramid, check_at_least
 from edgekd.distill.logits import pooled
 from edgekd.models.base import Outputs
 
+TASKS = ("semantic",)
+
 
 @dataclass(frozen=True)
 class Options:
@@ -49,7 +51,7 @@ class Method(nn.Module):
         """Return both terms; 0 when no cell is labelled."""
         options = self.options
         scale = options.temperature**2
-        with torch.autocast(student.logits.device.type, enabled=False):
+        with torch.autocast(student.decoder.device.type, enabled=False):
             z_t, valid = pooled(teacher.logits.detach(), batch.valid, options.stride)
             z_s, _ = pooled(student.logits, batch.valid, options.stride)
             y_t, y_s = ((z / options.temperature).softmax(dim=1) for z in (z_t, z_s))  # (B, K, h, w)

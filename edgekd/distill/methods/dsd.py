@@ -33,6 +33,9 @@ from edgekd.models.base import Outputs
 _SMALL_RESIDUAL = 1e-3
 
 
+TASKS = ("semantic",)
+
+
 @dataclass(frozen=True)
 class Options:
     """pixel, category: weight of each term. temperature: tau. stride: image pixels per cell of the pooled logits."""
@@ -58,7 +61,7 @@ class Method(nn.Module):
     def forward(self, teacher: Outputs, student: Outputs, batch: Batch) -> dict[str, Tensor]:
         """Return both terms; 0 when no cell is labelled."""
         options = self.options
-        with torch.autocast(student.logits.device.type, enabled=False):
+        with torch.autocast(student.decoder.device.type, enabled=False):
             z_t, valid = pooled(teacher.logits.detach(), batch.valid, options.stride)
             z_s, _ = pooled(student.logits, batch.valid, options.stride)
             pixel = residual_loss(_stages(teacher, z_t), _stages(student, z_s), batch.valid.float().unsqueeze(1))

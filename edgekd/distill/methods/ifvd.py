@@ -24,6 +24,8 @@ from edgekd.distill import relations, taps
 from edgekd.distill.base import Batch, Pyramid
 from edgekd.models.base import Outputs
 
+TASKS = ("semantic",)
+
 
 @dataclass(frozen=True)
 class Options:
@@ -45,7 +47,7 @@ class Method(nn.Module):
 
     def forward(self, teacher: Outputs, student: Outputs, batch: Batch) -> dict[str, Tensor]:
         """Return the mean over the labelled cells of the batch; 0 when there are none."""
-        with torch.autocast(student.logits.device.type, enabled=False):
+        with torch.autocast(student.decoder.device.type, enabled=False):
             map_t, map_s = taps.pair(teacher, student, self.options.at)
             labels = F.interpolate(batch.masks.unsqueeze(1).float(), tuple(map_s.shape[-2:]), mode="nearest-exact")
             members = self._members(labels.long())

@@ -16,6 +16,8 @@ from edgekd.distill.base import Batch, Pyramid
 from edgekd.distill.logits import pixel_kl
 from edgekd.models.base import Outputs
 
+TASKS = ("semantic",)
+
 
 @dataclass(frozen=True)
 class Options:

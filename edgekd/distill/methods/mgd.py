@@ -28,6 +28,8 @@ from edgekd.distill.base import Batch, Pyramid
 from edgekd.errors import RecipeError
 from edgekd.models.base import Outputs
 
+TASKS = ("semantic", "detection", "instance")
+
 
 @dataclass(frozen=True)
 class Options:
@@ -57,7 +59,7 @@ class Method(nn.Module):
 
     def forward(self, teacher: Outputs, student: Outputs, batch: Batch) -> dict[str, Tensor]:
         """Return the relative squared error; 0 when no cell is labelled."""
-        with torch.autocast(student.logits.device.type, enabled=False):
+        with torch.autocast(student.decoder.device.type, enabled=False):
             map_t, map_s = taps.pair(teacher, student, self.options.at)
             valid = relations.cells(batch.valid.float().unsqueeze(1), map_s)
             seen = torch.rand(valid.shape, device=valid.device) >= self.options.masked

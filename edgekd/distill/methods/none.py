@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from edgekd.distill.base import Batch, Pyramid
 from edgekd.models.base import Outputs
 
+TASKS = ("semantic", "detection", "instance")
+
 
 @dataclass(frozen=True)
 class Options:

@@ -24,6 +24,8 @@ from edgekd.distill import relations, taps
 from edgekd.distill.base import Batch, Pyramid
 from edgekd.models.base import Outputs
 
+TASKS = ("semantic", "detection", "instance")
+
 
 @dataclass(frozen=True)
 class Options:
@@ -44,7 +46,7 @@ class Method(nn.Module):
 
     def forward(self, teacher: Outputs, student: Outputs, batch: Batch) -> dict[str, Tensor]:
         """Return the mean over channels of 1 - r; 0 when no cell is labelled."""
-        with torch.autocast(student.logits.device.type, enabled=False):
+        with torch.autocast(student.decoder.device.type, enabled=False):
             map_t, map_s = taps.pair(teacher, student, self.options.at)
             valid = relations.cells(batch.valid.float().unsqueeze(1), map_s)
             r, defined = relations.correlation(map_t, self.adapter(map_s), valid, (0, 2, 3))  # (1, C, 1, 1)

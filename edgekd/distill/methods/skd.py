@@ -24,6 +24,8 @@ from edgekd.distill.base import Batch, Pyramid
 from edgekd.distill.logits import pixel_kl
 from edgekd.models.base import Outputs
 
+TASKS = ("semantic",)
+
 
 @dataclass(frozen=True)
 class Options:
@@ -58,7 +60,7 @@ class Method(nn.Module):
     def forward(self, teacher: Outputs, student: Outputs, batch: Batch) -> dict[str, Tensor]:
         """Return the terms that are switched on."""
         options, terms = self.options, {}
-        with torch.autocast(student.logits.device.type, enabled=False):
+        with torch.autocast(student.decoder.device.type, enabled=False):
             if options.pixel > 0:
                 kl = pixel_kl(teacher.logits, student.logits, batch.valid, options.temperature)
                 terms["pixel"] = options.pixel * kl

@@ -20,36 +20,17 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from edgekd.models.backbones import IMAGENET, SIZES, STRIDES, Size, edge_stages, run_stages
 from edgekd.models.base import DenseModel, Outputs
-from edgekd.models.blocks import ConvNorm, PooledContext, Residual, TopDown, initialise
+from edgekd.models.blocks import PooledContext, TopDown, initialise
 
-STRIDES = (4, 8, 16, 32)
-# ImageNet's channel statistics: any fixed values do for training from scratch, and these are what toolchains expect.
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+TASKS = ("semantic",)
+VARIANTS = SIZES
 
 
 @dataclass(frozen=True)
 class Options:
     """This family has no options: the variant says all."""
-
-
-@dataclass(frozen=True)
-class Size:
-    """`widths` and `depths` (residual blocks) of the stages at strides 4, 8, 16, 32; channels of the decoder."""
-
-    widths: tuple[int, int, int, int]
-    depths: tuple[int, int, int, int]
-    decoder: int
-
-
-# Multiples of 8, so that vector units are full.
-VARIANTS = {
-    "n": Size((16, 24, 32, 48), (1, 1, 1, 1), 24),
-    "xs": Size((24, 32, 48, 64), (1, 1, 1, 1), 32),
-    "s": Size((32, 48, 64, 96), (1, 1, 1, 1), 48),
-    "m": Size((32, 48, 80, 128), (1, 1, 2, 1), 64),
-    "l": Size((48, 80, 144, 224), (1, 2, 2, 2), 80),
-}
 
 
 def build(variant: str, task: str, num_classes: int, options: Options) -> DenseModel:
@@ -63,17 +44,10 @@ class EdgeSeg(DenseModel):
     size_divisor = 32
 
     def __init__(self, size: Size, num_classes: int) -> None:
-        super().__init__(MEAN, STD)
+        super().__init__(*IMAGENET)
         self.channels = dict(zip(STRIDES, size.widths, strict=True))
         self.decoder_channels = size.decoder
-        first = size.widths[0]
-        self.stem = nn.Sequential(ConvNorm(3, first // 2, stride=2), ConvNorm(first // 2, first, stride=2))
-        self.stages = nn.ModuleList()
-        inputs = first
-        for stride, width, depth in zip(STRIDES, size.widths, size.depths, strict=True):
-            down = [] if stride == STRIDES[0] else [ConvNorm(inputs, width, stride=2)]
-            self.stages.append(nn.Sequential(*down, *(Residual(width) for _ in range(depth))))
-            inputs = width
+        self.stem, self.stages = edge_stages(size)
         self.context = PooledContext(size.widths[-1], size.decoder)
         self.top_down = nn.ModuleList(TopDown(width, size.decoder) for width in reversed(size.widths[:-1]))
         self.classifier = nn.Conv2d(size.decoder, num_classes, kernel_size=1)
@@ -84,11 +58,8 @@ class EdgeSeg(DenseModel):
         nn.init.xavier_normal_(self.classifier.weight)
 
     def forward_normalized(self, images: Tensor) -> Outputs:
-        x = self.stem(images)  # (B, C, H/4, W/4)
-        features = {}
-        for stride, stage in zip(STRIDES, self.stages, strict=True):
-            x = features[stride] = stage(x)  # (B, C, H/stride, W/stride)
-        x = self.context(x)  # (B, D, H/32, W/32)
+        features = run_stages(self.stem, self.stages, images)
+        x = self.context(features[32])  # (B, D, H/32, W/32)
         for step, stride in zip(self.top_down, reversed(STRIDES[:-1]), strict=True):
             x = step(x, features[stride])  # (B, D, H/stride, W/stride)
-        return Outputs(self.up(self.classifier(x)), features, x)
+        return Outputs({"logits": self.up(self.classifier(x))}, features, x)

@@ -29,6 +29,7 @@ from edgekd.errors import RecipeError, did_you_mean
 from edgekd.models.base import DenseModel, Outputs
 from edgekd.models.weights import one_line
 
+TASKS = ("semantic",)
 VARIANTS = None  # any `package.module:function`; `build` checks it
 
 
@@ -99,7 +100,7 @@ class WrappedModel(DenseModel):
         self.tapped.clear()  # or the graph would live until the next step
         if logits.shape[-2:] != images.shape[-2:]:
             logits = F.interpolate(logits, size=images.shape[-2:], mode="bilinear", align_corners=False)
-        return Outputs(logits, features, decoded)
+        return Outputs({"logits": logits}, features, decoded)
 
     def _measure(self, num_classes: int, name: str) -> tuple[dict[int, int], int]:
         """Run zeros through and return the channels by stride and of the decoder, checking what was declared."""

@@ -10,8 +10,6 @@ that has to run everywhere.
 from __future__ import annotations
 
 import difflib
-import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -21,11 +19,9 @@ from segmentation_models_pytorch.encoders import encoders as SMP_ENCODERS
 from torch import Tensor
 
 from edgekd.errors import CheckpointError, RecipeError
+from edgekd.models.backbones import IMAGENET, Triple, fill_timm, triple
 from edgekd.models.base import DenseModel, Outputs
 from edgekd.models.weights import fill, load_state, one_line
-
-Triple = tuple[float, float, float]
-IMAGENET: tuple[Triple, Triple] = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 @dataclass(frozen=True)
@@ -59,6 +55,7 @@ class Decoder:
     allowed: tuple[int, ...]
 
 
+TASKS = ("semantic",)
 VARIANTS = {
     "fpn": Decoder(channels=128, output_stride=32, allowed=(32,)),
     "pspnet": Decoder(channels=512, output_stride=8, allowed=(8, 16, 32)),
@@ -116,7 +113,7 @@ class SmpModel(DenseModel):
         maps = self.encoder(images)
         decoded = self.decoder(maps)
         features = {stride: maps[level] for stride, level in self.levels.items()}
-        return Outputs(self.segmentation_head(decoded), features, decoded)
+        return Outputs({"logits": self.segmentation_head(decoded)}, features, decoded)
 
 
 def _network(
@@ -165,12 +162,7 @@ def _check_input_size_is_free(name: str, options: Options) -> None:
 def _normalisation(name: str) -> tuple[Triple, Triple]:
     """Return mean and std the encoder was pretrained with, ImageNet's where timm does not know."""
     config = timm.get_pretrained_cfg(name.removeprefix("tu-")) if name.startswith("tu-") else None
-    return (_triple(config.mean), _triple(config.std)) if config else IMAGENET
-
-
-def _triple(values: tuple[float, ...]) -> Triple:
-    red, green, blue = values
-    return red, green, blue
+    return (triple(config.mean), triple(config.std)) if config else IMAGENET
 
 
 def _levels(encoder: Any) -> dict[int, int]:
@@ -186,20 +178,9 @@ def _levels(encoder: Any) -> dict[int, int]:
 
 def _load_encoder(encoder: Any, name: str, path: str) -> None:
     """Fill an encoder from the state dict of the whole classifier, whose last layers it does not have."""
-    state = load_state(path)
-    what = f"encoder_weights {path}"
     if name.startswith("tu-"):
-        whole = set(timm.create_model(name.removeprefix("tu-"), pretrained=False).state_dict())
-        renamed = dict(_timm_names(encoder.model.state_dict(), state))
-        fill(encoder.model, {**state, **renamed}, what, leftover=lambda key: key in whole)
+        fill_timm(encoder.model, name.removeprefix("tu-"), path)
     else:
         heads = ("fc.", "_fc.", "classifier.", "last_linear.", "head.")
-        fill(encoder, state, what, leftover=lambda key: key.startswith(heads))
-
-
-def _timm_names(wanted: dict[str, Tensor], state: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
-    """Yield weights under the names of timm's feature extractor, which flattens `stages.0.` to `stages_0.`."""
-    for key in wanted:
-        original = re.sub(r"^(\w+?)_(\d+)\.", r"\1.\2.", key)
-        if key not in state and original in state:
-            yield key, state[original]
+        what = f"encoder_weights {path}"
+        fill(encoder, load_state(path), what, leftover=lambda key: key.startswith(heads))

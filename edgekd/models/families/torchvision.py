@@ -18,6 +18,7 @@ from edgekd.models.base import DenseModel, Outputs
 from edgekd.models.weights import fill, load_state
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+TASKS = ("semantic",)
 VARIANTS = {
     name: getattr(segmentation, name)
     for name in (
@@ -69,7 +70,7 @@ class TorchvisionModel(DenseModel):
             x = maps[name] = module(x)
         decoded, logits = self.classify(maps)
         logits = F.interpolate(logits, size=images.shape[-2:], mode="bilinear", align_corners=False)
-        return Outputs(logits, {stride: maps[name] for stride, name in self.taps.items()}, decoded)
+        return Outputs({"logits": logits}, {stride: maps[name] for stride, name in self.taps.items()}, decoded)
 
     def classify(self, maps: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Return the decoder's last map and the logits at its size."""

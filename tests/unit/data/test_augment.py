@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 from edgekd.core.recipe import Augment
-from edgekd.data.augment import ResizeJitter, augmented, training_transform
-from edgekd.data.base import Sample
+from edgekd.data.augment import Objects, ResizeJitter, augmented, training_transform
+from edgekd.data.base import Instances, Sample
 
 SIZE = (40, 60)
 
@@ -28,7 +28,7 @@ def test_image_and_mask_stay_aligned_and_padding_is_ignored(axis: int, crop: tup
     transform = training_transform(Augment(crop=crop, scale=(0.6, 1.7), flip=0.5, color=0.0), SIZE)
     padded = flipped = 0
     for seed in range(40):
-        image, mask = augmented(coordinates(axis), transform, seed)
+        image, mask, _ = augmented(coordinates(axis), transform, seed)
         assert image.dtype == mask.dtype == torch.uint8
         assert tuple(image.shape) == (3, *(crop or SIZE))
         assert tuple(mask.shape) == (crop or SIZE)
@@ -65,7 +65,7 @@ def test_factor_one_without_flip_and_color_is_the_resize_of_deployment() -> None
     mask = np.random.default_rng(1).integers(0, 5, SIZE, dtype=np.uint8)
     size = (20, 30)
     transform = training_transform(Augment(scale=(1.0, 1.0), flip=0.0, color=0.0), size)
-    image, resized_mask = augmented(Sample("noise", pixels, mask), transform, 0)
+    image, resized_mask, _ = augmented(Sample("noise", pixels, mask), transform, 0)
     oracle = np.asarray(Image.fromarray(pixels).resize((30, 20), Image.Resampling.BILINEAR))
     assert np.abs(image.permute(1, 2, 0).numpy().astype(int) - oracle).max() <= 1
     np.testing.assert_array_equal(resized_mask.numpy(), mask[1::2, 1::2])  # nearest to the centre of 2 x 2, down right
@@ -74,7 +74,7 @@ def test_factor_one_without_flip_and_color_is_the_resize_of_deployment() -> None
 def test_color_jitter_changes_the_image_and_never_the_mask() -> None:
     transform = training_transform(Augment(scale=(1.0, 1.0), flip=0.0, color=0.5), SIZE)
     sample = coordinates(0)
-    image, mask = augmented(sample, transform, 3)
+    image, mask, _ = augmented(sample, transform, 3)
     assert not np.array_equal(image.permute(1, 2, 0).numpy(), sample.image)
     np.testing.assert_array_equal(mask.numpy(), sample.mask)
 
@@ -90,3 +90,74 @@ def test_factors_are_log_uniform_within_their_bounds() -> None:
     logs = np.log2(factors)  # uniform on [-1, 1]: mean 0, standard deviation 1 / sqrt 3
     assert abs(logs.mean()) < 0.05
     assert logs.std() == pytest.approx(1 / math.sqrt(3), rel=0.05)
+
+
+def with_objects(boxes: list[list[float]], size: tuple[int, int] = (40, 60), **more: object) -> Sample:
+    """Return a sample whose objects are boxes; each one's mask is its whole box."""
+    corners = np.array(boxes, np.float32).reshape(-1, 4)
+    masks = np.zeros((len(boxes), *size), bool)
+    for mask, (x1, y1, x2, y2) in zip(masks, corners.astype(int), strict=True):
+        mask[y1:y2, x1:x2] = True
+    instances = Instances(masks, corners, np.arange(len(boxes)), **more)  # type: ignore[arg-type]
+    return Sample("objects", np.zeros((*size, 3), np.uint8), np.full(size, 255, np.uint8), instances)
+
+
+def objects_of(sample: Sample, augment: Augment, size: tuple[int, int], seed: int = 0) -> tuple[Objects, torch.Tensor]:
+    view = augmented(sample, training_transform(augment, size), seed, "instance")
+    assert view.objects is not None
+    return view.objects, view.mask
+
+
+STILL = Augment(scale=(1.0, 1.0), flip=0.0, color=0.0)
+
+
+def test_a_stretched_view_stretches_boxes_and_masks() -> None:
+    objects, region = objects_of(with_objects([[8, 8, 24, 16], [40, 0, 60, 40]]), STILL, (80, 60))
+    assert objects.boxes.tolist() == [[8, 16, 24, 32], [40, 0, 60, 80]]
+    assert objects.labels.tolist() == [0, 1]
+    assert objects.masks is not None
+    assert objects.masks.shape == (2, 20, 15)
+    expected = torch.zeros(20, 15, dtype=torch.uint8)
+    expected[4:8, 2:6] = 1
+    assert torch.equal(objects.masks[0], expected)
+    assert region.sum() == 16 * 16 + 20 * 80
+
+
+def test_a_flip_mirrors_boxes_and_masks() -> None:
+    objects, _ = objects_of(with_objects([[8, 8, 24, 16]]), Augment(scale=(1.0, 1.0), flip=1.0, color=0.0), (40, 60))
+    assert objects.boxes.tolist() == [[36, 8, 52, 16]]
+    assert objects.masks is not None
+    assert objects.masks[0].nonzero().min(dim=0).values.tolist() == [2, 9]
+
+
+def test_boxes_always_are_the_frame_of_their_masks_and_lie_inside() -> None:
+    augment = Augment(scale=(0.6, 1.8), flip=0.5, color=0.0)
+    seen = 0
+    for seed in range(40):
+        objects, _ = objects_of(with_objects([[4, 4, 36, 28], [20, 10, 56, 38]]), augment, (40, 60), seed)
+        assert objects.masks is not None
+        for box, mask in zip(objects.boxes, objects.masks, strict=True):
+            assert (box[:2] >= 0).all()
+            assert box[2] <= 60
+            assert box[3] <= 40
+            rows, columns = mask.any(dim=1).nonzero(), mask.any(dim=0).nonzero()
+            frame = [columns.min() * 4, rows.min() * 4, columns.max() * 4 + 4, rows.max() * 4 + 4]
+            np.testing.assert_allclose(box, frame, atol=4.5)  # masks are a quarter as fine
+            seen += 1
+    assert seen > 40
+
+
+def test_an_object_that_is_nearly_cut_off_leaves_and_so_does_a_crowd() -> None:
+    half = Augment(scale=(2.0, 2.0), flip=0.0, color=0.0)
+    kept = {len(objects_of(with_objects([[0, 0, 20, 20]]), half, (40, 60), seed)[0].boxes) for seed in range(12)}
+    assert kept == {0, 1}
+    crowd = with_objects([[0, 0, 8, 8], [20, 8, 40, 30]], is_crowd=np.array([False, True]))
+    assert objects_of(crowd, STILL, (40, 60))[0].labels.tolist() == [0]
+
+
+def test_padding_is_marked_and_an_image_without_objects_has_none() -> None:
+    objects, region = objects_of(with_objects([]), Augment(scale=(0.5, 0.5), flip=0.0, color=0.0), (40, 60))
+    assert objects.boxes.shape == (0, 4)
+    assert objects.masks is not None
+    assert objects.masks.shape == (0, 10, 15)
+    assert (region == 255).sum() == 40 * 60 - 20 * 30

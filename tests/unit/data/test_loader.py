@@ -9,12 +9,12 @@ import torch
 
 from edgekd.core.recipe import Augment, Data
 from edgekd.data.base import Sample
-from edgekd.data.loader import FixedViews, StepBatches, TrainingSequence, training_loader
+from edgekd.data.loader import FixedViews, StepBatches, TrainingBatch, TrainingSequence, training_loader
 
 SIZE = (16, 24)
 DATA = Data(format="none", size=SIZE, augment=Augment())
 STILL = Data(format="none", size=SIZE, augment=Augment(scale=(1.0, 1.0), flip=0.0, color=0.0))
-Batches = list[tuple[torch.Tensor, torch.Tensor]]
+Batches = list[TrainingBatch]
 
 
 class Numbered:
@@ -47,9 +47,9 @@ def batches(data: Data, steps: StepBatches, seed: int = 1, workers: int = 0) -> 
 
 def assert_same(one: Batches, other: Batches) -> None:
     assert len(one) == len(other)
-    for (image, mask), (other_image, other_mask) in zip(one, other, strict=True):
-        assert torch.equal(image, other_image)
-        assert torch.equal(mask, other_mask)
+    for batch, other_batch in zip(one, other, strict=True):
+        assert torch.equal(batch.images, other_batch.images)
+        assert torch.equal(batch.masks, other_batch.masks)
 
 
 def indices(images: torch.Tensor) -> list[int]:
@@ -57,7 +57,7 @@ def indices(images: torch.Tensor) -> list[int]:
 
 
 def test_batches_are_uint8_images_and_masks() -> None:
-    image, mask = batches(DATA, StepBatches(1, 4))[0]
+    image, mask, *_ = batches(DATA, StepBatches(1, 4))[0]
     assert image.dtype == mask.dtype == torch.uint8
     assert tuple(image.shape) == (4, 3, *SIZE)
     assert tuple(mask.shape) == (4, *SIZE)
@@ -93,14 +93,14 @@ def test_worker_processes_change_nothing() -> None:
 def test_ranks_share_out_every_batch() -> None:
     whole = batches(DATA, StepBatches(4, 6))
     parts = [batches(DATA, StepBatches(4, 6, rank=rank, world_size=2)) for rank in range(2)]
-    for step, (image, mask) in enumerate(whole):
+    for step, (image, mask, *_) in enumerate(whole):
         for rank in range(2):
             assert torch.equal(parts[rank][step][0], image[rank::2])
             assert torch.equal(parts[rank][step][1], mask[rank::2])
 
 
 def test_every_epoch_shows_every_image_once_in_another_order() -> None:
-    seen = [index for image, _ in batches(STILL, StepBatches(7, 3)) for index in indices(image)]  # 21 = 3 epochs of 7
+    seen = [index for image, *_ in batches(STILL, StepBatches(7, 3)) for index in indices(image)]  # 21 = 3 epochs of 7
     epochs = [seen[start : start + 7] for start in (0, 7, 14)]
     assert all(sorted(epoch) == list(range(7)) for epoch in epochs)
     assert epochs[0] != epochs[1] != epochs[2]
@@ -109,14 +109,14 @@ def test_every_epoch_shows_every_image_once_in_another_order() -> None:
 def test_an_image_is_augmented_differently_in_every_epoch() -> None:
     data = Data(format="none", size=SIZE, augment=Augment(scale=(1.0, 2.0), flip=0.5, color=0.0))
     loader = training_loader(Numbered(count=1), data, 0, StepBatches(6, 1), 0)
-    crops = [image for image, _ in loader]
+    crops = [image for image, *_ in loader]
     assert sum(not torch.equal(crops[0], crop) for crop in crops[1:]) >= 4
 
 
 def test_an_image_is_read_once_and_kept() -> None:
     dataset = Numbered()
     loader = training_loader(dataset, DATA, 0, StepBatches(14, 3), 0)
-    assert sum(len(image) for image, _ in loader) == 42
+    assert sum(len(batch.images) for batch in loader) == 42
     assert dataset.loads == 7
 
 
@@ -133,7 +133,7 @@ VIEWS = Data(format="none", size=SIZE, augment=Augment(scale=(1.0, 2.0), color=0
 
 
 def epoch_of(sequence: TrainingSequence, epoch: int) -> dict[int, torch.Tensor]:
-    images = [sequence[place][0] for place in range(7 * epoch, 7 * epoch + 7)]
+    images = [sequence[place].view.image for place in range(7 * epoch, 7 * epoch + 7)]
     return {indices(image[None])[0]: image for image in images}
 
 
@@ -153,7 +153,7 @@ def test_a_batch_carries_the_answers_to_its_views() -> None:
     loader = training_loader(Numbered(), VIEWS, 0, StepBatches(7, 4), 0, answers)
     fixed = FixedViews(Numbered(), VIEWS)
     seen = []
-    for images, masks, answered in loader:
+    for images, masks, _, answered in loader:
         for image, mask, number in zip(images, masks, answered["number"].flatten().tolist(), strict=True):
             assert torch.equal(fixed[number][0], image)
             assert torch.equal(fixed[number][1], mask)
@@ -165,5 +165,5 @@ def test_a_batch_carries_the_answers_to_its_views() -> None:
 def test_views_are_augmented_once() -> None:
     dataset = Numbered()
     loader = training_loader(dataset, VIEWS, 0, StepBatches(14, 3), 0)
-    assert sum(len(image) for image, _ in loader) == 42
+    assert sum(len(batch.images) for batch in loader) == 42
     assert dataset.loads == 14

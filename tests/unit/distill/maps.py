@@ -18,7 +18,9 @@ def random_map(seed: int, *shape: int) -> Tensor:
 
 def outputs(decoder: Tensor | None = None, features: dict[int, Tensor] | None = None, logits: Any = None) -> Outputs:
     blank = torch.zeros(1, 1, 1, 1)
-    return Outputs(blank if logits is None else logits, features or {}, blank if decoder is None else decoder)
+    return Outputs(
+        {"logits": blank if logits is None else logits}, features or {}, blank if decoder is None else decoder
+    )
 
 
 def batch(masks: Any) -> Batch:

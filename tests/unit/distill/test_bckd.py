@@ -119,7 +119,7 @@ def outputs(channels: dict[int, int], decoder: int, seed: int, size: tuple[int, 
         s: torch.randn(1, c, height // s, width // s, generator=random).requires_grad_() for s, c in channels.items()
     }
     decoded = torch.randn(1, decoder, height // 4, width // 4, generator=random).requires_grad_()
-    return Outputs(torch.zeros(1, 3, height, width), features, decoded)
+    return Outputs({"logits": torch.zeros(1, 3, height, width)}, features, decoded)
 
 
 def batch_of(size: tuple[int, int] = (32, 64)) -> Batch:
@@ -152,7 +152,7 @@ def test_a_teacher_of_finer_stride_is_pooled_to_the_students_grid() -> None:
     """A student whose map is the 2 x 2 average of the teacher's agrees with it."""
     teacher = outputs({4: 6}, 6, 1)
     pooled = torch.nn.functional.avg_pool2d(teacher.features[4], 2).detach()
-    student = Outputs(teacher.logits, {8: pooled.requires_grad_()}, teacher.decoder)
+    student = Outputs(teacher.heads, {8: pooled.requires_grad_()}, teacher.decoder)
     loss = Method(Options(context=0), Pyramid({4: 6}, 6, 3), Pyramid({8: 6}, 6, 3))(teacher, student, batch_of())
     assert loss["boundary"].item() == pytest.approx(0.0, abs=1e-5)
 
@@ -238,7 +238,8 @@ def test_focus_weighs_each_pixels_kl_by_its_boundary() -> None:
 )
 def test_variants_teach_the_student_only_and_are_zero_when_it_agrees(options: dict[str, Any]) -> None:
     teacher, student = (
-        replace(outputs({4: 6, 8: 8}, 6, seed), logits=torch.randn(1, 3, 32, 64).requires_grad_()) for seed in (1, 2)
+        replace(outputs({4: 6, 8: 8}, 6, seed), heads={"logits": torch.randn(1, 3, 32, 64).requires_grad_()})
+        for seed in (1, 2)
     )
     chosen = method(Options(**options))
     terms = chosen(teacher, student, batch_of())

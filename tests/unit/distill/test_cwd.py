@@ -17,7 +17,7 @@ KL = 0.25 * log(0.25 / 0.5) + 0.75 * log(0.75 / 0.5)
 def channels(teacher: torch.Tensor, student: torch.Tensor, masks: torch.Tensor, options: Options) -> float:
     pyramid = Pyramid({}, 0, teacher.shape[1])
     batch = Batch(torch.zeros(1), masks)
-    outs = (Outputs(z, {}, torch.zeros(1)) for z in (teacher, student))
+    outs = (Outputs({"logits": z}, {}, torch.zeros(1)) for z in (teacher, student))
     return Method(options, pyramid, pyramid)(*outs, batch)["channels"].item()
 
 

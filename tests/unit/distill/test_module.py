@@ -11,13 +11,14 @@ from tiny_task import SIZE, TinyNet, distiller
 from torch.nn import functional as F
 
 from edgekd.core.recipe import Method, Train
-from edgekd.distill.module import Distiller, FrozenTeacher, SegmentationTask
+from edgekd.data.loader import TrainingBatch
+from edgekd.distill.module import DenseTask, Distiller, FrozenTeacher
 
 
-def task_of(distilled: bool = True, **budget: object) -> SegmentationTask:
+def task_of(distilled: bool = True, **budget: object) -> DenseTask:
     student = TinyNet(6, seed=1, dropout=0.0)
     train = Train.model_validate({"steps": 100, **budget})
-    return SegmentationTask(student, train, distiller(student) if distilled else None, channels_last=False)
+    return DenseTask(student, train, distiller(student) if distilled else None, channels_last=False)
 
 
 def scheduled(config: Method, step: int) -> float:
@@ -25,20 +26,20 @@ def scheduled(config: Method, step: int) -> float:
     student = TinyNet(6, seed=1)
     _, module = distiller(student).methods["kd"]
     made = Distiller(FrozenTeacher(TinyNet(8, seed=2)), {"kd": (config, module)})
-    return SegmentationTask(student, Train(steps=100), made, channels_last=False).weight_at("kd", step)
+    return DenseTask(student, Train(steps=100), made, channels_last=False).weight_at("kd", step)
 
 
-def teacher_of(task: SegmentationTask) -> FrozenTeacher:
+def teacher_of(task: DenseTask) -> FrozenTeacher:
     assert task._teacher is not None
     return task._teacher
 
 
-def batch_of(ignored: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
+def batch_of(ignored: bool = False) -> TrainingBatch:
     random = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (2, 3, *SIZE), generator=random, dtype=torch.uint8)
     masks = torch.randint(0, 3, (2, *SIZE), generator=random, dtype=torch.uint8)
     masks[:, :5] = 255
-    return images, torch.full_like(masks, 255) if ignored else masks
+    return TrainingBatch(images, torch.full_like(masks, 255) if ignored else masks)
 
 
 def test_teacher_stays_in_eval_mode_when_the_task_trains() -> None:
@@ -92,10 +93,10 @@ def test_loss_is_the_task_loss_plus_the_weighted_terms() -> None:
 
 def test_task_loss_is_the_mean_cross_entropy_over_labelled_pixels() -> None:
     task = task_of(distilled=False)
-    images, masks = batch_of()
+    images, masks, *_ = batch_of()
     logits = task.student(images.float() / 255).logits
     task.student.load_state_dict(TinyNet(6, seed=1).state_dict())  # undo the batch norm update
-    out = task.training_step((images, masks), 0)
+    out = task.training_step(TrainingBatch(images, masks), 0)
     assert set(out) == {"loss", "task"}
     oracle = F.cross_entropy(logits, masks.long(), ignore_index=255)
     assert out["loss"].item() == pytest.approx(oracle.item(), rel=1e-5)
@@ -160,7 +161,7 @@ def test_the_schedule_peaks_at_lr_and_ends_near_zero(schedule: str) -> None:
 def test_channels_last_changes_the_layout_and_not_the_loss() -> None:
     plain = task_of()
     student = TinyNet(6, seed=1, dropout=0.0)
-    fast = SegmentationTask(student, Train(steps=100), distiller(student), channels_last=True)
+    fast = DenseTask(student, Train(steps=100), distiller(student), channels_last=True)
     fast.on_fit_start()
     expected, got = (task.training_step(batch_of(), 0)["loss"].item() for task in (plain, fast))
     assert got == pytest.approx(expected, rel=1e-4)

@@ -55,7 +55,7 @@ class TinyNet(DenseModel):
         coarse = self.coarse(fine)
         decoder = self.dropout(fine + F.interpolate(self.lateral(coarse), scale_factor=2.0))
         logits = F.interpolate(self.classifier(decoder), scale_factor=4.0, mode="bilinear")
-        return Outputs(logits, {4: fine, 8: coarse}, decoder)
+        return Outputs({"logits": logits}, {4: fine, 8: coarse}, decoder)
 
 
 class Boxes:

@@ -22,7 +22,7 @@ class OneConvolution(DenseModel):
 
     def forward_normalized(self, images: Tensor) -> Outputs:
         logits = self.convolution(images)
-        return Outputs(logits, {1: logits}, logits)
+        return Outputs({"logits": logits}, {1: logits}, logits)
 
 
 def test_count_gives_parameters_and_multiply_accumulates() -> None:

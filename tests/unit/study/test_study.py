@@ -14,7 +14,7 @@ from edgekd.errors import RecipeError
 from edgekd.study.figure import draw
 from edgekd.study.plan import StudyRun, arms_of, study_runs, write_recipe
 from edgekd.study.results import compare, summarize
-from edgekd.study.table import HEADERS, markdown, rows
+from edgekd.study.table import headers, markdown, rows
 from tests.unit.core.small_recipe import small_recipe
 
 ARMS = {"seeds": [4, 5], "arms": {"kd": {"kd": {}}, "kd+bckd": {"kd": {"weight": 2.0}, "bckd": {}}}}
@@ -167,7 +167,7 @@ def test_a_summary_has_mean_deviation_and_difference_of_what_was_measured(study:
 
 def test_the_table_has_a_row_per_arm(study: dict) -> None:
     table = rows(study)
-    assert all(len(row) == len(HEADERS) for row in table)
+    assert all(len(row) == len(headers(study)) for row in table)
     assert table[0][:4] == ("plain", "2", "4.50 ± 0.71", "–")
     assert table[1][3] == "+2.00 [+2.00, +2.00]"
     assert table[1][-3:] == ("50", "1024", "better")

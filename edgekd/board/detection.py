@@ -1,0 +1,209 @@
+"""From a detector's raw heads to boxes and masks on the image: decode, suppress, assemble.
+
+The heads are those of `models/heads.py`, one tensor per pyramid level, whose stride is the input's height over the
+level's. On a level, cell (row, column) stands for the point ((column + 0.5) stride, (row + 0.5) stride) of the input.
+
+    score     sigmoid of `scores` (1, K, h, w)
+    distance  expectation of each side's distribution in `boxes` (1, 4 * bins, h, w), in strides (GFL, arXiv 2006.04388,
+              equation 5): left, top, right, bottom of the point
+    mask      `prototypes` (1, P, H/4, W/4) times `coefficients` (1, P, h, w) > 0, inside the box (YOLACT, arXiv
+              1904.02689, section 3)
+
+Portable: standard library + numpy, Python 3.8.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import List, Mapping, Optional, Tuple
+
+import numpy as np
+
+from edgekd.board.frame import Frame, frame
+from edgekd.board.specs import ModelSpec
+
+
+@dataclass(frozen=True)
+class Detections:
+    """Objects found in one image, best first.
+
+    boxes: (N, 4) float32 x1, y1, x2, y2 in the image's pixels, inside the image.
+    scores: (N,) float32 in [0, 1].
+    labels: (N,) int64 class indices.
+    masks: (N, H, W) bool at the image's size; None for a network without masks.
+    """
+
+    boxes: np.ndarray
+    scores: np.ndarray
+    labels: np.ndarray
+    masks: Optional[np.ndarray] = None
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What is kept.
+
+    min_score: of a detection; low, because average precision counts the whole ranking.
+    iou: of two boxes of one class above which the worse one goes.
+    candidates: best scores that are decoded.
+    most: detections per image, COCO's 100.
+    """
+
+    min_score: float = 0.05
+    iou: float = 0.6
+    candidates: int = 1000
+    most: int = 100
+
+
+def detections(
+    outputs: Mapping[str, np.ndarray],
+    spec: ModelSpec,
+    image_size: Tuple[int, int],
+    selection: Optional[Selection] = None,
+) -> Detections:
+    """Return what the heads say of the first image in the batch, on an image of `image_size` (height, width)."""
+    selection = selection or Selection()
+    found = _candidates(outputs, spec, selection)
+    boxes = _decoded(found)
+    kept = suppress(boxes, found.scores, found.labels, selection.iou, selection.most)
+    place = frame(image_size, spec.preprocess)
+    on_image = place.boxes_on_image(boxes[kept])
+    masks = None
+    if found.coefficients is not None:
+        prototypes = outputs[spec.output("prototypes").name][0]
+        masks = assemble(prototypes, found.coefficients[kept], on_image, place)
+    return Detections(on_image, found.scores[kept], found.labels[kept], masks)
+
+
+@dataclass(frozen=True)
+class _Found:
+    """Candidates of all levels, best first: scores (N,), labels (N,), distributions (N, 4, bins), points (N, 2),
+    strides (N,), coefficients (N, P) or None."""
+
+    scores: np.ndarray
+    labels: np.ndarray
+    distributions: np.ndarray
+    points: np.ndarray
+    strides: np.ndarray
+    coefficients: Optional[np.ndarray]
+
+
+def _candidates(outputs: Mapping[str, np.ndarray], spec: ModelSpec, selection: Selection) -> _Found:
+    least = math.log(selection.min_score / (1 - selection.min_score))  # logits are compared: no sigmoid of them all
+    levels: List[Tuple[np.ndarray, ...]] = []
+    boxes, coefficients = spec.all_outputs("boxes"), spec.all_outputs("coefficients")
+    for level, tensor in enumerate(spec.all_outputs("scores")):
+        logits = outputs[tensor.name][0]
+        height, width = logits.shape[1:]
+        stride = spec.preprocess.size[0] / height
+        flat = logits.reshape(-1)
+        places = np.flatnonzero(flat >= least)
+        if len(places) > selection.candidates:
+            places = places[np.argpartition(-flat[places], selection.candidates)[: selection.candidates]]
+        labels, cells = np.divmod(places, height * width)
+        rows, columns = np.divmod(cells, width)
+        points = np.stack([(columns + 0.5) * stride, (rows + 0.5) * stride], axis=1).astype(np.float32)
+        sides = outputs[boxes[level].name][0].reshape(4, -1, height * width)
+        mixed = outputs[coefficients[level].name][0].reshape(-1, height * width)[:, cells].T if coefficients else cells
+        strides = np.full(len(cells), stride, np.float32)
+        levels.append((flat[places], labels, sides[:, :, cells].transpose(2, 0, 1), points, strides, mixed))
+    logits, labels, sides, points, strides, mixed = (
+        np.concatenate([level[part] for level in levels]) for part in range(6)
+    )
+    best = np.argsort(-logits, kind="stable")[: selection.candidates]
+    scores = (1 / (1 + np.exp(-logits[best].astype(np.float64)))).astype(np.float32)
+    return _Found(scores, labels[best], sides[best], points[best], strides[best], mixed[best] if coefficients else None)
+
+
+def _decoded(found: _Found) -> np.ndarray:
+    """Return boxes (N, 4) float32 on the network's input."""
+    weights = np.exp(found.distributions - found.distributions.max(axis=2, keepdims=True))
+    bins = np.arange(weights.shape[2], dtype=np.float32)
+    distances = (weights * bins).sum(axis=2) / weights.sum(axis=2) * found.strides[:, None]  # (N, 4)
+    return np.concatenate([found.points - distances[:, :2], found.points + distances[:, 2:]], axis=1)
+
+
+def suppress(boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray, iou: float, most: int) -> np.ndarray:
+    """Return the indices of the boxes that stay, best first: greedy non-maximum suppression within each class.
+
+    Args:
+        boxes: (N, 4) x1, y1, x2, y2.
+        scores: (N,); of equal ones the earlier comes first.
+        labels: (N,) class indices.
+        iou: a box goes when its intersection over union with a better one of its class is larger.
+        most: stop when so many are kept.
+    """
+    order = np.argsort(-scores, kind="stable")
+    x1, y1, x2, y2 = boxes[order].astype(np.float64).T
+    kinds = labels[order]
+    areas = (x2 - x1) * (y2 - y1)
+    alive = np.ones(len(order), bool)
+    kept: List[int] = []
+    for i in range(len(order)):
+        if not alive[i]:
+            continue
+        kept.append(i)
+        if len(kept) == most:
+            break
+        rest = slice(i + 1, None)
+        width = np.minimum(x2[i], x2[rest]) - np.maximum(x1[i], x1[rest])
+        height = np.minimum(y2[i], y2[rest]) - np.maximum(y1[i], y1[rest])
+        shared = np.maximum(width, 0) * np.maximum(height, 0)
+        union = areas[i] + areas[rest] - shared
+        alive[rest] &= (shared <= iou * union) | (kinds[rest] != kinds[i])
+    return order[kept]
+
+
+def assemble(prototypes: np.ndarray, coefficients: np.ndarray, boxes: np.ndarray, place: Frame) -> np.ndarray:
+    """Return masks (N, H, W) bool at the image's size.
+
+    A pixel belongs to an object when its centre lies in the box and the mixed prototypes, interpolated bilinearly between
+    their cells' centres, are positive there.
+
+    Args:
+        prototypes: (P, h, w) over the whole input.
+        coefficients: (N, P).
+        boxes: (N, 4) x1, y1, x2, y2 in the image's pixels.
+        place: where the image lies on the input.
+    """
+    height, width = place.image_size
+    masks = np.zeros((len(boxes), height, width), bool)
+    corners = np.clip(np.ceil(boxes - 0.5), 0, [width, height, width, height]).astype(np.int64)  # centres inside
+    for number, (x1, y1, x2, y2) in enumerate(corners):
+        if x1 >= x2 or y1 >= y2:
+            continue
+        rows = _between(_positions(y1, y2, place, 0), prototypes.shape[1])
+        columns = _between(_positions(x1, x2, place, 1), prototypes.shape[2])
+        part = prototypes[:, rows.first : rows.last + 1, columns.first : columns.last + 1]
+        logits = np.einsum("p,phw->hw", coefficients[number], part)
+        logits = logits[rows.low] * (1 - rows.share)[:, None] + logits[rows.high] * rows.share[:, None]
+        logits = logits[:, columns.low] * (1 - columns.share) + logits[:, columns.high] * columns.share
+        masks[number, y1:y2, x1:x2] = logits > 0
+    return masks
+
+
+@dataclass(frozen=True)
+class _Between:
+    """Where pixels lie between the cells `first` to `last`: `low`, `high` count from `first`; `share` is that of high."""
+
+    first: int
+    last: int
+    low: np.ndarray
+    high: np.ndarray
+    share: np.ndarray
+
+
+def _positions(start: int, stop: int, place: Frame, axis: int) -> np.ndarray:
+    """Return where the centres of the image's pixels lie on the input, as fractions of its side."""
+    scale = place.size[axis] / place.image_size[axis]
+    first = (place.top, place.left)[axis]
+    return (first + (np.arange(start, stop) + 0.5) * scale) / place.input_size[axis]
+
+
+def _between(positions: np.ndarray, cells: int) -> _Between:
+    position = np.clip(positions * cells - 0.5, 0, cells - 1)
+    low = np.floor(position).astype(np.int64)
+    high = np.minimum(low + 1, cells - 1)
+    first = int(low[0])
+    return _Between(first, int(high[-1]), low - first, high - first, (position - low).astype(np.float32))

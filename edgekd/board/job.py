@@ -1,0 +1,120 @@
+"""Jobs: what a worker process is asked to do (`job.json`) and what came of it (`result.json`).
+
+One protocol for vendor virtualenvs and for boards: whoever wants work done writes a folder with `job.json` and the files
+it names, runs `python -m edgekd.board.worker job.json` there, and reads `result.json`. Relative paths in a job are
+relative to the job's folder, so that the folder can be copied. What the process prints goes to a log and is never read
+for results.
+
+Portable: standard library only, Python 3.8.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Dict, Optional
+
+from edgekd.errors import ArtifactError
+
+JOB, RESULT = "job.json", "result.json"
+JOB_SCHEMA, RESULT_SCHEMA = "edgekd.job/1", "edgekd.result/1"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One task for a worker. `arguments` is JSON and belongs to the task (`edgekd/targets/_tasks.py`)."""
+
+    task: str
+    target: str
+    arguments: Dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class JobFailure:
+    """Why a task failed.
+
+    kind: name of the class in `edgekd.errors`, or of the exception that nobody expected.
+    message: one line.
+    is_user_error: whether `kind` is one of `edgekd.errors`.
+    errno: of an operating system's error, e.g. 28 for a full disk.
+    traceback: of an unexpected exception, else "".
+    """
+
+    kind: str
+    message: str
+    is_user_error: bool
+    errno: Optional[int] = None
+    traceback: str = ""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of a job: `value` (JSON, made by the task) or the failure; the time it took in seconds."""
+
+    value: Optional[Dict[str, Any]]
+    failure: Optional[JobFailure]
+    seconds: float
+
+
+def write_job(job: Job, folder: Path) -> Path:
+    """Write `job.json` into an existing folder and return its path."""
+    path = Path(folder) / JOB
+    _write_atomic(path, {"schema": JOB_SCHEMA, **asdict(job)})
+    return path
+
+
+def read_job(path: Path) -> Job:
+    """Read a `job.json`; ArtifactError when it is not one."""
+    data = _read(Path(path), JOB_SCHEMA)
+    try:
+        return Job(data["task"], data["target"], dict(data["arguments"]))
+    except (KeyError, TypeError, ValueError) as exc:
+        raise ArtifactError(f"{path}: damaged ({exc!r}); write the job again") from exc
+
+
+def write_result(result: Result, folder: Path) -> Path:
+    """Write `result.json` so that a reader sees a whole one or none, and return its path."""
+    path = Path(folder) / RESULT
+    _write_atomic(path, {"schema": RESULT_SCHEMA, **asdict(result)})
+    return path
+
+
+def read_result(path: Path) -> Result:
+    """Read a `result.json`.
+
+    Raises:
+        FileNotFoundError: there is none: the worker did not get to its end.
+        ArtifactError: it is not a result, or holds neither a value nor a failure.
+    """
+    data = _read(Path(path), RESULT_SCHEMA)
+    try:
+        failure = JobFailure(**data["failure"]) if data["failure"] is not None else None
+        result = Result(data["value"], failure, float(data["seconds"]))
+    except (KeyError, TypeError, ValueError) as exc:
+        raise ArtifactError(f"{path}: damaged ({exc!r})") from exc
+    if (result.failure is None) != isinstance(result.value, dict):
+        raise ArtifactError(f"{path}: expected a value or a failure, got {data['value']!r} and {data['failure']!r}")
+    return result
+
+
+def _read(path: Path, schema: str) -> Dict[str, Any]:
+    try:
+        data = json.loads(path.read_bytes().decode("utf-8"))
+    except (ValueError, RecursionError) as exc:  # UnicodeDecodeError and JSONDecodeError are ValueErrors
+        raise ArtifactError(f"{path}: not JSON ({exc})") from exc
+    found = data.get("schema") if isinstance(data, dict) else None
+    if found != schema:
+        raise ArtifactError(f"{path}: expected schema {schema}, got {found!r}")
+    return data
+
+
+def _write_atomic(path: Path, data: Dict[str, Any]) -> None:
+    text = json.dumps(data, indent=1, allow_nan=False)
+    temporary = path.with_name(path.name + ".tmp")
+    with open(str(temporary), "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(str(temporary), str(path))

@@ -1,0 +1,58 @@
+"""`python -m edgekd.board.worker job.json`: does one job and writes `result.json` beside it.
+
+Runs in a vendor virtualenv or on a board. Exit code 0: done; 2: refused with a reason; 70: an unexpected exception. The
+result says the same in full; without a result the process crashed, was killed, or could not write.
+
+Portable: standard library only, Python 3.8.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import Any, Callable, Dict, List
+
+from edgekd.board.job import Job, JobFailure, Result, read_job, write_result
+from edgekd.errors import EdgekdError
+
+# Task -> the function that does it: it takes the job, and paths are relative to the working folder.
+TASKS = {
+    "compile": "edgekd.targets._tasks:compile_engine",
+    "infer": "edgekd.targets._tasks:infer",
+    "version": "edgekd.targets._tasks:version",
+}
+
+
+def main(arguments: List[str]) -> int:
+    """Do the job in the file that is the only argument and return the exit code."""
+    path = Path(arguments[0]).resolve()
+    job = read_job(path)
+    os.chdir(str(path.parent))
+    started = time.monotonic()
+    value, failure = None, None
+    try:
+        value = _task(job)(job)
+    except EdgekdError as exc:
+        failure = JobFailure(type(exc).__name__, " ".join(str(exc).split()), True)
+    except OSError as exc:  # a full disk is not a bug
+        failure = JobFailure(type(exc).__name__, " ".join(str(exc).split()), False, exc.errno, traceback.format_exc())
+    except Exception as exc:  # noqa: BLE001 - vendors raise everything; it goes to the host whole
+        message = " ".join(str(exc).split())[-500:]
+        failure = JobFailure(type(exc).__name__, message, False, None, traceback.format_exc())
+    sys.stdout.flush()
+    write_result(Result(value, failure, round(time.monotonic() - started, 3)), path.parent)
+    return 0 if failure is None else 2 if failure.is_user_error else 70
+
+
+def _task(job: Job) -> Callable[[Job], Dict[str, Any]]:
+    module, _, name = TASKS[job.task].partition(":")
+    function: Callable[[Job], Dict[str, Any]] = getattr(importlib.import_module(module), name)
+    return function
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

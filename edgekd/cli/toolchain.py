@@ -1,0 +1,68 @@
+"""`edgekd toolchain`: vendor compilers in virtualenvs of their own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(help="Install and examine vendor toolchains, each in a virtualenv of its own.", no_args_is_help=True)
+NameArg = Annotated[str, typer.Argument(help="A toolchain, e.g. rknn (edgekd toolchain list).")]
+FolderOption = Annotated[
+    Path | None,
+    typer.Option("--folder", help="Where toolchains are kept; default $EDGEKD_TOOLCHAINS or the user's cache folder."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@app.command()
+def install(name: NameArg, folder: FolderOption = None) -> None:
+    """Make the virtualenv of a toolchain from its locked requirements; nothing else is touched."""
+    from edgekd.executors import venvs
+
+    made = venvs.install(venvs.lock_of(name), venvs.root_of(folder))
+    print(made.path)
+    print(f"next: edgekd toolchain doctor {name}")
+
+
+@app.command("list")
+def list_(folder: FolderOption = None, json: JsonOption = False) -> None:
+    """List the toolchains that can be installed, and those that are."""
+    from edgekd.cli.show import print_json
+    from edgekd.executors.doctor import overview
+
+    found = overview(folder)
+    if json:
+        print_json(found)
+        return
+    for one in found:
+        state = f"{one['size_bytes'] / 1e9:.1f} GB in {one['path']}" if one["installed"] else "not installed"
+        print(
+            f"{one['name']:12} {one['version']:10} {state}{'' if one['current'] else ' (of another edgekd; not used)'}"
+        )
+
+
+@app.command()
+def remove(name: NameArg, folder: FolderOption = None) -> None:
+    """Remove every virtualenv of a toolchain."""
+    from edgekd.executors import venvs
+
+    for path in venvs.remove(name, venvs.root_of(folder)):
+        print(path)
+
+
+@app.command()
+def doctor(name: NameArg, folder: FolderOption = None, json: JsonOption = False) -> None:
+    """Examine a toolchain: installed, as locked, and starting; exit code 1 when something is wrong."""
+    from edgekd.cli.show import print_json
+    from edgekd.executors.doctor import examine
+
+    checks = examine(name, folder)
+    if json:
+        print_json(checks)
+    else:
+        for check in checks:
+            print(f"{'ok     ' if check['ok'] else 'wrong  '}  {check['name']:12} {check['text']}")
+    if not all(check["ok"] for check in checks):
+        raise typer.Exit(1)

@@ -1,0 +1,86 @@
+"""Chips: silicon facts as data, one file each in `edgekd/chips/`, every fact with its source.
+
+What was shown on a chip stands there too, as evidence; the support matrix of the docs is made from it.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from edgekd.errors import ArtifactError, RecipeError, did_you_mean
+
+
+class Fact(BaseModel):
+    """One sentence, and the page that says it: a URL, or the version of a package whose code shows it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    text: str
+    source: str
+
+
+class Evidence(BaseModel):
+    """What was shown of a target in some precisions, with which version of its toolchain and on which day (ISO).
+
+    shown: `hardware`, run on the chip; `simulated`, built, and run by the vendor's simulator; `built`, nothing was run.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    target: str
+    precisions: tuple[str, ...]
+    shown: Literal["hardware", "simulated", "built"]
+    version: str
+    date: str
+
+
+class Chip(BaseModel):
+    """A chip: its title, the targets that compile for it, facts, and evidence."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    title: str
+    targets: tuple[str, ...]
+    facts: tuple[Fact, ...]
+    evidence: tuple[Evidence, ...] = ()
+
+
+def names() -> list[str]:
+    """Return the names of the chips, sorted; recipes use them in a target's option `chip`."""
+    return sorted(path.stem for path in _folder().glob("*.yaml"))
+
+
+@cache
+def load(name: str) -> Chip:
+    """Return a chip by name.
+
+    Raises:
+        RecipeError: none is called that.
+        ArtifactError: its file is damaged.
+    """
+    if name not in names():
+        raise RecipeError(f"no chip is called {name!r}{did_you_mean(name, names())}")
+    path = _folder() / f"{name}.yaml"
+    try:
+        return Chip.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except (yaml.YAMLError, ValidationError) as exc:
+        raise ArtifactError(f"{path}: damaged: {' '.join(str(exc).split())}") from exc
+
+
+def check(target: str, options: Any) -> None:
+    """Refuse options whose `chip`, if they have one, is not a chip of the target.
+
+    Raises:
+        RecipeError: no chip is called that, or the target does not compile for it.
+    """
+    chip = getattr(options, "chip", None)
+    if chip is not None and target not in load(chip).targets:
+        known = [name for name in names() if target in load(name).targets]
+        raise RecipeError(f"engines: target {target} does not compile for {chip}; expected one of {', '.join(known)}")
+
+
+def _folder() -> Path:
+    return Path(str(resources.files("edgekd"))) / "chips"

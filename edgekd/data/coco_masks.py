@@ -1,0 +1,80 @@
+"""COCO's masks, run lengths and polygons, read without trusting the file.
+
+Runs count pixels of a column-major (H, W) mask, beginning with zeros. The compressed form writes each run in base 32, six
+bits per character from `0` on, the third and later runs as the difference to the run two before.
+Source: pycocotools 2.0, common/maskApi.c (`rleFrString`), whose C code does not check what the runs add up to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from edgekd.errors import UserError
+
+_FIRST, _MORE, _SIGN = 48, 0x20, 0x10  # of a character
+
+
+def decode_runs(counts: str | bytes | Sequence[int], size: tuple[int, int]) -> np.ndarray:
+    """Return the mask (H, W) bool of `size` (height, width).
+
+    Raises:
+        ValueError: not runs, or runs that do not add up to the size.
+    """
+    runs = _decompressed(counts) if isinstance(counts, str | bytes) else list(counts)
+    if any(isinstance(run, bool) or not isinstance(run, int) or run < 0 for run in runs):
+        raise ValueError("expected runs that are whole numbers, 0 or more")
+    height, width = size
+    if sum(runs) != height * width:
+        raise ValueError(
+            f"expected runs that add up to {height} x {width} = {height * width} pixels, got {str(sum(runs))[:40]}"
+        )
+    values = np.arange(len(runs)) % 2 == 1
+    return np.repeat(values, runs).reshape(width, height).T
+
+
+def draw_polygons(shape: Any, height: int, width: int) -> np.ndarray:
+    """Return the union (H, W) bool of polygons, each a list x1, y1, x2, y2, ... of three points or more, in pixels.
+
+    Raises:
+        ValueError: anything else, or a point more than 1 % and a pixel outside of the image.
+        UserError: faster-coco-eval, which draws them as COCO does, is not installed.
+    """
+    if not isinstance(shape, list):
+        raise ValueError(f"expected polygons or run lengths, got {type(shape).__name__}")
+    for polygon in shape:
+        if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
+            raise ValueError("expected polygons of three points or more, x and y in turn")
+        limits = (1.01 * width + 1, 1.01 * height + 1)
+        for place, value in enumerate(polygon):
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)  # NaN is not within limits
+            if not is_number or not -0.01 * limits[place % 2] - 1 <= value <= limits[place % 2]:
+                raise ValueError(f"a polygon's point lies outside of the image: {str(value)[:40]}")
+    try:
+        from faster_coco_eval.core import mask
+    except ImportError as exc:
+        raise UserError("polygons are drawn by faster-coco-eval; pip install 'edgekd[evaluate]'") from exc
+    runs = mask.merge(mask.frPyObjects([list(map(float, polygon)) for polygon in shape], height, width))
+    return np.asarray(mask.decode(runs), bool)
+
+
+def _decompressed(text: str | bytes) -> list[int]:
+    runs: list[int] = []
+    value = shift = 0
+    for code in text.encode("ascii", "replace") if isinstance(text, str) else text:
+        digit = code - _FIRST
+        if not 0 <= digit < 64 or shift > 60:
+            raise ValueError(f"not a run-length string: character {chr(code)!r}")
+        value |= (digit & 0x1F) << shift
+        shift += 5
+        if digit & _MORE:
+            continue
+        if digit & _SIGN:
+            value -= 1 << shift
+        runs.append(value + (runs[-2] if len(runs) > 2 else 0))
+        value = shift = 0
+    if shift:
+        raise ValueError("a run-length string that ends in the middle of a run")
+    return runs

@@ -1,0 +1,206 @@
+"""Format `yolo`: a text file of boxes or polygons beside each image, and a data.yaml.
+
+    root/data.yaml                                 names: {0: a, 1: b} or [a, b]; train, val: image folders below root
+    root/images/<split>/<name>.jpg
+    root/labels/<split>/<name>.txt                 rows `class xc yc w h`, or `class x1 y1 x2 y2 x3 y3 ...`
+
+Coordinates are shares of width and height; 1 % beyond the image is cut there. An image without a text file, or with an
+empty one, has no objects. Rows are told apart one by one: five numbers are a box, seven or more a polygon (other tools
+read five numbers as two points as soon as a file holds one polygon). Equal rows count once.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from PIL import Image
+
+from edgekd.data.annotated import AnnotatedDataset, AnnotatedImage, Annotation
+from edgekd.data.coco_masks import draw_polygons
+from edgekd.data.paired import SUFFIXES, checked_classes, is_showable, require_folder
+from edgekd.errors import DataError, did_you_mean
+
+# What PyYAML 6 raises, beside YAMLError, on a value that contradicts its tag (`!!bool maybe`).
+_NOT_YAML = (OSError, ValueError, yaml.YAMLError, RecursionError, LookupError, AttributeError, TypeError)
+_BEYOND = 0.01  # share of a side that a coordinate may pass the edge by
+
+
+@dataclass(frozen=True)
+class Options:
+    """Where the files are.
+
+    Attributes:
+        root: the folder with the images and the labels.
+        yaml: the file with the class names, below root.
+    """
+
+    root: str
+    yaml: str = "data.yaml"
+
+
+def open_objects(options: Options, split: str, has_masks: bool) -> AnnotatedDataset:
+    """Read the objects of one split.
+
+    Raises:
+        DataError: a missing or damaged file, a row that is neither a box nor a polygon or has a class that is not named,
+            or a box where masks are asked for.
+    """
+    root = Path(options.root)
+    path = root / options.yaml
+    config = _read_yaml(path)
+    classes = _classes(config, path)
+    folder = _image_folder(root, config, split, path)
+    require_folder(folder, "image folder")
+    files = sorted(
+        file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES and not file.name.startswith(".")
+    )
+    if not files:
+        raise DataError(f"empty split: no image in {folder}")
+    repairs: Counter[str] = Counter()
+    images = [_annotated(file, folder, classes, has_masks, repairs) for file in files]
+    return AnnotatedDataset(classes, images, has_masks, repairs)
+
+
+class _WithoutAliases(yaml.SafeLoader):
+    """PyYAML's safe loader, in which ten lines of aliases could stand for a list without end, without them."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("aliases, *name, are not read; write the value out")
+        return super().compose_node(parent, index)
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        config = yaml.load(path.read_text(encoding="utf-8"), Loader=_WithoutAliases)  # noqa: S506 - a safe loader itself
+    except FileNotFoundError as exc:
+        raise DataError(f"{path}: no such file, expected the class names; set data.options.yaml") from exc
+    except _NOT_YAML as exc:
+        raise DataError(f"{path}: not readable as YAML ({' '.join(str(exc).split())[:200]}); fix the file") from exc
+    if not isinstance(config, dict):
+        raise DataError(f"{path}: expected keys names, train, val, got {type(config).__name__}; fix the file")
+    return config
+
+
+def _classes(config: dict[str, Any], path: Path) -> tuple[str, ...]:
+    names = config.get("names")
+    if isinstance(names, dict) and sorted(names, key=str) == sorted(range(len(names)), key=str):
+        names = [names[place] for place in range(len(names))]
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+        raise DataError(
+            f"{path}: names: expected a list of class names, or 0: name, 1: name, ..., got {str(names)[:60]}"
+        )
+    return checked_classes(names, f"{path}: names")
+
+
+def _image_folder(root: Path, config: dict[str, Any], split: str, path: Path) -> Path:
+    given = config.get(split)
+    if given is None:
+        if (root / "images" / split).is_dir():
+            return root / "images" / split
+        known = [key for key in config if key in ("train", "val", "test")]
+        raise DataError(f"{path}: no split {split!r}{did_you_mean(split, known)}; add `{split}: images/{split}`")
+    if not isinstance(given, str) or not is_showable(given):
+        raise DataError(f"{path}: {split}: expected one folder, got {str(given)[:60]!a}; lists are not read")
+    folder = next((root / name for name in (given, given.removeprefix("../")) if os.path.isdir(root / name)), None)
+    if folder is None:
+        raise DataError(f"{path}: {split}: no folder {given[:200]} below {root}; fix the path")
+    return folder
+
+
+def _labels_of(image: Path) -> Path:
+    """Return the label file: the last folder called `images` replaced by `labels`."""
+    parts = list(image.with_suffix(".txt").parts)
+    for place in range(len(parts) - 2, -1, -1):
+        if parts[place] == "images":
+            parts[place] = "labels"
+            break
+    return Path(*parts)
+
+
+def _annotated(
+    file: Path, folder: Path, classes: tuple[str, ...], has_masks: bool, repairs: Counter[str]
+) -> AnnotatedImage:
+    path = _labels_of(file)
+    name = file.relative_to(folder).as_posix()
+    try:
+        text = path.read_text(encoding="utf-8-sig") if path.is_file() else ""
+    except (OSError, ValueError) as exc:
+        raise DataError(f"{path}: not readable as text ({' '.join(str(exc).split())}); replace the file") from exc
+    rows = [row.split() for row in text.splitlines() if row.strip()]
+    kept = list(dict.fromkeys(map(tuple, rows)))
+    if len(kept) < len(rows):
+        repairs["equal rows counted once"] += len(rows) - len(kept)
+    if not kept:
+        return AnnotatedImage(name, file, None, ())
+    height, width = _size(file)
+    objects = [_object(row, place, path, classes, (height, width), has_masks) for place, row in enumerate(kept, 1)]
+    return AnnotatedImage(name, file, (height, width), tuple(objects))
+
+
+def _size(file: Path) -> tuple[int, int]:
+    """Return (height, width) of an image as it is read, upright; from its header alone."""
+    try:
+        with Image.open(file) as image:
+            turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+            return (image.width, image.height) if turned else (image.height, image.width)
+    except Exception as exc:  # whatever Pillow's many decoders raise on a damaged header
+        raise DataError(
+            f"{file}: not an image, or damaged ({' '.join(str(exc).split())}); replace or remove it"
+        ) from exc
+
+
+def _object(
+    row: tuple[str, ...], place: int, path: Path, classes: tuple[str, ...], size: tuple[int, int], has_masks: bool
+) -> Annotation:
+    where = f"{path}, row {place}"
+    if len(row) != 5 and (len(row) < 7 or len(row) % 2 == 0):
+        raise DataError(
+            f"{where}: expected `class xc yc w h` or `class x1 y1 x2 y2 x3 y3 ...`, got {len(row)} fields; fix the row"
+        )
+    if not (row[0].isascii() and row[0].isdecimal() and len(row[0]) < 10) or int(row[0]) >= len(classes):
+        raise DataError(
+            f"{where}: expected a class from 0 to {len(classes) - 1}, got {row[0][:40]!r}; fix it or add a name"
+        )
+    values = np.array([_share(text, where) for text in row[1:]])
+    height, width = size
+    if len(values) == 4:
+        if has_masks:
+            raise DataError(
+                f"{where}: a box, expected a polygon for the task instance; use task detection, or outline it"
+            )
+        x, y, w, h = values * [width, height, width, height]
+        return Annotation(int(row[0]), (x - w / 2, y - h / 2, x + w / 2, y + h / 2), where)
+    points = np.clip(values.reshape(-1, 2), 0, 1) * [width, height]
+    (x1, y1), (x2, y2) = points.min(axis=0), points.max(axis=0)
+    mask = _Outline(tuple(points.flatten().tolist())) if has_masks else None
+    return Annotation(int(row[0]), (x1, y1, x2, y2), where, mask, content=" ".join(row) if has_masks else "")
+
+
+def _share(text: str, where: str) -> float:
+    try:
+        value = float(text)
+    except ValueError as exc:
+        raise DataError(f"{where}: expected numbers, got {text[:40]!r}; fix the row") from exc
+    if not math.isfinite(value) or not -_BEYOND <= value <= 1 + _BEYOND:
+        raise DataError(
+            f"{where}: expected shares of the image's sides in 0..1, got {text[:40]}; divide pixels by them"
+        )
+    return value
+
+
+@dataclass(frozen=True)
+class _Outline:
+    """Fills one polygon x1, y1, x2, y2, ... in pixels; see `Annotation.mask`."""
+
+    points: tuple[float, ...]
+
+    def __call__(self, height: int, width: int) -> np.ndarray:
+        return draw_polygons([list(self.points)], height, width)

@@ -1,0 +1,68 @@
+"""Which point of a detector answers for which object: task-aligned assignment.
+
+Source: TOOD, arXiv 2108.07755, section 3.2: alignment t = s^alpha * u^beta of the predicted score s of the object's
+class and the predicted box's IoU u; each object takes the points of largest t among those inside it; a point that two
+objects take goes to the one whose box it overlaps more.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torchvision.ops import box_iou
+
+TOP = 13
+ALPHA, BETA = 1.0, 6.0
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """Of one image's N points: `object_of` (N,) int64, -1 for background; `quality` (N,) float, the score's target.
+
+    The quality of an object's points is t scaled so that its largest equals the object's largest IoU.
+    """
+
+    object_of: Tensor
+    quality: Tensor
+
+
+@torch.no_grad()
+def assign(scores: Tensor, boxes: Tensor, centres: Tensor, true_boxes: Tensor, labels: Tensor) -> Assignment:
+    """Return the assignment of one image.
+
+    Args:
+        scores: (N, K) predicted probabilities.
+        boxes: (N, 4) predicted x1, y1, x2, y2 in pixels.
+        centres: (N, 2) x, y of the points in pixels.
+        true_boxes: (M, 4) of the objects.
+        labels: (M,) int64 class of each object.
+    """
+    count = len(true_boxes)
+    nobody = Assignment(labels.new_full((len(scores),), -1), scores.new_zeros(len(scores)))
+    if count == 0:
+        return nobody
+    overlap = box_iou(true_boxes, boxes)  # (M, N)
+    alignment = scores[:, labels].T.pow(ALPHA) * overlap.pow(BETA)
+    inside = _inside(centres, true_boxes)
+    alignment = torch.where(inside, alignment, -1.0)
+    best = alignment.topk(min(TOP, alignment.shape[1]), dim=1)
+    taken = torch.zeros_like(inside).scatter_(1, best.indices, best.values >= 0)
+    # A point that several objects want goes to the one that it overlaps most.
+    winner = torch.where(taken, overlap, -1.0).max(dim=0)
+    object_of = torch.where(winner.values >= 0, winner.indices, -1)
+    mine = taken & (torch.arange(count, device=labels.device).unsqueeze(1) == object_of)
+    alignment, overlap = alignment * mine, overlap * mine
+    scaled = alignment / alignment.amax(dim=1, keepdim=True).clamp_min(1e-9) * overlap.amax(dim=1, keepdim=True)
+    return Assignment(object_of, scaled.amax(dim=0))
+
+
+def _inside(centres: Tensor, boxes: Tensor) -> Tensor:
+    """Return (M, N) bool: the point lies in the box. A box that holds no point takes the nearest one to its centre."""
+    x, y = centres.unbind(1)
+    x1, y1, x2, y2 = boxes.unsqueeze(2).unbind(1)
+    inside = (x > x1) & (x < x2) & (y > y1) & (y < y2)
+    middle = torch.stack([(x1 + x2) / 2, (y1 + y2) / 2], dim=2).squeeze(1)
+    nearest = torch.cdist(middle, centres).argmin(dim=1, keepdim=True)
+    return torch.where(inside.any(dim=1, keepdim=True), inside, torch.zeros_like(inside).scatter_(1, nearest, True))

@@ -1,0 +1,114 @@
+"""Logit distillation of detectors: scores, localisation, and the masks of instances.
+
+Sources: localisation distillation, arXiv 2102.12252, section 3.1: a box side is a distribution, and its KL to the
+teacher's is the loss; scores as the quality focal loss of GFL (arXiv 2006.04388, equation 6) with the teacher's score as
+the target. Both networks have the same levels, so point i of one is point i of the other.
+
+    p = sigmoid(scores);  w_i = max_c p^T_ic                               how sure the teacher is of point i
+    L_scores = sum_ic (p^T - p^S)^2 (BCE(p^T, p^S) - H(p^T)) / sum_i w_i
+    L_boxes  = weight_boxes T^2 sum_i w_i mean_sides KL( softmax(d^T / T) || softmax(d^S / T) ) / sum_i w_i
+    L_masks  = sum_i w_i mean_cells( BCE(m^T, m^S) - H(m^T) ) / sum_i w_i  over the `points` surest points of an image,
+               where m = sigmoid(coefficients . prototypes): prototypes have no order, what they add up to does
+
+Deviations: no region selection (the teacher's sureness is the region), entropies are subtracted so that each term is 0
+where the student agrees.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from edgekd.distill.base import Batch, Pyramid
+from edgekd.distill.losses.detection import Flat, flattened
+from edgekd.errors import RecipeError
+from edgekd.models.base import Outputs
+from edgekd.models.heads import BINS
+
+TASKS = ("detection", "instance")
+
+
+@dataclass(frozen=True)
+class Options:
+    """temperature: T of the box distributions. boxes: weight of that term. points: whose masks are compared, per image."""
+
+    temperature: float = 2.0
+    boxes: float = 0.25
+    points: int = 16
+
+
+class Method(nn.Module):
+    """Terms `scores`, `boxes` and, between instance segmenters, `masks`; no adapter."""
+
+    def __init__(self, options: Options, teacher: Pyramid, student: Pyramid) -> None:
+        super().__init__()
+        self.options = options
+
+    def forward(self, teacher: Outputs, student: Outputs, batch: Batch) -> dict[str, Tensor]:
+        """Return the terms of the batch.
+
+        Raises:
+            RecipeError: the two networks have other levels.
+        """
+        levels = [[name for name in side.heads if name.startswith("scores_")] for side in (teacher, student)]
+        if levels[0] != levels[1]:
+            raise RecipeError(f"ld: teacher and student need the same strides, got {levels[0]} and {levels[1]}")
+        with torch.autocast(student.decoder.device.type, enabled=False):
+            flat_t, flat_s = flattened(teacher.heads), flattened(student.heads)
+            p_t = flat_t.scores.detach().float().sigmoid()
+            sure = p_t.amax(dim=2) * _labelled(batch, teacher)  # (B, N)
+            total = sure.sum().clamp_min(1e-6)
+            terms = {
+                "scores": _score_term(p_t, flat_s.scores.float(), sure > 0) / total,
+                "boxes": self.options.boxes * self._box_term(flat_t, flat_s, sure) / total,
+            }
+            if "prototypes" in teacher.heads and "prototypes" in student.heads:
+                terms["masks"] = self._mask_term((flat_t, teacher), (flat_s, student), sure)
+        return terms
+
+    def _box_term(self, teacher: Flat, student: Flat, sure: Tensor) -> Tensor:
+        temperature = self.options.temperature
+        log_t, log_s = (
+            (flat.float() / temperature).unflatten(2, (4, BINS)).log_softmax(dim=3)
+            for flat in (teacher.boxes.detach(), student.boxes)
+        )
+        kl = (log_t.exp() * (log_t - log_s)).sum(dim=3).mean(dim=2)  # (B, N)
+        return temperature**2 * (kl * sure).sum()
+
+    def _mask_term(self, teacher: tuple[Flat, Outputs], student: tuple[Flat, Outputs], sure: Tensor) -> Tensor:
+        weight, chosen = sure.topk(min(self.options.points, sure.shape[1]), dim=1)  # (B, P)
+        target = _masks(*teacher, chosen).detach().sigmoid()
+        logits = _masks(*student, chosen)
+        if logits.shape[-2:] != target.shape[-2:]:
+            target = F.interpolate(target, size=logits.shape[-2:], mode="bilinear", align_corners=False)
+        excess = F.binary_cross_entropy_with_logits(logits, target, reduction="none") - _entropy(target)
+        return (excess.mean(dim=(2, 3)) * weight).sum() / weight.sum().clamp_min(1e-6)
+
+
+def _labelled(batch: Batch, outputs: Outputs) -> Tensor:
+    """Return (B, N) float: 1 for the points whose cell is mostly image, not padding, in the order of `flattened`."""
+    valid = batch.valid.float().unsqueeze(1)
+    strides = sorted(int(name.partition("_")[2]) for name in outputs.heads if name.startswith("scores_"))
+    sizes = [outputs.heads[f"scores_{stride}"].shape[-2:] for stride in strides]
+    return torch.cat(
+        [F.adaptive_avg_pool2d(valid, (size[0], size[1])).flatten(1) > 0.5 for size in sizes], dim=1
+    ).float()
+
+
+def _score_term(target: Tensor, logits: Tensor, counted: Tensor) -> Tensor:
+    excess = F.binary_cross_entropy_with_logits(logits, target, reduction="none") - _entropy(target)
+    return ((target - logits.sigmoid()).square() * excess * counted.unsqueeze(2)).sum()
+
+
+def _entropy(p: Tensor) -> Tensor:
+    return -(torch.xlogy(p, p) + torch.xlogy(1 - p, 1 - p))
+
+
+def _masks(flat: Flat, outputs: Outputs, chosen: Tensor) -> Tensor:
+    """Return mask logits (B, P, h, w) of the chosen points (B, P)."""
+    assert flat.coefficients is not None
+    mixes = flat.coefficients.float().gather(1, chosen.unsqueeze(2).expand(-1, -1, flat.coefficients.shape[2]))
+    return torch.einsum("bpc,bchw->bphw", mixes, outputs.heads["prototypes"].float())

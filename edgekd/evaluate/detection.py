@@ -1,0 +1,205 @@
+"""Scores detections as COCO does: average precision of boxes, masks and mask boundaries, by faster-coco-eval.
+
+Source: COCO's detection evaluation (cocodataset.org, "Detection evaluation", pycocotools 2.0): IoU thresholds 0.50 to 0.95
+in steps of 0.05, 101 recall points, at most 100 detections per image. Boundary AP: Boundary IoU (arXiv 2103.16562), the
+smaller of mask IoU and boundary IoU, bands of 2 % of the image diagonal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from edgekd.board.detection import Detections
+from edgekd.board.postprocess import Inference, predict_objects
+from edgekd.data.base import DenseDataset, Instances
+from edgekd.errors import DataError, UserError
+
+# How the three kinds of average precision are called by us and by faster-coco-eval.
+_KINDS = {"map": "bbox", "mask_map": "segm", "boundary_map": "boundary"}
+_AREAS = ("all", "small", "medium", "large")
+_MOST = (1, 10, 100)
+_AT_50, _AT_75 = 0, 5  # places of IoU 0.50 and 0.75 among the thresholds
+
+
+@dataclass(frozen=True)
+class DetectionResult:
+    """Scores of a set of images.
+
+    metrics: fractions in [0, 1] by the names in `definitions.DEFINITIONS`; one that nothing was there for (no large
+        object, say) is absent.
+    ap_per_class: average precision of masks where there are masks, else of boxes, by class; None without an object.
+    precision: precision at 101 recall points at IoU 0.5, of the same, by class with objects.
+    absent_classes: classes without an object, which the means leave out.
+    counts: `objects` (crowds not counted) and `detections`.
+    """
+
+    metrics: dict[str, float]
+    ap_per_class: dict[str, float | None]
+    precision: dict[str, list[float]]
+    absent_classes: list[str]
+    counts: dict[str, int]
+    num_images: int
+
+
+def evaluate(
+    session: Inference, dataset: DenseDataset, indices: Sequence[int], keep: Collection[int] = ()
+) -> tuple[DetectionResult, dict[int, Detections]]:
+    """Score a network on some images of a split, each at its own size; return what it found on those in `keep`.
+
+    Raises:
+        DataError: a sample cannot be read, or there is no object in any of them.
+        UserError: faster-coco-eval is not installed.
+    """
+    evaluator = DetectionEvaluator(tuple(dataset.classes), has_masks=session.spec.task == "instance")
+    kept: dict[int, Detections] = {}
+    for index in indices:
+        sample = dataset.load(index)
+        assert sample.instances is not None
+        found = predict_objects(session, sample.image)
+        evaluator.update(sample.instances, found, (sample.image.shape[0], sample.image.shape[1]))
+        if index in keep:
+            kept[index] = found
+    return evaluator.compute(), kept
+
+
+class DetectionEvaluator:
+    """Collects objects and detections image by image; masks are kept run-length encoded.
+
+    Raises:
+        UserError: faster-coco-eval is not installed.
+    """
+
+    def __init__(self, classes: Sequence[str], has_masks: bool) -> None:
+        self.classes, self.has_masks = tuple(classes), has_masks
+        self._encode = _import().mask.encode
+        self._images: list[dict[str, Any]] = []
+        self._objects: list[dict[str, Any]] = []
+        self._found: list[dict[str, Any]] = []
+
+    def update(self, truth: Instances, found: Detections, size: tuple[int, int]) -> None:
+        """Add one image of `size` (height, width), and what was found in it."""
+        image = len(self._images) + 1
+        self._images.append({"id": image, "height": size[0], "width": size[1]})
+        crowd = np.zeros(len(truth.labels), bool) if truth.is_crowd is None else truth.is_crowd
+        entries = self._entries(image, truth.boxes_xyxy, truth.labels, truth.masks, len(self._objects))
+        self._objects += [
+            entry | {"iscrowd": int(many), "area": float(area)}
+            for entry, many, area in zip(entries, crowd, _areas(truth), strict=True)
+        ]
+        entries = self._entries(image, found.boxes, found.labels, found.masks, len(self._found))
+        self._found += [e | {"score": float(s)} for e, s in zip(entries, found.scores, strict=True)]
+
+    def compute(self) -> DetectionResult:
+        """Return the scores of everything added so far.
+
+        Raises:
+            DataError: there is no object.
+        """
+        if not any(not entry["iscrowd"] for entry in self._objects):
+            raise DataError(f"no object in {len(self._images)} images; there is nothing to score, check the split")
+        kinds = list(_KINDS) if self.has_masks else ["map"]
+        precision = {kind: self._precision(_KINDS[kind]) for kind in kinds}
+        metrics: dict[str, float] = {}
+        for kind in kinds:
+            metrics |= _summary(kind, precision[kind])
+        main = precision["mask_map" if self.has_masks else "map"][..., 0, -1]  # (thresholds, recalls, classes)
+        has_objects = [name for place, name in enumerate(self.classes) if main[0, 0, place] >= 0]
+        return DetectionResult(
+            metrics={name: value for name, value in metrics.items() if not np.isnan(value)},
+            ap_per_class={
+                name: float(main[..., place].mean()) if name in has_objects else None
+                for place, name in enumerate(self.classes)
+            },
+            precision={
+                name: main[_AT_50, :, place].round(5).tolist()
+                for place, name in enumerate(self.classes)
+                if name in has_objects
+            },
+            absent_classes=[name for name in self.classes if name not in has_objects],
+            counts={
+                "objects": sum(not entry["iscrowd"] for entry in self._objects),
+                "detections": len(self._found),
+            },
+            num_images=len(self._images),
+        )
+
+    def _entries(
+        self, image: int, boxes: np.ndarray, labels: np.ndarray, masks: np.ndarray | None, count: int
+    ) -> list[dict[str, Any]]:
+        """Return COCO annotations, numbered from `count` + 1 on."""
+        entries = []
+        for place, (box, label) in enumerate(zip(boxes, labels, strict=True)):
+            x1, y1, x2, y2 = (float(value) for value in box)
+            entry = {
+                "id": count + place + 1, "image_id": image, "category_id": int(label) + 1, "iscrowd": 0,
+                "bbox": [x1, y1, x2 - x1, y2 - y1], "area": (x2 - x1) * (y2 - y1),
+            }  # fmt: skip
+            if self.has_masks:
+                assert masks is not None
+                entry["segmentation"] = self._encode(np.asfortranarray(masks[place], dtype=np.uint8))
+                entry["mask_area"] = float(masks[place].sum())
+            entries.append(entry)
+        return entries
+
+    def _precision(self, kind: str) -> np.ndarray:
+        """Return (thresholds, recalls, classes, areas, most detections), -1 where there is no object."""
+        coco = _import()
+        common = {
+            "info": {},
+            "images": self._images,
+            "categories": [{"id": place + 1, "name": name} for place, name in enumerate(self.classes)],
+        }
+        truth = coco.COCO({**common, "annotations": self._objects})
+        # COCO sorts detections into sizes by what is scored, the box or the mask.
+        sized = [e if kind == "bbox" else e | {"area": e["mask_area"]} for e in self._found]
+        found = coco.COCO({**common, "annotations": sized})
+        evaluation = coco.COCOeval_faster(truth, found, kind, print_function=lambda *_: None)
+        evaluation.params.maxDets = list(_MOST)
+        evaluation.evaluate()
+        evaluation.accumulate()
+        return np.asarray(evaluation.eval["precision"])
+
+
+def _areas(truth: Instances) -> np.ndarray:
+    if truth.areas is not None:
+        return truth.areas
+    if truth.masks is not None:
+        return truth.masks.sum(axis=(1, 2)).astype(np.float64)
+    sides = truth.boxes_xyxy[:, 2:] - truth.boxes_xyxy[:, :2]
+    return sides.prod(axis=1)
+
+
+def _summary(kind: str, precision: np.ndarray) -> dict[str, float]:
+    """Return the averages of one kind by metric name; NaN where there is no object."""
+    whole = precision[:, :, :, :, -1]
+    values = {kind: whole[..., 0], f"{kind}_50": whole[_AT_50, ..., 0], f"{kind}_75": whole[_AT_75, ..., 0]}
+    if kind != "boundary_map":
+        values |= {f"{kind}_{name}": whole[..., place] for place, name in enumerate(_AREAS) if place}
+    return {name: _mean(value) for name, value in values.items()}
+
+
+def _mean(precision: np.ndarray) -> float:
+    known = precision[precision > -1]
+    return float(known.mean()) if known.size else float("nan")
+
+
+def _import() -> Any:
+    try:
+        import faster_coco_eval
+        import faster_coco_eval.core.mask
+    except ImportError as exc:
+        raise UserError(
+            "average precision needs faster-coco-eval, which is not installed; pip install 'edgekd[evaluate]'"
+        ) from exc
+    return _Coco(faster_coco_eval.COCO, faster_coco_eval.COCOeval_faster, faster_coco_eval.core.mask)
+
+
+@dataclass(frozen=True)
+class _Coco:
+    COCO: Any
+    COCOeval_faster: Any
+    mask: Any

@@ -1,0 +1,52 @@
+"""Quantizer vendor: hands the float model and the calibration set to a toolchain that quantizes by itself.
+
+The pixels are handed over, not the normalised inputs: such toolchains normalise themselves.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from edgekd.board.preprocess import pixels_of
+from edgekd.board.specs import ModelSpec
+from edgekd.quantize.ptq import Batch, QuantizeResult, batches_of, load_onnx
+
+SUFFIX = ".onnx"
+CALIBRATION = "calibration.npy"
+
+
+@dataclass(frozen=True)
+class Options:
+    """Nothing to choose: how it quantizes is among the options of the target."""
+
+
+def quantize(
+    model: Path, spec: ModelSpec, calibration: Iterable[Batch], out_dir: Path, options: Options
+) -> QuantizeResult:
+    """Write `model.onnx`, the float model as it is, and `calibration.npy`, uint8 pixels (N, H, W, 3).
+
+    Args:
+        model: float ONNX file.
+        spec: its contract, with one image input.
+        calibration: network inputs by name, prepared as `spec` says.
+        out_dir: existing folder.
+        options: none.
+
+    Raises:
+        DataError: no calibration inputs.
+        ArtifactError: the model is not an ONNX file.
+        ImageError: calibration inputs that the contract did not prepare.
+    """
+    batches = batches_of(calibration)
+    load_onnx(model)
+    (image,) = spec.inputs
+    pixels = np.concatenate([pixels_of(batch[image.name], spec.preprocess) for batch in batches])
+    out = out_dir / f"model{SUFFIX}"
+    shutil.copyfile(model, out)
+    np.save(out_dir / CALIBRATION, pixels)
+    return QuantizeResult(out, {"quantizer": "vendor", "calibration_batches": len(batches), "options": {}})

@@ -1,0 +1,82 @@
+"""Pictures of detections: what was found, what was missed, and what is not there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+from edgekd.data.colors import palette
+from edgekd.data.objects import Color, box_iou, draw_boxes, draw_masks
+from edgekd.report.pictures import Picture, error_color, tile
+from edgekd.report.rows import Row
+
+MIN_SCORE = 0.3  # of the detections that are drawn
+MATCH_IOU = 0.5  # of boxes, from which on a detection has found an object of its class
+MISSED: Color = (255, 255, 255)
+
+
+def read_object_pictures(
+    archive: Mapping[str, np.ndarray], rows: Sequence[Row], classes: Sequence[str]
+) -> Iterator[Picture]:
+    """Yield the pictures of `pictures.npz` with one tile for each of `rows` that has detections on it."""
+    colors: list[Color] = [(int(r), int(g), int(b)) for r, g, b in palette(len(classes))]
+    index = 0
+    while f"{index}/image" in archive:
+        yield _picture(archive, index, rows, colors)
+        index += 1
+
+
+def matched(
+    truth: tuple[np.ndarray, np.ndarray], found: tuple[np.ndarray, np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return which objects were found (M,) bool and which detections found one (N,) bool.
+
+    Args:
+        truth: boxes (M, 4) and labels (M,).
+        found: boxes (N, 4) and labels (N,), best first; each takes the free object of its class that it overlaps most.
+    """
+    overlap = box_iou(found[0], truth[0]) * (found[1][:, None] == truth[1][None, :])
+    seen, right = np.zeros(len(truth[0]), bool), np.zeros(len(found[0]), bool)
+    for place, row in enumerate(overlap):
+        free = np.where(seen, 0.0, row)
+        if free.size and free.max() >= MATCH_IOU:
+            seen[int(free.argmax())] = right[place] = True
+    return seen, right
+
+
+def _picture(archive: Mapping[str, np.ndarray], index: int, rows: Sequence[Row], colors: list[Color]) -> Picture:
+    name, image = str(archive[f"{index}/name"]), archive[f"{index}/image"]
+    boxes, labels, masks = (_part(archive, f"{index}/truth", part) for part in ("boxes", "labels", "masks"))
+    assert boxes is not None
+    assert labels is not None
+    of_truth = [colors[label] for label in labels]
+    drawn = _drawn(image, boxes, masks, of_truth)
+    tiles = [
+        tile("Image", "input", f"Image {name}", image),
+        tile("Truth", f"{len(boxes)} objects", f"True objects of {name}", drawn),
+    ]
+    for row in rows:
+        place = f"{index}/{row.id}"
+        found = [_part(archive, place, part) for part in ("boxes", "labels", "masks")]
+        if found[0] is None or found[1] is None:
+            continue
+        seen, right = matched((boxes, labels), (found[0], found[1]))
+        of_found = [
+            colors[label] if ok else error_color(len(colors)) for label, ok in zip(found[1], right, strict=True)
+        ]
+        drawn = _drawn(image, found[0], found[2], of_found)
+        missed = boxes[~seen]
+        drawn = draw_boxes(drawn, missed, [MISSED] * len(missed), width=2)
+        caption = f"{int(seen.sum())} of {len(boxes)} found, {len(missed)} missed, {int((~right).sum())} false alarms"
+        tiles.append(tile(row.label, caption, f"Objects of {name} by {row.label}: {caption}", drawn))
+    return Picture(name, tuple(tiles))
+
+
+def _drawn(image: np.ndarray, boxes: np.ndarray, masks: np.ndarray | None, colors: list[Color]) -> np.ndarray:
+    picture = image if masks is None else draw_masks(image, masks, colors)
+    return draw_boxes(picture, boxes, colors, width=1 if masks is not None else 2)
+
+
+def _part(archive: Mapping[str, np.ndarray], place: str, part: str) -> np.ndarray | None:
+    return archive.get(f"{place}/{part}")

@@ -1,0 +1,105 @@
+"""Instance segmentation on rendered scenes, from nothing to int8 engines: what holds of its rows, page and predictions."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+import edgekd
+from edgekd.board.detection import Detections
+from edgekd.data.formats import scenes
+from edgekd.evaluate.detection import DetectionEvaluator
+from tests.command import edgekd as run_edgekd
+from tests.integration.conftest import TINY
+
+STEPS = 40
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("objects")
+    recipe = {**TINY, "name": "tiny_objects", "task": "instance", "export": {"class_map_tolerance": 0.05}}
+    for network, variant in (("teacher", "xs"), ("student", "n")):
+        budget = {"steps": STEPS, "batch_size": 4, "lr": 0.003}
+        recipe[network] = {"family": "edgedet", "variant": variant, "train": budget}
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    done = run_edgekd("run", str(folder / "recipe.yaml"), "--out", str(folder / "run"))
+    assert done.returncode == 0, done.stderr
+    assert "mask mAP %" in done.stdout
+    return folder / "run"
+
+
+def test_every_row_is_measured_and_fp32_engines_score_as_torch_does(run: Path) -> None:
+    rows = {row["id"]: row for row in edgekd.load_report(run)["rows"]}
+    assert len(rows) == 8
+    for row in rows.values():
+        assert row["status"] == "measured", row
+        assert {"map", "mask_map", "boundary_map"} <= set(row["metrics"])
+        assert all(0 <= value <= 1 for value in row["metrics"].values())
+        assert set(row["ap_per_class"]) == {"building", "sign", "ball", "ring"}
+    for name in ("onnx-fp32", "onnxruntime-fp32", "openvino-fp32"):
+        for metric, value in rows["distilled"]["metrics"].items():
+            assert rows[name]["metrics"][metric] == pytest.approx(value, abs=2e-3), (name, metric)
+
+
+def test_both_students_start_from_the_same_weights_and_batch(run: Path) -> None:
+    lines = [(run / name / "steps.csv").read_text().splitlines()[:2] for name in ("student", "distilled")]
+    plain, distilled = (dict(zip(head.split(","), map(float, row.split(",")), strict=True)) for head, row in lines)
+    for term in ("task", "scores", "boxes", "masks"):
+        assert plain[term] == pytest.approx(distilled[term], abs=1e-5)
+    assert {"ld.scores", "ld.boxes", "ld.masks", "bckd.boundary", "bckd.context"} <= set(distilled)
+
+
+def test_an_engine_finds_what_the_report_scored(run: Path) -> None:
+    options = scenes.Options(**TINY["data"]["options"])
+    dataset = scenes.open_objects(options, "val", True)
+    evaluator = DetectionEvaluator(dataset.classes, has_masks=True)
+    with edgekd.load_engine(run / "engine" / "openvino-int8") as engine:
+        for index in range(len(dataset)):
+            sample = dataset.load(index)
+            found = engine(sample.image)
+            assert isinstance(found, Detections)
+            assert found.masks is not None
+            assert found.masks.shape == (len(found.boxes), *sample.image.shape[:2])
+            assert (np.diff(found.scores) <= 0).all()
+            assert sample.instances is not None
+            evaluator.update(sample.instances, found, sample.image.shape[:2])
+    row = next(row for row in edgekd.load_report(run)["rows"] if row["id"] == "openvino-int8")
+    assert evaluator.compute().metrics == pytest.approx(row["metrics"])
+
+
+def test_predict_writes_an_overlay_the_objects_and_their_masks(run: Path, tmp_path: Path) -> None:
+    sample = scenes.open_dataset(scenes.Options(height=64, width=96), "val").load(1)
+    Image.fromarray(sample.image).save(tmp_path / "street.png")
+    out = tmp_path / "seen"
+    done = run_edgekd(
+        "predict", str(run / "engine" / "onnxruntime-fp32"), str(tmp_path / "street.png"), "--out", str(out)
+    )
+    assert done.returncode == 0, done.stderr
+    objects = json.loads((out / "street_objects.json").read_text())
+    assert all(set(entry) == {"class", "score", "box_xyxy"} for entry in objects)
+    mask = np.array(Image.open(out / "street_mask.png"))
+    assert mask.max() <= len(objects)
+    assert Image.open(out / "street_overlay.png").size == (96, 64)
+
+
+def test_the_page_speaks_of_the_task(run: Path) -> None:
+    page = (run / "report.html").read_text()
+    assert "mask mAP" in page
+    assert "false alarms" in page
+    assert "mIoU" not in page
+
+
+def test_a_segmenter_is_refused_for_objects_in_one_line(run: Path) -> None:
+    recipe = str(run.parent / "recipe.yaml")
+    done = run_edgekd("run", recipe, "--out", str(run.parent / "x"), "--set", "student.family=edgeseg")
+    assert done.returncode == 2
+    assert "no networks for task 'instance'; edgedet has" in done.stderr
+    done = run_edgekd("distill", recipe, "--plan", "--set", "distill.methods={cwd: {}}")
+    assert done.returncode == 2
+    assert "distill.methods.cwd: not for task 'instance'" in done.stderr

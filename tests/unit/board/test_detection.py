@@ -1,0 +1,124 @@
+"""Decode, suppression and masks in numpy: by hand, by torchvision, by the torch heads."""
+
+from __future__ import annotations
+
+from math import log
+
+import numpy as np
+import pytest
+
+from edgekd.board.detection import Selection, assemble, detections, suppress
+from edgekd.board.frame import Frame
+from edgekd.board.specs import ModelSpec, Preprocess, TensorSpec
+
+HEIGHT, WIDTH, BINS = 32, 64, 17
+
+
+def spec(strides: tuple[int, ...] = (8, 16), classes: int = 2, prototypes: int = 0) -> ModelSpec:
+    channels = {"scores": classes, "boxes": 4 * BINS, **({"coefficients": prototypes} if prototypes else {})}
+    outputs = [
+        TensorSpec(f"{role}_{stride}", "float32", (1, count, HEIGHT // stride, WIDTH // stride), role)
+        for stride in strides
+        for role, count in channels.items()
+    ]
+    if prototypes:
+        outputs.append(TensorSpec("prototypes", "float32", (1, prototypes, HEIGHT // 4, WIDTH // 4), "prototypes"))
+    image = TensorSpec("image", "float32", (1, 3, HEIGHT, WIDTH), "image")
+    names = tuple(f"class {i}" for i in range(classes))
+    task = "instance" if prototypes else "detection"
+    return ModelSpec(task, names, 255, (image,), tuple(outputs), Preprocess((HEIGHT, WIDTH)))
+
+
+def silent(contract: ModelSpec) -> dict[str, np.ndarray]:
+    """Return heads that see nothing."""
+    outputs = {tensor.name: np.zeros(tensor.shape, np.float32) for tensor in contract.outputs}
+    for tensor in contract.all_outputs("scores"):
+        outputs[tensor.name] -= 20
+    return outputs
+
+
+def test_a_cell_says_a_box_by_hand() -> None:
+    contract = spec()
+    outputs = silent(contract)
+    outputs["scores_8"][0, 1, 2, 3] = log(3.0)  # 0.75, at the point (28, 20)
+    for side, distance in enumerate((2, 1, 0, 1)):  # left, top, right, bottom, in strides of 8
+        outputs["boxes_8"][0, side * BINS + distance, 2, 3] = 50
+    found = detections(outputs, contract, (64, 64))  # the image is twice as high as the input
+    np.testing.assert_allclose(found.boxes, [[12, 24, 28, 56]], atol=1e-4)
+    np.testing.assert_allclose(found.scores, [0.75], rtol=1e-6)
+    assert found.labels.tolist() == [1]
+    assert found.masks is None
+
+
+def test_a_side_between_two_bins_lies_between_them() -> None:
+    contract = spec()
+    outputs = silent(contract)
+    outputs["scores_16"][0, 0, 0, 1] = 5  # the point (24, 8)
+    outputs["boxes_16"][0, :, 0, 1] = -50
+    for side in range(4):
+        outputs["boxes_16"][0, side * BINS, 0, 1] = outputs["boxes_16"][0, side * BINS + 1, 0, 1] = 50  # half a stride
+    np.testing.assert_allclose(detections(outputs, contract, (HEIGHT, WIDTH)).boxes, [[16, 0, 32, 16]], atol=1e-3)
+
+
+def test_nothing_above_the_least_score_is_no_detection() -> None:
+    contract = spec(prototypes=3)
+    found = detections(silent(contract), contract, (20, 30))
+    assert found.boxes.shape == (0, 4)
+    assert found.masks is not None
+    assert found.masks.shape == (0, 20, 30)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_boxes_are_those_of_the_torch_heads(seed: int) -> None:
+    torch = pytest.importorskip("torch")
+    from edgekd.distill.losses.detection import flattened
+    from edgekd.models.heads import decode
+
+    contract, rng = spec(), np.random.default_rng(seed)
+    outputs = {t.name: rng.normal(0, 2, t.shape).astype(np.float32) for t in contract.outputs}
+    everything = Selection(min_score=1e-6, iou=1.0, candidates=10**6, most=10**6)
+    found = detections(outputs, contract, (HEIGHT, WIDTH), everything)
+    flat = flattened({name: torch.from_numpy(value) for name, value in outputs.items()})
+    boxes = decode(flat.boxes, flat.centres, flat.strides)[0]
+    limit = torch.tensor([WIDTH, HEIGHT, WIDTH, HEIGHT])
+    boxes, scores = boxes.clamp(min=0).minimum(limit), flat.scores[0].sigmoid()
+    expected = sorted((float(s), *box.tolist()) for box, row in zip(boxes, scores, strict=True) for s in row)
+    got = sorted((float(s), *box.tolist()) for s, box in zip(found.scores, found.boxes, strict=True))
+    np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_suppression_is_torchvisions_per_class(seed: int) -> None:
+    torch = pytest.importorskip("torch")
+    from torchvision.ops import batched_nms
+
+    rng = np.random.default_rng(seed)
+    count = int(rng.integers(0, 200))
+    corners = rng.integers(0, 60, (count, 2))
+    boxes = np.concatenate([corners, corners + rng.integers(1, 40, (count, 2))], axis=1).astype(np.float32)
+    scores = (rng.permutation(count) / max(1, count)).astype(np.float32)
+    labels = rng.integers(0, 3, count)
+    kept = suppress(boxes, scores, labels, 0.5, 10**6)
+    expected = batched_nms(*(torch.from_numpy(a) for a in (boxes, scores, labels)), iou_threshold=0.5)
+    assert kept.tolist() == expected.tolist()
+    assert suppress(boxes, scores, labels, 0.5, 5).tolist() == expected.tolist()[:5]
+
+
+def test_of_equal_scores_the_first_stays() -> None:
+    boxes = np.array([[0, 0, 10, 10], [1, 0, 11, 10], [0, 0, 10, 10]], np.float32)
+    assert suppress(boxes, np.array([0.5, 0.5, 0.5]), np.array([0, 0, 1]), 0.5, 9).tolist() == [0, 2]
+
+
+def test_masks_are_the_mixed_prototypes_inside_the_box() -> None:
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(0)
+    prototypes, mixes = rng.normal(size=(3, 8, 16)).astype(np.float32), rng.normal(size=(4, 3)).astype(np.float32)
+    boxes = np.array([[3.2, 1, 40.7, 50], [0, 0, 100, 60], [10, 10, 10.2, 30], [98.6, 20, 100, 59.4]], np.float32)
+    masks = assemble(prototypes, mixes, boxes, Frame((60, 100), (HEIGHT, WIDTH), (HEIGHT, WIDTH)))
+    logits = torch.from_numpy(np.einsum("np,phw->nhw", mixes, prototypes))[None]
+    large = torch.nn.functional.interpolate(logits, (60, 100), mode="bilinear", align_corners=False)[0].numpy()
+    x, y = np.arange(100) + 0.5, np.arange(60) + 0.5
+    for mask, map_, (x1, y1, x2, y2) in zip(masks, large, boxes, strict=True):
+        inside = ((y >= y1) & (y < y2))[:, None] & ((x >= x1) & (x < x2))
+        sure = np.abs(map_) > 1e-4  # rounding decides the others
+        np.testing.assert_array_equal(mask[sure], (inside & (map_ > 0))[sure])

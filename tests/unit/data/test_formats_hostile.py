@@ -1,0 +1,125 @@
+"""Annotation files made to break their reader: each is refused in one short line that any terminal can show."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from edgekd.data.formats import coco, voc, yolo
+from edgekd.errors import DataError
+
+OBJECT = {"id": 1, "image_id": 1, "category_id": 3, "bbox": [1, 1, 5, 5], "segmentation": [[1, 1, 6, 1, 6, 6]]}
+# Nine levels of ten aliases: 10^9 entries once they are written out.
+BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"a{level}: &a{level} [{', '.join([f'*a{level - 1}'] * 10)}]\n" for level in range(1, 10)
+)
+
+
+def refusal(module: Any, root: Path, **options: Any) -> str:
+    with pytest.raises(DataError) as caught:
+        module.open_objects(module.Options(str(root), **options), "train", module is coco).load(0)
+    said = str(caught.value).replace(str(root), "ROOT")
+    assert said.isprintable()  # no line break, no escape sequence, no lone surrogate
+    assert len(said) < 500
+    return said
+
+
+def write_coco(root: Path, **change: Any) -> Path:
+    """Write one image, one category and one annotation; `change` goes to the one that has the key."""
+    for folder in ("annotations", "train"):
+        (root / folder).mkdir()
+    Image.new("RGB", (40, 30)).save(root / "train/a.png")
+    image = {"id": 1, "file_name": "a.png", "height": 30, "width": 40}
+    category = {"id": 3, "name": "cell"}
+    parts = {"images": [image], "categories": [category], "annotations": [OBJECT]}
+    for key, value in change.items():
+        part = next(name for name, (entry,) in parts.items() if key in entry or (key == "area" and entry is OBJECT))
+        parts[part] = [{**parts[part][0], key: value}]
+    (root / "annotations/instances_train.json").write_text(json.dumps(parts))
+    return root
+
+
+COCO = {
+    "name longer than a file system has": ({"file_name": "a" * 5000}, "images are missing"),
+    "file name of two lines": ({"file_name": "a\nb.png"}, "expected file_name below"),
+    "file name that is half a letter": ({"file_name": "\ud800.png"}, "expected file_name below"),
+    "class name of two lines": ({"name": "a\nb"}, "control characters"),
+    "class name that is half a letter": ({"name": "\ud800"}, "control characters"),
+    "class without a name": ({"name": None}, "expected a name"),
+    "negative area": ({"area": -5}, "0 or more"),
+    "coordinate beyond floats": ({"segmentation": [[10**400] * 6]}, "outside of the image"),
+    "coordinate that is no number": ({"segmentation": [[float("nan")] * 6]}, "outside of the image"),
+    "run beyond integers": ({"segmentation": {"size": [30, 40], "counts": [10**4000]}}, "add up to"),
+    "nested deeply": ({"segmentation": json.loads("[" * 80 + "]" * 80)}, "three points"),
+}
+
+
+@pytest.mark.parametrize("case", COCO)
+def test_coco(case: str, tmp_path: Path) -> None:
+    change, said = COCO[case]
+    assert said in refusal(coco, write_coco(tmp_path, **change))
+
+
+def test_braces_in_cocos_options_are_only_braces(tmp_path: Path) -> None:
+    write_coco(tmp_path)
+    assert "no such file" in refusal(coco, tmp_path, annotations="annotations/{other}.json")
+
+
+def write_yolo(root: Path, row: str = "", config: str = "names: [a, b]") -> Path:
+    for folder in ("images/train", "labels/train"):
+        (root / folder).mkdir(parents=True)
+    Image.new("RGB", (40, 30)).save(root / "images/train/a.png")
+    (root / "labels/train/a.txt").write_text(row, encoding="utf-8")
+    (root / "data.yaml").write_text(config)
+    return root
+
+
+YOLO = {
+    "aliases without end": (BOMB + "names: *a9", "aliases"),
+    "merged keys without end": ("a: &a {x: 1}\nnames: {<<: [*a, *a]}", "aliases"),
+    "nested deeply": ("names: " + "[" * 5000 + "]" * 5000, "not readable as YAML"),
+    "empty integer": ("names: !!int ''", "not readable as YAML"),
+    "boolean that is none": ("names: !!bool maybe", "not readable as YAML"),
+    "date that is none": ("names: !!timestamp foo", "not readable as YAML"),
+    "code": ("names: !!python/object:os.system x", "not readable as YAML"),
+    "folder longer than a file system has": ("names: [a]\ntrain: " + "a" * 5000, "no folder"),
+    "folder of two lines": ('names: [a]\ntrain: "a\\nb"', "expected one folder"),
+    "class name of two lines": ('names: ["a\\nb"]', "control characters"),
+}
+
+
+@pytest.mark.parametrize("case", YOLO)
+def test_yolo_config(case: str, tmp_path: Path) -> None:
+    config, said = YOLO[case]
+    assert said in refusal(yolo, write_yolo(tmp_path, config=config))
+
+
+@pytest.mark.parametrize("number", ["9" * 5000, "\u0661", "\u00b2", "1.0"])
+def test_a_yolo_class_is_a_short_number_in_ascii(number: str, tmp_path: Path) -> None:
+    assert "expected a class from 0 to 1" in refusal(yolo, write_yolo(tmp_path, f"{number} .5 .5 .2 .2"))
+
+
+def test_a_yolo_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    write_yolo(tmp_path, "\ufeff1 .5 .5 .2 .2")
+    instances = yolo.open_objects(yolo.Options(str(tmp_path)), "train", False).load(0).instances
+    assert instances is not None
+    assert instances.labels.tolist() == [1]
+
+
+@pytest.mark.parametrize("text", ["x" * 1_000_000, "<name/>" * 1000, "nan", "\u00b2"])
+def test_voc_coordinates_that_are_no_numbers(text: str, tmp_path: Path) -> None:
+    for folder in ("Annotations", "ImageSets/Main", "JPEGImages"):
+        (tmp_path / folder).mkdir(parents=True)
+    Image.new("RGB", (8, 4)).save(tmp_path / "JPEGImages/a.jpg")
+    (tmp_path / "ImageSets/Main/train.txt").write_text("a\n")
+    box = f"<xmin>{text}</xmin><ymin>1</ymin><xmax>4</xmax><ymax>3</ymax>"
+    (tmp_path / "Annotations/a.xml").write_text(
+        "<annotation><size><width>8</width><height>4</height></size>"
+        f"<object><name>cat</name><bndbox>{box}</bndbox></object></annotation>",
+        encoding="utf-8",
+    )
+    assert "number" in refusal(voc, tmp_path)

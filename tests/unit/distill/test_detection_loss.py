@@ -1,0 +1,124 @@
+"""Assignment and losses of detection and instances: by hand, and learned by a head alone."""
+
+from __future__ import annotations
+
+from math import log
+
+import pytest
+import torch
+from torch import Tensor
+from torchvision.ops import box_iou
+
+from edgekd.data.augment import Objects
+from edgekd.distill.base import Batch
+from edgekd.distill.losses.assign import TOP, assign
+from edgekd.distill.losses.detection import box_masks, detection_loss, distribution_loss, flattened
+from edgekd.models.base import Outputs
+from edgekd.models.heads import BINS, decode, points
+
+CENTRES = points((4, 4), 8)  # 32x32 pixels
+
+
+def test_an_object_takes_points_inside_it_and_its_best_has_its_best_overlap() -> None:
+    true = torch.tensor([[0.0, 0.0, 16.0, 16.0]])  # holds the points (4, 4), (12, 4), (4, 12), (12, 12)
+    boxes = true.repeat(16, 1)
+    boxes[0] = torch.tensor([0.0, 0.0, 16.0, 8.0])  # IoU 1/2
+    scores = torch.full((16, 2), 0.5)
+    found = assign(scores, boxes, CENTRES, true, torch.tensor([1]))
+    assert [i for i in range(16) if found.object_of[i] == 0] == [0, 1, 4, 5]
+    # t = 0.5 u^6: 0.5 for three of them, 0.5 / 64 for the first; scaled so that the largest is 1
+    assert found.quality[[0, 1, 4, 5]].tolist() == pytest.approx([1 / 64, 1, 1, 1])
+    assert found.quality.sum().item() == pytest.approx(3 + 1 / 64)
+
+
+def test_no_object_leaves_all_points_to_the_background() -> None:
+    found = assign(torch.rand(16, 2), torch.rand(16, 4), CENTRES, torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64))
+    assert (found.object_of == -1).all()
+    assert (found.quality == 0).all()
+
+
+def test_a_point_that_two_objects_want_goes_to_the_one_it_overlaps_more() -> None:
+    true = torch.tensor([[0.0, 0.0, 32.0, 32.0], [0.0, 0.0, 10.0, 10.0]])
+    boxes = true[:1].repeat(16, 1)
+    boxes[0] = torch.tensor([0.0, 0.0, 10.0, 10.0])
+    found = assign(torch.full((16, 1), 0.9), boxes, CENTRES, true, torch.tensor([0, 0]))
+    assert found.object_of[0] == 1
+    assert (found.object_of[1:] == 0).sum() <= TOP
+
+
+def test_an_object_between_the_points_takes_the_nearest() -> None:
+    true = torch.tensor([[6.0, 6.0, 11.0, 10.0]])  # no centre inside; the nearest to (8.5, 8) are at 12, 4 and 12, 12
+    boxes = true.repeat(16, 1)
+    found = assign(torch.full((16, 1), 0.9), boxes, CENTRES, true, torch.tensor([0]))
+    assert (found.object_of == 0).sum() == 1
+    assert found.object_of[1] == 0 or found.object_of[5] == 0
+
+
+def test_a_distance_is_learned_by_the_two_bins_around_it() -> None:
+    logits = torch.zeros(1, 4, BINS)
+    logits[0, 0, 2], logits[0, 0, 3] = log(3.0), log(2.0)
+    total = 15 + 3 + 2
+    expected = -(0.75 * log(3 / total) + 0.25 * log(2 / total))  # 2.25 lies a quarter of the way from 2 to 3
+    got = distribution_loss(logits, torch.tensor([[2.25, 5.0, 0.0, 99.0]]))
+    assert got[0].tolist() == pytest.approx([expected, log(BINS), log(BINS), log(BINS)], abs=1e-4)
+
+
+def test_a_box_covers_whole_cells() -> None:
+    inside = box_masks(torch.tensor([[1.2, 0.0, 2.1, 1.0], [3.4, 1.5, 3.6, 1.6]]), (2, 4))
+    assert inside[0].int().tolist() == [[0, 1, 1, 0], [0, 0, 0, 0]]
+    assert inside[1].int().tolist() == [[0, 0, 0, 0], [0, 0, 0, 1]]
+
+
+def scene() -> list[Objects]:
+    boxes = torch.tensor([[4.0, 6.0, 30.0, 28.0], [40.0, 10.0, 60.0, 44.0]])
+    masks = box_masks(boxes / 4, (12, 16))
+    masks[0, :4] = False  # the first object's mask is the lower part of its box
+    return [Objects(boxes, torch.tensor([0, 2]), masks), Objects(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64),
+            torch.zeros(0, 12, 16))]  # fmt: skip
+
+
+def losses(heads: dict[str, Tensor], objects: list[Objects]) -> dict[str, Tensor]:
+    images, masks = torch.zeros(len(objects), 3, 48, 64), torch.zeros(len(objects), 48, 64, dtype=torch.int64)
+    return detection_loss(Outputs(heads, {}, images), Batch(images, masks, objects))
+
+
+def free_heads() -> dict[str, Tensor]:
+    torch.manual_seed(0)
+    shapes = {"scores": 3, "boxes": 4 * BINS, "coefficients": 4}
+    heads = {
+        f"{kind}_{stride}": torch.randn(2, channels, 48 // stride, 64 // stride) * 0.01
+        for stride in (8, 16)
+        for kind, channels in shapes.items()
+    }
+    heads["prototypes"] = torch.rand(2, 4, 12, 16)
+    return {name: value.requires_grad_() for name, value in heads.items()}
+
+
+def test_free_outputs_learn_boxes_classes_and_masks() -> None:
+    heads, objects = free_heads(), scene()
+    optimizer = torch.optim.Adam(heads.values(), lr=0.1)
+    for _ in range(200):
+        optimizer.zero_grad()
+        terms = losses(heads, objects)
+        torch.stack(list(terms.values())).sum().backward()
+        optimizer.step()
+    flat = flattened({name: value.detach() for name, value in heads.items()})
+    scores, boxes = flat.scores.sigmoid(), decode(flat.boxes, flat.centres, flat.strides)
+    assert scores[1].max() < 0.15  # nothing in the second image
+    for box, label, mask in zip(objects[0].boxes, objects[0].labels, objects[0].masks, strict=True):
+        best = int(scores[0, :, label].argmax())
+        assert scores[0, best, label] > 0.8
+        assert box_iou(boxes[0, best : best + 1], box[None]).item() > 0.95
+        assert flat.coefficients is not None
+        drawn = torch.einsum("c,chw->hw", flat.coefficients[0, best], heads["prototypes"][0].detach()) > 0
+        region = box_masks(box[None] / 4, (12, 16))[0]
+        assert ((drawn & region) == mask).float().mean() > 0.97
+
+
+def test_a_batch_without_objects_has_a_finite_loss_and_gradient() -> None:
+    heads = free_heads()
+    nothing = Objects(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), torch.zeros(0, 12, 16))
+    terms = losses(heads, [nothing, nothing])
+    torch.stack(list(terms.values())).sum().backward()
+    assert terms["boxes"].item() == terms["masks"].item() == 0.0
+    assert all(torch.isfinite(value.grad).all() for value in heads.values() if value.grad is not None)

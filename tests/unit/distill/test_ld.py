@@ -1,0 +1,68 @@
+"""Logit distillation of detectors: by hand."""
+
+from __future__ import annotations
+
+from math import log
+
+import pytest
+import torch
+from torch import Tensor
+
+from edgekd.distill.base import Batch, Pyramid
+from edgekd.distill.methods.ld import Method, Options
+from edgekd.errors import RecipeError
+from edgekd.models.base import Outputs
+from edgekd.models.heads import BINS
+
+PYRAMID = Pyramid({8: 4}, 4, 1)
+
+
+def heads(score: float, bins: list[float] | None = None, stride: int = 8, **more: Tensor) -> Outputs:
+    """Return one point of one level with one class; `bins` are the logits of each side's distribution."""
+    boxes = torch.tensor(bins or [0.0] * BINS).repeat(4).view(1, 4 * BINS, 1, 1)
+    found = {f"scores_{stride}": torch.full((1, 1, 1, 1), score), f"boxes_{stride}": boxes, **more}
+    return Outputs(found, {}, torch.zeros(1, 4, 1, 1))
+
+
+def terms(teacher: Outputs, student: Outputs, labelled: bool = True, **options: float) -> dict[str, float]:
+    masks = torch.full((1, 8, 8), 0 if labelled else 255)
+    method = Method(Options(**options), PYRAMID, PYRAMID)  # type: ignore[arg-type]
+    return {
+        name: value.item() for name, value in method(teacher, student, Batch(torch.zeros(1, 3, 8, 8), masks)).items()
+    }
+
+
+def test_the_score_term_by_hand() -> None:
+    got = terms(heads(log(3.0)), heads(0.0))  # p^T = 3/4, p^S = 1/2
+    excess = log(2) - (-0.75 * log(0.75) - 0.25 * log(0.25))
+    assert got["scores"] == pytest.approx((0.25**2) * excess / 0.75, rel=1e-5)
+    assert got["boxes"] == pytest.approx(0, abs=1e-6)
+
+
+def test_the_box_term_by_hand() -> None:
+    sharp = [0.0] * BINS
+    sharp[3] = 2 * log(16.0)  # at T = 2: 16 against 16 ones, so 1/2 and 1/32 each
+    got = terms(heads(0.0, sharp), heads(0.0), temperature=2.0, boxes=1.0)
+    kl = 0.5 * log(0.5 * 17) + 0.5 * log(17 / 32)
+    assert got["boxes"] == pytest.approx(4 * kl, rel=1e-4)
+
+
+def test_masks_agree_when_prototypes_are_swapped_with_their_coefficients() -> None:
+    torch.manual_seed(0)
+    prototypes, mix = torch.randn(1, 3, 2, 2), torch.randn(1, 3, 1, 1)
+    order = [2, 0, 1]
+    one = heads(1.0, coefficients_8=mix, prototypes=prototypes)
+    other = heads(1.0, coefficients_8=mix[:, order], prototypes=prototypes[:, order])
+    assert terms(one, other)["masks"] == pytest.approx(0, abs=1e-6)
+    assert terms(one, heads(1.0, coefficients_8=-mix, prototypes=prototypes))["masks"] > 0.1
+
+
+def test_padding_teaches_nothing() -> None:
+    sharp = [0.0] * BINS
+    sharp[3] = 5.0
+    assert set(terms(heads(2.0, sharp), heads(0.0), labelled=False).values()) == {0.0}
+
+
+def test_other_levels_are_refused() -> None:
+    with pytest.raises(RecipeError, match="same strides"):
+        terms(heads(0.0), heads(0.0, stride=16))

@@ -1,0 +1,152 @@
+"""Target rknn: contracts, logs and graphs, with hand-made values; building and simulating where its toolchain is installed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
+
+from edgekd.board.specs import ModelSpec, Preprocess, TensorSpec
+from edgekd.core.artifact import StageResult, publish
+from edgekd.errors import RecipeError, TargetError, ToolchainError
+from edgekd.executors import venvs
+from edgekd.executors.logs import lines_with
+from edgekd.targets import rknn
+from edgekd.targets._rknn_graph import is_misread, with_explicit_pads
+from edgekd.targets._rknn_toolkit import keep_float16, parse_analysis, worst_of
+from edgekd.targets.base import CompileRequest
+
+SPEC = ModelSpec(
+    "semantic", ("a", "b"), 255, (TensorSpec("image", "float32", (1, 3, 3, 4), "image"),),
+    (TensorSpec("logits", "float32", (1, 2, 3, 4), "logits"),), Preprocess((3, 4)),
+)  # fmt: skip
+ANALYSIS = """
+layer_name                 simulator_error
+[Input] image              1.00000 | 0.00000   1.00000 | 0.00000
+\x1b[32m[Conv]\x1b[0m getitem_3  0.99985 | 1.36281   0.99986 | 1.09505
+[Resize] logits            nan | inf   0.50000 | 2.00000
+"""
+
+
+def pooled(folder: Path, has_relu: bool = True) -> Path:
+    """Write a network of a 1x1 Conv to 2 channels, a ReLU, and a MaxPool of 5x5 on 3x4."""
+    weights = numpy_helper.from_array(np.random.default_rng(0).normal(size=(2, 3, 1, 1)).astype(np.float32), "w")
+    maker = helper.make_node("Relu" if has_relu else "Identity", ["c"], ["r"])
+    nodes = [
+        helper.make_node("Conv", ["image", "w"], ["c"]),
+        maker,
+        helper.make_node("MaxPool", ["r"], ["logits"], name="pool", kernel_shape=[5, 5], pads=[2] * 4),
+    ]
+    shapes = {"image": [1, 3, 3, 4], "logits": [1, 2, 3, 4]}
+    tensors = [[helper.make_tensor_value_info(n, TensorProto.FLOAT, shapes[n])] for n in shapes]
+    graph = helper.make_graph(nodes, "g", *tensors, [weights])
+    path = folder / "model.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8), path)
+    return path
+
+
+def test_the_engine_takes_pixels_and_nobody_normalises_again() -> None:
+    spec = rknn.folded(SPEC)
+    assert (spec.inputs[0].dtype, spec.inputs[0].shape) == ("uint8", (1, 3, 4, 3))
+    assert (spec.preprocess.dtype, spec.preprocess.layout) == ("uint8", "NHWC")
+    assert spec.outputs == SPEC.outputs
+    with pytest.raises(TargetError, match=r"expected a network with input float32 NCHW, got uint8 NHWC"):
+        rknn.folded(spec)
+
+
+@pytest.mark.parametrize(
+    ("line", "is_error"),
+    [
+        ("\x1b[31mE RKNN: [10:01:24.124] REGTASK: The bit width of field value exceeds the limit\x1b[0m", True),
+        ("I OpFusing 2 : 100%\rE build: Current target_platform(rv1106) not support do_quantization = False!", True),
+        ("E RKNN: [10:01:41.510] Unkown op target: 0", False),
+        ("W build: The default input dtype of 'image' is changed", False),
+    ],
+)
+def test_the_log_scanner_tells_errors_from_notes(line: str, is_error: bool, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_text(f"I rknn building ...\n{line}\nI rknn building done.\n")
+    assert bool(lines_with(log, rknn.LOG_ERRORS, without=rknn.LOG_NOTES)) == is_error
+
+
+def test_the_analysis_is_read_layer_by_layer() -> None:
+    rows = parse_analysis(ANALYSIS)
+    assert [row["op"] for row in rows] == ["Input", "Conv", "Resize"]
+    assert rows[1] == {
+        "op": "Conv", "tensor": "getitem_3", "entire_cosine": 0.99985, "entire_euclidean": 1.36281,
+        "single_cosine": 0.99986, "single_euclidean": 1.09505,
+    }  # fmt: skip
+    assert rows[2]["entire_cosine"] is None
+    assert worst_of([rows, [{**row, "entire_cosine": 0.9} for row in rows]])[1]["entire_cosine"] == 0.9
+    with pytest.raises(TargetError, match="no layer in the accuracy analysis"):
+        parse_analysis("nothing")
+
+
+def test_tensors_are_kept_in_float16_by_name() -> None:
+    cfg = "custom_quantize_layers: {}\nquantize_parameters:\n    relu_1:\n        qtype: asymmetric\n"
+    assert keep_float16(cfg, ["relu_1"]).startswith('custom_quantize_layers:\n    "relu_1": float16\n')
+    with pytest.raises(TargetError, match="no tensor 'relu_2'; known: relu_1"):
+        keep_float16(cfg, ["relu_2"])
+
+
+@pytest.mark.parametrize(
+    ("size", "kernel", "pad", "expected"),
+    [((3, 4), 5, 2, True), ((4, 4), 5, 2, True), ((3, 3), 5, 2, False), ((3, 5), 5, 2, False), ((6, 8), 5, 2, False)],
+)
+def test_misread_is_a_pool_larger_than_its_input_whose_windows_do_not_cover_it(
+    size: tuple[int, int], kernel: int, pad: int, expected: bool
+) -> None:
+    # As the toolkit 2.5.0 did on networks of one Conv, one MaxPool, one Conv: right to 5e-4 or wrong by 19 to 37 % RMS.
+    assert is_misread(size, (kernel, kernel), (pad,) * 4, (1, 1)) == expected
+
+
+def test_a_padding_of_its_own_changes_nothing(tmp_path: Path) -> None:
+    model, out = pooled(tmp_path), tmp_path / "out.onnx"
+    assert with_explicit_pads(model, out) == ["pool"]
+    onnx.checker.check_model(str(out), full_check=True)
+    image = np.random.default_rng(1).normal(size=(1, 3, 3, 4)).astype(np.float32)
+    before, after = (ReferenceEvaluator(str(path)).run(None, {"image": image})[0] for path in (model, out))
+    assert np.array_equal(before, after)
+
+
+def test_a_misread_pool_of_values_that_may_be_negative_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(TargetError, match=r"pool: RKNN-Toolkit2 takes a MaxPool that is larger than its input \(3x4\)"):
+        with_explicit_pads(pooled(tmp_path, has_relu=False), tmp_path / "out.onnx")
+
+
+def test_a_chip_of_nobody_is_refused() -> None:
+    from edgekd.core import chips
+
+    with pytest.raises(RecipeError, match=r"no chip is called 'rk3589'.*rk3588"):
+        chips.check("rknn", rknn.Options(chip="rk3589"))
+    with pytest.raises(RecipeError, match="target openvino does not compile for rk3588"):
+        chips.check("openvino", rknn.Options())
+    assert all(chips.load(name).facts for name in chips.names())
+
+
+def test_the_simulated_engine_agrees_with_the_onnx_reference(tmp_path: Path) -> None:
+    try:
+        venvs.find(venvs.lock_of("rknn"), venvs.root_of())
+    except ToolchainError as exc:
+        pytest.skip(str(exc))
+    from edgekd.executors.simulator import simulate
+    from edgekd.executors.toolchain import compile_engine
+
+    model, work = pooled(tmp_path), tmp_path / "work"
+    work.mkdir()
+    built = compile_engine("rknn", CompileRequest(model, SPEC, "fp16", work, rknn.Options()))
+    assert built.result.details["rewritten"] == ["pool"]
+    details = {"target": "rknn", "options": {}, "engine": built.result.engine.name}
+    facts = {"kind": "engine", "stage": "engine/rknn-fp16", "key": "", "inputs": {}}
+    engine = publish(work, tmp_path / "engine", facts, StageResult(built.result.spec, details))
+    pixels = np.random.default_rng(2).integers(0, 256, (1, 3, 4, 3), dtype=np.uint8)
+    (found,), runtime = simulate(engine, [{"image": pixels}])
+    assert (runtime["runtime"], runtime["board"]) == ("rknn-simulator", "simulator")
+    mean, std = np.array(SPEC.preprocess.mean), np.array(SPEC.preprocess.std)
+    image = ((pixels / 255 - mean) / std).transpose(0, 3, 1, 2).astype(np.float32)
+    (expected,) = ReferenceEvaluator(str(model)).run(None, {"image": image})
+    assert np.abs(found["logits"] - expected).max() < 5e-3 * np.abs(expected).max()
