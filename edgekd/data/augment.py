@@ -60,6 +60,8 @@ def training_transform(augment: Augment, size: tuple[int, int]) -> v2.Transform:
         v2.RandomCrop(augment.crop or size, pad_if_needed=True, fill=fill),
         v2.RandomHorizontalFlip(augment.flip),
     ]
+    if augment.flip_vertical > 0:
+        steps.append(v2.RandomVerticalFlip(augment.flip_vertical))
     if augment.color > 0:
         c = augment.color
         steps.append(v2.ColorJitter(brightness=c, contrast=c, saturation=c))
