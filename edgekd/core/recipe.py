@@ -51,7 +51,9 @@ class Augment(Section):
     crop: tuple[PositiveInt, PositiveInt] | None = None
     scale: tuple[PositiveFloat, PositiveFloat] = (0.75, 1.5)
     flip: float = Field(0.5, ge=0, le=1, description="probability of a horizontal flip")
-    flip_vertical: float = Field(0.0, ge=0, le=1, description="probability of a vertical flip: views from above, microscopes")
+    flip_vertical: float = Field(
+        0.0, ge=0, le=1, description="probability of a vertical flip: views from above, microscopes"
+    )
     color: float = Field(0.3, ge=0, le=1, description="strength of brightness, contrast and saturation jitter")
     views: int | None = Field(
         None, gt=0, description="fixed augmentations per image, shown in turn; by default each time a new one"
