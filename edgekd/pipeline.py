@@ -144,11 +144,21 @@ def _training(recipe: Recipe) -> list[Stage]:
     run = "edgekd.distill.run"
     stages = [Stage("data", "dataset", "edgekd.data.open:run", (), ("data",), outside="edgekd.data.open:fingerprints")]
     reads: tuple[str, ...] = ("data", "teacher", "trainer")
+    check: tuple[str, ...] = ()
+    if recipe.engines:
+        check = ("check",)
+        looked = ("data", "student", "export", "engines", "check")
+        stages.append(Stage("check", "check", "edgekd.preflight.stage:run", ("data",), looked))
     keyless = (*_PACE, "teacher.floor")  # `distilled` holds the teacher to its floor
-    stages.append(Stage("teacher", "checkpoint", f"{run}:train_teacher", ("data",), reads, "teacher", keyless))
+    inputs = ("data", *check)
+    stages.append(
+        Stage("teacher", "checkpoint", f"{run}:train_teacher", inputs, reads, "teacher", keyless, gates=check)
+    )
     if trains_baseline(recipe):
         reads = ("data", "student", "trainer")
-        stages.append(Stage("student", "checkpoint", f"{run}:train_student", ("data",), reads, "student", _PACE))
+        stages.append(
+            Stage("student", "checkpoint", f"{run}:train_student", inputs, reads, "student", _PACE, gates=check)
+        )
     if recipe.distill.methods:
         gates = ("evaluate/teacher",) if recipe.teacher.floor > 0 else ()
         inputs = ("data", "teacher", *gates)

@@ -38,6 +38,7 @@ def check(
 
 def _reports(model: str, target: str, chip: str, build: bool, set_: list[str]) -> list[Report]:
     from edgekd.core.recipe import load_recipe
+    from edgekd.data.open import open_split
     from edgekd.errors import UserError
     from edgekd.preflight import run
 
@@ -47,10 +48,10 @@ def _reports(model: str, target: str, chip: str, build: bool, set_: list[str]) -
             raise UserError(f"{model}: expected --target, the target to check it for")
         return [run.check(run.subject_of(path), one, build) for one in chosen]
     recipe = load_recipe(model, set_)
-    towards = chosen or run.towards_of(recipe)
+    towards = chosen or list({e.target: run.toward_of(e) for e in recipe.engines}.values())
     if not towards:
         raise UserError(f"{model}: the recipe has no engines; expected --target")
-    return run.check_recipe(recipe, towards, build)
+    return run.check_recipe(recipe, open_split(recipe, recipe.data.train).classes, towards, build)
 
 
 def _show(report: Report) -> None:

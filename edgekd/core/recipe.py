@@ -259,6 +259,9 @@ class Recipe(Section):
     export: Export = Export()
     quantize: Quantize = Quantize()
     engines: tuple[Engine, ...] = ()
+    check: Literal["stop", "warn"] = Field(
+        "stop", description="when a target is known to refuse or to break the student: stop before training, or go on"
+    )
     bench: Bench = Bench()
     evaluate: Evaluate = Evaluate()
     study: Study = Study()

@@ -42,6 +42,10 @@ class Finding:
         """Whether an engine is not to be had, or not to be trusted."""
         return self.consequence in _FATAL
 
+    def is_fatal_for(self, precision: str) -> bool:
+        """Whether that holds of an engine of this precision, whose int8 graph may not have been made yet."""
+        return self.is_fatal or (precision == "int8" and self.consequence == "silent_error_int8")
+
 
 @dataclass(frozen=True)
 class Verdict:

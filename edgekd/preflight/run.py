@@ -12,7 +12,7 @@ from typing import Any
 from edgekd.board.specs import ModelSpec, Preprocess, TensorSpec
 from edgekd.core import plugins
 from edgekd.core.artifact import open_artifact
-from edgekd.core.recipe import Recipe, plugin_options
+from edgekd.core.recipe import Engine, Recipe, plugin_options
 from edgekd.errors import ArtifactError, TargetError, UserError, did_you_mean
 from edgekd.preflight import trial
 from edgekd.preflight.findings import Finding, Report, Verdict
@@ -85,24 +85,24 @@ def subject_of(path: Path) -> Subject:
     return Subject(artifact.file(artifact.details.get("model", "model.onnx")), str(path), artifact.spec)
 
 
-def towards_of(recipe: Recipe) -> list[Toward]:
-    """Return the targets of a recipe's engines, each once."""
-    return list({e.target: Toward(e.target, "", e.options) for e in recipe.engines}.values())
+def toward_of(engine: Engine) -> Toward:
+    """Return what an engine of a recipe is built for."""
+    return Toward(engine.target, "", engine.options)
 
 
-def check_recipe(recipe: Recipe, towards: list[Toward], is_built: bool = False) -> list[Report]:
+def check_recipe(
+    recipe: Recipe, classes: tuple[str, ...], towards: list[Toward], is_built: bool = False
+) -> list[Report]:
     """Export the recipe's student with random weights and check it; training changes numbers, not the graph.
 
     Raises:
         UserError: see `check`; or torch cannot export the student.
     """
-    from edgekd.data.open import open_split
     from edgekd.export.to_onnx import deployed_spec, export_onnx
     from edgekd.models.artifact import untrained_network
     from edgekd.models.session import torch_spec
 
     with TemporaryDirectory() as folder:
-        classes = open_split(recipe, recipe.data.train).classes
         model = untrained_network(recipe.student, recipe.task, len(classes), "student").eval()
         spec = deployed_spec(torch_spec(model, recipe.task, classes, recipe.data.size), model, recipe.export)
         path = Path(folder) / "student.onnx"

@@ -77,3 +77,47 @@ def test_the_command_checks_what_a_run_exported_and_refuses_unsigned_graphs_for_
     done = edgekd("check", str(tiny_run / "export"))
     assert done.returncode == 2
     assert "expected --target" in done.stderr
+
+
+GROUP_NORM = [
+    "student.family=smp",
+    "student.variant=fpn",
+    "student.options={encoder: mobilenetv2_050, encoder_weights: null}",
+]
+FOR_RKNN = "engines=[{target: rknn, precision: fp16}]"
+
+
+def test_a_run_stops_before_training_when_its_target_is_known_to_break_the_student(
+    tiny_recipe: Path, tmp_path: Path
+) -> None:
+    settings = [part for setting in [*GROUP_NORM, FOR_RKNN] for part in ("--set", setting)]
+    done = edgekd("run", str(tiny_recipe), "--out", str(tmp_path / "run"), *settings)
+    assert done.returncode == 1, done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("edgekd: check")]
+    assert line.startswith("edgekd: check: rknn-fp16: silent error: ")
+    assert "decoder.seg_blocks" in line
+    assert line.endswith("--set check=warn")
+    assert not (tmp_path / "run" / "teacher").exists()
+    done = edgekd(
+        "run", str(tiny_recipe), "--out", str(tmp_path / "run"), "--until", "check", *settings, "--set", "check=warn"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "decoder.seg_blocks" in done.stderr
+
+
+def test_a_run_checks_once_and_other_engines_do_not_train_again(tiny_recipe: Path, tiny_run: Path) -> None:
+    from edgekd import pipeline
+    from edgekd.core.artifact import open_artifact
+    from edgekd.core.recipe import load_recipe
+
+    (report, _) = open_artifact(tiny_run / "check", "check").details["reports"]
+    assert report["ok"]
+    one, other = (load_recipe(str(tiny_recipe), more) for more in ([], [FOR_RKNN]))
+    keys = []
+    for recipe in (one, other):
+        data = open_artifact(tiny_run / "data")
+        stages = {stage.name: stage for stage in pipeline.plan(recipe)}
+        keys.append({name: stages[name].key(recipe, {"data": data}) for name in ("check", "teacher", "student")})
+    assert keys[0]["check"] != keys[1]["check"]
+    assert keys[0]["teacher"] == keys[1]["teacher"]
+    assert keys[0]["student"] == keys[1]["student"]
