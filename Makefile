@@ -1,14 +1,28 @@
 # make demo   install and run the quickstart: a distilled, quantized, measured student in minutes
+# make engines  the run's student for every target that builds here: ONNX Runtime, OpenVINO, TensorRT-RTX, RKNN (RK3588)
 # make test   install and run lint, types and tests
 PYTHON ?= python3
 VENV ?= .venv
-RUN ?= runs/quickstart
+RECIPE ?= quickstart
+RUN ?= runs/$(notdir $(RECIPE))
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint types check docs clean
+.PHONY: demo engines test lint types check docs clean
 
 demo: $(VENV)/.all
-	$(BIN)/edgekd run quickstart --out $(RUN)
+	$(BIN)/edgekd run $(RECIPE) --out $(RUN)
+
+# What is trained already is not trained again. Class maps are compared pixel by pixel; TensorRT-RTX needs a GPU for that.
+GPUS := {compute_capabilities: [SM86, SM89, SM120]}
+ENGINES := [{target: onnxruntime, precision: fp32}, {target: onnxruntime, precision: int8}, \
+  {target: openvino, precision: fp32}, {target: openvino, precision: int8}, \
+  {target: tensorrt_rtx, precision: fp16, options: $(GPUS)}, {target: tensorrt_rtx, precision: int8, options: $(GPUS)}, \
+  {target: rknn, precision: fp16}, {target: rknn, precision: int8}]
+
+engines: $(VENV)/.dev
+	$(BIN)/edgekd toolchain install rknn
+	$(BIN)/edgekd run $(RECIPE) --out $(RUN) --set 'engines=$(ENGINES)'
+	$(BIN)/python benchmarks/engine_agreement.py $(RUN) --images 32
 
 test: lint types
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 15

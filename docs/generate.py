@@ -37,6 +37,7 @@ _KIND_TITLES = {
     "quantizers": "names under `quantize.options`; which one is used, the target decides",
     "targets": "`engines[].target`, keys under `engines[].options`",
 }
+_SHOWN = {"hardware": "hardware", "simulated": "simulated", "built": "built here"}
 
 
 def main() -> int:
@@ -87,7 +88,8 @@ def methods() -> str:
     rows = []
     for name in plugins.names("methods"):
         module = plugins.load("methods", name)
-        head, number = module.__doc__.splitlines()[0], re.search(r"arXiv\s+(\d{4}\.\d{4,5})", module.__doc__)
+        about = module.__doc__ or ""
+        head, number = about.splitlines()[0], re.search(r"arXiv\s+(\d{4}\.\d{4,5})", about)
         paper = f"[{number[1]}](https://arxiv.org/abs/{number[1]})" if number else "–"
         terms, _, adapter = module.Method.__doc__.splitlines()[0].rstrip(".").partition("; ")
         adapter, _, labels = adapter.partition("; ")
@@ -136,29 +138,35 @@ def stages() -> str:
     return _table(("stage and folder", "kind", "reads the artifacts", "sections in its key"), rows)
 
 
-def chip_matrix() -> str:
-    """Return what was shown of each chip and target, and the facts known of the chip, from `edgekd/chips`."""
-    shown, facts = [], []
+def support() -> str:
+    """Return what was shown of each target on each chip, from the targets' `INFO` and `edgekd/chips`."""
+    rows: list[tuple[str, ...]] = []
+    for target in plugins.names("targets"):
+        info = plugins.load("targets", target).INFO
+        for name in (name for name in chips.names() if target in chips.load(name).targets):
+            found = [one for one in chips.load(name).evidence if one.target == target]
+            kinds = [(one.precisions, _SHOWN[one.shown], one.version, one.date) for one in found]
+            shown = {precision for one in found for precision in one.precisions}
+            if left := tuple(precision for precision in _precisions(info, name) if precision not in shown):
+                kinds.append((left, "code only", "–", "–"))
+            for precisions, what, version, date in kinds:
+                rows.append((f"`{target}`", f"`{name}`", ", ".join(precisions), info.compile_at, what, version, date))
+    return _table(("target", "chip", "precisions", "compiles at", "shown", "toolchain", "date"), rows)
+
+
+def _precisions(info: Any, chip: str) -> tuple[str, ...]:
+    """Return the target's precisions that the chip has."""
+    lacking = chips.load(chip).lacks
+    return tuple(precision for precision in info.precisions if precision not in lacking)
+
+
+def chip_facts() -> str:
+    """Return the facts known of each chip, with their sources."""
+    facts: list[tuple[str, ...]] = []
     for name in chips.names():
         chip = chips.load(name)
-        for target in chip.targets:
-            found = [one for one in chip.evidence if one.target == target]
-            for one in found:
-                row = (
-                    f"`{name}`",
-                    chip.title,
-                    f"`{target}`",
-                    ", ".join(one.precisions),
-                    one.shown,
-                    one.version,
-                    one.date,
-                )
-                shown.append(row)
-            if not found:
-                shown.append((f"`{name}`", chip.title, f"`{target}`", "–", "code only", "–", "–"))
-        facts += [(f"`{name}`", fact.text, fact.source) for fact in chip.facts]
-    titles = ("chip", "title", "target", "precisions", "shown", "toolchain version", "date")
-    return _table(titles, shown) + "\n\n" + _table(("chip", "fact", "source"), facts)
+        facts += [(f"`{name}`", chip.title, fact.text, fact.source) for fact in chip.facts]
+    return _table(("chip", "title", "fact", "source"), facts)
 
 
 def results() -> str:
@@ -177,7 +185,8 @@ PARTS: dict[str, Callable[[], str]] = {
     "metrics": metrics,
     "latency": latency,
     "stages": stages,
-    "chips": chip_matrix,
+    "support": support,
+    "chips": chip_facts,
     "results": results,
 }
 

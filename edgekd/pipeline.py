@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from graphlib import TopologicalSorter
 from pathlib import Path
 
-from edgekd.compile.run import check_precision
+from edgekd.compile.run import checked_options
 from edgekd.core import plugins
 from edgekd.core.artifact import Artifact, publish
 from edgekd.core.recipe import Recipe, plugin_options
@@ -48,8 +48,7 @@ def check_options(recipe: Recipe) -> None:
     for name, options in recipe.quantize.options.items():
         plugin_options("quantizers", name, options, f"quantize.options.{name}")
     for engine in recipe.engines:
-        plugin_options("targets", engine.target, engine.options, f"engines.{engine.id}.options")
-        check_precision(engine)
+        checked_options(engine)
 
 
 def plan(recipe: Recipe) -> list[Stage]:

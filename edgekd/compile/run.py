@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from edgekd.core import chips, plugins
 from edgekd.core.artifact import StageResult
 from edgekd.core.recipe import Engine, plugin_options
@@ -15,10 +17,8 @@ def run(job: StageJob) -> StageResult:
     """Build the engine whose id is the stage's part."""
     engine = next(e for e in job.recipe.engines if e.id == job.part)
     target = plugins.load("targets", engine.target)
-    check_precision(engine)
+    options = checked_options(engine)
     (model,) = job.inputs.values()
-    options = plugin_options("targets", engine.target, engine.options, f"engines.{engine.id}.options")
-    chips.check(engine.target, options)
     request = CompileRequest(
         model=model.file(model.details.get("model", "model.onnx")),
         spec=model.spec,
@@ -42,10 +42,17 @@ def run(job: StageJob) -> StageResult:
     return StageResult(result.spec, {**{k: model.details[k] for k in ("params", "macs")}, **details})
 
 
-def check_precision(engine: Engine) -> None:
-    """Raise RecipeError when a target does not build the precision that a recipe asks for."""
+def checked_options(engine: Engine) -> Any:
+    """Return the target's options of an engine.
+
+    Raises:
+        RecipeError: an unknown option, a chip or a precision that the target does not build for.
+    """
+    options = plugin_options("targets", engine.target, engine.options, f"engines.{engine.id}.options")
     known = plugins.load("targets", engine.target).INFO.precisions
     if engine.precision not in known:
         raise RecipeError(
             f"engines: target {engine.target} has no precision {engine.precision!r}; expected one of {', '.join(known)}"
         )
+    chips.check(engine.target, options, engine.precision)
+    return options

@@ -39,11 +39,12 @@ class Evidence(BaseModel):
 
 
 class Chip(BaseModel):
-    """A chip: its title, the targets that compile for it, facts, and evidence."""
+    """A chip: its title, the targets that compile for it, the precisions it lacks, facts, and evidence."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     title: str
     targets: tuple[str, ...]
+    lacks: tuple[str, ...] = ()
     facts: tuple[Fact, ...]
     evidence: tuple[Evidence, ...] = ()
 
@@ -70,16 +71,20 @@ def load(name: str) -> Chip:
         raise ArtifactError(f"{path}: damaged: {' '.join(str(exc).split())}") from exc
 
 
-def check(target: str, options: Any) -> None:
-    """Refuse options whose `chip`, if they have one, is not a chip of the target.
+def check(target: str, options: Any, precision: str) -> None:
+    """Refuse options whose `chip`, if they have one, is not a chip of the target, or lacks the precision.
 
     Raises:
-        RecipeError: no chip is called that, or the target does not compile for it.
+        RecipeError: no chip is called that, the target does not compile for it, or it does not compute so.
     """
-    chip = getattr(options, "chip", None)
-    if chip is not None and target not in load(chip).targets:
-        known = [name for name in names() if target in load(name).targets]
-        raise RecipeError(f"engines: target {target} does not compile for {chip}; expected one of {', '.join(known)}")
+    name = getattr(options, "chip", None)
+    if name is None:
+        return
+    if target not in load(name).targets:
+        known = [other for other in names() if target in load(other).targets]
+        raise RecipeError(f"engines: target {target} does not compile for {name}; expected one of {', '.join(known)}")
+    if precision in load(name).lacks:
+        raise RecipeError(f"engines: {name} has no {precision}; choose another precision of {target}")
 
 
 def _folder() -> Path:

@@ -121,9 +121,7 @@ class Teacher(Network):
 
 
 class Student(Network):
-    """The student; it always trains."""
-
-    train: Train
+    """The student. One that is already trained (`checkpoint` without `train`, `distill.methods: {}`) goes on to the chip."""
 
 
 class Method(Section):
@@ -281,6 +279,15 @@ class Recipe(Section):
     @classmethod
     def _names_its_folder(cls, name: str) -> str:
         return _names_a_folder(name)
+
+    @model_validator(mode="after")
+    def _student_has_weights(self) -> Recipe:
+        is_ready = self.student.checkpoint is not None and not self.distill.methods and not self.study.arms
+        if self.student.train is None and not is_ready:
+            raise ValueError(
+                "student needs `train` (a budget); only a `checkpoint` with `distill.methods: {}` is deployed as it is"
+            )
+        return self
 
     @model_validator(mode="after")
     def _caches_what_comes_again(self) -> Recipe:

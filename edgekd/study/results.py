@@ -66,6 +66,7 @@ def summarize(
         teacher: artifacts of the teacher by stage name.
         runs: every run with its artifacts, or with why it has none.
     """
+    assert recipe.student.train is not None, "a recipe with arms trains its student"
     arms, baseline = arms_of(recipe), recipe.study.baseline
     entries = {arm: [_entry(run, found) for run, found in runs if run.arm == arm] for arm in arms}
     return {

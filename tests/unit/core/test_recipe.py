@@ -68,8 +68,17 @@ def test_all_findings_are_in_one_line(tmp_path: Path) -> None:
 
 
 def test_a_missing_key_is_named(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match=r"student\.train: missing"):
-        small_recipe(tmp_path, student={"family": "edgeseg", "variant": "n"})
+    with pytest.raises(RecipeError, match=r"student\.variant: missing"):
+        small_recipe(tmp_path, student={"family": "edgeseg", "train": {"steps": 1}})
+
+
+def test_a_student_without_budget_is_deployed_as_it_is_and_never_distilled(tmp_path: Path) -> None:
+    student = {"family": "edgeseg", "variant": "n", "checkpoint": "weights.safetensors"}
+    assert small_recipe(tmp_path, student=student, distill={"methods": {}}).student.train is None
+    with pytest.raises(RecipeError, match=r"student needs `train` \(a budget\)"):
+        small_recipe(tmp_path, student=student)
+    with pytest.raises(RecipeError, match=r"student needs `train` \(a budget\)"):
+        small_recipe(tmp_path, student={"family": "edgeseg", "variant": "n"}, distill={"methods": {}})
 
 
 def test_a_teacher_without_budget_or_weights_is_refused(tmp_path: Path) -> None:
@@ -355,7 +364,8 @@ def test_only_hides_every_section_that_was_not_asked_for(tmp_path: Path) -> None
     assert [engine.id for engine in seen.engines] == ["openvino-int8"]
     always = {"name", "task", "seed"}
     hidden = set(type(recipe).model_fields) - always - {"data", "engines"}
-    assert hidden == {"teacher", "student", "distill", "trainer", "export", "quantize", "bench", "evaluate", "study"}
+    shown = ("teacher", "student", "distill", "trainer", "export", "quantize", "check", "bench", "evaluate", "study")
+    assert hidden == set(shown)
     assert all(getattr(seen, name) is None for name in hidden)
     assert recipe.teacher is not None  # the original is whole
 

@@ -122,10 +122,12 @@ def test_a_chip_of_nobody_is_refused() -> None:
     from edgekd.core import chips
 
     with pytest.raises(RecipeError, match=r"no chip is called 'rk3589'.*rk3588"):
-        chips.check("rknn", rknn.Options(chip="rk3589"))
+        chips.check("rknn", rknn.Options(chip="rk3589"), "fp16")
     with pytest.raises(RecipeError, match="target openvino does not compile for rk3588"):
-        chips.check("openvino", rknn.Options())
-    assert all(chips.load(name).facts for name in chips.names())
+        chips.check("openvino", rknn.Options(), "int8")
+    with pytest.raises(RecipeError, match="rv1106 has no fp16"):
+        chips.check("rknn", rknn.Options(chip="rv1106"), "fp16")
+    chips.check("rknn", rknn.Options(chip="rv1106"), "int8")
 
 
 def test_the_simulated_engine_agrees_with_the_onnx_reference(tmp_path: Path) -> None:

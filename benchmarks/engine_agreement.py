@@ -1,10 +1,11 @@
-"""Compares class maps of a run's simulated engines with ONNX Runtime's, pixel by pixel, on validation images.
+"""Compares class maps of a run's engines with ONNX Runtime's, pixel by pixel, on validation images.
 
-    python benchmarks/simulator_agreement.py runs/quickstart --images 32
+    python benchmarks/engine_agreement.py runs/quickstart --images 32
 
-For each engine of a target that has a simulator (rknn): the share of pixels with the same class as the float ONNX file and
-as the int8 engine of ONNX Runtime, if the run has one, which is made from the same calibration images; and the mIoU of all
-of them. Class maps are at image size. A simulator is not the chip, and says nothing about time.
+For each engine that runs here, or whose toolchain has a simulator (rknn): the share of pixels with the same class as the
+float ONNX file and as the int8 engine of ONNX Runtime, if the run has one, which is made from the same calibration images;
+and the mIoU of all of them. Class maps are at image size. Engines that cannot run here are named with the reason. A
+simulator is not the chip, and says nothing about time.
 """
 
 from __future__ import annotations
@@ -21,11 +22,13 @@ from edgekd.board.preprocess import prepare
 from edgekd.core import plugins
 from edgekd.core.artifact import Artifact, open_artifact
 from edgekd.core.recipe import Recipe
-from edgekd.core.session import open_session
+from edgekd.core.session import open_session, why_not_here
 from edgekd.data.base import Sample
 from edgekd.data.open import open_split
 from edgekd.evaluate.confusion import confusion_matrix, miou
 from edgekd.executors.simulator import SESSION, simulate
+
+REFERENCES = ("onnx-fp32", "onnxruntime-int8")
 
 
 def main() -> None:
@@ -35,26 +38,28 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=32)
     arguments = parser.parse_args()
     recipe = Recipe.model_validate(json.loads((arguments.run / "report.json").read_text())["recipe"])
-    dataset = open_split(recipe.data, recipe.data.val)
+    dataset = open_split(recipe, recipe.data.val)
     chosen = np.unique(np.linspace(0, len(dataset) - 1, arguments.images).astype(int))
     samples = [dataset.load(int(i)) for i in chosen]
     export = open_artifact(arguments.run / "export", "onnx")
     engines = [open_artifact(path, "engine") for path in sorted((arguments.run / "engine").iterdir())]
-    maps = {"onnx-fp32": run(export, samples)}
+    maps = {REFERENCES[0]: run(export, samples)}
     for engine in engines:
-        if engine.path.name == "onnxruntime-int8":
-            maps[engine.path.name] = run(engine, samples)
-        elif hasattr(plugins.load("targets", engine.details["target"]), SESSION):
+        target = engine.details["target"]
+        if hasattr(plugins.load("targets", target), SESSION):
             maps[f"{engine.path.name} (simulator)"] = run_simulated(engine, samples)
+        elif reason := why_not_here(target):
+            print(f"{engine.path.name}: built, not run: {reason}")
+        else:
+            maps[engine.path.name] = run(engine, samples)
+    references = [name for name in REFERENCES if name in maps]
     print(f"{len(samples)} images of {recipe.data.val}\n")
-    print(
-        "| class map | mIoU | " + " | ".join(f"agrees with {name}" for name in maps if "simulator" not in name) + " |"
-    )
-    print("|---" * (2 + sum("simulator" not in name for name in maps)) + "|")
+    print("| class map | mIoU | " + " | ".join(f"agrees with {name}" for name in references) + " |")
+    print("|---" * (2 + len(references)) + "|")
     for name, found in maps.items():
-        shares = [agreement(found, other) for key, other in maps.items() if "simulator" not in key]
+        shares = " | ".join(f"{agreement(found, maps[other]):.2%}" for other in references)
         score = miou(sum_of_matrices(samples, found, len(export.spec.classes)))
-        print(f"| {name} | {score:.4f} | " + " | ".join(f"{share:.2%}" for share in shares) + " |")
+        print(f"| {name} | {score:.4f} | {shares} |")
 
 
 def run(network: Artifact, samples: Sequence[Sample]) -> list[np.ndarray]:
