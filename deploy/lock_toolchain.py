@@ -2,7 +2,7 @@
 
 Versions stay as they stand in the file. For each package the hashes of the wheels that uv would install under Linux on
 x86-64 and arm64 with the lock's Python are written; other files of the release, source packages among them, cannot be
-installed from the lock.
+installed from the lock. Needs uv, and Python 3.11 for tomllib.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 from tempfile import TemporaryDirectory
+
+import tomllib
 
 PLATFORMS = ("x86_64-manylinux_2_28", "aarch64-manylinux_2_28")
 
