@@ -47,6 +47,8 @@ def check_options(recipe: Recipe) -> None:
         plugin_options("methods", name, method.options, f"distill.methods.{name}.options")
     for name, options in recipe.quantize.options.items():
         plugin_options("quantizers", name, options, f"quantize.options.{name}")
+    for name in recipe.export.rewrite:
+        plugins.load("rewrites", name)
     for engine in recipe.engines:
         checked_options(engine)
 

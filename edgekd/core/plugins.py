@@ -24,8 +24,9 @@ KINDS = {
     "families": "edgekd.models.families",
     "methods": "edgekd.distill.methods",
     "quantizers": "edgekd.quantize.schemes",
+    "rewrites": "edgekd.targets.rewrites",
 }
-_NOT_PLUGINS = {"base"}
+_NOT_PLUGINS = {"base", "rewrites"}  # `rewrites` is a folder in `targets`
 _SINGULAR = {"families": "family"}
 
 

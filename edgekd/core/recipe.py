@@ -180,6 +180,7 @@ class Export(Section):
     opset: int = Field(18, ge=17)
     input: Literal["float32_nchw", "uint8_nchw", "uint8_nhwc"] = "float32_nchw"
     argmax: bool = False
+    rewrite: tuple[str, ...] = Field((), description="exact rewrites of the graph, in order; see edgekd check")
     parity_images: int = Field(8, gt=0)
     logits_tolerance: float = Field(
         1e-3, gt=0, description="largest |torch - ONNX| of an output, relative to its largest value"

@@ -1,6 +1,6 @@
 """Toolchain virtualenvs: one per toolchain and locked version, in the user's cache folder, never in their environment.
 
-    deploy/toolchains/<name>.txt     what goes in, with exact versions; its head says which Pythons it was locked for
+    deploy/toolchains/<name>.txt     what goes in, exact versions with hashes; its head says which Pythons it was locked for
     <root>/<name>-<version>-<lock>/  a finished virtualenv; `toolchain.json` in it says what it is
     <root>/.making-...               an unfinished one; never used, removed by the next install
 
@@ -196,19 +196,22 @@ def _read(path: Path) -> Installed | None:
 
 
 def _make(lock: Lock, folder: Path, log: Path) -> tuple[str, str]:
-    """Make a virtualenv and install the lock; return the installer's name and the Python's version."""
+    """Make a virtualenv and install the lock; return the installer's name and the Python's version.
+
+    Every file is compared with the lock's hash; a package without one, or with another file, fails the installation.
+    """
     python, version = _interpreter(lock)
     installer = uv()
     inside = str(folder / "bin/python")
     if installer:
         steps = [
             [installer, "venv", "--no-project", "--python", python, str(folder)],
-            [installer, "pip", "install", "--python", inside, "--requirements", str(lock.path)],
+            [installer, "pip", "install", "--require-hashes", "--python", inside, "--requirements", str(lock.path)],
         ]
     else:
         steps = [
             [python, "-m", "venv", str(folder)],
-            [inside, "-m", "pip", "install", "--requirement", str(lock.path)],
+            [inside, "-m", "pip", "install", "--require-hashes", "--requirement", str(lock.path)],
         ]
     environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")}
     with open(log, "wb") as file:

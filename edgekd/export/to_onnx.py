@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from edgekd.board.specs import ModelSpec, TensorSpec
+from edgekd.core import plugins
 from edgekd.core.artifact import StageResult
 from edgekd.core.recipe import Export
 from edgekd.core.stage import StageJob
@@ -105,7 +106,7 @@ class _Deployed(nn.Module):
 
 
 def export_onnx(model: DenseModel, spec: ModelSpec, settings: Export, path: Path) -> dict[str, Any]:
-    """Write the simplified ONNX file of `model` under the contract `spec` and return facts of the graph.
+    """Write the simplified and rewritten ONNX file of `model` under the contract `spec` and return facts of the graph.
 
     Raises:
         UserError: the exporter or the checker refuses the network.
@@ -125,13 +126,19 @@ def export_onnx(model: DenseModel, spec: ModelSpec, settings: Export, path: Path
     if not same:
         raise GateError("export: onnxsim changed the network's output; please report the network")
     _keep_modules(program.model_proto, simplified)
+    rewritten = {name: plugins.load("rewrites", name).rewrite(simplified) for name in settings.rewrite}
     onnx.checker.check_model(simplified, full_check=True)
     onnx.save(simplified, path)
     operators: dict[str, int] = {}
     for node in simplified.graph.node:
         operators[node.op_type] = operators.get(node.op_type, 0) + 1
     opsets = {entry.domain or "ai.onnx": entry.version for entry in simplified.opset_import}
-    return {"opsets": opsets, "operators": dict(sorted(operators.items())), "nodes": len(simplified.graph.node)}
+    return {
+        "opsets": opsets,
+        "operators": dict(sorted(operators.items())),
+        "nodes": len(simplified.graph.node),
+        "rewritten": rewritten,
+    }
 
 
 def _keep_modules(exported: onnx.ModelProto, simplified: onnx.ModelProto) -> None:

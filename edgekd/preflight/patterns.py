@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 
 from edgekd.preflight.graph import QDQ, Graph, attributes
+from edgekd.targets.rewrites import max_pool_pads
+from edgekd.targets.rewrites.base import Edit
 
 _COPIES = ("Reshape", "Transpose", "Slice", "Concat", "Squeeze", "Unsqueeze", "Cast", "Identity", "Split")
 
@@ -90,6 +92,21 @@ def mixed_range_concat(graph: Graph) -> Iterator[Match]:
             yield Match((node,), f"{output.name} joins scores with values of another range in one tensor")
 
 
+def misread_max_pool(graph: Graph) -> Iterator[Match]:
+    """MaxPool larger than its input that RKNN-Toolkit2 misreads and edgekd cannot rewrite, since values may be negative."""
+    import onnx
+
+    model = onnx.load(str(graph.path))
+    max_pool_pads.rewrite(model)
+    left = {node.output[0] for node in max_pool_pads.misread(Edit(model))}
+    for node in graph.nodes:
+        if node.output[0] in left:
+            size = graph.sizes(node.input[0]) or ()
+            yield Match(
+                (node,), f"a MaxPool larger than its input of {size[-2]}x{size[-1]}, of values that may be negative"
+            )
+
+
 def _origin(graph: Graph, name: str) -> str:
     """Return the operator that computed a tensor's values, behind those that only move them."""
     node = graph.producer.get(name)
@@ -107,6 +124,7 @@ PATTERNS: dict[str, Callable[[Graph], Iterator[Match]]] = {
         dynamic_shape,
         unsigned_quantization,
         mixed_range_concat,
+        misread_max_pool,
     )
 }
 

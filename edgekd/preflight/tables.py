@@ -6,6 +6,7 @@ operators           run on the accelerator; with this list, an operator that is 
 cpu_operators       run on the CPU of the same chip
 limits              operator -> kernel, strides, pads, dilations, input_size, factor: [least, most]; one_of: values
 fixes               operator -> what to do about a limit
+rewrites            what is found (`Operator`, `Operator.limit` or a pattern) -> the rewrite that may remove it
 patterns            name in patterns.py -> consequence, says, fix, evidence, source
 """
 
@@ -66,6 +67,7 @@ class Table(_Row):
     cpu_operators: list[str] = []
     limits: dict[str, Limits] = {}
     fixes: dict[str, str] = {}
+    rewrites: dict[str, str] = {}
     patterns: dict[Literal[tuple(PATTERNS)], Pattern] = {}  # type: ignore[valid-type]
 
     @property

@@ -19,7 +19,8 @@ import numpy as np
 
 from edgekd.board.specs import ModelSpec
 from edgekd.errors import TargetError
-from edgekd.targets._rknn_graph import with_explicit_pads
+from edgekd.targets.rewrites import max_pool_pads
+from edgekd.targets.rewrites.base import Edit
 
 DISTRIBUTION = "rknn-toolkit2"
 
@@ -76,7 +77,7 @@ class Toolkit:
         """
         settings = self._settings(is_int8=calibration is not None)
         given = Path(self._folder.name) / model.name
-        details = {"toolkit": toolkit_version(), "config": settings, "rewritten": with_explicit_pads(model, given)}
+        details = {"toolkit": toolkit_version(), "config": settings, "rewritten": rewritten(model, given)}
         _done(self._rknn.config(**settings), "config")
         _done(self._rknn.load_onnx(model=str(given)), "load_onnx")
         if calibration is None:
@@ -161,6 +162,27 @@ class Toolkit:
             _done(step2, "hybrid_quantization_step2")
         finally:
             os.chdir(here)
+
+
+def rewritten(model: Path, out: Path) -> List[str]:
+    """Write the model as the toolkit reads it rightly; return the names of the pools that were rewritten.
+
+    Raises:
+        TargetError: a pool that it would misread, of values that may be negative, which cannot be rewritten.
+    """
+    import onnx
+
+    net = onnx.load(str(model))
+    found = max_pool_pads.rewrite(net)
+    edit = Edit(net)
+    for node in max_pool_pads.misread(edit):
+        height, width = (edit.shape(node.input[0]) or ())[2:]
+        raise TargetError(
+            f"{model}: {node.name}: RKNN-Toolkit2 takes a MaxPool that is larger than its input ({height}x{width}) for "
+            "the maximum of the whole input; use a larger input or a smaller kernel, or a ReLU before it"
+        )
+    onnx.save(net, str(out))
+    return found
 
 
 def keep_float16(cfg: str, tensors: Sequence[str]) -> str:

@@ -3,6 +3,9 @@
 The file stays portable: ONNX Runtime optimises for the CPU it runs on when it loads it. A graph saved after
 optimisation would be tied to one machine and would not be faster (docs of `optimized_model_filepath`, 1.32).
 
+Other execution providers than the CPU's come with other builds of ONNX Runtime, onnxruntime-gpu or onnxruntime-openvino
+say, which replace the package onnxruntime; see `_ort_providers.py` for what is made of their falling back to the CPU.
+
 Portable: standard library + numpy, Python 3.8.
 """
 
@@ -11,14 +14,15 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Dict, List, Literal, Optional, Tuple
+from typing import Any, Dict, List, Literal, Mapping, Optional, Tuple
 
 import numpy as np
 
 from edgekd.board.sysinfo import usable_cores
 from edgekd.errors import ImageError, TargetError
+from edgekd.targets import _ort_providers
 from edgekd.targets.base import (
     CompileRequest,
     CompileResult,
@@ -54,12 +58,18 @@ class Options:
     """Options of ONNX Runtime.
 
     intra_op_threads: threads of one operator; None takes the physical cores that the process may use.
-    providers: execution providers, in order; one that is absent is an error, never a silent CPU fallback.
+    providers: execution providers, in order; one that is absent is an error, and so are nodes that fall back to the CPU
+        unless CPUExecutionProvider is named, too.
+    provider_options: by provider, as ONNX Runtime documents them; float operators compute in float32 and threads are
+        those of the session where nothing else is said.
+    session_config: entries of the session's configuration, e.g. `session.intra_op.allow_spinning: "0"`.
     """
 
     intra_op_threads: Optional[int] = None
     providers: Tuple[str, ...] = ("CPUExecutionProvider",)
     graph_optimization: Literal["all", "extended", "basic", "disabled"] = "all"
+    provider_options: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    session_config: Mapping[str, str] = field(default_factory=dict)
 
 
 def runtime_version() -> str:
@@ -71,8 +81,11 @@ def build_engine(request: CompileRequest) -> CompileResult:
     """Copy the model to `engine.onnx` after checking that it is of the asked precision and that the runtime takes it.
 
     Raises:
-        TargetError: unreadable model, float model for int8 or quantized model for fp32, or refused by the runtime.
+        TargetError: unreadable model, float model for int8 or quantized model for fp32, provider options that
+            contradict fp32, or refused by the runtime.
     """
+    if request.precision == "fp32":
+        _ort_providers.check_float32(request.options.provider_options)
     model = _read(request.model)
     quantized = sum(node.op_type == "DequantizeLinear" for node in model.graph.node)
     if (request.precision == "int8") != (quantized > 0):
@@ -99,17 +112,19 @@ def probe(model: Path, options: Options) -> Probe:
     Raises:
         TargetError: ONNX Runtime is not installed or has not such a provider.
     """
-    runtime = import_onnxruntime()
-    settings = runtime.SessionOptions()
+    runtime, names = import_onnxruntime(), options.providers
+    tool = f"onnxruntime {runtime.__version__}, {', '.join(names)}"
+    settings = _settings(runtime, options)
     settings.log_severity_level = 4  # what it says is in the exception
-    tool = f"onnxruntime {runtime.__version__}, {', '.join(options.providers)}"
-    _check_providers(runtime, options.providers)
+    providers = _ort_providers.with_defaults(names, options.provider_options, settings.intra_op_num_threads)
+    _ort_providers.check_available(runtime, names)
     try:
-        runtime.InferenceSession(str(model), settings, providers=list(options.providers))
-    except Exception as exc:  # noqa: BLE001 - the binding's exceptions have no common base
+        session = _ort_providers.open_session(runtime, model, settings, providers)
+    except TargetError as exc:
         named = re.search(r"[Nn]ode ?\(?(?:name: )?'?([^\s)']+)", str(exc))
-        return Probe(tool, (Refusal(named[1] if named else "", "", one_line(exc)),))
-    return Probe(tool, ())
+        return Probe(tool, (Refusal(named[1] if named else "", "", str(exc)),))
+    fallen = _ort_providers.strays(_ort_providers.placed(session, names), names)
+    return Probe(tool, tuple(Refusal(node, kind, f"runs on the {where}") for where, node, kind in fallen))
 
 
 class Session(SessionBase):
@@ -119,13 +134,11 @@ class Session(SessionBase):
 
     def _open(self) -> None:
         runtime = import_onnxruntime()
-        settings = runtime.SessionOptions()
-        settings.intra_op_num_threads = self.options.intra_op_threads or usable_cores()
-        settings.inter_op_num_threads = 1  # operators of these networks run one after another
-        settings.graph_optimization_level = getattr(
-            runtime.GraphOptimizationLevel, _LEVELS[self.options.graph_optimization]
-        )
-        self._session = _load(runtime, self.engine, settings, self.options.providers)
+        settings, names = _settings(runtime, self.options), self.options.providers
+        threads = settings.intra_op_num_threads
+        providers = _ort_providers.with_defaults(names, self.options.provider_options, threads)
+        self._session = _ort_providers.open_session(runtime, self.engine, settings, providers)
+        nodes = _ort_providers.check_placed(self.engine, _ort_providers.placed(self._session, names), names)
         check_tensors(
             self.engine, self.spec, _tensors(self._session.get_inputs()), _tensors(self._session.get_outputs())
         )
@@ -135,8 +148,17 @@ class Session(SessionBase):
             "runtime": "onnxruntime",
             "version": runtime.__version__,
             "providers": self._session.get_providers(),
-            "threads": settings.intra_op_num_threads,
+            "provider_options": {name: options for name, options in providers if options},
+            "nodes": nodes,
+            "threads": threads,
             "graph_optimization": self.options.graph_optimization,
+            "session_options": {
+                "inter_op_num_threads": settings.inter_op_num_threads,
+                "execution_mode": settings.execution_mode.name,
+                "enable_cpu_mem_arena": settings.enable_cpu_mem_arena,
+                "enable_mem_pattern": settings.enable_mem_pattern,
+                **self.options.session_config,
+            },
         }
 
     def _infer(self, inputs: Dict[str, np.ndarray]) -> Dict[str, np.ndarray]:
@@ -171,28 +193,14 @@ def import_onnxruntime() -> Any:
     return onnxruntime
 
 
-def _check_providers(runtime: Any, providers: Tuple[str, ...]) -> None:
-    absent = [name for name in providers if name not in runtime.get_available_providers()]
-    if absent:
-        raise TargetError(
-            f"onnxruntime {runtime.__version__} has no provider {', '.join(absent)}; "
-            f"available: {', '.join(runtime.get_available_providers())}"
-        )
-
-
-def _load(runtime: Any, engine: Path, settings: Any, providers: Tuple[str, ...]) -> Any:
-    _check_providers(runtime, providers)
-    try:
-        session = runtime.InferenceSession(str(engine), settings, providers=list(providers))
-    except Exception as exc:  # the binding's exceptions have no common base but Exception
-        raise TargetError(f"{engine}: onnxruntime {runtime.__version__} refuses it: {one_line(exc)}") from exc
-    dropped = [name for name in providers if name not in session.get_providers()]
-    if dropped:
-        raise TargetError(
-            f"{engine}: onnxruntime could not start {', '.join(dropped)} and fell back to "
-            f"{', '.join(session.get_providers())}; see its log, or ask for another provider"
-        )
-    return session
+def _settings(runtime: Any, options: Options) -> Any:
+    settings = runtime.SessionOptions()
+    settings.intra_op_num_threads = options.intra_op_threads or usable_cores()
+    settings.inter_op_num_threads = 1  # operators of these networks run one after another
+    settings.graph_optimization_level = getattr(runtime.GraphOptimizationLevel, _LEVELS[options.graph_optimization])
+    for key, value in options.session_config.items():
+        settings.add_session_config_entry(key, value)
+    return settings
 
 
 def _tensors(arguments: List[Any]) -> Dict[str, Tuple[str, Tuple[int, ...]]]:

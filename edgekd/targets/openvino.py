@@ -1,25 +1,30 @@
-"""Target openvino: the engine is an OpenVINO IR, `engine.xml` with `engine.bin` beside it.
+"""Target openvino: the engine is an OpenVINO IR, `engine.xml` with `engine.bin` beside it, or a compiled `engine.blob`.
 
 The CPU plugin computes float operators in bf16 by default on CPUs that have it (2026.4, avx512_bf16 and amx), so
 the precision is always pinned and read back after compiling: an fp32 engine that runs in bf16 is an error.
 
+A blob loads faster and runs only on the device and version that compiled it; what these are stands in `engine.json`.
+The devices GPU and NPU were not run on hardware.
+
+Source: OpenVINO 2026.4 documentation, "CPU device", "GPU device", "NPU device", "Model caching overview".
 Portable: standard library + numpy, Python 3.8.
 """
 
 from __future__ import annotations
 
-import sys
+import time
 from collections import Counter
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, Iterator, Literal, Optional, Sequence, Tuple
+from typing import Any, Dict, Literal, Optional, Sequence, Tuple
 
 import numpy as np
 
 from edgekd.board.specs import TensorSpec
 from edgekd.board.sysinfo import usable_cores
 from edgekd.errors import ImageError, TargetError
+from edgekd.targets import _openvino
+from edgekd.targets._openvino import import_openvino, read_model, reason_of
 from edgekd.targets.base import (
     CompileRequest,
     CompileResult,
@@ -31,10 +36,14 @@ from edgekd.targets.base import (
     one_line,
 )
 
-INFO = TargetInfo(suffix=".xml", compile_at="host", quantizer="nncf", precisions=("fp32", "int8"), extra="openvino")
+INFO = TargetInfo(
+    suffix=_openvino.IR, compile_at="host", quantizer="nncf", precisions=("fp32", "fp16", "int8"), extra="openvino"
+)
+_PRECISION = "INFERENCE_PRECISION_HINT"
 _FACTS = (
     "INFERENCE_NUM_THREADS",
     "NUM_STREAMS",
+    "OPTIMAL_NUMBER_OF_INFER_REQUESTS",
     "PERFORMANCE_HINT",
     "EXECUTION_MODE_HINT",
     "EXECUTION_DEVICES",
@@ -48,45 +57,53 @@ _FACTS = (
 class Options:
     """Options of OpenVINO.
 
-    device: an OpenVINO device name, `CPU`, `GPU`, `NPU`.
+    device: an OpenVINO device name, `CPU`, `GPU`, `GPU.1`, `NPU`; none that chooses by itself, as AUTO does.
     num_threads: of the CPU device; None takes the physical cores that the process may use.
-    inference_precision: of the float operators; None pins f32, in int8 engines too.
+    performance_hint: what the device arranges its streams for; sessions run one request at a time all the same.
+    inference_precision: of the float operators of int8 engines; None pins f32 on the CPU, f16 on GPU and NPU. In fp32
+        and fp16 engines it can only be what they are.
+    format: `ir` is compiled whenever it is loaded; `blob` is compiled once, for this very device and OpenVINO version.
+    cache_dir: folder in which OpenVINO keeps compiled IRs, so that loading one again is faster.
+    npu_compiler: of the NPU: `driver` is the one in its driver; `plugin` the library of OpenVINO itself, which the
+        packages on PyPI leave out (2026.4, openvinotoolkit/openvino issue 36374): the user puts it beside OpenVINO's.
     """
 
     device: str = "CPU"
     num_threads: Optional[int] = None
     performance_hint: Literal["LATENCY", "THROUGHPUT"] = "LATENCY"
     inference_precision: Optional[Literal["f32", "f16", "bf16"]] = None
+    format: Literal["ir", "blob"] = "ir"
+    cache_dir: Optional[str] = None
+    npu_compiler: Literal["driver", "plugin"] = "driver"
 
 
 def runtime_version() -> str:
     """Return OpenVINO's version; TargetError when it is not installed."""
-    return _import().__version__
+    return import_openvino().__version__
 
 
 def build_engine(request: CompileRequest) -> CompileResult:
-    """Write `engine.xml` and `engine.bin`, weights uncompressed, and compile once to learn what the device makes of it.
+    """Write `engine.xml` and `engine.bin`, weights uncompressed, or `engine.blob` and `engine.json`, and load it once to
+    learn what the device makes of it.
 
     Raises:
         TargetError: unreadable model, float model for int8 or quantized model for fp32, a precision that contradicts
-            the options, or refused by the device.
+            the options, a device that is not here or lacks the precision, or refused by the device.
     """
-    asked = request.options.inference_precision
-    if request.precision == "fp32" and asked not in (None, "f32"):
-        raise TargetError(f"openvino: precision fp32 contradicts inference_precision {asked}; leave the option out")
+    options = request.options
+    precision = _openvino.precision_of(options.device, request.precision, options.inference_precision)
     model = read_model(request.model)
-    quantized = sum(op.get_type_name() in ("FakeQuantize", "FakeConvert") for op in model.get_ops())
-    if (request.precision == "int8") != (quantized > 0):
-        wanted, todo = (
-            ("quantized", "quantize it with nncf first") if quantized == 0 else ("float", "give the exported one")
-        )
-        raise TargetError(
-            f"{request.model}: precision {request.precision} expected a {wanted} model, got one with {quantized} "
-            f"FakeQuantize operators; {todo}"
-        )
-    engine = request.out_dir / f"engine{INFO.suffix}"
-    _import().save_model(model, engine, compress_to_fp16=False)
-    with Session(engine, request.spec, request.options) as session:
+    _check_quantized(model, request)
+    _openvino.mark(model, precision)
+    if options.format == "blob":
+        engine = request.out_dir / f"engine{_openvino.BLOB}"
+        core = _core_with(options.device)
+        engine.write_bytes(_compiled(core, model, engine, options, precision).export_model().getvalue())
+        _openvino.write_built_with(engine, core, options.device, precision)
+    else:
+        engine = request.out_dir / f"engine{INFO.suffix}"
+        import_openvino().save_model(model, engine, compress_to_fp16=False)
+    with Session(engine, request.spec, options) as session:
         details = {**session.runtime, "layers": session.layers()}
     return CompileResult(engine, request.spec, details)
 
@@ -97,43 +114,43 @@ def probe(model: Path, options: Options) -> Probe:
     Raises:
         TargetError: OpenVINO is not installed or has not such a device.
     """
-    openvino = _import()
-    core, tool = openvino.Core(), f"OpenVINO {openvino.__version__}, {options.device}"
-    if options.device not in core.available_devices:
-        raise TargetError(f"{tool}: no such device here; available: {', '.join(core.available_devices)}")
+    core, tool = _core_with(options.device), f"OpenVINO {runtime_version()}, {options.device}"
     try:
         graph = read_model(model)
         taken = core.query_model(graph, options.device)
     except (RuntimeError, TargetError) as exc:
-        return Probe(tool, (Refusal("", "", _reason(exc)),))
+        return Probe(tool, (Refusal("", "", reason_of(exc)),))
     refused = [op for op in graph.get_ordered_ops() if op.get_friendly_name() not in taken]
     reason = f"no kernel on {options.device}"
     return Probe(tool, tuple(Refusal(op.get_friendly_name(), op.get_type_name(), reason) for op in refused))
 
 
 class Session(SessionBase):
-    """An IR compiled for one device, with one infer request. Output arrays are the request's own memory."""
+    """An IR or blob on one device, with one infer request. Output arrays are the request's own memory."""
 
     options: Options
 
     def _open(self) -> None:
-        wanted = self.options.inference_precision or "f32"
-        self._compiled = self._compile(wanted)
+        started = time.perf_counter_ns()
+        core, device = _core_with(self.options.device), self.options.device
+        if self.engine.suffix == _openvino.BLOB:
+            wanted = _openvino.precision_of_blob(self.engine, core, device)
+            self._compiled = _imported(core, self.engine, self.options, wanted)
+        else:
+            model = read_model(self.engine)
+            wanted = self.options.inference_precision or _openvino.marked(model)
+            self._compiled = _compiled(core, model, self.engine, self.options, wanted)
+        load_ms = (time.perf_counter_ns() - started) / 1e6
         inputs = _ports(self._compiled.inputs, self.spec.inputs)
         outputs = _ports(self._compiled.outputs, self.spec.outputs)
         check_tensors(self.engine, self.spec, _tensors(inputs), _tensors(outputs))
-        actual = self._compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
-        if actual != wanted:
-            raise TargetError(
-                f"{self.engine}: expected {self.options.device} to run in {wanted}, got {actual}; "
-                f"set inference_precision to what the device has"
-            )
+        self._check_precision(wanted)
         self._request = self._compiled.create_infer_request()
-        self._tensor = _import().Tensor
+        self._tensor = import_openvino().Tensor
         self._bound: Dict[str, np.ndarray] = {}
         self._places = {t.name: list(inputs).index(t.name) for t in self.spec.inputs}
         self._outputs = {t.name: self._request.get_tensor(outputs[t.name]).data for t in self.spec.outputs}
-        self.runtime = self._facts(actual)
+        self.runtime = {**self._facts(core), "inference_precision": wanted, "load_ms": load_ms}
 
     def _infer(self, inputs: Dict[str, np.ndarray]) -> Dict[str, np.ndarray]:
         try:
@@ -153,98 +170,103 @@ class Session(SessionBase):
         del self._outputs, self._bound, self._request, self._compiled
 
     def layers(self) -> Dict[str, int]:
-        """Return how many layers of the compiled graph run in each precision, inputs, outputs and constants apart."""
+        """Return how many layers of the compiled graph run in each precision, inputs, outputs and constants apart.
+
+        Empty where the device does not tell, as the NPU does not.
+        """
+        try:
+            operators = self._compiled.get_runtime_model().get_ops()
+        except RuntimeError:
+            return {}
         counts = Counter(
             info["runtimePrecision"].astype(str)
-            for info in (op.get_rt_info() for op in self._compiled.get_runtime_model().get_ops())
+            for info in (op.get_rt_info() for op in operators)
             if info["layerType"].astype(str) not in ("Input", "Output", "Const")
         )
         return dict(sorted(counts.items()))
 
-    def _compile(self, precision: str) -> Any:
-        settings: Dict[str, Any] = {
-            "PERFORMANCE_HINT": self.options.performance_hint,
-            "INFERENCE_PRECISION_HINT": precision,
-            "EXECUTION_MODE_HINT": "ACCURACY" if precision == "f32" else "PERFORMANCE",
-        }
-        if self.options.device == "CPU":
-            settings["INFERENCE_NUM_THREADS"] = self.options.num_threads or usable_cores()
-        try:
-            return _import().Core().compile_model(read_model(self.engine), self.options.device, settings)
-        except RuntimeError as exc:
-            raise TargetError(f"{self.engine}: OpenVINO refuses it on {self.options.device}: {_reason(exc)}") from exc
+    def _check_precision(self, wanted: str) -> None:
+        """Compare what the device says it computes in with what was pinned; an NPU that says nothing has f16 only."""
+        if _PRECISION not in self._compiled.get_property("SUPPORTED_PROPERTIES") and wanted == "f16":
+            return
+        actual = self._compiled.get_property(_PRECISION).to_string()
+        if actual != wanted:
+            raise TargetError(
+                f"{self.engine}: expected {self.options.device} to run in {wanted}, got {actual}; "
+                f"ask for a precision that the device has"
+            )
 
-    def _facts(self, precision: str) -> Dict[str, Any]:
-        openvino = _import()
+    def _facts(self, core: Any) -> Dict[str, Any]:
         supported = self._compiled.get_property("SUPPORTED_PROPERTIES")
         facts = {key.lower(): _plain(self._compiled.get_property(key)) for key in _FACTS if key in supported}
+        if self.options.cache_dir is not None:
+            facts["loaded_from_cache"] = bool(self._compiled.get_property("LOADED_FROM_CACHE"))
         return {
             "runtime": "openvino",
-            "version": openvino.__version__,
+            "version": runtime_version(),
             "device": self.options.device,
-            "device_name": openvino.Core().get_property(self.options.device, "FULL_DEVICE_NAME"),
-            "inference_precision": precision,
-            "threads": facts.get("inference_num_threads"),
+            "device_name": core.get_property(self.options.device, "FULL_DEVICE_NAME"),
+            "format": self.engine.suffix[1:],
+            "threads": facts.get("inference_num_threads", 1),
             **facts,
         }
 
 
-@contextmanager
-def without_telemetry() -> Iterator[None]:
-    """Import Intel's packages as if `openvino_telemetry` were not installed.
+def _check_quantized(model: Any, request: CompileRequest) -> None:
+    """Raise TargetError for a float model that is to be int8, or the other way round."""
+    quantized = sum(op.get_type_name() in ("FakeQuantize", "FakeConvert") for op in model.get_ops())
+    if (request.precision == "int8") == (quantized > 0):
+        return
+    wanted, todo = (
+        ("quantized", "quantize it with nncf first") if quantized == 0 else ("float", "give the exported one")
+    )
+    raise TargetError(
+        f"{request.model}: precision {request.precision} expected a {wanted} model, got one with {quantized} "
+        f"FakeQuantize operators; {todo}"
+    )
 
-    OpenVINO 2026.4 and NNCF 3.4 write an id into the home folder and send usage data when they are imported, unless
-    the user opted out beforehand (openvino/tools/ovc/__init__.py, nncf/telemetry/wrapper.py). Delete this when
-    consent becomes opt-in.
-    """
-    name = "openvino_telemetry"
-    before = {name: sys.modules[name]} if name in sys.modules else {}
-    sys.modules[name] = None  # type: ignore[assignment]  # importing it now raises ImportError
+
+def _core_with(device: str) -> Any:
+    """Return OpenVINO's core after checking that the device is here."""
+    core = import_openvino().Core()
+    _openvino.check_device(core, device)
+    return core
+
+
+def _compiled(core: Any, model: Any, engine: Path, options: Options, precision: str) -> Any:
+    if model.is_dynamic():
+        raise TargetError(
+            f"{engine}: expected static shapes, which the contract names and the NPU needs, got {model.inputs}; "
+            "export with fixed sizes"
+        )
     try:
-        yield
-    finally:
-        del sys.modules[name]
-        sys.modules.update(before)
-
-
-def _import() -> Any:
-    try:
-        with without_telemetry():
-            import openvino
-    except ImportError as exc:
-        raise TargetError("openvino is not installed; pip install 'edgekd[openvino]'") from exc
-    return openvino
-
-
-def read_model(path: Path) -> Any:
-    """Return the `openvino.Model` of an ONNX or IR file; an ONNX file's constants are folded.
-
-    OpenVINO's ONNX reader (2026.4) leaves biases behind a Reshape, where NNCF does not see them and silently skips
-    its bias correction. `openvino.convert_model` folds them too, but reports usage to the vendor. An IR must not be
-    folded: int8 weights would become float, and the CPU plugin would run the convolutions in float.
-
-    Raises:
-        TargetError: OpenVINO is not installed, or cannot read the file.
-    """
-    openvino = _import()
-    from openvino.passes import ConstantFolding, Manager
-
-    try:
-        model = openvino.Core().read_model(str(path))
+        return core.compile_model(model, options.device, _settings(core, options, precision))
     except RuntimeError as exc:
-        raise TargetError(f"{path}: OpenVINO {openvino.__version__} cannot read it: {_reason(exc)}") from exc
-    if path.suffix == INFO.suffix:
-        return model
-    passes = Manager()
-    passes.register_pass(ConstantFolding())
-    passes.run_passes(model)
-    return model
+        raise TargetError(f"{engine}: OpenVINO refuses it on {options.device}: {reason_of(exc)}") from exc
 
 
-def _reason(exc: BaseException) -> str:
-    """Drop the `Exception from src/...` and `Check ... failed at` lines of OpenVINO's messages."""
-    lines = [line for line in str(exc).splitlines() if line and not line.startswith(("Exception from", "Check '"))]
-    return one_line(RuntimeError(" ".join(lines) or str(exc)))
+def _imported(core: Any, blob: Path, options: Options, precision: str) -> Any:
+    try:
+        return core.import_model(blob.read_bytes(), options.device, _settings(core, options, precision))
+    except RuntimeError as exc:
+        raise TargetError(f"{blob}: {options.device} cannot import it: {reason_of(exc)}; compile it again") from exc
+
+
+def _settings(core: Any, options: Options, precision: str) -> Dict[str, Any]:
+    settings: Dict[str, Any] = {
+        "PERFORMANCE_HINT": options.performance_hint,
+        _PRECISION: precision,
+        "EXECUTION_MODE_HINT": "ACCURACY" if precision == "f32" else "PERFORMANCE",
+    }
+    if _openvino.kind_of(options.device) == "NPU":  # which properties it has depends on its driver
+        supported = core.get_property(options.device, "SUPPORTED_PROPERTIES")
+        settings = {key: value for key, value in settings.items() if key in supported}
+        settings["NPU_COMPILER_TYPE"] = options.npu_compiler.upper()
+    if options.device == "CPU":
+        settings["INFERENCE_NUM_THREADS"] = options.num_threads or usable_cores()
+    if options.cache_dir is not None:
+        settings["CACHE_DIR"] = options.cache_dir
+    return settings
 
 
 def _ports(ports: Sequence[Any], wanted: Sequence[TensorSpec]) -> Dict[str, Any]:

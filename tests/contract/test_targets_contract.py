@@ -49,7 +49,12 @@ def build(name: str, precision: str, folder: Path, is_uint8: bool = False, has_a
         model = quantizer.quantize(model, spec, calibration, folder / "quantized", quantizer.Options()).model
     (folder / "engine").mkdir()
     request = CompileRequest(model, spec, precision, folder / "engine", target.Options())
-    return target.build_engine(request)
+    try:
+        return target.build_engine(request)
+    except TargetError as exc:
+        if "to run in f16, got" in str(exc):  # this CPU has no float16, and a fallback would be an error
+            pytest.skip(str(exc))
+        raise
 
 
 @pytest.mark.parametrize(("name", "precision"), CASES)

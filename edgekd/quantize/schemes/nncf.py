@@ -20,7 +20,7 @@ from typing import Any, Literal
 from edgekd.board.specs import ModelSpec
 from edgekd.errors import RecipeError, TargetError
 from edgekd.quantize.ptq import Batch, QuantizeResult, batches_of, float_nodes, load_onnx, quiet
-from edgekd.targets.openvino import read_model, without_telemetry
+from edgekd.targets._openvino import read_model, without_telemetry
 
 SUFFIX = ".xml"
 _WEIGHTED = ("Convolution", "GroupConvolution", "ConvolutionBackpropData", "GroupConvolutionBackpropData", "MatMul")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 import shutil
 import sys
 import zipfile
@@ -31,7 +33,13 @@ def lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> venvs.Lock:
     for name, value in {"FIND_LINKS": str(wheels), "NO_INDEX": "1"}.items():
         monkeypatch.setenv(f"UV_{name}", value)
         monkeypatch.setenv(f"PIP_{name}", value)
-    return written(tmp_path, "tiny-toolkit==1.0")
+    return written(tmp_path, pinned(tmp_path))
+
+
+def pinned(folder: Path) -> str:
+    """Return the line of a lock for the wheel of `lock`."""
+    (wheel,) = (folder / "wheels").iterdir()
+    return f"tiny-toolkit==1.0 --hash=sha256:{hashlib.sha256(wheel.read_bytes()).hexdigest()}"
 
 
 def written(folder: Path, requirements: str, python: str = RUNNING) -> venvs.Lock:
@@ -70,13 +78,29 @@ def test_the_package_can_be_imported_in_it_after_the_rename(
 
 
 def test_a_failed_install_leaves_nothing_that_is_found(lock: venvs.Lock, tmp_path: Path) -> None:
-    absent = written(tmp_path, "tiny-toolkit==1.0\nnot-there==3.0")
+    absent = written(tmp_path, f"{pinned(tmp_path)}\nnot-there==3.0 --hash=sha256:{'0' * 64}")
     with pytest.raises(ToolchainError, match=r"install failed with exit code \d+: .*not-there.*whole log: ") as caught:
         venvs.install(absent, tmp_path / "root")
     assert "\n" not in str(caught.value)
     assert venvs.installed(tmp_path / "root") == []
     with pytest.raises(ToolchainError, match="toolchain tiny 1.0 is not installed; edgekd toolchain install tiny"):
         venvs.find(absent, tmp_path / "root")
+
+
+@pytest.mark.parametrize("has_uv", [True, False])
+@pytest.mark.parametrize("hash_", ["", f" --hash=sha256:{'0' * 64}"], ids=["no hash", "another hash"])
+def test_a_package_without_the_locks_hash_is_not_installed(
+    hash_: str, has_uv: bool, lock: venvs.Lock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if has_uv and venvs.uv() is None:
+        pytest.skip("no uv here")
+    if not has_uv:
+        monkeypatch.setattr(venvs, "uv", lambda: None)
+    wrong = written(tmp_path, f"tiny-toolkit==1.0{hash_}")
+    with pytest.raises(ToolchainError, match=r"install failed with exit code \d+: .*(hash|sha256)") as caught:
+        venvs.install(wrong, tmp_path / "root")
+    assert "\n" not in str(caught.value)
+    assert venvs.installed(tmp_path / "root") == []
 
 
 def test_a_half_made_one_is_never_used_and_made_again(lock: venvs.Lock, tmp_path: Path) -> None:
@@ -93,7 +117,7 @@ def test_a_half_made_one_is_never_used_and_made_again(lock: venvs.Lock, tmp_path
 def test_another_lock_needs_another_virtualenv(lock: venvs.Lock, tmp_path: Path) -> None:
     root = tmp_path / "root"
     first = venvs.install(lock, root)
-    changed = written(tmp_path, "tiny-toolkit==1.0 # and a remark")
+    changed = written(tmp_path, f"# and a remark\n{pinned(tmp_path)}")
     with pytest.raises(ToolchainError, match=r"is not installed \(there is one of other requirements, 1.0\)"):
         venvs.find(changed, root)
     second = venvs.install(changed, root)
@@ -123,8 +147,11 @@ def test_the_folder_is_the_option_or_the_variable_or_the_cache(monkeypatch: pyte
 
 
 @pytest.mark.parametrize("name", venvs.locks())
-def test_every_shipped_lock_pins_every_package_exactly(name: str) -> None:
+def test_every_shipped_lock_pins_every_package_exactly_and_by_hash(name: str) -> None:
     lock = venvs.lock_of(name)
-    lines = [line for line in lock.path.read_text().splitlines() if line and not line.startswith("#")]
-    assert len(venvs.pinned(lock)) == len(lines) > 1
+    text = "\n".join(line for line in lock.path.read_text().splitlines() if not line.startswith("#"))
+    packages = text.replace(" \\\n", " ").splitlines()
+    assert len(venvs.pinned(lock)) == len(packages) > 1
+    for package in packages:
+        assert re.fullmatch(r"[\w.-]+==[\w.]+( ; [^\\]+?)?( +--hash=sha256:[0-9a-f]{64})+", package), package
     assert lock.pythons

@@ -211,3 +211,57 @@ def test_a_node_without_scopes_has_no_module(tmp_path: Path) -> None:
     path = write(tmp_path / "plain.onnx", [conv(33)], [weights("w", 4, 3, 33, 33)], modules=False)
     assert checked(path, RKNN).findings[0].module == ""
     assert Graph(path).nodes[0].name == "Conv_0"
+
+
+@pytest.mark.parametrize(
+    ("nodes", "rule", "name"),
+    [
+        ([helper.make_node("GlobalAveragePool", ["image"], ["out"])], "GlobalAveragePool.input_size", "average_pool_chain"),
+        (
+            [helper.make_node("MaxPool", ["image"], ["out"], kernel_shape=[9, 9], pads=[4] * 4)],
+            "MaxPool.kernel",
+            "max_pool_chain",
+        ),
+        (
+            [
+                helper.make_node(
+                    "Resize", ["image", "", "scales"], ["out"],
+                    mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor",
+                )
+            ],
+            "Resize.coordinate_transformation_mode",
+            "resize_scales",
+        ),
+    ],
+)  # fmt: skip
+def test_a_finding_names_the_rewrite_that_removes_it_and_after_that_nothing_is_found(
+    tmp_path: Path, nodes: list[Any], rule: str, name: str
+) -> None:
+    path = write(tmp_path / "net.onnx", nodes, [constant("scales", [1, 1, 2, 2], np.float32)])
+    found = {one.rule: one for one in checked(path, RKNN).findings}
+    assert found[rule].fix.startswith(f"export.rewrite: [{name}] removes it, ")
+    model = onnx.load(path)
+    assert plugins.load("rewrites", name).rewrite(model) == [f"{nodes[0].op_type}_0"]
+    onnx.save(model, path)
+    report = checked(path, RKNN)
+    assert report.findings == ()
+    assert Graph(path).nodes[0].metadata_props  # the module is still known
+
+
+def test_a_rewrite_that_would_not_help_is_not_named(tmp_path: Path) -> None:
+    pool = helper.make_node("GlobalAveragePool", ["image"], ["out"])
+    path = write(tmp_path / "net.onnx", [pool], [], (1, 3, 11, 11))  # 11 is prime
+    (found,) = checked(path, RKNN).findings
+    assert "export.rewrite" not in found.fix
+    for table in tables():
+        assert set(table.rewrites.values()) <= set(plugins.names("rewrites"))
+
+
+def test_a_misread_max_pool_is_found_only_where_edgekd_cannot_rewrite_it(tmp_path: Path) -> None:
+    for maker, expected in (("Relu", {}), ("Neg", {"misread_max_pool": "refused"})):
+        nodes = [
+            helper.make_node(maker, ["image"], ["a"]),
+            helper.make_node("MaxPool", ["a"], ["out"], kernel_shape=[5, 5], pads=[2] * 4),
+        ]
+        found = rules(checked(write(tmp_path / f"{maker}.onnx", nodes, [], (1, 3, 3, 4)), RKNN))
+        assert {rule: how for rule, how in found.items() if rule not in ("Neg",)} == expected

@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
+from onnx import TensorProto, helper
 
 from edgekd.board.sysinfo import usable_cores
 from edgekd.errors import ImageError, TargetError
-from edgekd.targets import onnxruntime
+from edgekd.targets import _ort_providers, onnxruntime
 from edgekd.targets.base import CompileRequest, CompileResult
 from tests.small_nets import images, prepared, segmenter
 
@@ -57,6 +59,143 @@ def test_an_absent_provider_is_an_error_and_no_fallback(fp32: CompileResult) -> 
         onnxruntime.Session(fp32.engine, fp32.spec, options),
     ):
         pass
+
+
+def session(built: CompileResult, options: onnxruntime.Options) -> onnxruntime.Session:
+    return onnxruntime.Session(built.engine, built.spec, options)
+
+
+def needs(provider: str) -> None:
+    if provider not in (found := onnxruntime.import_onnxruntime().get_available_providers()):
+        pytest.skip(f"this build of onnxruntime has {', '.join(found)} only")
+
+
+def test_nodes_that_fall_back_to_the_cpu_unasked_are_an_error_that_names_them(fp32: CompileResult) -> None:
+    needs("AzureExecutionProvider")  # takes no node of a network
+    options = onnxruntime.Options(providers=("AzureExecutionProvider",))
+    with (
+        pytest.raises(TargetError, match=r"but \d+ of \d+ nodes would run on the CPU \(.*stem") as caught,
+        session(fp32, options),
+    ):
+        pass
+    assert "add CPUExecutionProvider to providers" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_provider_that_gets_no_node_at_all_is_an_error_also_beside_the_cpu(fp32: CompileResult) -> None:
+    needs("AzureExecutionProvider")
+    options = onnxruntime.Options(providers=("AzureExecutionProvider", "CPUExecutionProvider"))
+    with pytest.raises(TargetError, match="ask for another provider"), session(fp32, options):
+        pass
+
+
+def test_a_probe_names_every_node_that_would_run_on_the_cpu(fp32: CompileResult) -> None:
+    needs("AzureExecutionProvider")
+    probe = onnxruntime.probe(fp32.engine, onnxruntime.Options(providers=("AzureExecutionProvider",)))
+    assert {one.node for one in probe.refusals} >= {"stem", "head", "up"}
+    assert {one.reason for one in probe.refusals} == {"runs on the CPUExecutionProvider"}
+    assert onnxruntime.probe(fp32.engine, onnxruntime.Options()).refusals == ()
+
+
+@pytest.mark.parametrize(
+    ("providers", "nodes", "stray"),
+    [
+        (("A",), [("A", "x", "Conv"), ("A", "y", "Relu")], []),
+        (("A",), [("A", "x", "Conv"), ("CPUExecutionProvider", "y", "Relu")], ["y"]),
+        (("A", "CPUExecutionProvider"), [("A", "x", "Conv"), ("CPUExecutionProvider", "y", "Relu")], []),
+        (("A", "CPUExecutionProvider"), [("CPUExecutionProvider", "y", "Relu")], ["y"]),
+        (("A", "B", "CPUExecutionProvider"), [("B", "x", "Conv"), ("CPUExecutionProvider", "y", "Relu")], []),
+        (("CPUExecutionProvider",), [], []),
+    ],
+)
+def test_strays_are_nodes_on_the_cpu_unasked(providers: tuple[str, ...], nodes: list, stray: list[str]) -> None:
+    assert [name for _, name, _ in _ort_providers.strays(nodes, providers)] == stray
+
+
+def test_float32_is_pinned_and_threads_are_the_sessions() -> None:
+    given = {"CUDAExecutionProvider": {"device_id": "1"}, "OpenVINOExecutionProvider": {"device_type": "GPU"}}
+    names = ("CUDAExecutionProvider", "OpenVINOExecutionProvider", "XnnpackExecutionProvider", "CPUExecutionProvider")
+    assert _ort_providers.with_defaults(names, given, 2) == [
+        ("CUDAExecutionProvider", {"use_tf32": "0", "device_id": "1"}),
+        ("OpenVINOExecutionProvider", {"precision": "FP32", "device_type": "GPU"}),
+        ("XnnpackExecutionProvider", {"intra_op_num_threads": "2"}),
+        ("CPUExecutionProvider", {}),
+    ]
+
+
+def test_options_that_contradict_fp32_or_belong_to_no_provider_are_refused(tmp_path: Path) -> None:
+    net, spec = segmenter()
+    onnx.save(net, tmp_path / "model.onnx")
+    for name, options, says in (
+        ("CUDAExecutionProvider", {"use_tf32": "1"}, "precision fp32 contradicts CUDAExecutionProvider use_tf32=1"),
+        (
+            "QNNExecutionProvider",
+            {"backend_path": "x"},
+            "provider_options for QNNExecutionProvider, expected options of CPU",
+        ),
+    ):
+        given = onnxruntime.Options(provider_options={name: options})
+        with pytest.raises(TargetError, match=says):
+            onnxruntime.build_engine(CompileRequest(tmp_path / "model.onnx", spec, "fp32", tmp_path, given))
+
+
+def test_options_of_the_session_are_recorded(fp32: CompileResult) -> None:
+    options = onnxruntime.Options(session_config={"session.intra_op.allow_spinning": "0"})
+    with session(fp32, options) as opened:
+        assert opened.runtime["session_options"]["session.intra_op.allow_spinning"] == "0"
+        assert opened.runtime["session_options"]["execution_mode"] == "ORT_SEQUENTIAL"
+        assert opened.runtime["nodes"] == {}
+
+
+def openvino_session(built: CompileResult, *more: str, **given: str) -> onnxruntime.Session:
+    needs("OpenVINOExecutionProvider")
+    name = "OpenVINOExecutionProvider"
+    return session(built, onnxruntime.Options(1, (name, *more), provider_options={name: given}))
+
+
+def test_the_openvino_provider_runs_every_node_and_agrees_with_the_cpu(fp32: CompileResult) -> None:
+    inputs = prepared(fp32.spec, images(1)[0])
+    with openvino_session(fp32) as one, session(fp32, onnxruntime.Options(1)) as other:
+        assert set(one.runtime["nodes"]) == {"OpenVINOExecutionProvider"}
+        assert one.runtime["provider_options"]["OpenVINOExecutionProvider"] == {
+            "precision": "FP32",
+            "num_of_threads": "1",
+        }
+        assert np.allclose(one.infer(inputs)["logits"], other.infer(inputs)["logits"], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("given", [{"device_type": "GPU"}, {"presicion": "FP32"}])
+def test_an_openvino_provider_that_cannot_start_does_not_become_the_cpu(fp32: CompileResult, given: dict) -> None:
+    with pytest.raises(TargetError) as caught, openvino_session(fp32, "CPUExecutionProvider", **given):
+        pass
+    assert "could not start OpenVINOExecutionProvider" in str(caught.value) or "presicion" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_the_openvino_provider_leaves_to_the_cpu_is_refused_or_recorded(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Relu", ["image"], ["a"], name="relu"),
+        helper.make_node("Det", ["a"], ["b"], name="det"),  # not an operator of OpenVINO's provider
+        helper.make_node("Neg", ["b"], ["logits"], name="neg"),
+    ]
+    _, spec = segmenter()
+    spec = replace(
+        spec,
+        inputs=(replace(spec.inputs[0], shape=(1, 3, 8, 8)),),
+        outputs=(replace(spec.outputs[0], shape=(1, 3)),),
+    )
+    image, logits = (
+        helper.make_tensor_value_info(t.name, TensorProto.FLOAT, t.shape) for t in (spec.inputs[0], spec.outputs[0])
+    )
+    graph = helper.make_graph(nodes, "det", [image], [logits])
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), tmp_path / "det.onnx"
+    )
+    built = CompileResult(tmp_path / "det.onnx", spec)
+    with pytest.raises(TargetError, match=r"2 of 3 nodes would run on the CPU \(.*Det det"), openvino_session(built):
+        pass
+    with openvino_session(built, "CPUExecutionProvider") as opened:
+        assert opened.runtime["nodes"] == {"OpenVINOExecutionProvider": 1, "CPUExecutionProvider": 2}
 
 
 def test_outputs_stay_valid_after_the_next_run(fp32: CompileResult) -> None:

@@ -16,9 +16,9 @@ from edgekd.errors import RecipeError, TargetError, ToolchainError
 from edgekd.executors import venvs
 from edgekd.executors.logs import lines_with
 from edgekd.targets import rknn
-from edgekd.targets._rknn_graph import is_misread, with_explicit_pads
-from edgekd.targets._rknn_toolkit import keep_float16, parse_analysis, worst_of
+from edgekd.targets._rknn_toolkit import keep_float16, parse_analysis, rewritten, worst_of
 from edgekd.targets.base import CompileRequest
+from edgekd.targets.rewrites.max_pool_pads import is_misread
 
 SPEC = ModelSpec(
     "semantic", ("a", "b"), 255, (TensorSpec("image", "float32", (1, 3, 3, 4), "image"),),
@@ -106,7 +106,7 @@ def test_misread_is_a_pool_larger_than_its_input_whose_windows_do_not_cover_it(
 
 def test_a_padding_of_its_own_changes_nothing(tmp_path: Path) -> None:
     model, out = pooled(tmp_path), tmp_path / "out.onnx"
-    assert with_explicit_pads(model, out) == ["pool"]
+    assert rewritten(model, out) == ["pool"]
     onnx.checker.check_model(str(out), full_check=True)
     image = np.random.default_rng(1).normal(size=(1, 3, 3, 4)).astype(np.float32)
     before, after = (ReferenceEvaluator(str(path)).run(None, {"image": image})[0] for path in (model, out))
@@ -115,7 +115,7 @@ def test_a_padding_of_its_own_changes_nothing(tmp_path: Path) -> None:
 
 def test_a_misread_pool_of_values_that_may_be_negative_is_refused(tmp_path: Path) -> None:
     with pytest.raises(TargetError, match=r"pool: RKNN-Toolkit2 takes a MaxPool that is larger than its input \(3x4\)"):
-        with_explicit_pads(pooled(tmp_path, has_relu=False), tmp_path / "out.onnx")
+        rewritten(pooled(tmp_path, has_relu=False), tmp_path / "out.onnx")
 
 
 def test_a_chip_of_nobody_is_refused() -> None:

@@ -1,0 +1,192 @@
+"""Every rewrite of a graph gives what the graph gave, in ONNX Runtime on random inputs, and leaves alone what it cannot."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from edgekd.core import plugins
+from edgekd.targets.onnxruntime import import_onnxruntime
+from edgekd.targets.rewrites import average_pool_chain
+
+
+def graph(nodes: list[Any], shape: tuple[int, ...], **constants: Any) -> onnx.ModelProto:
+    """Return a model from `image` to `out` in opset 18; constants are initializers by name."""
+    for place, node in enumerate(nodes):
+        node.name = f"{node.op_type}_{place}"
+    net = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("out", TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
+    )
+    model = helper.make_model(net, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    return onnx.shape_inference.infer_shapes(model, data_prop=True)
+
+
+def node(kind: str, inputs: str = "image", out: str = "out", **attributes: Any) -> Any:
+    return helper.make_node(kind, inputs.split(" "), [out], **attributes)
+
+
+def outputs(model: onnx.ModelProto, count: int = 3) -> list[np.ndarray]:
+    """Return the output for some seeded inputs, without ONNX Runtime's own rewrites."""
+    runtime = import_onnxruntime()
+    settings = runtime.SessionOptions()
+    settings.intra_op_num_threads = 1
+    settings.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    onnx.checker.check_model(model, full_check=True)
+    session = runtime.InferenceSession(model.SerializeToString(), settings, providers=["CPUExecutionProvider"])
+    rng = np.random.default_rng(0)
+    shape = session.get_inputs()[0].shape
+    return [session.run(None, {"image": rng.normal(0.5, 2, shape).astype(np.float32)})[0] for _ in range(count)]
+
+
+def rewritten(name: str, model: onnx.ModelProto) -> tuple[list[str], onnx.ModelProto]:
+    """Return what a rewrite replaced, and the model after it, proven equal within what the rewrite states."""
+    plugin = plugins.load("rewrites", name)
+    new = onnx.ModelProto()
+    new.CopyFrom(model)
+    found = plugin.rewrite(new)
+    for before, after in zip(outputs(model), outputs(new), strict=True):
+        assert after.shape == before.shape
+        assert np.abs(after - before).max() <= plugin.ERROR * np.abs(before).max()
+    return found, new
+
+
+def kinds(model: onnx.ModelProto) -> list[str]:
+    return [one.op_type for one in model.graph.node]
+
+
+def kernels(model: onnx.ModelProto) -> list[tuple[int, ...]]:
+    return [tuple(a.ints) for one in model.graph.node for a in one.attribute if a.name == "kernel_shape"]
+
+
+@pytest.mark.parametrize("name", plugins.names("rewrites"))
+def test_a_rewrite_says_how_exact_it_is_and_leaves_a_convolution_alone(name: str) -> None:
+    plugin = plugins.load("rewrites", name)
+    assert 0 <= plugin.ERROR <= 1e-4
+    model = graph([node("Conv", "image w")], (1, 2, 8, 8), w=np.ones((2, 2, 3, 3), np.float32))
+    before = model.SerializeToString()
+    assert plugin.rewrite(model) == []
+    assert model.SerializeToString() == before
+
+
+@pytest.mark.parametrize(
+    ("window", "chain"),
+    [
+        ((16, 12), [(4, 6), (4, 2)]),
+        ((8, 7), [(4, 7), (2, 1)]),
+        ((1, 49), [(1, 7), (1, 7)]),
+        ((11, 8), []),  # 11 is prime
+        ((90, 5), [(6, 5), (5, 1), (3, 1)]),
+    ],
+)
+def test_windows_are_split_into_factors_up_to_7(window: tuple[int, int], chain: list[tuple[int, int]]) -> None:
+    assert average_pool_chain.split(window) == chain
+
+
+@pytest.mark.parametrize(
+    "pool",
+    [
+        node("GlobalAveragePool"),
+        node("ReduceMean", "image axes", keepdims=1),
+        node("AveragePool", kernel_shape=[8, 12], strides=[8, 12]),
+    ],
+    ids=["global", "mean", "average"],
+)
+def test_a_large_average_is_a_chain_of_small_pools(pool: Any) -> None:
+    found, model = rewritten("average_pool_chain", graph([pool], (2, 3, 16, 24), axes=np.array([2, -1])))
+    assert found == [f"{pool.op_type}_0"]
+    assert set(kinds(model)) == {"AveragePool"}
+    assert max(max(one) for one in kernels(model)) <= 7
+
+
+@pytest.mark.parametrize(
+    ("pool", "shape"),
+    [
+        (node("GlobalAveragePool"), (1, 2, 7, 5)),  # small enough
+        (node("GlobalAveragePool"), (1, 2, 13, 8)),  # 13 is prime
+        (node("ReduceMean", "image axes", keepdims=0), (1, 2, 8, 8)),
+        (node("ReduceMean", "image channel", keepdims=1), (1, 2, 8, 8)),
+        (node("AveragePool", kernel_shape=[8, 8], strides=[4, 4]), (1, 2, 16, 16)),  # windows overlap
+        (node("AveragePool", kernel_shape=[8, 8], strides=[8, 8], pads=[1, 1, 1, 1]), (1, 2, 16, 16)),
+    ],
+)
+def test_an_average_that_no_chain_gives_is_left_alone(pool: Any, shape: tuple[int, ...]) -> None:
+    model = graph([pool], shape, axes=np.array([2, 3]), channel=np.array([1]))
+    assert rewritten("average_pool_chain", model)[0] == []
+
+
+@pytest.mark.parametrize("kernel", [(8, 8), (9, 13), (31, 3), (14, 20)])
+@pytest.mark.parametrize("padding", [0, 1, -1], ids=["unpadded", "padded", "padded as far as may be"])
+@pytest.mark.parametrize("strides", [(1, 1), (2, 3)])
+def test_a_large_max_pool_is_a_chain_of_small_ones(
+    kernel: tuple[int, int], padding: int, strides: tuple[int, int]
+) -> None:
+    rows, columns = kernel[0] + padding if padding < 0 else padding, kernel[1] + padding if padding < 0 else padding
+    pads = [rows, columns, max(rows - 1, 0), columns]  # one side less
+    pool = node("MaxPool", kernel_shape=kernel, pads=pads, strides=strides)
+    found, model = rewritten("max_pool_chain", graph([pool], (1, 2, 32, 21)))
+    assert found == ["MaxPool_0"]
+    assert set(kinds(model)) == {"MaxPool"}
+    assert max(max(one) for one in kernels(model)) <= 7
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"kernel_shape": [7, 7]},
+        {"kernel_shape": [8, 8], "dilations": [2, 2]},
+        {"kernel_shape": [8, 8], "strides": [3, 3], "ceil_mode": 1},
+    ],
+)
+def test_a_max_pool_that_is_small_dilated_or_rounded_up_is_left_alone(given: dict[str, Any]) -> None:
+    assert rewritten("max_pool_chain", graph([node("MaxPool", **given)], (1, 1, 20, 20)))[0] == []
+
+
+NEAREST = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+
+
+@pytest.mark.parametrize("factor", [(2, 2), (3, 5), (8, 7), (16, 4), (32, 12)])
+def test_nearest_as_torch_exports_it_gets_half_pixel_coordinates_in_steps_of_8(factor: tuple[int, int]) -> None:
+    scales = np.array([1, 1, *factor], np.float32)
+    found, model = rewritten(
+        "resize_scales", graph([node("Resize", "image  scales", **NEAREST)], (1, 2, 3, 4), scales=scales)
+    )
+    assert found == ["Resize_0"]
+    for one in model.graph.node:
+        given = {a.name: helper.get_attribute_value(a) for a in one.attribute}
+        assert given["coordinate_transformation_mode"] == b"half_pixel"
+        constants = {c.name: numpy_helper.to_array(c) for c in model.graph.initializer}
+        assert constants[one.input[2]].max() <= 8
+
+
+@pytest.mark.parametrize("coordinates", ["half_pixel", "pytorch_half_pixel", "align_corners", "asymmetric"])
+@pytest.mark.parametrize("mode", ["linear", "cubic"])
+def test_sizes_become_scales(coordinates: str, mode: str) -> None:
+    resize = node("Resize", "image   sizes", mode=mode, coordinate_transformation_mode=coordinates)
+    found, model = rewritten("resize_scales", graph([resize], (1, 2, 5, 6), sizes=np.array([1, 2, 15, 12])))
+    assert found == ["Resize_0"]
+    assert len(model.graph.node[0].input) == 3
+
+
+@pytest.mark.parametrize(
+    ("sizes", "given"),
+    [
+        ([1, 2, 7, 12], {"mode": "linear"}),  # 7 of 5
+        ([1, 2, 2, 3], {"mode": "linear"}),  # smaller
+        ([1, 4, 10, 12], {"mode": "nearest"}),  # channels, too
+    ],
+)
+def test_a_resize_by_other_than_whole_factors_is_left_alone(sizes: list[int], given: dict[str, str]) -> None:
+    assert (
+        rewritten(
+            "resize_scales", graph([node("Resize", "image   sizes", **given)], (1, 2, 5, 6), sizes=np.array(sizes))
+        )[0]
+        == []
+    )
