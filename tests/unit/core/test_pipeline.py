@@ -29,7 +29,7 @@ SHAPES: dict[str, tuple[dict[str, Any], set[str]]] = {
     ),
     "no methods": (
         {"distill": {"methods": {}}, "engines": FP32},
-        {"data", "teacher", "student", "export", "engine/onnxruntime-fp32", "bench", "evaluate/teacher",
+        {"data", "check", "teacher", "student", "export", "engine/onnxruntime-fp32", "bench", "evaluate/teacher",
          "evaluate/student", "evaluate/export", "evaluate/onnxruntime-fp32"},
     ),
     "no methods, no baseline": (
@@ -47,7 +47,7 @@ SHAPES: dict[str, tuple[dict[str, Any], set[str]]] = {
     ),
     "int8 only": (
         {"distill": {"baseline": False}, "engines": [{"target": "openvino", "precision": "int8"}]},
-        {"data", "teacher", "distilled", "export", "quantize/nncf", "engine/openvino-int8", "bench",
+        {"data", "check", "teacher", "distilled", "export", "quantize/nncf", "engine/openvino-int8", "bench",
          "evaluate/teacher", "evaluate/distilled", "evaluate/export", "evaluate/openvino-int8"},
     ),
 }  # fmt: skip
@@ -98,12 +98,12 @@ def test_what_is_deployed_is_the_distilled_student_when_there_is_one(tmp_path: P
     ("until", "expected"),
     [
         ("data", {"data"}),
-        ("student", {"data", "student"}),
-        ("teacher,student", {"data", "teacher", "student"}),
-        ("distilled", {"data", "teacher", "evaluate/teacher", "distilled"}),
+        ("student", {"data", "check", "student"}),
+        ("teacher,student", {"data", "check", "teacher", "student"}),
+        ("distilled", {"data", "check", "teacher", "evaluate/teacher", "distilled"}),
         (
             "engine/onnxruntime-fp32",
-            {"data", "teacher", "evaluate/teacher", "distilled", "export", "engine/onnxruntime-fp32"},
+            {"data", "check", "teacher", "evaluate/teacher", "distilled", "export", "engine/onnxruntime-fp32"},
         ),
     ],
 )
@@ -124,7 +124,7 @@ def test_until_takes_whole_groups_and_none_takes_all(tmp_path: Path) -> None:
     [
         ("distiled", "no stage of this recipe is called 'distiled'; did you mean 'distilled'?"),
         ("engine/openvino-int4", "did you mean 'engine/openvino-int8'?"),
-        ("data,xyzzy", "'xyzzy'; known: bench, data, distilled, engine,"),
+        ("data,xyzzy", "'xyzzy'; known: bench, check, data, distilled,"),
         ("", "no stage of this recipe is called ''"),
     ],
 )
