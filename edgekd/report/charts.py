@@ -1,38 +1,24 @@
-"""The charts of the page, drawn by matplotlib as inline SVG, each once for a desktop and once for a phone.
+"""The charts of the page (see `svg.py` for how they are drawn).
 
-Colours are placeholders that become CSS variables, so that a chart follows light and dark mode; text stays text. The
-page shows the one of the two drawings that fits (`.wide`, `.narrow` in page.css). What was measured on a row is the
-chart's accessible name, and stands in the page's tables.
+What was measured on a row is the chart's accessible name, and stands in the page's tables.
 """
 
 from __future__ import annotations
 
-import io
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from edgekd.report.line import StageLine, Step
 from edgekd.report.rows import PERCENTILES, Latency, Row
+from edgekd.report.svg import CSS, FG, GRID, NARROW, SOFT, inches, log_axis, plain, responsive
 from edgekd.report.units import milliseconds, percent, points
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
-WIDE, NARROW = 10.5, 4.2  # inches at 96 px
-# Colours as matplotlib draws them -> CSS variables of page.css.
-_CSS = {
-    name: f"#0{i:x}0{i:x}0{i:x}"
-    for i, name in enumerate(
-        ("fg", "soft", "grid", "good", "bad", "teacher", "student", "distilled", "fp32", "int8", "other"), start=1
-    )
-}
-_FG, _SOFT, _GRID = _CSS["fg"], _CSS["soft"], _CSS["grid"]
 _MARKERS = "osD^vP*X"
 # The time axis ends where 99 % of every engine's runs and its p99 lie; slower runs are counted at its end, so that a
 # few of them do not squeeze all others.
@@ -60,7 +46,7 @@ class Curve:
 def color_name(row: Row) -> str:
     """Return the CSS variable that carries a row's colour: its stage, or an engine's precision."""
     name = row.precision if row.stage == "engine" else {"onnx": "fp32"}.get(row.stage, row.stage)
-    return name if name in _CSS else "other"
+    return name if name in CSS else "other"
 
 
 def suppressed(latency: Latency | None) -> list[str]:
@@ -83,12 +69,12 @@ def stage_line_chart(line: StageLine) -> str:
             value = 100 * (step.row.score or 0)
             if step.source is not None and step.delta is not None:
                 start = 100 * (step.source.score or 0)
-                loss = _CSS["bad" if step.delta < 0 else "good"]
+                loss = CSS["bad" if step.delta < 0 else "good"]
                 axes.plot([start, value], [i, i], color=loss, linewidth=6, alpha=0.6, solid_capstyle="butt", zorder=2)
-                axes.plot([start, start], [place[step.source.id], i], ":", color=_SOFT, linewidth=1.2)
-            axes.plot(value, i, "o", color=_CSS[color_name(step.row)], markersize=9, zorder=3)
+                axes.plot([start, start], [place[step.source.id], i], ":", color=SOFT, linewidth=1.2)
+            axes.plot(value, i, "o", color=CSS[color_name(step.row)], markersize=9, zorder=3)
             axes.annotate(
-                percent(step.row.score), (value, i), (6, 5), textcoords="offset points", color=_FG, fontweight="bold"
+                percent(step.row.score), (value, i), (6, 5), textcoords="offset points", color=FG, fontweight="bold"
             )  # fmt: skip
         axes.set_yticks(range(len(steps)), [_step_name(line, step) for step in steps], parse_math=False)
         axes.set_ylim(len(steps) - 0.4, -0.6)
@@ -96,7 +82,7 @@ def stage_line_chart(line: StageLine) -> str:
         axes.set_xlabel(f"{steps[0].row.score_title}, %")
 
     said = [f"{step.row.label} {percent(step.row.score)} %" for step in steps]
-    return _responsive(f"{steps[0].row.score_title} of every stage", said, 0.5 * len(steps) + 0.8, draw)
+    return responsive(f"{steps[0].row.score_title} of every stage", said, 0.5 * len(steps) + 0.8, draw)
 
 
 def _step_name(line: StageLine, step: Step) -> str:
@@ -119,27 +105,27 @@ def scatter_chart(rows: Sequence[Row]) -> str:
         for row in dots:
             axes.plot(
                 [row.p50_ms or 0], 100 * (row.score or 0), _MARKERS[places.index(row.place) % len(_MARKERS)], markersize=10,
-                color=_CSS[color_name(row)], label=_plain(f"{row.label}: {percent(row.score)} %, {milliseconds(row.p50_ms)} ms"),
+                color=CSS[color_name(row)], label=plain(f"{row.label}: {percent(row.score)} %, {milliseconds(row.p50_ms)} ms"),
             )  # fmt: skip
             reference = next((r for r in dots if r.place == row.place and r.precision == "fp32"), row)
             pair = (reference, row)
-            axes.plot([r.p50_ms or 0 for r in pair], [100 * (r.score or 0) for r in pair], ":", color=_SOFT)
+            axes.plot([r.p50_ms or 0 for r in pair], [100 * (r.score or 0) for r in pair], ":", color=SOFT)
         for row in levels:
-            label = _plain(f"{row.label}: {percent(row.score)} %")
-            axes.axhline(100 * (row.score or 0), linestyle="--", color=_CSS[color_name(row)], label=label)
+            label = plain(f"{row.label}: {percent(row.score)} %")
+            axes.axhline(100 * (row.score or 0), linestyle="--", color=CSS[color_name(row)], label=label)
         if is_log:
-            _log(axes.set_xscale, axes.xaxis)
+            log_axis(axes.set_xscale, axes.xaxis)
         else:
             axes.set_xlim(0, 1.15 * max(times))
         axes.margins(y=0.15)
         axes.set_xlabel("engine latency p50, ms per image" + (", log scale" if is_log else ""))
         axes.set_ylabel(f"{dots[0].score_title}, %")
-        axes.grid(axis="y", color=_GRID)
-        columns = 2 if _inches(axes) > NARROW else 1
-        axes.legend(loc="upper left", bbox_to_anchor=(0, -0.16), ncols=columns, frameon=False, labelcolor=_FG)
+        axes.grid(axis="y", color=GRID)
+        columns = 2 if inches(axes) > NARROW else 1
+        axes.legend(loc="upper left", bbox_to_anchor=(0, -0.16), ncols=columns, frameon=False, labelcolor=FG)
 
     said = [f"{row.label} {percent(row.score)} % at {milliseconds(row.p50_ms)} ms" for row in dots]
-    return _responsive(f"{dots[0].score_title} against engine latency", said, 4.6 + 0.12 * len(dots), draw)
+    return responsive(f"{dots[0].score_title} against engine latency", said, 4.6 + 0.12 * len(dots), draw)
 
 
 def latency_chart(runs: Sequence[Runs], title: str) -> str:
@@ -157,7 +143,7 @@ def latency_chart(runs: Sequence[Runs], title: str) -> str:
         for i, run in enumerate(shown):
             _histogram(axes, run, edges, base=-float(i))
         if is_log:
-            _log(axes.set_xscale, axes.xaxis)
+            log_axis(axes.set_xscale, axes.xaxis)
         axes.set_xlim(low, high)
         axes.set_ylim(0.98 - len(shown), 1.12)
         axes.set_yticks([])
@@ -165,23 +151,23 @@ def latency_chart(runs: Sequence[Runs], title: str) -> str:
         axes.set_xlabel(f"{title}, ms" + (", log scale" if is_log else ""))
 
     said = [f"{run.row.label} {_percentiles(run)}" for run in shown]
-    return _responsive(title, said, 0.95 * len(shown) + 0.6, draw)
+    return responsive(title, said, 0.95 * len(shown) + 0.6, draw)
 
 
 def _histogram(axes: Axes, run: Runs, edges: np.ndarray, base: float) -> None:
     """Draw one engine's histogram from `base` to 0.62 above it, and its name and percentiles over that."""
     counts, _ = np.histogram(run.samples_ms, edges)
     heights = base + 0.62 * counts / max(1, counts.max())
-    axes.stairs(heights, edges, baseline=base, fill=True, color=_CSS[color_name(run.row)], alpha=0.75)
-    axes.axhline(base, color=_GRID, linewidth=1)
+    axes.stairs(heights, edges, baseline=base, fill=True, color=CSS[color_name(run.row)], alpha=0.75)
+    axes.axhline(base, color=GRID, linewidth=1)
     for name, style in zip(PERCENTILES, ("-", "--", ":"), strict=True):
         value = getattr(run.latency, name) if run.latency else None
         if value is not None:
-            axes.plot([value, value], [base, base + 0.62], style, color=_FG, linewidth=1.6)
+            axes.plot([value, value], [base, base + 0.62], style, color=FG, linewidth=1.6)
     late = run.samples_ms[run.samples_ms > edges[-1]]
     more = f" (+{late.size} slower, to {milliseconds(float(late.max()))} ms)" if late.size else ""
     text = f"{run.row.label}, {run.samples_ms.size} runs{more}\n{_percentiles(run)}"
-    axes.text(0, base + 0.67, text, transform=axes.get_yaxis_transform(), fontsize=9, color=_FG)
+    axes.text(0, base + 0.67, text, transform=axes.get_yaxis_transform(), fontsize=9, color=FG)
 
 
 def _percentiles(run: Runs) -> str:
@@ -195,8 +181,8 @@ def _shown_end(run: Runs) -> float:
     return max(end, run.latency.p99 or 0.0) if run.latency else end
 
 
-def class_chart(rows: Sequence[Row], classes: Sequence[str]) -> str:
-    """Return per-class IoU bars, one group per class with one bar per row."""
+def class_chart(rows: Sequence[Row], classes: Sequence[str], title: str) -> str:
+    """Return bars of what `title` names (IoU, AP) per class, one group per class with one bar per row."""
     shown = [row for row in rows if any(value is not None for value in row.per_class.values())]
     if not shown or not classes:
         return ""
@@ -206,17 +192,17 @@ def class_chart(rows: Sequence[Row], classes: Sequence[str]) -> str:
         for i, row in enumerate(shown):
             values = [row.per_class.get(name) for name in classes]
             at = np.arange(len(classes)) + (i - (len(shown) - 1) / 2) * height
-            bars = axes.barh(at, [100 * (v or 0) for v in values], 0.85 * height, color=_CSS[color_name(row)])
+            bars = axes.barh(at, [100 * (v or 0) for v in values], 0.85 * height, color=CSS[color_name(row)])
             labels = ["absent" if value is None else percent(value) for value in values]
-            axes.bar_label(bars, labels, padding=3, fontsize=7, color=_SOFT)
+            axes.bar_label(bars, labels, padding=3, fontsize=7, color=SOFT)
         names = [name if len(name) <= 22 else name[:21] + "…" for name in classes]
         axes.set_yticks(range(len(classes)), names, parse_math=False)
         axes.set_ylim(len(classes) - 0.5, -0.5)
         axes.set_xlim(0, 108)
-        axes.set_xlabel("IoU, %")
+        axes.set_xlabel(f"{title}, %")
 
     said = [f"{name}, {row.label} {percent(row.per_class.get(name))} %" for name in classes for row in shown]
-    return _responsive("IoU per class", said, (0.16 * len(shown) + 0.12) * len(classes) + 0.6, draw)
+    return responsive(f"{title} per class", said, (0.16 * len(shown) + 0.12) * len(classes) + 0.6, draw)
 
 
 def curves_chart(curves: Sequence[Curve]) -> str:
@@ -229,70 +215,34 @@ def curves_chart(curves: Sequence[Curve]) -> str:
 
     def draw(axes: Axes) -> None:
         for curve in shown:
-            axes.plot(*zip(*curve.points, strict=True), color=_CSS[curve.stage], linewidth=1.8)
+            axes.plot(*zip(*curve.points, strict=True), color=CSS[curve.stage], linewidth=1.8)
         if is_log:
-            _log(axes.set_yscale, axes.yaxis)
+            log_axis(axes.set_yscale, axes.yaxis)
         else:
             axes.set_ylim(min(0.0, *losses), None)
         axes.set_xlabel("optimizer step")
         axes.set_ylabel("task loss" + (", log scale" if is_log else ""))
-        axes.grid(axis="y", color=_GRID)
+        axes.grid(axis="y", color=GRID)
 
     said = [f"{c.name} loss {c.points[-1][1]:.3g} at step {c.points[-1][0]:g}" for c in shown]
-    return _responsive("Learning curves", said, 3.4, draw)
+    return responsive("Learning curves", said, 3.4, draw)
 
 
-def _log(set_scale: Callable[[str], Any], axis: Any) -> None:
-    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+def precision_chart(rows: Sequence[Row], name: str) -> str:
+    """Return the precision at IoU 0.5 against recall of one class, one line per row."""
+    shown = [(row, row.precision_at_recall[name]) for row in rows if name in row.precision_at_recall]
+    if not shown:
+        return ""
 
-    set_scale("log")
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    axis.set_minor_formatter(NullFormatter())
+    def draw(axes: Axes) -> None:
+        for row, values in shown:
+            recall = np.linspace(0, 100, len(values))
+            axes.plot(recall, 100 * np.asarray(values), color=CSS[color_name(row)], linewidth=1.8)
+        axes.set_xlim(0, 100)
+        axes.set_ylim(0, 103)
+        axes.set_xlabel("recall, %")
+        axes.set_ylabel("precision, %")
+        axes.grid(color=GRID)
 
-
-def _responsive(name: str, said: Sequence[str], height: float, draw: Callable[[Axes], None]) -> str:
-    """Return both drawings of a chart `height` inches high; `said` is what it shows, in words."""
-    return "".join(
-        _svg(f"{name}: {'; '.join(said)}", width, height, css, draw)
-        for width, css in ((WIDE, "wide"), (NARROW, "narrow"))
-    )
-
-
-def _svg(name: str, width: float, height: float, css: str, draw: Callable[[Axes], None]) -> str:
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure
-
-    style: Any = {
-        "svg.fonttype": "none", "svg.hashsalt": css + name, "font.size": 9.5, "text.color": _FG, "axes.labelcolor": _SOFT,
-        "axes.edgecolor": _SOFT, "xtick.color": _SOFT, "ytick.color": _SOFT, "ytick.labelcolor": _FG,
-        "axes.spines.top": False, "axes.spines.right": False, "text.parse_math": False, "axes.facecolor": "none",
-    }  # fmt: skip
-    with rc_context(style):
-        figure = Figure(figsize=(width, height), layout="constrained", facecolor="none")
-        draw(figure.add_subplot())
-        file = io.StringIO()
-        figure.savefig(file, format="svg", metadata={"Date": None})
-    return _inlined(file.getvalue(), name, css, figure)
-
-
-def _inlined(text: str, name: str, css: str, figure: Figure) -> str:
-    """Return matplotlib's SVG file as an element of the page: no header, no metadata, no ids but those referred to."""
-    body = re.sub(r"<metadata>.*?</metadata>", "", text[text.index(">", text.index("<svg")) + 1 :], flags=re.DOTALL)
-    body = re.sub(r' id="[^"]*_[^"]*"', "", body)
-    for variable, color in _CSS.items():
-        body = body.replace(color, f"var(--{variable})")
-    width, height = 72 * figure.get_size_inches()
-    opening = f'<svg class="chart {css}" viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{escape(name)}"'
-    return f'{opening} xmlns:xlink="http://www.w3.org/1999/xlink">{body}'
-
-
-def _inches(axes: Axes) -> float:
-    figure = axes.get_figure(root=True)
-    assert figure is not None
-    return float(figure.get_figwidth())
-
-
-def _plain(label: str) -> str:
-    """Return a legend's label that matplotlib takes as it is: a leading underscore hides an entry."""
-    return f"\u200b{label}" if label.startswith("_") else label
+    said = [f"{row.label} AP50 {percent(float(np.mean(values)))} %" for row, values in shown]
+    return responsive(f"{name}: precision against recall at IoU 0.5", said, 2.6, draw)

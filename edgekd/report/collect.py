@@ -177,6 +177,8 @@ def _row(recipe: Recipe, stage: str, artifacts: Mapping[str, Artifact], failure:
     row |= {"status": "measured", "reason": ""}
     scored = ("metrics", "iou_per_class", "ap_per_class", "num_images", "absent_classes")
     row |= {k: score.details[k] for k in scored if k in score.details}
+    if "precision" in score.details:
+        row["precision_at_recall"] = score.details["precision"]
     if engine and "bench" in artifacts:
         row |= artifacts["bench"].details["rows"][name]
     return row

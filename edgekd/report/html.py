@@ -27,6 +27,7 @@ from edgekd.report.verdict import Finding, findings
 
 SCHEMA = "edgekd.report/1"
 _HERE = Path(__file__).parent
+MOST_CURVES = 6
 _TRAININGS = {"teacher": "Teacher", "student": "Baseline student", "distilled": "Distilled student"}
 # Top-level keys the template reads and an early-stopped run may lack.
 _OPTIONAL_KEYS = ("title", "recipe_name", "created", "seed", "recipe_sha256", "calibration", "gates", "stages")
@@ -61,6 +62,7 @@ class Page:
     timing_notes: list[str]
     class_figure: str
     class_rows: list[Row]
+    precision_figures: dict[str, str]
     classes: list[str]
     curves: str
     curve_keys: list[Curve]
@@ -109,6 +111,18 @@ def render(report: Mapping[str, Any], data_dir: Path) -> str:
     return environment.get_template("template.html.j2").render(page=_page(report, data_dir), style=style, script=script)
 
 
+def told_apart(rows: Sequence[Row]) -> list[str]:
+    """Return the classes with precision curves, at most MOST_CURVES: those on which the rows differ most."""
+    names = list(dict.fromkeys(name for row in rows for name in row.precision_at_recall))
+
+    def spread(name: str) -> float:
+        values = [row.per_class.get(name) or 0.0 for row in rows]
+        return max(values) - min(values)
+
+    chosen = sorted(names, key=spread, reverse=True)[:MOST_CURVES]
+    return [name for name in names if name in chosen]
+
+
 def _page(report: Mapping[str, Any], data_dir: Path) -> Page:
     rows = read_rows(report.get("rows") or [], report.get("task") or "semantic")
     line = line_of(rows)
@@ -129,7 +143,8 @@ def _page(report: Mapping[str, Any], data_dir: Path) -> Page:
         stage_figure=charts.stage_line_chart(line), scatter=charts.scatter_chart(rows),
         engine_time=charts.latency_chart(engine, "engine time"), wall_time=charts.latency_chart(wall, "wall time"),
         timing_notes=_timing_notes(rows), classes=classes, class_rows=scored,
-        class_figure=charts.class_chart(scored, classes),
+        class_figure=charts.class_chart(scored, classes, TASKS[str(report.get("task") or "semantic")].per_class),
+        precision_figures={name: charts.precision_chart(scored, name) for name in told_apart(scored)},
         curves=charts.curves_chart(curves), curve_keys=curves, trainings=_trainings(training), pictures=pictures,
         pictured=judged, legend=legend(classes) if classes else [], error_color=error_color(len(classes) or 1),
         environment=flatten(report.get("environment") or {}),

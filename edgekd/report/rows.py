@@ -35,6 +35,7 @@ class Row:
     """One row of the report: a network or an engine, and what was measured on it.
 
     `metrics` and `per_class` (IoU, or average precision) hold fractions in [0, 1]; a class that never occurred is None.
+    `precision_at_recall` is the precision at IoU 0.5 of each class at evenly spaced recalls from 0 to 1; objects only.
     `warnings` are the bench's own remarks about its timing (drift, spread, no steady state).
     """
 
@@ -57,6 +58,7 @@ class Row:
     macs: float | None
     sha256: str
     warnings: tuple[str, ...]
+    precision_at_recall: dict[str, list[float]]
     task: str = "semantic"
 
     @property
@@ -136,6 +138,10 @@ def _row(data: Mapping[str, Any], task: str) -> Row:
         macs=number(data.get("macs")),
         sha256=str(data.get("sha256") or ""),
         warnings=tuple(map(str, data.get("warnings") or ())),
+        precision_at_recall={
+            str(name): [number(value) or 0.0 for value in values]
+            for name, values in (data.get("precision_at_recall") or {}).items()
+        },
         task=task,
     )
 

@@ -10,6 +10,7 @@ from report_rows import engine, network
 
 from edgekd.report import charts
 from edgekd.report.charts import Curve, Runs, suppressed
+from edgekd.report.html import told_apart
 from edgekd.report.line import line_of
 from edgekd.report.rows import Latency, read_rows
 
@@ -34,7 +35,8 @@ def test_nothing_is_drawn_where_nothing_was_measured() -> None:
     rows = read_rows([network("teacher", None), engine("a", "int8", None)])
     assert charts.stage_line_chart(line_of(rows)) == ""
     assert charts.scatter_chart(rows) == ""
-    assert charts.class_chart(rows, ["a"]) == ""
+    assert charts.class_chart(rows, ["a"], "IoU") == ""
+    assert charts.precision_chart(rows, "a") == ""
     assert charts.curves_chart([]) == ""
     assert charts.latency_chart([Runs(rows[1], None, np.array([]))], "engine time") == ""
 
@@ -75,18 +77,39 @@ def test_a_faster_engine_is_left_of_a_slower_and_a_better_one_above_a_worse() ->
 
 def test_a_class_that_never_occurred_is_absent_and_not_zero() -> None:
     row = network("student", 0.5) | {"iou_per_class": {"seen": 0.0, "unseen": None}}
-    shown = texts(charts.class_chart(read_rows([row]), ["seen", "unseen"]))
+    shown = texts(charts.class_chart(read_rows([row]), ["seen", "unseen"], "IoU"))
     assert shown.count("absent") == 2
     assert shown.count("0.0") == 2
 
 
+def test_precision_is_drawn_against_recall_and_its_mean_is_the_ap50() -> None:
+    row = network("student", None) | {"precision_at_recall": {"cell": [1.0, 0.5, 0.0]}}
+    markup = charts.precision_chart(read_rows([row]), "cell")
+    names = {element.get("aria-label") for element in elements(markup) if element.tag == "svg"}
+    assert names == {"cell: precision against recall at IoU 0.5: Baseline student AP50 50.0 %"}
+
+
+def test_of_many_classes_those_have_curves_on_which_the_rows_differ_most() -> None:
+    curves = {name: [1.0] for name in "abcdefgh"}
+    rows = [
+        network(stage, None) | {"precision_at_recall": curves, "ap_per_class": dict.fromkeys("abcdefgh", 0.5) | more}
+        for stage, more in (("student", {}), ("distilled", dict.fromkeys("bcdegh", 0.6)))
+    ]
+    assert told_apart(read_rows(rows, "detection")) == list("bcdegh")
+
+
 def test_names_from_a_report_stay_text_in_every_chart() -> None:
-    row = engine(NASTY, "int8", 0.5, p50=4.0) | {"iou_per_class": {NASTY: 0.5}, "precision": '"><script>'}
+    row = engine(NASTY, "int8", 0.5, p50=4.0) | {
+        "iou_per_class": {NASTY: 0.5},
+        "precision": '"><script>',
+        "precision_at_recall": {NASTY: [1.0, 0.5]},
+    }
     rows = read_rows([row])
     latency = Latency(4.0, None, None, 4.0, 3)
     drawn = [
         charts.scatter_chart(rows),
-        charts.class_chart(rows, [NASTY]),
+        charts.class_chart(rows, [NASTY], "IoU"),
+        charts.precision_chart(rows, NASTY),
         charts.latency_chart([Runs(rows[0], latency, np.array([3.0, 4.0, 5.0]))], "engine time"),
         charts.curves_chart([Curve(NASTY, "teacher", [(0, 1.0), (1, 0.5)])]),
     ]
