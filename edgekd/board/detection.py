@@ -22,6 +22,7 @@ import numpy as np
 
 from edgekd.board.frame import Frame, frame
 from edgekd.board.specs import ModelSpec
+from edgekd.board.suppression import suppress
 
 
 @dataclass(frozen=True)
@@ -124,37 +125,6 @@ def _decoded(found: _Found) -> np.ndarray:
     return np.concatenate([found.points - distances[:, :2], found.points + distances[:, 2:]], axis=1)
 
 
-def suppress(boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray, iou: float, most: int) -> np.ndarray:
-    """Return the indices of the boxes that stay, best first: greedy non-maximum suppression within each class.
-
-    Args:
-        boxes: (N, 4) x1, y1, x2, y2.
-        scores: (N,); of equal ones the earlier comes first.
-        labels: (N,) class indices.
-        iou: a box goes when its intersection over union with a better one of its class is larger.
-        most: stop when so many are kept.
-    """
-    order = np.argsort(-scores, kind="stable")
-    x1, y1, x2, y2 = boxes[order].astype(np.float64).T
-    kinds = labels[order]
-    areas = (x2 - x1) * (y2 - y1)
-    alive = np.ones(len(order), bool)
-    kept: List[int] = []
-    for i in range(len(order)):
-        if not alive[i]:
-            continue
-        kept.append(i)
-        if len(kept) == most:
-            break
-        rest = slice(i + 1, None)
-        width = np.minimum(x2[i], x2[rest]) - np.maximum(x1[i], x1[rest])
-        height = np.minimum(y2[i], y2[rest]) - np.maximum(y1[i], y1[rest])
-        shared = np.maximum(width, 0) * np.maximum(height, 0)
-        union = areas[i] + areas[rest] - shared
-        alive[rest] &= (shared <= iou * union) | (kinds[rest] != kinds[i])
-    return order[kept]
-
-
 def assemble(prototypes: np.ndarray, coefficients: np.ndarray, boxes: np.ndarray, place: Frame) -> np.ndarray:
     """Return masks (N, H, W) bool at the image's size.
 
@@ -170,40 +140,39 @@ def assemble(prototypes: np.ndarray, coefficients: np.ndarray, boxes: np.ndarray
     height, width = place.image_size
     masks = np.zeros((len(boxes), height, width), bool)
     corners = np.clip(np.ceil(boxes - 0.5), 0, [width, height, width, height]).astype(np.int64)  # centres inside
-    for number, (x1, y1, x2, y2) in enumerate(corners):
-        if x1 >= x2 or y1 >= y2:
-            continue
-        rows = _between(_positions(y1, y2, place, 0), prototypes.shape[1])
-        columns = _between(_positions(x1, x2, place, 1), prototypes.shape[2])
-        part = prototypes[:, rows.first : rows.last + 1, columns.first : columns.last + 1]
-        logits = np.einsum("p,phw->hw", coefficients[number], part)
-        logits = logits[rows.low] * (1 - rows.share)[:, None] + logits[rows.high] * rows.share[:, None]
-        logits = logits[:, columns.low] * (1 - columns.share) + logits[:, columns.high] * columns.share
-        masks[number, y1:y2, x1:x2] = logits > 0
+    rows, columns = (_weights(place, axis, cells) for axis, cells in enumerate(prototypes.shape[1:]))
+    for number, (x1, y1, x2, y2) in enumerate(corners.tolist()):
+        if x1 < x2 and y1 < y2:
+            top, bottom = rows.first[y1], rows.last[y2 - 1]
+            left, right = columns.first[x1], columns.last[x2 - 1]
+            part = prototypes[:, top:bottom, left:right]
+            logits = (coefficients[number] @ part.reshape(len(part), -1)).reshape(part.shape[1:])
+            logits = rows.table[y1:y2, top:bottom] @ logits @ columns.table[x1:x2, left:right].T
+            np.greater(logits, 0, out=masks[number, y1:y2, x1:x2])
     return masks
 
 
 @dataclass(frozen=True)
-class _Between:
-    """Where pixels lie between the cells `first` to `last`: `low`, `high` count from `first`; `share` is that of high."""
+class _Weights:
+    """Bilinear interpolation along one axis: `table` (pixels, cells) float32, and which cells a pixel takes,
+    `first` to before `last`, (pixels,) each as a list."""
 
-    first: int
-    last: int
-    low: np.ndarray
-    high: np.ndarray
-    share: np.ndarray
+    table: np.ndarray
+    first: List[int]
+    last: List[int]
 
 
-def _positions(start: int, stop: int, place: Frame, axis: int) -> np.ndarray:
-    """Return where the centres of the image's pixels lie on the input, as fractions of its side."""
+def _weights(place: Frame, axis: int, cells: int) -> _Weights:
+    """Return how the centres of the image's pixels are interpolated between the centres of the input's cells."""
     scale = place.size[axis] / place.image_size[axis]
-    first = (place.top, place.left)[axis]
-    return (first + (np.arange(start, stop) + 0.5) * scale) / place.input_size[axis]
-
-
-def _between(positions: np.ndarray, cells: int) -> _Between:
-    position = np.clip(positions * cells - 0.5, 0, cells - 1)
+    start = (place.top, place.left)[axis]
+    pixels = np.arange(place.image_size[axis])
+    position = (start + (pixels + 0.5) * scale) / place.input_size[axis] * cells - 0.5
+    position = np.clip(position, 0, cells - 1)
     low = np.floor(position).astype(np.int64)
     high = np.minimum(low + 1, cells - 1)
-    first = int(low[0])
-    return _Between(first, int(high[-1]), low - first, high - first, (position - low).astype(np.float32))
+    share = (position - low).astype(np.float32)
+    table = np.zeros((len(pixels), cells), np.float32)
+    table[pixels, low] = 1 - share
+    table[pixels, high] += share
+    return _Weights(table, low.tolist(), (high + 1).tolist())

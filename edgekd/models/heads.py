@@ -18,6 +18,7 @@ from edgekd.models.blocks import ConvNorm, initialise
 
 BINS = 17  # of a side's distribution: 0 ... 16 strides, as in GFL
 MASK_STRIDE = 4  # of prototypes
+SHARPNESS = 0.4  # an untrained side's logits fall by so much per bin: 2 strides are expected, not 8, most objects' size
 PRIOR = 0.01  # probability that an untrained score starts from, so that the background does not drown the first steps
 
 
@@ -42,6 +43,8 @@ class DetectionHead(nn.Module):
         for layer in outputs:
             nn.init.normal_(layer.weight, std=0.01)
         nn.init.constant_(self.scores.bias, -math.log((1 - PRIOR) / PRIOR))  # type: ignore[arg-type]
+        with torch.no_grad():
+            self.boxes.bias.copy_(-SHARPNESS * torch.arange(BINS).repeat(4))  # type: ignore[union-attr]
 
     def forward(self, pyramid: dict[int, Tensor]) -> dict[str, Tensor]:
         """Return `scores_<stride>` (B, K, h, w) logits, `boxes_<stride>` (B, 4 * BINS, h, w) logits of the distances

@@ -7,9 +7,10 @@ from math import log
 import numpy as np
 import pytest
 
-from edgekd.board.detection import Selection, assemble, detections, suppress
+from edgekd.board.detection import Selection, assemble, detections
 from edgekd.board.frame import Frame
 from edgekd.board.specs import ModelSpec, Preprocess, TensorSpec
+from edgekd.board.suppression import suppress
 
 HEIGHT, WIDTH, BINS = 32, 64, 17
 
