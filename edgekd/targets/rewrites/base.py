@@ -14,7 +14,7 @@ Portable: standard library + numpy, Python 3.8; onnx inside functions.
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Optional, Sequence, Set, Tuple
 
 import numpy as np
 
@@ -41,6 +41,8 @@ class Edit:
 
     def shape(self, tensor: str) -> Optional[Shape]:
         """Return a tensor's shape when it is static."""
+        if tensor in self._initializers:
+            return tuple(self._initializers[tensor].dims)
         return self.shapes.get(tensor)
 
     def maker(self, tensor: str) -> Any:
@@ -51,6 +53,31 @@ class Edit:
         """Return the node that reads a tensor when nothing else does, not even the graph's output."""
         readers = [node for node in self.nodes if tensor in node.input]
         return readers[0] if len(readers) == 1 and self._readers[tensor] == 1 else None
+
+    def read_outside(self, tensors: Set[str], nodes: Sequence[Any]) -> bool:
+        """Return whether other nodes than these, or the graph's outputs, read one of the tensors."""
+        inside = Counter(name for node in nodes for name in node.input)
+        return any(self._readers[name] > inside[name] for name in tensors)
+
+    def evaluate(self, nodes: Sequence[Any], source: str, values: np.ndarray) -> np.ndarray:
+        """Return what nodes compute of a tensor's values, by ONNX's reference implementation.
+
+        Args:
+            nodes: the output of the last one is returned; what they read else is constant.
+            source: name of the tensor.
+            values: in its shape.
+        """
+        from onnx.reference import ReferenceEvaluator
+
+        made = {source, *(name for node in nodes for name in node.output)}
+        names = sorted({name for node in nodes for name in node.input if name} - made)
+        constants = [self._onnx.numpy_helper.from_array(self.constant(name), name) for name in names]
+        info = self._onnx.helper.make_tensor_value_info
+        inputs = [info(source, self._onnx.helper.np_dtype_to_tensor_dtype(values.dtype), values.shape)]
+        outputs = [info(nodes[-1].output[0], inputs[0].type.tensor_type.elem_type, None)]
+        graph = self._onnx.helper.make_graph(list(nodes), "part", inputs, outputs, constants)
+        part = self._onnx.helper.make_model(graph, opset_imports=list(self._model.opset_import))
+        return np.asarray(ReferenceEvaluator(part).run(None, {source: values})[0])
 
     def constant(self, tensor: str) -> Optional[np.ndarray]:
         """Return a constant's value: an initializer or the output of a Constant node."""
@@ -84,13 +111,19 @@ class Edit:
         return str(nodes[0].name or nodes[0].output[0])
 
     def apply(self) -> None:
-        """Write the replacements into the model, whose shapes have to be inferred anew."""
+        """Write the replacements into the model, infer its shapes anew, and drop what nothing reads any more."""
         if not self._instead:
             return
         graph = self._model.graph
         kept = [new for old in self.nodes for new in self._instead.get(old.output[0], [old])]
-        del graph.node[:], graph.value_info[:]
-        graph.node.extend(kept)
+        live = {value.name for value in graph.output}
+        for node in reversed(kept):
+            if not live.isdisjoint(node.output):
+                live.update(node.input)
+        weights = [one for one in graph.initializer if one.name in live]
+        del graph.node[:], graph.value_info[:], graph.initializer[:]
+        graph.node.extend(node for node in kept if not live.isdisjoint(node.output))
+        graph.initializer.extend(weights)
         inferred = self._onnx.shape_inference.infer_shapes(self._model, data_prop=True)
         graph.value_info.extend(inferred.graph.value_info)
 

@@ -40,7 +40,8 @@ def _is_plain(node: Any, given: Dict[str, Any]) -> bool:
 def _chain(edit: Edit, node: Any, given: Dict[str, Any]) -> List[Any]:
     reach = [side - 1 for side in given["kernel_shape"]]  # what a window covers beyond its first value
     pads = list(given.get("pads", (0, 0, 0, 0)))
-    strides, output, source, nodes = given.get("strides", (1, 1)), node.output[0], node.input[0], []
+    strides, output, source = given.get("strides", (1, 1)), node.output[0], node.input[0]
+    nodes: List[Any] = []
     while any(reach):
         step = [min(rest, MOST - 1) for rest in reach]
         pad = [min(rest, step[i % 2]) for i, rest in enumerate(pads)]
