@@ -26,8 +26,10 @@ def rewrite(model: Any) -> List[str]:
     for node in edit.nodes:
         before = edit.maker(node.input[0]) if node.op_type == "GatherND" else None
         bins = None if before is None else _bins(edit, before, node)
-        region = None if bins is None else _region(edit, before, node, bins)
-        if bins is not None and region is not None:
+        if before is None or bins is None:
+            continue
+        region = _region(edit, before, node, bins)
+        if region is not None:
             edit.replace(region, _products(edit, before.input[0], region[-1].output[0], bins))
             found.append(str(node.name or node.output[0]))
     edit.apply()
@@ -59,7 +61,7 @@ def _region(edit: Edit, before: Any, gather: Any, bins: Bins) -> Optional[List[A
     expected = averages(height, bins[0]) @ values @ averages(width, bins[1]).T
     for region in _closed(edit, gather, expected.shape):
         got = edit.evaluate([before, *region], before.input[0], values)
-        if np.abs(got - expected).max() <= ERROR * np.abs(expected).max():
+        if got is not None and np.abs(got - expected).max() <= ERROR * np.abs(expected).max():
             return region
     return None
 

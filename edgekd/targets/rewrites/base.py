@@ -59,11 +59,11 @@ class Edit:
         inside = Counter(name for node in nodes for name in node.input)
         return any(self._readers[name] > inside[name] for name in tensors)
 
-    def evaluate(self, nodes: Sequence[Any], source: str, values: np.ndarray) -> np.ndarray:
+    def evaluate(self, nodes: Sequence[Any], source: str, values: np.ndarray) -> Optional[np.ndarray]:
         """Return what nodes compute of a tensor's values, by ONNX's reference implementation.
 
         Args:
-            nodes: the output of the last one is returned; what they read else is constant.
+            nodes: the output of the last one is returned; None when they read something else that is not constant.
             source: name of the tensor.
             values: in its shape.
         """
@@ -71,13 +71,20 @@ class Edit:
 
         made = {source, *(name for node in nodes for name in node.output)}
         names = sorted({name for node in nodes for name in node.input if name} - made)
-        constants = [self._onnx.numpy_helper.from_array(self.constant(name), name) for name in names]
-        info = self._onnx.helper.make_tensor_value_info
-        inputs = [info(source, self._onnx.helper.np_dtype_to_tensor_dtype(values.dtype), values.shape)]
-        outputs = [info(nodes[-1].output[0], inputs[0].type.tensor_type.elem_type, None)]
-        graph = self._onnx.helper.make_graph(list(nodes), "part", inputs, outputs, constants)
+        constants = {name: self.constant(name) for name in names}
+        if any(value is None for value in constants.values()):
+            return None
+        info, dtype = self._onnx.helper.make_tensor_value_info, self._onnx.helper.np_dtype_to_tensor_dtype(values.dtype)
+        graph = self._onnx.helper.make_graph(
+            list(nodes),
+            "part",
+            [info(source, dtype, values.shape)],
+            [info(nodes[-1].output[0], dtype, None)],
+            [self._onnx.numpy_helper.from_array(value, name) for name, value in constants.items()],
+        )
         part = self._onnx.helper.make_model(graph, opset_imports=list(self._model.opset_import))
-        return np.asarray(ReferenceEvaluator(part).run(None, {source: values})[0])
+        outputs: Any = ReferenceEvaluator(part).run(None, {source: values})
+        return np.asarray(outputs[0])
 
     def constant(self, tensor: str) -> Optional[np.ndarray]:
         """Return a constant's value: an initializer or the output of a Constant node."""
