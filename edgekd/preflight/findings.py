@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 # refused: the toolchain stops or crashes. silent_error: an engine comes out and computes something else.
-# rewritten: the target does without by itself, exactly. silent_error_int8: only when quantized. cpu_fallback: runs, but not on the accelerator.
-# unverified: nobody knows.
+# silent_error_int8: only when quantized. cpu_fallback: runs, but not on the accelerator. unverified: nobody knows.
+# rewritten: the toolchain would refuse or misread it, and the target rewrites it by itself, exactly.
 Consequence = Literal["refused", "silent_error", "silent_error_int8", "cpu_fallback", "unverified", "rewritten"]
 Answer = Literal["yes", "no", "not tried"]
 _FATAL = ("refused", "silent_error")

@@ -71,8 +71,8 @@ class Edit:
 
         made = {source, *(name for node in nodes for name in node.output)}
         names = sorted({name for node in nodes for name in node.input if name} - made)
-        constants = {name: self.constant(name) for name in names}
-        if any(value is None for value in constants.values()):
+        constants = {name: value for name in names if (value := self.constant(name)) is not None}
+        if len(constants) < len(names):
             return None
         info, dtype = self._onnx.helper.make_tensor_value_info, self._onnx.helper.np_dtype_to_tensor_dtype(values.dtype)
         graph = self._onnx.helper.make_graph(

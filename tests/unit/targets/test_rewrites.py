@@ -12,6 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from edgekd.core import plugins
 from edgekd.targets.onnxruntime import import_onnxruntime
 from edgekd.targets.rewrites import adaptive_pool, average_pool_chain
+from tests.conftest import REPOSITORY
 
 
 def graph(nodes: list[Any], shape: tuple[int, ...], **constants: Any) -> onnx.ModelProto:
@@ -74,6 +75,13 @@ def test_a_rewrite_says_how_exact_it_is_and_leaves_a_convolution_alone(name: str
     before = model.SerializeToString()
     assert plugin.rewrite(model) == []
     assert model.SerializeToString() == before
+
+
+def test_every_rewrite_is_on_the_page_with_how_exact_it_is() -> None:
+    page = (REPOSITORY / "docs/howto/check-a-model.md").read_text(encoding="utf-8")
+    for name in plugins.names("rewrites"):
+        (row,) = [line for line in page.splitlines() if line.startswith(f"| `{name}` |")]
+        assert row.endswith("| the bit |" if plugins.load("rewrites", name).ERROR == 0 else "| 1e-5 |")
 
 
 @pytest.mark.parametrize(
