@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -95,3 +96,15 @@ def test_the_command_checks_what_a_run_exported_and_refuses_unsigned_graphs_for_
     done = edgekd("check", str(tiny_run / "export"))
     assert done.returncode == 2
     assert "expected --target" in done.stderr
+
+
+def test_a_rewrite_of_the_recipe_is_done_before_parity_is_measured_and_recorded(
+    tiny_recipe: Path, tiny_run: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(tiny_run, tmp_path / "run")
+    done = edgekd("export", str(tiny_recipe), "--out", str(tmp_path / "run"), "--set", "export.rewrite=[resize_scales]")
+    assert done.returncode == 0, done.stderr
+    details = json.loads((tmp_path / "run/export/manifest.json").read_text())["details"]
+    assert details["rewritten"]["resize_scales"]  # torch exports `nearest` with asymmetric coordinates
+    assert details["parity"]["different"] <= 1e-3
+    assert json.loads((tiny_run / "export/manifest.json").read_text())["details"]["rewritten"] == {}
