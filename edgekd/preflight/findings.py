@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 # refused: the toolchain stops or crashes. silent_error: an engine comes out and computes something else.
 # silent_error_int8: only when quantized. cpu_fallback: runs, but not on the accelerator. unverified: nobody knows.
-Consequence = Literal["refused", "silent_error", "silent_error_int8", "cpu_fallback", "unverified"]
+# rewritten: the toolchain would refuse or misread it, and the target rewrites it by itself, exactly.
+Consequence = Literal["refused", "silent_error", "silent_error_int8", "cpu_fallback", "unverified", "rewritten"]
 Answer = Literal["yes", "no", "not tried"]
 _FATAL = ("refused", "silent_error")
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from edgekd.preflight.graph import QDQ, Graph, attributes
-from edgekd.targets.rewrites import max_pool_pads
+from edgekd.targets.rewrites import max_pool_pads, stack_sum
 from edgekd.targets.rewrites.base import Edit
 
 _COPIES = ("Reshape", "Transpose", "Slice", "Concat", "Squeeze", "Unsqueeze", "Cast", "Identity", "Split")
@@ -93,18 +93,24 @@ def mixed_range_concat(graph: Graph) -> Iterator[Match]:
 
 
 def misread_max_pool(graph: Graph) -> Iterator[Match]:
-    """MaxPool larger than its input that RKNN-Toolkit2 misreads and edgekd cannot rewrite, since values may be negative."""
+    """MaxPool larger than its input whose windows do not cover it; see `targets/rewrites/max_pool_pads.py`."""
     import onnx
 
-    model = onnx.load(str(graph.path))
-    max_pool_pads.rewrite(model)
-    left = {node.output[0] for node in max_pool_pads.misread(Edit(model))}
+    misread = {node.output[0] for node in max_pool_pads.misread(Edit(onnx.load(str(graph.path))))}
     for node in graph.nodes:
-        if node.output[0] in left:
+        if node.output[0] in misread:
             size = graph.sizes(node.input[0]) or ()
-            yield Match(
-                (node,), f"a MaxPool larger than its input of {size[-2]}x{size[-1]}, of values that may be negative"
-            )
+            yield Match((node,), f"a MaxPool larger than its input of {size[-2]}x{size[-1]}")
+
+
+def stacked_sum(graph: Graph) -> Iterator[Match]:
+    """Tensors stacked on a new axis and summed over it, as torch.stack(...).sum is exported."""
+    import onnx
+
+    names = set(stack_sum.rewrite(onnx.load(str(graph.path))))
+    for node in graph.nodes:
+        if (node.name or node.output[0]) in names:
+            yield Match((node,), f"a sum over a stack of tensors, {list(graph.shapes.get(node.input[0], ()))}")
 
 
 def _origin(graph: Graph, name: str) -> str:
@@ -125,6 +131,7 @@ PATTERNS: dict[str, Callable[[Graph], Iterator[Match]]] = {
         unsigned_quantization,
         mixed_range_concat,
         misread_max_pool,
+        stacked_sum,
     )
 }
 

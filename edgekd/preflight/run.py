@@ -17,8 +17,8 @@ from edgekd.errors import ArtifactError, TargetError, UserError, did_you_mean
 from edgekd.preflight import trial
 from edgekd.preflight.findings import Finding, Report, Verdict
 from edgekd.preflight.graph import Graph, checked_inputs, module_of
-from edgekd.preflight.rewrites import with_rewrites
-from edgekd.preflight.tables import findings_of, merged, tables, tables_for
+from edgekd.preflight.rewrites import findings_with_rewrites
+from edgekd.preflight.tables import merged, tables, tables_for
 
 _NOT_ASKED = Verdict("not tried", "only with --build")
 
@@ -60,7 +60,7 @@ def check(subject: Subject, toward: Toward, is_built: bool = False) -> Report:
     chosen = tables_for(toward.target, chip)
     graph = Graph(subject.model)
     checked_inputs(graph)
-    found = with_rewrites(graph, chosen, [one for table in chosen for one in findings_of(graph, table)])
+    found = findings_with_rewrites(graph, chosen, () if module is None else module.INFO.rewrites)
     parsed, refused = _probe(module, graph, options)
     verdicts = (_NOT_ASKED,) * 3
     findings = merged([*refused, *found])

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Dict, List, Optional, Sequence, Tuple
@@ -23,6 +24,8 @@ from edgekd.targets.rewrites import max_pool_pads
 from edgekd.targets.rewrites.base import Edit
 
 DISTRIBUTION = "rknn-toolkit2"
+# In this order, before every build: without them 2.5.0 crashes, or builds an engine that is wrong.
+REWRITES = ("adaptive_pool", "stack_sum", "max_pool_pads")
 
 
 def toolkit_version() -> str:
@@ -165,7 +168,7 @@ class Toolkit:
 
 
 def rewritten(model: Path, out: Path) -> List[str]:
-    """Write the model as the toolkit reads it rightly; return the names of the pools that were rewritten.
+    """Write the model as the toolkit reads it rightly; return the names of the nodes that were rewritten.
 
     Raises:
         TargetError: a pool that it would misread, of values that may be negative, which cannot be rewritten.
@@ -173,7 +176,7 @@ def rewritten(model: Path, out: Path) -> List[str]:
     import onnx
 
     net = onnx.load(str(model))
-    found = max_pool_pads.rewrite(net)
+    found = [node for name in REWRITES for node in import_module(f"edgekd.targets.rewrites.{name}").rewrite(net)]
     edit = Edit(net)
     for node in max_pool_pads.misread(edit):
         height, width = (edit.shape(node.input[0]) or ())[2:]

@@ -28,7 +28,7 @@ import numpy as np
 from edgekd.board.specs import ModelSpec, Preprocess, TensorSpec
 from edgekd.board.sysinfo import missing_device, soc_names
 from edgekd.errors import TargetError
-from edgekd.targets._rknn_toolkit import Toolkit, started_version, toolkit_version
+from edgekd.targets._rknn_toolkit import REWRITES, Toolkit, started_version, toolkit_version
 from edgekd.targets.base import CompileRequest, CompileResult, SessionBase, TargetInfo, Toolchain
 
 # The vendor's libraries print `E RKNN: ...` and `E build: ...` and return 0 all the same. Progress bars end without a new
@@ -45,6 +45,7 @@ INFO = TargetInfo(
     extra="",
     needs="rknpu",
     toolchain=Toolchain(LOG_ERRORS, LOG_NOTES, timeout_s=3600.0),
+    rewrites=REWRITES,
 )
 CALIBRATION, KEPT, MODEL, SPEC = "calibration.npy", "simulator", "model.onnx", "spec.json"
 _CORES = {"auto": 0, "0": 1, "1": 2, "2": 4, "0_1": 3, "0_1_2": 7, "all": 0xFFFF}

@@ -195,7 +195,11 @@ READERS: dict[str, Callable[[Path], None]] = {
     "reference": try_reference,
     "compare-methods": partial(follow, DOCS / "howto/compare-methods.md"),
     "methods": partial(follow, DOCS / "reference/methods.md"),
-    "build-for-rtx": partial(follow, DOCS / "howto/build-for-rtx.md"),
+    **{
+        name: partial(follow, DOCS / f"howto/{name}.md")
+        for name in ("build-for-rtx", "build-for-jetson", "build-for-intel")
+    },
+    "check-a-model": partial(follow, DOCS / "howto/check-a-model.md"),
     **{page.stem: partial(follow, page) for page in PLUGIN_PAGES},
 }
 

@@ -2,9 +2,9 @@
 
 Weight names are segmentation-models-pytorch's own, so its checkpoints load as they are.
 
-What a chip has to support: `fpn` normalises its decoder with GroupNorm and `pspnet` pools adaptively to 2, 3 and 6
-bins, which NPU compilers refuse or miscompile; all four upsample with corners aligned. Take `edgeseg` for a student
-that has to run everywhere.
+What a chip has to support: `fpn` normalises its decoder with GroupNorm and sums a stack of tensors, and `pspnet` pools
+adaptively to 2, 3 and 6 bins, which NPU compilers refuse or miscompile; all four upsample with corners aligned. Take
+`edgeseg` for a student that has to run everywhere.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ Portable: standard library + numpy, Python 3.8; onnx inside functions.
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Optional, Sequence, Set, Tuple
 
 import numpy as np
 
@@ -41,6 +41,8 @@ class Edit:
 
     def shape(self, tensor: str) -> Optional[Shape]:
         """Return a tensor's shape when it is static."""
+        if tensor in self._initializers:
+            return tuple(self._initializers[tensor].dims)
         return self.shapes.get(tensor)
 
     def maker(self, tensor: str) -> Any:
@@ -51,6 +53,38 @@ class Edit:
         """Return the node that reads a tensor when nothing else does, not even the graph's output."""
         readers = [node for node in self.nodes if tensor in node.input]
         return readers[0] if len(readers) == 1 and self._readers[tensor] == 1 else None
+
+    def read_outside(self, tensors: Set[str], nodes: Sequence[Any]) -> bool:
+        """Return whether other nodes than these, or the graph's outputs, read one of the tensors."""
+        inside = Counter(name for node in nodes for name in node.input)
+        return any(self._readers[name] > inside[name] for name in tensors)
+
+    def evaluate(self, nodes: Sequence[Any], source: str, values: np.ndarray) -> Optional[np.ndarray]:
+        """Return what nodes compute of a tensor's values, by ONNX's reference implementation.
+
+        Args:
+            nodes: the output of the last one is returned; None when they read something else that is not constant.
+            source: name of the tensor.
+            values: in its shape.
+        """
+        from onnx.reference import ReferenceEvaluator
+
+        made = {source, *(name for node in nodes for name in node.output)}
+        names = sorted({name for node in nodes for name in node.input if name} - made)
+        constants = {name: value for name in names if (value := self.constant(name)) is not None}
+        if len(constants) < len(names):
+            return None
+        info, dtype = self._onnx.helper.make_tensor_value_info, self._onnx.helper.np_dtype_to_tensor_dtype(values.dtype)
+        graph = self._onnx.helper.make_graph(
+            list(nodes),
+            "part",
+            [info(source, dtype, values.shape)],
+            [info(nodes[-1].output[0], dtype, None)],
+            [self._onnx.numpy_helper.from_array(value, name) for name, value in constants.items()],
+        )
+        part = self._onnx.helper.make_model(graph, opset_imports=list(self._model.opset_import))
+        outputs: Any = ReferenceEvaluator(part).run(None, {source: values})
+        return np.asarray(outputs[0])
 
     def constant(self, tensor: str) -> Optional[np.ndarray]:
         """Return a constant's value: an initializer or the output of a Constant node."""
@@ -84,13 +118,19 @@ class Edit:
         return str(nodes[0].name or nodes[0].output[0])
 
     def apply(self) -> None:
-        """Write the replacements into the model, whose shapes have to be inferred anew."""
+        """Write the replacements into the model, infer its shapes anew, and drop what nothing reads any more."""
         if not self._instead:
             return
         graph = self._model.graph
         kept = [new for old in self.nodes for new in self._instead.get(old.output[0], [old])]
-        del graph.node[:], graph.value_info[:]
-        graph.node.extend(kept)
+        live = {value.name for value in graph.output}
+        for node in reversed(kept):
+            if not live.isdisjoint(node.output):
+                live.update(node.input)
+        weights = [one for one in graph.initializer if one.name in live]
+        del graph.node[:], graph.value_info[:], graph.initializer[:]
+        graph.node.extend(node for node in kept if not live.isdisjoint(node.output))
+        graph.initializer.extend(weights)
         inferred = self._onnx.shape_inference.infer_shapes(self._model, data_prop=True)
         graph.value_info.extend(inferred.graph.value_info)
 

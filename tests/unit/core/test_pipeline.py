@@ -140,6 +140,7 @@ def test_a_typo_in_until_gets_a_suggestion(tmp_path: Path, until: str, words: st
         ("data.options.widht=3", "data.options.widht: unknown option of 'scenes'; did you mean 'width'?"),
         ("data.format=scense", "no format is called 'scense'; did you mean 'scenes'?"),
         ("teacher.family=edgsseg", "no family is called 'edgsseg'; did you mean 'edgeseg'?"),
+        ("export.rewrite=[resize_scale]", "no rewrite is called 'resize_scale'; did you mean 'resize_scales'?"),
         ("engines.0.precision=int3", "target onnxruntime has no precision 'int3'; expected one of fp32, int8"),
         ("engines.1.options.treads=3", "engines.openvino-int8.options.treads: unknown option of 'openvino'"),
         ("quantize.options.nncf.prest=1", "quantize.options.nncf.prest: unknown option of 'nncf'"),

@@ -11,7 +11,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgekd.core import plugins
 from edgekd.targets.onnxruntime import import_onnxruntime
-from edgekd.targets.rewrites import average_pool_chain
+from edgekd.targets.rewrites import adaptive_pool, average_pool_chain
+from tests.conftest import REPOSITORY
 
 
 def graph(nodes: list[Any], shape: tuple[int, ...], **constants: Any) -> onnx.ModelProto:
@@ -74,6 +75,13 @@ def test_a_rewrite_says_how_exact_it_is_and_leaves_a_convolution_alone(name: str
     before = model.SerializeToString()
     assert plugin.rewrite(model) == []
     assert model.SerializeToString() == before
+
+
+def test_every_rewrite_is_on_the_page_with_how_exact_it_is() -> None:
+    page = (REPOSITORY / "docs/howto/check-a-model.md").read_text(encoding="utf-8")
+    for name in plugins.names("rewrites"):
+        (row,) = [line for line in page.splitlines() if line.startswith(f"| `{name}` |")]
+        assert row.endswith("| the bit |" if plugins.load("rewrites", name).ERROR == 0 else "| 1e-5 |")
 
 
 @pytest.mark.parametrize(
@@ -190,3 +198,65 @@ def test_a_resize_by_other_than_whole_factors_is_left_alone(sizes: list[int], gi
         )[0]
         == []
     )
+
+
+@pytest.mark.parametrize("reduce", ["ReduceSum", "ReduceMean"])
+@pytest.mark.parametrize("axis", [0, 2, -1])
+def test_a_stack_that_is_summed_is_a_chain_of_adds(reduce: str, axis: int) -> None:
+    nodes = [
+        node("Relu", "image", "a"),
+        node("Neg", "image", "b"),
+        *(node("Unsqueeze", f"{one} axis", f"{one}5") for one in ("a", "b", "image")),
+        node("Concat", "a5 b5 image5", "stack", axis=axis),
+        node(reduce, "stack axis", "out", keepdims=0),
+    ]
+    found, model = rewritten("stack_sum", graph(nodes, (1, 3, 4, 5), axis=np.array([axis])))
+    assert found == [f"{reduce}_6"]
+    assert set(kinds(model)) == {"Relu", "Neg", "Add"} | ({"Mul"} if reduce == "ReduceMean" else set())
+
+
+def test_a_sum_over_another_axis_than_the_stack_is_left_alone() -> None:
+    nodes = [
+        node("Relu", "image", "a"),
+        *(node("Unsqueeze", f"{one} stack_axis", f"{one}5") for one in ("a", "image")),
+        node("Concat", "a5 image5", "stack", axis=0),
+        node("ReduceSum", "stack sum_axis", "out", keepdims=0),
+    ]
+    model = graph(nodes, (1, 3, 4, 5), stack_axis=np.array([0]), sum_axis=np.array([2]))
+    assert rewritten("stack_sum", model)[0] == []
+
+
+def gathered_pool(size: tuple[int, int], bins: tuple[int, int], is_sum: bool = False) -> onnx.ModelProto:
+    """Return adaptive pooling as torch lowers it when all its windows are of one size: gathered, and averaged."""
+    starts = [[i * s // b for i in range(b)] for s, b in zip(size, bins, strict=True)]
+    window = [-(s // -b) for s, b in zip(size, bins, strict=True)]
+    rows, columns = (np.array(s)[:, None] + np.arange(w) for s, w in zip(starts, window, strict=True))
+    where = np.stack(np.broadcast_arrays(rows[:, :, None, None], columns[None, None]), axis=-1)  # (bh, wh, bw, ww, 2)
+    nodes = [
+        node("Relu", "image", "x"),
+        node("Transpose", "x", "turned", perm=[2, 3, 0, 1]),
+        node("GatherND", "turned where", "windows"),
+        node("Transpose", "windows", "values", perm=[4, 5, 0, 1, 2, 3]),
+        node("ReduceSum" if is_sum else "ReduceMean", "values axes", "out", keepdims=0),
+    ]
+    return graph(nodes, (1, 3, *size), where=where, axes=np.array([3, 5]))
+
+
+@pytest.mark.parametrize(("size", "bins"), [((32, 32), (6, 6)), ((8, 12), (2, 3)), ((10, 32), (4, 6))])
+def test_gathered_windows_become_two_products(size: tuple[int, int], bins: tuple[int, int]) -> None:
+    torch_like = gathered_pool(size, bins)
+    found, model = rewritten("adaptive_pool", torch_like)
+    assert found == ["GatherND_2"]
+    assert kinds(model) == ["Relu", "MatMul", "Transpose", "MatMul", "Transpose"]
+    assert {one.name for one in model.graph.initializer} == {"out/columns", "out/rows"}  # the windows are gone
+
+
+def test_gathered_windows_that_are_not_averaged_are_left_alone() -> None:
+    assert rewritten("adaptive_pool", gathered_pool((8, 12), (2, 3), is_sum=True))[0] == []
+    assert rewritten("adaptive_pool", gathered_pool((8, 12), (3, 3)))[0] == []  # 8 in 3 bins: windows of 3, 4 and 3
+
+
+def test_averages_are_those_of_adaptive_pooling() -> None:
+    # 5 in 3 bins: 0 to 2, 1 to 4, 3 to 5
+    expected = np.array([[1 / 2, 1 / 2, 0, 0, 0], [0, 1 / 3, 1 / 3, 1 / 3, 0], [0, 0, 0, 1 / 2, 1 / 2]], np.float32)
+    assert np.array_equal(adaptive_pool.averages(5, 3), expected)
