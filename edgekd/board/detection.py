@@ -9,6 +9,10 @@ level's. On a level, cell (row, column) stands for the point ((column + 0.5) str
     mask      `prototypes` (1, P, H/4, W/4) times `coefficients` (1, P, h, w) > 0, inside the box (YOLACT, arXiv
               1904.02689, section 3)
 
+A network that decodes and suppresses by itself (a torchvision teacher) gives `found_boxes` (1, N, 4) x1, y1, x2, y2 on the
+input, `found_scores` (1, N), 0 where there is none, `found_labels` (1, N), and `found_masks` (1, N, h, w), the probability over
+the box, above 0.5 inside. They are only brought onto the image.
+
 Portable: standard library + numpy, Python 3.8.
 """
 
@@ -63,6 +67,8 @@ def detections(
     selection: Optional[Selection] = None,
 ) -> Detections:
     """Return what the heads say of the first image in the batch, on an image of `image_size` (height, width)."""
+    if spec.all_outputs("found_boxes"):
+        return _on_image(outputs, spec, image_size)
     selection = selection or Selection()
     found = _candidates(outputs, spec, selection)
     boxes = _decoded(found)
@@ -74,6 +80,40 @@ def detections(
         prototypes = outputs[spec.output("prototypes").name][0]
         masks = assemble(prototypes, found.coefficients[kept], on_image, place)
     return Detections(on_image, found.scores[kept], found.labels[kept], masks)
+
+
+def _on_image(outputs: Mapping[str, np.ndarray], spec: ModelSpec, image_size: Tuple[int, int]) -> Detections:
+    """Return what the network found by itself, best first."""
+    boxes, scores, labels = (outputs[spec.output(f"found_{part}").name][0] for part in ("boxes", "scores", "labels"))
+    order = np.argsort(-scores, kind="stable")[: int((scores > 0).sum())]
+    on_image = frame(image_size, spec.preprocess).boxes_on_image(boxes[order].astype(np.float32))
+    masks = None
+    if spec.all_outputs("found_masks"):
+        masks = paste(outputs[spec.output("found_masks").name][0][order], on_image, image_size)
+    return Detections(on_image, scores[order].astype(np.float32), labels[order].astype(np.int64), masks)
+
+
+def paste(probabilities: np.ndarray, boxes: np.ndarray, image_size: Tuple[int, int]) -> np.ndarray:
+    """Return masks (N, H, W) bool: pixels whose centre lies in the box, and the probability there is above a half.
+
+    Args:
+        probabilities: (N, h, w) over the whole box, interpolated bilinearly between the cells' centres (Mask R-CNN,
+            arXiv 1703.06870, section 3.1).
+        boxes: (N, 4) x1, y1, x2, y2 in the image's pixels.
+        image_size: (height, width).
+    """
+    height, width = image_size
+    masks = np.zeros((len(boxes), height, width), bool)
+    corners = np.clip(np.ceil(boxes - 0.5), 0, [width, height, width, height]).astype(np.int64)  # centres inside
+    for number, (x1, y1, x2, y2) in enumerate(corners):
+        if x1 >= x2 or y1 >= y2:
+            continue
+        left, top, right, bottom = boxes[number].astype(np.float64)
+        rows = _between((np.arange(y1, y2) + 0.5 - top) / (bottom - top), probabilities.shape[1])
+        columns = _between((np.arange(x1, x2) + 0.5 - left) / (right - left), probabilities.shape[2])
+        part = probabilities[number, rows.first : rows.last + 1, columns.first : columns.last + 1]
+        masks[number, y1:y2, x1:x2] = _interpolated(part, rows, columns) > 0.5
+    return masks
 
 
 @dataclass(frozen=True)
@@ -177,9 +217,7 @@ def assemble(prototypes: np.ndarray, coefficients: np.ndarray, boxes: np.ndarray
         columns = _between(_positions(x1, x2, place, 1), prototypes.shape[2])
         part = prototypes[:, rows.first : rows.last + 1, columns.first : columns.last + 1]
         logits = np.einsum("p,phw->hw", coefficients[number], part)
-        logits = logits[rows.low] * (1 - rows.share)[:, None] + logits[rows.high] * rows.share[:, None]
-        logits = logits[:, columns.low] * (1 - columns.share) + logits[:, columns.high] * columns.share
-        masks[number, y1:y2, x1:x2] = logits > 0
+        masks[number, y1:y2, x1:x2] = _interpolated(logits, rows, columns) > 0
     return masks
 
 
@@ -192,6 +230,12 @@ class _Between:
     low: np.ndarray
     high: np.ndarray
     share: np.ndarray
+
+
+def _interpolated(part: np.ndarray, rows: _Between, columns: _Between) -> np.ndarray:
+    """Return (rows, columns): the cells `part` (first to last of each axis), interpolated."""
+    mixed = part[rows.low] * (1 - rows.share)[:, None] + part[rows.high] * rows.share[:, None]
+    return mixed[:, columns.low] * (1 - columns.share) + mixed[:, columns.high] * columns.share
 
 
 def _positions(start: int, stop: int, place: Frame, axis: int) -> np.ndarray:
