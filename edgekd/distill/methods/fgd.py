@@ -73,15 +73,14 @@ class Method(nn.Module):
         found: list[dict[str, Tensor]] = []
         with torch.autocast(student.decoder.device.type, enabled=False):
             for name, level in self.levels.items():
+                assert isinstance(level, _Level)
                 map_t, map_s = relations.on_common_grid(_map(teacher, name).detach(), _map(student, name))
                 valid = relations.cells(batch.valid.float().unsqueeze(1), map_s)
                 found.append(self._terms(level, map_t, map_s, valid, regions_of(batch, valid)))
         weights = {name: getattr(self.options, name) for name in found[0]}
         return {name: weight * torch.stack([one[name] for one in found]).mean() for name, weight in weights.items()}
 
-    def _terms(
-        self, level: nn.Module, map_t: Tensor, map_s: Tensor, valid: Tensor, regions: Regions
-    ) -> dict[str, Tensor]:
+    def _terms(self, level: _Level, map_t: Tensor, map_s: Tensor, valid: Tensor, regions: Regions) -> dict[str, Tensor]:
         map_s = level.adapter(map_s)
         energy = (map_t.square() * valid).sum() / (valid.sum() * map_t.shape[1]).clamp_min(1)
         error = (map_t - map_s).square() / energy.clamp_min(1e-6)  # (B, C, h, w)

@@ -28,7 +28,10 @@ TASKS = ("detection", "instance")
 COCO_OUTPUTS = 91
 # Source: COCO's paper (arXiv 1405.0312) lists 91 categories; these were never annotated in the 2014 and 2017 releases.
 COCO_UNUSED = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
-LEVEL_STRIDES = (4, 8, 16, 32)  # of the pyramid; what torchvision adds below (stride 64 and 128) is not tapped
+COCO_NUMBERS = tuple(number for number in range(1, COCO_OUTPUTS) if number not in COCO_UNUSED)
+# Of ResNet-50's stages by stride. The pyramid has levels at the same strides; what torchvision adds below (64 and 128) is
+# not tapped.
+CHANNELS = {4: 256, 8: 512, 16: 1024, 32: 2048}
 
 
 @dataclass(frozen=True)
@@ -56,13 +59,16 @@ class Options:
     """Options of this family.
 
     labels: which output is which class: `background_first`, output i + 1 is class i; `coco`, COCO's 91 ids for its 80
-        classes; or the output of each class of the data set, e.g. `[1, 3]` for a person and a car of COCO's ids.
+        classes; or the output of each class of the data set, e.g. `[1, 3]` for persons and cars by COCO's ids.
     outputs: number of outputs when `labels` lists them, background included; 91 by default.
+    finest: stride of the pyramid's level that methods take as the decoder's map; coarser ones are its levels. The student's
+        finest stride; 4 only of the R-CNNs.
     norm_eps: of the frozen batch norms; 0 for torchvision's COCO_V1 files of RetinaNet, Faster R-CNN and Mask R-CNN.
     """
 
     labels: Literal["background_first", "coco"] | tuple[int, ...] = "background_first"
     outputs: int = COCO_OUTPUTS
+    finest: Literal[4, 8] = 8
     norm_eps: float = 1e-5
 
 
@@ -70,15 +76,20 @@ def build(variant: str, task: str, num_classes: int, options: Options) -> Torchv
     """Return the network with random weights.
 
     Raises:
-        RecipeError: the variant has no masks and the task wants them, or `labels` do not fit the classes.
+        RecipeError: the variant has no masks and the task wants them, no level `finest`, or `labels` do not fit the classes.
     """
     chosen = VARIANTS[variant]
     if task not in chosen.tasks:
         able = [name for name, one in VARIANTS.items() if task in one.tasks]
         raise RecipeError(f"torchvision_det {variant}: expected a network for task {task!r}; use {' or '.join(able)}")
+    if options.finest < chosen.finest:
+        raise RecipeError(f"torchvision_det.finest: the pyramid of {variant} begins at stride 8, got 4; use 8")
     outputs, numbers = output_of_class(options, num_classes)
     net = chosen.function(weights=None, weights_backbone=None, num_classes=outputs)
-    return TorchvisionDetector(frozen(net, options.norm_eps), chosen.finest, class_of_output(outputs, numbers), task)
+    strides = tuple(stride for stride in CHANNELS if stride >= chosen.finest)
+    levels = tuple(stride for stride in CHANNELS if stride >= options.finest)
+    net = frozen(net, options.norm_eps)
+    return TorchvisionDetector(net, strides, levels, class_of_output(outputs, numbers), task)
 
 
 def output_of_class(options: Options, num_classes: int) -> tuple[int, tuple[int, ...]]:
@@ -89,17 +100,18 @@ def output_of_class(options: Options, num_classes: int) -> tuple[int, tuple[int,
     """
     if options.labels == "background_first":
         return num_classes + 1, tuple(range(1, num_classes + 1))
-    is_coco = options.labels == "coco"
-    numbers = [i for i in range(1, COCO_OUTPUTS) if i not in COCO_UNUSED] if is_coco else list(options.labels)
-    outputs = COCO_OUTPUTS if is_coco else options.outputs
-    wrong = [number for number in numbers if not 0 <= int(number) < outputs or numbers.count(number) > 1]
+    if isinstance(options.labels, str):
+        outputs, numbers = COCO_OUTPUTS, COCO_NUMBERS
+    else:
+        outputs, numbers = options.outputs, options.labels
+    wrong = [number for number in numbers if not 0 <= number < outputs or numbers.count(number) > 1]
     if len(numbers) != num_classes or wrong:
         got = f"{wrong[0]}, which is twice there or not below {outputs}" if wrong else f"{len(numbers)} of them"
         raise RecipeError(
             f"torchvision_det.labels: expected the output of each of the data set's {num_classes} classes, got {got}; "
             "list them in the order of its classes"
         )
-    return outputs, tuple(int(number) for number in numbers)
+    return outputs, numbers
 
 
 def class_of_output(outputs: int, numbers: tuple[int, ...]) -> Tensor:
@@ -114,17 +126,18 @@ class TorchvisionDetector(ReadyDetector):
 
     size_divisor = 32
 
-    def __init__(self, net: Any, finest: int, class_of: Tensor, task: str) -> None:
+    def __init__(
+        self, net: Any, strides: tuple[int, ...], levels: tuple[int, ...], class_of: Tensor, task: str
+    ) -> None:
         super().__init__(MEAN, STD)
         net.transform = _AsTheyAre()
         self.net = net.eval()
         self.has_masks = task == "instance"
         self.most = 100  # COCO's detections per image, which all of them take
-        body = {32: 2048, 16: 1024, 8: 512, 4: 256}
-        self.channels = {stride: body[stride] for stride in LEVEL_STRIDES if stride >= finest}
+        self.channels = {stride: CHANNELS[stride] for stride in strides}
         self.decoder_channels = net.backbone.out_channels
-        self.finest = finest
-        self.level_strides = tuple(stride for stride in self.channels if stride > finest)
+        self.finest, *coarser = levels
+        self.level_strides = tuple(coarser)
         self.register_buffer("class_of", class_of, persistent=False)
         self.class_of: Tensor
 
@@ -140,8 +153,8 @@ class TorchvisionDetector(ReadyDetector):
     def forward_normalized(self, images: Tensor) -> Outputs:
         maps = self.net.backbone.body(images)
         features = dict(zip(self.channels, maps.values(), strict=True))
-        levels = dict(zip(self.channels, self.net.backbone.fpn(maps).values(), strict=False))
-        return Outputs({}, features, levels.pop(self.finest), levels)
+        pyramid = dict(zip(self.channels, self.net.backbone.fpn(maps).values(), strict=False))
+        return Outputs({}, features, pyramid[self.finest], {stride: pyramid[stride] for stride in self.level_strides})
 
     def detect_normalized(self, images: Tensor) -> dict[str, Tensor]:
         with torch.no_grad():

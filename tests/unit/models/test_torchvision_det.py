@@ -149,6 +149,20 @@ def test_labels_that_do_not_fit_the_classes_are_refused(options: Options, expect
         output_of_class(options, 2)
 
 
+def test_the_decoder_is_the_pyramids_level_of_the_students_finest_stride(tmp_path: Path) -> None:
+    image, maps = torch.rand(1, 3, 64, 64), {}
+    for finest in (4, 8):
+        model, theirs = loaded("fasterrcnn_resnet50_fpn", "detection", tmp_path, Options(finest=finest))  # type: ignore[arg-type]
+        with torch.no_grad():
+            maps[finest] = model.forward_normalized(image)
+            pyramid = list(theirs.backbone(image).values())  # type: ignore[operator]
+        assert list(maps[finest].levels) == [stride for stride in (8, 16, 32) if stride > finest]
+        torch.testing.assert_close(maps[finest].decoder, pyramid[0 if finest == 4 else 1], rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(maps[4].levels[8], maps[8].decoder)
+    with pytest.raises(RecipeError, match="the pyramid of fcos_resnet50_fpn begins at stride 8, got 4; use 8"):
+        build_model("torchvision_det", "fcos_resnet50_fpn", "detection", 3, Options(finest=4))
+
+
 def test_masks_of_a_box_detector_are_refused() -> None:
     with pytest.raises(RecipeError, match="fcos.*'instance'; use maskrcnn_resnet50_fpn or"):
         build_model("torchvision_det", "fcos_resnet50_fpn", "instance", 3, Options())
