@@ -68,7 +68,7 @@ class Arm:
 
     def __init__(self, args: argparse.Namespace, methods: str, teacher: DenseModel) -> None:
         student = _network(args.student)
-        pyramids = pyramid_of(teacher, CLASSES), pyramid_of(student, CLASSES)
+        pyramids = pyramid_of(teacher, CLASSES, "semantic"), pyramid_of(student, CLASSES, "semantic")
         modules = {}
         for name in methods.split("+"):
             plugin = plugins.load("methods", name)

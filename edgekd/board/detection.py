@@ -9,6 +9,10 @@ level's. On a level, cell (row, column) stands for the point ((column + 0.5) str
     mask      `prototypes` (1, P, H/4, W/4) times `coefficients` (1, P, h, w) > 0, inside the box (YOLACT, arXiv
               1904.02689, section 3)
 
+A network that decodes and suppresses by itself (a torchvision teacher) gives `found_boxes` (1, N, 4) x1, y1, x2, y2 on the
+input, `found_scores` (1, N), 0 where there is none, `found_labels` (1, N), and `found_masks` (1, N, h, w), the probability over
+the box, above 0.5 inside. They are only brought onto the image.
+
 Portable: standard library + numpy, Python 3.8.
 """
 
@@ -64,6 +68,8 @@ def detections(
     selection: Optional[Selection] = None,
 ) -> Detections:
     """Return what the heads say of the first image in the batch, on an image of `image_size` (height, width)."""
+    if spec.all_outputs("found_boxes"):
+        return _on_image(outputs, spec, image_size)
     selection = selection or Selection()
     found = _candidates(outputs, spec, selection)
     boxes = _decoded(found)
@@ -75,6 +81,39 @@ def detections(
         prototypes = outputs[spec.output("prototypes").name][0]
         masks = assemble(prototypes, found.coefficients[kept], on_image, place)
     return Detections(on_image, found.scores[kept], found.labels[kept], masks)
+
+
+def _on_image(outputs: Mapping[str, np.ndarray], spec: ModelSpec, image_size: Tuple[int, int]) -> Detections:
+    """Return what the network found by itself, best first."""
+    boxes, scores, labels = (outputs[spec.output(f"found_{part}").name][0] for part in ("boxes", "scores", "labels"))
+    order = np.argsort(-scores, kind="stable")[: int((scores > 0).sum())]
+    on_image = frame(image_size, spec.preprocess).boxes_on_image(boxes[order].astype(np.float32))
+    masks = None
+    if spec.all_outputs("found_masks"):
+        masks = paste(outputs[spec.output("found_masks").name][0][order], on_image, image_size)
+    return Detections(on_image, scores[order].astype(np.float32), labels[order].astype(np.int64), masks)
+
+
+def paste(probabilities: np.ndarray, boxes: np.ndarray, image_size: Tuple[int, int]) -> np.ndarray:
+    """Return masks (N, H, W) bool: pixels whose centre lies in the box, and the probability there is above a half.
+
+    Args:
+        probabilities: (N, h, w) over the whole box, interpolated bilinearly between the cells' centres (Mask R-CNN,
+            arXiv 1703.06870, section 3.1).
+        boxes: (N, 4) x1, y1, x2, y2 in the image's pixels.
+        image_size: (height, width).
+    """
+    height, width = image_size
+    masks = np.zeros((len(boxes), height, width), bool)
+    corners = np.clip(np.ceil(boxes - 0.5), 0, [width, height, width, height]).astype(np.int64)  # centres inside
+    for number, (x1, y1, x2, y2) in enumerate(corners):
+        if x1 >= x2 or y1 >= y2:
+            continue
+        left, top, right, bottom = boxes[number].astype(np.float64)
+        rows = _between((np.arange(y1, y2) + 0.5 - top) / (bottom - top), probabilities.shape[1])
+        columns = _between((np.arange(x1, x2) + 0.5 - left) / (right - left), probabilities.shape[2])
+        masks[number, y1:y2, x1:x2] = rows.table @ probabilities[number] @ columns.table.T > 0.5
+    return masks
 
 
 @dataclass(frozen=True)
@@ -166,13 +205,16 @@ def _weights(place: Frame, axis: int, cells: int) -> _Weights:
     """Return how the centres of the image's pixels are interpolated between the centres of the input's cells."""
     scale = place.size[axis] / place.image_size[axis]
     start = (place.top, place.left)[axis]
-    pixels = np.arange(place.image_size[axis])
-    position = (start + (pixels + 0.5) * scale) / place.input_size[axis] * cells - 0.5
-    position = np.clip(position, 0, cells - 1)
+    return _between((start + (np.arange(place.image_size[axis]) + 0.5) * scale) / place.input_size[axis], cells)
+
+
+def _between(positions: np.ndarray, cells: int) -> _Weights:
+    """Return the interpolation at positions, which are fractions of the side that the cells fill."""
+    position = np.clip(positions * cells - 0.5, 0, cells - 1)
     low = np.floor(position).astype(np.int64)
     high = np.minimum(low + 1, cells - 1)
     share = (position - low).astype(np.float32)
-    table = np.zeros((len(pixels), cells), np.float32)
+    table, pixels = np.zeros((len(position), cells), np.float32), np.arange(len(position))
     table[pixels, low] = 1 - share
     table[pixels, high] += share
     return _Weights(table, low.tolist(), (high + 1).tolist())

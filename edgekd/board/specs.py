@@ -17,7 +17,9 @@ from typing import Any, Dict, Tuple
 class TensorSpec:
     """One input or output tensor. `shape` is static, batch first; `role` says what it holds:
     `image`, `logits` (B, K, H, W), `class_map` (B, H, W), or of a detector `scores`, `boxes`, `coefficients` (one tensor
-    per pyramid level, (B, C, H/stride, W/stride)) and `prototypes`; see `board/detection.py`."""
+    per pyramid level, (B, C, H/stride, W/stride)) and `prototypes`; of one that decodes and suppresses by itself
+    `found_boxes` (B, N, 4), `found_scores` (B, N), `found_labels` (B, N) and `found_masks` (B, N, h, w); see
+    `board/detection.py`."""
 
     name: str
     dtype: str

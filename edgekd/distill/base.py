@@ -18,7 +18,7 @@ from torch import Tensor
 
 from edgekd.data.augment import Objects
 from edgekd.errors import RecipeError
-from edgekd.models.base import DenseModel
+from edgekd.models.base import DenseModel, ReadyDetector
 
 
 @dataclass(frozen=True)
@@ -40,16 +40,24 @@ class Batch:
 
 @dataclass(frozen=True)
 class Pyramid:
-    """Declared feature channels of a network, by stride, and of its decoder; what a method needs to make adapters."""
+    """Declared feature channels of a network, by stride, and of its decoder; what a method needs to make adapters.
+
+    level_strides: of `Outputs.levels`. has_heads: whether `Outputs.heads` has what the task's logit methods compare.
+    task: what the network is for.
+    """
 
     channels: dict[int, int]
     decoder_channels: int
     num_classes: int
+    level_strides: tuple[int, ...] = ()
+    has_heads: bool = True
+    task: str = "semantic"
 
 
-def pyramid_of(model: DenseModel, num_classes: int) -> Pyramid:
+def pyramid_of(model: DenseModel, num_classes: int, task: str) -> Pyramid:
     """Return the declared pyramid of a network."""
-    return Pyramid(dict(model.channels), model.decoder_channels, num_classes)
+    has_heads = not isinstance(model, ReadyDetector)
+    return Pyramid(dict(model.channels), model.decoder_channels, num_classes, model.level_strides, has_heads, task)
 
 
 def check_at_least(least: int, value: int, key: str) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from edgekd.core.recipe import Recipe
+from edgekd.data.augment import Objects
 from edgekd.data.open import open_split
 from edgekd.distill.base import Batch
 from edgekd.distill.run import build_methods
@@ -25,7 +26,7 @@ _LABEL_BLOCK = 32  # pixels; labels in blocks, so that there are borders and cel
 
 @dataclass(frozen=True)
 class MapPlan:
-    """One map that a network gives. name: `stride 8` and so on, `decoder`, `logits`; size: (height, width)."""
+    """One map that a network gives. name: `stride 8`, `level 16` and so on, `decoder`, `logits`; size: (height, width)."""
 
     name: str
     stride: float
@@ -87,9 +88,10 @@ def plan(recipe: Recipe) -> DistillPlan:
     teacher = untrained_network(recipe.teacher, recipe.task, classes, "teacher")
     student = untrained_network(recipe.student, recipe.task, classes, "student")
     maps_t, maps_s = _maps(teacher, crop), _maps(student, crop)
+    labels = _labels(crop, classes) if recipe.task == "semantic" else _object_labels(crop)
     methods = [
         MethodPlan(
-            name, config.weight, config.warmup, config.schedule, _terms(method, maps_t, maps_s, classes, crop),
+            name, config.weight, config.warmup, config.schedule, _terms(method, maps_t, maps_s, labels),
             [AdapterPlan(n, tuple(p.shape), p.numel()) for n, p in method.named_parameters()],
         )
         for name, (config, method) in build_methods(recipe.distill, teacher, student, classes, recipe.task).items()
@@ -101,18 +103,17 @@ def _maps(model: DenseModel, crop: tuple[int, int]) -> dict[str, Tensor]:
     check_input_size(model, crop)
     with torch.no_grad():
         out = model.eval()(torch.zeros(1, 3, *crop))
-    return {**{f"stride {s}": f for s, f in out.features.items()}, "decoder": out.decoder, **out.heads}
+    features = {f"stride {stride}": x for stride, x in out.features.items()}
+    levels = {f"level {stride}": x for stride, x in out.levels.items()}
+    return {**features, "decoder": out.decoder, **levels, **out.heads}
 
 
 def _described(maps: dict[str, Tensor], crop: tuple[int, int]) -> list[MapPlan]:
     return [MapPlan(n, round(crop[0] / x.shape[2], 2), x.shape[1], (x.shape[2], x.shape[3])) for n, x in maps.items()]
 
 
-def _terms(
-    method: nn.Module, teacher: dict[str, Tensor], student: dict[str, Tensor], classes: int, crop: tuple[int, int]
-) -> list[TermPlan]:
+def _terms(method: nn.Module, teacher: dict[str, Tensor], student: dict[str, Tensor], labels: Batch) -> list[TermPlan]:
     """Return the terms of a method and the maps that they change with, tried on random maps of the real shapes."""
-    labels = _labels(crop, classes)
     sides = {"teacher": _drawn(teacher, 1), "student": _drawn(student, 2)}
     reads: dict[str, dict[str, list[str]]] = {}
     before = _values(method, sides, labels)
@@ -139,9 +140,11 @@ def _values(method: nn.Module, sides: dict[str, dict[str, Tensor]], labels: Batc
 
 
 def _outputs(maps: dict[str, Tensor]) -> Outputs:
-    features = {int(name.split()[1]): x for name, x in maps.items() if name.startswith("stride")}
-    heads = {name: x for name, x in maps.items() if not name.startswith("stride") and name != "decoder"}
-    return Outputs(heads, features, maps["decoder"])
+    features, levels = (
+        {int(name.split()[1]): x for name, x in maps.items() if name.startswith(kind)} for kind in ("stride ", "level ")
+    )
+    heads = {name: x for name, x in maps.items() if " " not in name and name != "decoder"}
+    return Outputs(heads, features, maps["decoder"], levels)
 
 
 def _labels(crop: tuple[int, int], classes: int) -> Batch:
@@ -150,3 +153,13 @@ def _labels(crop: tuple[int, int], classes: int) -> Batch:
     blocks = blocks.view(1, 1, -(-height // _LABEL_BLOCK), -(-width // _LABEL_BLOCK)).float()
     masks = F.interpolate(blocks, (height, width), mode="nearest").squeeze(1).long()
     return Batch(torch.zeros(1, 3, height, width), masks)
+
+
+def _object_labels(crop: tuple[int, int]) -> Batch:
+    """Return one object, over the middle of the crop."""
+    (height, width), labels = crop, torch.zeros(1, dtype=torch.int64)
+    top, left = height // 4, width // 4
+    masks = torch.zeros(1, height, width, dtype=torch.int64)
+    masks[:, top : height - top, left : width - left] = 1
+    box = torch.tensor([[left, top, width - left, height - top]], dtype=torch.float32)
+    return Batch(torch.zeros(1, 3, height, width), masks, [Objects(box, labels)])

@@ -180,6 +180,12 @@ def pair_valid(valid: Tensor, offset: tuple[int, int]) -> Tensor:
     return (first & second).squeeze(1)
 
 
+def pair_max(weight: Tensor, offset: tuple[int, int]) -> Tensor:
+    """Return (B, h - |dy|, w - |dx|): the larger of the weights (B, 1, h, w) of a pair's two cells."""
+    first, second = _pair(weight, offset)
+    return torch.maximum(first, second).squeeze(1)
+
+
 def _pair(x: Tensor, offset: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """Return views of x at p and at p + offset, for all p for which both lie inside."""
     dy, dx = offset

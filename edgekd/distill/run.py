@@ -28,7 +28,7 @@ from edgekd.distill.fit import FitJob, fit, on_cpu
 from edgekd.distill.module import Distiller, FrozenTeacher
 from edgekd.errors import GateError, RecipeError
 from edgekd.models.artifact import WEIGHTS, network_from_artifact, network_from_recipe
-from edgekd.models.base import DenseModel
+from edgekd.models.base import DenseModel, ReadyDetector
 from edgekd.models.build import check_input_size, count
 from edgekd.models.session import torch_spec
 from edgekd.models.weights import save_state
@@ -70,6 +70,11 @@ def _train(job: StageJob, network: Network, where: str, distill: tuple[DenseMode
     model = network_from_recipe(network, recipe.task, len(classes), where)
     check_input_size(model, recipe.data.size)
     training: dict[str, Any] = {}
+    if network.train is not None and isinstance(model, ReadyDetector):
+        raise RecipeError(
+            f"{where}.train: networks of family {network.family!r} are not trained here; leave it out and give "
+            f"{where}.checkpoint, a file with trained weights"
+        )
     if network.train is not None:
         crop = recipe.data.augment.crop or recipe.data.size
         check_input_size(model, crop)
@@ -111,10 +116,8 @@ def build_methods(
         if task not in module.TASKS:
             able = [other for other in plugins.names("methods") if task in plugins.load("methods", other).TASKS]
             raise RecipeError(f"distill.methods.{name}: not for task {task!r}; use {', '.join(able)}")
-        methods[name] = (
-            config,
-            module.Method(options, pyramid_of(teacher, num_classes), pyramid_of(student, num_classes)),
-        )
+        pyramids = (pyramid_of(network, num_classes, task) for network in (teacher, student))
+        methods[name] = (config, module.Method(options, *pyramids))
     return methods
 
 

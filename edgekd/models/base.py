@@ -11,7 +11,7 @@ A family is one file `models/families/<name>.py` with
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -25,11 +25,13 @@ class Outputs:
         segmenter; those of `models/heads.py` of a detector.
     features: stride -> (B, C, H/stride, W/stride), the backbone's pyramid, fine to coarse.
     decoder: the last feature map that all heads share (B, C, h, w), of a detector the finest level of its pyramid.
+    levels: stride -> the coarser levels of a detector's pyramid, with the channels of `decoder`; empty of a segmenter.
     """
 
     heads: dict[str, Tensor]
     features: dict[int, Tensor]
     decoder: Tensor
+    levels: dict[int, Tensor] = field(default_factory=dict)
 
     @property
     def logits(self) -> Tensor:
@@ -37,19 +39,21 @@ class Outputs:
         return self.heads["logits"]
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return all of it by name: `heads/<name>`, `features/<stride>`, `decoder`."""
+        """Return all of it by name: `heads/<name>`, `features/<stride>`, `decoder`, `levels/<stride>`."""
         heads = {f"heads/{name}": value for name, value in self.heads.items()}
         features = {f"features/{stride}": value for stride, value in self.features.items()}
-        return {**heads, **features, "decoder": self.decoder}
+        levels = {f"levels/{stride}": value for stride, value in self.levels.items()}
+        return {**heads, **features, **levels, "decoder": self.decoder}
 
     @classmethod
     def of(cls, tensors: dict[str, Tensor]) -> Outputs:
         """Return the outputs that `tensors` was called on."""
-        heads, features = (
+        heads, features, levels = (
             {name.removeprefix(kind): value for name, value in tensors.items() if name.startswith(kind)}
-            for kind in ("heads/", "features/")
+            for kind in ("heads/", "features/", "levels/")
         )
-        return cls(heads, {int(stride): features[stride] for stride in sorted(features, key=int)}, tensors["decoder"])
+        by_stride = [{int(s): maps[s] for s in sorted(maps, key=int)} for maps in (features, levels)]
+        return cls(heads, by_stride[0], tensors["decoder"], by_stride[1])
 
 
 class DenseModel(nn.Module, ABC):
@@ -60,13 +64,15 @@ class DenseModel(nn.Module, ABC):
 
     Attributes:
         channels: stride -> channels of `Outputs.features`, fine to coarse (a contract test compares with the truth).
-        decoder_channels: channels of `Outputs.decoder`.
+        decoder_channels: channels of `Outputs.decoder` and `Outputs.levels`.
+        level_strides: strides of `Outputs.levels`.
         size_divisor: input height and width must be divisible by it.
         unused_weights: beginnings of names that a checkpoint may hold and the network has no use for (auxiliary heads).
     """
 
     channels: dict[int, int]
     decoder_channels: int
+    level_strides: tuple[int, ...] = ()
     size_divisor: int
     mean: Tensor
     std: Tensor
@@ -88,3 +94,18 @@ class DenseModel(nn.Module, ABC):
     def weights_module(self) -> nn.Module:
         """Return the module whose names a weight file uses: the network itself, unless it wraps another."""
         return self
+
+
+class ReadyDetector(DenseModel):
+    """A detector that decodes and suppresses by itself: a teacher with features, but without edgekd's heads.
+
+    It is used as it is: it has no task loss here, and is not exported.
+    """
+
+    @abstractmethod
+    def detect_normalized(self, images: Tensor) -> dict[str, Tensor]:
+        """Return what is found in normalised images (B, 3, H, W), by the names that `board/detection.py` reads.
+
+        `found_boxes` (B, N, 4) pixels of the input, `found_scores` (B, N), 0 where fewer than N are found,
+        `found_labels` (B, N) int64, and for instances `found_masks` (B, N, h, w), probabilities over the box.
+        """

@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from edgekd.core import plugins
 from edgekd.errors import RecipeError, UserError, did_you_mean
-from edgekd.models.base import DenseModel
+from edgekd.models.base import DenseModel, ReadyDetector
 
 
 def build_model(family: str, variant: str, task: str, num_classes: int, options: Any) -> DenseModel:
@@ -59,6 +59,7 @@ def count(model: DenseModel, size: tuple[int, int]) -> tuple[int, int]:
     was_training = model.training
     counter = FlopCounterMode(display=False)
     with torch.no_grad(), counter:
-        model.eval().forward_normalized(images)
+        model.eval()
+        model.detect_normalized(images) if isinstance(model, ReadyDetector) else model.forward_normalized(images)
     model.train(was_training)
     return sum(p.numel() for p in model.parameters()), counter.get_total_flops() // 2

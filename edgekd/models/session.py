@@ -9,12 +9,15 @@ import torch
 
 from edgekd.board.specs import ModelSpec, Preprocess, TensorSpec
 from edgekd.data.base import IGNORE_INDEX
-from edgekd.models.base import DenseModel
+from edgekd.models.base import DenseModel, ReadyDetector
 from edgekd.targets.base import SessionBase
 
 
 def torch_spec(model: DenseModel, task: str, classes: tuple[str, ...], size: tuple[int, int]) -> ModelSpec:
-    """Return the contract of a torch network at input `size` (height, width): a normalised image in, its heads out."""
+    """Return the contract of a torch network at input `size` (height, width): a normalised image in, its heads out.
+
+    What a `ReadyDetector` finds takes the place of the heads.
+    """
     mean, std = (tuple(round(v, 6) for v in buffer.flatten().tolist()) for buffer in (model.mean, model.std))
     return ModelSpec(
         task=task,
@@ -22,8 +25,8 @@ def torch_spec(model: DenseModel, task: str, classes: tuple[str, ...], size: tup
         ignore_index=IGNORE_INDEX,
         inputs=(TensorSpec("image", "float32", (1, 3, *size), "image"),),
         outputs=tuple(
-            TensorSpec(name, "float32", shape, name.partition("_")[0])
-            for name, shape in head_shapes(model, size).items()
+            TensorSpec(name, str(value.dtype).removeprefix("torch."), tuple(value.shape), name.rstrip("_0123456789"))
+            for name, value in _answers(model, size).items()
         ),
         preprocess=Preprocess(size=size, mean=mean, std=std),
     )
@@ -31,11 +34,22 @@ def torch_spec(model: DenseModel, task: str, classes: tuple[str, ...], size: tup
 
 def head_shapes(model: DenseModel, size: tuple[int, int]) -> dict[str, tuple[int, ...]]:
     """Return the shape of every head for one image of `size` (height, width), from a forward pass on zeros."""
+    return {name: tuple(value.shape) for name, value in _answers(model, size).items()}
+
+
+def answers(model: DenseModel, images: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Return what a network says of normalised images (B, 3, H, W): its heads, or what it finds by itself."""
+    if isinstance(model, ReadyDetector):
+        return model.detect_normalized(images)
+    return model.forward_normalized(images).heads
+
+
+def _answers(model: DenseModel, size: tuple[int, int]) -> dict[str, torch.Tensor]:
     was_training = model.training
     with torch.inference_mode():
-        heads = model.eval().forward_normalized(model.mean.new_zeros(1, 3, *size)).heads
+        found = answers(model.eval(), model.mean.new_zeros(1, 3, *size))
     model.train(was_training)
-    return {name: tuple(value.shape) for name, value in heads.items()}
+    return found
 
 
 class TorchSession(SessionBase):
@@ -57,5 +71,5 @@ class TorchSession(SessionBase):
     def _infer(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         image = torch.from_numpy(inputs[self.spec.inputs[0].name]).to(self.model.mean.device)
         with torch.inference_mode():
-            heads = self.model.forward_normalized(image).heads
+            heads = answers(self.model, image)
         return {tensor.name: heads[tensor.name].cpu().numpy() for tensor in self.spec.outputs}

@@ -22,6 +22,8 @@ NESTS = ("state_dict", "model", "model_state_dict", "module", "net", "ema", "mod
 # What wrappers put before every key: DataParallel, a LightningModule's attribute, torch.compile.
 PREFIXES = ("module.", "model.", "net.", "student.", "_orig_mod.")
 
+_COUNTER = ".num_batches_tracked"  # of batch norms: no inference reads it, and a frozen one has none
+
 
 def load_state(path: str | Path) -> dict[str, Tensor]:
     """Read the weights of a file, by name; what wraps the state dict is unwrapped where only one can be meant.
@@ -53,7 +55,11 @@ def load_into(module: nn.Module, state: Mapping[str, Tensor], what: str) -> None
     unused = module.unused_weights if isinstance(module, DenseModel) else ()
     target = _weights_module(module)
     wanted = target.state_dict()
-    given = {key: value for key, value in _unprefixed(state, wanted).items() if not key.startswith(unused)}
+    given = {
+        key: value
+        for key, value in _unprefixed(state, wanted).items()
+        if not key.startswith(unused) and (key in wanted or not key.endswith(_COUNTER))
+    }
     fill(target, given, what)
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from types import ModuleType
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from edgekd.core import plugins
-from edgekd.models.base import DenseModel
+from edgekd.models.base import DenseModel, ReadyDetector
 from edgekd.models.build import build_model, count
 from edgekd.models.heads import BINS
+from edgekd.models.session import answers
 
 CLASSES = 5
 HEIGHT, WIDTH = 64, 96  # not square, and divisible by every stride
@@ -27,13 +30,21 @@ class OneConvolution(nn.Module):
         return self.head(self.body(x))
 
 
+def tasks_of(module: ModuleType, variant: str) -> tuple[str, ...]:
+    facts = module.VARIANTS[variant] if isinstance(module.VARIANTS, dict) else None
+    return getattr(facts, "tasks", module.TASKS)
+
+
 def cases() -> list[tuple[str, str, str]]:
     """Return (task, family, variant) for all that there are."""
     found = []
     for family in plugins.names("families"):
         module = plugins.load("families", family)
         variants = module.VARIANTS if module.VARIANTS is not None else [f"{__name__}:OneConvolution"]
-        found += [(task, family, variant) for task in module.TASKS for variant in variants]
+        for task in module.TASKS:
+            # A variant may be for some of the family's tasks only, which it then lists.
+            fitting = [v for v in variants if task in tasks_of(module, v)]
+            found += [(task, family, variant) for variant in fitting]
     return found
 
 
@@ -67,8 +78,24 @@ def assert_heads(task: str, heads: dict[str, Tensor], batch: int, size: tuple[in
             assert heads[f"{kind}_{stride}"].shape == (batch, width, size[0] // stride, size[1] // stride)
 
 
+def assert_finds(task: str, found: dict[str, Tensor], batch: int, size: tuple[int, int]) -> None:
+    """Hold what a detector finds by itself to what `board/detection.py` reads."""
+    assert set(found) - {"found_masks"} == {"found_boxes", "found_scores", "found_labels"}
+    assert ("found_masks" in found) == (task == "instance")
+    boxes, scores, labels = (found[f"found_{part}"] for part in ("boxes", "scores", "labels"))
+    count = boxes.shape[1]
+    assert boxes.shape == (batch, count, 4)
+    assert scores.shape == labels.shape == (batch, count)
+    assert labels.dtype == torch.int64
+    assert boxes.min() >= 0
+    assert (boxes <= torch.tensor([size[1], size[0]] * 2)).all()
+    assert ((scores >= 0) & (scores <= 1)).all()
+    assert ((labels >= 0) & (labels < CLASSES)).all()
+
+
 def summed(model: DenseModel, images: Tensor) -> Tensor:
-    return torch.cat([head.flatten() for head in model(images).heads.values()])
+    normalised = (images - model.mean) / model.std
+    return torch.cat([value.flatten() for value in answers(model, normalised).values()])
 
 
 @pytest.fixture(scope="module")
@@ -81,21 +108,27 @@ def test_declared_channels_and_strides_are_the_real_ones(
 ) -> None:
     with torch.no_grad():
         outputs = model.eval()(images)
-    assert_heads(case[0], outputs.heads, 2, (HEIGHT, WIDTH))
+        said = answers(model, images)
+    (assert_finds if isinstance(model, ReadyDetector) else assert_heads)(case[0], said, 2, (HEIGHT, WIDTH))
     assert list(outputs.features) == list(model.channels) == sorted(model.channels)
     for stride, feature in outputs.features.items():
         assert feature.shape == (2, model.channels[stride], HEIGHT // stride, WIDTH // stride)
     assert outputs.decoder.shape[:2] == (2, model.decoder_channels)
+    assert tuple(outputs.levels) == model.level_strides
+    for stride, level in outputs.levels.items():
+        assert level.shape == (2, model.decoder_channels, HEIGHT // stride, WIDTH // stride)
 
 
 def test_the_smallest_declared_input_size_works(case: tuple[str, str, str], model: DenseModel) -> None:
     size = model.size_divisor
     with torch.no_grad():
-        outputs = model.eval()(torch.rand(1, 3, size, 2 * size))
-    assert_heads(case[0], outputs.heads, 1, (size, 2 * size))
+        said = answers(model.eval(), torch.rand(1, 3, size, 2 * size))
+    (assert_finds if isinstance(model, ReadyDetector) else assert_heads)(case[0], said, 1, (size, 2 * size))
 
 
 def test_gradient_of_the_heads_reaches_every_parameter(model: DenseModel, images: Tensor) -> None:
+    if isinstance(model, ReadyDetector):
+        pytest.skip("is not trained here")
     model.train().zero_grad()
     summed(model, images).square().mean().backward()
     unreached = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
@@ -113,9 +146,9 @@ def test_images_are_normalised_with_the_declared_mean_and_std(model: DenseModel,
     mean, std = model.mean.flatten().tolist(), model.std.flatten().tolist()
     by_hand = torch.stack([(images[:, c] - mean[c]) / std[c] for c in range(3)], dim=1)
     with torch.no_grad():
-        other = model.forward_normalized(by_hand).heads
-        for name, head in model(images).heads.items():
-            torch.testing.assert_close(head, other[name], rtol=1e-4, atol=1e-4)
+        other = model.forward_normalized(by_hand).tensors()
+        for name, value in model(images).tensors().items():
+            torch.testing.assert_close(value, other[name], rtol=1e-4, atol=1e-4)
 
 
 def test_counting_leaves_the_mode_alone(model: DenseModel) -> None:

@@ -13,13 +13,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from edgekd.core import plugins
+from edgekd.data.augment import Objects
 from edgekd.distill.base import Batch, Pyramid
 from edgekd.models.base import Outputs
 from edgekd.models.heads import BINS
 
 CLASSES, HEIGHT, WIDTH, BATCH = 5, 64, 96, 2
-TEACHER = Pyramid({4: 12, 8: 16, 16: 20, 32: 24}, decoder_channels=14, num_classes=CLASSES)
-STUDENT = Pyramid({4: 4, 8: 6, 16: 8, 32: 10}, decoder_channels=6, num_classes=CLASSES)
+TEACHER = Pyramid({4: 12, 8: 16, 16: 20, 32: 24}, decoder_channels=14, num_classes=CLASSES, level_strides=(8, 16))
+STUDENT = Pyramid({4: 4, 8: 6, 16: 8, 32: 10}, decoder_channels=6, num_classes=CLASSES, level_strides=(16, 32))
 
 
 @pytest.fixture(params=plugins.names("methods"))
@@ -49,7 +50,14 @@ def outputs(
         heads |= {f"scores_{stride}": leaf(CLASSES, stride, 0), f"boxes_{stride}": leaf(4 * BINS, stride, 0)}
         heads[f"coefficients_{stride}"] = leaf(3, stride, 0)
     heads["prototypes"] = leaf(3, 4, 0)
-    return Outputs(heads, features, leaf(pyramid.decoder_channels, decoder_stride, extra))
+    levels = {stride: leaf(pyramid.decoder_channels, stride, extra) for stride in pyramid.level_strides}
+    return Outputs(heads, features, leaf(pyramid.decoder_channels, decoder_stride, extra), levels)
+
+
+def objects_of() -> list[Objects]:
+    """Return two objects per image, of which one lies in the other."""
+    boxes = torch.tensor([[4.0, 3.0, 60.0, 50.0], [20.0, 10.0, 30.0, 37.0]])
+    return [Objects(boxes + 2 * i, torch.tensor([0, 1])) for i in range(BATCH)]
 
 
 def batch_of(ignored: bool | None = None) -> Batch:
@@ -59,7 +67,7 @@ def batch_of(ignored: bool | None = None) -> Batch:
         masks[:, 5:38, 11:59] = 255
     elif ignored:
         masks[:] = 255
-    return Batch(torch.rand(BATCH, 3, HEIGHT, WIDTH, generator=torch.Generator().manual_seed(8)), masks)
+    return Batch(torch.rand(BATCH, 3, HEIGHT, WIDTH, generator=torch.Generator().manual_seed(8)), masks, objects_of())
 
 
 class LargestTensor(TorchDispatchMode):
@@ -78,7 +86,7 @@ class LargestTensor(TorchDispatchMode):
 
 
 def leaves(out: Outputs) -> list[Tensor]:
-    return [*out.heads.values(), out.decoder, *out.features.values()]
+    return [*out.heads.values(), out.decoder, *out.features.values(), *out.levels.values()]
 
 
 def total(terms: dict[str, Tensor]) -> Tensor:
@@ -161,7 +169,8 @@ def test_bf16_outputs_under_autocast_stay_finite(name: str) -> None:
 
     def halved(out: Outputs) -> Outputs:
         features = {stride: feature.bfloat16() for stride, feature in out.features.items()}
-        return Outputs({n: h.bfloat16() for n, h in out.heads.items()}, features, out.decoder.bfloat16())
+        levels = {stride: level.bfloat16() for stride, level in out.levels.items()}
+        return Outputs({n: h.bfloat16() for n, h in out.heads.items()}, features, out.decoder.bfloat16(), levels)
 
     torch.manual_seed(3)
     with torch.autocast("cpu", torch.bfloat16):
@@ -213,7 +222,7 @@ def test_features_deep_inside_an_ignored_region_do_not_matter(name: str) -> None
     method = method_of(name)
     masks = torch.zeros(BATCH, HEIGHT, WIDTH, dtype=torch.int64)
     masks[:, :, : WIDTH // 3] = 255  # whole cells at every stride
-    batch = Batch(torch.rand(BATCH, 3, HEIGHT, WIDTH), masks)
+    batch = Batch(torch.rand(BATCH, 3, HEIGHT, WIDTH), masks, objects_of())
     teacher, student = outputs(TEACHER, 1), outputs(STUDENT, 2)
     before = loss_of(method, teacher, student, batch)
     with torch.no_grad():
@@ -260,10 +269,12 @@ def test_the_order_of_images_in_a_batch_does_not_matter(name: str) -> None:
             {n: h.flip(0) for n, h in out.heads.items()},
             {s: f.flip(0) for s, f in out.features.items()},
             out.decoder.flip(0),
+            {s: x.flip(0) for s, x in out.levels.items()},
         )
 
     there = loss_of(method, teacher, student, batch)
-    back = loss_of(method, reversed_(teacher), reversed_(student), Batch(batch.images.flip(0), batch.masks.flip(0)))
+    flipped = Batch(batch.images.flip(0), batch.masks.flip(0), objects_of()[::-1])
+    back = loss_of(method, reversed_(teacher), reversed_(student), flipped)
     assert back.item() == pytest.approx(there.item(), rel=1e-5)
 
 
@@ -287,5 +298,5 @@ def test_no_tensor_is_larger_than_64_mib_per_image(name: str) -> None:
     masks = torch.randint(0, CLASSES, (BATCH, 256, 512), generator=torch.Generator().manual_seed(7))
     method = method_of(name)
     with LargestTensor() as largest:
-        loss_of(method, teacher, student, Batch(torch.zeros(BATCH, 3, 256, 512), masks)).backward()
+        loss_of(method, teacher, student, Batch(torch.zeros(BATCH, 3, 256, 512), masks, objects_of())).backward()
     assert largest.size_bytes <= BATCH * 64 * 2**20

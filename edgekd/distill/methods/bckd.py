@@ -24,6 +24,14 @@ Variants and one further term, off by default, are there to be compared (`edgekd
     focus              B = sum_l w_l up(b_l^T), the teacher's fused boundary;  L_F = mean_p( B_p / mean(B) KL_p ), where
                        KL_p is that of `kd` at temperature 1 on the logits pooled to the finest stride
 
+Of detectors and instances (off by default):
+
+    background    w_p = 1 for pairs of which a cell is in an object or at most `ring` cells from one, else `background`; in
+                  L_B every mean over pairs becomes the mean with weights w_p
+    context_at: levels        L_C is the mean of L_C over the levels of the pyramid that both networks have
+    context_at: prototypes    the relation of what the masks of instances are mixed from; teacher and student may have
+                  another number of them, in any order
+
 Teacher and student may differ in channels (no adapter is needed) and in stride (the finer map is average-pooled to
 the other's grid). Cells of which most pixels carry no label take no part. Both terms are 0 for equal relations.
 """
@@ -38,7 +46,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from edgekd.distill import logits, relations
-from edgekd.distill.base import Batch, Pyramid
+from edgekd.distill.base import Batch, Pyramid, check_at_least
 from edgekd.errors import RecipeError
 from edgekd.models.base import Outputs
 
@@ -53,7 +61,10 @@ class Options:
     form: what the boundary term compares: `pairs` of neighbours, the boundary `map`, or that along the `path` of a pair.
     strides: backbone stride -> weight of its boundary term; late stages mark objects, early ones texture.
     dilations: distances of the neighbour pairs, in cells.
-    context_at: the map of the context term: `decoder`, `backbone` (its coarsest stage) or `classes` (probabilities).
+    background: weight of neighbour pairs away from all objects, of detection and instances; 1 weighs all alike.
+    ring: cells around an object, at each stride, that count as its own, so that its boundary does.
+    context_at: the map of the context term: `decoder`, `backbone` (its coarsest stage) or `classes` (probabilities); of
+        detectors `levels` (of the pyramid, `decoder` is its finest), of instances `prototypes`.
     tokens: largest number of cells of the relation matrix; bounds its memory to tokens^2 floats per image.
     anchors: rows of that matrix, drawn anew in every step; None takes all. Memory is then anchors * tokens.
     temperature: tau of the relation rows.
@@ -65,17 +76,24 @@ class Options:
     form: Literal["pairs", "map", "path"] = "pairs"
     strides: dict[int, float] = field(default_factory=lambda: {4: 0.25, 8: 0.5, 16: 1.0, 32: 1.0})
     dilations: tuple[int, ...] = (1, 2)
-    context_at: Literal["decoder", "backbone", "classes"] = "decoder"
+    background: float = 1.0
+    ring: int = 1
+    context_at: Literal["decoder", "backbone", "classes", "levels", "prototypes"] = "decoder"
     tokens: int = 320
     anchors: int | None = None
     temperature: float = 0.1
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.background <= 1:
+            raise RecipeError(f"bckd.background: expected a weight from 0 to 1, got {self.background:g}")
+        check_at_least(0, self.ring, "bckd.ring")
 
 
 class Method(nn.Module):
     """Terms `boundary`, `context` and `focus`; no adapter.
 
     Raises:
-        RecipeError: no stride of `strides` exists in both networks.
+        RecipeError: no stride of `strides` exists in both networks, or an option is for other tasks or networks.
     """
 
     def __init__(self, options: Options, teacher: Pyramid, student: Pyramid) -> None:
@@ -91,6 +109,8 @@ class Method(nn.Module):
             )
         if not teacher.channels and (needs_strides or options.context_at == "backbone"):
             raise RecipeError("bckd: this teacher shows no feature maps; give it `taps` or use kd or cwd")
+        self.levels = tuple(s for s in student.level_strides if s in teacher.level_strides)
+        _check_task(options, teacher, student)
 
     def forward(self, teacher: Outputs, student: Outputs, batch: Batch) -> dict[str, Tensor]:
         """Return the weighted-by-option terms that are switched on."""
@@ -98,28 +118,33 @@ class Method(nn.Module):
         terms: dict[str, Tensor] = {}
         with torch.autocast(student.decoder.device.type, enabled=False):
             if options.boundary > 0:
-                terms["boundary"] = options.boundary * self._boundary(teacher, student, valid)
+                terms["boundary"] = options.boundary * self._boundary(teacher, student, valid, batch.masks)
             if options.context > 0:
                 terms["context"] = options.context * self._context(teacher, student, valid)
             if options.focus > 0:
                 terms["focus"] = options.focus * self._focus(teacher, student, batch.valid)
         return terms
 
-    def _boundary(self, teacher: Outputs, student: Outputs, valid: Tensor) -> Tensor:
+    def _boundary(self, teacher: Outputs, student: Outputs, valid: Tensor, masks: Tensor) -> Tensor:
         total = student.decoder.new_zeros((), dtype=torch.float32)
         for stride, weight in self.strides.items():
             of_teacher = teacher.features[self.teacher_stride[stride]].detach()
             map_t, map_s = relations.on_common_grid(of_teacher, student.features[stride])
             cells = relations.cells(valid, map_s)
+            near = None if self.options.background == 1 else object_weight(masks, cells, self.options)
             if self.options.form == "map":
-                loss = map_loss(map_t, map_s, cells)
+                loss = map_loss(map_t, map_s, cells, near)
             else:
-                loss = boundary_loss(map_t, map_s, cells, self.options.dilations, self.options.form)
+                loss = boundary_loss(map_t, map_s, cells, self.options.dilations, self.options.form, near)
             total = total + weight * loss
         return total / sum(self.strides.values())
 
     def _context(self, teacher: Outputs, student: Outputs, valid: Tensor) -> Tensor:
-        raw_t, raw_s = (_context_map(outputs, self.options.context_at) for outputs in (teacher, student))
+        maps_t, maps_s = (_context_maps(out, self.options.context_at, self.levels) for out in (teacher, student))
+        losses = [self._context_of(t, s, valid) for t, s in zip(maps_t, maps_s, strict=True)]
+        return torch.stack(losses).mean()
+
+    def _context_of(self, raw_t: Tensor, raw_s: Tensor, valid: Tensor) -> Tensor:
         height = min(raw_t.shape[-2], raw_s.shape[-2])
         width = min(raw_t.shape[-1], raw_s.shape[-1])
         grid = relations.token_grid(height, width, self.options.tokens)
@@ -138,24 +163,68 @@ class Method(nn.Module):
         return focus_loss(z_t, z_s, boundary, cells.squeeze(1))
 
 
-def _context_map(outputs: Outputs, at: str) -> Tensor:
+def _check_task(options: Options, teacher: Pyramid, student: Pyramid) -> None:
+    """Check that what the options compare exists in networks for the task."""
+    at, task = options.context_at, student.task
+    if options.background != 1 and task == "semantic":
+        raise RecipeError(
+            f"bckd.background: expected 1 for task 'semantic', which has no objects, got {options.background:g}"
+        )
+    if options.focus > 0 and task != "semantic":
+        raise RecipeError(
+            f"bckd.focus: expected 0 for task {task!r}, whose networks have no logits, got {options.focus:g}"
+        )
+    able = {"classes": ("semantic",), "levels": ("detection", "instance"), "prototypes": ("instance",)}
+    if options.context > 0 and task not in able.get(at, (task,)):
+        raise RecipeError(
+            f"bckd.context_at: {at!r} is not for task {task!r}, expected decoder or backbone; use one of them"
+        )
+    if options.context > 0 and at == "prototypes" and not teacher.has_heads:
+        raise RecipeError("bckd.context_at: this teacher has no prototypes, expected one of family edgedet; use levels")
+
+
+def _context_maps(outputs: Outputs, at: str, levels: tuple[int, ...]) -> list[Tensor]:
     if at == "classes":
-        return outputs.logits.float().softmax(dim=1)
-    return outputs.decoder if at == "decoder" else outputs.features[max(outputs.features)]
+        return [outputs.logits.float().softmax(dim=1)]
+    if at == "levels":
+        return [outputs.decoder, *(outputs.levels[stride] for stride in levels)]
+    if at == "prototypes":
+        return [outputs.heads["prototypes"]]
+    return [outputs.decoder if at == "decoder" else outputs.features[max(outputs.features)]]
+
+
+def object_weight(masks: Tensor, cells: Tensor, options: Options) -> Tensor:
+    """Return (B, 1, h, w) float: 1 for cells of `cells`' grid that touch an object or lie in its ring, else `background`.
+
+    masks (B, H, W) are 1 inside objects, 0 elsewhere, 255 where there is no image.
+    """
+    inside = F.adaptive_max_pool2d((masks == 1).float().unsqueeze(1), (cells.shape[-2], cells.shape[-1]))
+    near = F.max_pool2d(inside, kernel_size=2 * options.ring + 1, stride=1, padding=options.ring)
+    return options.background + (1 - options.background) * near
 
 
 def boundary_loss(
-    teacher: Tensor, student: Tensor, valid: Tensor, dilations: tuple[int, ...], form: str = "pairs"
+    teacher: Tensor,
+    student: Tensor,
+    valid: Tensor,
+    dilations: tuple[int, ...],
+    form: str = "pairs",
+    near: Tensor | None = None,
 ) -> Tensor:
-    """Return L_B of one stage for maps (B, Ct, h, w), (B, Cs, h, w) on one grid and valid (B, 1, h, w) bool."""
+    """Return L_B of one stage for maps (B, Ct, h, w), (B, Cs, h, w) on one grid and valid (B, 1, h, w) bool.
+
+    near (B, 1, h, w) are the cells' weights; a pair has the larger of its two cells'. By default all are 1.
+    """
     offsets = relations.pair_offsets(dilations, *teacher.shape[-2:])
     if not offsets:
         return student.sum() * 0.0  # a map of one row or column has no pairs
     weight = torch.cat([relations.pair_valid(valid, offset).flatten() for offset in offsets]).float()
+    if near is not None:
+        weight = weight * torch.cat([relations.pair_max(near, offset).flatten() for offset in offsets])
     a_t, a_s = (torch.cat([a.flatten() for a in _affinities(x, valid, offsets, form)]) for x in (teacher, student))
     kl = a_t * (a_t.log() - a_s.log()) + (1 - a_t) * (torch.log1p(-a_t) - torch.log1p(-a_s))
     # Weights of 0 instead of a selection: the number of valid pairs never leaves the device. No pair at all gives 0.
-    pairs = weight.sum().clamp_min(1)
+    pairs = weight.sum().clamp_min(1 if near is None else 1e-6)
     alike, unlike = (((a * weight).sum() / pairs).clamp_min(1e-4) for a in (a_t, 1 - a_t))
     balance = a_t / alike + (1 - a_t) / unlike
     return (balance * kl * weight).sum() / pairs
@@ -167,11 +236,11 @@ def _affinities(features: Tensor, valid: Tensor, offsets: list[tuple[int, int]],
     return relations.pair_affinities(relations.standardised(features, valid), offsets)
 
 
-def map_loss(teacher: Tensor, student: Tensor, valid: Tensor) -> Tensor:
+def map_loss(teacher: Tensor, student: Tensor, valid: Tensor, near: Tensor | None = None) -> Tensor:
     """Return the mean absolute difference of the boundary maps of one stage, arguments as in `boundary_loss`."""
-    weight = valid.squeeze(1).float()
+    weight = (valid.float() if near is None else valid * near).squeeze(1)
     difference = (relations.boundary_map(teacher) - relations.boundary_map(student)).abs()
-    return (difference * weight).sum() / weight.sum().clamp_min(1)
+    return (difference * weight).sum() / weight.sum().clamp_min(1 if near is None else 1e-6)
 
 
 def fused_boundary(features: dict[int, Tensor], weights: dict[int, float], size: tuple[int, int]) -> Tensor:

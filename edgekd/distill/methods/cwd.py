@@ -1,48 +1,72 @@
 """Channel-wise distillation: each channel is a distribution over the image; KL between teacher's and student's.
 
 Source: Shu et al., "Channel-wise Knowledge Distillation for Dense Prediction", ICCV 2021, arXiv 2011.13256, equations
-2 to 4, on logits (the released setting: tau 4, weight 3).
+2 to 4, on logits (the released setting: tau 4, weight 3), or on features (its section 4.3, tau 1; for detectors too).
 
     phi_c = softmax over pixels of z_c / tau
     L = tau^2 / C * sum_c KL( phi_c(z_t) || phi_c(z_s) ),  mean over the batch
 
 Deviations: logits are average-pooled to cells of `stride` pixels first, because neighbouring pixels of an upsampled map
 repeat each other; pixels without a label are left out of the average, and cells of which half or more have none are
-left out of the softmax.
+left out of the softmax. Of features the finer map is average-pooled to the other's grid, and the student's go through a 1x1
+convolution where the channels differ.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
+from edgekd.distill import relations, taps
 from edgekd.distill.base import Batch, Pyramid, check_at_least
 from edgekd.distill.logits import channel_kl, pooled
+from edgekd.errors import RecipeError
 from edgekd.models.base import Outputs
 
-TASKS = ("semantic",)
+TASKS = ("semantic", "detection", "instance")
 
 
 @dataclass(frozen=True)
 class Options:
-    """temperature: tau. stride: image pixels per cell of the pooled logits."""
+    """temperature: tau. stride: image pixels per cell of the pooled logits.
+    at: the maps, `logits`, `decoder` or `backbone` (its coarsest stage); by default a segmenter's logits, else `decoder`."""
 
     temperature: float = 4.0
     stride: int = 4
+    at: Literal["logits"] | taps.Place | None = None
 
     def __post_init__(self) -> None:
         check_at_least(1, self.stride, "cwd.stride")
 
 
 class Method(nn.Module):
-    """One term, `channels`; no adapter."""
+    """One term, `channels`; a 1x1 adapter between features whose channels differ.
+
+    Raises:
+        RecipeError: logits asked of detectors, which have none.
+    """
 
     def __init__(self, options: Options, teacher: Pyramid, student: Pyramid) -> None:
         super().__init__()
         self.temperature, self.stride = options.temperature, options.stride
+        if options.at == "logits" and student.task != "semantic":
+            raise RecipeError("cwd.at: expected decoder or backbone for a detector, which has no logits; got 'logits'")
+        self.at: taps.Place | None = None if options.at == "logits" else options.at
+        if options.at is None and student.task != "semantic":
+            self.at = "decoder"
+        self.adapter: nn.Module = nn.Identity()
+        if self.at is not None:
+            self.adapter = taps.projection(*(taps.channels(side, self.at, "cwd") for side in (student, teacher)))
 
     def forward(self, teacher: Outputs, student: Outputs, batch: Batch) -> dict[str, Tensor]:
         """Return the mean KL over channels and images."""
-        (map_t, valid), (map_s, _) = (pooled(z, batch.valid, self.stride) for z in (teacher.logits, student.logits))
-        return {"channels": channel_kl(map_t, map_s, valid, self.temperature)}
+        if self.at is None:
+            (map_t, valid), (map_s, _) = (pooled(z, batch.valid, self.stride) for z in (teacher.logits, student.logits))
+            return {"channels": channel_kl(map_t, map_s, valid, self.temperature)}
+        with torch.autocast(student.decoder.device.type, enabled=False):
+            map_t, map_s = taps.pair(teacher, student, self.at)
+            valid = relations.cells(batch.valid.float().unsqueeze(1), map_s)
+            return {"channels": channel_kl(map_t, self.adapter(map_s), valid, self.temperature)}

@@ -41,10 +41,19 @@ class Options:
 
 
 class Method(nn.Module):
-    """Terms `scores`, `boxes` and, between instance segmenters, `masks`; no adapter."""
+    """Terms `scores`, `boxes` and, between instance segmenters, `masks`; no adapter.
+
+    Raises:
+        RecipeError: the teacher has other heads than edgekd's.
+    """
 
     def __init__(self, options: Options, teacher: Pyramid, student: Pyramid) -> None:
         super().__init__()
+        if not teacher.has_heads:
+            raise RecipeError(
+                "distill.methods.ld: expected a teacher with edgedet's heads, got one with its own; "
+                "use bckd, fgd, pkd, mgd or fitnets, or a teacher of family edgedet"
+            )
         self.options = options
 
     def forward(self, teacher: Outputs, student: Outputs, batch: Batch) -> dict[str, Tensor]:

@@ -9,6 +9,7 @@ import torch
 
 from edgekd.distill.base import Batch, Pyramid
 from edgekd.distill.methods.cwd import Method, Options
+from edgekd.errors import RecipeError
 from edgekd.models.base import Outputs
 
 KL = 0.25 * log(0.25 / 0.5) + 0.75 * log(0.75 / 0.5)
@@ -56,3 +57,22 @@ def test_logits_are_averaged_over_the_labelled_pixels_of_a_cell() -> None:
 
 def test_a_constant_added_to_a_channel_changes_nothing() -> None:
     assert channels(row(0, log(3)), row(40, 40), LABELLED, Options(1.0, 1)) == pytest.approx(KL, rel=1e-4)
+
+
+def test_features_of_detectors_go_through_an_adapter_onto_one_grid() -> None:
+    sides = [Pyramid({}, channels, 1, task="detection") for channels in (2, 1)]
+    method = Method(Options(temperature=1.0), *sides)
+    with torch.no_grad():
+        method.adapter.weight.copy_(torch.tensor([1.0, 0.0]).view(2, 1, 1, 1))
+        method.adapter.bias.zero_()
+    teacher = torch.cat([row(0, log(3)), row(5, 5)], dim=1)
+    student = row(1, -1, -1, 1)  # means over two cells: 0, 0
+    outs = (Outputs({}, {}, x) for x in (teacher, student))
+    found = method(*outs, Batch(torch.zeros(1), torch.zeros(1, 1, 4, dtype=torch.int64)))
+    assert found["channels"].item() == pytest.approx(KL / 2, rel=1e-5)  # the second channel agrees
+
+
+def test_logits_of_detectors_are_refused() -> None:
+    side = Pyramid({}, 1, 1, task="detection")
+    with pytest.raises(RecipeError, match="cwd.at: expected decoder or backbone for a detector"):
+        Method(Options(at="logits"), side, side)

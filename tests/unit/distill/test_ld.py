@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import log
 
 import pytest
@@ -66,3 +67,10 @@ def test_padding_teaches_nothing() -> None:
 def test_other_levels_are_refused() -> None:
     with pytest.raises(RecipeError, match="same strides"):
         terms(heads(0.0), heads(0.0, stride=16))
+
+
+def test_a_teacher_with_heads_of_its_own_is_refused_before_any_work() -> None:
+    with pytest.raises(
+        RecipeError, match="ld: expected a teacher with edgedet's heads, got one with its own; use bckd"
+    ):
+        Method(Options(), replace(PYRAMID, has_heads=False), PYRAMID)

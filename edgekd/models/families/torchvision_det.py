@@ -1,0 +1,195 @@
+"""FCOS, RetinaNet, Faster R-CNN and Mask R-CNN of torchvision, as teachers; weights only from local files.
+
+They are not trained here and keep their own decoding and suppression: evaluation scores what they find, and methods that
+read features tap their ResNet-50 and its pyramid. Weight names are torchvision's own, so its checkpoints
+(`fasterrcnn_resnet50_fpn_coco-258fb6c6.pth`) load as they are. Batch norms are frozen, as in those checkpoints.
+
+Classes: torchvision's networks number from 1, 0 is the background, and those trained on COCO have 91 outputs, its ids.
+`output_of_class` is the one place that knows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torchvision.models import detection
+from torchvision.models.detection.image_list import ImageList
+from torchvision.ops import FrozenBatchNorm2d
+
+from edgekd.errors import RecipeError
+from edgekd.models.base import Outputs, ReadyDetector
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+TASKS = ("detection", "instance")
+COCO_OUTPUTS = 91
+# Source: COCO's paper (arXiv 1405.0312) lists 91 categories; these were never annotated in the 2014 and 2017 releases.
+COCO_UNUSED = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
+COCO_NUMBERS = tuple(number for number in range(1, COCO_OUTPUTS) if number not in COCO_UNUSED)
+# Of ResNet-50's stages by stride. The pyramid has levels at the same strides; what torchvision adds below (64 and 128) is
+# not tapped.
+CHANNELS = {4: 256, 8: 512, 16: 1024, 32: 2048}
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One of torchvision's functions, the tasks it is for, and the stride of its pyramid's finest level."""
+
+    function: Callable[..., nn.Module]
+    finest: int
+    tasks: tuple[str, ...] = ("detection",)
+
+
+VARIANTS = {
+    "fcos_resnet50_fpn": Variant(detection.fcos_resnet50_fpn, 8),
+    "retinanet_resnet50_fpn": Variant(detection.retinanet_resnet50_fpn, 8),
+    "retinanet_resnet50_fpn_v2": Variant(detection.retinanet_resnet50_fpn_v2, 8),
+    "fasterrcnn_resnet50_fpn": Variant(detection.fasterrcnn_resnet50_fpn, 4),
+    "fasterrcnn_resnet50_fpn_v2": Variant(detection.fasterrcnn_resnet50_fpn_v2, 4),
+    "maskrcnn_resnet50_fpn": Variant(detection.maskrcnn_resnet50_fpn, 4, TASKS),
+    "maskrcnn_resnet50_fpn_v2": Variant(detection.maskrcnn_resnet50_fpn_v2, 4, TASKS),
+}
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of this family.
+
+    labels: which output is which class: `background_first`, output i + 1 is class i; `coco`, COCO's 91 ids for its 80
+        classes; or the output of each class of the data set, e.g. `[1, 3]` for persons and cars by COCO's ids.
+    outputs: number of outputs when `labels` lists them, background included; 91 by default.
+    finest: stride of the pyramid's level that methods take as the decoder's map; coarser ones are its levels. The student's
+        finest stride; 4 only of the R-CNNs.
+    norm_eps: of the frozen batch norms; 0 for torchvision's COCO_V1 files of RetinaNet, Faster R-CNN and Mask R-CNN.
+    """
+
+    labels: Literal["background_first", "coco"] | tuple[int, ...] = "background_first"
+    outputs: int = COCO_OUTPUTS
+    finest: Literal[4, 8] = 8
+    norm_eps: float = 1e-5
+
+
+def build(variant: str, task: str, num_classes: int, options: Options) -> TorchvisionDetector:
+    """Return the network with random weights.
+
+    Raises:
+        RecipeError: the variant has no masks and the task wants them, no level `finest`, or `labels` do not fit the classes.
+    """
+    chosen = VARIANTS[variant]
+    if task not in chosen.tasks:
+        able = [name for name, one in VARIANTS.items() if task in one.tasks]
+        raise RecipeError(f"torchvision_det {variant}: expected a network for task {task!r}; use {' or '.join(able)}")
+    if options.finest < chosen.finest:
+        raise RecipeError(f"torchvision_det.finest: the pyramid of {variant} begins at stride 8, got 4; use 8")
+    outputs, numbers = output_of_class(options, num_classes)
+    net = chosen.function(weights=None, weights_backbone=None, num_classes=outputs)
+    strides = tuple(stride for stride in CHANNELS if stride >= chosen.finest)
+    levels = tuple(stride for stride in CHANNELS if stride >= options.finest)
+    net = frozen(net, options.norm_eps)
+    return TorchvisionDetector(net, strides, levels, class_of_output(outputs, numbers), task)
+
+
+def output_of_class(options: Options, num_classes: int) -> tuple[int, tuple[int, ...]]:
+    """Return the number of outputs, and the output of every class of the data set.
+
+    Raises:
+        RecipeError: `labels` are for another number of classes, or name an output twice or one that there is not.
+    """
+    if options.labels == "background_first":
+        return num_classes + 1, tuple(range(1, num_classes + 1))
+    if isinstance(options.labels, str):
+        outputs, numbers = COCO_OUTPUTS, COCO_NUMBERS
+    else:
+        outputs, numbers = options.outputs, options.labels
+    wrong = [number for number in numbers if not 0 <= number < outputs or numbers.count(number) > 1]
+    if len(numbers) != num_classes or wrong:
+        got = f"{wrong[0]}, which is twice there or not below {outputs}" if wrong else f"{len(numbers)} of them"
+        raise RecipeError(
+            f"torchvision_det.labels: expected the output of each of the data set's {num_classes} classes, got {got}; "
+            "list them in the order of its classes"
+        )
+    return outputs, numbers
+
+
+def class_of_output(outputs: int, numbers: tuple[int, ...]) -> Tensor:
+    """Return (outputs,) int64: the class of each output, -1 of those that are no class of the data set."""
+    table = torch.full((outputs,), -1, dtype=torch.int64)
+    table[list(numbers)] = torch.arange(len(numbers))
+    return table
+
+
+class TorchvisionDetector(ReadyDetector):
+    """The network; see the module's first lines. Input height and width must be divisible by 32."""
+
+    size_divisor = 32
+
+    def __init__(
+        self, net: Any, strides: tuple[int, ...], levels: tuple[int, ...], class_of: Tensor, task: str
+    ) -> None:
+        super().__init__(MEAN, STD)
+        net.transform = _AsTheyAre()
+        self.net = net.eval()
+        self.has_masks = task == "instance"
+        self.most = 100  # COCO's detections per image, which all of them take
+        self.channels = {stride: CHANNELS[stride] for stride in strides}
+        self.decoder_channels = net.backbone.out_channels
+        self.finest, *coarser = levels
+        self.level_strides = tuple(coarser)
+        self.register_buffer("class_of", class_of, persistent=False)
+        self.class_of: Tensor
+
+    def weights_module(self) -> nn.Module:
+        return self.net
+
+    def train(self, mode: bool = True) -> TorchvisionDetector:
+        """Set the mode of this module; the network stays in eval mode, in training it would want targets."""
+        super().train(mode)
+        self.net.train(False)
+        return self
+
+    def forward_normalized(self, images: Tensor) -> Outputs:
+        maps = self.net.backbone.body(images)
+        features = dict(zip(self.channels, maps.values(), strict=True))
+        pyramid = dict(zip(self.channels, self.net.backbone.fpn(maps).values(), strict=False))
+        return Outputs({}, features, pyramid[self.finest], {stride: pyramid[stride] for stride in self.level_strides})
+
+    def detect_normalized(self, images: Tensor) -> dict[str, Tensor]:
+        with torch.no_grad():
+            found = [self._padded(one) for one in self.net(images)]
+        return {f"found_{name}": torch.stack([one[name] for one in found]) for name in found[0]}
+
+    def _padded(self, found: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return the detections of one image that are of a class, as `most` rows, the last ones zeros."""
+        labels = self.class_of[found["labels"]]
+        kept = (labels >= 0).nonzero().squeeze(1)[: self.most]
+        names = ("boxes", "scores", "masks") if self.has_masks else ("boxes", "scores")
+        parts = {name: found[name][kept] for name in names} | {"labels": labels[kept]}
+        if self.has_masks:
+            parts["masks"] = parts["masks"].squeeze(1)  # (n, 28, 28)
+        return {
+            name: torch.cat([value, value.new_zeros(self.most - len(value), *value.shape[1:])])
+            for name, value in parts.items()
+        }
+
+
+class _AsTheyAre(nn.Module):
+    """Takes the place of torchvision's resizing and normalising, which edgekd's preprocessing has done."""
+
+    def forward(self, images: Tensor, targets: None = None) -> tuple[ImageList, None]:
+        return ImageList(images, [(images.shape[2], images.shape[3])] * len(images)), None
+
+    def postprocess(self, result: list[dict[str, Tensor]], sizes: Any, original_sizes: Any) -> list[dict[str, Tensor]]:
+        """Return the detections on the input, the masks over their boxes."""
+        return result
+
+
+def frozen(module: nn.Module, eps: float) -> nn.Module:
+    """Return the module with every batch norm replaced by a frozen one."""
+    if isinstance(module, nn.BatchNorm2d):
+        return FrozenBatchNorm2d(module.num_features, eps)
+    for name, child in module.named_children():
+        setattr(module, name, frozen(child, eps))
+    return module
