@@ -24,7 +24,8 @@ from typing import List, Mapping, Optional, Tuple
 
 import numpy as np
 
-from edgekd.board.frame import Frame, frame
+from edgekd.board.frame import frame
+from edgekd.board.masks import Masks, assemble, paste
 from edgekd.board.specs import ModelSpec
 from edgekd.board.suppression import suppress
 
@@ -36,13 +37,13 @@ class Detections:
     boxes: (N, 4) float32 x1, y1, x2, y2 in the image's pixels, inside the image.
     scores: (N,) float32 in [0, 1].
     labels: (N,) int64 class indices.
-    masks: (N, H, W) bool at the image's size; None for a network without masks.
+    masks: one per object; None for a network without masks.
     """
 
     boxes: np.ndarray
     scores: np.ndarray
     labels: np.ndarray
-    masks: Optional[np.ndarray] = None
+    masks: Optional[Masks] = None
 
 
 @dataclass(frozen=True)
@@ -94,28 +95,6 @@ def _on_image(outputs: Mapping[str, np.ndarray], spec: ModelSpec, image_size: Tu
     return Detections(on_image, scores[order].astype(np.float32), labels[order].astype(np.int64), masks)
 
 
-def paste(probabilities: np.ndarray, boxes: np.ndarray, image_size: Tuple[int, int]) -> np.ndarray:
-    """Return masks (N, H, W) bool: pixels whose centre lies in the box, and the probability there is above a half.
-
-    Args:
-        probabilities: (N, h, w) over the whole box, interpolated bilinearly between the cells' centres (Mask R-CNN,
-            arXiv 1703.06870, section 3.1).
-        boxes: (N, 4) x1, y1, x2, y2 in the image's pixels.
-        image_size: (height, width).
-    """
-    height, width = image_size
-    masks = np.zeros((len(boxes), height, width), bool)
-    corners = np.clip(np.ceil(boxes - 0.5), 0, [width, height, width, height]).astype(np.int64)  # centres inside
-    for number, (x1, y1, x2, y2) in enumerate(corners):
-        if x1 >= x2 or y1 >= y2:
-            continue
-        left, top, right, bottom = boxes[number].astype(np.float64)
-        rows = _between((np.arange(y1, y2) + 0.5 - top) / (bottom - top), probabilities.shape[1])
-        columns = _between((np.arange(x1, x2) + 0.5 - left) / (right - left), probabilities.shape[2])
-        masks[number, y1:y2, x1:x2] = rows.table @ probabilities[number] @ columns.table.T > 0.5
-    return masks
-
-
 @dataclass(frozen=True)
 class _Found:
     """Candidates of all levels, best first: scores (N,), labels (N,), distributions (N, 4, bins), points (N, 2),
@@ -162,59 +141,3 @@ def _decoded(found: _Found) -> np.ndarray:
     bins = np.arange(weights.shape[2], dtype=np.float32)
     distances = (weights * bins).sum(axis=2) / weights.sum(axis=2) * found.strides[:, None]  # (N, 4)
     return np.concatenate([found.points - distances[:, :2], found.points + distances[:, 2:]], axis=1)
-
-
-def assemble(prototypes: np.ndarray, coefficients: np.ndarray, boxes: np.ndarray, place: Frame) -> np.ndarray:
-    """Return masks (N, H, W) bool at the image's size.
-
-    A pixel belongs to an object when its centre lies in the box and the mixed prototypes, interpolated bilinearly between
-    their cells' centres, are positive there.
-
-    Args:
-        prototypes: (P, h, w) over the whole input.
-        coefficients: (N, P).
-        boxes: (N, 4) x1, y1, x2, y2 in the image's pixels.
-        place: where the image lies on the input.
-    """
-    height, width = place.image_size
-    masks = np.zeros((len(boxes), height, width), bool)
-    corners = np.clip(np.ceil(boxes - 0.5), 0, [width, height, width, height]).astype(np.int64)  # centres inside
-    rows, columns = (_weights(place, axis, cells) for axis, cells in enumerate(prototypes.shape[1:]))
-    for number, (x1, y1, x2, y2) in enumerate(corners.tolist()):
-        if x1 < x2 and y1 < y2:
-            top, bottom = rows.first[y1], rows.last[y2 - 1]
-            left, right = columns.first[x1], columns.last[x2 - 1]
-            part = prototypes[:, top:bottom, left:right]
-            logits = (coefficients[number] @ part.reshape(len(part), -1)).reshape(part.shape[1:])
-            logits = rows.table[y1:y2, top:bottom] @ logits @ columns.table[x1:x2, left:right].T
-            np.greater(logits, 0, out=masks[number, y1:y2, x1:x2])
-    return masks
-
-
-@dataclass(frozen=True)
-class _Weights:
-    """Bilinear interpolation along one axis: `table` (pixels, cells) float32, and which cells a pixel takes,
-    `first` to before `last`, (pixels,) each as a list."""
-
-    table: np.ndarray
-    first: List[int]
-    last: List[int]
-
-
-def _weights(place: Frame, axis: int, cells: int) -> _Weights:
-    """Return how the centres of the image's pixels are interpolated between the centres of the input's cells."""
-    scale = place.size[axis] / place.image_size[axis]
-    start = (place.top, place.left)[axis]
-    return _between((start + (np.arange(place.image_size[axis]) + 0.5) * scale) / place.input_size[axis], cells)
-
-
-def _between(positions: np.ndarray, cells: int) -> _Weights:
-    """Return the interpolation at positions, which are fractions of the side that the cells fill."""
-    position = np.clip(positions * cells - 0.5, 0, cells - 1)
-    low = np.floor(position).astype(np.int64)
-    high = np.minimum(low + 1, cells - 1)
-    share = (position - low).astype(np.float32)
-    table, pixels = np.zeros((len(position), cells), np.float32), np.arange(len(position))
-    table[pixels, low] = 1 - share
-    table[pixels, high] += share
-    return _Weights(table, low.tolist(), (high + 1).tolist())

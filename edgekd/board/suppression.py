@@ -24,12 +24,14 @@ def suppress(boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray, iou: flo
         most: stop when so many are kept.
     """
     order = np.argsort(-scores, kind="stable")
-    corners, kinds = boxes[order].T.astype(np.float64), labels[order]
+    corners, kinds = np.ascontiguousarray(boxes[order].T), labels[order]
+    # Shared area above this of both areas together is an intersection over union above the limit.
+    areas = (corners[2] - corners[0]) * (corners[3] - corners[1]) * (iou / (1 + iou))
     kept = np.empty(0, np.int64)
     for start in range(0, len(order), _BLOCK):
         block = np.arange(start, min(start + _BLOCK, len(order)))
-        block = block[~_covers(corners, kinds, kept, block, iou).any(axis=0)]
-        among, alive = _covers(corners, kinds, block, block, iou), np.ones(len(block), bool)
+        block = block[~_covers(corners, areas, kinds, kept, block).any(axis=0)]
+        among, alive = _covers(corners, areas, kinds, block, block), np.ones(len(block), bool)
         for place in range(len(block)):
             if alive[place]:
                 alive[place + 1 :] &= ~among[place, place + 1 :]
@@ -39,17 +41,17 @@ def suppress(boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray, iou: flo
     return order[kept[:most]]
 
 
-def _covers(corners: np.ndarray, kinds: np.ndarray, one: np.ndarray, other: np.ndarray, iou: float) -> np.ndarray:
+def _covers(
+    corners: np.ndarray, areas: np.ndarray, kinds: np.ndarray, one: np.ndarray, other: np.ndarray
+) -> np.ndarray:
     """Return (len(one), len(other)) bool: of one class, and intersection over union above the limit.
 
-    corners is (4, N), kinds (N,); one and other are indices.
+    corners is (4, N), areas (N,) as above, kinds (N,); one and other are indices.
     """
     x1, y1, x2, y2 = corners[:, one, None]
     u1, v1, u2, v2 = corners[:, None, other]
-    shared = np.minimum(x2, u2)
+    shared, height = np.minimum(x2, u2), np.minimum(y2, v2)
     shared -= np.maximum(x1, u1)
-    height = np.minimum(y2, v2)
     height -= np.maximum(y1, v1)
-    shared = np.maximum(shared, 0, out=shared) * np.maximum(height, 0, out=height)
-    union = (x2 - x1) * (y2 - y1) + (u2 - u1) * (v2 - v1) - shared
-    return (shared > iou * union) & (kinds[one, None] == kinds[other])
+    shared *= np.maximum(height, 0, out=height)  # not positive where either side is not
+    return (shared > areas[one, None] + areas[other]) & (kinds[one, None] == kinds[other])

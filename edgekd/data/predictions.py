@@ -79,7 +79,7 @@ def _write_objects(
     written = {"objects": str(paths["objects.json"])}
     drawn = image
     if found.masks is not None:
-        masks = found.masks[shown]
+        masks = found.masks.whole()[shown]
         drawn = draw_masks(image, masks, colors)
         numbers = np.zeros(image.shape[:2], np.uint8)  # at most 100 detections
         for place in range(len(masks) - 1, -1, -1):

@@ -148,8 +148,9 @@ def _average_precision(session: TorchSession, dataset: DenseDataset) -> float:
         sample = dataset.load(index)
         assert sample.instances is not None
         found, truth = predict_objects(session, sample.image), sample.instances
+        masks = None if found.masks is None else found.masks.whole()
         precision.update(
-            [_tensors(boxes=found.boxes, labels=found.labels, scores=found.scores, masks=found.masks)],
+            [_tensors(boxes=found.boxes, labels=found.labels, scores=found.scores, masks=masks)],
             [_tensors(boxes=truth.boxes_xyxy, labels=truth.labels, iscrowd=truth.is_crowd, masks=truth.masks)],
         )
     return float(precision.compute()["map"])

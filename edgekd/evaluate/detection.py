@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from edgekd.board.detection import Detections
+from edgekd.board.masks import Masks
 from edgekd.board.postprocess import Inference, predict_objects
 from edgekd.data.base import DenseDataset, Instances
 from edgekd.errors import DataError, UserError
@@ -128,7 +129,7 @@ class DetectionEvaluator:
         )
 
     def _entries(
-        self, image: int, boxes: np.ndarray, labels: np.ndarray, masks: np.ndarray | None, count: int
+        self, image: int, boxes: np.ndarray, labels: np.ndarray, masks: np.ndarray | Masks | None, count: int
     ) -> list[dict[str, Any]]:
         """Return COCO annotations, numbered from `count` + 1 on."""
         entries = []
@@ -140,8 +141,9 @@ class DetectionEvaluator:
             }  # fmt: skip
             if self.has_masks:
                 assert masks is not None
-                entry["segmentation"] = self._encode(np.asfortranarray(masks[place], dtype=np.uint8))
-                entry["mask_area"] = float(masks[place].sum())
+                mask = masks[place]
+                entry["segmentation"] = self._encode(np.asfortranarray(mask, dtype=np.uint8))
+                entry["mask_area"] = float(mask.sum())
             entries.append(entry)
         return entries
 

@@ -60,8 +60,10 @@ def _objects(session: Session, dataset: DenseDataset, indices: list[int], pictur
     arrays: dict[str, np.ndarray] = {}
     for i in pictured:
         shown = kept[i].scores >= PICTURED_SCORE
-        parts = {"boxes": kept[i].boxes, "labels": kept[i].labels, "scores": kept[i].scores, "masks": kept[i].masks}
-        arrays |= {f"{i}/{name}": part[shown] for name, part in parts.items() if part is not None}
+        masks = kept[i].masks
+        parts = {"boxes": kept[i].boxes, "labels": kept[i].labels, "scores": kept[i].scores}
+        parts |= {} if masks is None else {"masks": masks.whole()}
+        arrays |= {f"{i}/{name}": part[shown] for name, part in parts.items()}
     return asdict(result), arrays
 
 

@@ -7,8 +7,9 @@ from math import log
 import numpy as np
 import pytest
 
-from edgekd.board.detection import Selection, assemble, detections
+from edgekd.board.detection import Selection, detections
 from edgekd.board.frame import Frame
+from edgekd.board.masks import Masks, assemble
 from edgekd.board.specs import ModelSpec, Preprocess, TensorSpec
 from edgekd.board.suppression import suppress
 
@@ -66,7 +67,7 @@ def test_nothing_above_the_least_score_is_no_detection() -> None:
     found = detections(silent(contract), contract, (20, 30))
     assert found.boxes.shape == (0, 4)
     assert found.masks is not None
-    assert found.masks.shape == (0, 20, 30)
+    assert found.masks.whole().shape == (0, 20, 30)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -115,7 +116,7 @@ def test_masks_are_the_mixed_prototypes_inside_the_box() -> None:
     rng = np.random.default_rng(0)
     prototypes, mixes = rng.normal(size=(3, 8, 16)).astype(np.float32), rng.normal(size=(4, 3)).astype(np.float32)
     boxes = np.array([[3.2, 1, 40.7, 50], [0, 0, 100, 60], [10, 10, 10.2, 30], [98.6, 20, 100, 59.4]], np.float32)
-    masks = assemble(prototypes, mixes, boxes, Frame((60, 100), (HEIGHT, WIDTH), (HEIGHT, WIDTH)))
+    masks = assemble(prototypes, mixes, boxes, Frame((60, 100), (HEIGHT, WIDTH), (HEIGHT, WIDTH))).whole()
     logits = torch.from_numpy(np.einsum("np,phw->nhw", mixes, prototypes))[None]
     large = torch.nn.functional.interpolate(logits, (60, 100), mode="bilinear", align_corners=False)[0].numpy()
     x, y = np.arange(100) + 0.5, np.arange(60) + 0.5
@@ -123,3 +124,34 @@ def test_masks_are_the_mixed_prototypes_inside_the_box() -> None:
         inside = ((y >= y1) & (y < y2))[:, None] & ((x >= x1) & (x < x2))
         sure = np.abs(map_) > 1e-4  # rounding decides the others
         np.testing.assert_array_equal(mask[sure], (inside & (map_ > 0))[sure])
+
+
+def test_one_mask_is_whole_and_false_outside_its_part() -> None:
+    masks = Masks(
+        (4, 6), np.array([[1, 0, 3, 2], [5, 3, 5, 3]]), [np.array([[1, 0], [1, 1]], bool), np.zeros((0, 0), bool)]
+    )
+    assert len(masks) == 2
+    assert masks[0].astype(int).tolist() == [[0, 1, 0, 0, 0, 0], [0, 1, 1, 0, 0, 0], [0] * 6, [0] * 6]
+    assert not masks[1].any()
+    assert np.array_equal(masks.whole()[0], masks[0])
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_masks_are_the_upsampled_prototypes_of_torch_inside_the_box(seed: int) -> None:
+    import torch
+    from torch.nn.functional import interpolate
+
+    rng = np.random.default_rng(seed)
+    prototypes, mixes = rng.standard_normal((5, 8, 16)), rng.standard_normal((4, 5))
+    boxes = np.sort(rng.uniform(-4, 70, (4, 2, 2)), axis=1).reshape(4, 4).astype(np.float32)
+    boxes[3] = [9.6, 4.0, 10.4, 30.0]  # between two columns of pixel centres
+    found = assemble(
+        prototypes.astype(np.float32), mixes.astype(np.float32), boxes, Frame((32, 64), (32, 64), (32, 64))
+    )
+    logits = torch.einsum("np,phw->nhw", torch.tensor(mixes), torch.tensor(prototypes))[None]
+    wanted = interpolate(logits, size=(32, 64), mode="bilinear", align_corners=False)[0].numpy()
+    y, x = np.mgrid[:32, :64] + 0.5
+    for number, (x1, y1, x2, y2) in enumerate(boxes):
+        inside = (x >= x1) & (x < x2) & (y >= y1) & (y < y2)
+        clear = np.abs(wanted[number]) > 1e-5
+        assert np.array_equal(found[number][clear], (inside & (wanted[number] > 0))[clear])

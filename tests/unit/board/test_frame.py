@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgekd.board.detection import assemble, detections
+from edgekd.board.detection import detections
 from edgekd.board.frame import Frame, frame
+from edgekd.board.masks import assemble
 from edgekd.board.postprocess import class_map
 from edgekd.board.preprocess import prepare
 from edgekd.board.resize import resize_nearest
@@ -152,7 +153,7 @@ def test_masks_are_read_between_the_bars() -> None:
     place = frame((16, 32), letterbox((32, 32)))  # its own size, 8 rows of bar
     prototypes = np.full((1, 8, 8), -1, np.float32)
     prototypes[0, 4:] = 1
-    masks = assemble(prototypes, np.ones((1, 1), np.float32), np.array([[2, 0, 30, 12]], np.float32), place)
+    masks = assemble(prototypes, np.ones((1, 1), np.float32), np.array([[2, 0, 30, 12]], np.float32), place).whole()
     expected = np.zeros((1, 16, 32), bool)
     expected[0, 8:12, 2:30] = True
     np.testing.assert_array_equal(masks, expected)

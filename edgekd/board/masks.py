@@ -1,0 +1,124 @@
+"""Masks of objects at the image's size, each computed and kept only where it can be: inside its box.
+
+Of 300 objects in a 640x640 image, whole masks are 123 MB, and touching so much memory takes longer than computing them.
+
+Portable: standard library + numpy, Python 3.8.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import List, Sequence, Tuple
+
+import numpy as np
+
+from edgekd.board.frame import Frame
+
+
+@dataclass(frozen=True)
+class Masks:
+    """Masks of N objects; `masks[i]` is one of them, (H, W) bool.
+
+    size: (H, W) of the image.
+    corners: (N, 4) int64 x1, y1, x2, y2: outside of these pixels a mask is False.
+    parts: N arrays (y2 - y1, x2 - x1) bool.
+    """
+
+    size: Tuple[int, int]
+    corners: np.ndarray
+    parts: Sequence[np.ndarray]
+
+    def __len__(self) -> int:
+        return len(self.parts)
+
+    def __getitem__(self, number: int) -> np.ndarray:
+        x1, y1, x2, y2 = self.corners[number]
+        whole = np.zeros(self.size, bool)
+        whole[y1:y2, x1:x2] = self.parts[number]
+        return whole
+
+    def whole(self) -> np.ndarray:
+        """Return all masks, (N, H, W) bool."""
+        return np.stack([self[number] for number in range(len(self))]) if len(self) else np.zeros((0, *self.size), bool)
+
+
+def assemble(prototypes: np.ndarray, coefficients: np.ndarray, boxes: np.ndarray, place: Frame) -> Masks:
+    """Return the masks of a network with prototypes.
+
+    A pixel belongs to an object when its centre lies in the box and the mixed prototypes, interpolated bilinearly between
+    their cells' centres, are positive there.
+
+    Args:
+        prototypes: (P, h, w) over the whole input.
+        coefficients: (N, P).
+        boxes: (N, 4) x1, y1, x2, y2 in the image's pixels.
+        place: where the image lies on the input.
+    """
+    corners = _corners(boxes, place.image_size)
+    rows, columns = (_over_input(place, axis, cells) for axis, cells in enumerate(prototypes.shape[1:]))
+    parts = []
+    for mixed_by, (x1, y1, x2, y2) in zip(coefficients, corners.tolist()):  # noqa: B905 - Python 3.8
+        if x1 == x2 or y1 == y2:
+            parts.append(np.zeros((y2 - y1, x2 - x1), bool))
+            continue
+        top, bottom, left, right = rows.first[y1], rows.last[y2 - 1], columns.first[x1], columns.last[x2 - 1]
+        part = prototypes[:, top:bottom, left:right]
+        logits = (mixed_by @ part.reshape(len(part), -1)).reshape(part.shape[1:])
+        parts.append(rows.table[y1:y2, top:bottom] @ logits @ columns.table[x1:x2, left:right].T > 0)
+    return Masks(place.image_size, corners, parts)
+
+
+def paste(probabilities: np.ndarray, boxes: np.ndarray, image_size: Tuple[int, int]) -> Masks:
+    """Return the masks of a network that gives each over its box: pixels whose centre lies in the box, above a half.
+
+    Args:
+        probabilities: (N, h, w) over the whole box, interpolated bilinearly between the cells' centres (Mask R-CNN,
+            arXiv 1703.06870, section 3.1).
+        boxes: (N, 4) x1, y1, x2, y2 in the image's pixels.
+        image_size: (height, width).
+    """
+    corners = _corners(boxes, image_size)
+    parts = []
+    for found, (x1, y1, x2, y2), box in zip(probabilities, corners.tolist(), boxes):  # noqa: B905 - Python 3.8
+        left, top, right, bottom = box.astype(np.float64)
+        rows = _between((np.arange(y1, y2) + 0.5 - top) / max(bottom - top, 1e-9), found.shape[0])
+        columns = _between((np.arange(x1, x2) + 0.5 - left) / max(right - left, 1e-9), found.shape[1])
+        parts.append(rows.table @ found @ columns.table.T > 0.5)
+    return Masks(image_size, corners, parts)
+
+
+def _corners(boxes: np.ndarray, image_size: Tuple[int, int]) -> np.ndarray:
+    """Return (N, 4) int64: the pixels whose centres lie in the boxes."""
+    height, width = image_size
+    corners = np.clip(np.ceil(boxes - 0.5), 0, [width, height, width, height]).astype(np.int64)
+    corners[:, 2:] = np.maximum(corners[:, 2:], corners[:, :2])
+    return corners
+
+
+@dataclass(frozen=True)
+class _Weights:
+    """Bilinear interpolation along one axis: `table` (pixels, cells) float32, and which cells a pixel takes,
+    `first` to before `last`, (pixels,) each as a list."""
+
+    table: np.ndarray
+    first: List[int]
+    last: List[int]
+
+
+def _over_input(place: Frame, axis: int, cells: int) -> _Weights:
+    """Return how the centres of the image's pixels are interpolated between the centres of the input's cells."""
+    scale = place.size[axis] / place.image_size[axis]
+    start = (place.top, place.left)[axis]
+    return _between((start + (np.arange(place.image_size[axis]) + 0.5) * scale) / place.input_size[axis], cells)
+
+
+def _between(positions: np.ndarray, cells: int) -> _Weights:
+    """Return the interpolation at positions, which are fractions of the side that the cells fill."""
+    position = np.clip(positions * cells - 0.5, 0, cells - 1)
+    low = np.floor(position).astype(np.int64)
+    high = np.minimum(low + 1, cells - 1)
+    share = (position - low).astype(np.float32)
+    table, pixels = np.zeros((len(position), cells), np.float32), np.arange(len(position))
+    table[pixels, low] = 1 - share
+    table[pixels, high] += share
+    return _Weights(table, low.tolist(), (high + 1).tolist())
