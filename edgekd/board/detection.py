@@ -139,5 +139,6 @@ def _decoded(found: _Found) -> np.ndarray:
     """Return boxes (N, 4) float32 on the network's input."""
     weights = np.exp(found.distributions - found.distributions.max(axis=2, keepdims=True))
     bins = np.arange(weights.shape[2], dtype=np.float32)
-    distances = (weights * bins).sum(axis=2) / weights.sum(axis=2) * found.strides[:, None]  # (N, 4)
+    total, mean = np.moveaxis(weights @ np.stack([np.ones_like(bins), bins], axis=1), 2, 0)  # (N, 4) each
+    distances = mean / total * found.strides[:, None]
     return np.concatenate([found.points - distances[:, :2], found.points + distances[:, 2:]], axis=1)

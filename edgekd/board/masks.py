@@ -56,14 +56,14 @@ def assemble(prototypes: np.ndarray, coefficients: np.ndarray, boxes: np.ndarray
     """
     corners = _corners(boxes, place.image_size)
     rows, columns = (_over_input(place, axis, cells) for axis, cells in enumerate(prototypes.shape[1:]))
+    last = np.ascontiguousarray(prototypes.transpose(1, 2, 0))  # (h, w, P): then a slice needs no copy
     parts = []
     for mixed_by, (x1, y1, x2, y2) in zip(coefficients, corners.tolist()):  # noqa: B905 - Python 3.8
         if x1 == x2 or y1 == y2:
             parts.append(np.zeros((y2 - y1, x2 - x1), bool))
             continue
         top, bottom, left, right = rows.first[y1], rows.last[y2 - 1], columns.first[x1], columns.last[x2 - 1]
-        part = prototypes[:, top:bottom, left:right]
-        logits = (mixed_by @ part.reshape(len(part), -1)).reshape(part.shape[1:])
+        logits = last[top:bottom, left:right] @ mixed_by
         parts.append(rows.table[y1:y2, top:bottom] @ logits @ columns.table[x1:x2, left:right].T > 0)
     return Masks(place.image_size, corners, parts)
 
