@@ -68,12 +68,17 @@ def _objects(
 def unmatched(one: Detections, other: Detections) -> tuple[int, int]:
     """Return how many detections of two results on the same image have no counterpart in the other, and how many there
     are."""
+    alike = is_alike(one, other)
+    lonely = int((~alike.any(axis=1)).sum() + (~alike.any(axis=0)).sum())
+    return lonely, len(one.boxes) + len(other.boxes)
+
+
+def is_alike(one: Detections, other: Detections) -> np.ndarray:
+    """Return (N, M) bool: of one class, IoU of at least SAME_IOU and scores within SAME_SCORE."""
     from edgekd.data.objects import box_iou
 
-    alike = (
+    return np.asarray(
         (box_iou(one.boxes, other.boxes) >= SAME_IOU)
         & (np.abs(one.scores[:, None] - other.scores[None, :]) <= SAME_SCORE)
         & (one.labels[:, None] == other.labels[None, :])
     )
-    lonely = int((~alike.any(axis=1)).sum() + (~alike.any(axis=0)).sum())
-    return lonely, len(one.boxes) + len(other.boxes)
