@@ -75,6 +75,9 @@ class Data(Section):
     train: str = "train"
     val: str = "val"
     size: tuple[PositiveInt, PositiveInt]
+    resize: Literal["stretch", "letterbox"] = Field(
+        "stretch", description="how an image gets to `size`: by changing its aspect, or with black bars beside it"
+    )
     augment: Augment = Augment()
 
 

@@ -18,6 +18,8 @@ from torchvision import tv_tensors
 from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms.v2 import functional as F
 
+from edgekd.board.frame import frame
+from edgekd.board.specs import Preprocess
 from edgekd.core.recipe import Augment
 from edgekd.data.base import IGNORE_INDEX, Instances, Sample
 
@@ -29,17 +31,20 @@ LEAST_SIDE = 2.0
 class ResizeJitter(v2.Transform):
     """Resize to `size` (height, width) times a factor drawn log-uniformly from `scale`; masks by nearest neighbour.
 
-    A factor of 1 is exactly what deployment does to an image (stretch to the network's input size).
+    A factor of 1 is exactly what deployment does to an image: with `resize` stretch, `size` itself; with letterbox, the
+    largest size inside it that keeps the image's aspect.
     """
 
-    def __init__(self, size: tuple[int, int], scale: tuple[float, float]) -> None:
+    def __init__(self, size: tuple[int, int], scale: tuple[float, float], resize: str = "stretch") -> None:
         super().__init__()
-        self.size, self.scale = size, scale
+        self.preprocess, self.scale = Preprocess(size, resize=resize), scale
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
         low, high = torch.tensor(self.scale).log()
         factor = float(torch.empty(()).uniform_(float(low), float(high)).exp())
-        return {"size": [max(1, round(side * factor)) for side in self.size]}
+        height, width = F.get_size(flat_inputs[0])
+        size = frame((height, width), self.preprocess).size
+        return {"size": [max(1, round(side * factor)) for side in size]}
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
         if isinstance(inpt, tv_tensors.BoundingBoxes):
@@ -49,14 +54,16 @@ class ResizeJitter(v2.Transform):
         return F.resize(inpt, params["size"], interpolation=mode, antialias=not mask)
 
 
-def training_transform(augment: Augment, size: tuple[int, int]) -> v2.Transform:
+def training_transform(augment: Augment, size: tuple[int, int], resize: str = "stretch") -> v2.Transform:
     """Return the transform of a Pillow image, masks and boxes to the training crop; padding is 255 in a mask.
+
+    What does not fill the crop lies anywhere in it; a deployed image that is letterboxed lies in its middle.
 
     Pillow's C code augments one small image several times faster than torch's operators.
     """
     fill = {Image.Image: 0, tv_tensors.Mask: IGNORE_INDEX}
     steps: list[v2.Transform] = [
-        ResizeJitter(size, augment.scale),
+        ResizeJitter(size, augment.scale, resize),
         v2.RandomCrop(augment.crop or size, pad_if_needed=True, fill=fill),
         v2.RandomHorizontalFlip(augment.flip),
     ]

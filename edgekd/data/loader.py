@@ -53,7 +53,7 @@ class FixedViews(Dataset[View]):
     def __init__(self, dataset: DenseDataset, data: Data, task: str = "semantic") -> None:
         assert data.augment.views is not None
         self.dataset, self.views, self.task = dataset, data.augment.views, task
-        self.transform = training_transform(data.augment, data.size)
+        self.transform = training_transform(data.augment, data.size, data.resize)
         self._kept = _Kept()
 
     def __len__(self) -> int:
@@ -83,7 +83,7 @@ class TrainingSequence(Dataset[TrainingItem]):
         self, dataset: DenseDataset, data: Data, seed: int, answers: Answers | None = None, task: str = "semantic"
     ) -> None:
         self.dataset, self.seed, self.answers, self.task = dataset, seed, answers, task
-        self.transform = training_transform(data.augment, data.size)
+        self.transform = training_transform(data.augment, data.size, data.resize)
         self.fixed = FixedViews(dataset, data, task) if data.augment.views else None
         self._kept = _Kept()
         self._epoch = -1

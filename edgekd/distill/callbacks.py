@@ -16,6 +16,7 @@ from torchmetrics.classification import MulticlassJaccardIndex
 from torchmetrics.detection import MeanAveragePrecision
 
 from edgekd.board.postprocess import predict, predict_objects
+from edgekd.core.recipe import Data
 from edgekd.data.base import IGNORE_INDEX, DenseDataset
 from edgekd.distill.module import DenseTask
 from edgekd.errors import GateError
@@ -104,8 +105,8 @@ class Validation(Callback):
     `rows` holds [step, score], mIoU or (mask) mAP, from the same prediction at label resolution as `edgekd evaluate`.
     """
 
-    def __init__(self, dataset: DenseDataset, task: str, size: tuple[int, int], every: int) -> None:
-        self.dataset, self.task, self.size, self.every = dataset, task, size, every
+    def __init__(self, dataset: DenseDataset, task: str, data: Data, every: int) -> None:
+        self.dataset, self.task, self.data, self.every = dataset, task, data, every
         self.rows: list[list[float]] = []
 
     def on_train_batch_end(
@@ -122,7 +123,8 @@ class Validation(Callback):
     def _score(self, student: DenseModel) -> float:
         classes = tuple(self.dataset.classes)
         score = _mean_iou if self.task == "semantic" else _average_precision
-        with TorchSession(student, torch_spec(student, self.task, classes, self.size)) as session:
+        spec = torch_spec(student, self.task, classes, self.data.size, self.data.resize)
+        with TorchSession(student, spec) as session:
             return round(score(session, self.dataset), 6)
 
     def state_dict(self) -> dict[str, Any]:

@@ -86,7 +86,7 @@ def fit(job: FitJob) -> dict[str, Any]:
     task = DenseTask(job.student, job.budget, job.distiller, job.trainer.channels_last, job.task)
     record = StepRecord(log_every=max(1, job.budget.steps // 200))
     validation = (
-        Validation(job.validation, job.task, job.data.size, job.budget.validate_every or 0) if job.validation else None
+        Validation(job.validation, job.task, job.data, job.budget.validate_every or 0) if job.validation else None
     )
     with _quiet():
         trainer = _trainer(job, [record, validation] if validation else [record])

@@ -102,7 +102,7 @@ def _train(job: StageJob, network: Network, where: str, distill: tuple[DenseMode
         "macs": macs,
         "training": training,
     }
-    return StageResult(torch_spec(model, recipe.task, classes, recipe.data.size), details)
+    return StageResult(torch_spec(model, recipe.task, classes, recipe.data.size, recipe.data.resize), details)
 
 
 def build_methods(

@@ -13,8 +13,12 @@ from edgekd.models.base import DenseModel, ReadyDetector
 from edgekd.targets.base import SessionBase
 
 
-def torch_spec(model: DenseModel, task: str, classes: tuple[str, ...], size: tuple[int, int]) -> ModelSpec:
+def torch_spec(
+    model: DenseModel, task: str, classes: tuple[str, ...], size: tuple[int, int], resize: str = "stretch"
+) -> ModelSpec:
     """Return the contract of a torch network at input `size` (height, width): a normalised image in, its heads out.
+
+    `resize` is how an image gets to that size, see `Preprocess`.
 
     What a `ReadyDetector` finds takes the place of the heads.
     """
@@ -28,7 +32,7 @@ def torch_spec(model: DenseModel, task: str, classes: tuple[str, ...], size: tup
             TensorSpec(name, str(value.dtype).removeprefix("torch."), tuple(value.shape), name.rstrip("_0123456789"))
             for name, value in _answers(model, size).items()
         ),
-        preprocess=Preprocess(size=size, mean=mean, std=std),
+        preprocess=Preprocess(size=size, mean=mean, std=std, resize=resize),
     )
 
 

@@ -105,7 +105,9 @@ def check_recipe(
 
     with TemporaryDirectory() as folder:
         model = untrained_network(recipe.student, recipe.task, len(classes), "student").eval()
-        spec = deployed_spec(torch_spec(model, recipe.task, classes, recipe.data.size), model, recipe.export)
+        spec = deployed_spec(
+            torch_spec(model, recipe.task, classes, recipe.data.size, recipe.data.resize), model, recipe.export
+        )
         path = Path(folder) / "student.onnx"
         export_onnx(model, spec, recipe.export, path)
         subject = Subject(path, f"student of {recipe.name}, untrained", spec)

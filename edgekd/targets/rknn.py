@@ -25,7 +25,7 @@ from typing import Any, Dict, Literal, Optional, Tuple
 
 import numpy as np
 
-from edgekd.board.specs import ModelSpec, Preprocess, TensorSpec
+from edgekd.board.specs import ModelSpec, TensorSpec
 from edgekd.board.sysinfo import missing_device, soc_names
 from edgekd.errors import TargetError
 from edgekd.targets._rknn_toolkit import REWRITES, Toolkit, started_version, toolkit_version
@@ -120,7 +120,7 @@ def folded(spec: ModelSpec) -> ModelSpec:
     return replace(
         spec,
         inputs=(TensorSpec(image.name, "uint8", (batch, height, width, channels), image.role),),
-        preprocess=Preprocess(before.size, layout="NHWC", dtype="uint8", color_order=before.color_order),
+        preprocess=replace(before, mean=(0.0,) * 3, std=(1.0,) * 3, layout="NHWC", dtype="uint8"),
     )
 
 

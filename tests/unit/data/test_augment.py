@@ -9,6 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
+from edgekd.board.preprocess import prepare
+from edgekd.board.specs import Preprocess
 from edgekd.core.recipe import Augment
 from edgekd.data.augment import Objects, ResizeJitter, augmented, training_transform
 from edgekd.data.base import Instances, Sample
@@ -71,6 +73,30 @@ def test_factor_one_without_flip_and_color_is_the_resize_of_deployment() -> None
     np.testing.assert_array_equal(resized_mask.numpy(), mask[1::2, 1::2])  # nearest to the centre of 2 x 2, down right
 
 
+def test_letterboxed_views_keep_the_aspect_and_are_what_deployment_shows_between_its_bars() -> None:
+    pixels = np.random.default_rng(0).integers(1, 256, (30, 60, 3), dtype=np.uint8)
+    transform = training_transform(Augment(scale=(1.0, 1.0), flip=0.0, color=0.0), (32, 48), "letterbox")
+    image, mask, _ = augmented(Sample("noise", pixels, np.zeros((30, 60), np.uint8)), transform, 0)
+    rows, columns = (mask == 0).any(dim=1), (mask == 0).any(dim=0)
+    assert (int(rows.sum()), int(columns.sum())) == (24, 48)
+    deployed = prepare(pixels, Preprocess((32, 48), layout="NHWC", dtype="uint8", resize="letterbox"))[0]
+    assert (deployed[:4] == 0).all()
+    assert (deployed[-4:] == 0).all()
+    shown = image[:, rows][:, :, columns].permute(1, 2, 0).numpy().astype(int)
+    assert np.abs(shown - deployed[4:28].astype(int)).max() <= 1
+
+
+def test_a_box_keeps_its_aspect_in_a_letterboxed_view() -> None:
+    augment = Augment(scale=(1.0, 1.0), flip=0.0, color=0.0)
+    sample = with_objects([[8, 8, 24, 16]])  # 40x60
+    transform = training_transform(augment, (80, 80), "letterbox")
+    view = augmented(sample, transform, 0, "instance")
+    assert view.objects is not None
+    (x1, y1, x2, y2) = view.objects.boxes[0].tolist()
+    assert (x2 - x1) / (y2 - y1) == pytest.approx(2, rel=0.05)
+    assert x2 - x1 == pytest.approx(16 * 80 / 60, abs=0.6)
+
+
 def test_color_jitter_changes_the_image_and_never_the_mask() -> None:
     transform = training_transform(Augment(scale=(1.0, 1.0), flip=0.0, color=0.5), SIZE)
     sample = coordinates(0)
@@ -82,7 +108,7 @@ def test_color_jitter_changes_the_image_and_never_the_mask() -> None:
 def test_factors_are_log_uniform_within_their_bounds() -> None:
     jitter = ResizeJitter((1000, 2000), (0.5, 2.0))
     torch.manual_seed(0)
-    sizes = [jitter.make_params([])["size"] for _ in range(2000)]
+    sizes = [jitter.make_params([Image.new("L", (4, 3))])["size"] for _ in range(2000)]
     factors = np.array([height / 1000 for height, _ in sizes])
     assert all(abs(width - 2 * height) <= 2 for height, width in sizes)
     assert factors.min() >= 0.5
