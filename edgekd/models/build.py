@@ -30,7 +30,7 @@ def build_model(family: str, variant: str, task: str, num_classes: int, options:
     module = plugins.load("families", family)
     if task not in module.TASKS:
         able = [name for name in plugins.names("families") if task in plugins.load("families", name).TASKS]
-        raise RecipeError(f"family {family!r} has no networks for task {task!r}; {', '.join(able)} has")
+        raise RecipeError(f"family {family!r} has no networks for task {task!r}; choose {' or '.join(able)}")
     if module.VARIANTS is not None and variant not in module.VARIANTS:
         raise RecipeError(f"family {family!r} has no variant {variant!r}{did_you_mean(variant, module.VARIANTS)}")
     return module.build(variant, task, num_classes, options)

@@ -101,10 +101,12 @@ def check_recipe(
     """
     from edgekd.export.to_onnx import deployed_spec, export_onnx
     from edgekd.models.artifact import untrained_network
+    from edgekd.models.build import check_input_size
     from edgekd.models.session import torch_spec
 
     with TemporaryDirectory() as folder:
         model = untrained_network(recipe.student, recipe.task, len(classes), "student").eval()
+        check_input_size(model, recipe.data.size)
         spec = deployed_spec(
             torch_spec(model, recipe.task, classes, recipe.data.size, recipe.data.resize), model, recipe.export
         )

@@ -99,7 +99,7 @@ def test_a_segmenter_is_refused_for_objects_in_one_line(run: Path) -> None:
     recipe = str(run.parent / "recipe.yaml")
     done = run_edgekd("run", recipe, "--out", str(run.parent / "x"), "--set", "student.family=edgeseg")
     assert done.returncode == 2
-    assert "no networks for task 'instance'; edgedet has" in done.stderr
-    done = run_edgekd("distill", recipe, "--plan", "--set", "distill.methods={cwd: {}}")
+    assert "no networks for task 'instance'; choose edgedet" in done.stderr
+    done = run_edgekd("distill", recipe, "--plan", "--set", "distill.methods={kd: {}}")
     assert done.returncode == 2
-    assert "distill.methods.cwd: not for task 'instance'" in done.stderr
+    assert "distill.methods.kd: not for task 'instance'" in done.stderr

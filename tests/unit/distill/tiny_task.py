@@ -90,7 +90,7 @@ class Boxes:
 def distiller(student: DenseModel) -> Distiller:
     """Return kd and bckd with a teacher of other channels."""
     teacher = TinyNet(8, seed=99)
-    pyramids = pyramid_of(teacher, CLASSES), pyramid_of(student, CLASSES)
+    pyramids = pyramid_of(teacher, CLASSES, "semantic"), pyramid_of(student, CLASSES, "semantic")
     methods: dict[str, tuple[Method, nn.Module]] = {
         "kd": (Method(weight=0.5), kd.Method(kd.Options(), *pyramids)),
         "bckd": (Method(weight=0.5, warmup=0.5), bckd.Method(bckd.Options(), *pyramids)),
@@ -101,7 +101,7 @@ def distiller(student: DenseModel) -> Distiller:
 def with_draws(student: DenseModel) -> Distiller:
     """Return `distiller` and a method that draws at random, has adapters, and whose weight decays."""
     plain = distiller(student)
-    pyramids = pyramid_of(plain.teacher.model, CLASSES), pyramid_of(student, CLASSES)
+    pyramids = pyramid_of(plain.teacher.model, CLASSES, "semantic"), pyramid_of(student, CLASSES, "semantic")
     drawing = (Method(weight=0.5, schedule="decay"), mgd.Method(mgd.Options(), *pyramids))
     return Distiller(plain.teacher, {**plain.methods, "mgd": drawing})
 
