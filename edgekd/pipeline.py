@@ -12,11 +12,11 @@ from pathlib import Path
 from edgekd.compile.run import checked_options
 from edgekd.core import plugins
 from edgekd.core.artifact import Artifact, publish
-from edgekd.core.recipe import Recipe, plugin_options
+from edgekd.core.recipe import Engine, Recipe, plugin_options
 from edgekd.core.session import why_not_here
 from edgekd.core.stage import Stage
 from edgekd.core.workspace import Workspace
-from edgekd.errors import UserError, did_you_mean
+from edgekd.errors import RecipeError, UserError, did_you_mean
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ def check_options(recipe: Recipe) -> None:
     """Check everything in a recipe that belongs to a plugin, before any work is done.
 
     Raises:
-        UserError: unknown plugin, option or precision.
+        UserError: unknown plugin, option or precision, or decoding that would be done in int8.
     """
     plugin_options("formats", recipe.data.format, recipe.data.options, "data.options")
     for where, network in (("teacher", recipe.teacher), ("student", recipe.student)):
@@ -51,6 +51,17 @@ def check_options(recipe: Recipe) -> None:
         plugins.load("rewrites", name)
     for engine in recipe.engines:
         checked_options(engine)
+        if recipe.export.detections != "heads" and engine.precision == "int8":
+            _check_float_decoding(engine)
+
+
+def _check_float_decoding(engine: Engine) -> None:
+    name = _quantizer(engine.target)
+    if not plugins.load("quantizers", name).KEEPS_FLOAT:
+        raise RecipeError(
+            f"engines: {engine.id} would decode in int8, which destroys boxes: its toolchain quantizes the whole graph "
+            f"(quantizer {name}); set export.detections: heads"
+        )
 
 
 def plan(recipe: Recipe) -> list[Stage]:

@@ -9,9 +9,13 @@ level's. On a level, cell (row, column) stands for the point ((column + 0.5) str
     mask      `prototypes` (1, P, H/4, W/4) times `coefficients` (1, P, h, w) > 0, inside the box (YOLACT, arXiv
               1904.02689, section 3)
 
-A network that decodes and suppresses by itself (a torchvision teacher) gives `found_boxes` (1, N, 4) x1, y1, x2, y2 on the
-input, `found_scores` (1, N), 0 where there is none, `found_labels` (1, N), and `found_masks` (1, N, h, w), the probability over
-the box, above 0.5 inside. They are only brought onto the image.
+A graph that decodes (`export.detections: boxes`) gives all levels in one tensor each: `decoded_boxes` (1, 4, N) x1, y1, x2, y2
+on the input, `decoded_scores` (1, K, N) after the sigmoid, `decoded_coefficients` (1, P, N). What is left is suppression.
+
+A network that suppresses, too (`export.detections: nms`, a torchvision teacher), gives `found_boxes` (1, N, 4), `found_scores`
+(1, N), 0 where there is none, `found_labels` (1, N), and for masks `found_coefficients` (1, N, P) beside the prototypes, or
+`found_masks` (1, N, h, w), the probability over the box, above 0.5 inside. They are only brought onto the image; what it keeps
+was chosen when it was made.
 
 Portable: standard library + numpy, Python 3.8.
 """
@@ -28,6 +32,8 @@ from edgekd.board.frame import frame
 from edgekd.board.masks import Masks, assemble, paste
 from edgekd.board.specs import ModelSpec
 from edgekd.board.suppression import suppress
+
+DECODE = "decode/"  # begins the names of the nodes that do this inside a graph
 
 
 @dataclass(frozen=True)
@@ -72,11 +78,11 @@ def detections(
     if spec.all_outputs("found_boxes"):
         return _on_image(outputs, spec, image_size)
     selection = selection or Selection()
-    found = _candidates(outputs, spec, selection)
-    boxes = _decoded(found)
-    kept = suppress(boxes, found.scores, found.labels, selection.iou, selection.most)
+    candidates = _read_decoded if spec.all_outputs("decoded_boxes") else _read_heads
+    found = candidates(outputs, spec, selection)
+    kept = suppress(found.boxes, found.scores, found.labels, selection.iou, selection.most)
     place = frame(image_size, spec.preprocess)
-    on_image = place.boxes_on_image(boxes[kept])
+    on_image = place.boxes_on_image(found.boxes[kept])
     masks = None
     if found.coefficients is not None:
         prototypes = outputs[spec.output("prototypes").name][0]
@@ -88,27 +94,40 @@ def _on_image(outputs: Mapping[str, np.ndarray], spec: ModelSpec, image_size: Tu
     """Return what the network found by itself, best first."""
     boxes, scores, labels = (outputs[spec.output(f"found_{part}").name][0] for part in ("boxes", "scores", "labels"))
     order = np.argsort(-scores, kind="stable")[: int((scores > 0).sum())]
-    on_image = frame(image_size, spec.preprocess).boxes_on_image(boxes[order].astype(np.float32))
+    place = frame(image_size, spec.preprocess)
+    on_image = place.boxes_on_image(boxes[order].astype(np.float32))
     masks = None
+    if spec.all_outputs("found_coefficients"):
+        coefficients = outputs[spec.output("found_coefficients").name][0][order]
+        masks = assemble(outputs[spec.output("prototypes").name][0], coefficients, on_image, place)
     if spec.all_outputs("found_masks"):
         masks = paste(outputs[spec.output("found_masks").name][0][order], on_image, image_size)
     return Detections(on_image, scores[order].astype(np.float32), labels[order].astype(np.int64), masks)
 
 
 @dataclass(frozen=True)
-class _Found:
-    """Candidates of all levels, best first: scores (N,), labels (N,), distributions (N, 4, bins), points (N, 2),
-    strides (N,), coefficients (N, P) or None."""
+class _Candidates:
+    """Best scores first: boxes (N, 4) float32 on the input, scores (N,), labels (N,), coefficients (N, P) or None."""
 
+    boxes: np.ndarray
     scores: np.ndarray
     labels: np.ndarray
-    distributions: np.ndarray
-    points: np.ndarray
-    strides: np.ndarray
     coefficients: Optional[np.ndarray]
 
 
-def _candidates(outputs: Mapping[str, np.ndarray], spec: ModelSpec, selection: Selection) -> _Found:
+def _read_decoded(outputs: Mapping[str, np.ndarray], spec: ModelSpec, selection: Selection) -> _Candidates:
+    scores = outputs[spec.output("decoded_scores").name][0]
+    flat = scores.reshape(-1)
+    places = np.flatnonzero(flat >= selection.min_score)
+    best = places[np.argsort(-flat[places], kind="stable")[: selection.candidates]]
+    labels, cells = np.divmod(best, scores.shape[1])
+    coefficients = None
+    if spec.all_outputs("decoded_coefficients"):
+        coefficients = outputs[spec.output("decoded_coefficients").name][0][:, cells].T
+    return _Candidates(outputs[spec.output("decoded_boxes").name][0][:, cells].T, flat[best], labels, coefficients)
+
+
+def _read_heads(outputs: Mapping[str, np.ndarray], spec: ModelSpec, selection: Selection) -> _Candidates:
     least = math.log(selection.min_score / (1 - selection.min_score))  # logits are compared: no sigmoid of them all
     levels: List[Tuple[np.ndarray, ...]] = []
     boxes, coefficients = spec.all_outputs("boxes"), spec.all_outputs("coefficients")
@@ -132,13 +151,14 @@ def _candidates(outputs: Mapping[str, np.ndarray], spec: ModelSpec, selection: S
     )
     best = np.argsort(-logits, kind="stable")[: selection.candidates]
     scores = (1 / (1 + np.exp(-logits[best].astype(np.float64)))).astype(np.float32)
-    return _Found(scores, labels[best], sides[best], points[best], strides[best], mixed[best] if coefficients else None)
+    on_input = _decoded(sides[best], points[best], strides[best])
+    return _Candidates(on_input, scores, labels[best], mixed[best] if coefficients else None)
 
 
-def _decoded(found: _Found) -> np.ndarray:
-    """Return boxes (N, 4) float32 on the network's input."""
-    weights = np.exp(found.distributions - found.distributions.max(axis=2, keepdims=True))
+def _decoded(distributions: np.ndarray, points: np.ndarray, strides: np.ndarray) -> np.ndarray:
+    """Return boxes (N, 4) float32 on the network's input, from (N, 4, bins), (N, 2) and (N,)."""
+    weights = np.exp(distributions - distributions.max(axis=2, keepdims=True))
     bins = np.arange(weights.shape[2], dtype=np.float32)
     total, mean = np.moveaxis(weights @ np.stack([np.ones_like(bins), bins], axis=1), 2, 0)  # (N, 4) each
-    distances = mean / total * found.strides[:, None]
-    return np.concatenate([found.points - distances[:, :2], found.points + distances[:, 2:]], axis=1)
+    distances = mean / total * strides[:, None]
+    return np.concatenate([points - distances[:, :2], points + distances[:, 2:]], axis=1)

@@ -17,9 +17,10 @@ from typing import Any, Dict, Tuple
 class TensorSpec:
     """One input or output tensor. `shape` is static, batch first; `role` says what it holds:
     `image`, `logits` (B, K, H, W), `class_map` (B, H, W), or of a detector `scores`, `boxes`, `coefficients` (one tensor
-    per pyramid level, (B, C, H/stride, W/stride)) and `prototypes`; of one that decodes and suppresses by itself
-    `found_boxes` (B, N, 4), `found_scores` (B, N), `found_labels` (B, N) and `found_masks` (B, N, h, w); see
-    `board/detection.py`."""
+    per pyramid level, (B, C, H/stride, W/stride)) and `prototypes`; of one that decodes by itself `decoded_boxes`
+    (B, 4, N), `decoded_scores` (B, K, N), `decoded_coefficients` (B, P, N); of one that suppresses, too, `found_boxes`
+    (B, N, 4), `found_scores` (B, N), `found_labels` (B, N), `found_coefficients` (B, N, P) and `found_masks` (B, N, h, w);
+    see `board/detection.py`."""
 
     name: str
     dtype: str

@@ -183,6 +183,10 @@ class Export(Section):
     opset: int = Field(18, ge=17)
     input: Literal["float32_nchw", "uint8_nchw", "uint8_nhwc"] = "float32_nchw"
     argmax: bool = False
+    detections: Literal["heads", "boxes", "nms"] = Field(
+        "heads",
+        description="a detector's graph ends in its raw heads, in decoded boxes, or in what NonMaxSuppression keeps",
+    )
     rewrite: tuple[str, ...] = Field((), description="exact rewrites of the graph, in order; see edgekd check")
     parity_images: int = Field(8, gt=0)
     logits_tolerance: float = Field(

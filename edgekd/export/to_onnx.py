@@ -1,4 +1,4 @@
-"""torch -> ONNX: static shape, simplified, with optional in-graph preprocessing and argmax, and proven equal."""
+"""torch -> ONNX: static shape, simplified, with optional in-graph preprocessing, argmax and decoding, and proven equal."""
 
 from __future__ import annotations
 
@@ -19,9 +19,11 @@ from edgekd.core.recipe import Export
 from edgekd.core.stage import StageJob
 from edgekd.data.open import open_split
 from edgekd.errors import GateError, UserError
+from edgekd.export import decode
 from edgekd.export.parity import measure_parity
 from edgekd.models.artifact import network_from_artifact
 from edgekd.models.base import DenseModel
+from edgekd.models.session import head_shapes
 
 log = logging.getLogger(__name__)
 MODEL = "model.onnx"
@@ -74,21 +76,23 @@ def deployed_spec(trained: ModelSpec, model: DenseModel, settings: Export) -> Mo
         if trained.task != "semantic":
             raise UserError(f"export.argmax: a {trained.task} network has no class map; leave it out")
         outputs = (TensorSpec("class_map", "int32", (1, height, width), "class_map"),)
+    if settings.detections != "heads":
+        outputs = decode.decoded_outputs(trained, settings.detections)
     return replace(trained, inputs=(image,), outputs=outputs, preprocess=preprocess)
 
 
 class _Deployed(nn.Module):
-    """What is exported: the student with the pre- and post-processing that the contract puts into the graph."""
+    """What torch exports: the student with the preprocessing, and the argmax, that the contract puts into the graph."""
 
     scale: Tensor
     offset: Tensor
 
-    def __init__(self, model: DenseModel, spec: ModelSpec) -> None:
+    def __init__(self, model: DenseModel, spec: ModelSpec, names: list[str]) -> None:
         super().__init__()
         self.model = model
+        self.names = names
         self.normalise = spec.preprocess.dtype == "uint8"
         self.nhwc = spec.preprocess.layout == "NHWC"
-        self.names = [tensor.name for tensor in spec.outputs]
         self.argmax = self.names == ["class_map"]
         # pixel / 255, minus mean, over std: folded into one multiply and one add.
         self.register_buffer("scale", 1 / (255 * model.std))
@@ -111,13 +115,15 @@ def export_onnx(model: DenseModel, spec: ModelSpec, settings: Export, path: Path
     Raises:
         UserError: the exporter or the checker refuses the network.
     """
-    wrapper = _Deployed(model, spec).eval()
+    is_raw = settings.detections == "heads"
+    names = [tensor.name for tensor in spec.outputs] if is_raw else list(head_shapes(model, spec.preprocess.size))
+    wrapper = _Deployed(model, spec, names).eval()
     image = spec.inputs[0]
     example = torch.zeros(image.shape, dtype=getattr(torch, image.dtype))
     try:
         program = torch.onnx.export(
             wrapper, (example,), dynamo=True, opset_version=settings.opset,
-            input_names=[image.name], output_names=wrapper.names, verbose=False,
+            input_names=[image.name], output_names=names, verbose=False,
         )  # fmt: skip
     except torch.onnx.errors.OnnxExporterError as exc:
         raise UserError(f"export: torch cannot export this network: {' '.join(str(exc).split())[:300]}") from exc
@@ -126,6 +132,8 @@ def export_onnx(model: DenseModel, spec: ModelSpec, settings: Export, path: Path
     if not same:
         raise GateError("export: onnxsim changed the network's output; please report the network")
     _keep_modules(program.model_proto, simplified)
+    if not is_raw:
+        decode.append(simplified, spec, settings.detections)
     rewritten = {name: plugins.load("rewrites", name).rewrite(simplified) for name in settings.rewrite}
     onnx.checker.check_model(simplified, full_check=True)
     onnx.save(simplified, path)

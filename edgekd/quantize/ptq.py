@@ -4,6 +4,7 @@ A quantizer is one file `quantize/schemes/<name>.py` with
 
     Options                                                          a frozen dataclass
     SUFFIX                                                           file suffix of the model it writes
+    KEEPS_FLOAT                                                      whether it can leave operators in float
     quantize(model, spec, calibration, out_dir, options) -> QuantizeResult
 
 The contract of the model stays what it was. The same calibration gives the same model.
@@ -22,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from edgekd.board.detection import DECODE
 from edgekd.errors import ArtifactError, DataError, RecipeError, TargetError, did_you_mean
 
 # Network inputs by name, prepared as the contract says.
@@ -62,7 +64,7 @@ def batches_of(calibration: Iterable[Batch]) -> list[Batch]:
 
 
 def float_nodes(onnx_model: Any, patterns: Sequence[str], keep_head: bool) -> list[str]:
-    """Return the names of the nodes to leave in float, in graph order.
+    """Return the names of the nodes to leave in float, in graph order; decoding inside the graph is always among them.
 
     Args:
         onnx_model: an `onnx.ModelProto` with named nodes.
@@ -75,6 +77,7 @@ def float_nodes(onnx_model: Any, patterns: Sequence[str], keep_head: bool) -> li
     nodes = onnx_model.graph.node
     names = [node.name for node in nodes]
     chosen = set(_head(onnx_model)) if keep_head else set()
+    chosen.update(name for name in names if name.startswith(DECODE))
     for pattern in patterns:
         matched = fnmatch.filter(names, pattern)
         if not matched:

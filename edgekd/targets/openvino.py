@@ -234,7 +234,7 @@ def _core_with(device: str) -> Any:
 
 
 def _compiled(core: Any, model: Any, engine: Path, options: Options, precision: str) -> Any:
-    if model.is_dynamic():
+    if any(port.partial_shape.is_dynamic for port in (*model.inputs, *model.outputs)):
         raise TargetError(
             f"{engine}: expected static shapes, which the contract names and the NPU needs, got {model.inputs}; "
             "export with fixed sizes"

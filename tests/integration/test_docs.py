@@ -199,6 +199,7 @@ READERS: dict[str, Callable[[Path], None]] = {
         name: partial(follow, DOCS / f"howto/{name}.md")
         for name in ("build-for-rtx", "build-for-jetson", "build-for-intel")
     },
+    "detect-objects": partial(follow, DOCS / "howto/detect-objects.md"),
     "check-a-model": partial(follow, DOCS / "howto/check-a-model.md"),
     **{page.stem: partial(follow, page) for page in PLUGIN_PAGES},
 }

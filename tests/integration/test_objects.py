@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +18,7 @@ from edgekd.board.detection import Detections
 from edgekd.data.formats import scenes
 from edgekd.evaluate.detection import DetectionEvaluator
 from tests.command import edgekd as run_edgekd
+from tests.conftest import REPOSITORY
 from tests.integration.conftest import TINY
 
 STEPS = 40
@@ -71,6 +75,32 @@ def test_an_engine_finds_what_the_report_scored(run: Path) -> None:
             evaluator.update(sample.instances, found, sample.image.shape[:2])
     row = next(row for row in edgekd.load_report(run)["rows"] if row["id"] == "openvino-int8")
     assert evaluator.compute().metrics == pytest.approx(row["metrics"])
+
+
+@pytest.mark.parametrize("how", ["boxes", "nms"])
+def test_decoding_in_the_graph_scores_as_decoding_behind_it(run: Path, tmp_path: Path, how: str) -> None:
+    """int8, too: the decoding stays in float."""
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    recipe = str(run.parent / "recipe.yaml")
+    done = run_edgekd("run", recipe, "--out", str(copy), "--set", f"export.detections={how}")
+    assert done.returncode == 0, done.stderr
+    with edgekd.load_engine(copy / "engine" / "openvino-int8") as engine:
+        kind = {"boxes": "decoded", "nms": "found"}[how]
+        assert {tensor.role.split("_")[0] for tensor in engine.session.spec.outputs} == {kind, "prototypes"}
+    rows = {row["id"]: row for row in edgekd.load_report(copy)["rows"]}
+    for row in edgekd.load_report(run)["rows"]:
+        assert rows[row["id"]]["metrics"] == pytest.approx(row["metrics"], abs=2e-3), row["id"]
+
+
+def test_torch_the_onnx_file_and_fp32_engines_find_the_same_objects(run: Path) -> None:
+    """Of 40 steps scores are low and close to the least that is kept; those within 1e-3 of it are not asked for."""
+    script = REPOSITORY / "benchmarks" / "same_detections.py"
+    done = subprocess.run([sys.executable, script, run, "--images", "6"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = done.stdout.splitlines()
+    assert [line.split(":")[0] for line in lines[1:]] == ["export", "onnxruntime-fp32", "openvino-fp32"]
+    assert int(lines[0].split("finds ")[1].split()[0]) > 0
 
 
 def test_predict_writes_an_overlay_the_objects_and_their_masks(run: Path, tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from edgekd.quantize.ptq import Batch, QuantizeResult, batches_of, float_nodes, 
 from edgekd.targets._openvino import read_model, without_telemetry
 
 SUFFIX = ".xml"
+KEEPS_FLOAT = True
 _WEIGHTED = ("Convolution", "GroupConvolution", "ConvolutionBackpropData", "GroupConvolutionBackpropData", "MatMul")
 _NOT_COUNTED = ("Constant", "Convert", "Parameter", "Result", "FakeQuantize")
 

@@ -24,6 +24,7 @@ from edgekd.quantize.ptq import WEIGHTED, Batch, QuantizeResult, batches_of, flo
 from edgekd.targets.onnxruntime import import_onnxruntime
 
 SUFFIX = ".onnx"
+KEEPS_FLOAT = True
 
 
 @dataclass(frozen=True)

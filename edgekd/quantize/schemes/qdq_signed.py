@@ -20,6 +20,7 @@ from edgekd.quantize.ptq import WEIGHTED, Batch, QuantizeResult
 from edgekd.quantize.schemes import qdq
 
 SUFFIX = ".onnx"
+KEEPS_FLOAT = True
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from edgekd.board.specs import ModelSpec
 from edgekd.quantize.ptq import Batch, QuantizeResult, batches_of, load_onnx
 
 SUFFIX = ".onnx"
+KEEPS_FLOAT = False
 CALIBRATION = "calibration.npy"
 
 

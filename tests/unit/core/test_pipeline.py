@@ -152,6 +152,14 @@ def test_what_belongs_to_plugins_is_checked_before_any_work(tmp_path: Path, over
     assert words in str(refusal.value)
 
 
+def test_decoding_is_not_given_to_a_toolchain_that_would_quantize_it(tmp_path: Path) -> None:
+    engines = [{"target": "rknn", "precision": "int8"}]
+    with pytest.raises(UserError, match=r"rknn-int8 would decode in int8.*; set export.detections: heads"):
+        check_options(small_recipe(tmp_path, "export.detections=boxes", engines=engines))
+    check_options(small_recipe(tmp_path, engines=engines))
+    check_options(small_recipe(tmp_path, "export.detections=nms"))
+
+
 # --- running ----------------------------------------------------------------------------------------------------------
 
 
