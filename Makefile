@@ -7,6 +7,9 @@ RECIPE ?= quickstart
 RUN ?= runs/$(notdir $(RECIPE))
 BIN := $(VENV)/bin
 
+# Some machines set this; every command would then compile thousands of torch's modules again (half its time).
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo engines test lint types check docs clean
 
 demo: $(VENV)/.all

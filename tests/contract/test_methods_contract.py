@@ -278,6 +278,15 @@ def test_the_order_of_images_in_a_batch_does_not_matter(name: str) -> None:
     assert back.item() == pytest.approx(there.item(), rel=1e-5)
 
 
+def test_answers_from_the_cache_teach_the_same(name: str) -> None:
+    """A file of tensors lists them by name, so `scores_16` comes before `scores_8`."""
+    teacher, student, method = outputs(TEACHER, 1), outputs(STUDENT, 2), method_of(name)
+    tensors = teacher.tensors()
+    cached = Outputs.of({tensor: tensors[tensor] for tensor in sorted(tensors)})
+    live, read = (loss_of(method, answers, student, batch_of()) for answers in (teacher, cached))
+    assert read.item() == live.item()
+
+
 def test_the_state_of_the_generator_decides_every_draw(name: str) -> None:
     """A step that is repeated after a kill must give the same bits."""
     method, results = method_of(name), []

@@ -62,9 +62,9 @@ class Method(nn.Module):
         Raises:
             RecipeError: the two networks have other levels.
         """
-        levels = [[name for name in side.heads if name.startswith("scores_")] for side in (teacher, student)]
-        if levels[0] != levels[1]:
-            raise RecipeError(f"ld: teacher and student need the same strides, got {levels[0]} and {levels[1]}")
+        strides = [_strides(side) for side in (teacher, student)]
+        if strides[0] != strides[1]:
+            raise RecipeError(f"ld: teacher and student need the same strides, got {strides[0]} and {strides[1]}")
         with torch.autocast(student.decoder.device.type, enabled=False):
             flat_t, flat_s = flattened(teacher.heads), flattened(student.heads)
             p_t = flat_t.scores.detach().float().sigmoid()
@@ -100,11 +100,14 @@ class Method(nn.Module):
 def _labelled(batch: Batch, outputs: Outputs) -> Tensor:
     """Return (B, N) float: 1 for the points whose cell is mostly image, not padding, in the order of `flattened`."""
     valid = batch.valid.float().unsqueeze(1)
-    strides = sorted(int(name.partition("_")[2]) for name in outputs.heads if name.startswith("scores_"))
-    sizes = [outputs.heads[f"scores_{stride}"].shape[-2:] for stride in strides]
+    sizes = [outputs.heads[f"scores_{stride}"].shape[-2:] for stride in _strides(outputs)]
     return torch.cat(
         [F.adaptive_avg_pool2d(valid, (size[0], size[1])).flatten(1) > 0.5 for size in sizes], dim=1
     ).float()
+
+
+def _strides(outputs: Outputs) -> list[int]:
+    return sorted(int(name.partition("_")[2]) for name in outputs.heads if name.startswith("scores_"))
 
 
 def _score_term(target: Tensor, logits: Tensor, counted: Tensor) -> Tensor:
