@@ -141,24 +141,24 @@ def _read_heads(outputs: Mapping[str, np.ndarray], spec: ModelSpec, selection: S
             places = places[np.argpartition(-flat[places], selection.candidates)[: selection.candidates]]
         labels, cells = np.divmod(places, height * width)
         rows, columns = np.divmod(cells, width)
-        points = np.stack([(columns + 0.5) * stride, (rows + 0.5) * stride], axis=1).astype(np.float32)
-        sides = outputs[boxes[level].name][0].reshape(4, -1, height * width)
-        mixed = outputs[coefficients[level].name][0].reshape(-1, height * width)[:, cells].T if coefficients else cells
+        points = np.stack([(columns + 0.5) * stride, (rows + 0.5) * stride]).astype(np.float32)
+        sides = outputs[boxes[level].name][0].reshape(4, -1, height * width).take(cells, axis=2)
+        mixed = outputs[coefficients[level].name][0].reshape(-1, height * width)[:, cells] if coefficients else cells
         strides = np.full(len(cells), stride, np.float32)
-        levels.append((flat[places], labels, sides[:, :, cells].transpose(2, 0, 1), points, strides, mixed))
+        levels.append((flat[places], labels, sides, points, strides, mixed))
     logits, labels, sides, points, strides, mixed = (
-        np.concatenate([level[part] for level in levels]) for part in range(6)
+        np.concatenate([level[part] for level in levels], axis=-1) for part in range(6)
     )
     best = np.argsort(-logits, kind="stable")[: selection.candidates]
     scores = (1 / (1 + np.exp(-logits[best].astype(np.float64)))).astype(np.float32)
-    on_input = _decoded(sides[best], points[best], strides[best])
-    return _Candidates(on_input, scores, labels[best], mixed[best] if coefficients else None)
+    on_input = _decoded(sides, points, strides)[best]
+    return _Candidates(on_input, scores, labels[best], mixed.T[best] if coefficients else None)
 
 
 def _decoded(distributions: np.ndarray, points: np.ndarray, strides: np.ndarray) -> np.ndarray:
-    """Return boxes (N, 4) float32 on the network's input, from (N, 4, bins), (N, 2) and (N,)."""
-    weights = np.exp(distributions - distributions.max(axis=2, keepdims=True))
-    bins = np.arange(weights.shape[2], dtype=np.float32)
-    total, mean = np.moveaxis(weights @ np.stack([np.ones_like(bins), bins], axis=1), 2, 0)  # (N, 4) each
-    distances = mean / total * strides[:, None]
-    return np.concatenate([points - distances[:, :2], points + distances[:, 2:]], axis=1)
+    """Return boxes (N, 4) float32 on the network's input, from (4, bins, N), (2, N) and (N,)."""
+    weights = np.exp(distributions - distributions.max(axis=1, keepdims=True))
+    bins = np.arange(weights.shape[1], dtype=np.float32)
+    total, mean = np.moveaxis(np.stack([np.ones_like(bins), bins]) @ weights, 1, 0)  # (4, N) each
+    distances = mean / total * strides
+    return np.concatenate([points - distances[:2], points + distances[2:]]).T

@@ -1,18 +1,20 @@
 """Greedy non-maximum suppression, block by block.
 
-Within a block the best box that is left suppresses the later ones, as the textbook loop does; against what earlier blocks
-kept, a whole block is compared at once. The result is that of the loop; 1000 boxes take a quarter of its time.
+Boxes are compared only where they can overlap enough: of one class, and with centres that are near along x. What earlier
+blocks kept goes first, so that a crowd around one object is not compared with itself, and each block is as long as all before
+it. The result is that of the textbook loop.
 
 Portable: standard library + numpy, Python 3.8.
 """
 
 from __future__ import annotations
 
-from typing import List
+from dataclasses import dataclass
+from typing import Set, Tuple
 
 import numpy as np
 
-_BLOCK = 128
+_FIRST_BLOCK = 64
 
 
 def suppress(boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray, iou: float, most: int) -> np.ndarray:
@@ -26,41 +28,65 @@ def suppress(boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray, iou: flo
         most: stop when so many are kept.
     """
     order = np.argsort(-scores, kind="stable")
-    corners, kinds = np.ascontiguousarray(boxes[order].T), labels[order]
-    # Shared area above this of both areas together is an intersection over union above the limit.
-    areas = (corners[2] - corners[0]) * (corners[3] - corners[1]) * (iou / (1 + iou))
+    ranked = _ranked(boxes[order], labels[order], iou)
     kept = np.empty(0, np.int64)
-    for start in range(0, len(order), _BLOCK):
-        block = np.arange(start, min(start + _BLOCK, len(order)))
-        block = block[~_covers(corners, areas, kinds, kept, block).any(axis=0)]
-        kept = np.concatenate([kept, block[_stay(_covers(corners, areas, kinds, block, block))]])
-        if len(kept) >= most:
-            break
+    start, end = 0, _FIRST_BLOCK
+    while start < len(order) and len(kept) < most:
+        block = np.arange(start, min(end, len(order)))
+        left = np.ones(len(block), bool)
+        left[_overlaps(ranked, kept, block)[1] - start] = False
+        block = block[left]
+        better, worse = _overlaps(ranked, block, block)
+        ordered = better < worse
+        gone: Set[int] = set()
+        for one, other in zip(better[ordered].tolist(), worse[ordered].tolist()):  # noqa: B905 - Python 3.8; best first
+            if one not in gone:
+                gone.add(other)
+        kept = np.concatenate([kept, np.array([place for place in block.tolist() if place not in gone], np.int64)])
+        start, end = end, 2 * end
     return order[kept[:most]]
 
 
-def _stay(covers: np.ndarray) -> List[int]:
-    """Return which of a block's boxes, best first, no better one that stays covers; covers is (B, B) bool."""
-    rows = [int.from_bytes(row, "little") for row in np.packbits(covers, axis=1, bitorder="little")]
-    gone, stay = 0, []
-    for place, row in enumerate(rows):
-        if not gone >> place & 1:
-            gone |= row
-            stay.append(place)
-    return stay
+@dataclass(frozen=True)
+class _Ranked:
+    """Boxes, best first.
 
-
-def _covers(
-    corners: np.ndarray, areas: np.ndarray, kinds: np.ndarray, one: np.ndarray, other: np.ndarray
-) -> np.ndarray:
-    """Return (len(one), len(other)) bool: of one class, and intersection over union above the limit.
-
-    corners is (4, N), areas (N,) as above, kinds (N,); one and other are indices.
+    corners: (4, N).
+    shares: (N,), area times iou / (1 + iou): an intersection above two boxes' shares together is one over union above `iou`.
+    places: (N,) float64, the centre along x, and for each class a range of its own.
+    reaches: (N,), how far in `places` a box can be that overlaps so much.
     """
-    x1, y1, x2, y2 = corners[:, one, None]
-    u1, v1, u2, v2 = corners[:, None, other]
-    shared, height = np.minimum(x2, u2), np.minimum(y2, v2)
-    shared -= np.maximum(x1, u1)
-    height -= np.maximum(y1, v1)
-    shared *= np.maximum(height, 0, out=height)  # not positive where either side is not
-    return (shared > areas[one, None] + areas[other]) & (kinds[one, None] == kinds[other])
+
+    corners: np.ndarray
+    shares: np.ndarray
+    places: np.ndarray
+    reaches: np.ndarray
+
+
+def _ranked(boxes: np.ndarray, labels: np.ndarray, iou: float) -> _Ranked:
+    corners = np.ascontiguousarray(boxes.T)
+    x1, y1, x2, y2 = corners
+    widths, centres = (x2 - x1).astype(np.float64), (x1 + x2).astype(np.float64) / 2
+    extent = np.ptp(centres) if len(centres) else 0.0
+    # Farthest is the centre of a box that is 1 / iou as wide and has this one at its side; a little more for rounding.
+    farthest = (1 / max(iou, 1e-6) - 1) / 2 * 1.001 * widths + 1e-3
+    places = centres + labels * (2 * extent + 2)
+    return _Ranked(corners, widths * (y2 - y1) * (iou / (1 + iou)), places, np.minimum(farthest, extent + 1))
+
+
+def _overlaps(ranked: _Ranked, one: np.ndarray, other: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
+    """Return the pairs of boxes of one class with an intersection over union above the limit: first those of `one`, in
+    order, then those of `other`; all four are indices."""
+    other = other[np.argsort(ranked.places[other], kind="stable")]
+    places, reaches = ranked.places[one], ranked.reaches[one]
+    first = np.searchsorted(ranked.places[other], places - reaches)
+    counts = np.searchsorted(ranked.places[other], places + reaches, side="right") - first
+    before = np.cumsum(counts) - counts
+    left = np.repeat(one, counts)
+    right = other[np.arange(len(left)) + np.repeat(first - before, counts)]
+    x1, y1, x2, y2 = ranked.corners[:, left]
+    u1, v1, u2, v2 = ranked.corners[:, right]
+    shared = np.minimum(x2, u2) - np.maximum(x1, u1)
+    shared *= np.maximum(np.minimum(y2, v2) - np.maximum(y1, v1), 0)  # not positive where either side is not
+    hit = shared > ranked.shares[left] + ranked.shares[right]
+    return left[hit], right[hit]

@@ -89,21 +89,30 @@ def test_boxes_are_those_of_the_torch_heads(seed: int) -> None:
     np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-3)
 
 
-@pytest.mark.parametrize("seed", range(20))
-def test_suppression_is_torchvisions_per_class(seed: int) -> None:
+@pytest.mark.parametrize("iou", [0.23, 0.51, 0.61, 0.9])
+@pytest.mark.parametrize("count", [0, 1, 40, 200, 900])  # above 256 block by block
+@pytest.mark.parametrize("spread", [20, 200])  # a crowd, and boxes that seldom meet
+def test_suppression_is_torchvisions_per_class(count: int, spread: int, iou: float) -> None:
     torch = pytest.importorskip("torch")
     from torchvision.ops import batched_nms
 
-    rng = np.random.default_rng(seed)
-    count = int(rng.integers(0, 200))
-    corners = rng.integers(0, 60, (count, 2))
+    rng = np.random.default_rng(count + spread)
+    corners = rng.integers(0, spread, (count, 2))
     boxes = np.concatenate([corners, corners + rng.integers(1, 40, (count, 2))], axis=1).astype(np.float32)
     scores = (rng.permutation(count) / max(1, count)).astype(np.float32)
     labels = rng.integers(0, 3, count)
-    kept = suppress(boxes, scores, labels, 0.5, 10**6)
-    expected = batched_nms(*(torch.from_numpy(a) for a in (boxes, scores, labels)), iou_threshold=0.5)
+    kept = suppress(boxes, scores, labels, iou, 10**6)
+    expected = batched_nms(*(torch.from_numpy(a) for a in (boxes, scores, labels)), iou_threshold=iou)
     assert kept.tolist() == expected.tolist()
-    assert suppress(boxes, scores, labels, 0.5, 5).tolist() == expected.tolist()[:5]
+    assert suppress(boxes, scores, labels, iou, 5).tolist() == expected.tolist()[:5]
+
+
+@pytest.mark.parametrize("iou", [0.0, 1.0])
+def test_suppression_at_its_ends(iou: float) -> None:
+    """Above an intersection over union of 0 every overlap goes; above 1 none does. A box without area overlaps nothing."""
+    boxes = np.array([[0, 0, 10, 10], [9, 9, 100, 90], [10, 0, 20, 10], [0, 0, 10, 10], [5, 5, 5, 5]], np.float32)
+    kept = suppress(boxes, np.linspace(0.9, 0.1, 5), np.zeros(5, np.int64), iou, 9)
+    assert kept.tolist() == ([0, 2, 4] if iou == 0 else [0, 1, 2, 3, 4])
 
 
 def test_of_equal_scores_the_first_stays() -> None:
@@ -136,21 +145,21 @@ def test_one_mask_is_whole_and_false_outside_its_part() -> None:
     assert np.array_equal(masks.whole()[0], masks[0])
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_masks_are_the_upsampled_prototypes_of_torch_inside_the_box(seed: int) -> None:
+@pytest.mark.parametrize(("seed", "objects", "size"), [(0, 4, (32, 64)), (1, 4, (32, 64)), (2, 300, (192, 320))])
+def test_masks_are_the_upsampled_prototypes_of_torch_inside_the_box(
+    seed: int, objects: int, size: tuple[int, int]
+) -> None:
     import torch
     from torch.nn.functional import interpolate
 
     rng = np.random.default_rng(seed)
-    prototypes, mixes = rng.standard_normal((5, 8, 16)), rng.standard_normal((4, 5))
-    boxes = np.sort(rng.uniform(-4, 70, (4, 2, 2)), axis=1).reshape(4, 4).astype(np.float32)
+    prototypes, mixes = rng.standard_normal((5, size[0] // 4, size[1] // 4)), rng.standard_normal((objects, 5))
+    boxes = np.sort(rng.uniform(-4, size[1] + 6, (objects, 2, 2)), axis=1).reshape(objects, 4).astype(np.float32)
     boxes[3] = [9.6, 4.0, 10.4, 30.0]  # between two columns of pixel centres
-    found = assemble(
-        prototypes.astype(np.float32), mixes.astype(np.float32), boxes, Frame((32, 64), (32, 64), (32, 64))
-    )
+    found = assemble(prototypes.astype(np.float32), mixes.astype(np.float32), boxes, Frame(size, size, size))
     logits = torch.einsum("np,phw->nhw", torch.tensor(mixes), torch.tensor(prototypes))[None]
-    wanted = interpolate(logits, size=(32, 64), mode="bilinear", align_corners=False)[0].numpy()
-    y, x = np.mgrid[:32, :64] + 0.5
+    wanted = interpolate(logits, size=size, mode="bilinear", align_corners=False)[0].numpy()
+    y, x = np.mgrid[: size[0], : size[1]] + 0.5
     for number, (x1, y1, x2, y2) in enumerate(boxes):
         inside = (x >= x1) & (x < x2) & (y >= y1) & (y < y2)
         clear = np.abs(wanted[number]) > 1e-5
