@@ -25,7 +25,8 @@ from edgekd.bench import run as bench
 from edgekd.board import timing
 from edgekd.cli.main import app
 from edgekd.core import chips, plugins
-from edgekd.core.recipe import Recipe, Section, load_recipe
+from edgekd.core.recipe import Recipe, Section
+from edgekd.core.recipe_loading import load_recipe
 from edgekd.evaluate.definitions import DEFINITIONS
 
 DOCS = Path(__file__).parent

@@ -130,7 +130,7 @@ def result_page(report: dict[str, Any]) -> str:
 
 def recipe_path(name: str) -> str:
     """Return the shipped recipe of that name, as `edgekd run` takes it."""
-    from edgekd.core.recipe import shipped_recipes
+    from edgekd.core.recipe_loading import shipped_recipes
 
     return next(key for key in shipped_recipes() if key.split("/")[-1] == name)
 

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from edgekd.core.artifact import Artifact, open_artifact
-from edgekd.core.recipe import Recipe, load_recipe
+from edgekd.core.recipe import Recipe
+from edgekd.core.recipe_loading import load_recipe
 from edgekd.core.workspace import Workspace, disk_errors
 from edgekd.errors import EdgekdError
 

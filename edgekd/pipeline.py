@@ -12,7 +12,8 @@ from pathlib import Path
 from edgekd.compile.run import checked_options
 from edgekd.core import plugins
 from edgekd.core.artifact import Artifact, publish
-from edgekd.core.recipe import Engine, Recipe, plugin_options
+from edgekd.core.recipe import Engine, Recipe
+from edgekd.core.recipe_loading import plugin_options
 from edgekd.core.session import why_not_here
 from edgekd.core.stage import Stage
 from edgekd.core.workspace import Workspace

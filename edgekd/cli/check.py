@@ -37,7 +37,7 @@ def check(
 
 
 def _reports(model: str, target: str, chip: str, build: bool, set_: list[str]) -> list[Report]:
-    from edgekd.core.recipe import load_recipe
+    from edgekd.core.recipe_loading import load_recipe
     from edgekd.data.open import open_split
     from edgekd.errors import UserError
     from edgekd.preflight import run

@@ -27,7 +27,7 @@ def check(
 ) -> None:
     """Read every image and mask of both splits; list what is wrong, count the classes, draw a contact sheet."""
     from edgekd.cli import show
-    from edgekd.core.recipe import load_recipe
+    from edgekd.core.recipe_loading import load_recipe
     from edgekd.core.workspace import disk_errors
     from edgekd.data.check import check_dataset
     from edgekd.data.contact_sheet import write_contact_sheet

@@ -28,7 +28,7 @@ def distill(
         stages.run_until(recipe, out, set_, json, "distilled", "export")
         return
     from edgekd.core.plugins import packages_of
-    from edgekd.core.recipe import load_recipe
+    from edgekd.core.recipe_loading import load_recipe
 
     loaded = load_recipe(recipe, set_)
     with packages_of("distill --plan"):

@@ -14,7 +14,7 @@ app = typer.Typer(help="List, show and copy the shipped recipes.", no_args_is_he
 def list_(json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
     """List the shipped recipes with the first line of their comment."""
     from edgekd.cli.show import print_json
-    from edgekd.core.recipe import shipped_recipes
+    from edgekd.core.recipe_loading import shipped_recipes
 
     found = {
         name: path.read_text(encoding="utf-8").splitlines()[0].lstrip("# ") for name, path in shipped_recipes().items()
@@ -30,7 +30,7 @@ def list_(json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = Fa
 @app.command()
 def show(name: str) -> None:
     """Print a recipe."""
-    from edgekd.core.recipe import find_recipe
+    from edgekd.core.recipe_loading import find_recipe
 
     print(find_recipe(name).read_text(encoding="utf-8"), end="")
 
@@ -38,7 +38,7 @@ def show(name: str) -> None:
 @app.command()
 def copy(name: str, to: Annotated[Path, typer.Argument(help="File or folder to write.")] = Path(".")) -> None:
     """Copy a recipe to edit; an existing file is never overwritten."""
-    from edgekd.core.recipe import find_recipe
+    from edgekd.core.recipe_loading import find_recipe
     from edgekd.core.workspace import disk_errors
     from edgekd.errors import UserError
 

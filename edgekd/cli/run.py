@@ -23,7 +23,7 @@ def run(
     """Run a recipe: train, distil, export, quantize, compile, measure, report. Run it again to resume."""
     from edgekd import api, pipeline
     from edgekd.cli import show
-    from edgekd.core.recipe import load_recipe
+    from edgekd.core.recipe_loading import load_recipe
 
     loaded = load_recipe(recipe, set_)
     folder = out or pipeline.default_out(loaded)

@@ -36,7 +36,7 @@ def run_until(recipe: str, out: Path | None, set_: list[str], json: bool, until:
     """Run a recipe as far as the stage groups `until` and print their artifacts and the command that follows."""
     from edgekd import api, pipeline
     from edgekd.cli import show
-    from edgekd.core.recipe import load_recipe
+    from edgekd.core.recipe_loading import load_recipe
 
     loaded = load_recipe(recipe, set_)
     folder = out or pipeline.default_out(loaded)

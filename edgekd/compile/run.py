@@ -6,7 +6,8 @@ from typing import Any
 
 from edgekd.core import chips, plugins
 from edgekd.core.artifact import StageResult
-from edgekd.core.recipe import Engine, plugin_options
+from edgekd.core.recipe import Engine
+from edgekd.core.recipe_loading import plugin_options
 from edgekd.core.stage import StageJob
 from edgekd.errors import RecipeError
 from edgekd.executors.toolchain import Compiled, compile_engine

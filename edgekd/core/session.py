@@ -15,7 +15,7 @@ from edgekd.board.specs import ModelSpec
 from edgekd.board.sysinfo import missing_device
 from edgekd.core import plugins
 from edgekd.core.artifact import Artifact
-from edgekd.core.recipe import plugin_options
+from edgekd.core.recipe_loading import plugin_options
 from edgekd.errors import ArtifactError
 from edgekd.targets.base import SessionBase
 

@@ -12,7 +12,8 @@ from typing import Any
 
 from edgekd.core.artifact import Artifact, StageResult, package_version, sha256_of
 from edgekd.core.plugins import packages_of
-from edgekd.core.recipe import PATH_OPTIONS, Recipe
+from edgekd.core.recipe import Recipe
+from edgekd.core.recipe_loading import PATH_OPTIONS
 
 
 @dataclass(frozen=True)

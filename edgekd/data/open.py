@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from edgekd.core import plugins
 from edgekd.core.artifact import StageResult
-from edgekd.core.recipe import Recipe, plugin_options
+from edgekd.core.recipe import Recipe
+from edgekd.core.recipe_loading import plugin_options
 from edgekd.core.stage import StageJob
 from edgekd.data.base import DenseDataset
 from edgekd.data.fingerprint import fingerprint

@@ -16,7 +16,8 @@ from torch import nn
 
 from edgekd.core import plugins
 from edgekd.core.artifact import SCRATCH, StageResult
-from edgekd.core.recipe import Distill, Method, Network, Recipe, plugin_options
+from edgekd.core.recipe import Distill, Method, Network, Recipe
+from edgekd.core.recipe_loading import plugin_options
 from edgekd.core.stage import StageJob
 from edgekd.core.tasks import TASKS
 from edgekd.data.base import DenseDataset

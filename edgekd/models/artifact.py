@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from edgekd.core.artifact import Artifact
-from edgekd.core.recipe import Network, plugin_options
+from edgekd.core.recipe import Network
+from edgekd.core.recipe_loading import plugin_options
 from edgekd.models.base import DenseModel
 from edgekd.models.build import build_model
 from edgekd.models.session import TorchSession

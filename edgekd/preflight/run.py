@@ -12,7 +12,8 @@ from typing import Any
 from edgekd.board.specs import ModelSpec, Preprocess, TensorSpec
 from edgekd.core import plugins
 from edgekd.core.artifact import open_artifact
-from edgekd.core.recipe import Engine, Recipe, plugin_options
+from edgekd.core.recipe import Engine, Recipe
+from edgekd.core.recipe_loading import plugin_options
 from edgekd.errors import ArtifactError, TargetError, UserError, did_you_mean
 from edgekd.preflight import trial
 from edgekd.preflight.findings import Finding, Report, Verdict

@@ -7,7 +7,7 @@ import numpy as np
 from edgekd.board.preprocess import prepare
 from edgekd.core import plugins
 from edgekd.core.artifact import StageResult
-from edgekd.core.recipe import plugin_options
+from edgekd.core.recipe_loading import plugin_options
 from edgekd.core.stage import StageJob
 from edgekd.data.open import open_split
 

@@ -129,7 +129,7 @@ def test_a_run_stops_before_training_when_its_target_is_known_to_break_the_stude
 def test_a_run_checks_once_and_other_engines_do_not_train_again(tiny_recipe: Path, tiny_run: Path) -> None:
     from edgekd import pipeline
     from edgekd.core.artifact import open_artifact
-    from edgekd.core.recipe import load_recipe
+    from edgekd.core.recipe_loading import load_recipe
 
     (report, _) = open_artifact(tiny_run / "check", "check").details["reports"]
     assert report["ok"]

@@ -35,7 +35,7 @@ import yaml
 
 from edgekd import pipeline
 from edgekd.cli.main import app
-from edgekd.core.recipe import load_recipe
+from edgekd.core.recipe_loading import load_recipe
 from edgekd.models.artifact import network_from_recipe
 from tests.command import edgekd
 from tests.conftest import REPOSITORY

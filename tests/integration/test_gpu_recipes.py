@@ -12,7 +12,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from edgekd.core.recipe import shipped_recipes
+from edgekd.core.recipe_loading import shipped_recipes
 from edgekd.data.formats.voc import CLASSES as VOC_CLASSES
 from tests.command import edgekd, forked
 

@@ -15,7 +15,7 @@ import edgekd
 from edgekd import errors
 from edgekd.cli.stages import COMMANDS
 from edgekd.core.artifact import StageResult, publish
-from edgekd.core.recipe import shipped_recipes
+from edgekd.core.recipe_loading import shipped_recipes
 from tests import command
 from tests.conftest import REPOSITORY
 from tests.unit.core.small_recipe import write_recipe

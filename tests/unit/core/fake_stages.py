@@ -15,7 +15,8 @@ from pathlib import Path
 
 from edgekd.board.specs import ModelSpec, Preprocess, TensorSpec
 from edgekd.core.artifact import SCRATCH, StageResult
-from edgekd.core.recipe import Recipe, load_recipe
+from edgekd.core.recipe import Recipe
+from edgekd.core.recipe_loading import load_recipe
 from edgekd.core.stage import Stage, StageJob
 from edgekd.core.workspace import Workspace
 from edgekd.pipeline import StageRun, run_stages

@@ -8,7 +8,8 @@ from typing import Any
 
 import yaml
 
-from edgekd.core.recipe import Recipe, load_recipe
+from edgekd.core.recipe import Recipe
+from edgekd.core.recipe_loading import load_recipe
 
 SMALL: dict[str, Any] = {
     "name": "small",

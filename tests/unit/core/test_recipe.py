@@ -12,8 +12,8 @@ import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from edgekd.core.recipe import find_recipe, load_recipe, plugin_options, shipped_recipes
 from edgekd.core.recipe_file import MAX_DEPTH, MAX_NODES
+from edgekd.core.recipe_loading import find_recipe, load_recipe, plugin_options, shipped_recipes
 from edgekd.errors import RecipeError
 from tests.unit.core.small_recipe import SMALL, small_recipe, write_recipe
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from edgekd.core.recipe import plugin_options
+from edgekd.core.recipe_loading import plugin_options
 from edgekd.data.augment import Objects
 from edgekd.distill.base import Batch, Pyramid
 from edgekd.distill.methods.fgd import GlobalContext, Method, Options, attention, regions_of

@@ -9,7 +9,8 @@ import pytest
 import yaml
 from PIL import Image
 
-from edgekd.core.recipe import Recipe, load_recipe
+from edgekd.core.recipe import Recipe
+from edgekd.core.recipe_loading import load_recipe
 from edgekd.errors import RecipeError
 from edgekd.study.figure import draw
 from edgekd.study.plan import StudyRun, arms_of, study_runs, write_recipe
