@@ -139,7 +139,7 @@ class Method(Section):
 class Distill(Section):
     """Methods by name, in any combination; the baseline is the student on the same budget without them."""
 
-    methods: dict[str, Method] = {"kd": Method(), "bckd": Method()}
+    methods: dict[str, Method] = {"cwd": Method(), "bckd": Method()}
     baseline: bool = True
     watchdog_ratio: float = Field(
         10.0, gt=0, description="stop when the weighted terms exceed this times the task loss"
@@ -237,6 +237,9 @@ class Study(Section):
         return arms
 
 
+_OF_OBJECTS = {"boundary": 1.0, "context": 1.0}
+
+
 class Recipe(Section):
     """A whole pipeline. `source` is where it was read from."""
 
@@ -261,12 +264,13 @@ class Recipe(Section):
     @model_validator(mode="before")
     @classmethod
     def _methods_for_the_task(cls, raw: Any) -> Any:
-        """Objects have no class map, so that their logit distillation is another by default: `ld` instead of `kd`."""
+        """Objects have no class map, so that their logit distillation is another by default: `ld` instead of `cwd`; and the
+        weights of `bckd` beside it are those that were studied with it (recipes/study/bccd.yaml)."""
         if not isinstance(raw, dict) or raw.get("task") not in ("detection", "instance"):
             return raw
         distill = raw.get("distill", {})
         if isinstance(distill, dict) and "methods" not in distill:
-            return {**raw, "distill": {**distill, "methods": {"ld": {}, "bckd": {}}}}
+            return {**raw, "distill": {**distill, "methods": {"ld": {}, "bckd": {"options": _OF_OBJECTS}}}}
         return raw
 
     @field_validator("name")

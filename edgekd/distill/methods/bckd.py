@@ -70,8 +70,8 @@ class Options:
     temperature: tau of the relation rows.
     """
 
-    boundary: float = 1.0
-    context: float = 1.0
+    boundary: float = 4.0
+    context: float = 0.5
     focus: float = 0.0
     form: Literal["pairs", "map", "path"] = "pairs"
     strides: dict[int, float] = field(default_factory=lambda: {4: 0.25, 8: 0.5, 16: 1.0, 32: 1.0})

@@ -298,7 +298,7 @@ def test_without_objects_and_background_there_is_no_boundary_term() -> None:
 def test_context_at_levels_is_the_mean_over_the_pyramid() -> None:
     random = torch.Generator().manual_seed(0)
     fine_t, fine_s, coarse_t, coarse_s = (torch.randn(1, 2, side, side, generator=random) for side in (4, 4, 2, 2))
-    method = Method(Options(boundary=0, context_at="levels"), OBJECTS, OBJECTS)
+    method = Method(Options(boundary=0, context=1, context_at="levels"), OBJECTS, OBJECTS)
     batch = Batch(torch.zeros(1, 3, 16, 16), torch.zeros(1, 16, 16, dtype=torch.int64))
     both = method(Outputs({}, {}, fine_t, {8: coarse_t}), Outputs({}, {}, fine_s, {8: coarse_s}), batch)["context"]
     fine = context_loss(fine_t, fine_s, torch.ones(1, 1, 4, 4, dtype=torch.bool), 0.1)
