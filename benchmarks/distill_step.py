@@ -32,7 +32,7 @@ from edgekd.models.base import DenseModel
 from edgekd.models.build import build_model, count
 
 CLASSES = 11
-DEFAULT_ARMS = ["none", "kd", "cwd", "bckd", "kd+bckd"]
+DEFAULT_ARMS = ["none", "kd", "cwd", "bckd", "kd+bckd", "cwd+bckd"]
 
 
 def main() -> int:
