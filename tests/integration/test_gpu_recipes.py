@@ -1,4 +1,7 @@
-"""The recipes for a GPU machine: data in the right layout passes `data check`, and teacher and student take two steps."""
+"""The recipes for a GPU machine: data in the right layout passes `data check`, and teacher and student take two steps.
+
+Not asked here: their engines, for which `edgekd check` of so large students takes most of the time.
+"""
 
 from __future__ import annotations
 
@@ -119,7 +122,7 @@ def test_data_pass_the_check_and_teacher_and_student_take_two_steps(name: str, t
     changes = [
         f"data.options.root={root}", f"data.size=[{SIDE}, {SIDE}]", "teacher.floor=0", "trainer.accelerator=cpu",
         "student.train.steps=2", "student.train.batch_size=2", "student.train.validate_every=null",
-        "distill.watchdog_ratio=1000",
+        "distill.watchdog_ratio=1000", "distill.baseline=false", "engines=[]",
     ]  # fmt: skip
     if variant := TEACHERS_FROM_FILE.get(name):
         done = forked(save_untrained, variant, str(tmp_path / "teacher.pth"))
@@ -129,9 +132,7 @@ def test_data_pass_the_check_and_teacher_and_student_take_two_steps(name: str, t
         changes += ["teacher.options.encoder_weights=null"]  # no network in tests
         changes += ["teacher.train.steps=2", "teacher.train.batch_size=2", "teacher.train.validate_every=null"]
     sets = [word for change in changes for word in ("--set", change)]
-    done = edgekd(
-        "run", name, "--out", str(tmp_path / "run"), "--until", "distilled,evaluate/teacher,evaluate/student", *sets
-    )
+    done = edgekd("run", name, "--out", str(tmp_path / "run"), "--until", "distilled,evaluate/teacher", *sets)
     assert done.returncode == 0, done.stderr
     with open(tmp_path / "run/distilled/steps.csv", newline="", encoding="utf-8") as file:
         steps = list(csv.DictReader(file))
