@@ -161,7 +161,7 @@ def test_predict_writes_an_overlay_and_an_index_mask(tiny_run: Path, tmp_path: P
     assert Image.open(tmp_path / "out" / "street_overlay.png").size == (96, 64)
 
 
-@pytest.mark.parametrize("settings", [("uint8_nhwc", True), ("uint8_nchw", False), ("float32_nchw", True)])
+@pytest.mark.parametrize("settings", [("uint8_nhwc", True), ("uint8_nchw", False)])
 def test_in_graph_preprocessing_and_argmax_give_the_same_class_map(
     tiny_run: Path, tiny_recipe: Path, tmp_path: Path, settings: tuple[str, bool]
 ) -> None:
