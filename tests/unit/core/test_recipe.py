@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from edgekd.core.recipe_file import MAX_DEPTH, MAX_NODES
 from edgekd.core.recipe_loading import find_recipe, load_recipe, plugin_options, shipped_recipes
 from edgekd.errors import RecipeError
+from edgekd.pipeline import check_options
 from tests.unit.core.small_recipe import SMALL, small_recipe, write_recipe
 
 # --- unknown keys -----------------------------------------------------------------------------------------------------
@@ -326,8 +327,9 @@ def test_absolute_and_home_paths_stay_where_they_point(tmp_path: Path, monkeypat
 
 
 @pytest.mark.parametrize("name", sorted(shipped_recipes()))
-def test_every_shipped_recipe_loads_by_name(name: str) -> None:
+def test_every_shipped_recipe_loads_by_name_and_its_plugins_know_its_options(name: str) -> None:
     recipe = load_recipe(name)
+    check_options(recipe)
     assert recipe.engines or name.startswith("study/")  # a study builds none
 
 
