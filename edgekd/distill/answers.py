@@ -1,7 +1,8 @@
 """A teacher's answers to the fixed views of a training set, kept on disk: they are worked out once for all arms and seeds.
 
-Exact up to rounding: float32, one safetensors file per view. A folder belongs to one teacher, one data set and one
-augmentation (`key_of`), so a changed one never meets old answers.
+One safetensors file per view, rounded to float16 for half the disk; a tensor with values beyond float16's 65504 stays
+float32. A folder belongs to one teacher, one data set and one augmentation (`key_of`), so a changed one never meets old
+answers.
 """
 
 from __future__ import annotations
@@ -32,13 +33,13 @@ BATCH = 8
 
 
 class TeacherAnswers:
-    """Answers in a folder; called with the number of a view it returns its tensors by name, without a batch axis."""
+    """Answers in a folder; called with the number of a view it returns its float32 tensors, without a batch axis."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def __call__(self, number: int) -> dict[str, Tensor]:
-        return load_file(self.file(number))
+        return {name: value.float() for name, value in load_file(self.file(number)).items()}
 
     def file(self, number: int) -> Path:
         """Return the file of a view's answers."""
@@ -88,10 +89,15 @@ def filled(folder: Path, teacher: FrozenTeacher, views: FixedViews, device: torc
 
 
 def _answer(teacher: FrozenTeacher, images: Tensor, device: torch.device) -> list[dict[str, Tensor]]:
-    """Return the answers to uint8 images (B, 3, H, W), one by one, on the CPU."""
+    """Return the answers to uint8 images (B, 3, H, W), one by one, on the CPU, in the type that they are kept in."""
     outputs = teacher(images.to(device).float().div(255).contiguous(memory_format=torch.channels_last))
     host = {name: value.float().cpu() for name, value in outputs.tensors().items()}
-    return [{name: value[i].contiguous() for name, value in host.items()} for i in range(len(images))]
+    return [{name: _rounded(value[i].contiguous()) for name, value in host.items()} for i in range(len(images))]
+
+
+def _rounded(value: Tensor) -> Tensor:
+    half = value.half()
+    return half if half.isfinite().all() else value
 
 
 def _check_room(

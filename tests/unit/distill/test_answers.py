@@ -21,6 +21,7 @@ from edgekd.models.base import Outputs
 
 DATA = Data(format="none", size=SIZE, augment=Augment(views=2))
 CPU = torch.device("cpu")
+ROUNDED = {"rtol": 2**-11, "atol": 1e-6}  # half a unit in the last place of float16
 
 
 class CountingTeacher(FrozenTeacher):
@@ -44,11 +45,22 @@ def test_answers_are_what_the_teacher_says(teacher: CountingTeacher, tmp_path: P
     for number in range(10):
         expected = teacher(views[number][0][None].float() / 255)
         got = Outputs.of({name: value[None] for name, value in answers(number).items()})
-        torch.testing.assert_close(got.logits, expected.logits)
-        torch.testing.assert_close(got.decoder, expected.decoder)
+        torch.testing.assert_close(got.logits, expected.logits, **ROUNDED)
+        torch.testing.assert_close(got.decoder, expected.decoder, **ROUNDED)
         assert list(got.features) == list(expected.features) == [4, 8]
         for stride, value in expected.features.items():
-            torch.testing.assert_close(got.features[stride], value)
+            torch.testing.assert_close(got.features[stride], value, **ROUNDED)
+
+
+def test_values_that_float16_cannot_hold_stay_as_they_are(teacher: CountingTeacher, tmp_path: Path) -> None:
+    views = FixedViews(Boxes(count=1), DATA)
+    with torch.no_grad():
+        next(teacher.model.parameters()).mul_(1e6)
+    expected = teacher(views[0][0][None].float() / 255).features[4]
+    assert expected.abs().max() > 65504
+    got = filled(tmp_path / "a", teacher, views, CPU)(0)["features/4"]
+    assert got.dtype == torch.float32
+    torch.testing.assert_close(got, expected[0], rtol=1e-4, atol=0)  # alone and in a batch: float32's rounding
 
 
 def test_only_missing_answers_are_worked_out(teacher: CountingTeacher, tmp_path: Path) -> None:
@@ -74,7 +86,7 @@ def test_a_disk_without_room_is_told_before_anything_is_written(
     assert not list(tmp_path.rglob("*.safetensors"))
 
 
-def test_training_on_kept_answers_gives_the_same_losses_as_asking_in_every_step(tmp_path: Path) -> None:
+def test_training_on_kept_answers_gives_the_losses_of_asking_in_every_step(tmp_path: Path) -> None:
     asking, kept = (replace(job(tmp_path / name, Boxes(count=5)), data=DATA) for name in ("asking", "kept"))
     assert kept.distiller is not None
     answers = filled(tmp_path / "a", kept.distiller.teacher, FixedViews(Boxes(count=5), DATA), CPU)
@@ -82,7 +94,7 @@ def test_training_on_kept_answers_gives_the_same_losses_as_asking_in_every_step(
     got = fit(replace(kept, distiller=replace(kept.distiller, teacher=teacher), answers=answers))["record"]
     assert teacher.asked == 0
     for one, other in zip(got, fit(asking)["record"], strict=True):
-        assert one == pytest.approx(other, abs=2e-5)
+        assert one == pytest.approx(other, abs=2e-3)
 
 
 def artifact(**details: object) -> Artifact:
