@@ -14,6 +14,8 @@ import numpy as np
 
 from edgekd.board.frame import Frame
 
+STRIP = 8  # rows of prototypes
+
 
 @dataclass(frozen=True)
 class Masks:
@@ -56,16 +58,28 @@ def assemble(prototypes: np.ndarray, coefficients: np.ndarray, boxes: np.ndarray
     """
     corners = _corners(boxes, place.image_size)
     rows, columns = (_over_input(place, axis, cells) for axis, cells in enumerate(prototypes.shape[1:]))
-    last = np.ascontiguousarray(prototypes.transpose(1, 2, 0))  # (h, w, P): then a slice needs no copy
-    parts = []
-    for mixed_by, (x1, y1, x2, y2) in zip(coefficients, corners.tolist()):  # noqa: B905 - Python 3.8
+    across = np.ascontiguousarray(columns.table.T)
+    last, ready = np.empty((*prototypes.shape[1:], len(prototypes)), np.float32), 0
+    parts: List[np.ndarray] = [np.zeros((0, 0), bool)] * len(boxes)
+    for number in np.argsort(corners[:, 3], kind="stable").tolist():
+        x1, y1, x2, y2 = corners[number].tolist()
         if x1 == x2 or y1 == y2:
-            parts.append(np.zeros((y2 - y1, x2 - x1), bool))
+            parts[number] = np.zeros((y2 - y1, x2 - x1), bool)
             continue
         top, bottom, left, right = rows.first[y1], rows.last[y2 - 1], columns.first[x1], columns.last[x2 - 1]
-        logits = last[top:bottom, left:right] @ mixed_by
-        parts.append(rows.table[y1:y2, top:bottom] @ logits @ columns.table[x1:x2, left:right].T > 0)
+        while ready < bottom:
+            _channels_last(prototypes[:, ready : ready + STRIP], last[ready : ready + STRIP])
+            ready += STRIP
+        logits = np.dot(last[top:bottom, left:right], coefficients[number])
+        down = np.dot(rows.table[y1:y2, top:bottom], logits)
+        parts[number] = np.dot(down, across[left:right, x1:x2]) > 0
     return Masks(place.image_size, corners, parts)
+
+
+def _channels_last(prototypes: np.ndarray, last: np.ndarray) -> None:
+    """Write (P, h, w) as (h, w, P), eight planes at a time: they stay in the cache together."""
+    for first in range(0, len(prototypes), 8):
+        last[..., first : first + 8] = prototypes[first : first + 8].transpose(1, 2, 0)
 
 
 def paste(probabilities: np.ndarray, boxes: np.ndarray, image_size: Tuple[int, int]) -> Masks:
