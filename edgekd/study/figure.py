@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgekd.core.tasks import TASKS
 from edgekd.evaluate.definitions import DEFINITIONS
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 _INK, _MUTED, _BETTER, _WORSE = "#222222", "#8a8a8a", "#0072b2", "#d55e00"  # Okabe and Ito's palette
 
 
-def draw(study: dict[str, Any], path: Path) -> None:
-    """Write the picture of a `study.json` as PNG: one panel per metric, then the learning curves if there are any."""
+def draw(study: dict[str, Any], path: Path) -> Figure:
+    """Write the picture of a `study.json` as PNG, and return it: a panel per metric, then learning curves if there are any."""
     from matplotlib.figure import Figure
 
     task = TASKS[study["recipe"]["task"]]
@@ -36,6 +39,7 @@ def draw(study: dict[str, Any], path: Path) -> None:
         fontsize=10, color=_INK, parse_math=False,
     )  # fmt: skip
     figure.savefig(path, dpi=130)
+    return figure
 
 
 def _differences(axes: Any, arms: list[dict[str, Any]], metric: str, with_names: bool) -> None:
@@ -51,7 +55,8 @@ def _differences(axes: Any, arms: list[dict[str, Any]], metric: str, with_names:
         dots = [100 * value for value in found["by_seed"]]
         axes.plot(dots, [place] * len(dots), ".", color=color, markersize=4)
         axes.plot(100 * found["mean"], place, "o", color=color, markersize=6)
-    axes.set_yticks(range(len(arms)), [arm["name"] for arm in arms] if with_names else [], parse_math=False)
+    if with_names:  # of the axis that all panels share: another call would take them away
+        axes.set_yticks(range(len(arms)), [arm["name"] for arm in arms], parse_math=False)
     axes.tick_params(labelleft=with_names, labelsize=8)
     axes.set_ylim(len(arms) - 0.5, -0.5)
     axes.set_title(f"{title}, points ({'more' if higher_is_better else 'less'} is better)", fontsize=9, color=_INK)

@@ -179,7 +179,9 @@ def test_the_table_has_a_row_per_arm(study: dict) -> None:
 
 
 def test_the_picture_is_drawn_also_with_a_run_missing(study: dict, tmp_path: Path) -> None:
-    draw(study, tmp_path / "study.png")
+    figure = draw(study, tmp_path / "study.png")
+    _, *others = (arm["name"] for arm in study["arms"])
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == others
     with Image.open(tmp_path / "study.png") as image:
         assert image.width > 1000
         assert len(image.convert("RGB").getcolors(1 << 24) or []) > 50
