@@ -1,7 +1,9 @@
 """FCOS, RetinaNet, Faster R-CNN and Mask R-CNN of torchvision, as teachers; weights only from local files.
 
 They are not trained here and keep their own decoding and suppression: evaluation scores what they find, and methods that
-read features tap their ResNet-50 and its pyramid. Weight names are torchvision's own, so its checkpoints
+read features tap their ResNet-50 and its pyramid. Their dense outputs are not compared with a student's: FCOS and RetinaNet
+give objects to levels and points (or anchors) by other rules than edgedet's head, have no distribution of a box side for
+`ld`, and the R-CNNs have no dense scores of classes at all. Weight names are torchvision's own, so its checkpoints
 (`fasterrcnn_resnet50_fpn_coco-258fb6c6.pth`) load as they are. Batch norms are frozen, as in those checkpoints.
 
 Classes: torchvision's networks number from 1, 0 is the background, and those trained on COCO have 91 outputs, its ids.
