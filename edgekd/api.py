@@ -78,11 +78,11 @@ def run_study(
     """
     from edgekd import pipeline
     from edgekd.study import results, run
-    from edgekd.study.plan import study_runs
+    from edgekd.study.plan import arms_of, study_runs
 
     recipe = recipe if isinstance(recipe, Recipe) else load_recipe(str(recipe), overrides)
     folder = Path(out)
-    for methods in recipe.study.arms.values():
+    for methods in arms_of(recipe).values():  # before the teacher is trained
         pipeline.check_options(
             recipe.model_copy(update={"distill": recipe.distill.model_copy(update={"methods": methods})})
         )

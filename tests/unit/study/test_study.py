@@ -9,6 +9,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from edgekd.api import run_study
 from edgekd.core.recipe import Recipe
 from edgekd.core.recipe_loading import load_recipe
 from edgekd.errors import RecipeError
@@ -152,6 +153,13 @@ def test_any_arm_can_be_the_baseline(tmp_path: Path) -> None:
 def test_a_baseline_that_is_no_arm_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="no arm is called 'kdd'; did you mean 'kd'"):
         arms_of(small_recipe(tmp_path, study={**ARMS, "baseline": "kdd"}))
+
+
+@pytest.mark.parametrize("study", [{**ARMS, "baseline": "kdd"}, {"arms": {"kd": {"kd": {"options": {"tau": 4}}}}}])
+def test_a_wrong_arm_is_refused_before_the_teacher_is_trained(study: dict, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError):
+        run_study(small_recipe(tmp_path, study=study), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_summary_has_mean_deviation_and_difference_of_what_was_measured(study: dict) -> None:
