@@ -13,12 +13,19 @@ Parameters of a Method (adapters) train with the student and are never exported.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
+from pydantic import Field
 from torch import Tensor
 
 from edgekd.data.augment import Objects
 from edgekd.errors import RecipeError
 from edgekd.models.base import DenseModel, ReadyDetector
+
+# Types of options; a recipe's values are checked against them.
+Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Temperature = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1)]
 
 
 @dataclass(frozen=True)

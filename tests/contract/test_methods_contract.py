@@ -13,8 +13,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from edgekd.core import plugins
+from edgekd.core.recipe_loading import plugin_options
 from edgekd.data.augment import Objects
 from edgekd.distill.base import Batch, Pyramid
+from edgekd.errors import RecipeError
 from edgekd.models.base import Outputs
 from edgekd.models.heads import BINS
 
@@ -276,6 +278,17 @@ def test_the_order_of_images_in_a_batch_does_not_matter(name: str) -> None:
     flipped = Batch(batch.images.flip(0), batch.masks.flip(0), objects_of()[::-1])
     back = loss_of(method, reversed_(teacher), reversed_(student), flipped)
     assert back.item() == pytest.approx(there.item(), rel=1e-5)
+
+
+def test_negative_numbers_are_refused(name: str) -> None:
+    """Of a recipe: weights, temperatures and counts below zero would switch a term off, or make it NaN, without a word."""
+    for field in dataclasses.fields(plugins.load("methods", name).Options):
+        if isinstance(field.default, (int, float)) and not isinstance(field.default, bool):
+            with pytest.raises(RecipeError, match=field.name):
+                plugin_options("methods", name, {field.name: -1}, "distill.methods")
+        if field.name == "temperature":
+            with pytest.raises(RecipeError, match="greater than 0"):
+                plugin_options("methods", name, {field.name: 0}, "distill.methods")
 
 
 def test_answers_from_the_cache_teach_the_same(name: str) -> None:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from edgekd.distill import relations
-from edgekd.distill.base import Batch, Pyramid
+from edgekd.distill.base import Batch, Pyramid, Weight
 from edgekd.errors import RecipeError
 from edgekd.models.base import Outputs
 
@@ -32,7 +32,7 @@ class Options:
     """attention: weight. strides: backbone stages of the student; each is compared with the teacher's at that stride,
     or with the next finer one that the teacher has."""
 
-    attention: float = 1.22
+    attention: Weight = 1.22
     strides: tuple[int, ...] = (8, 16, 32)
 
 

@@ -39,14 +39,15 @@ the other's grid). Cells of which most pixels carry no label take no part. Both 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from edgekd.distill import logits, relations
-from edgekd.distill.base import Batch, Pyramid, check_at_least
+from edgekd.distill import logits, relations, taps
+from edgekd.distill.base import Batch, Count, Pyramid, Temperature, Weight, check_at_least
 from edgekd.errors import RecipeError
 from edgekd.models.base import Outputs
 
@@ -70,23 +71,29 @@ class Options:
     temperature: tau of the relation rows.
     """
 
-    boundary: float = 4.0
-    context: float = 0.5
-    focus: float = 0.0
+    boundary: Weight = 4.0
+    context: Weight = 0.5
+    focus: Weight = 0.0
     form: Literal["pairs", "map", "path"] = "pairs"
-    strides: dict[int, float] = field(default_factory=lambda: {4: 0.25, 8: 0.5, 16: 1.0, 32: 1.0})
-    dilations: tuple[int, ...] = (1, 2)
+    strides: dict[int, Weight] = field(default_factory=lambda: {4: 0.25, 8: 0.5, 16: 1.0, 32: 1.0})
+    dilations: Annotated[tuple[Count, ...], Field(min_length=1)] = (1, 2)
     background: float = 1.0
     ring: int = 1
     context_at: Literal["decoder", "backbone", "classes", "levels", "prototypes"] = "decoder"
-    tokens: int = 320
-    anchors: int | None = None
-    temperature: float = 0.1
+    tokens: Annotated[int, Field(ge=2)] = 320
+    anchors: Count | None = None
+    temperature: Temperature = 0.1
 
     def __post_init__(self) -> None:
         if not 0 <= self.background <= 1:
             raise RecipeError(f"bckd.background: expected a weight from 0 to 1, got {self.background:g}")
         check_at_least(0, self.ring, "bckd.ring")
+        rows = min(self.tokens, self.anchors or self.tokens)
+        if rows * self.tokens > taps.MAX_TOKENS**2:
+            most = taps.MAX_TOKENS if self.anchors is None else taps.MAX_TOKENS**2 // rows
+            raise RecipeError(
+                f"bckd.tokens: expected at most {most} (64 MiB per image), got {self.tokens}; set fewer `anchors` for more"
+            )
 
 
 class Method(nn.Module):

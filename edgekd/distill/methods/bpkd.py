@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from edgekd.data.base import IGNORE_INDEX
-from edgekd.distill.base import Batch, Pyramid, check_at_least
+from edgekd.distill.base import Batch, Pyramid, Temperature, Weight, check_at_least
 from edgekd.distill.logits import channel_kl, kl_per_pixel, pooled
 from edgekd.models.base import Outputs
 
@@ -35,9 +35,9 @@ class Options:
     """edge, body: weight of each term. temperature: tau of both. radius: half width of the band in image pixels, 3 for
     the paper's 7 x 7 window. stride: image pixels per cell of the pooled logits."""
 
-    edge: float = 2.0
-    body: float = 0.4
-    temperature: float = 1.0
+    edge: Weight = 2.0
+    body: Weight = 0.4
+    temperature: Temperature = 1.0
     radius: int = 3
     stride: int = 8
 

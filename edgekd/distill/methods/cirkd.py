@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from edgekd.distill import relations, taps
-from edgekd.distill.base import Batch, Pyramid
+from edgekd.distill.base import Batch, Pyramid, Temperature, Weight
 from edgekd.models.base import Outputs
 
 TASKS = ("semantic",)
@@ -39,8 +39,8 @@ class Options:
     tokens: largest number of cells of an image; the rows of one image take batch * tokens^2 floats.
     """
 
-    minibatch: float = 1.0
-    temperature: float = 0.1
+    minibatch: Weight = 1.0
+    temperature: Temperature = 0.1
     at: taps.Place = "decoder"
     tokens: int = 256
 

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from edgekd.distill import relations, taps
-from edgekd.distill.base import Batch, Pyramid, check_at_least
+from edgekd.distill.base import Batch, Pyramid, Temperature, check_at_least
 from edgekd.distill.logits import channel_kl, pooled
 from edgekd.errors import RecipeError
 from edgekd.models.base import Outputs
@@ -34,7 +34,7 @@ class Options:
     """temperature: tau. stride: image pixels per cell of the pooled logits.
     at: the maps, `logits`, `decoder` or `backbone` (its coarsest stage); by default a segmenter's logits, else `decoder`."""
 
-    temperature: float = 4.0
+    temperature: Temperature = 4.0
     stride: int = 4
     at: Literal["logits"] | taps.Place | None = None
 

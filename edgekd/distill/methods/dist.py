@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from edgekd.distill import relations
-from edgekd.distill.base import Batch, Pyramid, check_at_least
+from edgekd.distill.base import Batch, Pyramid, Temperature, Weight, check_at_least
 from edgekd.distill.logits import pooled
 from edgekd.models.base import Outputs
 
@@ -31,9 +31,9 @@ TASKS = ("semantic",)
 class Options:
     """inter, intra: weight of each term. temperature: tau. stride: image pixels per cell of the pooled logits."""
 
-    inter: float = 1.0
-    intra: float = 1.0
-    temperature: float = 1.0
+    inter: Weight = 1.0
+    intra: Weight = 1.0
+    temperature: Temperature = 1.0
     stride: int = 4
 
     def __post_init__(self) -> None:

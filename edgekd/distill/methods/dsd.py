@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from edgekd.distill import relations, taps
-from edgekd.distill.base import Batch, Pyramid, check_at_least
+from edgekd.distill.base import Batch, Pyramid, Temperature, Weight, check_at_least
 from edgekd.distill.logits import log_shares, pooled
 from edgekd.models.base import Outputs
 
@@ -40,9 +40,9 @@ TASKS = ("semantic",)
 class Options:
     """pixel, category: weight of each term. temperature: tau. stride: image pixels per cell of the pooled logits."""
 
-    pixel: float = 0.122
-    category: float = 10.0
-    temperature: float = 4.0
+    pixel: Weight = 0.122
+    category: Weight = 10.0
+    temperature: Temperature = 4.0
     stride: int = 8
 
     def __post_init__(self) -> None:

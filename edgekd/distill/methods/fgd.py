@@ -34,9 +34,8 @@ from torch.nn import functional as F
 
 from edgekd.data.augment import Objects
 from edgekd.distill import relations, taps
-from edgekd.distill.base import Batch, Pyramid
+from edgekd.distill.base import Batch, Pyramid, Temperature, Weight
 from edgekd.distill.losses.detection import box_masks
-from edgekd.errors import RecipeError
 from edgekd.models.base import Outputs
 
 TASKS = ("detection", "instance")
@@ -47,15 +46,11 @@ FINEST = "finest"
 class Options:
     """foreground, background, attention, relation: weight of each term. temperature: T of the attention."""
 
-    foreground: float = 1.0
-    background: float = 0.5
-    attention: float = 0.5
-    relation: float = 1.0
-    temperature: float = 0.5
-
-    def __post_init__(self) -> None:
-        if self.temperature <= 0:
-            raise RecipeError(f"fgd.temperature: expected more than 0, got {self.temperature:g}")
+    foreground: Weight = 1.0
+    background: Weight = 0.5
+    attention: Weight = 0.5
+    relation: Weight = 1.0
+    temperature: Temperature = 0.5
 
 
 class Method(nn.Module):

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from edgekd.distill import relations, taps
-from edgekd.distill.base import Batch, Pyramid
+from edgekd.distill.base import Batch, Pyramid, Weight
 from edgekd.models.base import Outputs
 
 TASKS = ("semantic",)
@@ -31,7 +31,7 @@ TASKS = ("semantic",)
 class Options:
     """variation: weight. at: the maps that are compared, `decoder` or `backbone` (its coarsest stage)."""
 
-    variation: float = 20.0
+    variation: Weight = 20.0
     at: taps.Place = "decoder"
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from edgekd.distill.base import Batch, Pyramid
+from edgekd.distill.base import Batch, Pyramid, Temperature
 from edgekd.distill.logits import pixel_kl
 from edgekd.models.base import Outputs
 
@@ -23,7 +23,7 @@ TASKS = ("semantic",)
 class Options:
     """temperature: T. At T = 1 the term has the scale of the cross-entropy; T^2 keeps gradients comparable above."""
 
-    temperature: float = 1.0
+    temperature: Temperature = 1.0
 
 
 class Method(nn.Module):

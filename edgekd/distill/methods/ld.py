@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from edgekd.distill.base import Batch, Pyramid
+from edgekd.distill.base import Batch, Count, Pyramid, Temperature, Weight
 from edgekd.distill.losses.detection import Flat, flattened
 from edgekd.errors import RecipeError
 from edgekd.models.base import Outputs
@@ -35,9 +35,9 @@ TASKS = ("detection", "instance")
 class Options:
     """temperature: T of the box distributions. boxes: weight of that term. points: whose masks are compared, per image."""
 
-    temperature: float = 2.0
-    boxes: float = 0.25
-    points: int = 16
+    temperature: Temperature = 2.0
+    boxes: Weight = 0.25
+    points: Count = 16
 
 
 class Method(nn.Module):

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from edgekd.distill import relations, taps
-from edgekd.distill.base import Batch, Pyramid
+from edgekd.distill.base import Batch, Pyramid, Weight
 from edgekd.errors import RecipeError
 from edgekd.models.base import Outputs
 
@@ -36,7 +36,7 @@ class Options:
     """features: weight. masked: share of the cells that the generator does not see, 0.75 in the paper's segmentation.
     at: the maps, `decoder` or `backbone` (its coarsest stage)."""
 
-    features: float = 1.0
+    features: Weight = 1.0
     masked: float = 0.75
     at: taps.Place = "decoder"
 

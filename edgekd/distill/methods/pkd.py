@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from edgekd.distill import relations, taps
-from edgekd.distill.base import Batch, Pyramid
+from edgekd.distill.base import Batch, Pyramid, Weight
 from edgekd.models.base import Outputs
 
 TASKS = ("semantic", "detection", "instance")
@@ -31,7 +31,7 @@ TASKS = ("semantic", "detection", "instance")
 class Options:
     """features: weight. at: the maps that are compared, `decoder` or `backbone` (its coarsest stage)."""
 
-    features: float = 1.0
+    features: Weight = 1.0
     at: taps.Place = "decoder"
 
 

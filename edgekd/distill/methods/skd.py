@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from edgekd.distill import relations, taps
-from edgekd.distill.base import Batch, Pyramid
+from edgekd.distill.base import Batch, Pyramid, Temperature, Weight
 from edgekd.distill.logits import pixel_kl
 from edgekd.models.base import Outputs
 
@@ -37,9 +37,9 @@ class Options:
     tokens: largest number of cells of the relation matrix, at most 4096; its memory is tokens^2 floats per image.
     """
 
-    pixel: float = 1.0
-    pairwise: float = 10.0
-    temperature: float = 1.0
+    pixel: Weight = 1.0
+    pairwise: Weight = 10.0
+    temperature: Temperature = 1.0
     at: taps.Place = "decoder"
     tokens: int = 512
 

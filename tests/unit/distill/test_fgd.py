@@ -8,11 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from edgekd.core.recipe_loading import plugin_options
 from edgekd.data.augment import Objects
 from edgekd.distill.base import Batch, Pyramid
 from edgekd.distill.methods.fgd import GlobalContext, Method, Options, attention, regions_of
-from edgekd.errors import RecipeError
 from edgekd.models.base import Outputs
 
 
@@ -129,8 +127,3 @@ def test_the_context_block_adds_the_transformed_mean() -> None:
     assert out[0, 3].flatten().tolist() == pytest.approx([5, 5], rel=1e-3)
     assert torch.equal(out[0, :3], x[0, :3])
     assert block(x, cells(True, False))[0, 3, 0, 0].item() == pytest.approx(5, rel=1e-3)
-
-
-def test_a_temperature_of_zero_is_refused() -> None:
-    with pytest.raises(RecipeError, match="fgd.temperature: expected more than 0, got 0"):
-        plugin_options("methods", "fgd", {"temperature": 0}, "distill.methods.fgd.options")
