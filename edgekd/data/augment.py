@@ -80,7 +80,7 @@ class Objects(NamedTuple):
 
     boxes: (M, 4) float32 x1, y1, x2, y2 in pixels of the view, inside it.
     labels: (M,) int64 class indices.
-    masks: (M, H/4, W/4) uint8, 1 where most of the cell is the object's; None where boxes are all there is.
+    masks: (M, H/2, W/2) uint8, how many of a cell's four pixels are the object's; None where boxes are all there is.
     """
 
     boxes: Tensor
@@ -126,8 +126,8 @@ def _with_objects(sample: Sample, transform: v2.Transform, has_masks: bool) -> V
     image, region, boxes, masks = transform(Image.fromarray(sample.image), region, boxes, masks)
     inside, kept = _visible(boxes.as_subclass(Tensor), region.shape[-2:])
     labels = torch.from_numpy(instances.labels)[kept]
-    quarter = None if masks is None else _quartered(masks.as_subclass(Tensor)[kept])
-    return View(F.pil_to_tensor(image), region.as_subclass(Tensor).contiguous(), Objects(inside[kept], labels, quarter))
+    halved = None if masks is None else _halved(masks.as_subclass(Tensor)[kept])
+    return View(F.pil_to_tensor(image), region.as_subclass(Tensor).contiguous(), Objects(inside[kept], labels, halved))
 
 
 def _without_crowds(instances: Instances) -> Instances:
@@ -160,11 +160,11 @@ def _visible(boxes: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
     return inside, shows & (sides >= LEAST_SIDE).all(dim=1)
 
 
-def _quartered(masks: Tensor) -> Tensor:
-    """Return (M, H/4, W/4) uint8: 1 where at least half of the 4x4 pixels are 1 (padding is 255 and counts as 0)."""
+def _halved(masks: Tensor) -> Tensor:
+    """Return (M, H/2, W/2) uint8: how many of the 2x2 pixels are 1 (padding is 255 and counts as 0)."""
     if len(masks) == 0:
-        return masks[:, ::4, ::4]
-    return (avg_pool2d((masks == 1).float(), 4) >= 0.5).to(torch.uint8)
+        return masks[:, ::2, ::2]
+    return avg_pool2d((masks == 1).float(), 2, divisor_override=1).to(torch.uint8)
 
 
 @contextmanager

@@ -4,7 +4,8 @@
              (quality focal loss, GFL, arXiv 2006.04388, equation 6)
     boxes    1 - GIoU (arXiv 1902.09630), and the cross-entropy of a side's distribution with the two bins that enclose
              the true distance (distribution focal loss, GFL, equation 7)
-    masks    binary cross-entropy of the assembled mask inside the object's box (YOLACT, arXiv 1904.02689, section 3)
+    masks    binary cross-entropy of the assembled mask inside the object's box (YOLACT, arXiv 1904.02689, section 3),
+             interpolated as at inference to twice the prototypes' size, with the share of a cell that is the object's
 
 Scores, boxes and masks are weighted by the quality of their point and divided by the sum of all qualities of the batch
 (over all devices it is each device's own). The sum of the three is the task loss.
@@ -125,12 +126,12 @@ def _mask_loss(flat: Flat, prototypes: Tensor, i: int, objects: Objects, found: 
     chosen, quality = chosen[used], quality[used]
     if len(chosen) == 0:
         return prototypes.sum() * 0.0
-    height, width = prototypes.shape[-2:]
     logits = torch.einsum("pc,chw->phw", flat.coefficients[i, chosen].float(), prototypes[i].float())
     owners = found.object_of[chosen]
-    target = objects.masks[owners].to(logits.dtype)
-    boxes = objects.boxes[owners] * (height / (flat_height(flat)))  # to the prototypes' frame
-    inside = box_masks(boxes, (height, width))
+    target = objects.masks[owners].to(logits.dtype) / 4  # of four pixels
+    logits = F.interpolate(logits.unsqueeze(0), target.shape[-2:], mode="bilinear", align_corners=False).squeeze(0)
+    boxes = objects.boxes[owners] * (target.shape[-2] / flat_height(flat))  # to the target's frame
+    inside = box_masks(boxes, (target.shape[-2], target.shape[-1]))
     entropy = F.binary_cross_entropy_with_logits(logits, target, reduction="none") * inside
     each = entropy.sum(dim=(1, 2)) / inside.sum(dim=(1, 2)).clamp_min(1)
     return (each * quality).sum() * (found.quality.sum() / quality.sum().clamp_min(1e-9))

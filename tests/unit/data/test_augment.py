@@ -142,18 +142,26 @@ def test_a_stretched_view_stretches_boxes_and_masks() -> None:
     assert objects.boxes.tolist() == [[8, 16, 24, 32], [40, 0, 60, 80]]
     assert objects.labels.tolist() == [0, 1]
     assert objects.masks is not None
-    assert objects.masks.shape == (2, 20, 15)
-    expected = torch.zeros(20, 15, dtype=torch.uint8)
-    expected[4:8, 2:6] = 1
+    assert objects.masks.shape == (2, 40, 30)
+    expected = torch.zeros(40, 30, dtype=torch.uint8)
+    expected[8:16, 4:12] = 4
     assert torch.equal(objects.masks[0], expected)
     assert region.sum() == 16 * 16 + 20 * 80
+
+
+def test_a_mask_says_how_many_pixels_of_a_cell_are_the_objects() -> None:
+    """A box from (3, 5) to (8, 8): its first column has one pixel of two, its first row, too."""
+    objects, _ = objects_of(with_objects([[3, 5, 8, 8]]), STILL, (40, 60))
+    assert objects.masks is not None
+    assert objects.masks[0, 2:4, 1:4].tolist() == [[1, 2, 2], [2, 4, 4]]
+    assert objects.masks[0].sum() == 5 * 3
 
 
 def test_a_flip_mirrors_boxes_and_masks() -> None:
     objects, _ = objects_of(with_objects([[8, 8, 24, 16]]), Augment(scale=(1.0, 1.0), flip=1.0, color=0.0), (40, 60))
     assert objects.boxes.tolist() == [[36, 8, 52, 16]]
     assert objects.masks is not None
-    assert objects.masks[0].nonzero().min(dim=0).values.tolist() == [2, 9]
+    assert objects.masks[0].nonzero().min(dim=0).values.tolist() == [4, 18]
 
 
 def test_boxes_always_are_the_frame_of_their_masks_and_lie_inside() -> None:
@@ -167,8 +175,8 @@ def test_boxes_always_are_the_frame_of_their_masks_and_lie_inside() -> None:
             assert box[2] <= 60
             assert box[3] <= 40
             rows, columns = mask.any(dim=1).nonzero(), mask.any(dim=0).nonzero()
-            frame = [columns.min() * 4, rows.min() * 4, columns.max() * 4 + 4, rows.max() * 4 + 4]
-            np.testing.assert_allclose(box, frame, atol=4.5)  # masks are a quarter as fine
+            frame = [columns.min() * 2, rows.min() * 2, columns.max() * 2 + 2, rows.max() * 2 + 2]
+            np.testing.assert_allclose(box, frame, atol=2.5)  # masks are half as fine
             seen += 1
     assert seen > 40
 
@@ -185,5 +193,5 @@ def test_padding_is_marked_and_an_image_without_objects_has_none() -> None:
     objects, region = objects_of(with_objects([]), Augment(scale=(0.5, 0.5), flip=0.0, color=0.0), (40, 60))
     assert objects.boxes.shape == (0, 4)
     assert objects.masks is not None
-    assert objects.masks.shape == (0, 10, 15)
+    assert objects.masks.shape == (0, 20, 30)
     assert (region == 255).sum() == 40 * 60 - 20 * 30

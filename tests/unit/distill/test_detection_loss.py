@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from math import log
+from math import exp, log
 
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.functional import interpolate
 from torchvision.ops import box_iou
 
 from edgekd.data.augment import Objects
@@ -71,10 +72,10 @@ def test_a_box_covers_whole_cells() -> None:
 
 def scene() -> list[Objects]:
     boxes = torch.tensor([[4.0, 6.0, 30.0, 28.0], [40.0, 10.0, 60.0, 44.0]])
-    masks = box_masks(boxes / 4, (12, 16))
-    masks[0, :4] = False  # the first object's mask is the lower part of its box
+    masks = 4 * box_masks(boxes / 2, (24, 32)).to(torch.uint8)
+    masks[0, :8] = 0  # the first object's mask is the lower part of its box
     return [Objects(boxes, torch.tensor([0, 2]), masks), Objects(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64),
-            torch.zeros(0, 12, 16))]  # fmt: skip
+            torch.zeros(0, 24, 32, dtype=torch.uint8))]  # fmt: skip
 
 
 def losses(heads: dict[str, Tensor], objects: list[Objects]) -> dict[str, Tensor]:
@@ -110,14 +111,32 @@ def test_free_outputs_learn_boxes_classes_and_masks() -> None:
         assert scores[0, best, label] > 0.8
         assert box_iou(boxes[0, best : best + 1], box[None]).item() > 0.95
         assert flat.coefficients is not None
-        drawn = torch.einsum("c,chw->hw", flat.coefficients[0, best], heads["prototypes"][0].detach()) > 0
-        region = box_masks(box[None] / 4, (12, 16))[0]
-        assert ((drawn & region) == mask).float().mean() > 0.97
+        logits = torch.einsum("c,chw->hw", flat.coefficients[0, best], heads["prototypes"][0].detach())
+        drawn = interpolate(logits[None, None], (24, 32), mode="bilinear")[0, 0] > 0
+        region = box_masks(box[None] / 2, (24, 32))[0]
+        assert ((drawn & region) == (mask == 4)).float().mean() > 0.97
+
+
+def test_the_mask_term_is_worked_out_by_hand() -> None:
+    """Coefficient 3 times prototype 0.5 is the logit everywhere, and one pixel of every cell's four is the object's."""
+    heads, quarter = free_heads(), torch.ones(1, 24, 32, dtype=torch.uint8)
+    with torch.no_grad():
+        for stride in (8, 16):
+            heads[f"coefficients_{stride}"].zero_()[:, 0] = 3.0
+        heads["prototypes"].fill_(0.5)
+    one = Objects(torch.tensor([[8.0, 8.0, 24.0, 16.0]]), torch.tensor([1]), quarter)
+    flat = flattened({name: value.detach() for name, value in heads.items()})
+    boxes = decode(flat.boxes, flat.centres, flat.strides)[0]
+    quality = assign(flat.scores[0].sigmoid(), boxes, flat.centres, one.boxes, one.labels).quality.sum().item()
+    p = 1 / (1 + exp(-1.5))
+    expected = -(0.25 * log(p) + 0.75 * log(1 - p)) * quality / max(quality, 1.0)
+    assert quality > 0
+    assert losses(heads, [one, scene()[1]])["masks"].item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_a_batch_without_objects_has_a_finite_loss_and_gradient() -> None:
     heads = free_heads()
-    nothing = Objects(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), torch.zeros(0, 12, 16))
+    nothing = Objects(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), torch.zeros(0, 24, 32))
     terms = losses(heads, [nothing, nothing])
     torch.stack(list(terms.values())).sum().backward()
     assert terms["boxes"].item() == terms["masks"].item() == 0.0
