@@ -19,7 +19,7 @@ from edgekd.preflight import trial
 from edgekd.preflight.findings import Finding, Report, Verdict
 from edgekd.preflight.graph import Graph, checked_inputs, module_of
 from edgekd.preflight.rewrites import findings_with_rewrites
-from edgekd.preflight.tables import merged, tables, tables_for
+from edgekd.preflight.tables import merged, tables, tables_for, without_table
 
 _NOT_ASKED = Verdict("not tried", "only with --build")
 
@@ -64,7 +64,7 @@ def check(subject: Subject, toward: Toward, is_built: bool = False) -> Report:
     found = findings_with_rewrites(graph, chosen, () if module is None else module.INFO.rewrites)
     parsed, refused = _probe(module, graph, options)
     verdicts = (_NOT_ASKED,) * 3
-    findings = merged([*refused, *found])
+    findings = merged([*refused, *without_table(toward.target, chip), *found])
     if is_built:
         verdicts = trial.attempt(module, graph, subject.spec or _spec_of(graph), options)
     precision = "int8" if graph.is_quantized else "fp32"

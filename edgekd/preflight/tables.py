@@ -20,6 +20,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict
 
+from edgekd.core import chips as known
 from edgekd.errors import UserError, did_you_mean
 from edgekd.preflight.findings import Consequence, Finding
 from edgekd.preflight.graph import Graph, attributes, module_of
@@ -85,24 +86,34 @@ def tables() -> tuple[Table, ...]:
 
 
 def tables_for(target: str, chip: str) -> list[Table]:
-    """Return the tables of a target on a chip, "" for none named.
+    """Return the tables of a target on a chip, "" for none named; what is missing, `without_table` says.
 
     Raises:
-        UserError: the target's tables are by chip and none of them has this one.
+        UserError: the target's tables are by chip, and this is none of its chips.
     """
     of_target = [table for table in tables() if target in table.targets]
     found = [table for table in of_target if not table.chips or chip in table.chips]
     chips = {one for table in of_target for one in table.chips}
-    if chips and not any(table.chips for table in found):
+    compiled_for = chips | {name for name in known.names() if target in known.load(name).targets}
+    if chips and chip not in compiled_for:
         said = (
-            f"no chip {chip!r}{did_you_mean(chip, chips)}"
+            f"no chip {chip!r}{did_you_mean(chip, compiled_for)}"
             if chip
-            else f"expected --chip, one of {', '.join(sorted(chips))}"
+            else f"expected --chip, one of {', '.join(sorted(compiled_for))}"
         )
         raise UserError(f"target {target}: {said}")
     if chip and not chips:
         raise UserError(f"target {target}: nothing is known by chip, got --chip {chip}; leave it out")
     return found
+
+
+def without_table(target: str, chip: str) -> Iterator[Finding]:
+    """Yield that nothing is known of a chip's operators, when the target's tables are by chip and none has this one."""
+    of_target = [table for table in tables() if target in table.targets and table.chips]
+    if of_target and not any(chip in table.chips for table in of_target):
+        says = f"no table says which operators {chip} takes, only for {', '.join(sorted(of_target[0].chips))}"
+        fix = "let the vendor's toolkit build it (--build) and look, before training"
+        yield Finding("table", (), "", "", "unverified", says, fix, "inferred", of_target[0].origin)
 
 
 def findings_of(graph: Graph, table: Table) -> Iterator[Finding]:

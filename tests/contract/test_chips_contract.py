@@ -7,6 +7,7 @@ from datetime import date
 import pytest
 
 from edgekd.core import chips, plugins
+from edgekd.preflight.tables import tables, tables_for, without_table
 
 
 @pytest.mark.parametrize("name", chips.names())
@@ -25,3 +26,20 @@ def test_a_chip_has_sourced_facts_and_evidence_of_what_its_targets_build(name: s
 @pytest.mark.parametrize("target", plugins.names("targets"))
 def test_every_target_stands_in_the_support_matrix(target: str) -> None:
     assert any(target in chips.load(name).targets for name in chips.names())
+
+
+@pytest.mark.parametrize("name", chips.names())
+def test_a_chip_can_be_checked_and_a_missing_table_is_said(name: str) -> None:
+    for target in chips.load(name).targets:
+        by_chip = {chip for table in tables() if target in table.targets for chip in table.chips}
+        if not by_chip:
+            continue  # what is known of the target holds for all of its chips
+        tables_for(target, name)
+        said = [one.consequence for one in without_table(target, name)]
+        assert said == ([] if name in by_chip else ["unverified"])
+
+
+def test_rv1106_has_no_table_yet() -> None:
+    assert [one.says for one in without_table("rknn", "rv1106")] == [
+        "no table says which operators rv1106 takes, only for rk3562, rk3566, rk3568, rk3576, rk3588"
+    ]
