@@ -123,11 +123,11 @@ def test_a_precision_that_a_device_lacks_is_refused(device: str, precision: str,
         _openvino.precision_of(device, precision, asked)
 
 
-def test_a_cpu_without_float16_refuses_fp16_and_does_not_run_it_in_f32(tmp_path: Path) -> None:
+def test_a_cpu_without_float16_refuses_fp16_and_does_not_run_it_in_another_precision(tmp_path: Path) -> None:
     if "FP16" in _openvino.import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         assert build(tmp_path, openvino.Options(), "fp16").details["inference_precision"] == "f16"
         return
-    with pytest.raises(TargetError, match="expected CPU to run in f16, got f32"):
+    with pytest.raises(TargetError, match="expected CPU to run in f16, got (f32|bf16)"):
         build(tmp_path, openvino.Options(), "fp16")
 
 
