@@ -37,6 +37,8 @@ def print_plan(plan: Any) -> None:
             print(f"  {one.name:<10} {one.stride:>6g} {one.channels:>9}  {one.size[0]}x{one.size[1]}")
     for method in plan.methods:
         print(f"\n{method.name}: weight {method.weight:g}, warm-up {method.warmup:.0%} of the steps, {method.schedule}")
+        if method.options:
+            print("  " + ", ".join(f"{name} {value}" for name, value in method.options.items()))
         for term in method.terms:
             print(
                 f"  {method.name}.{term.name}: {_maps(term.teacher)} of the teacher, {_maps(term.student)} of the student"

@@ -7,12 +7,12 @@ from typing import Annotated
 
 import typer
 
-from edgekd.cli.run import JsonOption, OutOption, RecipeArg, SetOption
+from edgekd.cli.run import JsonOption, RecipeArg, SetOption
 
 
 def study(
     recipe: RecipeArg,
-    out: OutOption = None,
+    out: Annotated[Path | None, typer.Option(help="Output folder; default runs/<recipe name>-study.")] = None,
     set_: SetOption = [],  # noqa: B006 - typer copies it
     jobs: Annotated[
         int, typer.Option(min=1, help="Runs at a time; they share the CPU's cores, or take turns of GPUs.")

@@ -139,7 +139,10 @@ class Method(Section):
 class Distill(Section):
     """Methods by name, in any combination; the baseline is the student on the same budget without them."""
 
-    methods: dict[str, Method] = {"cwd": Method(), "bckd": Method()}
+    methods: dict[str, Method] = Field(
+        {"cwd": Method(), "bckd": Method()},
+        description="the default of segmenters; of detectors and instance segmenters `ld` and `bckd` with boundary 1 and context 1",
+    )
     baseline: bool = True
     watchdog_ratio: float = Field(
         10.0, gt=0, description="stop when the weighted terms exceed this times the task loss"

@@ -6,13 +6,15 @@ with it: that needs nothing from a method but its terms.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from edgekd.core.recipe import Recipe
+from edgekd.core.recipe import Method, Recipe
+from edgekd.core.recipe_loading import plugin_options
 from edgekd.data.augment import Objects
 from edgekd.data.open import open_split
 from edgekd.distill.base import Batch
@@ -54,12 +56,13 @@ class AdapterPlan:
 
 @dataclass(frozen=True)
 class MethodPlan:
-    """One method as the recipe has it."""
+    """One method as the recipe has it; options: all of them, those that the recipe leaves out with their defaults."""
 
     name: str
     weight: float
     warmup: float
     schedule: str
+    options: dict[str, Any]
     terms: list[TermPlan]
     adapters: list[AdapterPlan]
 
@@ -91,12 +94,16 @@ def plan(recipe: Recipe) -> DistillPlan:
     labels = _labels(crop, classes) if recipe.task == "semantic" else _object_labels(crop)
     methods = [
         MethodPlan(
-            name, config.weight, config.warmup, config.schedule, _terms(method, maps_t, maps_s, labels),
+            name, config.weight, config.warmup, config.schedule, _options(name, config), _terms(method, maps_t, maps_s, labels),
             [AdapterPlan(n, tuple(p.shape), p.numel()) for n, p in method.named_parameters()],
         )
         for name, (config, method) in build_methods(recipe.distill, teacher, student, classes, recipe.task).items()
     ]  # fmt: skip
     return DistillPlan(crop, classes, _described(maps_t, crop), _described(maps_s, crop), methods)
+
+
+def _options(name: str, config: Method) -> dict[str, Any]:
+    return asdict(plugin_options("methods", name, config.options, f"distill.methods.{name}.options"))
 
 
 def _maps(model: DenseModel, crop: tuple[int, int]) -> dict[str, Tensor]:

@@ -63,10 +63,10 @@ def test_weights_and_adapters_are_those_of_the_recipe(tmp_path: Path) -> None:
     assert into != out
     kd, pkd = made.methods  # the small recipe is written in the order of the alphabet
     assert pkd == MethodPlan(
-        "pkd", 0.5, 0.2, "decay", [TermPlan("features", DECODER, DECODER)],
+        "pkd", 0.5, 0.2, "decay", {"features": 1.0, "at": "decoder"}, [TermPlan("features", DECODER, DECODER)],
         [AdapterPlan("adapter.weight", (out, into, 1, 1), into * out), AdapterPlan("adapter.bias", (out,), out)],
     )  # fmt: skip
-    assert kd.adapters == []
+    assert (kd.adapters, kd.options) == ([], {"temperature": 1.0})
 
 
 def test_a_method_that_does_not_fit_the_networks_is_refused_before_any_training(tmp_path: Path) -> None:
