@@ -19,7 +19,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from edgekd.core.recipe import Data, Train, Trainer
 from edgekd.data.base import DenseDataset
 from edgekd.data.loader import Answers, StepBatches, training_loader
-from edgekd.distill.callbacks import LogProgress, StepRecord, Validation, Watchdog
+from edgekd.distill.callbacks import DepthwiseInFloat32, LogProgress, StepRecord, Validation, Watchdog
 from edgekd.distill.module import DenseTask, Distiller
 from edgekd.distill.resume import AveragedWeights, StepSeeds, WholeCheckpoints
 from edgekd.errors import UserError
@@ -120,7 +120,7 @@ def fit(job: FitJob) -> dict[str, Any]:
 
 def _trainer(job: FitJob, records: list[Callback]) -> L.Trainer:
     budget, place = job.budget, job.trainer
-    callbacks: list[Callback] = [StepSeeds(job.seed), *records, Watchdog(job.watchdog_ratio)]
+    callbacks: list[Callback] = [StepSeeds(job.seed), *records, Watchdog(job.watchdog_ratio), DepthwiseInFloat32()]
     if budget.ema is not None:
         callbacks.append(AveragedWeights(decay=budget.ema))
     callbacks.append(

@@ -1,4 +1,4 @@
-"""The watchdog, on real runs."""
+"""The watchdog and the depthwise convolutions of bf16 training, on real runs."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from tiny_task import Boxes, job
+from torch import Tensor, nn
 
 from edgekd.core.recipe import Method
 from edgekd.distill.fit import FitJob, fit
@@ -54,3 +55,33 @@ def test_a_run_within_the_ratio_is_left_alone(tmp_path: Path) -> None:
 def test_a_run_without_distillation_is_watched_for_nan_only(tmp_path: Path) -> None:
     plain = dataclasses.replace(long_run(tmp_path), distiller=None, watchdog_ratio=float("inf"))
     assert set(fit(plain)["record"][0]) == {"step", "loss", "task"}
+
+
+class Recording(nn.Conv2d):
+    """Keeps the types that each call computed with: of its input, and whether autocast would have changed it."""
+
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        self.seen = (input.dtype, torch.is_autocast_enabled("cpu"))
+        return super()._conv_forward(input, weight, bias)
+
+
+@pytest.mark.parametrize(
+    ("precision", "depthwise", "after"),
+    [
+        ("bf16-mixed", (torch.float32, False), (torch.bfloat16, True)),
+        ("32-true", (torch.float32, False), (torch.float32, False)),
+    ],
+)
+def test_depthwise_convolutions_train_in_float32_and_hand_bf16_on(
+    tmp_path: Path, precision: str, depthwise: tuple[torch.dtype, bool], after: tuple[torch.dtype, bool]
+) -> None:
+    run = dataclasses.replace(job(tmp_path, Boxes(), steps=1, precision=precision), distiller=None)
+    deep, dense = Recording(6, 6, 3, padding=1, groups=6), Recording(6, 6, 3, padding=1)
+    fine = run.student.get_submodule("fine")
+    assert isinstance(fine, nn.Sequential)
+    fine.extend([deep, dense])
+    before = deep.weight.clone()
+    fit(run)
+    assert (deep.seen, dense.seen) == (depthwise, after)
+    assert not torch.equal(deep.weight, before)
+    assert not {**deep._forward_hooks, **deep._forward_pre_hooks}, "an exported network must not carry them"
