@@ -2,7 +2,7 @@
 
 python docs/write_results.py runs/quickstart                 # also fills the table in README.md
 python docs/write_results.py runs/camvid...                  # writes docs/results/<recipe name>.md
-python docs/write_results.py runs/scenes-study               # fills the study's part of docs/results/distillation.md
+python docs/write_results.py runs/scenes-study               # fills the part of docs/results/ that is marked for the study
 """
 
 from __future__ import annotations
@@ -47,15 +47,16 @@ def main() -> None:
 
 
 def write_study(folder: Path) -> None:
-    """Fill the part of docs/results/distillation.md that is marked with the study's name, and copy its picture."""
+    """Fill the part of the page of docs/results that is marked with the study's name, and copy its picture."""
     study = json.loads((folder / "study.json").read_text(encoding="utf-8"))
-    page, name = DOCS / "results" / "distillation.md", study["recipe_name"]
+    name = study["recipe_name"]
     marked = re.compile(rf"(<!-- study: {re.escape(name)} -->).*?(<!-- /study -->)", re.DOTALL)
-    text = page.read_text(encoding="utf-8")
-    if not marked.search(text):
-        sys.exit(f"{page}: no part is marked <!-- study: {name} --> ... <!-- /study -->; put it where it belongs")
+    texts = {page: page.read_text(encoding="utf-8") for page in (DOCS / "results").glob("*.md")}
+    page = next((page for page, text in texts.items() if marked.search(text)), None)
+    if page is None:
+        sys.exit(f"docs/results: no part is marked <!-- study: {name} --> ... <!-- /study -->; put it where it belongs")
     shutil.copyfile(folder / "study.png", page.parent / f"study-{name}.png")
-    page.write_text(marked.sub(lambda m: f"{m[1]}\n\n{study_part(study, folder)}\n{m[2]}", text), encoding="utf-8")
+    page.write_text(marked.sub(lambda m: f"{m[1]}\n\n{study_part(study, folder)}\n{m[2]}", texts[page]), encoding="utf-8")
     print(page)
 
 
