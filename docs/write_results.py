@@ -56,7 +56,9 @@ def write_study(folder: Path) -> None:
     if page is None:
         sys.exit(f"docs/results: no part is marked <!-- study: {name} --> ... <!-- /study -->; put it where it belongs")
     shutil.copyfile(folder / "study.png", page.parent / f"study-{name}.png")
-    page.write_text(marked.sub(lambda m: f"{m[1]}\n\n{study_part(study, folder)}\n{m[2]}", texts[page]), encoding="utf-8")
+    page.write_text(
+        marked.sub(lambda m: f"{m[1]}\n\n{study_part(study, folder)}\n{m[2]}", texts[page]), encoding="utf-8"
+    )
     print(page)
 
 
