@@ -1,4 +1,4 @@
-"""The one feature map that a method compares, of each network: the decoder's last, or the backbone's coarsest."""
+"""The feature maps that a method compares, of each network: the decoder's last, the backbone's coarsest, a detector's levels."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from edgekd.errors import RecipeError
 from edgekd.models.base import Outputs
 
 Place = Literal["decoder", "backbone"]
+
+FINEST = "finest"  # the name of a pyramid's finest level, `Outputs.decoder`; the others are named by their strides
 
 # A relation matrix of N cells has N^2 float32: 4096 cells are 64 MiB per image.
 MAX_TOKENS = 4096
@@ -39,6 +41,16 @@ def pair(teacher: Outputs, student: Outputs, at: Place, tokens: int = 0) -> tupl
     return map_t, map_s
 
 
+def shared_levels(teacher: Pyramid, student: Pyramid) -> tuple[str, ...]:
+    """Return the names of the levels that both networks' pyramids have, finest first."""
+    return (FINEST, *map(str, sorted(set(teacher.level_strides) & set(student.level_strides))))
+
+
+def level_pair(teacher: Outputs, student: Outputs, name: str) -> tuple[Tensor, Tensor]:
+    """Return both maps (B, C, h, w) of a level in float32 on the coarser of the two grids, the teacher's without gradient."""
+    return relations.on_common_grid(_level(teacher, name).detach(), _level(student, name))
+
+
 def projection(student: int, teacher: int) -> nn.Module:
     """Return the adapter from the student's channels to the teacher's: a 1x1 convolution, nothing where they agree."""
     return nn.Identity() if student == teacher else nn.Conv2d(student, teacher, kernel_size=1)
@@ -52,3 +64,7 @@ def check_tokens(tokens: int, method: str) -> None:
 
 def _map(outputs: Outputs, at: Place) -> Tensor:
     return outputs.decoder if at == "decoder" else outputs.features[max(outputs.features)]
+
+
+def _level(outputs: Outputs, name: str) -> Tensor:
+    return outputs.decoder if name == FINEST else outputs.levels[int(name)]

@@ -39,7 +39,6 @@ from edgekd.distill.losses.detection import box_masks
 from edgekd.models.base import Outputs
 
 TASKS = ("detection", "instance")
-FINEST = "finest"
 
 
 @dataclass(frozen=True)
@@ -59,9 +58,8 @@ class Method(nn.Module):
     def __init__(self, options: Options, teacher: Pyramid, student: Pyramid) -> None:
         super().__init__()
         self.options = options
-        shared = sorted(set(teacher.level_strides) & set(student.level_strides))
         into, out = student.decoder_channels, teacher.decoder_channels
-        self.levels = nn.ModuleDict({name: _Level(into, out) for name in (FINEST, *map(str, shared))})
+        self.levels = nn.ModuleDict({name: _Level(into, out) for name in taps.shared_levels(teacher, student)})
 
     def forward(self, teacher: Outputs, student: Outputs, batch: Batch) -> dict[str, Tensor]:
         """Return the terms, each the mean over levels and images; 0 for images without labels."""
@@ -69,7 +67,7 @@ class Method(nn.Module):
         with torch.autocast(student.decoder.device.type, enabled=False):
             for name, level in self.levels.items():
                 assert isinstance(level, _Level)
-                map_t, map_s = relations.on_common_grid(_map(teacher, name).detach(), _map(student, name))
+                map_t, map_s = taps.level_pair(teacher, student, name)
                 valid = relations.cells(batch.valid.float().unsqueeze(1), map_s)
                 found.append(self._terms(level, map_t, map_s, valid, regions_of(batch, valid)))
         weights = {name: getattr(self.options, name) for name in found[0]}
@@ -164,7 +162,3 @@ def _of_image(objects: Objects, scale: Tensor, valid: Tensor) -> tuple[Tensor, T
     each = inside / area.clamp_min(1)
     nothing = torch.zeros_like(valid, dtype=each.dtype).unsqueeze(0)
     return torch.cat([nothing, each]).amax(dim=0), (area > 0).sum()
-
-
-def _map(outputs: Outputs, name: str) -> Tensor:
-    return outputs.decoder if name == FINEST else outputs.levels[int(name)]

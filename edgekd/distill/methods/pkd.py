@@ -8,20 +8,23 @@ NeurIPS 2022, arXiv 2207.02039.
 
 Weight: 1. The paper's 6 (two-stage) and 10 (one-stage) stand beside the summed losses of a detector; beside a pixel
 cross-entropy they would be most of the loss.
-Deviations: one map of a segmentation network instead of the levels of a detector's pyramid; a 1x1 convolution where the
-channels differ (the paper's pyramids agree); channels that the teacher leaves constant are left out; the finer of two
-maps is average-pooled to the other's grid; cells of which half or more pixels carry no label are left out.
+Deviations: of a segmentation network one map takes part, of a detector the levels of the pyramid that both networks have
+(the mean over them); a 1x1 convolution where the channels differ (the paper's pyramids agree); channels that the teacher
+leaves constant are left out; the finer of two maps is average-pooled to the other's grid; cells of which half or more
+pixels carry no label are left out.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from edgekd.distill import relations, taps
 from edgekd.distill.base import Batch, Pyramid, Weight
+from edgekd.errors import RecipeError
 from edgekd.models.base import Outputs
 
 TASKS = ("semantic", "detection", "instance")
@@ -29,26 +32,43 @@ TASKS = ("semantic", "detection", "instance")
 
 @dataclass(frozen=True)
 class Options:
-    """features: weight. at: the maps that are compared, `decoder` or `backbone` (its coarsest stage)."""
+    """features: weight. at: the maps that are compared: `decoder`, `backbone` (its coarsest stage) or `levels` (all that both
+    detectors' pyramids have, `decoder` is the finest); by default a segmenter's `decoder`, else `levels`."""
 
     features: Weight = 1.0
-    at: taps.Place = "decoder"
+    at: taps.Place | Literal["levels"] | None = None
 
 
 class Method(nn.Module):
-    """One term, `features`; a 1x1 adapter where the channels differ."""
+    """One term, `features`; where the channels differ a 1x1 adapter, of `levels` one for each.
+
+    Raises:
+        RecipeError: levels asked of segmentation networks, which have none.
+    """
 
     def __init__(self, options: Options, teacher: Pyramid, student: Pyramid) -> None:
         super().__init__()
-        self.options = options
-        into, out = (taps.channels(pyramid, options.at, "pkd") for pyramid in (student, teacher))
-        self.adapter = taps.projection(into, out)
+        self.weight = options.features
+        self.at = options.at or ("decoder" if student.task == "semantic" else "levels")
+        if self.at == "levels" and student.task == "semantic":
+            raise RecipeError(
+                "pkd.at: expected decoder or backbone for task 'semantic', which has no levels; got 'levels'"
+            )
+        names = taps.shared_levels(teacher, student) if self.at == "levels" else (self.at,)
+        place = "decoder" if self.at == "levels" else self.at  # all levels have as many channels as the finest
+        into, out = (taps.channels(side, place, "pkd") for side in (student, teacher))
+        self.adapters = nn.ModuleDict({name: taps.projection(into, out) for name in names})
 
     def forward(self, teacher: Outputs, student: Outputs, batch: Batch) -> dict[str, Tensor]:
-        """Return the mean over channels of 1 - r; 0 when no cell is labelled."""
+        """Return the mean over channels of 1 - r, and over levels; 0 when no cell is labelled."""
+        losses = []
         with torch.autocast(student.decoder.device.type, enabled=False):
-            map_t, map_s = taps.pair(teacher, student, self.options.at)
-            valid = relations.cells(batch.valid.float().unsqueeze(1), map_s)
-            r, defined = relations.correlation(map_t, self.adapter(map_s), valid, (0, 2, 3))  # (1, C, 1, 1)
-            loss = ((1 - r) * defined).sum() / defined.sum().clamp_min(1)
-        return {"features": self.options.features * loss}
+            for name, adapter in self.adapters.items():
+                if self.at == "levels":
+                    map_t, map_s = taps.level_pair(teacher, student, name)
+                else:
+                    map_t, map_s = taps.pair(teacher, student, self.at)
+                valid = relations.cells(batch.valid.float().unsqueeze(1), map_s)
+                r, defined = relations.correlation(map_t, adapter(map_s), valid, (0, 2, 3))  # (1, C, 1, 1)
+                losses.append(((1 - r) * defined).sum() / defined.sum().clamp_min(1))
+        return {"features": self.weight * torch.stack(losses).mean()}

@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from edgekd.distill.base import Pyramid
 from edgekd.distill.methods import pkd
+from edgekd.errors import RecipeError
+from edgekd.models.base import Outputs
 from tests.unit.distill.maps import batch, labelled, method, outputs, random_map, terms
 
 
@@ -56,6 +59,31 @@ def test_other_channels_and_strides_need_a_1x1_adapter_and_the_coarser_grid() ->
     student = random_map(2, 1, 3, 2, 3)
     made = method(pkd, outputs(torch.zeros(1, 4, 8, 12)), outputs(student))
     assert [tuple(p.shape) for p in made.parameters()] == [(4, 3, 1, 1), (4,)]
-    adapted = made.adapter(student).detach()
+    adapted = made.adapters["decoder"](student).detach()
     teacher = adapted.repeat_interleave(4, dim=2).repeat_interleave(4, dim=3)
     assert made(outputs(teacher), outputs(student), labelled(1, 8, 12))["features"].item() == pytest.approx(0, abs=1e-5)
+
+
+def detector(maps: dict[int, torch.Tensor]) -> Outputs:
+    finest, *coarser = sorted(maps)
+    return Outputs({}, {}, maps[finest], {stride: maps[stride] for stride in coarser})
+
+
+def of_detectors(teacher: Outputs, student: Outputs, options: pkd.Options = pkd.Options()) -> float:  # noqa: B008  frozen
+    pyramids = (Pyramid({}, 4, 1, tuple(out.levels), task="detection") for out in (teacher, student))
+    return pkd.Method(options, *pyramids)(teacher, student, labelled(2, 24, 40))["features"].item()
+
+
+def test_of_detectors_it_is_the_mean_over_the_levels_that_both_have() -> None:
+    teacher = {stride: random_map(stride, 2, 4, 3, 5) for stride in (8, 16, 32)}
+    student = {stride: random_map(stride + 1, 2, 4, 3, 5) for stride in (8, 16, 64)}
+    everywhere = np.ones(2 * 3 * 5, dtype=bool)
+    finest, coarser = (1 - np.mean(correlations(teacher[s], student[s], everywhere)) for s in (8, 16))
+    assert of_detectors(detector(teacher), detector(student)) == pytest.approx((finest + coarser) / 2, rel=1e-5)
+    alone = of_detectors(detector(teacher), detector(student), pkd.Options(at="decoder"))
+    assert alone == pytest.approx(finest, rel=1e-5)
+
+
+def test_segmentation_networks_have_no_levels() -> None:
+    with pytest.raises(RecipeError, match=r"pkd\.at: expected decoder or backbone for task 'semantic'"):
+        method(pkd, outputs(torch.zeros(1, 4, 8, 12)), outputs(torch.zeros(1, 4, 8, 12)), pkd.Options(at="levels"))

@@ -63,8 +63,8 @@ def test_weights_and_adapters_are_those_of_the_recipe(tmp_path: Path) -> None:
     assert into != out
     kd, pkd = made.methods  # the small recipe is written in the order of the alphabet
     assert pkd == MethodPlan(
-        "pkd", 0.5, 0.2, "decay", {"features": 1.0, "at": "decoder"}, [TermPlan("features", DECODER, DECODER)],
-        [AdapterPlan("adapter.weight", (out, into, 1, 1), into * out), AdapterPlan("adapter.bias", (out,), out)],
+        "pkd", 0.5, 0.2, "decay", {"features": 1.0, "at": None}, [TermPlan("features", DECODER, DECODER)],
+        [AdapterPlan("adapters.decoder.weight", (out, into, 1, 1), into * out), AdapterPlan("adapters.decoder.bias", (out,), out)],
     )  # fmt: skip
     assert (kd.adapters, kd.options) == ([], {"temperature": 1.0})
 
