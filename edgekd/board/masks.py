@@ -8,13 +8,15 @@ Portable: standard library + numpy, Python 3.8.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import List, Sequence, Tuple
 
 import numpy as np
 
 from edgekd.board.frame import Frame
 
-STRIP = 8  # rows of prototypes
+# Objects whose prototypes are mixed in one product; their logits over the rows they share stay in the cache.
+AT_ONCE = 16
 
 
 @dataclass(frozen=True)
@@ -58,28 +60,19 @@ def assemble(prototypes: np.ndarray, coefficients: np.ndarray, boxes: np.ndarray
     """
     corners = _corners(boxes, place.image_size)
     rows, columns = (_over_input(place, axis, cells) for axis, cells in enumerate(prototypes.shape[1:]))
-    across = np.ascontiguousarray(columns.table.T)
-    last, ready = np.empty((*prototypes.shape[1:], len(prototypes)), np.float32), 0
+    planes, width = prototypes.reshape(len(prototypes), -1), prototypes.shape[2]
     parts: List[np.ndarray] = [np.zeros((0, 0), bool)] * len(boxes)
-    for number in np.argsort(corners[:, 3], kind="stable").tolist():
-        x1, y1, x2, y2 = corners[number].tolist()
-        if x1 == x2 or y1 == y2:
-            parts[number] = np.zeros((y2 - y1, x2 - x1), bool)
-            continue
-        top, bottom, left, right = rows.first[y1], rows.last[y2 - 1], columns.first[x1], columns.last[x2 - 1]
-        while ready < bottom:
-            _channels_last(prototypes[:, ready : ready + STRIP], last[ready : ready + STRIP])
-            ready += STRIP
-        logits = np.dot(last[top:bottom, left:right], coefficients[number])
-        down = np.dot(rows.table[y1:y2, top:bottom], logits)
-        parts[number] = np.dot(down, across[left:right, x1:x2]) > 0
+    order = np.flatnonzero(corners[:, 3] > corners[:, 1])
+    order = order[np.argsort(corners[order, 1], kind="stable")]  # those of one product are near each other
+    for begin in range(0, len(order), AT_ONCE):
+        some = order[begin : begin + AT_ONCE]
+        above, below = rows.first[corners[some[0], 1]], rows.last[corners[some, 3].max() - 1]
+        mixed = np.dot(coefficients[some], planes[:, above * width : below * width]).reshape(len(some), -1, width)
+        for number, (x1, y1, x2, y2), logits in zip(some.tolist(), corners[some].tolist(), mixed):  # noqa: B905 - Python 3.8
+            top, bottom, left, right = rows.first[y1], rows.last[y2 - 1], columns.first[x1], columns.last[x2 - 1]
+            down = np.dot(rows.table[y1:y2, top:bottom], logits[top - above : bottom - above, left:right])
+            parts[number] = np.dot(down, columns.turned[left:right, x1:x2]) > 0
     return Masks(place.image_size, corners, parts)
-
-
-def _channels_last(prototypes: np.ndarray, last: np.ndarray) -> None:
-    """Write (P, h, w) as (h, w, P), eight planes at a time: they stay in the cache together."""
-    for first in range(0, len(prototypes), 8):
-        last[..., first : first + 8] = prototypes[first : first + 8].transpose(1, 2, 0)
 
 
 def paste(probabilities: np.ndarray, boxes: np.ndarray, image_size: Tuple[int, int]) -> Masks:
@@ -97,28 +90,32 @@ def paste(probabilities: np.ndarray, boxes: np.ndarray, image_size: Tuple[int, i
         left, top, right, bottom = box.astype(np.float64)
         rows = _between((np.arange(y1, y2) + 0.5 - top) / max(bottom - top, 1e-9), found.shape[0])
         columns = _between((np.arange(x1, x2) + 0.5 - left) / max(right - left, 1e-9), found.shape[1])
-        parts.append(rows.table @ found @ columns.table.T > 0.5)
+        parts.append(rows.table @ found @ columns.turned > 0.5)
     return Masks(image_size, corners, parts)
 
 
 def _corners(boxes: np.ndarray, image_size: Tuple[int, int]) -> np.ndarray:
-    """Return (N, 4) int64: the pixels whose centres lie in the boxes."""
+    """Return (N, 4) int64: the pixels whose centres lie in the boxes; where there is none, x2 = x1 and y2 = y1."""
     height, width = image_size
-    corners = np.clip(np.ceil(boxes - 0.5), 0, [width, height, width, height]).astype(np.int64)
-    corners[:, 2:] = np.maximum(corners[:, 2:], corners[:, :2])
+    limit = np.array([width, height, width, height])
+    corners = np.minimum(np.maximum(np.ceil(boxes - 0.5).astype(np.int64), 0), limit)
+    first, last = corners[:, :2], corners[:, 2:]
+    corners[:, 2:] = np.where((last > first).all(axis=1, keepdims=True), last, first)
     return corners
 
 
 @dataclass(frozen=True)
 class _Weights:
-    """Bilinear interpolation along one axis: `table` (pixels, cells) float32, and which cells a pixel takes,
-    `first` to before `last`, (pixels,) each as a list."""
+    """Bilinear interpolation along one axis: `table` (pixels, cells) float32, `turned` (cells, pixels) the same, and which
+    cells a pixel takes, `first` to before `last`, (pixels,) each as a list."""
 
     table: np.ndarray
+    turned: np.ndarray
     first: List[int]
     last: List[int]
 
 
+@lru_cache(maxsize=16)
 def _over_input(place: Frame, axis: int, cells: int) -> _Weights:
     """Return how the centres of the image's pixels are interpolated between the centres of the input's cells."""
     scale = place.size[axis] / place.image_size[axis]
@@ -135,4 +132,4 @@ def _between(positions: np.ndarray, cells: int) -> _Weights:
     table, pixels = np.zeros((len(position), cells), np.float32), np.arange(len(position))
     table[pixels, low] = 1 - share
     table[pixels, high] += share
-    return _Weights(table, low.tolist(), (high + 1).tolist())
+    return _Weights(table, np.ascontiguousarray(table.T), low.tolist(), (high + 1).tolist())

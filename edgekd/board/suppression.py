@@ -14,7 +14,7 @@ from typing import Set, Tuple
 
 import numpy as np
 
-_FIRST_BLOCK = 64
+_FIRST_BLOCK = 128
 
 
 def suppress(boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray, iou: float, most: int) -> np.ndarray:
