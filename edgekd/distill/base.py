@@ -7,7 +7,8 @@ A method is one file `distill/methods/<name>.py` with
     Method(options, teacher, student)                an nn.Module; `teacher`, `student` are the two `Pyramid`s
     Method.forward(teacher, student, batch) -> dict of scalar terms
 
-Parameters of a Method (adapters) train with the student and are never exported.
+Parameters of a Method (adapters) train with the student and are never exported. A Method runs outside of autocast and gives
+float32 terms; in mixed precision the maps that it gets are bf16 or fp16.
 """
 
 from __future__ import annotations

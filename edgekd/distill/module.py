@@ -60,12 +60,13 @@ class DenseTask(L.LightningModule):
         """Return `loss`, the task loss, its parts where it has several, and the raw terms of the methods."""
         images = batch.images.float().div(255).contiguous(memory_format=self.memory_format)
         labels = Batch(images, batch.masks.long(), batch.objects)
-        student = self.student(images)
-        parts = self.loss(student, labels)
-        loss = task = torch.stack(list(parts.values())).sum()
-        terms = {"task": task, **(parts if len(parts) > 1 else {})}
+        student, teacher = self.student(images), None
         if self._teacher:
             teacher = Outputs.of(batch.answers) if batch.answers is not None else self._teacher(images)
+        with torch.autocast(self.device.type, enabled=False):  # it would take the losses' matrix products to bf16
+            parts = self.loss(student, labels)
+            loss = task = torch.stack(list(parts.values())).sum()
+            terms = {"task": task, **(parts if len(parts) > 1 else {})}
             for name, method in self.methods.items():
                 weight = self.weight_at(name, self.global_step)
                 for term, value in method(teacher, student, labels).items():

@@ -125,7 +125,9 @@ def _mask_loss(flat: Flat, prototypes: Tensor, i: int, objects: Objects, found: 
     used = found.object_of[chosen] >= 0
     chosen, quality = chosen[used], quality[used]
     if len(chosen) == 0:
-        return prototypes.sum() * 0.0
+        return 0.0 * (
+            prototypes[i].sum() + flat.coefficients[i].sum()
+        )  # every parameter has a gradient, as DDP expects
     logits = torch.einsum("pc,chw->phw", flat.coefficients[i, chosen].float(), prototypes[i].float())
     owners = found.object_of[chosen]
     target = objects.masks[owners].to(logits.dtype) / 4  # of four pixels

@@ -123,13 +123,12 @@ class Method(nn.Module):
         """Return the weighted-by-option terms that are switched on."""
         options, valid = self.options, batch.valid.float().unsqueeze(1)  # (B, 1, H, W)
         terms: dict[str, Tensor] = {}
-        with torch.autocast(student.decoder.device.type, enabled=False):
-            if options.boundary > 0:
-                terms["boundary"] = options.boundary * self._boundary(teacher, student, valid, batch.masks)
-            if options.context > 0:
-                terms["context"] = options.context * self._context(teacher, student, valid)
-            if options.focus > 0:
-                terms["focus"] = options.focus * self._focus(teacher, student, batch.valid)
+        if options.boundary > 0:
+            terms["boundary"] = options.boundary * self._boundary(teacher, student, valid, batch.masks)
+        if options.context > 0:
+            terms["context"] = options.context * self._context(teacher, student, valid)
+        if options.focus > 0:
+            terms["focus"] = options.focus * self._focus(teacher, student, batch.valid)
         return terms
 
     def _boundary(self, teacher: Outputs, student: Outputs, valid: Tensor, masks: Tensor) -> Tensor:

@@ -18,7 +18,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -61,12 +60,9 @@ class Method(nn.Module):
         """Return the mean over pairs of images and valid rows; 0 when no cell is labelled."""
         options = self.options
         bounded = max(2, int(taps.MAX_TOKENS / math.sqrt(batch.masks.shape[0])))
-        with torch.autocast(student.decoder.device.type, enabled=False):
-            map_t, map_s = taps.pair(teacher, student, options.at, min(options.tokens, bounded))
-            valid = relations.cells(batch.valid.float().unsqueeze(1), map_s).flatten(1)  # (B, N)
-            loss = cross_image_loss(
-                relations.unit_cells(map_t), relations.unit_cells(map_s), valid, options.temperature
-            )
+        map_t, map_s = taps.pair(teacher, student, options.at, min(options.tokens, bounded))
+        valid = relations.cells(batch.valid.float().unsqueeze(1), map_s).flatten(1)  # (B, N)
+        loss = cross_image_loss(relations.unit_cells(map_t), relations.unit_cells(map_s), valid, options.temperature)
         return {"minibatch": options.minibatch * loss}
 
 

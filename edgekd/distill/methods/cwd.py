@@ -17,7 +17,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 
 from edgekd.distill import relations, taps
@@ -66,7 +65,6 @@ class Method(nn.Module):
         if self.at is None:
             (map_t, valid), (map_s, _) = (pooled(z, batch.valid, self.stride) for z in (teacher.logits, student.logits))
             return {"channels": channel_kl(map_t, map_s, valid, self.temperature)}
-        with torch.autocast(student.decoder.device.type, enabled=False):
-            map_t, map_s = taps.pair(teacher, student, self.at)
-            valid = relations.cells(batch.valid.float().unsqueeze(1), map_s)
-            return {"channels": channel_kl(map_t, self.adapter(map_s), valid, self.temperature)}
+        map_t, map_s = taps.pair(teacher, student, self.at)
+        valid = relations.cells(batch.valid.float().unsqueeze(1), map_s)
+        return {"channels": channel_kl(map_t, self.adapter(map_s), valid, self.temperature)}

@@ -51,16 +51,15 @@ class Method(nn.Module):
         """Return both terms; 0 when no cell is labelled."""
         options = self.options
         scale = options.temperature**2
-        with torch.autocast(student.decoder.device.type, enabled=False):
-            z_t, valid = pooled(teacher.logits.detach(), batch.valid, options.stride)
-            z_s, _ = pooled(student.logits, batch.valid, options.stride)
-            y_t, y_s = ((z / options.temperature).softmax(dim=1) for z in (z_t, z_s))  # (B, K, h, w)
-            over_classes, has_classes = relations.correlation(y_t, y_s, torch.ones_like(valid), (1,))  # (B, 1, h, w)
-            over_pixels, has_pixels = relations.correlation(y_t, y_s, valid, (0, 2, 3))  # (1, K, 1, 1)
-            return {
-                "inter": options.inter * scale * _distance(over_classes, has_classes & valid),
-                "intra": options.intra * scale * _distance(over_pixels, has_pixels),
-            }
+        z_t, valid = pooled(teacher.logits.detach(), batch.valid, options.stride)
+        z_s, _ = pooled(student.logits, batch.valid, options.stride)
+        y_t, y_s = ((z / options.temperature).softmax(dim=1) for z in (z_t, z_s))  # (B, K, h, w)
+        over_classes, has_classes = relations.correlation(y_t, y_s, torch.ones_like(valid), (1,))  # (B, 1, h, w)
+        over_pixels, has_pixels = relations.correlation(y_t, y_s, valid, (0, 2, 3))  # (1, K, 1, 1)
+        return {
+            "inter": options.inter * scale * _distance(over_classes, has_classes & valid),
+            "intra": options.intra * scale * _distance(over_pixels, has_pixels),
+        }
 
 
 def _distance(correlations: Tensor, counted: Tensor) -> Tensor:

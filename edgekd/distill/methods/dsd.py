@@ -61,11 +61,10 @@ class Method(nn.Module):
     def forward(self, teacher: Outputs, student: Outputs, batch: Batch) -> dict[str, Tensor]:
         """Return both terms; 0 when no cell is labelled."""
         options = self.options
-        with torch.autocast(student.decoder.device.type, enabled=False):
-            z_t, valid = pooled(teacher.logits.detach(), batch.valid, options.stride)
-            z_s, _ = pooled(student.logits, batch.valid, options.stride)
-            pixel = residual_loss(_stages(teacher, z_t), _stages(student, z_s), batch.valid.float().unsqueeze(1))
-            category = category_loss(z_t, z_s, valid, options.temperature)
+        z_t, valid = pooled(teacher.logits.detach(), batch.valid, options.stride)
+        z_s, _ = pooled(student.logits, batch.valid, options.stride)
+        pixel = residual_loss(_stages(teacher, z_t), _stages(student, z_s), batch.valid.float().unsqueeze(1))
+        category = category_loss(z_t, z_s, valid, options.temperature)
         return {"pixel": options.pixel * pixel, "category": options.category * category}
 
 

@@ -64,12 +64,11 @@ class Method(nn.Module):
     def forward(self, teacher: Outputs, student: Outputs, batch: Batch) -> dict[str, Tensor]:
         """Return the terms, each the mean over levels and images; 0 for images without labels."""
         found: list[dict[str, Tensor]] = []
-        with torch.autocast(student.decoder.device.type, enabled=False):
-            for name, level in self.levels.items():
-                assert isinstance(level, _Level)
-                map_t, map_s = taps.level_pair(teacher, student, name)
-                valid = relations.cells(batch.valid.float().unsqueeze(1), map_s)
-                found.append(self._terms(level, map_t, map_s, valid, regions_of(batch, valid)))
+        for name, level in self.levels.items():
+            assert isinstance(level, _Level)
+            map_t, map_s = taps.level_pair(teacher, student, name)
+            valid = relations.cells(batch.valid.float().unsqueeze(1), map_s)
+            found.append(self._terms(level, map_t, map_s, valid, regions_of(batch, valid)))
         weights = {name: getattr(self.options, name) for name in found[0]}
         return {name: weight * torch.stack([one[name] for one in found]).mean() for name, weight in weights.items()}
 

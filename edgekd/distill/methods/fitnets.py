@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 from edgekd.distill import relations, taps
@@ -44,8 +43,7 @@ class Method(nn.Module):
 
     def forward(self, teacher: Outputs, student: Outputs, batch: Batch) -> dict[str, Tensor]:
         """Return the relative squared error; 0 when no cell is labelled."""
-        with torch.autocast(student.decoder.device.type, enabled=False):
-            map_t, map_s = taps.pair(teacher, student, self.options.at)
-            valid = relations.cells(batch.valid.float().unsqueeze(1), map_s)
-            error = relations.relative_error(self.adapter(map_s), map_t, valid)
+        map_t, map_s = taps.pair(teacher, student, self.options.at)
+        valid = relations.cells(batch.valid.float().unsqueeze(1), map_s)
+        error = relations.relative_error(self.adapter(map_s), map_t, valid)
         return {"features": self.options.features * error}

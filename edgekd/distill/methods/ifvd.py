@@ -47,13 +47,12 @@ class Method(nn.Module):
 
     def forward(self, teacher: Outputs, student: Outputs, batch: Batch) -> dict[str, Tensor]:
         """Return the mean over the labelled cells of the batch; 0 when there are none."""
-        with torch.autocast(student.decoder.device.type, enabled=False):
-            map_t, map_s = taps.pair(teacher, student, self.options.at)
-            labels = F.interpolate(batch.masks.unsqueeze(1).float(), tuple(map_s.shape[-2:]), mode="nearest-exact")
-            members = self._members(labels.long())
-            weight = members.sum(dim=1)  # (B, N), 1 where the cell has a class
-            error = (similarity(map_s, members) - similarity(map_t, members)).square()
-            loss = (error * weight).sum() / weight.sum().clamp_min(1)
+        map_t, map_s = taps.pair(teacher, student, self.options.at)
+        labels = F.interpolate(batch.masks.unsqueeze(1).float(), tuple(map_s.shape[-2:]), mode="nearest-exact")
+        members = self._members(labels.long())
+        weight = members.sum(dim=1)  # (B, N), 1 where the cell has a class
+        error = (similarity(map_s, members) - similarity(map_t, members)).square()
+        loss = (error * weight).sum() / weight.sum().clamp_min(1)
         return {"variation": self.options.variation * loss}
 
     def _members(self, labels: Tensor) -> Tensor:

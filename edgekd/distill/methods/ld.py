@@ -65,17 +65,16 @@ class Method(nn.Module):
         strides = [_strides(side) for side in (teacher, student)]
         if strides[0] != strides[1]:
             raise RecipeError(f"ld: teacher and student need the same strides, got {strides[0]} and {strides[1]}")
-        with torch.autocast(student.decoder.device.type, enabled=False):
-            flat_t, flat_s = flattened(teacher.heads), flattened(student.heads)
-            p_t = flat_t.scores.detach().float().sigmoid()
-            sure = p_t.amax(dim=2) * _labelled(batch, teacher)  # (B, N)
-            total = sure.sum().clamp_min(1e-6)
-            terms = {
-                "scores": _score_term(p_t, flat_s.scores.float(), sure > 0) / total,
-                "boxes": self.options.boxes * self._box_term(flat_t, flat_s, sure) / total,
-            }
-            if "prototypes" in teacher.heads and "prototypes" in student.heads:
-                terms["masks"] = self._mask_term((flat_t, teacher), (flat_s, student), sure)
+        flat_t, flat_s = flattened(teacher.heads), flattened(student.heads)
+        p_t = flat_t.scores.detach().float().sigmoid()
+        sure = p_t.amax(dim=2) * _labelled(batch, teacher)  # (B, N)
+        total = sure.sum().clamp_min(1e-6)
+        terms = {
+            "scores": _score_term(p_t, flat_s.scores.float(), sure > 0) / total,
+            "boxes": self.options.boxes * self._box_term(flat_t, flat_s, sure) / total,
+        }
+        if "prototypes" in teacher.heads and "prototypes" in student.heads:
+            terms["masks"] = self._mask_term((flat_t, teacher), (flat_s, student), sure)
         return terms
 
     def _box_term(self, teacher: Flat, student: Flat, sure: Tensor) -> Tensor:

@@ -62,13 +62,12 @@ class Method(nn.Module):
     def forward(self, teacher: Outputs, student: Outputs, batch: Batch) -> dict[str, Tensor]:
         """Return the mean over channels of 1 - r, and over levels; 0 when no cell is labelled."""
         losses = []
-        with torch.autocast(student.decoder.device.type, enabled=False):
-            for name, adapter in self.adapters.items():
-                if self.at == "levels":
-                    map_t, map_s = taps.level_pair(teacher, student, name)
-                else:
-                    map_t, map_s = taps.pair(teacher, student, self.at)
-                valid = relations.cells(batch.valid.float().unsqueeze(1), map_s)
-                r, defined = relations.correlation(map_t, adapter(map_s), valid, (0, 2, 3))  # (1, C, 1, 1)
-                losses.append(((1 - r) * defined).sum() / defined.sum().clamp_min(1))
+        for name, adapter in self.adapters.items():
+            if self.at == "levels":
+                map_t, map_s = taps.level_pair(teacher, student, name)
+            else:
+                map_t, map_s = taps.pair(teacher, student, self.at)
+            valid = relations.cells(batch.valid.float().unsqueeze(1), map_s)
+            r, defined = relations.correlation(map_t, adapter(map_s), valid, (0, 2, 3))  # (1, C, 1, 1)
+            losses.append(((1 - r) * defined).sum() / defined.sum().clamp_min(1))
         return {"features": self.weight * torch.stack(losses).mean()}

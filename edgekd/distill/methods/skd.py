@@ -60,14 +60,13 @@ class Method(nn.Module):
     def forward(self, teacher: Outputs, student: Outputs, batch: Batch) -> dict[str, Tensor]:
         """Return the terms that are switched on."""
         options, terms = self.options, {}
-        with torch.autocast(student.decoder.device.type, enabled=False):
-            if options.pixel > 0:
-                kl = pixel_kl(teacher.logits, student.logits, batch.valid, options.temperature)
-                terms["pixel"] = options.pixel * kl
-            if options.pairwise > 0:
-                map_t, map_s = taps.pair(teacher, student, options.at, options.tokens)
-                valid = relations.cells(batch.valid.float().unsqueeze(1), map_s)
-                terms["pairwise"] = options.pairwise * pairwise_loss(map_t, map_s, valid)
+        if options.pixel > 0:
+            kl = pixel_kl(teacher.logits, student.logits, batch.valid, options.temperature)
+            terms["pixel"] = options.pixel * kl
+        if options.pairwise > 0:
+            map_t, map_s = taps.pair(teacher, student, options.at, options.tokens)
+            valid = relations.cells(batch.valid.float().unsqueeze(1), map_s)
+            terms["pairwise"] = options.pairwise * pairwise_loss(map_t, map_s, valid)
         return terms
 
 

@@ -10,10 +10,13 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 from torchvision.ops import box_iou
 
+from edgekd.core.recipe import Train
 from edgekd.data.augment import Objects
+from edgekd.data.loader import TrainingBatch
 from edgekd.distill.base import Batch
 from edgekd.distill.losses.assign import TOP, assign
 from edgekd.distill.losses.detection import box_masks, detection_loss, distribution_loss, flattened
+from edgekd.distill.module import DenseTask
 from edgekd.models.base import Outputs
 from edgekd.models.heads import BINS, decode, points
 
@@ -140,4 +143,34 @@ def test_a_batch_without_objects_has_a_finite_loss_and_gradient() -> None:
     terms = losses(heads, [nothing, nothing])
     torch.stack(list(terms.values())).sum().backward()
     assert terms["boxes"].item() == terms["masks"].item() == 0.0
-    assert all(torch.isfinite(value.grad).all() for value in heads.values() if value.grad is not None)
+    for name, value in heads.items():  # of all of them: several devices wait for the gradient of every parameter
+        assert value.grad is not None, name
+        assert torch.isfinite(value.grad).all(), name
+
+
+class Says(torch.nn.Module):
+    """A network that gives the same heads for every image."""
+
+    def __init__(self, heads: dict[str, Tensor]) -> None:
+        super().__init__()
+        self.heads = heads
+
+    def forward(self, images: Tensor) -> Outputs:
+        return Outputs(self.heads, {}, images)
+
+
+def test_in_mixed_precision_the_losses_are_those_of_float32() -> None:
+    """bf16 has three digits: a box 100 pixels wide would be decoded to half a pixel, its mask mixed as coarsely."""
+    heads, images = free_heads(), torch.zeros(2, 3, 48, 64, dtype=torch.uint8)
+    with torch.no_grad():
+        for head in heads.values():
+            head.mul_(30)
+    task = DenseTask(Says(heads), Train(steps=2), None, channels_last=False, task="instance")  # type: ignore[arg-type]
+    batch = TrainingBatch(images, images[:, 0], scene())
+    exact = task.training_step(batch, 0)
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = task.training_step(batch, 0)
+    assert set(exact) >= {"loss", "boxes", "masks"}
+    assert {name: value.item() for name, value in mixed.items()} == {
+        name: value.item() for name, value in exact.items()
+    }
