@@ -8,7 +8,8 @@ the target. Both networks have the same levels, so point i of one is point i of 
     L_scores = sum_ic (p^T - p^S)^2 (BCE(p^T, p^S) - H(p^T)) / sum_i w_i
     L_boxes  = weight_boxes T^2 sum_i w_i mean_sides KL( softmax(d^T / T) || softmax(d^S / T) ) / sum_i w_i
     L_masks  = sum_i w_i mean_cells( BCE(m^T, m^S) - H(m^T) ) / sum_i w_i  over the `points` surest points of an image,
-               where m = sigmoid(coefficients . prototypes): prototypes have no order, what they add up to does
+               where m = sigmoid(coefficients . prototypes): prototypes have no order, what they add up to does; the
+               mean is over the cells in the teacher's box, because elsewhere no mask is ever trained or read
 
 Deviations: no region selection (the teacher's sureness is the region), entropies are subtracted so that each term is 0
 where the student agrees.
@@ -22,11 +23,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from edgekd.distill import relations
 from edgekd.distill.base import Batch, Count, Pyramid, Temperature, Weight
-from edgekd.distill.losses.detection import Flat, flattened
+from edgekd.distill.losses.detection import Flat, box_masks, flattened
 from edgekd.errors import RecipeError
 from edgekd.models.base import Outputs
-from edgekd.models.heads import BINS
+from edgekd.models.heads import BINS, decode
 
 TASKS = ("detection", "instance")
 
@@ -74,7 +76,7 @@ class Method(nn.Module):
             "boxes": self.options.boxes * self._box_term(flat_t, flat_s, sure) / total,
         }
         if "prototypes" in teacher.heads and "prototypes" in student.heads:
-            terms["masks"] = self._mask_term((flat_t, teacher), (flat_s, student), sure)
+            terms["masks"] = self._mask_term((flat_t, teacher), (flat_s, student), sure, batch.valid)
         return terms
 
     def _box_term(self, teacher: Flat, student: Flat, sure: Tensor) -> Tensor:
@@ -86,14 +88,29 @@ class Method(nn.Module):
         kl = (log_t.exp() * (log_t - log_s)).sum(dim=3).mean(dim=2)  # (B, N)
         return temperature**2 * (kl * sure).sum()
 
-    def _mask_term(self, teacher: tuple[Flat, Outputs], student: tuple[Flat, Outputs], sure: Tensor) -> Tensor:
+    def _mask_term(
+        self, teacher: tuple[Flat, Outputs], student: tuple[Flat, Outputs], sure: Tensor, valid: Tensor
+    ) -> Tensor:
         weight, chosen = sure.topk(min(self.options.points, sure.shape[1]), dim=1)  # (B, P)
         target = _masks(*teacher, chosen).detach().sigmoid()
         logits = _masks(*student, chosen)
         if logits.shape[-2:] != target.shape[-2:]:
             target = F.interpolate(target, size=logits.shape[-2:], mode="bilinear", align_corners=False)
+        counted = _in_boxes(teacher[0], chosen, valid, logits)
         excess = F.binary_cross_entropy_with_logits(logits, target, reduction="none") - _entropy(target)
-        return (excess.mean(dim=(2, 3)) * weight).sum() / weight.sum().clamp_min(1e-6)
+        each = (excess * counted).sum(dim=(2, 3)) / counted.sum(dim=(2, 3)).clamp_min(1)
+        return (each * weight).sum() / weight.sum().clamp_min(1e-6)
+
+
+def _in_boxes(flat: Flat, chosen: Tensor, valid: Tensor, like: Tensor) -> Tensor:
+    """Return (B, P, h, w) bool: the labelled cells of `like`'s grid inside the boxes of the chosen points (B, P)."""
+    of_chosen = flat.boxes.detach().float().gather(1, chosen.unsqueeze(2).expand(-1, -1, flat.boxes.shape[2]))
+    boxes = torch.stack(
+        [decode(one, flat.centres[at], flat.strides[at]) for one, at in zip(of_chosen, chosen, strict=True)]
+    )
+    size = (like.shape[-2], like.shape[-1])
+    inside = box_masks(boxes.flatten(0, 1) * (size[0] / valid.shape[1]), size).view(like.shape)
+    return inside & relations.cells(valid.float().unsqueeze(1), like)
 
 
 def _labelled(batch: Batch, outputs: Outputs) -> Tensor:

@@ -58,6 +58,25 @@ def test_masks_agree_when_prototypes_are_swapped_with_their_coefficients() -> No
     assert terms(one, heads(1.0, coefficients_8=-mix, prototypes=prototypes))["masks"] > 0.1
 
 
+def test_only_labelled_cells_in_the_teachers_box_count_in_the_mask_term() -> None:
+    """The box reaches from the middle (4, 4) one pixel to every side, so over the four middle cells of 4x4."""
+    eighth = [20.0 if number == 0 else 20.0 + log(1 / 7) if number == 1 else -20.0 for number in range(BINS)]
+    mix, agree = torch.ones(1, 1, 1, 1), torch.zeros(1, 1, 4, 4)
+    inside, outside = agree.clone(), agree.clone()
+    inside[0, 0, 1, 1], outside[0, 0, 0, 0] = log(3.0), log(3.0)  # m^S of 3/4 where m^T is 1/2
+    teacher, exact, other, away = (
+        heads(1.0, eighth, coefficients_8=mix, prototypes=prototypes) for prototypes in (agree, agree, inside, outside)
+    )
+    assert terms(teacher, exact)["masks"] == pytest.approx(0, abs=1e-6)
+    assert terms(teacher, away)["masks"] == pytest.approx(0, abs=1e-6)
+    excess = -0.5 * log(0.75) - 0.5 * log(0.25) - log(2)
+    assert terms(teacher, other)["masks"] == pytest.approx(excess / 4, rel=1e-5)
+    masks = torch.zeros(1, 8, 8)
+    masks[:, 2:4, 2:4] = 255  # the cell that differs
+    found = Method(Options(), PYRAMID, PYRAMID)(teacher, other, Batch(torch.zeros(1, 3, 8, 8), masks))
+    assert found["masks"].item() == pytest.approx(0, abs=1e-6)
+
+
 def test_padding_teaches_nothing() -> None:
     sharp = [0.0] * BINS
     sharp[3] = 5.0
