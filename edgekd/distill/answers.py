@@ -51,7 +51,7 @@ def key_of(teacher: Artifact, data: Artifact, section: Data) -> str:
     content = {
         "weights": [entry["sha256"] for entry in teacher.manifest["files"] if entry["name"] == WEIGHTS],
         "network": teacher.details["network"],
-        "names": ["heads/", "features/", "levels/", "decoder"],
+        "names": ["heads/", "features/", "levels/ or decoder"],
         "data": [section.model_dump(mode="json"), data.details["splits"][section.train]["fingerprint"]],
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]

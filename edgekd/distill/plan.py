@@ -112,7 +112,7 @@ def _maps(model: DenseModel, crop: tuple[int, int]) -> dict[str, Tensor]:
         out = model.eval()(torch.zeros(1, 3, *crop))
     features = {f"stride {stride}": x for stride, x in out.features.items()}
     levels = {f"level {stride}": x for stride, x in out.levels.items()}
-    return {**features, "decoder": out.decoder, **levels, **out.heads}
+    return {**features, **(levels or {"decoder": out.decoder}), **out.heads}
 
 
 def _described(maps: dict[str, Tensor], crop: tuple[int, int]) -> list[MapPlan]:
@@ -151,7 +151,7 @@ def _outputs(maps: dict[str, Tensor]) -> Outputs:
         {int(name.split()[1]): x for name, x in maps.items() if name.startswith(kind)} for kind in ("stride ", "level ")
     )
     heads = {name: x for name, x in maps.items() if " " not in name and name != "decoder"}
-    return Outputs(heads, features, maps["decoder"], levels)
+    return Outputs(heads, features, levels[min(levels)] if levels else maps["decoder"], levels)
 
 
 def _labels(crop: tuple[int, int], classes: int) -> Batch:

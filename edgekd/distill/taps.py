@@ -13,8 +13,6 @@ from edgekd.models.base import Outputs
 
 Place = Literal["decoder", "backbone"]
 
-FINEST = "finest"  # the name of a pyramid's finest level, `Outputs.decoder`; the others are named by their strides
-
 # A relation matrix of N cells has N^2 float32: 4096 cells are 64 MiB per image.
 MAX_TOKENS = 4096
 
@@ -41,14 +39,20 @@ def pair(teacher: Outputs, student: Outputs, at: Place, tokens: int = 0) -> tupl
     return map_t, map_s
 
 
-def shared_levels(teacher: Pyramid, student: Pyramid) -> tuple[str, ...]:
-    """Return the names of the levels that both networks' pyramids have, finest first."""
-    return (FINEST, *map(str, sorted(set(teacher.level_strides) & set(student.level_strides))))
+def shared_levels(teacher: Pyramid, student: Pyramid, method: str) -> tuple[int, ...]:
+    """Return the strides of the levels that both detectors' pyramids have, fine to coarse; RecipeError without any."""
+    shared = tuple(stride for stride in student.level_strides if stride in teacher.level_strides)
+    if not shared:
+        raise RecipeError(
+            f"{method}: expected detectors whose pyramids share a level, got levels of strides "
+            f"{list(teacher.level_strides)} of the teacher and {list(student.level_strides)} of the student"
+        )
+    return shared
 
 
-def level_pair(teacher: Outputs, student: Outputs, name: str) -> tuple[Tensor, Tensor]:
+def level_pair(teacher: Outputs, student: Outputs, stride: int) -> tuple[Tensor, Tensor]:
     """Return both maps (B, C, h, w) of a level in float32 on the coarser of the two grids, the teacher's without gradient."""
-    return relations.on_common_grid(_level(teacher, name).detach(), _level(student, name))
+    return relations.on_common_grid(teacher.levels[stride].detach(), student.levels[stride])
 
 
 def projection(student: int, teacher: int) -> nn.Module:
@@ -64,7 +68,3 @@ def check_tokens(tokens: int, method: str) -> None:
 
 def _map(outputs: Outputs, at: Place) -> Tensor:
     return outputs.decoder if at == "decoder" else outputs.features[max(outputs.features)]
-
-
-def _level(outputs: Outputs, name: str) -> Tensor:
-    return outputs.decoder if name == FINEST else outputs.levels[int(name)]

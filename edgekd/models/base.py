@@ -24,8 +24,8 @@ class Outputs:
     heads: what is deployed, by the name of the exported tensor: `logits` (B, K, H, W) at the input's size of a
         segmenter; those of `models/heads.py` of a detector.
     features: stride -> (B, C, H/stride, W/stride), the backbone's pyramid, fine to coarse.
-    decoder: the last feature map that all heads share (B, C, h, w), of a detector the finest level of its pyramid.
-    levels: stride -> the coarser levels of a detector's pyramid, with the channels of `decoder`; empty of a segmenter.
+    decoder: the last feature map that all heads share (B, C, h, w), of a detector the finest of its `levels`.
+    levels: stride -> (B, C, H/stride, W/stride), the pyramid of a detector, fine to coarse; empty of a segmenter.
     """
 
     heads: dict[str, Tensor]
@@ -39,11 +39,11 @@ class Outputs:
         return self.heads["logits"]
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return all of it by name: `heads/<name>`, `features/<stride>`, `decoder`, `levels/<stride>`."""
+        """Return all of it by name: `heads/<name>`, `features/<stride>`, and `decoder` or `levels/<stride>`."""
         heads = {f"heads/{name}": value for name, value in self.heads.items()}
         features = {f"features/{stride}": value for stride, value in self.features.items()}
         levels = {f"levels/{stride}": value for stride, value in self.levels.items()}
-        return {**heads, **features, **levels, "decoder": self.decoder}
+        return {**heads, **features, **(levels or {"decoder": self.decoder})}
 
     @classmethod
     def of(cls, tensors: dict[str, Tensor]) -> Outputs:
@@ -52,8 +52,8 @@ class Outputs:
             {name.removeprefix(kind): value for name, value in tensors.items() if name.startswith(kind)}
             for kind in ("heads/", "features/", "levels/")
         )
-        by_stride = [{int(s): maps[s] for s in sorted(maps, key=int)} for maps in (features, levels)]
-        return cls(heads, by_stride[0], tensors["decoder"], by_stride[1])
+        by_stride, pyramid = ({int(s): maps[s] for s in sorted(maps, key=int)} for maps in (features, levels))
+        return cls(heads, by_stride, pyramid[min(pyramid)] if pyramid else tensors["decoder"], pyramid)
 
 
 class DenseModel(nn.Module, ABC):
@@ -65,7 +65,7 @@ class DenseModel(nn.Module, ABC):
     Attributes:
         channels: stride -> channels of `Outputs.features`, fine to coarse (a contract test compares with the truth).
         decoder_channels: channels of `Outputs.decoder` and `Outputs.levels`.
-        level_strides: strides of `Outputs.levels`.
+        level_strides: strides of `Outputs.levels`, fine to coarse.
         size_divisor: input height and width must be divisible by it.
         unused_weights: beginnings of names that a checkpoint may hold and the network has no use for (auxiliary heads).
     """

@@ -65,7 +65,7 @@ class Options:
     background: weight of neighbour pairs away from all objects, of detection and instances; 1 weighs all alike.
     ring: cells around an object, at each stride, that count as its own, so that its boundary does.
     context_at: the map of the context term: `decoder`, `backbone` (its coarsest stage) or `classes` (probabilities); of
-        detectors `levels` (of the pyramid, `decoder` is its finest), of instances `prototypes`.
+        detectors `levels` (of the pyramid), of instances `prototypes`.
     tokens: largest number of cells of the relation matrix; bounds its memory to tokens^2 floats per image.
     anchors: rows of that matrix, drawn anew in every step; None takes all. Memory is then anchors * tokens.
     temperature: tau of the relation rows.
@@ -116,8 +116,9 @@ class Method(nn.Module):
             )
         if not teacher.channels and (needs_strides or options.context_at == "backbone"):
             raise RecipeError("bckd: this teacher shows no feature maps; give it `taps` or use kd or cwd")
-        self.levels = tuple(s for s in student.level_strides if s in teacher.level_strides)
         _check_task(options, teacher, student)
+        at_levels = options.context > 0 and options.context_at == "levels"
+        self.levels = taps.shared_levels(teacher, student, "bckd") if at_levels else ()
 
     def forward(self, teacher: Outputs, student: Outputs, batch: Batch) -> dict[str, Tensor]:
         """Return the weighted-by-option terms that are switched on."""
@@ -193,7 +194,7 @@ def _context_maps(outputs: Outputs, at: str, levels: tuple[int, ...]) -> list[Te
     if at == "classes":
         return [outputs.logits.float().softmax(dim=1)]
     if at == "levels":
-        return [outputs.decoder, *(outputs.levels[stride] for stride in levels)]
+        return [outputs.levels[stride] for stride in levels]
     if at == "prototypes":
         return [outputs.heads["prototypes"]]
     return [outputs.decoder if at == "decoder" else outputs.features[max(outputs.features)]]

@@ -59,14 +59,15 @@ class Method(nn.Module):
         super().__init__()
         self.options = options
         into, out = student.decoder_channels, teacher.decoder_channels
-        self.levels = nn.ModuleDict({name: _Level(into, out) for name in taps.shared_levels(teacher, student)})
+        strides = taps.shared_levels(teacher, student, "fgd")
+        self.levels = nn.ModuleDict({str(stride): _Level(into, out) for stride in strides})
 
     def forward(self, teacher: Outputs, student: Outputs, batch: Batch) -> dict[str, Tensor]:
         """Return the terms, each the mean over levels and images; 0 for images without labels."""
         found: list[dict[str, Tensor]] = []
-        for name, level in self.levels.items():
+        for stride, level in self.levels.items():
             assert isinstance(level, _Level)
-            map_t, map_s = taps.level_pair(teacher, student, name)
+            map_t, map_s = taps.level_pair(teacher, student, int(stride))
             valid = relations.cells(batch.valid.float().unsqueeze(1), map_s)
             found.append(self._terms(level, map_t, map_s, valid, regions_of(batch, valid)))
         weights = {name: getattr(self.options, name) for name in found[0]}
@@ -104,17 +105,16 @@ class GlobalContext(nn.Module):
         super().__init__()
         inner = max(1, channels // 2)
         self.key = nn.Conv2d(channels, 1, kernel_size=1)
-        self.reduce = nn.Conv2d(channels, inner, kernel_size=1)
-        self.norm = nn.LayerNorm([inner, 1, 1])
-        self.expand = nn.Conv2d(inner, channels, kernel_size=1)
+        self.reduce = nn.Linear(channels, inner)
+        self.norm = nn.LayerNorm(inner)
+        self.expand = nn.Linear(inner, channels)
         nn.init.zeros_(self.expand.weight)
-        assert self.expand.bias is not None
         nn.init.zeros_(self.expand.bias)
 
     def forward(self, x: Tensor, valid: Tensor) -> Tensor:
         shares = self.key(x).masked_fill(~valid, -1e4).flatten(2).softmax(dim=2)  # (B, 1, N)
-        context = (x.flatten(2) * shares).sum(dim=2).unflatten(1, (-1, 1, 1))  # (B, C, 1, 1)
-        return x + self.expand(F.relu(self.norm(self.reduce(context))))
+        context = (x.flatten(2) * shares).sum(dim=2)  # (B, C)
+        return x + self.expand(F.relu(self.norm(self.reduce(context))))[..., None, None]
 
 
 class Attention(NamedTuple):

@@ -33,7 +33,7 @@ TASKS = ("semantic", "detection", "instance")
 @dataclass(frozen=True)
 class Options:
     """features: weight. at: the maps that are compared: `decoder`, `backbone` (its coarsest stage) or `levels` (all that both
-    detectors' pyramids have, `decoder` is the finest); by default a segmenter's `decoder`, else `levels`."""
+    detectors' pyramids have); by default a segmenter's `decoder`, else `levels`."""
 
     features: Weight = 1.0
     at: taps.Place | Literal["levels"] | None = None
@@ -54,17 +54,17 @@ class Method(nn.Module):
             raise RecipeError(
                 "pkd.at: expected decoder or backbone for task 'semantic', which has no levels; got 'levels'"
             )
-        names = taps.shared_levels(teacher, student) if self.at == "levels" else (self.at,)
+        names = taps.shared_levels(teacher, student, "pkd") if self.at == "levels" else (self.at,)
         place = "decoder" if self.at == "levels" else self.at  # all levels have as many channels as the finest
         into, out = (taps.channels(side, place, "pkd") for side in (student, teacher))
-        self.adapters = nn.ModuleDict({name: taps.projection(into, out) for name in names})
+        self.adapters = nn.ModuleDict({str(name): taps.projection(into, out) for name in names})
 
     def forward(self, teacher: Outputs, student: Outputs, batch: Batch) -> dict[str, Tensor]:
         """Return the mean over channels of 1 - r, and over levels; 0 when no cell is labelled."""
         losses = []
         for name, adapter in self.adapters.items():
             if self.at == "levels":
-                map_t, map_s = taps.level_pair(teacher, student, name)
+                map_t, map_s = taps.level_pair(teacher, student, int(name))
             else:
                 map_t, map_s = taps.pair(teacher, student, self.at)
             valid = relations.cells(batch.valid.float().unsqueeze(1), map_s)

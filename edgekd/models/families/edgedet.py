@@ -65,7 +65,7 @@ class EdgeDet(DenseModel):
         self.channels = dict(backbone.channels)
         self.decoder_channels = width = size.decoder
         self.strides = options.strides
-        self.level_strides = options.strides[1:]
+        self.level_strides = options.strides
         self.context = PooledContext(self.channels[32], width)
         self.top_down = nn.ModuleList(TopDown(self.channels[stride], width) for stride in reversed(self.strides[:-1]))
         initialise(self)
@@ -85,4 +85,4 @@ class EdgeDet(DenseModel):
         heads = self.head(pyramid)
         if self.prototypes is not None:
             heads["prototypes"] = self.prototypes(finest)
-        return Outputs(heads, features, finest, {stride: pyramid[stride] for stride in self.level_strides})
+        return Outputs(heads, features, finest, {stride: pyramid[stride] for stride in self.strides})

@@ -138,8 +138,7 @@ class TorchvisionDetector(ReadyDetector):
         self.most = 100  # COCO's detections per image, which all of them take
         self.channels = {stride: CHANNELS[stride] for stride in strides}
         self.decoder_channels = net.backbone.out_channels
-        self.finest, *coarser = levels
-        self.level_strides = tuple(coarser)
+        self.level_strides = levels
         self.register_buffer("class_of", class_of, persistent=False)
         self.class_of: Tensor
 
@@ -156,7 +155,8 @@ class TorchvisionDetector(ReadyDetector):
         maps = self.net.backbone.body(images)
         features = dict(zip(self.channels, maps.values(), strict=True))
         pyramid = dict(zip(self.channels, self.net.backbone.fpn(maps).values(), strict=False))
-        return Outputs({}, features, pyramid[self.finest], {stride: pyramid[stride] for stride in self.level_strides})
+        levels = {stride: pyramid[stride] for stride in self.level_strides}
+        return Outputs({}, features, levels[min(levels)], levels)
 
     def detect_normalized(self, images: Tensor) -> dict[str, Tensor]:
         with torch.no_grad():

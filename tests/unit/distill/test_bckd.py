@@ -256,7 +256,7 @@ def test_variants_teach_the_student_only_and_are_zero_when_it_agrees(options: di
 # --- objects
 
 
-OBJECTS = Pyramid({4: 2}, 2, 1, level_strides=(8,), task="instance")
+OBJECTS = Pyramid({4: 2}, 2, 1, level_strides=(4, 8), task="instance")
 
 
 def test_cells_of_an_object_and_its_ring_weigh_one() -> None:
@@ -300,7 +300,9 @@ def test_context_at_levels_is_the_mean_over_the_pyramid() -> None:
     fine_t, fine_s, coarse_t, coarse_s = (torch.randn(1, 2, side, side, generator=random) for side in (4, 4, 2, 2))
     method = Method(Options(boundary=0, context=1, context_at="levels"), OBJECTS, OBJECTS)
     batch = Batch(torch.zeros(1, 3, 16, 16), torch.zeros(1, 16, 16, dtype=torch.int64))
-    both = method(Outputs({}, {}, fine_t, {8: coarse_t}), Outputs({}, {}, fine_s, {8: coarse_s}), batch)["context"]
+    both = method(
+        Outputs({}, {}, fine_t, {4: fine_t, 8: coarse_t}), Outputs({}, {}, fine_s, {4: fine_s, 8: coarse_s}), batch
+    )["context"]
     fine = context_loss(fine_t, fine_s, torch.ones(1, 1, 4, 4, dtype=torch.bool), 0.1)
     coarse = context_loss(coarse_t, coarse_s, ALL, 0.1)
     assert both.item() == pytest.approx((fine + coarse).item() / 2, rel=1e-5)

@@ -33,6 +33,11 @@ def cells(*valid: bool) -> Tensor:
     return torch.tensor(valid).view(1, 1, 1, -1)
 
 
+def level(x: Tensor) -> Outputs:
+    """Return the outputs of a detector with one level, of stride 4."""
+    return Outputs({}, {}, x, {4: x})
+
+
 def terms(teacher: Outputs, student: Outputs, labels: Batch, options: Options = Options()) -> dict[str, float]:  # noqa: B008  frozen
     pyramids = (Pyramid({}, out.decoder.shape[1], 1, tuple(out.levels), task="detection") for out in (teacher, student))
     found = Method(options, *pyramids)(teacher, student, labels)
@@ -43,7 +48,7 @@ EVERYWHERE = cells(True, True, True, True)
 
 
 def test_the_terms_of_a_row_of_four_cells_by_hand() -> None:
-    teacher, student = (Outputs({}, {}, x) for x in (row(2, 2, 2, 2), row(2, 0, 2, 1)))
+    teacher, student = (level(x) for x in (row(2, 2, 2, 2), row(2, 0, 2, 1)))
     found = terms(teacher, student, batch([0, 0, 8, 4]))
     # Squared errors over the teacher's mean square of 4: 0, 1 | 0, 1/4. Even attention of the teacher; two cells each.
     assert found["foreground"] == pytest.approx((0 + 1) / 2)
@@ -55,7 +60,7 @@ def test_the_terms_of_a_row_of_four_cells_by_hand() -> None:
 
 
 def test_the_teachers_attention_weighs_the_errors() -> None:
-    teacher, student = (Outputs({}, {}, x) for x in (row(1, 3, 1, 1), row(0, 2, 0, 0)))
+    teacher, student = (level(x) for x in (row(1, 3, 1, 1), row(0, 2, 0, 0)))
     options = Options(temperature=2.0)
     of_cells = [exp(0.5), exp(1.5), exp(0.5), exp(0.5)]
     weights = [4 * w / sum(of_cells) for w in of_cells]
@@ -90,12 +95,12 @@ def test_padding_is_neither_object_nor_background() -> None:
     found = regions_of(labels, valid)
     assert found.foreground.flatten().tolist() == [1, 0, 0, 0]
     assert found.background.flatten().tolist() == [0, 0, 0, 1]
-    teacher, student = (Outputs({}, {}, x) for x in (row(2, 2, 2, 2), row(2, 9, 9, 2)))
+    teacher, student = (level(x) for x in (row(2, 2, 2, 2), row(2, 9, 9, 2)))
     assert all(value == pytest.approx(0, abs=1e-6) for value in terms(teacher, student, labels).values())
 
 
 def test_an_image_without_objects_is_background() -> None:
-    teacher, student = (Outputs({}, {}, x) for x in (row(2, 2, 2, 2), row(0, 2, 2, 2)))
+    teacher, student = (level(x) for x in (row(2, 2, 2, 2), row(0, 2, 2, 2)))
     found = terms(teacher, student, batch())
     assert found["foreground"] == 0
     assert found["background"] == pytest.approx(0.5 * 1 / 4)
@@ -104,13 +109,14 @@ def test_an_image_without_objects_is_background() -> None:
 def test_levels_that_both_have_take_part_and_count_alike() -> None:
     same, other = row(2, 2, 2, 2), row(2, 0, 2, 2)
     coarse, zeros = row(2, 2), row(0, 0)
-    teacher = Outputs({}, {}, same, {8: coarse, 16: row(1)})
+    teacher = Outputs({}, {}, same, {4: same, 8: coarse, 16: row(1)})
     labels = batch([0, 0, 16, 4])
-    finest = terms(Outputs({}, {}, same), Outputs({}, {}, other), labels)
-    level = terms(Outputs({}, {}, coarse), Outputs({}, {}, zeros), labels)
-    both = terms(teacher, Outputs({}, {}, other, {8: zeros, 32: row(7)}), labels)
+    fine = terms(level(same), level(other), labels)
+    coarser = terms(level(coarse), level(zeros), labels)
+    student = Outputs({}, {}, row(7), {2: row(7), 4: other, 8: zeros, 32: row(7)})
+    both = terms(teacher, student, labels)
     for name, value in both.items():
-        assert value == pytest.approx((finest[name] + level[name]) / 2), name
+        assert value == pytest.approx((fine[name] + coarser[name]) / 2), name
 
 
 def test_the_context_block_adds_the_transformed_mean() -> None:

@@ -65,8 +65,7 @@ def test_other_channels_and_strides_need_a_1x1_adapter_and_the_coarser_grid() ->
 
 
 def detector(maps: dict[int, torch.Tensor]) -> Outputs:
-    finest, *coarser = sorted(maps)
-    return Outputs({}, {}, maps[finest], {stride: maps[stride] for stride in coarser})
+    return Outputs({}, {}, maps[min(maps)], maps)
 
 
 def of_detectors(teacher: Outputs, student: Outputs, options: pkd.Options = pkd.Options()) -> float:  # noqa: B008  frozen
@@ -76,12 +75,19 @@ def of_detectors(teacher: Outputs, student: Outputs, options: pkd.Options = pkd.
 
 def test_of_detectors_it_is_the_mean_over_the_levels_that_both_have() -> None:
     teacher = {stride: random_map(stride, 2, 4, 3, 5) for stride in (8, 16, 32)}
-    student = {stride: random_map(stride + 1, 2, 4, 3, 5) for stride in (8, 16, 64)}
+    student = {stride: random_map(stride + 1, 2, 4, 3, 5) for stride in (4, 8, 16)}
     everywhere = np.ones(2 * 3 * 5, dtype=bool)
-    finest, coarser = (1 - np.mean(correlations(teacher[s], student[s], everywhere)) for s in (8, 16))
-    assert of_detectors(detector(teacher), detector(student)) == pytest.approx((finest + coarser) / 2, rel=1e-5)
+    finer, coarser = (1 - np.mean(correlations(teacher[s], student[s], everywhere)) for s in (8, 16))
+    assert of_detectors(detector(teacher), detector(student)) == pytest.approx((finer + coarser) / 2, rel=1e-5)
+    finest = 1 - np.mean(correlations(teacher[8], student[4], everywhere))
     alone = of_detectors(detector(teacher), detector(student), pkd.Options(at="decoder"))
     assert alone == pytest.approx(finest, rel=1e-5)
+
+
+def test_detectors_without_a_common_level_are_refused() -> None:
+    teacher, student = ({stride: random_map(1, 2, 4, 3, 5)} for stride in (8, 16))
+    with pytest.raises(RecipeError, match=r"share a level, got levels of strides \[8\] of the teacher and \[16\]"):
+        of_detectors(detector(teacher), detector(student))
 
 
 def test_segmentation_networks_have_no_levels() -> None:
