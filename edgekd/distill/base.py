@@ -45,6 +45,11 @@ class Batch:
         """(B, H, W) bool: pixels that carry a label. Padding and void are excluded from every loss term."""
         return self.masks != 255
 
+    @property
+    def labelled(self) -> Tensor:
+        """(B, 1, H, W) float: 1 where a pixel carries a label, else 0; what feature maps are pooled with."""
+        return self.valid.float().unsqueeze(1)
+
 
 @dataclass(frozen=True)
 class Pyramid:

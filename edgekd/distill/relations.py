@@ -36,27 +36,37 @@ def standardised(features: Tensor, valid: Tensor | None = None) -> Tensor:
     return z * z.square().sum(dim=1, keepdim=True).clamp_min(1e-12).rsqrt()
 
 
-def pooled_to(features: Tensor, size: tuple[int, int]) -> Tensor:
-    """Return features average-pooled to `size` (h, w), which is at most their own size; identity when equal."""
-    return features if tuple(features.shape[-2:]) == size else F.adaptive_avg_pool2d(features, size)
+def pooled_to(features: Tensor, size: tuple[int, int], labelled: Tensor) -> Tensor:
+    """Return the mean over the labelled part of each cell of a grid `size` (h, w), which is at most the features' own.
+
+    labelled is (B, 1, H, W) float, 1 where a pixel carries a label. Identity when the sizes are equal.
+    """
+    if tuple(features.shape[-2:]) == size:
+        return features
+    share = F.adaptive_avg_pool2d(labelled, (features.shape[-2], features.shape[-1]))
+    mean = F.adaptive_avg_pool2d(features * share, size)
+    return mean / F.adaptive_avg_pool2d(share, size).clamp_min(1e-6)
 
 
-def on_common_grid(teacher: Tensor, student: Tensor) -> tuple[Tensor, Tensor]:
+def on_common_grid(teacher: Tensor, student: Tensor, labelled: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return both maps on the coarser of the two grids, so that one step is the same image distance in both.
 
     The finer one is average-pooled; nothing is ever upsampled (interpolation itself makes neighbours alike).
+
+    Returns:
+        The maps (B, C, h, w) float32, and which of their cells carry a label (`cells`).
     """
-    height = min(teacher.shape[-2], student.shape[-2])
-    width = min(teacher.shape[-1], student.shape[-1])
-    return pooled_to(teacher.float(), (height, width)), pooled_to(student.float(), (height, width))
+    grid = (min(teacher.shape[-2], student.shape[-2]), min(teacher.shape[-1], student.shape[-1]))
+    map_t, map_s = (pooled_to(x.float(), grid, labelled) for x in (teacher, student))
+    return map_t, map_s, cells(labelled, grid)
 
 
-def cells(valid: Tensor, like: Tensor) -> Tensor:
-    """Return (B, 1, h, w) bool: cells of `like`'s grid of which more than half of the pixels carry a label.
+def cells(labelled: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Return (B, 1, h, w) bool: cells of a grid (h, w) of which more than half of the pixels carry a label.
 
-    valid is (B, 1, H, W) float, 1 where a pixel carries a label.
+    labelled is (B, 1, H, W) float, 1 where a pixel carries a label.
     """
-    return F.adaptive_avg_pool2d(valid, (like.shape[-2], like.shape[-1])) > 0.5
+    return F.adaptive_avg_pool2d(labelled, grid) > 0.5
 
 
 def teacher_stride(channels: dict[int, int], stride: int) -> int:
@@ -195,17 +205,20 @@ def _pair(x: Tensor, offset: tuple[int, int]) -> tuple[Tensor, Tensor]:
     return x[..., : height - dy, -dx:], x[..., dy:, : width + dx]
 
 
-def boundary_map(features: Tensor, dilation: int = 1) -> Tensor:
+def boundary_map(features: Tensor, valid: Tensor | None = None) -> Tensor:
     """Return b in [0, 1], (B, h, w): one minus the mean of the two smallest affinities of a cell to its 8 neighbours.
 
-    The explicit boundary that boundary distillation transfers, for display and tests. The mean of two makes it
-    tolerant to the outlier tokens of transformers; at the frame, missing neighbours count as alike.
+    The explicit boundary that boundary distillation transfers. The mean of two makes it tolerant to the outlier tokens
+    of transformers; neighbours outside of the frame or of the valid cells count as alike, and so do all of a cell that
+    is not valid.
     """
-    unit = standardised(features)
+    unit = standardised(features, valid)
     batch, _, height, width = unit.shape
     maps = []
-    offsets = pair_offsets((dilation,), height, width)
+    offsets = pair_offsets((1,), height, width)
     for (dy, dx), affinity in zip(offsets, pair_affinities(unit, offsets), strict=True):
+        if valid is not None:
+            affinity = torch.where(pair_valid(valid, (dy, dx)), affinity, 1.0)
         left, right = max(0, -dx), max(0, dx)
         maps.append(F.pad(affinity, (left, right, 0, dy), value=1.0))
         maps.append(F.pad(affinity, (right, left, dy, 0), value=1.0))

@@ -7,7 +7,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from edgekd.distill import relations
-from edgekd.distill.base import Pyramid
+from edgekd.distill.base import Batch, Pyramid
 from edgekd.errors import RecipeError
 from edgekd.models.base import Outputs
 
@@ -26,17 +26,26 @@ def channels(pyramid: Pyramid, at: Place, method: str) -> int:
     return pyramid.channels[max(pyramid.channels)]
 
 
-def pair(teacher: Outputs, student: Outputs, at: Place, tokens: int = 0) -> tuple[Tensor, Tensor]:
-    """Return both maps (B, C, h, w) in float32 on the coarser of the two grids, the teacher's without gradient.
+def pair(
+    teacher: Outputs, student: Outputs, batch: Batch, at: Place, tokens: int | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return both maps on a common grid, as `relations.on_common_grid`, the teacher's without gradient.
 
     With `tokens` the grid has at most that many cells.
     """
-    map_t, map_s = relations.on_common_grid(_map(teacher, at).detach(), _map(student, at))
-    if tokens:
-        height, width = map_t.shape[-2:]
-        grid = relations.token_grid(height, width, tokens)
-        map_t, map_s = relations.pooled_to(map_t, grid), relations.pooled_to(map_s, grid)
-    return map_t, map_s
+    of_teacher, of_student = (_map(outputs, at) for outputs in (teacher, student))
+    if tokens is None:
+        return relations.on_common_grid(of_teacher.detach(), of_student, batch.labelled)
+    return pooled_pair(of_teacher, of_student, batch, tokens)
+
+
+def pooled_pair(teacher: Tensor, student: Tensor, batch: Batch, tokens: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return two maps on a common grid of at most `tokens` cells, as `relations.on_common_grid`, the teacher's without
+    gradient."""
+    height, width = (min(sides) for sides in zip(teacher.shape[-2:], student.shape[-2:], strict=True))
+    grid = relations.token_grid(height, width, tokens)
+    map_t, map_s = (relations.pooled_to(x.float(), grid, batch.labelled) for x in (teacher.detach(), student))
+    return map_t, map_s, relations.cells(batch.labelled, grid)
 
 
 def shared_levels(teacher: Pyramid, student: Pyramid, method: str) -> tuple[int, ...]:
@@ -50,9 +59,9 @@ def shared_levels(teacher: Pyramid, student: Pyramid, method: str) -> tuple[int,
     return shared
 
 
-def level_pair(teacher: Outputs, student: Outputs, stride: int) -> tuple[Tensor, Tensor]:
-    """Return both maps (B, C, h, w) of a level in float32 on the coarser of the two grids, the teacher's without gradient."""
-    return relations.on_common_grid(teacher.levels[stride].detach(), student.levels[stride])
+def level_pair(teacher: Outputs, student: Outputs, batch: Batch, stride: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return both maps of a level on a common grid, as `relations.on_common_grid`, the teacher's without gradient."""
+    return relations.on_common_grid(teacher.levels[stride].detach(), student.levels[stride], batch.labelled)
 
 
 def projection(student: int, teacher: int) -> nn.Module:

@@ -58,11 +58,11 @@ class Method(nn.Module):
 
     def forward(self, teacher: Outputs, student: Outputs, batch: Batch) -> dict[str, Tensor]:
         """Return the mean squared distance of the attention maps; 0 when no cell is labelled."""
-        labelled = batch.valid.float().unsqueeze(1)
-        total = labelled.new_zeros(())
+        total = batch.labelled.new_zeros(())
         for of_student, of_teacher in self.teacher_stride.items():
-            map_t, map_s = relations.on_common_grid(teacher.features[of_teacher].detach(), student.features[of_student])
-            valid = relations.cells(labelled, map_s)
+            map_t, map_s, valid = relations.on_common_grid(
+                teacher.features[of_teacher].detach(), student.features[of_student], batch.labelled
+            )
             distance = (relations.attention(map_s, valid) - relations.attention(map_t, valid)).square().sum(dim=1)
             total = total + distance.sum() / valid.flatten(1).any(dim=1).sum().clamp_min(1)
         return {"attention": self.weight * total / len(self.teacher_stride)}

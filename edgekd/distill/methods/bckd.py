@@ -122,23 +122,22 @@ class Method(nn.Module):
 
     def forward(self, teacher: Outputs, student: Outputs, batch: Batch) -> dict[str, Tensor]:
         """Return the weighted-by-option terms that are switched on."""
-        options, valid = self.options, batch.valid.float().unsqueeze(1)  # (B, 1, H, W)
+        options = self.options
         terms: dict[str, Tensor] = {}
         if options.boundary > 0:
-            terms["boundary"] = options.boundary * self._boundary(teacher, student, valid, batch.masks)
+            terms["boundary"] = options.boundary * self._boundary(teacher, student, batch)
         if options.context > 0:
-            terms["context"] = options.context * self._context(teacher, student, valid)
+            terms["context"] = options.context * self._context(teacher, student, batch)
         if options.focus > 0:
             terms["focus"] = options.focus * self._focus(teacher, student, batch.valid)
         return terms
 
-    def _boundary(self, teacher: Outputs, student: Outputs, valid: Tensor, masks: Tensor) -> Tensor:
+    def _boundary(self, teacher: Outputs, student: Outputs, batch: Batch) -> Tensor:
         total = student.decoder.new_zeros((), dtype=torch.float32)
         for stride, weight in self.strides.items():
             of_teacher = teacher.features[self.teacher_stride[stride]].detach()
-            map_t, map_s = relations.on_common_grid(of_teacher, student.features[stride])
-            cells = relations.cells(valid, map_s)
-            near = None if self.options.background == 1 else object_weight(masks, cells, self.options)
+            map_t, map_s, cells = relations.on_common_grid(of_teacher, student.features[stride], batch.labelled)
+            near = None if self.options.background == 1 else object_weight(batch.masks, cells, self.options)
             if self.options.form == "map":
                 loss = map_loss(map_t, map_s, cells, near)
             else:
@@ -146,27 +145,23 @@ class Method(nn.Module):
             total = total + weight * loss
         return total / sum(self.strides.values())
 
-    def _context(self, teacher: Outputs, student: Outputs, valid: Tensor) -> Tensor:
+    def _context(self, teacher: Outputs, student: Outputs, batch: Batch) -> Tensor:
         maps_t, maps_s = (_context_maps(out, self.options.context_at, self.levels) for out in (teacher, student))
-        losses = [self._context_of(t, s, valid) for t, s in zip(maps_t, maps_s, strict=True)]
+        losses = [self._context_of(t, s, batch) for t, s in zip(maps_t, maps_s, strict=True)]
         return torch.stack(losses).mean()
 
-    def _context_of(self, raw_t: Tensor, raw_s: Tensor, valid: Tensor) -> Tensor:
-        height = min(raw_t.shape[-2], raw_s.shape[-2])
-        width = min(raw_t.shape[-1], raw_s.shape[-1])
-        grid = relations.token_grid(height, width, self.options.tokens)
-        map_t = relations.pooled_to(raw_t.detach().float(), grid)
-        map_s = relations.pooled_to(raw_s.float(), grid)
-        anchors, count = self.options.anchors, grid[0] * grid[1]
+    def _context_of(self, of_teacher: Tensor, of_student: Tensor, batch: Batch) -> Tensor:
+        map_t, map_s, valid = taps.pooled_pair(of_teacher, of_student, batch, self.options.tokens)
+        anchors, count = self.options.anchors, valid[0].numel()
         rows = None if anchors is None else torch.randperm(count, device=map_s.device)[:anchors]
-        return context_loss(map_t, map_s, relations.cells(valid, map_s), self.options.temperature, rows)
+        return context_loss(map_t, map_s, valid, self.options.temperature, rows)
 
     def _focus(self, teacher: Outputs, student: Outputs, valid: Tensor) -> Tensor:
         finest = min(self.strides)
         z_t, cells = logits.pooled(teacher.logits.detach(), valid, finest)
         z_s, _ = logits.pooled(student.logits, valid, finest)
         features = {s: teacher.features[self.teacher_stride[s]].detach() for s in self.strides}
-        boundary = fused_boundary(features, self.strides, (z_t.shape[-2], z_t.shape[-1]))
+        boundary = fused_boundary(features, self.strides, (z_t.shape[-2], z_t.shape[-1]), valid.float().unsqueeze(1))
         return focus_loss(z_t, z_s, boundary, cells.squeeze(1))
 
 
@@ -239,20 +234,25 @@ def boundary_loss(
 
 def _affinities(features: Tensor, valid: Tensor, offsets: list[tuple[int, int]], form: str) -> list[Tensor]:
     if form == "path":
-        return relations.path_affinities(relations.boundary_map(features), offsets)
+        return relations.path_affinities(relations.boundary_map(features, valid), offsets)
     return relations.pair_affinities(relations.standardised(features, valid), offsets)
 
 
 def map_loss(teacher: Tensor, student: Tensor, valid: Tensor, near: Tensor | None = None) -> Tensor:
     """Return the mean absolute difference of the boundary maps of one stage, arguments as in `boundary_loss`."""
     weight = (valid.float() if near is None else valid * near).squeeze(1)
-    difference = (relations.boundary_map(teacher) - relations.boundary_map(student)).abs()
+    difference = (relations.boundary_map(teacher, valid) - relations.boundary_map(student, valid)).abs()
     return (difference * weight).sum() / weight.sum().clamp_min(1 if near is None else 1e-6)
 
 
-def fused_boundary(features: dict[int, Tensor], weights: dict[int, float], size: tuple[int, int]) -> Tensor:
-    """Return B = sum_l w_l up(b_l) / sum_l w_l, (B, h, w) at `size`, of one network's maps by stride."""
-    stages = (relations.boundary_map(features[stride]).unsqueeze(1) for stride in weights)
+def fused_boundary(
+    features: dict[int, Tensor], weights: dict[int, float], size: tuple[int, int], labelled: Tensor
+) -> Tensor:
+    """Return B = sum_l w_l up(b_l) / sum_l w_l, (B, h, w) at `size`, of one network's maps by stride; labelled is
+    (B, 1, H, W) float."""
+    maps = (features[stride] for stride in weights)
+    cells = ((x, relations.cells(labelled, (x.shape[-2], x.shape[-1]))) for x in maps)
+    stages = (relations.boundary_map(x, valid).unsqueeze(1) for x, valid in cells)
     scaled = [F.interpolate(stage, size=size, mode="bilinear", align_corners=False) for stage in stages]
     shares = torch.tensor(list(weights.values()), device=scaled[0].device)
     return (torch.cat(scaled, dim=1) * (shares / shares.sum()).view(1, -1, 1, 1)).sum(dim=1)

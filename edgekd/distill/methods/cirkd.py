@@ -60,9 +60,9 @@ class Method(nn.Module):
         """Return the mean over pairs of images and valid rows; 0 when no cell is labelled."""
         options = self.options
         bounded = max(2, int(taps.MAX_TOKENS / math.sqrt(batch.masks.shape[0])))
-        map_t, map_s = taps.pair(teacher, student, options.at, min(options.tokens, bounded))
-        valid = relations.cells(batch.valid.float().unsqueeze(1), map_s).flatten(1)  # (B, N)
-        loss = cross_image_loss(relations.unit_cells(map_t), relations.unit_cells(map_s), valid, options.temperature)
+        map_t, map_s, valid = taps.pair(teacher, student, batch, options.at, min(options.tokens, bounded))
+        unit_t, unit_s = (relations.unit_cells(x) for x in (map_t, map_s))
+        loss = cross_image_loss(unit_t, unit_s, valid.flatten(1), options.temperature)
         return {"minibatch": options.minibatch * loss}
 
 

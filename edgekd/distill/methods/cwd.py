@@ -19,7 +19,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from edgekd.distill import relations, taps
+from edgekd.distill import taps
 from edgekd.distill.base import Batch, Pyramid, Temperature, check_at_least
 from edgekd.distill.logits import channel_kl, pooled
 from edgekd.errors import RecipeError
@@ -65,6 +65,5 @@ class Method(nn.Module):
         if self.at is None:
             (map_t, valid), (map_s, _) = (pooled(z, batch.valid, self.stride) for z in (teacher.logits, student.logits))
             return {"channels": channel_kl(map_t, map_s, valid, self.temperature)}
-        map_t, map_s = taps.pair(teacher, student, self.at)
-        valid = relations.cells(batch.valid.float().unsqueeze(1), map_s)
+        map_t, map_s, valid = taps.pair(teacher, student, batch, self.at)
         return {"channels": channel_kl(map_t, self.adapter(map_s), valid, self.temperature)}

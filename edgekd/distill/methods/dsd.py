@@ -63,7 +63,7 @@ class Method(nn.Module):
         options = self.options
         z_t, valid = pooled(teacher.logits.detach(), batch.valid, options.stride)
         z_s, _ = pooled(student.logits, batch.valid, options.stride)
-        pixel = residual_loss(_stages(teacher, z_t), _stages(student, z_s), batch.valid.float().unsqueeze(1))
+        pixel = residual_loss(_stages(teacher, z_t), _stages(student, z_s), batch.labelled)
         category = category_loss(z_t, z_s, valid, options.temperature)
         return {"pixel": options.pixel * pixel, "category": options.category * category}
 
@@ -75,8 +75,8 @@ def residual_loss(teacher: list[Tensor], student: list[Tensor], labelled: Tensor
     """
     maps = [*(x.detach() for x in teacher), *student]
     grid = (min(x.shape[-2] for x in maps), min(x.shape[-1] for x in maps))
-    valid = relations.cells(labelled, labelled.new_empty(grid))
-    attention = [relations.attention(relations.pooled_to(x.float(), grid), valid) for x in maps]
+    valid = relations.cells(labelled, grid)
+    attention = [relations.attention(relations.pooled_to(x.float(), grid, labelled), valid) for x in maps]
     of_teacher, of_student = attention[: len(teacher)], attention[len(teacher) :]
     steps = [_residual(s) - _residual(t) for s, t in zip(pairwise(of_student), pairwise(of_teacher), strict=True)]
     distance = torch.stack([step.square().sum(dim=1) for step in steps]).mean(dim=0)  # (B,)

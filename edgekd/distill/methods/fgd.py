@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from edgekd.data.augment import Objects
-from edgekd.distill import relations, taps
+from edgekd.distill import taps
 from edgekd.distill.base import Batch, Pyramid, Temperature, Weight
 from edgekd.distill.losses.detection import box_masks
 from edgekd.models.base import Outputs
@@ -67,8 +67,7 @@ class Method(nn.Module):
         found: list[dict[str, Tensor]] = []
         for stride, level in self.levels.items():
             assert isinstance(level, _Level)
-            map_t, map_s = taps.level_pair(teacher, student, int(stride))
-            valid = relations.cells(batch.valid.float().unsqueeze(1), map_s)
+            map_t, map_s, valid = taps.level_pair(teacher, student, batch, int(stride))
             found.append(self._terms(level, map_t, map_s, valid, regions_of(batch, valid)))
         weights = {name: getattr(self.options, name) for name in found[0]}
         return {name: weight * torch.stack([one[name] for one in found]).mean() for name, weight in weights.items()}

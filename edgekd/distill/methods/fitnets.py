@@ -43,7 +43,6 @@ class Method(nn.Module):
 
     def forward(self, teacher: Outputs, student: Outputs, batch: Batch) -> dict[str, Tensor]:
         """Return the relative squared error; 0 when no cell is labelled."""
-        map_t, map_s = taps.pair(teacher, student, self.options.at)
-        valid = relations.cells(batch.valid.float().unsqueeze(1), map_s)
+        map_t, map_s, valid = taps.pair(teacher, student, batch, self.options.at)
         error = relations.relative_error(self.adapter(map_s), map_t, valid)
         return {"features": self.options.features * error}

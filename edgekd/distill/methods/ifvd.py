@@ -47,7 +47,7 @@ class Method(nn.Module):
 
     def forward(self, teacher: Outputs, student: Outputs, batch: Batch) -> dict[str, Tensor]:
         """Return the mean over the labelled cells of the batch; 0 when there are none."""
-        map_t, map_s = taps.pair(teacher, student, self.options.at)
+        map_t, map_s, _ = taps.pair(teacher, student, batch, self.options.at)
         labels = F.interpolate(batch.masks.unsqueeze(1).float(), tuple(map_s.shape[-2:]), mode="nearest-exact")
         members = self._members(labels.long())
         weight = members.sum(dim=1)  # (B, N), 1 where the cell has a class

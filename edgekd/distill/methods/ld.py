@@ -76,7 +76,7 @@ class Method(nn.Module):
             "boxes": self.options.boxes * self._box_term(flat_t, flat_s, sure) / total,
         }
         if "prototypes" in teacher.heads and "prototypes" in student.heads:
-            terms["masks"] = self._mask_term((flat_t, teacher), (flat_s, student), sure, batch.valid)
+            terms["masks"] = self._mask_term((flat_t, teacher), (flat_s, student), sure, batch.labelled)
         return terms
 
     def _box_term(self, teacher: Flat, student: Flat, sure: Tensor) -> Tensor:
@@ -89,37 +89,35 @@ class Method(nn.Module):
         return temperature**2 * (kl * sure).sum()
 
     def _mask_term(
-        self, teacher: tuple[Flat, Outputs], student: tuple[Flat, Outputs], sure: Tensor, valid: Tensor
+        self, teacher: tuple[Flat, Outputs], student: tuple[Flat, Outputs], sure: Tensor, labelled: Tensor
     ) -> Tensor:
         weight, chosen = sure.topk(min(self.options.points, sure.shape[1]), dim=1)  # (B, P)
         target = _masks(*teacher, chosen).detach().sigmoid()
         logits = _masks(*student, chosen)
         if logits.shape[-2:] != target.shape[-2:]:
             target = F.interpolate(target, size=logits.shape[-2:], mode="bilinear", align_corners=False)
-        counted = _in_boxes(teacher[0], chosen, valid, logits)
+        counted = _in_boxes(teacher[0], chosen, labelled, logits)
         excess = F.binary_cross_entropy_with_logits(logits, target, reduction="none") - _entropy(target)
         each = (excess * counted).sum(dim=(2, 3)) / counted.sum(dim=(2, 3)).clamp_min(1)
         return (each * weight).sum() / weight.sum().clamp_min(1e-6)
 
 
-def _in_boxes(flat: Flat, chosen: Tensor, valid: Tensor, like: Tensor) -> Tensor:
+def _in_boxes(flat: Flat, chosen: Tensor, labelled: Tensor, like: Tensor) -> Tensor:
     """Return (B, P, h, w) bool: the labelled cells of `like`'s grid inside the boxes of the chosen points (B, P)."""
     of_chosen = flat.boxes.detach().float().gather(1, chosen.unsqueeze(2).expand(-1, -1, flat.boxes.shape[2]))
     boxes = torch.stack(
         [decode(one, flat.centres[at], flat.strides[at]) for one, at in zip(of_chosen, chosen, strict=True)]
     )
     size = (like.shape[-2], like.shape[-1])
-    inside = box_masks(boxes.flatten(0, 1) * (size[0] / valid.shape[1]), size).view(like.shape)
-    return inside & relations.cells(valid.float().unsqueeze(1), like)
+    inside = box_masks(boxes.flatten(0, 1) * (size[0] / labelled.shape[2]), size).view(like.shape)
+    return inside & relations.cells(labelled, size)
 
 
 def _labelled(batch: Batch, outputs: Outputs) -> Tensor:
     """Return (B, N) float: 1 for the points whose cell is mostly image, not padding, in the order of `flattened`."""
-    valid = batch.valid.float().unsqueeze(1)
     sizes = [outputs.heads[f"scores_{stride}"].shape[-2:] for stride in _strides(outputs)]
-    return torch.cat(
-        [F.adaptive_avg_pool2d(valid, (size[0], size[1])).flatten(1) > 0.5 for size in sizes], dim=1
-    ).float()
+    levels = [relations.cells(batch.labelled, (size[0], size[1])).flatten(1) for size in sizes]
+    return torch.cat(levels, dim=1).float()
 
 
 def _strides(outputs: Outputs) -> list[int]:

@@ -59,8 +59,7 @@ class Method(nn.Module):
 
     def forward(self, teacher: Outputs, student: Outputs, batch: Batch) -> dict[str, Tensor]:
         """Return the relative squared error; 0 when no cell is labelled."""
-        map_t, map_s = taps.pair(teacher, student, self.options.at)
-        valid = relations.cells(batch.valid.float().unsqueeze(1), map_s)
+        map_t, map_s, valid = taps.pair(teacher, student, batch, self.options.at)
         seen = torch.rand(valid.shape, device=valid.device) >= self.options.masked
         generated = self.generation(self.adapter(map_s) * (seen & valid))
         error = relations.relative_error(generated, map_t, valid)

@@ -64,10 +64,9 @@ class Method(nn.Module):
         losses = []
         for name, adapter in self.adapters.items():
             if self.at == "levels":
-                map_t, map_s = taps.level_pair(teacher, student, int(name))
+                map_t, map_s, valid = taps.level_pair(teacher, student, batch, int(name))
             else:
-                map_t, map_s = taps.pair(teacher, student, self.at)
-            valid = relations.cells(batch.valid.float().unsqueeze(1), map_s)
+                map_t, map_s, valid = taps.pair(teacher, student, batch, self.at)
             r, defined = relations.correlation(map_t, adapter(map_s), valid, (0, 2, 3))  # (1, C, 1, 1)
             losses.append(((1 - r) * defined).sum() / defined.sum().clamp_min(1))
         return {"features": self.weight * torch.stack(losses).mean()}

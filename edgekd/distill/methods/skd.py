@@ -64,8 +64,7 @@ class Method(nn.Module):
             kl = pixel_kl(teacher.logits, student.logits, batch.valid, options.temperature)
             terms["pixel"] = options.pixel * kl
         if options.pairwise > 0:
-            map_t, map_s = taps.pair(teacher, student, options.at, options.tokens)
-            valid = relations.cells(batch.valid.float().unsqueeze(1), map_s)
+            map_t, map_s, valid = taps.pair(teacher, student, batch, options.at, options.tokens)
             terms["pairwise"] = options.pairwise * pairwise_loss(map_t, map_s, valid)
         return terms
 

@@ -219,7 +219,7 @@ def test_map_loss_of_a_2x2_map_by_hand() -> None:
 
 def test_the_fused_boundary_is_the_weighted_mean_of_the_stages() -> None:
     flat = torch.zeros(1, 1, 2, 2)  # a dead channel: cosine 0, so affinity 1/2 and boundary 1/2 everywhere
-    fused = fused_boundary({4: TEACHER, 8: flat}, {4: 1.0, 8: 3.0}, (2, 2))
+    fused = fused_boundary({4: TEACHER, 8: flat}, {4: 1.0, 8: 3.0}, (2, 2), torch.ones(1, 1, 16, 16))
     assert fused.flatten().tolist() == pytest.approx([0.25 * 0.75 + 0.75 * 0.5] * 4, abs=1e-3)
 
 

@@ -145,9 +145,33 @@ def test_the_finer_map_is_average_pooled_to_the_others_grid() -> None:
     fine = torch.arange(16.0).view(1, 1, 4, 4)
     coarse = torch.zeros(1, 3, 2, 2)
     means = torch.tensor([[[[2.5, 4.5], [10.5, 12.5]]]])
-    torch.testing.assert_close(relations.on_common_grid(fine, coarse)[0], means)
-    torch.testing.assert_close(relations.on_common_grid(coarse, fine)[1], means)
-    assert relations.on_common_grid(coarse, fine)[0].shape == coarse.shape
+    labelled = torch.ones(1, 1, 8, 8)
+    torch.testing.assert_close(relations.on_common_grid(fine, coarse, labelled)[0], means)
+    torch.testing.assert_close(relations.on_common_grid(coarse, fine, labelled)[1], means)
+    assert relations.on_common_grid(coarse, fine, labelled)[0].shape == coarse.shape
+    assert relations.on_common_grid(fine, coarse, labelled)[2].all()
+
+
+def test_a_pooled_cell_is_the_mean_over_its_labelled_part() -> None:
+    fine = torch.tensor([[[[2.0, 100.0], [8.0, 5.0]]]])
+    labelled = torch.ones(1, 1, 4, 4)
+    labelled[..., :2, 2:] = 0  # the cell of 100
+    labelled[..., 3, :2] = 0  # half of the cell of 8
+    # Weights 1, 0, 1/2 and 1: (2 + 4 + 5) / 2.5
+    assert relations.pooled_to(fine, (1, 1), labelled).item() == pytest.approx(4.4)
+    nowhere = relations.pooled_to(fine, (1, 1), torch.zeros(1, 1, 4, 4))
+    assert nowhere.item() == 0
+
+
+def test_boundaries_against_cells_without_labels_are_none() -> None:
+    features = torch.zeros(1, 2, 4, 6)
+    features[:, 0, :, 3:] = 3.0
+    features[:, 1, :, 3:] = -1.0
+    valid = torch.ones(1, 1, 4, 6, dtype=torch.bool)
+    valid[..., 3:] = False
+    assert (relations.boundary_map(features)[..., 2:4] > 0.999).all()
+    assert relations.boundary_map(features + torch.rand(1, 2, 4, 6), valid)[..., 3:].max() == 0
+    assert relations.boundary_map(features, valid)[..., 2].max() < 0.6  # constant cells have no direction: cosine 0
 
 
 @given(height=st.integers(1, 300), width=st.integers(1, 300), tokens=st.integers(1, 2000))
