@@ -86,6 +86,7 @@ def run_study(
         pipeline.check_options(
             recipe.model_copy(update={"distill": recipe.distill.model_copy(update={"methods": methods})})
         )
+    run.check_arms(recipe)
     teacher = run.make_teacher(recipe, folder, on_stage)
     runs = study_runs(recipe, folder, teacher["teacher"].file("weights.safetensors"))
     ended: list[Any] = []

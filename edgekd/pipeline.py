@@ -157,9 +157,14 @@ def _training(recipe: Recipe) -> list[Stage]:
     run = "edgekd.distill.run"
     stages = [Stage("data", "dataset", "edgekd.data.open:run", (), ("data",), outside="edgekd.data.open:fingerprints")]
     reads: tuple[str, ...] = ("data", "teacher", "trainer")
-    check: tuple[str, ...] = ()
+    check: tuple[str, ...] = ()  # what can be refused is refused before anything is trained
+    if recipe.distill.methods:
+        check = ("plan",)
+        stages.append(
+            Stage("plan", "plan", "edgekd.distill.plan:run", ("data",), ("data", "teacher", "student", "distill"))
+        )
     if recipe.engines:
-        check = ("check",)
+        check = (*check, "check")
         looked = ("data", "student", "export", "engines", "check")
         stages.append(Stage("check", "check", "edgekd.preflight.stage:run", ("data",), looked))
     keyless = (*_PACE, "teacher.floor")  # `distilled` holds the teacher to its floor

@@ -63,7 +63,7 @@ class Stage:
             "task": recipe.task,
             "seed": recipe.seed,
             "config": self._config(recipe),
-            "files": self._files(recipe),
+            "files": _files(recipe, self.reads),
             "outside": self._imported(self.outside)(recipe.only(*self.reads)) if self.outside else None,
             "inputs": {name: inputs[name].sha256() for name in sorted(set(self.inputs) - set(self.gates))},
         }
@@ -78,24 +78,32 @@ class Stage:
     def _config(self, recipe: Recipe) -> dict[str, object]:
         sections = {read.partition(":")[0] for read in self.reads} - {"trainer"}
         config = recipe.only(*self.reads).model_dump(mode="json", include=sections)
-        for path in self.keyless:
+        # What lies at a path counts, not where it lies: `files`, and the fingerprint in the manifest of `data`.
+        paths = [f"{name}.options.{option}" for name in ("data", *_NETWORKS) for option in PATH_OPTIONS]
+        for path in (*self.keyless, *paths, *(f"{name}.checkpoint" for name in _NETWORKS)):
             *parents, last = path.split(".")
             node: Any = config
             for parent in parents:
                 node = (node or {}).get(parent)
-            if node is not None:
-                del node[last]
+            (node or {}).pop(last, None)
         return config
-
-    def _files(self, recipe: Recipe) -> dict[str, str]:
-        """Return the hashes of the weight files that the sections name."""
-        paths: list[Path] = []
-        for network in (getattr(recipe, name) for name in ("teacher", "student") if name in self.reads):
-            paths += [network.checkpoint] if network.checkpoint else []
-            paths += [Path(network.options[key]) for key in PATH_OPTIONS if isinstance(network.options.get(key), str)]
-        return {str(path): sha256_of(path) for path in paths if path.is_file()}
 
     @staticmethod
     def _imported(function: str) -> Callable[..., Any]:
         module, _, name = function.partition(":")
         return getattr(importlib.import_module(module), name)
+
+
+_NETWORKS = ("teacher", "student")
+
+
+def _files(recipe: Recipe, reads: tuple[str, ...]) -> dict[str, str]:
+    """Return the hashes of the weight files that the sections name, by where in the recipe they are named."""
+    found: dict[str, Path] = {}
+    for name in (name for name in _NETWORKS if name in reads):
+        network = getattr(recipe, name)
+        named = {key: network.options.get(key) for key in PATH_OPTIONS}
+        found |= {f"{name}.options.{key}": Path(value) for key, value in named.items() if isinstance(value, str)}
+        if network.checkpoint:
+            found[f"{name}.checkpoint"] = network.checkpoint
+    return {key: sha256_of(path) if path.is_file() else str(path) for key, path in found.items()}

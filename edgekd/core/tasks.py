@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+
+from edgekd.errors import GateError
 
 
 @dataclass(frozen=True)
@@ -28,3 +31,13 @@ TASKS = {
     "detection": Task("map", "mAP", "map_75", "AP75", ("map_50", "map_small"), "AP"),
     "instance": Task("mask_map", "mask mAP", "boundary_map", "boundary AP", ("map", "mask_map_75"), "mask AP"),
 }
+
+
+def check_floor(task: str, metrics: Mapping[str, float], floor: float) -> None:
+    """Check a teacher's metrics (fractions) against `teacher.floor`; GateError when the task's first one is below."""
+    score, title = metrics[TASKS[task].metric], TASKS[task].title
+    if score < floor:
+        raise GateError(
+            f"the teacher's {title} is {score:.3f}, below teacher.floor = {floor:.3f}; a weak teacher teaches nothing: "
+            "train it longer, or lower the floor knowingly"
+        )

@@ -8,6 +8,7 @@ DIR/.previous/<stage>-<key>/ artifacts of other settings, put back when those se
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import shutil
 from collections.abc import Iterator
@@ -18,6 +19,8 @@ from filelock import FileLock, Timeout
 
 from edgekd.core.artifact import SCRATCH, Artifact, drop_scratch, open_artifact
 from edgekd.errors import ArtifactError, EdgekdError, WorkspaceError
+
+log = logging.getLogger(__name__)
 
 _FULL_BYTES = 1 << 20
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG)
@@ -30,8 +33,11 @@ class Workspace:
         self.root = Path(root)
 
     @contextmanager
-    def locked(self) -> Iterator[Workspace]:
+    def locked(self, wait: bool = False) -> Iterator[Workspace]:
         """Hold the folder for this process; the lock ends with the process, also with `kill -9`.
+
+        Args:
+            wait: for another run to leave the folder, instead of raising.
 
         Raises:
             WorkspaceError: another run holds it, or the disk is full or not writable (also while inside).
@@ -42,9 +48,12 @@ class Workspace:
             try:
                 lock.acquire(timeout=0)
             except Timeout as exc:
-                raise WorkspaceError(
-                    f"{self.root}: another edgekd run is working in it; wait for it or use another --out"
-                ) from exc
+                if not wait:
+                    raise WorkspaceError(
+                        f"{self.root}: another edgekd run is working in it; wait for it or use another --out"
+                    ) from exc
+                log.info("%s: another edgekd run is working in it; waiting for it", self.root)
+                lock.acquire()
             try:
                 yield self
             finally:

@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
-from edgekd.core.artifact import Artifact
+from edgekd.core.artifact import Artifact, package_version
 from edgekd.core.recipe import Data
 from edgekd.data.loader import FixedViews
 from edgekd.distill.module import FrozenTeacher
@@ -49,10 +49,14 @@ class TeacherAnswers:
 def key_of(teacher: Artifact, data: Artifact, section: Data) -> str:
     """Return what the answers depend on, as a hex digest: weights, network, images, size and augmentation."""
     content = {
+        "versions": [package_version(name) for name in ("edgekd", "torchvision", "pillow")],  # they draw the views
         "weights": [entry["sha256"] for entry in teacher.manifest["files"] if entry["name"] == WEIGHTS],
         "network": teacher.details["network"],
         "names": ["heads/", "features/", "levels/ or decoder"],
-        "data": [section.model_dump(mode="json"), data.details["splits"][section.train]["fingerprint"]],
+        "data": [
+            section.model_dump(mode="json", exclude={"options": {"root"}}),
+            data.details["splits"][section.train]["fingerprint"],
+        ],
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 

@@ -13,8 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from edgekd.core.artifact import StageResult
 from edgekd.core.recipe import Method, Recipe
 from edgekd.core.recipe_loading import plugin_options
+from edgekd.core.stage import StageJob
 from edgekd.data.augment import Objects
 from edgekd.data.open import open_split
 from edgekd.distill.base import Batch
@@ -88,8 +90,7 @@ def plan(recipe: Recipe) -> DistillPlan:
     """
     classes = len(open_split(recipe, recipe.data.train).classes)
     crop = recipe.data.augment.crop or recipe.data.size
-    teacher = untrained_network(recipe.teacher, recipe.task, classes, "teacher")
-    student = untrained_network(recipe.student, recipe.task, classes, "student")
+    teacher, student = _networks(recipe, classes)
     maps_t, maps_s = _maps(teacher, crop), _maps(student, crop)
     labels = _labels(crop, classes) if recipe.task == "semantic" else _object_labels(crop)
     methods = [
@@ -100,6 +101,24 @@ def plan(recipe: Recipe) -> DistillPlan:
         for name, (config, method) in build_methods(recipe.distill, teacher, student, classes, recipe.task).items()
     ]  # fmt: skip
     return DistillPlan(crop, classes, _described(maps_t, crop), _described(maps_s, crop), methods)
+
+
+def run(job: StageJob) -> StageResult:
+    """Record what the recipe's methods compare; it is a stage of its own so that what does not fit is refused before
+    anything is trained."""
+    return StageResult(details=asdict(plan(job.recipe)))
+
+
+def check_methods(recipe: Recipe) -> None:
+    """Check that the recipe's methods fit its networks; raises as `plan` does, without running a network."""
+    classes = len(open_split(recipe, recipe.data.train).classes)
+    build_methods(recipe.distill, *_networks(recipe, classes), classes, recipe.task)
+
+
+def _networks(recipe: Recipe, classes: int) -> tuple[DenseModel, DenseModel]:
+    """Return teacher and student, untrained."""
+    teacher = untrained_network(recipe.teacher, recipe.task, classes, "teacher")
+    return teacher, untrained_network(recipe.student, recipe.task, classes, "student")
 
 
 def _options(name: str, config: Method) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from edgekd.core.artifact import SCRATCH, StageResult
 from edgekd.core.recipe import Distill, Method, Network, Recipe
 from edgekd.core.recipe_loading import plugin_options
 from edgekd.core.stage import StageJob
-from edgekd.core.tasks import TASKS
+from edgekd.core.tasks import check_floor
 from edgekd.data.base import DenseDataset
 from edgekd.data.loader import FixedViews
 from edgekd.data.open import open_split
@@ -27,7 +27,7 @@ from edgekd.distill.answers import TeacherAnswers, filled, key_of
 from edgekd.distill.base import pyramid_of
 from edgekd.distill.fit import FitJob, fit, on_cpu
 from edgekd.distill.module import Distiller, FrozenTeacher
-from edgekd.errors import GateError, RecipeError
+from edgekd.errors import RecipeError
 from edgekd.models.artifact import WEIGHTS, network_from_artifact, network_from_recipe
 from edgekd.models.base import DenseModel, ReadyDetector
 from edgekd.models.build import check_input_size, count
@@ -53,14 +53,8 @@ def distill_student(job: StageJob) -> StageResult:
     Raises:
         GateError: the teacher's score is below `teacher.floor`; or the watchdog stopped the run.
     """
-    floor = job.recipe.teacher.floor
-    task = TASKS[job.recipe.task]
-    score = job.inputs["evaluate/teacher"].details["metrics"][task.metric] if floor > 0 else floor
-    if score < floor:
-        raise GateError(
-            f"the teacher's {task.title} is {score:.3f}, below teacher.floor = {floor:.3f}; a weak teacher teaches nothing: "
-            "train it longer, or lower the floor knowingly"
-        )
+    if job.recipe.teacher.floor > 0:
+        check_floor(job.recipe.task, job.inputs["evaluate/teacher"].details["metrics"], job.recipe.teacher.floor)
     teacher = network_from_artifact(job.inputs["teacher"])
     return _train(job, job.recipe.student, "student", (teacher, job.recipe.distill))
 

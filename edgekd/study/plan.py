@@ -74,7 +74,9 @@ def study_runs(recipe: Recipe, out: Path, weights: Path) -> list[StudyRun]:
             changes = {
                 "name": f"{recipe.name}_{arm}_seed{seed}",
                 "seed": seed,
-                "teacher": recipe.teacher.model_copy(update={"checkpoint": weights, "train": None, "floor": 0.0}),
+                "teacher": recipe.teacher.model_copy(
+                    update={"checkpoint": weights.resolve(), "train": None, "floor": 0.0}
+                ),
                 "distill": recipe.distill.model_copy(update={"methods": methods, "baseline": not methods}),
                 "engines": (),
             }

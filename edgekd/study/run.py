@@ -8,38 +8,65 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Literal
+from typing import BinaryIO, Literal
 
 from filelock import FileLock, Timeout
 
 from edgekd import pipeline
 from edgekd.board.sysinfo import usable_cores
 from edgekd.core.artifact import Artifact
+from edgekd.core.plugins import packages_of
 from edgekd.core.recipe import Recipe
+from edgekd.core.tasks import check_floor
 from edgekd.core.workspace import Workspace, disk_errors
-from edgekd.study.plan import TEACHER, StudyRun, teacher_recipe, write_recipe
+from edgekd.errors import RecipeError
+from edgekd.study.plan import TEACHER, StudyRun, arms_of, teacher_recipe, write_recipe
 
 State = Literal["done", "failed", "elsewhere"]
 LOG = "log.txt"
+_BEGIN = "--- begin: "  # of every attempt in a run's log
 
 
 def make_teacher(recipe: Recipe, out: Path, on_stage: Callable[[pipeline.StageRun], None]) -> dict[str, Artifact]:
     """Train (or take) and score the teacher in OUT/teacher; return its artifacts by stage name.
 
+    Another study that is making this teacher right now is waited for.
+
     Raises:
-        EdgekdError: as a run's; e.g. another study is making this teacher right now.
+        GateError: its score is below `teacher.floor`.
+        EdgekdError: as a run's.
     """
     wanted = teacher_recipe(recipe)
     stages = pipeline.select(pipeline.plan(wanted), "evaluate/teacher")
-    with Workspace(out / TEACHER).locked() as workspace, disk_errors(workspace.root):
+    with Workspace(out / TEACHER).locked(wait=True) as workspace, disk_errors(workspace.root):
         done = pipeline.run_stages(wanted, workspace, stages, on_stage)
+    check_floor(recipe.task, done["evaluate/teacher"].artifact.details["metrics"], recipe.teacher.floor)
     return {name: stage_run.artifact for name, stage_run in done.items()}
+
+
+def check_arms(recipe: Recipe) -> None:
+    """Check that every arm's methods fit the networks, before anything is trained.
+
+    Raises:
+        RecipeError: one does not; the arm is named.
+    """
+    with packages_of("study"):
+        from edgekd.distill.plan import check_methods
+
+        for arm, methods in arms_of(recipe).items():
+            section = recipe.distill.model_copy(update={"methods": methods})
+            try:
+                check_methods(recipe.model_copy(update={"distill": section}))
+            except RecipeError as exc:
+                raise RecipeError(f"study.arms.{arm}: {exc}") from exc
 
 
 def run_all(runs: list[StudyRun], jobs: int, on_run: Callable[[StudyRun, State], None]) -> None:
@@ -53,17 +80,50 @@ def run_all(runs: list[StudyRun], jobs: int, on_run: Callable[[StudyRun, State],
     places: SimpleQueue[int] = SimpleQueue()
     for place in range(jobs):
         places.put(place)
+    children = _Children()
 
     def work(run: StudyRun) -> None:
         place = places.get()
         try:
-            on_run(run, _run(run, _environment(place, jobs)))
+            on_run(run, _run(run, children, _environment(place, jobs)))
         finally:
             places.put(place)
 
     with ThreadPoolExecutor(jobs) as pool:
-        for done in [pool.submit(work, run) for run in runs]:
-            done.result()
+        waiting = [pool.submit(work, run) for run in runs]
+        try:
+            for done in as_completed(waiting):
+                done.result()
+        except BaseException:  # Ctrl+C above all: nothing more is started, and no child is left behind
+            pool.shutdown(wait=False, cancel_futures=True)
+            children.stop()
+            raise
+
+
+class _Children:
+    """The processes that train, so that they can be told to stop; they keep their checkpoints and go on another time."""
+
+    def __init__(self) -> None:
+        self._lock, self._running, self._stopped = threading.Lock(), set[subprocess.Popen[bytes]](), False
+
+    def run(self, command: list[str], log: BinaryIO, environment: dict[str, str]) -> int:
+        """Run a command to its end and return its exit code; -SIGTERM when it was told to stop before it began."""
+        with self._lock:
+            if self._stopped:
+                return -signal.SIGTERM
+            child = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+            self._running.add(child)
+        code = child.wait()
+        with self._lock:
+            self._running.discard(child)
+        return code
+
+    def stop(self) -> None:
+        """Send SIGTERM to all; none is started from now on."""
+        with self._lock:
+            self._stopped = True
+            for child in self._running:
+                child.terminate()
 
 
 def finished(run: StudyRun) -> dict[str, Artifact] | None:
@@ -74,14 +134,15 @@ def finished(run: StudyRun) -> dict[str, Artifact] | None:
 
 
 def why_failed(run: StudyRun) -> str:
-    """Return the line with which the run's process ended."""
+    """Return the line with which the run's last process ended."""
     log = run.folder / LOG
-    lines = log.read_text(encoding="utf-8", errors="replace").split("\n") if log.is_file() else []
+    text = log.read_text(encoding="utf-8", errors="replace") if log.is_file() else ""
+    lines = text.rpartition(_BEGIN)[2].splitlines()
     said = [line.removeprefix("edgekd: ") for line in lines if line.startswith("edgekd: ")]
     return said[-1] if said else f"no reason given; see {log}"
 
 
-def _run(run: StudyRun, environment: dict[str, str]) -> State:
+def _run(run: StudyRun, children: _Children, environment: dict[str, str]) -> State:
     run.folder.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(run.folder / ".claim", timeout=0):
@@ -89,10 +150,11 @@ def _run(run: StudyRun, environment: dict[str, str]) -> State:
                 return "done"
             write_recipe(run)
             command = [sys.executable, "-m", "edgekd.cli.main", "run", str(run.recipe_file), "--out", str(run.folder)]
-            with open(run.folder / LOG, "a", encoding="utf-8") as log:
-                code = subprocess.run(
-                    [*command, "--until", run.score], stdout=log, stderr=log, env=environment, check=False
-                ).returncode
+            with open(run.folder / LOG, "ab", buffering=0) as log:
+                log.write(f"{_BEGIN}{command[2:]}\n".encode())
+                code = children.run([*command, "--until", run.score], log, environment)
+                if code < 0:
+                    log.write(f"edgekd: ended by {signal.Signals(-code).name}; run the study again to go on\n".encode())
     except Timeout:
         return "elsewhere"
     return "done" if code == 0 else "failed"

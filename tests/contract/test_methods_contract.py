@@ -48,7 +48,7 @@ def outputs(
 
     features = {stride: leaf(channels, stride, extra) for stride, channels in pyramid.channels.items()}
     heads = {"logits": leaf(CLASSES, 1, 0)}  # of all tasks: each method reads its own
-    for stride in (8, 16):
+    for stride in pyramid.level_strides:
         heads |= {f"scores_{stride}": leaf(CLASSES, stride, 0), f"boxes_{stride}": leaf(4 * BINS, stride, 0)}
         heads[f"coefficients_{stride}"] = leaf(3, stride, 0)
     heads["prototypes"] = leaf(3, 4, 0)

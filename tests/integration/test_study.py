@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -16,8 +17,7 @@ STUDY = {
     **TINY,
     "engines": [],
     "student": {**TINY["student"], "train": {"steps": 4, "batch_size": 4, "validate_every": 2}},
-    # The students have no features at stride 64, so that arm fails.
-    "study": {"seeds": [7], "arms": {"kd": {"kd": {}}, "wrong": {"bckd": {"options": {"strides": {"64": 1.0}}}}}},
+    "study": {"seeds": [7], "arms": {"kd": {"kd": {}}, "held": {"cwd": {}}}},
 }
 
 
@@ -25,28 +25,48 @@ STUDY = {
 def test_a_study_measures_every_arm_once_and_reports_what_fails(tmp_path: Path) -> None:
     recipe, out = tmp_path / "tiny.yaml", tmp_path / "study"
     recipe.write_text(yaml.safe_dump(STUDY))
-    command = ("study", str(recipe), "--out", str(out), "--jobs", "2")
+    command = ("study", str(recipe), "--out", os.path.relpath(out), "--jobs", "2")
     out.joinpath("runs/kd-seed7").mkdir(parents=True)
-    with FileLock(out / "runs/kd-seed7/.claim"):  # as another machine would hold it
-        first = edgekd(*command)
+    out.joinpath("runs/held-seed7").mkdir(parents=True)
+    with FileLock(out / "runs/kd-seed7/.claim"), FileLock(out / "runs/held-seed7/.lock"):
+        first = edgekd(*command)  # another machine has claimed one run, somebody runs another's recipe by hand
     assert first.returncode == 0, first.stderr
     assert "kd seed 7: worked on by another process" in first.stderr
-    assert "wrong seed 7: failed: bckd.strides: the student has features at strides" in first.stderr
+    assert "held seed 7: failed: " in first.stderr
+    assert "another edgekd run is working in it" in first.stderr
     assert "(2 runs have no result yet)" in first.stdout
 
     made = {path: path.stat().st_mtime_ns for path in out.glob("runs/*/[sd]*/weights.safetensors")}
     assert len(made) == 1
-    second = edgekd(*command, "--json")
+    with FileLock(out / "runs/held-seed7/.lock"):
+        second = edgekd(*command, "--json")
     study = json.loads((out / "study.json").read_text())
     assert second.returncode == 0, second.stderr
     assert json.loads(second.stdout) == study
     assert all(path.stat().st_mtime_ns == made[path] for path in made)
-    (plain,), (kd,), (wrong,) = (arm["runs"] for arm in study["arms"])
-    assert [run["status"] for run in (plain, kd, wrong)] == ["measured", "measured", "missing"]
-    assert "name at least one of them" in wrong["reason"]
+    (plain,), (kd,), (held,) = (arm["runs"] for arm in study["arms"])
+    assert [run["status"] for run in (plain, kd, held)] == ["measured", "measured", "missing"]
+    assert "another edgekd run is working in it" in held["reason"]
     for run in (plain, kd):
         assert run["steps"] == 4
         assert [step for step, _ in run["validation"]] == [2, 4]
         assert run["validation"][-1][1] == pytest.approx(run["metrics"]["miou"], abs=1e-4)
         assert run["peak_memory_bytes"] > 2**20
     assert {"study.md", "study.png"} <= {path.name for path in out.iterdir()}
+
+
+@pytest.mark.slow
+def test_what_must_stop_a_study_stops_it_before_anything_is_trained(tmp_path: Path) -> None:
+    recipe, out = tmp_path / "tiny.yaml", tmp_path / "study"
+    wrong = {"seeds": [7], "arms": {"kd": {"kd": {}}, "far": {"bckd": {"options": {"strides": {"64": 1.0}}}}}}
+    recipe.write_text(yaml.safe_dump({**STUDY, "study": wrong}))
+    done = edgekd("study", str(recipe), "--out", str(out))
+    assert done.returncode == 2
+    assert "study.arms.far: bckd.strides: the student has features at strides" in done.stderr
+    assert not out.exists()
+
+    recipe.write_text(yaml.safe_dump({**STUDY, "teacher": {**TINY["teacher"], "floor": 0.99}}))
+    done = edgekd("study", str(recipe), "--out", str(out))
+    assert done.returncode == 1
+    assert "below teacher.floor = 0.990" in done.stderr
+    assert not (out / "runs").exists()

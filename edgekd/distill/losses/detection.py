@@ -68,9 +68,9 @@ class Flat:
     strides: Tensor
 
 
-def flattened(heads: dict[str, Tensor]) -> Flat:
-    """Return the levels side by side, fine to coarse."""
-    strides = sorted(int(name.partition("_")[2]) for name in heads if name.startswith("scores_"))
+def flattened(heads: dict[str, Tensor], strides: tuple[int, ...] = ()) -> Flat:
+    """Return the levels of the given strides side by side, fine to coarse; by default all."""
+    strides = strides or tuple(sorted(int(name.partition("_")[2]) for name in heads if name.startswith("scores_")))
 
     def joined(kind: str) -> Tensor:
         return torch.cat([heads[f"{kind}_{stride}"].flatten(2) for stride in strides], dim=2).transpose(1, 2)

@@ -2,7 +2,7 @@
 
 Sources: localisation distillation, arXiv 2102.12252, section 3.1: a box side is a distribution, and its KL to the
 teacher's is the loss; scores as the quality focal loss of GFL (arXiv 2006.04388, equation 6) with the teacher's score as
-the target. Both networks have the same levels, so point i of one is point i of the other.
+the target. The levels that both networks have are compared, where point i of one is point i of the other.
 
     p = sigmoid(scores);  w_i = max_c p^T_ic                               how sure the teacher is of point i
     L_scores = sum_ic (p^T - p^S)^2 (BCE(p^T, p^S) - H(p^T)) / sum_i w_i
@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from edgekd.distill import relations
+from edgekd.distill import relations, taps
 from edgekd.distill.base import Batch, Count, Pyramid, Temperature, Weight
 from edgekd.distill.losses.detection import Flat, box_masks, flattened
 from edgekd.errors import RecipeError
@@ -46,7 +46,7 @@ class Method(nn.Module):
     """Terms `scores`, `boxes` and, between instance segmenters, `masks`; no adapter.
 
     Raises:
-        RecipeError: the teacher has other heads than edgekd's.
+        RecipeError: the teacher has other heads than edgekd's, or no level that the student has.
     """
 
     def __init__(self, options: Options, teacher: Pyramid, student: Pyramid) -> None:
@@ -57,19 +57,13 @@ class Method(nn.Module):
                 "use bckd, fgd, pkd, mgd or fitnets, or a teacher of family edgedet"
             )
         self.options = options
+        self.strides = taps.shared_levels(teacher, student, "ld")
 
     def forward(self, teacher: Outputs, student: Outputs, batch: Batch) -> dict[str, Tensor]:
-        """Return the terms of the batch.
-
-        Raises:
-            RecipeError: the two networks have other levels.
-        """
-        strides = [_strides(side) for side in (teacher, student)]
-        if strides[0] != strides[1]:
-            raise RecipeError(f"ld: teacher and student need the same strides, got {strides[0]} and {strides[1]}")
-        flat_t, flat_s = flattened(teacher.heads), flattened(student.heads)
+        """Return the terms of the batch."""
+        flat_t, flat_s = (flattened(side.heads, self.strides) for side in (teacher, student))
         p_t = flat_t.scores.detach().float().sigmoid()
-        sure = p_t.amax(dim=2) * _labelled(batch, teacher)  # (B, N)
+        sure = p_t.amax(dim=2) * self._labelled(batch, teacher)  # (B, N)
         total = sure.sum().clamp_min(1e-6)
         terms = {
             "scores": _score_term(p_t, flat_s.scores.float(), sure > 0) / total,
@@ -78,6 +72,11 @@ class Method(nn.Module):
         if "prototypes" in teacher.heads and "prototypes" in student.heads:
             terms["masks"] = self._mask_term((flat_t, teacher), (flat_s, student), sure, batch.labelled)
         return terms
+
+    def _labelled(self, batch: Batch, outputs: Outputs) -> Tensor:
+        """Return (B, N) float: 1 for the points whose cell is mostly image, not padding, in the order of `flattened`."""
+        sizes = [outputs.heads[f"scores_{stride}"].shape[-2:] for stride in self.strides]
+        return torch.cat([relations.cells(batch.labelled, (h, w)).flatten(1) for h, w in sizes], dim=1).float()
 
     def _box_term(self, teacher: Flat, student: Flat, sure: Tensor) -> Tensor:
         temperature = self.options.temperature
@@ -111,17 +110,6 @@ def _in_boxes(flat: Flat, chosen: Tensor, labelled: Tensor, like: Tensor) -> Ten
     size = (like.shape[-2], like.shape[-1])
     inside = box_masks(boxes.flatten(0, 1) * (size[0] / labelled.shape[2]), size).view(like.shape)
     return inside & relations.cells(labelled, size)
-
-
-def _labelled(batch: Batch, outputs: Outputs) -> Tensor:
-    """Return (B, N) float: 1 for the points whose cell is mostly image, not padding, in the order of `flattened`."""
-    sizes = [outputs.heads[f"scores_{stride}"].shape[-2:] for stride in _strides(outputs)]
-    levels = [relations.cells(batch.labelled, (size[0], size[1])).flatten(1) for size in sizes]
-    return torch.cat(levels, dim=1).float()
-
-
-def _strides(outputs: Outputs) -> list[int]:
-    return sorted(int(name.partition("_")[2]) for name in outputs.heads if name.startswith("scores_"))
 
 
 def _score_term(target: Tensor, logits: Tensor, counted: Tensor) -> Tensor:

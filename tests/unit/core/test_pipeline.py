@@ -24,7 +24,7 @@ FP32 = [{"target": "onnxruntime", "precision": "fp32"}]
 SHAPES: dict[str, tuple[dict[str, Any], set[str]]] = {
     "no engines": (
         {"engines": []},
-        {"data", "teacher", "student", "distilled", "export", "evaluate/teacher", "evaluate/student",
+        {"data", "plan", "teacher", "student", "distilled", "export", "evaluate/teacher", "evaluate/student",
          "evaluate/distilled", "evaluate/export"},
     ),
     "no methods": (
@@ -38,16 +38,16 @@ SHAPES: dict[str, tuple[dict[str, Any], set[str]]] = {
     ),
     "no baseline": (
         {"distill": {"methods": {"kd": {}}, "baseline": False}, "engines": []},
-        {"data", "teacher", "distilled", "export", "evaluate/teacher", "evaluate/distilled", "evaluate/export"},
+        {"data", "plan", "teacher", "distilled", "export", "evaluate/teacher", "evaluate/distilled", "evaluate/export"},
     ),
     "method none": (
         {"distill": {"methods": {"none": {}}}, "engines": []},
-        {"data", "teacher", "student", "distilled", "export", "evaluate/teacher", "evaluate/student",
+        {"data", "plan", "teacher", "student", "distilled", "export", "evaluate/teacher", "evaluate/student",
          "evaluate/distilled", "evaluate/export"},
     ),
     "int8 only": (
         {"distill": {"baseline": False}, "engines": [{"target": "openvino", "precision": "int8"}]},
-        {"data", "check", "teacher", "distilled", "export", "quantize/nncf", "engine/openvino-int8", "bench",
+        {"data", "plan", "check", "teacher", "distilled", "export", "quantize/nncf", "engine/openvino-int8", "bench",
          "evaluate/teacher", "evaluate/distilled", "evaluate/export", "evaluate/openvino-int8"},
     ),
 }  # fmt: skip
@@ -98,12 +98,12 @@ def test_what_is_deployed_is_the_distilled_student_when_there_is_one(tmp_path: P
     ("until", "expected"),
     [
         ("data", {"data"}),
-        ("student", {"data", "check", "student"}),
-        ("teacher,student", {"data", "check", "teacher", "student"}),
-        ("distilled", {"data", "check", "teacher", "evaluate/teacher", "distilled"}),
+        ("student", {"data", "plan", "check", "student"}),
+        ("teacher,student", {"data", "plan", "check", "teacher", "student"}),
+        ("distilled", {"data", "plan", "check", "teacher", "evaluate/teacher", "distilled"}),
         (
             "engine/onnxruntime-fp32",
-            {"data", "check", "teacher", "evaluate/teacher", "distilled", "export", "engine/onnxruntime-fp32"},
+            {"data", "plan", "check", "teacher", "evaluate/teacher", "distilled", "export", "engine/onnxruntime-fp32"},
         ),
     ],
 )

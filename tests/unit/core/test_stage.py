@@ -142,6 +142,17 @@ def test_weights_that_changed_on_disk_change_the_key(tmp_path: Path, inputs: dic
         assert STAGE.key(recipe, inputs) != key
 
 
+def test_where_files_lie_does_not_change_the_key(tmp_path: Path, inputs: dict[str, Artifact]) -> None:
+    keys = set()
+    for place in ("here", "there"):
+        weights = tmp_path / place / "w.safetensors"
+        weights.parent.mkdir()
+        weights.write_bytes(b"same")
+        paths = [f"{key}={weights}" for key in ("teacher.checkpoint", "student.options.encoder_weights")]
+        keys.add(STAGE.key(small_recipe(tmp_path, *paths, f"data.options.root={weights.parent}"), inputs))
+    assert len(keys) == 1
+
+
 def folder_data(root: Path) -> dict[str, Any]:
     """Write a data set of one image per split and return the recipe section for it."""
     for split, value in (("train", 0), ("val", 50)):

@@ -15,7 +15,7 @@ from edgekd.errors import RecipeError
 from edgekd.models.base import Outputs
 from edgekd.models.heads import BINS
 
-PYRAMID = Pyramid({8: 4}, 4, 1)
+PYRAMID = Pyramid({8: 4}, 4, 1, level_strides=(8,))
 
 
 def heads(score: float, bins: list[float] | None = None, stride: int = 8, **more: Tensor) -> Outputs:
@@ -83,9 +83,20 @@ def test_padding_teaches_nothing() -> None:
     assert set(terms(heads(2.0, sharp), heads(0.0), labelled=False).values()) == {0.0}
 
 
+def test_the_levels_that_both_have_are_compared() -> None:
+    teacher, student = (replace(PYRAMID, level_strides=strides) for strides in ((4, 8), (8, 16)))
+    both = [
+        Outputs(heads(score).heads | heads(other, stride=stride).heads, {}, torch.zeros(1, 4, 1, 1))
+        for score, other, stride in ((log(3.0), 5.0, 4), (0.0, -5.0, 16))
+    ]
+    batch = Batch(torch.zeros(1, 3, 8, 8), torch.zeros(1, 8, 8))
+    found = Method(Options(), teacher, student)(*both, batch)
+    assert found["scores"].item() == pytest.approx(terms(heads(log(3.0)), heads(0.0))["scores"])
+
+
 def test_other_levels_are_refused() -> None:
-    with pytest.raises(RecipeError, match="same strides"):
-        terms(heads(0.0), heads(0.0, stride=16))
+    with pytest.raises(RecipeError, match=r"ld: expected detectors whose pyramids share a level, got .*\[8\]"):
+        Method(Options(), PYRAMID, replace(PYRAMID, level_strides=(16,)))
 
 
 def test_a_teacher_with_heads_of_its_own_is_refused_before_any_work() -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import statistics
+import sys
+import time
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 import yaml
@@ -16,6 +19,7 @@ from edgekd.errors import RecipeError
 from edgekd.study.figure import draw
 from edgekd.study.plan import StudyRun, arms_of, study_runs, write_recipe
 from edgekd.study.results import compare, summarize
+from edgekd.study.run import _Children, run_all, why_failed
 from edgekd.study.table import headers, markdown, rows
 from tests.unit.core.small_recipe import small_recipe
 
@@ -193,3 +197,37 @@ def test_the_picture_is_drawn_also_with_a_run_missing(study: dict, tmp_path: Pat
     with Image.open(tmp_path / "study.png") as image:
         assert image.width > 1000
         assert len(image.convert("RGB").getcolors(1 << 24) or []) > 50
+
+
+# --- child processes --------------------------------------------------------------------------------------------------
+
+
+def test_an_interrupt_stops_the_children_and_starts_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The interrupt comes from the second run, which ends at once; the first sleeps until it is told to stop."""
+    slow = [sys.executable, "-c", "import time; time.sleep(60)"]
+    quick = [sys.executable, "-c", "print()"]
+    real, started = _Children.run, []
+
+    def instead(self: _Children, command: list[str], log: BinaryIO, environment: dict[str, str]) -> int:
+        started.append(command)
+        return real(self, slow if "plain-seed4" in " ".join(command) else quick, log, environment)
+
+    monkeypatch.setattr(_Children, "run", instead)
+
+    def on_run(run: StudyRun, state: str) -> None:
+        raise KeyboardInterrupt
+
+    runs = runs_of(small_recipe(tmp_path, study=ARMS), tmp_path)
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        run_all(runs, 2, on_run)
+    assert time.monotonic() - began < 50
+    assert len(started) < len(runs)
+    assert "ended by SIGTERM; run the study again" in why_failed(runs[0])
+
+
+def test_the_reason_of_a_failure_is_the_last_attempts(tmp_path: Path) -> None:
+    run = runs_of(small_recipe(tmp_path, study=ARMS), tmp_path)[0]
+    run.folder.mkdir(parents=True)
+    (run.folder / "log.txt").write_text("--- begin: 1\nedgekd: the disk is full\n--- begin: 2\nkilled\n")
+    assert why_failed(run).startswith("no reason given")
