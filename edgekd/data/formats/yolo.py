@@ -23,7 +23,7 @@ import yaml
 from PIL import Image
 
 from edgekd.data.annotated import AnnotatedDataset, AnnotatedImage, Annotation
-from edgekd.data.coco_masks import draw_polygons
+from edgekd.data.coco_masks import Segmentation
 from edgekd.data.paired import SUFFIXES, checked_classes, is_showable, require_folder
 from edgekd.errors import DataError, did_you_mean
 
@@ -180,8 +180,8 @@ def _object(
         return Annotation(int(row[0]), (x - w / 2, y - h / 2, x + w / 2, y + h / 2), where)
     points = np.clip(values.reshape(-1, 2), 0, 1) * [width, height]
     (x1, y1), (x2, y2) = points.min(axis=0), points.max(axis=0)
-    mask = _Outline(tuple(points.flatten().tolist())) if has_masks else None
-    return Annotation(int(row[0]), (x1, y1, x2, y2), where, mask, content=" ".join(row) if has_masks else "")
+    mask = Segmentation([points.flatten().tolist()]) if has_masks else None
+    return Annotation(int(row[0]), (x1, y1, x2, y2), where, mask)
 
 
 def _share(text: str, where: str) -> float:
@@ -194,13 +194,3 @@ def _share(text: str, where: str) -> float:
             f"{where}: expected shares of the image's sides in 0..1, got {text[:40]}; divide pixels by them"
         )
     return value
-
-
-@dataclass(frozen=True)
-class _Outline:
-    """Fills one polygon x1, y1, x2, y2, ... in pixels; see `Annotation.mask`."""
-
-    points: tuple[float, ...]
-
-    def __call__(self, height: int, width: int) -> np.ndarray:
-        return draw_polygons([list(self.points)], height, width)

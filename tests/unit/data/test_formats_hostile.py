@@ -37,7 +37,9 @@ def write_coco(root: Path, **change: Any) -> Path:
     category = {"id": 3, "name": "cell"}
     parts = {"images": [image], "categories": [category], "annotations": [OBJECT]}
     for key, value in change.items():
-        part = next(name for name, (entry,) in parts.items() if key in entry or (key == "area" and entry is OBJECT))
+        part = next(
+            name for name, (entry,) in parts.items() if key in entry or (key in ("area", "iscrowd") and entry is OBJECT)
+        )
         parts[part] = [{**parts[part][0], key: value}]
     (root / "annotations/instances_train.json").write_text(json.dumps(parts))
     return root
@@ -55,6 +57,27 @@ COCO = {
     "coordinate that is no number": ({"segmentation": [[float("nan")] * 6]}, "outside of the image"),
     "run beyond integers": ({"segmentation": {"size": [30, 40], "counts": [10**4000]}}, "add up to"),
     "nested deeply": ({"segmentation": json.loads("[" * 80 + "]" * 80)}, "three points"),
+    "width beyond floats": ({"width": 10**400}, "expected height and width from 1 to 1000000"),
+    "width beyond images": ({"width": 10**6 + 1}, "got 30 and 1000001"),
+    "width of nothing": ({"width": 0}, "got 30 and 0"),
+    "negative height": ({"height": -30}, "got -30 and 40"),
+    "height that is no number": ({"height": float("nan")}, "got nan and 40"),
+    "height that is a truth": ({"height": True}, "got True and 40"),
+    "image id beyond integers": ({"file_name": "b.png", "id": 10**4000}, "image id: expected a whole number"),
+    "image_id beyond integers": ({"image_id": 10**4000}, "no image has id 1000"),
+    "image_id of two lines": ({"image_id": "a\nb"}, "no image has id 'a"),
+    "image_id that is a truth": ({"image_id": True}, "no image has id True"),
+    "category_id beyond integers": ({"category_id": 10**4000}, "no category has id 1000"),
+    "category_id that is infinite": ({"category_id": float("inf")}, "no category has id inf"),
+    "box beyond floats": ({"bbox": [10**400, 1, 5, 5]}, "expected 4 finite numbers"),
+    "box of two lines": ({"bbox": "a\nb"}, "expected 4 finite numbers"),
+    "area beyond floats": ({"area": 10**400}, "expected 1 finite numbers"),
+    "area that is no number": ({"area": float("nan")}, "expected 1 finite numbers"),
+    "crowd beyond floats": ({"iscrowd": 10**400}, "expected 0 or 1"),
+    "crowd that is no number": ({"iscrowd": float("nan")}, "expected 0 or 1"),
+    "size of two lines": ({"segmentation": {"size": "a\nb", "counts": [1200]}}, "expected size [30, 40]"),
+    "size beyond floats": ({"segmentation": {"size": [10**400, 40], "counts": [1200]}}, "expected size [30, 40]"),
+    "counts of objects": ({"segmentation": {"size": [30, 40], "counts": [{}, "a\nb"]}}, "whole numbers"),
 }
 
 

@@ -216,6 +216,49 @@ def test_a_damaged_mask_is_refused_with_its_annotation(case: str, tmp_path: Path
     write_coco(tmp_path, [annotation(segmentation=shape)])
     with pytest.raises(DataError, match=said) as caught:
         open_coco(tmp_path, has_masks=True)
+# Nothing, all zeros as a list and compressed (pycocotools writes 32 zeros as `P1`), in two runs, and an empty polygon.
+BLANK = {
+    "nothing": None,
+    "no polygon": [],
+    "zeros": {"size": [4, 8], "counts": [32]},
+    "compressed zeros": {"size": [4, 8], "counts": "P1"},
+    "zeros in three runs": {"size": [4, 8], "counts": [16, 0, 16]},
+    "polygon without area": [[1, 1, 1, 1, 1, 1]],
+}
+
+
+@pytest.mark.parametrize("shape", BLANK)
+def test_an_object_without_a_pixel_is_left_out_and_counted_once(shape: str, tmp_path: Path) -> None:
+    write_coco(tmp_path, [annotation(segmentation=BLANK[shape]), annotation(2, category_id=2)])
+    dataset = coco.open_objects(coco.Options(str(tmp_path)), "train", True)
+    for _ in range(2):
+        instances = dataset.load(0).instances
+        assert instances is not None
+        assert instances.masks is not None
+        assert instances.labels.tolist() == [0]
+        assert instances.boxes_xyxy.shape == (1, 4)
+        assert instances.masks.sum(axis=(1, 2)).tolist() == [6]
+        assert instances.areas is not None
+        assert instances.areas.tolist() == [6]
+        assert dataset.repairs == {"annotations without a mask left out": 1}
+
+
+@pytest.mark.parametrize("shape", ["nothing", "no polygon", "zeros", "compressed zeros"])
+def test_masks_that_are_written_blank_are_counted_without_loading(shape: str, tmp_path: Path) -> None:
+    write_coco(tmp_path, [annotation(segmentation=BLANK[shape])])
+    dataset = coco.open_objects(coco.Options(str(tmp_path)), "train", True)
+    assert dataset.repairs == {"annotations without a mask left out": 1}
+    sample = dataset.load(0)
+    assert boxes(sample) == []
+    assert sample.instances is not None
+    assert sample.instances.masks is not None
+    assert sample.instances.masks.shape == (0, 4, 8)
+
+
+def test_a_blank_mask_is_no_reason_to_lose_a_box(tmp_path: Path) -> None:
+    assert boxes(open_coco(write_coco(tmp_path, [annotation(segmentation=BLANK["zeros"])]))) == [[1, 1, 4, 3]]
+
+
     assert "annotation 1" in str(caught.value)
 
 
