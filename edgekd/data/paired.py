@@ -126,6 +126,8 @@ def checked_classes(names: Iterable[str], source: str) -> tuple[str, ...]:
     if not classes:
         raise DataError(f"{source}: no class names, expected one per line")
     for index, name in enumerate(classes):
+    if len(classes) > IGNORE_INDEX:
+        raise DataError(f"{source}: {len(classes)} classes, expected at most {IGNORE_INDEX}; merge some")
         if not name:
             raise DataError(f"{source}: class {index} has an empty name; remove the empty line or name the class")
         if not is_showable(name):
@@ -134,8 +136,6 @@ def checked_classes(names: Iterable[str], source: str) -> tuple[str, ...]:
             raise DataError(
                 f"{source}: class {name!r} is listed twice, as {classes.index(name)} and {index}; rename one"
             )
-    if len(classes) > IGNORE_INDEX:
-        raise DataError(f"{source}: {len(classes)} classes, expected at most {IGNORE_INDEX}; merge some")
     return classes
 
 
