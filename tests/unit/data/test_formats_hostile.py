@@ -140,16 +140,30 @@ def test_a_yolo_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
     assert instances.labels.tolist() == [1]
 
 
-@pytest.mark.parametrize("text", ["x" * 1_000_000, "<name/>" * 1000, "nan", "\u00b2"])
-def test_voc_coordinates_that_are_no_numbers(text: str, tmp_path: Path) -> None:
+def write_voc(root: Path, xmin: str = "1", width: str = "8", listed: str = "a") -> Path:
     for folder in ("Annotations", "ImageSets/Main", "JPEGImages"):
-        (tmp_path / folder).mkdir(parents=True)
-    Image.new("RGB", (8, 4)).save(tmp_path / "JPEGImages/a.jpg")
-    (tmp_path / "ImageSets/Main/train.txt").write_text("a\n")
-    box = f"<xmin>{text}</xmin><ymin>1</ymin><xmax>4</xmax><ymax>3</ymax>"
-    (tmp_path / "Annotations/a.xml").write_text(
-        "<annotation><size><width>8</width><height>4</height></size>"
+        (root / folder).mkdir(parents=True)
+    Image.new("RGB", (8, 4)).save(root / "JPEGImages/a.jpg")
+    (root / "ImageSets/Main/train.txt").write_text(f"{listed}\n")
+    box = f"<xmin>{xmin}</xmin><ymin>1</ymin><xmax>4</xmax><ymax>3</ymax>"
+    (root / "Annotations/a.xml").write_text(
+        f"<annotation><size><width>{width}</width><height>4</height></size>"
         f"<object><name>cat</name><bndbox>{box}</bndbox></object></annotation>",
         encoding="utf-8",
     )
-    assert "number" in refusal(voc, tmp_path)
+    return root
+
+
+@pytest.mark.parametrize("text", ["x" * 1_000_000, "<name/>" * 1000, "nan", "\u00b2", "1e300", "-1e9", "9" * 5000])
+def test_voc_coordinates_that_are_no_numbers(text: str, tmp_path: Path) -> None:
+    assert "number" in refusal(voc, write_voc(tmp_path, text))
+
+
+@pytest.mark.parametrize("text", ["0", "-8", "1e8", "0.5", "1000001"])
+def test_voc_sizes_that_no_image_has(text: str, tmp_path: Path) -> None:
+    assert "expected height and width from 1 to 1000000" in refusal(voc, write_voc(tmp_path, width=text))
+
+
+@pytest.mark.parametrize("name", ["a\x1b[2J", "a\0"])
+def test_names_in_a_voc_list_can_be_shown(name: str, tmp_path: Path) -> None:
+    assert "control characters" in refusal(voc, write_voc(tmp_path, listed=name))
