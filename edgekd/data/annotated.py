@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from edgekd.data.base import IGNORE_INDEX, Instances, Sample
+from edgekd.data.base import IGNORE_INDEX, DenseDataset, Instances, Sample
 from edgekd.data.images import read_image
 from edgekd.errors import DataError
 
@@ -211,3 +211,8 @@ class AnnotatedDataset:
         if box[2] <= box[0] or box[3] <= box[1]:
             return None
         return replace(one, box=box)
+
+
+def repairs_of(dataset: DenseDataset) -> dict[str, int]:
+    """Return what was repaired in a data set's labels, and how often."""
+    return dataset.repairs if isinstance(dataset, AnnotatedDataset) else {}
