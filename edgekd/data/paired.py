@@ -141,8 +141,8 @@ def checked_classes(names: Iterable[str], source: str) -> tuple[str, ...]:
 
 
 def is_showable(text: str) -> bool:
-    """Whether text holds no control character (a line break, say) and no lone surrogate, which no terminal can show."""
-    return all(unicodedata.category(letter) not in ("Cc", "Cs") for letter in text)
+    """Whether text holds no control character, no line break and no lone surrogate, which no terminal can show."""
+    return all(unicodedata.category(letter) not in ("Cc", "Cs", "Zl", "Zp") for letter in text)
 
 
 def read_lines(path: Path, what: str) -> list[str]:

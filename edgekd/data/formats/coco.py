@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from reprlib import repr as short  # of what may be endless, deeply nested or of many lines
-from typing import Any
+from typing import Any, TypeGuard
 
 from edgekd.data.annotated import NO_MASK, AnnotatedDataset, AnnotatedImage, Annotation, checked_size, require_images
 from edgekd.data.coco_masks import Segmentation
@@ -64,7 +64,9 @@ def open_objects(options: Options, split: str, has_masks: bool) -> AnnotatedData
         if not _is_id(image) or image not in found:
             raise DataError(f"{where}: no image has id {short(image)}; remove the annotation or add the image")
         if not _is_id(category) or category not in labels:
-            raise DataError(f"{where}: no category has id {short(category)}, expected one of {short([*labels])}; fix it")
+            raise DataError(
+                f"{where}: no category has id {short(category)}, expected one of {short([*labels])}; fix it"
+            )
         annotation = _annotation(entry, labels[category], where, images[image].size if has_masks else None)
         if annotation is None:
             repairs[NO_MASK] += 1
@@ -114,7 +116,7 @@ def _by_id(entries: list[Mapping[str, Any]], what: str, path: Path) -> dict[int,
     return found
 
 
-def _is_id(value: Any) -> bool:
+def _is_id(value: Any) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1 << 63
 
 

@@ -30,7 +30,15 @@ from defusedxml import DefusedXmlException, ElementTree
 
 from edgekd.data.annotated import AnnotatedDataset, AnnotatedImage, Annotation, checked_size, require_images
 from edgekd.data.base import IGNORE_INDEX
-from edgekd.data.paired import Pair, PairedDataset, checked_classes, is_showable, label_table, listed_pairs, read_split_list
+from edgekd.data.paired import (
+    Pair,
+    PairedDataset,
+    checked_classes,
+    is_showable,
+    label_table,
+    listed_pairs,
+    read_split_list,
+)
 from edgekd.errors import DataError, did_you_mean
 
 # Source: VOC 2012 development kit, section 2.1, with background first.
@@ -107,7 +115,7 @@ def _annotated(root: Path, name: str, classes: tuple[str, ...], from_one: bool) 
             f"{path}: no such file, expected the boxes of image {name!r}; add it or unlist {name!r}"
         ) from exc
     except (ParseError, DefusedXmlException, OSError, ValueError, LookupError) as exc:
-        raise DataError(f"{path}: not readable as XML ({' '.join(str(exc).split())}); replace the file") from exc
+        raise DataError(f"{path}: not readable as XML ({' '.join(str(exc).split())[:200]}); replace the file") from exc
     size = checked_size(int(_number(tree, "size/height", path)), int(_number(tree, "size/width", path)), str(path))
     objects = []
     for place, node in enumerate(tree.findall("object"), 1):
