@@ -9,42 +9,49 @@ import hashlib
 import math
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from reprlib import repr as short
+from typing import Any, Protocol
 
 import numpy as np
 
-from edgekd.data.base import IGNORE_INDEX, Instances, Sample
+from edgekd.data.base import IGNORE_INDEX, DenseDataset, Instances, Sample
 from edgekd.data.images import read_image
 from edgekd.errors import DataError
 
 # A box may pass the image's edge by so much, in pixels or as a share of the side: it is cut there, and counted.
 CLIP_PX, CLIP_SHARE = 1.0, 0.01
-MaskOf = Callable[[int, int], np.ndarray]
+NO_MASK = "annotations without a mask left out"  # a kind of repair
+MAX_SIDE = 10**6  # of an image in pixels; none comes near it
+
+
+class Mask(Protocol):
+    """An object's mask that is drawn when it is needed."""
+
+    def draw(self, height: int, width: int, /) -> np.ndarray:
+        """Return (H, W) bool; ValueError when it is damaged."""
+
+    def content(self) -> str:
+        """Return what it is made of, for the fingerprint."""
 
 
 @dataclass(frozen=True)
 class Annotation:
-    """One object. `box` is x1, y1, x2, y2 in pixels, x2 and y2 exclusive; None when it is that of the mask.
-
-    mask: gives (H, W) bool for a height and width; ValueError when it is damaged. None where there is no mask.
-    where: names the object in messages.
-    content: what the mask is made of, for the fingerprint.
-    """
+    """One object. `box` is x1, y1, x2, y2 in pixels, x2 and y2 exclusive; `where` names the object in messages."""
 
     label: int
-    box: tuple[float, float, float, float] | None
+    box: tuple[float, float, float, float]
     where: str
-    mask: MaskOf | None = None
+    mask: Mask | None = None
     is_crowd: bool = False
     area: float | None = None
-    content: str = ""
 
 
 @dataclass(frozen=True)
 class AnnotatedImage:
-    """One image file with its objects; `size` (height, width) is what the annotations say, None where they do not."""
+    """One image file with its objects; `size` (height, width) is known where there are some, else it may be None."""
 
     name: str
     image: Path
@@ -62,10 +69,21 @@ def require_images(images: Sequence[AnnotatedImage]) -> None:
         raise DataError(f"{len(missing)} of {len(images)} listed images are missing, the first is {first[:300]}")
 
 
+def checked_size(height: Any, width: Any, where: str) -> tuple[int, int]:
+    """Return an image's (height, width); DataError when they are not whole numbers of pixels."""
+    for side in (height, width):
+        if not isinstance(side, int) or isinstance(side, bool) or not 1 <= side <= MAX_SIDE:
+            raise DataError(
+                f"{where}: expected height and width from 1 to {MAX_SIDE} pixels, "
+                f"got {short(height)} and {short(width)}; fix them"
+            )
+    return height, width
+
+
 class AnnotatedDataset:
     """Images with objects on disk; implements `DenseDataset`.
 
-    Boxes without area are left out, boxes that pass the edge by a pixel are cut there; `repairs` counts both.
+    Boxes without area and objects whose mask has no pixel are left out, boxes that pass the edge by a pixel are cut there.
 
     Args:
         classes: class names in index order.
@@ -85,7 +103,8 @@ class AnnotatedDataset:
         repairs: Counter[str] | None = None,
     ) -> None:
         self.classes, self.has_masks = classes, has_masks
-        self.repairs: Counter[str] = Counter(repairs)
+        self._repairs: Counter[str] = Counter(repairs)
+        self._blank: set[str] = set()  # objects whose mask, drawn by `load`, turned out to have no pixel
         self._images = [self._checked(image) for image in images]
 
     def __len__(self) -> int:
@@ -97,12 +116,18 @@ class AnnotatedDataset:
     def files(self, index: int) -> tuple[Path, ...]:
         return (self._images[index].image,)
 
+    @property
+    def repairs(self) -> dict[str, int]:
+        """What was repaired, and how often; polygons that cover no pixel are counted when they are loaded."""
+        return dict(self._repairs + Counter({NO_MASK: len(self._blank)}))
+
     def digest(self) -> str:
         """Return a hash of all annotations, for the fingerprint."""
         digest = hashlib.sha256()
         for image in self._images:
             for one in image.objects:
-                digest.update(repr((one.label, one.box, one.is_crowd, one.area, one.content)).encode())
+                content = one.mask.content() if one.mask else ""
+                digest.update(repr((one.label, one.box, one.is_crowd, one.area, content)).encode())
         return digest.hexdigest()
 
     def load(self, index: int) -> Sample:
@@ -119,48 +144,50 @@ class AnnotatedDataset:
                 f"{entry.image}: the image is {height}x{width} (height x width), its annotations say "
                 f"{entry.size[0]}x{entry.size[1]}; fix one, and mind EXIF orientation"
             )
-        objects = entry.objects
-        if entry.size is None:  # only now known
-            objects = tuple(one for one in (self._repaired(o, (height, width)) for o in objects) if one)
-        masks = self._masks(objects, height, width)
-        boxes = [one.box or _tight_box(masks, place) for place, one in enumerate(objects)]
+        objects, masks = self._drawn(entry.objects, height, width)
         areas = [math.nan if one.area is None else one.area for one in objects]
         instances = Instances(
-            masks=None if masks is None else np.array(masks, bool).reshape(len(objects), height, width),
-            boxes_xyxy=np.array(boxes, np.float32).reshape(-1, 4),
+            masks=masks,
+            boxes_xyxy=np.array([one.box for one in objects], np.float32).reshape(-1, 4),
             labels=np.array([one.label for one in objects], np.int64),
             is_crowd=np.array([one.is_crowd for one in objects], bool),
             areas=None if np.isnan(areas).any() else np.array(areas, np.float32),
         )
         return Sample(entry.name, image, np.full((height, width), IGNORE_INDEX, np.uint8), instances)
 
-    def _masks(self, objects: Sequence[Annotation], height: int, width: int) -> list[np.ndarray] | None:
+    def _drawn(
+        self, objects: Sequence[Annotation], height: int, width: int
+    ) -> tuple[Sequence[Annotation], np.ndarray | None]:
+        """Return the objects that have a pixel, and their masks (N, H, W) bool; all and None where there are no masks."""
         if not self.has_masks:
-            return None
-        masks = []
+            return objects, None
+        drawn = []
         for one in objects:
             assert one.mask is not None
             try:
-                masks.append(one.mask(height, width))
+                mask = one.mask.draw(height, width)
             except ValueError as exc:
                 raise DataError(f"{one.where}: the mask is damaged: {exc}; remove the annotation or fix it") from exc
-        return masks
+            if mask.any():
+                drawn.append((one, mask))
+            else:
+                self._blank.add(one.where)
+        masks = np.array([mask for _, mask in drawn], bool).reshape(len(drawn), height, width)
+        return [one for one, _ in drawn], masks
 
     def _checked(self, image: AnnotatedImage) -> AnnotatedImage:
         if image.size is None:
             return image
         kept = [self._repaired(one, image.size) for one in image.objects]
-        return AnnotatedImage(image.name, image.image, image.size, tuple(one for one in kept if one))
+        return replace(image, objects=tuple(one for one in kept if one))
 
     def _repaired(self, one: Annotation, size: tuple[int, int]) -> Annotation | None:
         """Return the object with its box inside the image, None when the box has no area."""
-        if one.box is None:
-            return one
         if not all(map(math.isfinite, one.box)):
             raise DataError(f"{one.where}: expected a box of finite numbers, got {list(one.box)}; fix the annotation")
         x1, y1, x2, y2 = one.box
         if x2 <= x1 or y2 <= y1:
-            self.repairs["boxes without area left out"] += 1
+            self._repairs["boxes without area left out"] += 1
             return None
         height, width = size
         beyond = (max(-x1, x2 - width), max(-y1, y2 - height))
@@ -172,17 +199,13 @@ class AnnotatedDataset:
                 )
         if max(beyond) <= 0:
             return one
-        self.repairs["boxes cut at the image's edge"] += 1
+        self._repairs["boxes cut at the image's edge"] += 1
         box = (max(x1, 0.0), max(y1, 0.0), min(x2, float(width)), min(y2, float(height)))
         if box[2] <= box[0] or box[3] <= box[1]:
             return None
-        return Annotation(one.label, box, one.where, one.mask, one.is_crowd, one.area, one.content)
+        return replace(one, box=box)
 
 
-def _tight_box(masks: list[np.ndarray] | None, place: int) -> tuple[float, float, float, float]:
-    assert masks is not None
-    mask = masks[place]
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    if not rows.size:
-        return (0.0, 0.0, 0.0, 0.0)
-    return float(columns[0]), float(rows[0]), float(columns[-1]) + 1, float(rows[-1]) + 1
+def repairs_of(dataset: DenseDataset) -> dict[str, int]:
+    """Return what was repaired in a data set's labels, and how often."""
+    return dataset.repairs if isinstance(dataset, AnnotatedDataset) else {}

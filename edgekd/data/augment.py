@@ -23,7 +23,8 @@ from edgekd.board.specs import Preprocess
 from edgekd.core.recipe import Augment
 from edgekd.data.base import IGNORE_INDEX, Instances, Sample
 
-# An object leaves the training view when less of its box is left than this share, or a side has fewer pixels.
+# An object leaves the training view when less of its box is left than this share, a side has fewer pixels, or its mask
+# has none.
 LEAST_VISIBLE = 0.25
 LEAST_SIDE = 2.0
 
@@ -125,9 +126,12 @@ def _with_objects(sample: Sample, transform: v2.Transform, has_masks: bool) -> V
         masks = tv_tensors.Mask(torch.from_numpy(instances.masks.astype(np.uint8)))
     image, region, boxes, masks = transform(Image.fromarray(sample.image), region, boxes, masks)
     inside, kept = _visible(boxes.as_subclass(Tensor), region.shape[-2:])
-    labels = torch.from_numpy(instances.labels)[kept]
-    halved = None if masks is None else _halved(masks.as_subclass(Tensor)[kept])
-    return View(F.pil_to_tensor(image), region.as_subclass(Tensor).contiguous(), Objects(inside[kept], labels, halved))
+    objects = Objects(inside[kept], torch.from_numpy(instances.labels)[kept])
+    if masks is not None:
+        halved = _halved(masks.as_subclass(Tensor)[kept])
+        seen = (halved > 0).flatten(1).any(dim=1)
+        objects = Objects(objects.boxes[seen], objects.labels[seen], halved[seen])
+    return View(F.pil_to_tensor(image), region.as_subclass(Tensor).contiguous(), objects)
 
 
 def _without_crowds(instances: Instances) -> Instances:

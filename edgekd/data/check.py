@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgekd.data.annotated import AnnotatedDataset
+from edgekd.data.annotated import repairs_of
 from edgekd.data.base import IGNORE_INDEX, DenseDataset, Sample
 from edgekd.errors import DataError
 
@@ -97,8 +97,8 @@ def check_dataset(dataset: DenseDataset, split: str, progress: Callable[[int, in
             findings.append(finding)
             if progress is not None:
                 progress(len(findings), len(dataset))
-    repairs = dataset.repairs if isinstance(dataset, AnnotatedDataset) else {}
-    return _summary(dataset.classes, split, findings, [f"{count} {what}" for what, count in repairs.items()])
+    repairs = [f"{count} {what}" for what, count in repairs_of(dataset).items()]
+    return _summary(dataset.classes, split, findings, repairs)
 
 
 def _examine(dataset: DenseDataset, index: int) -> _Finding:

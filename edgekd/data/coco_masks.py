@@ -7,7 +7,10 @@ Source: pycocotools 2.0, common/maskApi.c (`rleFrString`), whose C code does not
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from dataclasses import dataclass
+from reprlib import repr as short
 from typing import Any
 
 import numpy as np
@@ -15,6 +18,45 @@ import numpy as np
 from edgekd.errors import UserError
 
 _FIRST, _MORE, _SIGN = 48, 0x20, 0x10  # of a character
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """One `segmentation` of COCO's JSON, polygons or run lengths, not yet drawn; see `annotated.Mask`."""
+
+    shape: Any
+
+    def draw(self, height: int, width: int) -> np.ndarray:
+        """Return the mask (H, W) bool.
+
+        Raises:
+            ValueError: not a mask, or not one of that size.
+            UserError: faster-coco-eval, which draws polygons, is not installed.
+        """
+        if not isinstance(self.shape, dict):
+            return draw_polygons(self.shape, height, width)
+        size, counts = self.shape.get("size"), self.shape.get("counts")
+        if size != [height, width]:
+            raise ValueError(f"expected size [{height}, {width}], got {short(size)}")
+        if not isinstance(counts, str | list):
+            raise ValueError(f"expected counts, got {type(counts).__name__}")
+        return decode_runs(counts, (height, width))
+
+    def is_blank(self, height: int, width: int) -> bool:
+        """Whether this is nothing, or run lengths without a pixel as they are written: one run over all of the image."""
+        match self.shape:
+            case {"size": [*size], "counts": [int(run)]}:
+                return size == [height, width] and run == height * width
+            case {"size": [*size], "counts": str(text)} if len(text) < 10:  # the one run is shorter
+                try:
+                    return size == [height, width] and _decompressed(text) == [height * width]
+                except ValueError:
+                    return False
+        return not self.shape
+
+    def content(self) -> str:
+        """Return what it is made of, the same for a copy."""
+        return json.dumps(self.shape, sort_keys=True)
 
 
 def decode_runs(counts: str | bytes | Sequence[int], size: tuple[int, int]) -> np.ndarray:
@@ -29,7 +71,7 @@ def decode_runs(counts: str | bytes | Sequence[int], size: tuple[int, int]) -> n
     height, width = size
     if sum(runs) != height * width:
         raise ValueError(
-            f"expected runs that add up to {height} x {width} = {height * width} pixels, got {str(sum(runs))[:40]}"
+            f"expected runs that add up to {height} x {width} = {height * width} pixels, got {short(sum(runs))}"
         )
     values = np.arange(len(runs)) % 2 == 1
     return np.repeat(values, runs).reshape(width, height).T
@@ -51,7 +93,7 @@ def draw_polygons(shape: Any, height: int, width: int) -> np.ndarray:
         for place, value in enumerate(polygon):
             is_number = isinstance(value, int | float) and not isinstance(value, bool)  # NaN is not within limits
             if not is_number or not -0.01 * limits[place % 2] - 1 <= value <= limits[place % 2]:
-                raise ValueError(f"a polygon's point lies outside of the image: {str(value)[:40]}")
+                raise ValueError(f"a polygon's point lies outside of the image: {short(value)}")
     try:
         from faster_coco_eval.core import mask
     except ImportError as exc:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import logging
+
 from edgekd.core import plugins
 from edgekd.core.artifact import StageResult
 from edgekd.core.recipe import Recipe
 from edgekd.core.recipe_loading import plugin_options
 from edgekd.core.stage import StageJob
+from edgekd.data.annotated import repairs_of
 from edgekd.data.base import DenseDataset
 from edgekd.data.fingerprint import fingerprint
 from edgekd.errors import DataError, RecipeError
+
+log = logging.getLogger(__name__)
 
 
 def open_split(recipe: Recipe, split: str) -> DenseDataset:
@@ -42,7 +47,7 @@ def fingerprints(recipe: Recipe) -> dict[str, str]:
 
 
 def run(job: StageJob) -> StageResult:
-    """Record what both splits hold."""
+    """Record what both splits hold, and what opening them repaired."""
     data = job.recipe.data
     train, val = open_split(job.recipe, data.train), open_split(job.recipe, data.val)
     if train.classes != val.classes:
@@ -50,14 +55,17 @@ def run(job: StageJob) -> StageResult:
             f"splits {data.train!r} and {data.val!r} have different classes: {train.classes} and {val.classes}"
         )
     shared = {train.name(i) for i in range(len(train))} & {val.name(i) for i in range(len(val))}
+    splits = {}
+    for split, dataset in ((data.train, train), (data.val, val)):
+        repairs = repairs_of(dataset)
+        for what, count in repairs.items():
+            log.info("split %s: %d %s", split, count, what)
+        splits[split] = {"images": len(dataset), "fingerprint": fingerprint(dataset, split), "repairs": repairs}
     return StageResult(
         details={
             "classes": list(train.classes),
             "format": data.format,
-            "splits": {
-                split: {"images": len(dataset), "fingerprint": fingerprint(dataset, split)}
-                for split, dataset in ((data.train, train), (data.val, val))
-            },
+            "splits": splits,
             "same_name_in_both_splits": len(shared),
         }
     )

@@ -6,6 +6,7 @@ Every format of this kind is a list of `Pair`s, a label table and the class name
 from __future__ import annotations
 
 import unicodedata
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -125,6 +126,8 @@ def checked_classes(names: Iterable[str], source: str) -> tuple[str, ...]:
     classes = tuple(name.strip() for name in names)
     if not classes:
         raise DataError(f"{source}: no class names, expected one per line")
+    if len(classes) > IGNORE_INDEX:
+        raise DataError(f"{source}: {len(classes)} classes, expected at most {IGNORE_INDEX}; merge some")
     for index, name in enumerate(classes):
         if not name:
             raise DataError(f"{source}: class {index} has an empty name; remove the empty line or name the class")
@@ -134,14 +137,12 @@ def checked_classes(names: Iterable[str], source: str) -> tuple[str, ...]:
             raise DataError(
                 f"{source}: class {name!r} is listed twice, as {classes.index(name)} and {index}; rename one"
             )
-    if len(classes) > IGNORE_INDEX:
-        raise DataError(f"{source}: {len(classes)} classes, expected at most {IGNORE_INDEX}; merge some")
     return classes
 
 
 def is_showable(text: str) -> bool:
-    """Whether text holds no control character (a line break, say) and no lone surrogate, which no terminal can show."""
-    return all(unicodedata.category(letter) not in ("Cc", "Cs") for letter in text)
+    """Whether text holds no control character, no line break and no lone surrogate, which no terminal can show."""
+    return all(unicodedata.category(letter) not in ("Cc", "Cs", "Zl", "Zp") for letter in text)
 
 
 def read_lines(path: Path, what: str) -> list[str]:
@@ -158,20 +159,22 @@ def read_split_list(folder: Path, split: str) -> list[str]:
     """Return the image names in `folder/<split>.txt`.
 
     Raises:
-        DataError: no such split, an empty one, or a name that occurs twice.
+        DataError: no such split, an empty one, or a name that occurs twice or cannot be shown.
     """
     path = folder / f"{split}.txt"
     require_folder(folder, "folder of split lists")
     if not path.is_file():
         known = [entry.stem for entry in folder.glob("*.txt")]
         raise DataError(f"no split {split!r}: {path} does not exist{did_you_mean(split, known)}")
-    names = [line for line in read_lines(path, "split list") if line]
+    names = Counter(line for line in read_lines(path, "split list") if line)
     if not names:
         raise DataError(f"split {split!r} is empty: {path} lists no image")
-    if len(set(names)) < len(names):
-        first = next(name for index, name in enumerate(names) if name in names[:index])
-        raise DataError(f"{path}: {first!r} is listed twice; remove one")
-    return names
+    for name, count in names.items():
+        if count > 1:
+            raise DataError(f"{path}: {name!r} is listed twice; remove one")
+        if not is_showable(name):
+            raise DataError(f"{path}: a name has control characters, {name!a:.60}; fix the list")
+    return list(names)
 
 
 def require_folder(path: Path, what: str) -> None:

@@ -70,6 +70,7 @@ def collect(
         "training": {n: _training(artifacts[n]) for n in _TRAINED if n in artifacts},
         "gates": _gates(recipe, artifacts),
         "calibration": _calibration(artifacts),
+        "repairs": _repairs(artifacts),
         "failure": failure,
     }
 
@@ -207,6 +208,12 @@ def _calibration(artifacts: Mapping[str, Artifact]) -> dict[str, Any] | None:
             calibration = artifact.details["calibration"]
             return {"split": calibration["split"], "count": len(calibration["images"]), "seed": calibration["seed"]}
     return None
+
+
+def _repairs(artifacts: Mapping[str, Artifact]) -> dict[str, dict[str, int]]:
+    """Return what the data stage repaired in labels, for each split that needed it."""
+    splits = artifacts["data"].details["splits"] if "data" in artifacts else {}
+    return {name: split["repairs"] for name, split in splits.items() if split.get("repairs")}
 
 
 def _gates(recipe: Recipe, artifacts: Mapping[str, Artifact]) -> list[dict[str, Any]]:

@@ -30,7 +30,17 @@ _HERE = Path(__file__).parent
 MOST_CURVES = 6
 _TRAININGS = {"teacher": "Teacher", "student": "Baseline student", "distilled": "Distilled student"}
 # Top-level keys the template reads and an early-stopped run may lack.
-_OPTIONAL_KEYS = ("title", "recipe_name", "created", "seed", "recipe_sha256", "calibration", "gates", "stages")
+_OPTIONAL_KEYS = (
+    "title",
+    "recipe_name",
+    "created",
+    "seed",
+    "recipe_sha256",
+    "calibration",
+    "repairs",
+    "gates",
+    "stages",
+)
 
 
 @dataclass(frozen=True)

@@ -13,14 +13,13 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from reprlib import repr as short  # of what may be endless, deeply nested or of many lines
+from typing import Any, TypeGuard
 
-import numpy as np
-
-from edgekd.data import coco_masks
-from edgekd.data.annotated import AnnotatedDataset, AnnotatedImage, Annotation, require_images
+from edgekd.data.annotated import NO_MASK, AnnotatedDataset, AnnotatedImage, Annotation, checked_size, require_images
+from edgekd.data.coco_masks import Segmentation
 from edgekd.data.paired import checked_classes, is_showable, require_folder
 from edgekd.errors import DataError
 
@@ -55,25 +54,25 @@ def open_objects(options: Options, split: str, has_masks: bool) -> AnnotatedData
     categories = _by_id(_entries(content, "categories", path), "category", path)
     labels = {category: label for label, category in enumerate(sorted(categories))}
     classes = checked_classes([_name(categories[key], path) for key in labels], f"{path}: categories")
-    images = _by_id(_entries(content, "images", path), "image", path)
+    entries = _by_id(_entries(content, "images", path), "image", path)
+    images = {number: _image(entry, folder, path) for number, entry in sorted(entries.items())}
     found: dict[int, list[Annotation]] = {image: [] for image in images}
     repairs: Counter[str] = Counter()
-    entries = _by_id(_entries(content, "annotations", path), "annotation", path)
-    for number, entry in entries.items():
+    for number, entry in _by_id(_entries(content, "annotations", path), "annotation", path).items():
         where = f"{path}, annotation {number}"
         image, category = entry.get("image_id"), entry.get("category_id")
-        if not isinstance(image, int) or image not in found:
-            raise DataError(f"{where}: no image has id {str(image)[:40]}; remove the annotation or add the image")
-        if not isinstance(category, int) or category not in labels:
+        if not _is_id(image) or image not in found:
+            raise DataError(f"{where}: no image has id {short(image)}; remove the annotation or add the image")
+        if not _is_id(category) or category not in labels:
             raise DataError(
-                f"{where}: no category has id {str(category)[:40]}, expected one of {sorted(labels)[:8]}; fix it"
+                f"{where}: no category has id {short(category)}, expected one of {short([*labels])}; fix it"
             )
-        annotation = _annotation(entry, labels[category], where, has_masks)
+        annotation = _annotation(entry, labels[category], where, images[image].size if has_masks else None)
         if annotation is None:
-            repairs["annotations without a mask left out"] += 1
+            repairs[NO_MASK] += 1
         else:
             found[image].append(annotation)
-    listed = [_image(entry, folder, path, found[number]) for number, entry in sorted(images.items())]
+    listed = [replace(image, objects=tuple(found[number])) for number, image in images.items()]
     names = Counter(image.name for image in listed)
     twice = [name for name, count in names.items() if count > 1]
     if twice:
@@ -109,34 +108,37 @@ def _by_id(entries: list[Mapping[str, Any]], what: str, path: Path) -> dict[int,
     found: dict[int, Mapping[str, Any]] = {}
     for entry in entries:
         number = entry.get("id")
-        if isinstance(number, bool) or not isinstance(number, int):
-            raise DataError(f"{path}: {what} id: expected a whole number, got {str(number)[:40]!r}; fix the file")
+        if not _is_id(number):
+            raise DataError(f"{path}: {what} id: expected a whole number, got {short(number)}; fix the file")
         if number in found:
             raise DataError(f"{path}: {what} id {number} occurs twice; renumber one of them")
         found[number] = entry
     return found
 
 
+def _is_id(value: Any) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1 << 63
+
+
 def _name(category: Mapping[str, Any], path: Path) -> str:
     name = category.get("name")
     if not isinstance(name, str):
-        raise DataError(f"{path}: category {category['id']}: expected a name, got {str(name)[:40]}; add it")
+        raise DataError(f"{path}: category {category['id']}: expected a name, got {short(name)}; add it")
     return name
 
 
-def _image(entry: Mapping[str, Any], folder: Path, path: Path, objects: list[Annotation]) -> AnnotatedImage:
-    name, size = entry.get("file_name"), (entry.get("height"), entry.get("width"))
+def _image(entry: Mapping[str, Any], folder: Path, path: Path) -> AnnotatedImage:
+    name, where = entry.get("file_name"), f"{path}: image {entry['id']}"
     is_below = isinstance(name, str) and name and not Path(name).is_absolute() and ".." not in Path(name).parts
     if not isinstance(name, str) or not is_below or not is_showable(name):
-        raise DataError(
-            f"{path}: image {entry['id']}: expected file_name below {folder}, got {str(name)[:80]!a}; fix it"
-        )
-    if not all(isinstance(side, int) and not isinstance(side, bool) and side > 0 for side in size):
-        raise DataError(f"{path}: image {entry['id']}: expected height and width in pixels, got {size}; add them")
-    return AnnotatedImage(name, folder / name, (int(size[0] or 0), int(size[1] or 0)), tuple(objects))
+        raise DataError(f"{where}: expected file_name below {folder}, got {short(name)}; fix it")
+    return AnnotatedImage(name, folder / name, checked_size(entry.get("height"), entry.get("width"), where), ())
 
 
-def _annotation(entry: Mapping[str, Any], label: int, where: str, has_masks: bool) -> Annotation | None:
+def _annotation(
+    entry: Mapping[str, Any], label: int, where: str, mask_size: tuple[int, int] | None
+) -> Annotation | None:
+    """Return an object with a mask of `mask_size`, or without one where that is None; None when the mask is blank."""
     x, y, width, height = _numbers(entry.get("bbox"), 4, f"{where}: bbox")
     area = entry.get("area")
     if area is not None:
@@ -145,36 +147,15 @@ def _annotation(entry: Mapping[str, Any], label: int, where: str, has_masks: boo
             raise DataError(f"{where}: area: expected square pixels, 0 or more, got {area}; fix the annotation")
     is_crowd = entry.get("iscrowd", 0)
     if is_crowd not in (0, 1):
-        raise DataError(f"{where}: iscrowd: expected 0 or 1, got {str(is_crowd)[:40]!r}; fix it")
-    shape = entry.get("segmentation")
-    if has_masks and not shape:
+        raise DataError(f"{where}: iscrowd: expected 0 or 1, got {short(is_crowd)}; fix it")
+    mask = Segmentation(entry.get("segmentation")) if mask_size else None
+    if mask and mask_size and mask.is_blank(*mask_size):
         return None
-    return Annotation(
-        label, (x, y, x + width, y + height), where, _mask_of(shape, where) if has_masks else None, bool(is_crowd),
-        area, json.dumps(shape, sort_keys=True) if has_masks else "",
-    )  # fmt: skip
+    return Annotation(label, (x, y, x + width, y + height), where, mask, bool(is_crowd), area)
 
 
 def _numbers(values: Any, count: int, where: str) -> list[float]:
     is_right = isinstance(values, list) and len(values) == count
     if not is_right or not all(isinstance(v, int | float) and not isinstance(v, bool) and abs(v) < 1e9 for v in values):
-        raise DataError(f"{where}: expected {count} finite numbers, got {str(values)[:60]}; fix the annotation")
+        raise DataError(f"{where}: expected {count} finite numbers, got {short(values)}; fix the annotation")
     return [float(value) for value in values]
-
-
-@dataclass(frozen=True)
-class _mask_of:
-    """Draws one `segmentation`; see `Annotation.mask`."""
-
-    shape: Any
-    where: str
-
-    def __call__(self, height: int, width: int) -> np.ndarray:
-        if isinstance(self.shape, dict):
-            if self.shape.get("size") != [height, width]:
-                raise ValueError(f"expected size [{height}, {width}], got {str(self.shape.get('size'))[:60]}")
-            counts = self.shape.get("counts")
-            if not isinstance(counts, str | list):
-                raise ValueError(f"expected counts, got {type(counts).__name__}")
-            return coco_masks.decode_runs(counts, (height, width))
-        return coco_masks.draw_polygons(self.shape, height, width)

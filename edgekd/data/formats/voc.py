@@ -7,6 +7,8 @@
     root/Annotations/<name>.xml                    boxes
     root/ImageSets/Main/<split>.txt                names for the boxes
 
+Where <name>.jpg is missing, <name>.png, .jpeg or .bmp is the image, and before them, with boxes, the file of JPEGImages
+that the XML names as its `filename`: LabelImg and others write VOC's XML for images of any kind.
 `root` is the folder VOCdevkit/VOC2012. Two conventions for `trainaug` are in use and give different labels:
 `masks: [SegmentationClass, SegmentationClassAug]` takes VOC's own mask where there is one (mmsegmentation),
 `masks: [SegmentationClassAug]` takes all from the one folder (CIRKD).
@@ -17,17 +19,26 @@ x2 = xmax. `difficult` objects are not trained on and need not be found.
 
 from __future__ import annotations
 
-import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
+from reprlib import repr as short
 from typing import Any
 from xml.etree.ElementTree import ParseError
 
 from defusedxml import DefusedXmlException, ElementTree
 
-from edgekd.data.annotated import AnnotatedDataset, AnnotatedImage, Annotation, require_images
+from edgekd.data.annotated import AnnotatedDataset, AnnotatedImage, Annotation, checked_size, require_images
 from edgekd.data.base import IGNORE_INDEX
-from edgekd.data.paired import Pair, PairedDataset, checked_classes, label_table, listed_pairs, read_split_list
+from edgekd.data.paired import (
+    Pair,
+    PairedDataset,
+    checked_classes,
+    is_showable,
+    label_table,
+    listed_pairs,
+    read_split_list,
+)
 from edgekd.errors import DataError, did_you_mean
 
 # Source: VOC 2012 development kit, section 2.1, with background first.
@@ -74,7 +85,7 @@ def open_dataset(options: Options, split: str) -> PairedDataset:
             raise DataError(
                 f"{lists / 'trainaug.txt'}: {len(leaked)} images are in val.txt too, the first is {leaked[0]}"
             )
-    pairs = [Pair(name, root / "JPEGImages" / f"{name}.jpg", _mask(root, options.masks, name)) for name in names]
+    pairs = [Pair(name, _image(root, name), _mask(root, options.masks, name)) for name in names]
     table = label_table({index: index for index in range(len(classes))} | {IGNORE_INDEX: IGNORE_INDEX})
     return PairedDataset(classes, listed_pairs(pairs), table, f"0..{len(classes) - 1}, or 255 (void)")
 
@@ -104,22 +115,33 @@ def _annotated(root: Path, name: str, classes: tuple[str, ...], from_one: bool) 
             f"{path}: no such file, expected the boxes of image {name!r}; add it or unlist {name!r}"
         ) from exc
     except (ParseError, DefusedXmlException, OSError, ValueError, LookupError) as exc:
-        raise DataError(f"{path}: not readable as XML ({' '.join(str(exc).split())}); replace the file") from exc
-    size = (_number(tree, "size/height", path), _number(tree, "size/width", path))
+        raise DataError(f"{path}: not readable as XML ({' '.join(str(exc).split())[:200]}); replace the file") from exc
+    size = checked_size(int(_number(tree, "size/height", path)), int(_number(tree, "size/width", path)), str(path))
     objects = []
     for place, node in enumerate(tree.findall("object"), 1):
         label = (node.findtext("name") or "").strip()
         where = f"{path}, object {place}"
         if label not in classes:
             raise DataError(
-                f"{where}: unknown class {label[:60]!r}{did_you_mean(label[:60], classes)}; list it in data.options.classes"
+                f"{where}: unknown class {short(label)}{did_you_mean(label[:60], classes)}; list it in data.options.classes"
             )
         x1, y1, x2, y2 = (_number(node, f"bndbox/{key}", path) for key in ("xmin", "ymin", "xmax", "ymax"))
         is_flat = x2 <= x1 or y2 <= y1  # a click, not a box
         shift = 1.0 if from_one and not is_flat else 0.0
         is_difficult = (node.findtext("difficult") or "0").strip() == "1"
         objects.append(Annotation(classes.index(label), (x1 - shift, y1 - shift, x2, y2), where, is_crowd=is_difficult))
-    return AnnotatedImage(name, root / "JPEGImages" / f"{name}.jpg", (int(size[0]), int(size[1])), tuple(objects))
+    image = _image(root, name, (tree.findtext("filename") or "").strip())
+    return AnnotatedImage(name, image, size, tuple(objects))
+
+
+def _image(root: Path, name: str, filename: str = "") -> Path:
+    """Return `name`.jpg or, where it is missing, what stands for it; a `filename` with folders is not followed."""
+    folder = root / "JPEGImages"
+    others = [f"{name}{suffix}" for suffix in (".png", ".jpeg", ".bmp")]
+    if filename and filename == Path(filename).name and is_showable(filename):
+        others.insert(0, filename)
+    candidates = [folder / other for other in (f"{name}.jpg", *others)]
+    return next((path for path in candidates if os.path.isfile(path)), candidates[0])
 
 
 def _number(node: Any, key: str, path: Path) -> float:
@@ -127,9 +149,9 @@ def _number(node: Any, key: str, path: Path) -> float:
     try:
         value = float(text)
     except ValueError as exc:
-        raise DataError(f"{path}: {key}: expected a number, got {text[:40]!r}; fix the file") from exc
-    if not math.isfinite(value):
-        raise DataError(f"{path}: {key}: expected a finite number, got {text!r}; fix the file")
+        raise DataError(f"{path}: {key}: expected a number, got {short(text)}; fix the file") from exc
+    if not abs(value) < 1e9:
+        raise DataError(f"{path}: {key}: expected a finite number, got {short(text)}; fix the file")
     return value
 
 

@@ -5,8 +5,10 @@
     root/labels/<split>/<name>.txt                 rows `class xc yc w h`, or `class x1 y1 x2 y2 x3 y3 ...`
 
 Coordinates are shares of width and height; 1 % beyond the image is cut there. An image without a text file, or with an
-empty one, has no objects. Rows are told apart one by one: five numbers are a box, seven or more a polygon (other tools
-read five numbers as two points as soon as a file holds one polygon). Equal rows count once.
+empty one, has no objects, but one image of the split must have a text file; those that belong to no image are counted.
+Rows are told apart one by one: five numbers are a box, seven or more a polygon (other tools read five numbers as two
+points as soon as a file holds one polygon). Equal rows count once. All values of data.yaml are read as text: the names
+of `[1, yes, 2024-01-01]` are what stands there. Its aliases and merge keys are not read.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import os
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from reprlib import repr as short
 from typing import Any
 
 import numpy as np
@@ -23,12 +26,10 @@ import yaml
 from PIL import Image
 
 from edgekd.data.annotated import AnnotatedDataset, AnnotatedImage, Annotation
-from edgekd.data.coco_masks import draw_polygons
+from edgekd.data.coco_masks import Segmentation
 from edgekd.data.paired import SUFFIXES, checked_classes, is_showable, require_folder
 from edgekd.errors import DataError, did_you_mean
 
-# What PyYAML 6 raises, beside YAMLError, on a value that contradicts its tag (`!!bool maybe`).
-_NOT_YAML = (OSError, ValueError, yaml.YAMLError, RecursionError, LookupError, AttributeError, TypeError)
 _BEYOND = 0.01  # share of a side that a coordinate may pass the edge by
 
 
@@ -49,8 +50,8 @@ def open_objects(options: Options, split: str, has_masks: bool) -> AnnotatedData
     """Read the objects of one split.
 
     Raises:
-        DataError: a missing or damaged file, a row that is neither a box nor a polygon or has a class that is not named,
-            or a box where masks are asked for.
+        DataError: a missing or damaged file, no label file at all, a row that is neither a box nor a polygon or has a
+            class that is not named, or a box where masks are asked for.
     """
     root = Path(options.root)
     path = root / options.yaml
@@ -63,13 +64,13 @@ def open_objects(options: Options, split: str, has_masks: bool) -> AnnotatedData
     )
     if not files:
         raise DataError(f"empty split: no image in {folder}")
-    repairs: Counter[str] = Counter()
+    repairs = Counter({"label files without an image left out": _orphans(files, split)})
     images = [_annotated(file, folder, classes, has_masks, repairs) for file in files]
     return AnnotatedDataset(classes, images, has_masks, repairs)
 
 
-class _WithoutAliases(yaml.SafeLoader):
-    """PyYAML's safe loader, in which ten lines of aliases could stand for a list without end, without them."""
+class _Text(yaml.BaseLoader):
+    """PyYAML's loader that reads every value as text, without aliases: ten lines could stand for a list without end."""
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
@@ -79,10 +80,10 @@ class _WithoutAliases(yaml.SafeLoader):
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        config = yaml.load(path.read_text(encoding="utf-8"), Loader=_WithoutAliases)  # noqa: S506 - a safe loader itself
+        config = yaml.load(path.read_text(encoding="utf-8"), Loader=_Text)  # noqa: S506 - makes text, lists and dicts only
     except FileNotFoundError as exc:
         raise DataError(f"{path}: no such file, expected the class names; set data.options.yaml") from exc
-    except _NOT_YAML as exc:
+    except (OSError, ValueError, OverflowError, yaml.YAMLError, RecursionError) as exc:
         raise DataError(f"{path}: not readable as YAML ({' '.join(str(exc).split())[:200]}); fix the file") from exc
     if not isinstance(config, dict):
         raise DataError(f"{path}: expected keys names, train, val, got {type(config).__name__}; fix the file")
@@ -91,24 +92,24 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 
 def _classes(config: dict[str, Any], path: Path) -> tuple[str, ...]:
     names = config.get("names")
-    if isinstance(names, dict) and sorted(names, key=str) == sorted(range(len(names)), key=str):
-        names = [names[place] for place in range(len(names))]
+    if isinstance(names, dict):
+        names = [names.get(str(place)) for place in range(len(names))]
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
         raise DataError(
-            f"{path}: names: expected a list of class names, or 0: name, 1: name, ..., got {str(names)[:60]}"
+            f"{path}: names: expected a list of class names, or 0: name, 1: name, ..., got {short(config.get('names'))}"
         )
     return checked_classes(names, f"{path}: names")
 
 
 def _image_folder(root: Path, config: dict[str, Any], split: str, path: Path) -> Path:
     given = config.get(split)
-    if given is None:
+    if not given:
         if (root / "images" / split).is_dir():
             return root / "images" / split
         known = [key for key in config if key in ("train", "val", "test")]
         raise DataError(f"{path}: no split {split!r}{did_you_mean(split, known)}; add `{split}: images/{split}`")
     if not isinstance(given, str) or not is_showable(given):
-        raise DataError(f"{path}: {split}: expected one folder, got {str(given)[:60]!a}; lists are not read")
+        raise DataError(f"{path}: {split}: expected one folder, got {short(given)}; lists are not read")
     folder = next((root / name for name in (given, given.removeprefix("../")) if os.path.isdir(root / name)), None)
     if folder is None:
         raise DataError(f"{path}: {split}: no folder {given[:200]} below {root}; fix the path")
@@ -123,6 +124,19 @@ def _labels_of(image: Path) -> Path:
             parts[place] = "labels"
             break
     return Path(*parts)
+
+
+def _orphans(files: list[Path], split: str) -> int:
+    """Return the number of label files without an image; DataError when no image has one."""
+    wanted = {_labels_of(file) for file in files}
+    found = {path for folder in {path.parent for path in wanted} for path in folder.glob("*.txt")}
+    if not wanted & found:
+        raise DataError(
+            f"no image of split {split!r} has a label file, expected {_labels_of(files[0])} for {files[0]}; "
+            "rename or move the labels' folder, or add empty text files if there are no objects"
+        )
+    # LabelImg writes the class names into classes.txt.
+    return sum(path.name != "classes.txt" and not path.name.startswith(".") for path in found - wanted)
 
 
 def _annotated(
@@ -180,8 +194,8 @@ def _object(
         return Annotation(int(row[0]), (x - w / 2, y - h / 2, x + w / 2, y + h / 2), where)
     points = np.clip(values.reshape(-1, 2), 0, 1) * [width, height]
     (x1, y1), (x2, y2) = points.min(axis=0), points.max(axis=0)
-    mask = _Outline(tuple(points.flatten().tolist())) if has_masks else None
-    return Annotation(int(row[0]), (x1, y1, x2, y2), where, mask, content=" ".join(row) if has_masks else "")
+    mask = Segmentation([points.flatten().tolist()]) if has_masks else None
+    return Annotation(int(row[0]), (x1, y1, x2, y2), where, mask)
 
 
 def _share(text: str, where: str) -> float:
@@ -194,13 +208,3 @@ def _share(text: str, where: str) -> float:
             f"{where}: expected shares of the image's sides in 0..1, got {text[:40]}; divide pixels by them"
         )
     return value
-
-
-@dataclass(frozen=True)
-class _Outline:
-    """Fills one polygon x1, y1, x2, y2, ... in pixels; see `Annotation.mask`."""
-
-    points: tuple[float, ...]
-
-    def __call__(self, height: int, width: int) -> np.ndarray:
-        return draw_polygons([list(self.points)], height, width)

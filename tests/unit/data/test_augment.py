@@ -189,6 +189,22 @@ def test_an_object_that_is_nearly_cut_off_leaves_and_so_does_a_crowd() -> None:
     assert objects_of(crowd, STILL, (40, 60))[0].labels.tolist() == [0]
 
 
+def test_an_object_whose_mask_the_crop_empties_leaves_though_its_box_stays() -> None:
+    """Object 0's only pixel is its box's last one, in the right half, where object 1 is whole; the crop has one half."""
+    whole = with_objects([[0, 0, 60, 40], [32, 8, 60, 24]])
+    assert whole.instances is not None
+    assert whole.instances.masks is not None
+    whole.instances.masks[0] = False
+    whole.instances.masks[0, 39, 59] = True
+    half = Augment(scale=(1.0, 1.0), flip=0.0, color=0.0, crop=(40, 30))
+    seen = [objects_of(whole, half, (40, 60), seed)[0] for seed in range(40)]
+    assert {tuple(objects.labels.tolist()) for objects in seen} == {(), (1,), (0, 1)}
+    for objects in seen:
+        assert objects.masks is not None
+        assert len(objects.masks) == len(objects.boxes) == len(objects.labels)
+        assert objects.masks.flatten(1).any(dim=1).all()
+
+
 def test_padding_is_marked_and_an_image_without_objects_has_none() -> None:
     objects, region = objects_of(with_objects([]), Augment(scale=(0.5, 0.5), flip=0.0, color=0.0), (40, 60))
     assert objects.boxes.shape == (0, 4)

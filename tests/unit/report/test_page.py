@@ -42,6 +42,13 @@ def test_names_from_outside_are_escaped(tmp_path: Path) -> None:
     assert "<script>alert(1)</script>" not in render(report, tmp_path)
 
 
+def test_repaired_labels_are_named_with_their_split(page: str, tmp_path: Path) -> None:
+    report = sample_report() | {"repairs": {"train": {"boxes cut at the image's edge": 3, "rows <b>": 1}}}
+    said = "Labels of the split “train” were repaired when they were read: 3 boxes cut at the image&#39;s edge, 1 rows &lt;b&gt;."
+    assert said in render(report, tmp_path)
+    assert "were repaired" not in page
+
+
 def test_a_stopped_run_is_told_as_such_and_nothing_is_invented(tmp_path: Path) -> None:
     report = sample_report()
     for row in report["rows"]:
