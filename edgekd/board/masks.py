@@ -81,7 +81,7 @@ def paste(probabilities: np.ndarray, boxes: np.ndarray, image_size: Tuple[int, i
     Args:
         probabilities: (N, h, w) over the whole box, interpolated bilinearly between the cells' centres (Mask R-CNN,
             arXiv 1703.06870, section 3.1).
-        boxes: (N, 4) x1, y1, x2, y2 in the image's pixels.
+        boxes: (N, 4) x1, y1, x2, y2 in the image's pixels, not cut at its edges.
         image_size: (height, width).
     """
     corners = _corners(boxes, image_size)
