@@ -41,8 +41,14 @@ class Masks:
         whole[y1:y2, x1:x2] = self.parts[number]
         return whole
 
+    def only(self, chosen: np.ndarray) -> Masks:
+        """Return the masks of some objects, by (N,) bool."""
+        return Masks(
+            self.size, self.corners[chosen], [self.parts[number] for number in np.flatnonzero(chosen).tolist()]
+        )
+
     def whole(self) -> np.ndarray:
-        """Return all masks, (N, H, W) bool."""
+        """Return all masks, (N, H, W) bool: a byte for every pixel of every object."""
         return np.stack([self[number] for number in range(len(self))]) if len(self) else np.zeros((0, *self.size), bool)
 
 
