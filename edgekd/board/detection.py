@@ -14,8 +14,8 @@ on the input, `decoded_scores` (1, K, N) after the sigmoid, `decoded_coefficient
 
 A network that suppresses, too (`export.detections: nms`, a torchvision teacher), gives `found_boxes` (1, N, 4), `found_scores`
 (1, N), 0 where there is none, `found_labels` (1, N), and for masks `found_coefficients` (1, N, P) beside the prototypes, or
-`found_masks` (1, N, h, w), the probability over the box, above 0.5 inside. They are only brought onto the image; what it keeps
-was chosen when it was made.
+`found_masks` (1, N, h, w), the probability over the box, above 0.5 inside. They are only brought onto the image; the scores and
+overlaps that it keeps were chosen when it was made.
 
 Portable: standard library + numpy, Python 3.8.
 """
@@ -56,7 +56,7 @@ class Detections:
 class Selection:
     """What is kept.
 
-    min_score: of a detection; low, because average precision counts the whole ranking.
+    min_score: of a detection; low, because average precision counts the whole ranking. 0 takes every candidate, 1 none.
     iou: of two boxes of one class above which the worse one goes.
     candidates: best scores that are decoded.
     most: detections per image, COCO's 100.
@@ -74,35 +74,49 @@ def detections(
     image_size: Tuple[int, int],
     selection: Optional[Selection] = None,
 ) -> Detections:
-    """Return what the heads say of the first image in the batch, on an image of `image_size` (height, width)."""
-    if spec.all_outputs("found_boxes"):
-        return _on_image(outputs, spec, image_size)
+    """Return what the heads say of the first image in the batch, on an image of `image_size` (height, width).
+
+    A box of which no part is on the image, in the bars of a letterbox, is none: it takes no place among the `most`.
+    """
     selection = selection or Selection()
+    if spec.all_outputs("found_boxes"):
+        return _on_image(outputs, spec, image_size, selection.most)
     candidates = _read_decoded if spec.all_outputs("decoded_boxes") else _read_heads
     found = candidates(outputs, spec, selection)
-    kept = suppress(found.boxes, found.scores, found.labels, selection.iou, selection.most)
     place = frame(image_size, spec.preprocess)
-    on_image = place.boxes_on_image(found.boxes[kept])
+    on_image = place.boxes_on_image(found.boxes)
+    there = _not_empty(on_image)
+    boxes, scores, labels = (part.take(there, axis=0) for part in (found.boxes, found.scores, found.labels))
+    kept = there[suppress(boxes, scores, labels, selection.iou, selection.most)]
+    on_image = on_image.take(kept, axis=0)
     masks = None
     if found.coefficients is not None:
         prototypes = outputs[spec.output("prototypes").name][0]
-        masks = assemble(prototypes, found.coefficients[kept], on_image, place)
+        masks = assemble(prototypes, found.coefficients.take(kept, axis=0), on_image, place)
     return Detections(on_image, found.scores[kept], found.labels[kept], masks)
 
 
-def _on_image(outputs: Mapping[str, np.ndarray], spec: ModelSpec, image_size: Tuple[int, int]) -> Detections:
-    """Return what the network found by itself, best first."""
+def _on_image(outputs: Mapping[str, np.ndarray], spec: ModelSpec, image_size: Tuple[int, int], most: int) -> Detections:
+    """Return the `most` best of what the network found by itself, best first."""
     boxes, scores, labels = (outputs[spec.output(f"found_{part}").name][0] for part in ("boxes", "scores", "labels"))
     order = np.argsort(-scores, kind="stable")[: int((scores > 0).sum())]
     place = frame(image_size, spec.preprocess)
-    on_image = place.boxes_on_image(boxes[order].astype(np.float32))
+    on_image = place.boxes_on_image(boxes[order])
+    there = _not_empty(on_image)[:most]
+    order, on_image = order[there], on_image[there]
     masks = None
     if spec.all_outputs("found_coefficients"):
         coefficients = outputs[spec.output("found_coefficients").name][0][order]
         masks = assemble(outputs[spec.output("prototypes").name][0], coefficients, on_image, place)
     if spec.all_outputs("found_masks"):
-        masks = paste(outputs[spec.output("found_masks").name][0][order], on_image, image_size)
+        probabilities = outputs[spec.output("found_masks").name][0][order]
+        masks = paste(probabilities, place.uncut_boxes_on_image(boxes[order]), image_size)
     return Detections(on_image, scores[order].astype(np.float32), labels[order].astype(np.int64), masks)
+
+
+def _not_empty(boxes: np.ndarray) -> np.ndarray:
+    """Return the indices of the boxes (N, 4) with an area."""
+    return np.flatnonzero((boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1]))
 
 
 @dataclass(frozen=True)
@@ -118,7 +132,8 @@ class _Candidates:
 def _read_decoded(outputs: Mapping[str, np.ndarray], spec: ModelSpec, selection: Selection) -> _Candidates:
     scores = outputs[spec.output("decoded_scores").name][0]
     flat = scores.reshape(-1)
-    places = np.flatnonzero(flat >= selection.min_score)
+    least = selection.min_score if selection.min_score < 1 else math.inf  # the sigmoid of 20 rounds to 1
+    places = np.flatnonzero(flat >= least)
     best = places[np.argsort(-flat[places], kind="stable")[: selection.candidates]]
     labels, cells = np.divmod(best, scores.shape[1])
     coefficients = None
@@ -128,37 +143,86 @@ def _read_decoded(outputs: Mapping[str, np.ndarray], spec: ModelSpec, selection:
 
 
 def _read_heads(outputs: Mapping[str, np.ndarray], spec: ModelSpec, selection: Selection) -> _Candidates:
-    least = math.log(selection.min_score / (1 - selection.min_score))  # logits are compared: no sigmoid of them all
-    levels: List[Tuple[np.ndarray, ...]] = []
-    boxes, coefficients = spec.all_outputs("boxes"), spec.all_outputs("coefficients")
-    for level, tensor in enumerate(spec.all_outputs("scores")):
-        logits = outputs[tensor.name][0]
-        height, width = logits.shape[1:]
-        stride = spec.preprocess.size[0] / height
-        flat = logits.reshape(-1)
-        places = np.flatnonzero(flat >= least)
-        if len(places) > selection.candidates:
-            places = places[np.argpartition(-flat[places], selection.candidates)[: selection.candidates]]
-        labels, cells = np.divmod(places, height * width)
-        rows, columns = np.divmod(cells, width)
-        points = np.stack([(columns + 0.5) * stride, (rows + 0.5) * stride]).astype(np.float32)
-        sides = outputs[boxes[level].name][0].reshape(4, -1, height * width).take(cells, axis=2)
-        mixed = outputs[coefficients[level].name][0].reshape(-1, height * width)[:, cells] if coefficients else cells
-        strides = np.full(len(cells), stride, np.float32)
-        levels.append((flat[places], labels, sides, points, strides, mixed))
-    logits, labels, sides, points, strides, mixed = (
-        np.concatenate([level[part] for level in levels], axis=-1) for part in range(6)
+    roles = [spec.all_outputs(role) for role in ("scores", "boxes", "coefficients")]
+    levels = []
+    for level in range(len(roles[0])):
+        scores, boxes, *mixes = (outputs[tensors[level].name][0] for tensors in roles if tensors)
+        stride = spec.preprocess.size[0] / scores.shape[1]
+        levels.append(_level(scores, boxes, mixes[0] if mixes else None, stride, selection))
+    found = _joined(levels)
+    best = np.argsort(-found.logits, kind="stable")[: selection.candidates]
+    return _Candidates(
+        boxes=_decoded(found.sides, found.points, found.strides).T.take(best, axis=0),
+        scores=(1 / (1 + np.exp(-found.logits[best].astype(np.float64)))).astype(np.float32),
+        labels=found.labels[best],
+        coefficients=None if found.coefficients is None else found.coefficients.T.take(best, axis=0),
     )
-    best = np.argsort(-logits, kind="stable")[: selection.candidates]
-    scores = (1 / (1 + np.exp(-logits[best].astype(np.float64)))).astype(np.float32)
-    on_input = _decoded(sides, points, strides)[best]
-    return _Candidates(on_input, scores, labels[best], mixed.T[best] if coefficients else None)
+
+
+@dataclass(frozen=True)
+class _Cells:
+    """Cells of the raw heads that may hold an object, in no order.
+
+    logits, labels, strides: (N,) each.
+    points: (2, N) float32 x, y on the input.
+    sides: (4, bins, N) logits of the distances left, top, right, bottom.
+    coefficients: (P, N), or None for a network without masks.
+    """
+
+    logits: np.ndarray
+    labels: np.ndarray
+    strides: np.ndarray
+    points: np.ndarray
+    sides: np.ndarray
+    coefficients: Optional[np.ndarray]
+
+
+def _level(
+    scores: np.ndarray, boxes: np.ndarray, coefficients: Optional[np.ndarray], stride: float, selection: Selection
+) -> _Cells:
+    """Return the best cells of one level, from its heads (K, h, w), (4 * bins, h, w) and (P, h, w)."""
+    height, width = scores.shape[1:]
+    flat = scores.reshape(-1)
+    places = np.flatnonzero(flat >= _logit(selection.min_score))  # logits are compared: no sigmoid of them all
+    if len(places) > selection.candidates:
+        places = places[np.argpartition(-flat[places], selection.candidates)[: selection.candidates]]
+    labels, cells = np.divmod(places, height * width)
+    rows, columns = np.divmod(cells, width)
+    return _Cells(
+        logits=flat[places],
+        labels=labels,
+        strides=np.full(len(cells), stride, np.float32),
+        points=np.stack([(columns + 0.5) * stride, (rows + 0.5) * stride]).astype(np.float32),
+        sides=boxes.reshape(4, -1, height * width).take(cells, axis=2),
+        coefficients=None if coefficients is None else coefficients.reshape(-1, height * width).take(cells, axis=1),
+    )
+
+
+def _joined(levels: List[_Cells]) -> _Cells:
+    """Return the cells of all levels; all are decoded at once, which takes less time than one level after the other."""
+    mixes = [level.coefficients for level in levels if level.coefficients is not None]
+    return _Cells(
+        logits=np.concatenate([level.logits for level in levels]),
+        labels=np.concatenate([level.labels for level in levels]),
+        strides=np.concatenate([level.strides for level in levels]),
+        points=np.concatenate([level.points for level in levels], axis=-1),
+        sides=np.concatenate([level.sides for level in levels], axis=-1),
+        coefficients=np.concatenate(mixes, axis=-1) if mixes else None,
+    )
+
+
+def _logit(score: float) -> float:
+    """Return what a logit has to reach for a score; anything does for 0, nothing for 1."""
+    if 0 < score < 1:
+        return math.log(score / (1 - score))
+    return -math.inf if score <= 0 else math.inf
 
 
 def _decoded(distributions: np.ndarray, points: np.ndarray, strides: np.ndarray) -> np.ndarray:
-    """Return boxes (N, 4) float32 on the network's input, from (4, bins, N), (2, N) and (N,)."""
-    weights = np.exp(distributions - distributions.max(axis=1, keepdims=True))
+    """Return boxes (4, N) float32 on the network's input, from (4, bins, N), (2, N) and (N,)."""
+    weights = distributions - distributions.max(axis=1, keepdims=True)
+    np.exp(weights, out=weights)
     bins = np.arange(weights.shape[1], dtype=np.float32)
     total, mean = np.moveaxis(np.stack([np.ones_like(bins), bins]) @ weights, 1, 0)  # (4, N) each
     distances = mean / total * strides
-    return np.concatenate([points - distances[:2], points + distances[2:]]).T
+    return np.concatenate([points - distances[:2], points + distances[2:]])

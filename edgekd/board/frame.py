@@ -48,10 +48,14 @@ class Frame:
     def boxes_on_image(self, boxes: np.ndarray) -> np.ndarray:
         """Return boxes (N, 4) float32 x1, y1, x2, y2 on the input as boxes on the image, cut at the image's edges."""
         height, width = self.image_size
-        limit = np.array([width, height] * 2, np.float32)
+        return np.clip(self.uncut_boxes_on_image(boxes), 0, np.array([width, height] * 2, np.float32))
+
+    def uncut_boxes_on_image(self, boxes: np.ndarray) -> np.ndarray:
+        """Return boxes (N, 4) float32 x1, y1, x2, y2 on the input in the image's pixels; they may reach beyond the image."""
+        height, width = self.image_size
         offset = np.array([self.left, self.top] * 2, np.float32)
         scale = np.array([width / self.size[1], height / self.size[0]] * 2, np.float32)
-        return np.clip((boxes - offset) * scale, 0, limit)
+        return np.asarray((boxes - offset) * scale, np.float32)
 
     def boxes_on_input(self, boxes: np.ndarray) -> np.ndarray:
         """Return boxes (N, 4) float32 x1, y1, x2, y2 on the image as boxes on the input."""

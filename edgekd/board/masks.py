@@ -41,8 +41,14 @@ class Masks:
         whole[y1:y2, x1:x2] = self.parts[number]
         return whole
 
+    def only(self, chosen: np.ndarray) -> Masks:
+        """Return the masks of some objects, by (N,) bool."""
+        return Masks(
+            self.size, self.corners[chosen], [self.parts[number] for number in np.flatnonzero(chosen).tolist()]
+        )
+
     def whole(self) -> np.ndarray:
-        """Return all masks, (N, H, W) bool."""
+        """Return all masks, (N, H, W) bool: a byte for every pixel of every object."""
         return np.stack([self[number] for number in range(len(self))]) if len(self) else np.zeros((0, *self.size), bool)
 
 
@@ -81,7 +87,7 @@ def paste(probabilities: np.ndarray, boxes: np.ndarray, image_size: Tuple[int, i
     Args:
         probabilities: (N, h, w) over the whole box, interpolated bilinearly between the cells' centres (Mask R-CNN,
             arXiv 1703.06870, section 3.1).
-        boxes: (N, 4) x1, y1, x2, y2 in the image's pixels.
+        boxes: (N, 4) x1, y1, x2, y2 in the image's pixels, not cut at its edges.
         image_size: (height, width).
     """
     corners = _corners(boxes, image_size)

@@ -2,7 +2,7 @@
 
 Boxes are compared only where they can overlap enough: of one class, and with centres that are near along x. What earlier
 blocks kept goes first, so that a crowd around one object is not compared with itself, and each block is as long as all before
-it. The result is that of the textbook loop.
+it. The result is that of the textbook loop. Rows are picked by `take`: indexing of two dimensions takes up to ten times as long.
 
 Portable: standard library + numpy, Python 3.8.
 """
@@ -28,7 +28,7 @@ def suppress(boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray, iou: flo
         most: stop when so many are kept.
     """
     order = np.argsort(-scores, kind="stable")
-    ranked = _ranked(boxes[order], labels[order], iou)
+    ranked = _ranked(boxes.take(order, axis=0), labels[order], iou)
     kept = np.empty(0, np.int64)
     start, end = 0, _FIRST_BLOCK
     while start < len(order) and len(kept) < most:
@@ -84,8 +84,8 @@ def _overlaps(ranked: _Ranked, one: np.ndarray, other: np.ndarray) -> Tuple[np.n
     before = np.cumsum(counts) - counts
     left = np.repeat(one, counts)
     right = other[np.arange(len(left)) + np.repeat(first - before, counts)]
-    x1, y1, x2, y2 = ranked.corners[:, left]
-    u1, v1, u2, v2 = ranked.corners[:, right]
+    x1, y1, x2, y2 = ranked.corners.take(left, axis=1)
+    u1, v1, u2, v2 = ranked.corners.take(right, axis=1)
     shared = np.minimum(x2, u2) - np.maximum(x1, u1)
     shared *= np.maximum(np.minimum(y2, v2) - np.maximum(y1, v1), 0)  # not positive where either side is not
     hit = shared > ranked.shares[left] + ranked.shares[right]

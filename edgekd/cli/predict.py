@@ -18,8 +18,9 @@ def predict(
     from edgekd.api import load_engine
     from edgekd.cli.show import print_json
     from edgekd.core.workspace import disk_errors
-    from edgekd.data.predictions import write_prediction
+    from edgekd.data.predictions import check_names, write_prediction
 
+    check_names(images, out)
     results = []
     with disk_errors(out), load_engine(engine) as loaded:
         out.mkdir(parents=True, exist_ok=True)

@@ -182,7 +182,12 @@ class Export(Section):
         1e-3, gt=0, description="largest |torch - ONNX| of an output, relative to its largest value"
     )
     class_map_tolerance: float = Field(
-        1e-3, ge=0, description="largest fraction of pixels with another class, or of detections without a counterpart"
+        1e-3, ge=0, description="of a segmenter: largest fraction of pixels that get another class than in torch"
+    )
+    detections_tolerance: float = Field(
+        1e-3,
+        ge=0,
+        description="of a detector: largest fraction of detections without a counterpart in torch (IoU 0.99, score 1e-3)",
     )
 
 
@@ -296,6 +301,15 @@ class Recipe(Section):
             raise ValueError(
                 "trainer.teacher_cache needs data.augment.views: only fixed views come again; set it, e.g. 8"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _tolerates_what_the_task_gives(self) -> Recipe:
+        used, other = "class_map_tolerance", "detections_tolerance"
+        if self.task != "semantic":
+            used, other = other, used
+        if getattr(self.export, other) != Export.model_fields[other].default:
+            raise ValueError(f"export.{other} has no meaning for task {self.task!r}; set export.{used}")
         return self
 
     @field_validator("engines")

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 from PIL import Image, ImageDraw
 
 Color = tuple[int, int, int]
 
 
-def draw_masks(image: np.ndarray, masks: np.ndarray, colors: list[Color], alpha: float = 0.45) -> np.ndarray:
-    """Return the image (H, W, 3) uint8 with each of the masks (N, H, W) bool blended over it in its colour."""
+def draw_masks(image: np.ndarray, masks: Iterable[np.ndarray], colors: list[Color], alpha: float = 0.45) -> np.ndarray:
+    """Return the image (H, W, 3) uint8 with each of the masks, (H, W) bool, blended over it in its colour."""
     drawn = image.astype(np.float32)
     for mask, color in zip(masks, colors, strict=True):
         drawn[mask] = (1 - alpha) * drawn[mask] + alpha * np.array(color, np.float32)

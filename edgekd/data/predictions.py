@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -27,6 +28,29 @@ class Network(Protocol):
         """Return the result."""
 
 
+def check_names(image_paths: Sequence[Path], out: Path) -> None:
+    """Check that every image has results of its own, before any is written.
+
+    Raises:
+        UserError: two images would write the same file, or a result would overwrite an image.
+    """
+    written: dict[Path, Path] = {}
+    for image_path in image_paths:
+        for path in _paths(image_path, out).values():
+            other = written.setdefault(path, image_path)
+            if other.resolve() != image_path.resolve():
+                raise UserError(
+                    f"{other} and {image_path} would both be written as {path}; rename one, or run them one by one "
+                    "with another --out each"
+                )
+    inputs = {image_path.resolve(): image_path for image_path in image_paths}
+    for path, image_path in written.items():
+        if path.resolve() in inputs:
+            raise UserError(
+                f"{inputs[path.resolve()]} would be overwritten by the result of {image_path}; give another --out"
+            )
+
+
 def write_prediction(engine: Network, image_path: Path, out: Path) -> dict[str, Any]:
     """Write what an engine sees in an image and return the paths and a summary.
 
@@ -36,18 +60,20 @@ def write_prediction(engine: Network, image_path: Path, out: Path) -> dict[str, 
 
     Raises:
         DataError: the image cannot be read.
-        UserError: a result of that name was already written in this folder from another image.
+        UserError: the image would be overwritten by its own result.
     """
-    image = read_image(image_path)
-    paths = {what: out / f"{image_path.stem}_{what}" for what in ("overlay.png", "mask.png", "objects.json")}
-    if image_path.resolve() in [path.resolve() for path in paths.values()]:
-        raise UserError(f"{image_path} would be overwritten by its own result; give another --out")
+    check_names([image_path], out)
+    image, paths = read_image(image_path), _paths(image_path, out)
     result = engine(image)
     if isinstance(result, Detections):
         seen = _write_objects(result, image, engine.classes, paths)
     else:
         seen = _write_class_map(result, image, engine.classes, paths)
     return {"image": str(image_path), "overlay": str(paths["overlay.png"]), **seen}
+
+
+def _paths(image_path: Path, out: Path) -> dict[str, Path]:
+    return {what: out / f"{image_path.stem}_{what}" for what in ("overlay.png", "mask.png", "objects.json")}
 
 
 def _write_class_map(
@@ -79,8 +105,8 @@ def _write_objects(
     written = {"objects": str(paths["objects.json"])}
     drawn = image
     if found.masks is not None:
-        masks = found.masks.whole()[shown]
-        drawn = draw_masks(image, masks, colors)
+        masks = found.masks.only(shown)
+        drawn = draw_masks(image, (masks[place] for place in range(len(masks))), colors)  # whole ones one by one
         numbers = np.zeros(image.shape[:2], np.uint8)  # at most 100 detections
         for place in range(len(masks) - 1, -1, -1):
             numbers[masks[place]] = place + 1

@@ -21,6 +21,7 @@ from edgekd.board.postprocess import predict, predict_objects
 from edgekd.core.recipe import Data
 from edgekd.data.base import IGNORE_INDEX, DenseDataset
 from edgekd.distill.module import DenseTask
+from edgekd.distill.resume import AveragedWeights
 from edgekd.errors import GateError
 from edgekd.models.base import DenseModel
 from edgekd.models.session import TorchSession, torch_spec
@@ -150,10 +151,13 @@ class Validation(Callback):
     """Scores the student every so many steps on the scored split; only recorded, nothing is chosen by it.
 
     `rows` holds [step, score], mIoU or (mask) mAP, from the same prediction at label resolution as `edgekd evaluate`.
+    With `averaged`, which must come before this callback, it scores the weights that are kept, not those of the step.
     """
 
-    def __init__(self, dataset: DenseDataset, task: str, data: Data, every: int) -> None:
-        self.dataset, self.task, self.data, self.every = dataset, task, data, every
+    def __init__(
+        self, dataset: DenseDataset, task: str, data: Data, every: int, averaged: AveragedWeights | None = None
+    ) -> None:
+        self.dataset, self.task, self.data, self.every, self.averaged = dataset, task, data, every, averaged
         self.rows: list[list[float]] = []
 
     def on_train_batch_end(
@@ -162,10 +166,11 @@ class Validation(Callback):
         if trainer.global_step % self.every or not trainer.is_global_zero:
             return
         assert isinstance(pl_module, DenseTask)
-        self.rows.append([trainer.global_step, self._score(pl_module.student)])
+        student = self.averaged.student if self.averaged else pl_module.student
+        self.rows.append([trainer.global_step, self._score(student)])
         for logger in trainer.loggers:
             logger.log_metrics({"validation": self.rows[-1][1]}, step=trainer.global_step)
-        pl_module.student.train()
+        student.train()
 
     def _score(self, student: DenseModel) -> float:
         classes = tuple(self.dataset.classes)

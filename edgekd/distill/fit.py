@@ -85,11 +85,12 @@ def fit(job: FitJob) -> dict[str, Any]:
     L.seed_everything(job.seed, workers=False, verbose=False)
     task = DenseTask(job.student, job.budget, job.distiller, job.trainer.channels_last, job.task)
     record = StepRecord(log_every=max(1, job.budget.steps // 200))
-    validation = (
-        Validation(job.validation, job.task, job.data, job.budget.validate_every or 0) if job.validation else None
-    )
+    averaged = AveragedWeights(decay=job.budget.ema) if job.budget.ema is not None else None
+    every = job.budget.validate_every or 0
+    validation = Validation(job.validation, job.task, job.data, every, averaged) if job.validation else None
     with _quiet():
-        trainer = _trainer(job, [record, validation] if validation else [record])
+        # In this order: steps are timed without averaging, and scored after it.
+        trainer = _trainer(job, [callback for callback in (record, averaged, validation) if callback])
     resume = job.scratch / f"{RESUME}.ckpt"
     workers = job.trainer.workers if job.trainer.workers is not None else (0 if on_cpu(job.trainer) else 4)
     on_interrupt = signal.getsignal(signal.SIGINT)
@@ -118,11 +119,9 @@ def fit(job: FitJob) -> dict[str, Any]:
     }
 
 
-def _trainer(job: FitJob, records: list[Callback]) -> L.Trainer:
+def _trainer(job: FitJob, own: list[Callback]) -> L.Trainer:
     budget, place = job.budget, job.trainer
-    callbacks: list[Callback] = [StepSeeds(job.seed), *records, Watchdog(job.watchdog_ratio), DepthwiseInFloat32()]
-    if budget.ema is not None:
-        callbacks.append(AveragedWeights(decay=budget.ema))
+    callbacks: list[Callback] = [StepSeeds(job.seed), *own, Watchdog(job.watchdog_ratio), DepthwiseInFloat32()]
     callbacks.append(
         ModelCheckpoint(
             dirpath=job.scratch,

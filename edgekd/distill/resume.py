@@ -13,6 +13,9 @@ import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
 
+from edgekd.distill.module import DenseTask
+from edgekd.models.base import DenseModel
+
 
 class WholeCheckpoints(TorchCheckpointIO):
     """Writes beside the checkpoint and renames, so that a kill leaves the old file or the new one.
@@ -54,6 +57,14 @@ class AveragedWeights(EMAWeightAveraging):
 
     In Lightning 2.6.6 such a run skips `on_train_end` and would keep the weights of the last step.
     """
+
+    @property
+    def student(self) -> DenseModel:
+        """The student with the averaged weights, while the run lasts."""
+        assert self._average_model is not None
+        task = self._average_model.module
+        assert isinstance(task, DenseTask)
+        return task.student
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.on_train_end(trainer, pl_module)

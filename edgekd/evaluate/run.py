@@ -62,8 +62,9 @@ def _objects(session: Session, dataset: DenseDataset, indices: list[int], pictur
         shown = kept[i].scores >= PICTURED_SCORE
         masks = kept[i].masks
         parts = {"boxes": kept[i].boxes, "labels": kept[i].labels, "scores": kept[i].scores}
-        parts |= {} if masks is None else {"masks": masks.whole()}
         arrays |= {f"{i}/{name}": part[shown] for name, part in parts.items()}
+        if masks is not None:
+            arrays[f"{i}/masks"] = masks.only(shown).whole()
     return asdict(result), arrays
 
 

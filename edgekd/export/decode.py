@@ -40,7 +40,9 @@ def decoded_outputs(trained: ModelSpec, how: str) -> tuple[TensorSpec, ...]:
             "coefficients": (1, mixes, points),
         }
     else:
-        most = min(Selection().most, classes * points)
+        chosen = Selection()
+        # What lies in the bars of a letterbox goes when the image's size is known, and must not take a place before.
+        most = min(chosen.candidates if trained.preprocess.resize == "letterbox" else chosen.most, classes * points)
         shapes = {"boxes": (1, most, 4), "scores": (1, most), "labels": (1, most), "coefficients": (1, most, mixes)}
     kind = "decoded" if how == "boxes" else "found"
     tensors = [

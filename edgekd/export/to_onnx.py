@@ -45,19 +45,30 @@ def run(job: StageJob) -> StageResult:
     dataset = open_split(job.recipe, job.recipe.data.val)
     images = [dataset.load(i).image for i in range(min(settings.parity_images, len(dataset)))]
     parity = measure_parity(model, source.spec, path, spec, images)
-    what = "pixels get another class than" if spec.task == "semantic" else "detections have no counterpart"
+    check_parity(parity, spec.task, settings)
+    keep = {name: source.details[name] for name in ("params", "macs", "network")}
+    return StageResult(spec, {**keep, **details, "parity": parity, "source": job.part})
+
+
+def check_parity(parity: dict[str, Any], task: str, settings: Export) -> None:
+    """Hold what `measure_parity` found against the recipe's limits.
+
+    Raises:
+        GateError: outputs or results differ by more than the recipe's tolerance.
+    """
     if parity["outputs_relative"] is not None and parity["outputs_relative"] > settings.logits_tolerance:
         raise GateError(
             f"export: an ONNX output differs from torch by {parity['outputs_relative']:.2e} of its largest value, "
             f"limit export.logits_tolerance = {settings.logits_tolerance:g}, on {parity['images']} images"
         )
-    if parity["different"] > settings.class_map_tolerance:
+    what, limit = "detections have no counterpart", "detections_tolerance"
+    if task == "semantic":
+        what, limit = "pixels get another class than", "class_map_tolerance"
+    if parity["different"] > getattr(settings, limit):
         raise GateError(
             f"export: {parity['different']:.2e} of the {what} in torch, "
-            f"limit export.class_map_tolerance = {settings.class_map_tolerance:g}, on {parity['images']} images"
+            f"limit export.{limit} = {getattr(settings, limit):g}, on {parity['images']} images"
         )
-    keep = {name: source.details[name] for name in ("params", "macs", "network")}
-    return StageResult(spec, {**keep, **details, "parity": parity, "source": job.part})
 
 
 def deployed_spec(trained: ModelSpec, model: DenseModel, settings: Export) -> ModelSpec:

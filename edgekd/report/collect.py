@@ -139,8 +139,10 @@ def _truth(task: str, sample: Sample) -> dict[str, np.ndarray]:
         return {"": sample.mask}
     assert sample.instances is not None
     objects = sample.instances
-    parts = {"/boxes": objects.boxes_xyxy, "/labels": objects.labels}
-    return parts | ({"/masks": objects.masks} if task == "instance" and objects.masks is not None else {})
+    crowd = np.zeros(len(objects.labels), bool) if objects.is_crowd is None else objects.is_crowd
+    parts = {"/boxes": objects.boxes_xyxy[~crowd], "/labels": objects.labels[~crowd]}
+    parts |= {"/crowd_boxes": objects.boxes_xyxy[crowd], "/crowd_labels": objects.labels[crowd]}
+    return parts | ({"/masks": objects.masks[~crowd]} if task == "instance" and objects.masks is not None else {})
 
 
 def _replace(path: Path, content: bytes) -> None:

@@ -45,11 +45,29 @@ def matched(
     return seen, right
 
 
+def excused(crowd: tuple[np.ndarray, np.ndarray], found: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+    """Return which detections are no false alarms because they lie in a region that need not be found (N,) bool.
+
+    As in COCO's evaluation, the overlap with a crowd of its class is measured against the detection's area.
+
+    Args:
+        crowd: boxes (M, 4) and labels (M,) of crowds and of objects labelled as difficult.
+        found: boxes (N, 4) and labels (N,).
+    """
+    low = np.maximum(found[0][:, None, :2], crowd[0][None, :, :2])
+    high = np.minimum(found[0][:, None, 2:], crowd[0][None, :, 2:])
+    shared = np.clip(high - low, 0, None).prod(axis=2)  # (N, M)
+    areas = (found[0][:, 2:] - found[0][:, :2]).prod(axis=1)
+    inside = shared >= MATCH_IOU * areas[:, None]
+    return np.asarray((inside & (found[1][:, None] == crowd[1][None, :])).any(axis=1))
+
+
 def _picture(archive: Mapping[str, np.ndarray], index: int, rows: Sequence[Row], colors: list[Color]) -> Picture:
     name, image = str(archive[f"{index}/name"]), archive[f"{index}/image"]
     boxes, labels, masks = (_part(archive, f"{index}/truth", part) for part in ("boxes", "labels", "masks"))
     assert boxes is not None
     assert labels is not None
+    crowd = [_part(archive, f"{index}/truth", part) for part in ("crowd_boxes", "crowd_labels")]  # reports before: None
     of_truth = [colors[label] for label in labels]
     drawn = _drawn(image, boxes, masks, of_truth)
     tiles = [
@@ -62,6 +80,8 @@ def _picture(archive: Mapping[str, np.ndarray], index: int, rows: Sequence[Row],
         if found[0] is None or found[1] is None:
             continue
         seen, right = matched((boxes, labels), (found[0], found[1]))
+        if crowd[0] is not None and crowd[1] is not None:
+            right |= excused((crowd[0], crowd[1]), (found[0], found[1]))
         of_found = [
             colors[label] if ok else error_color(len(colors)) for label, ok in zip(found[1], right, strict=True)
         ]

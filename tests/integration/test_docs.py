@@ -156,7 +156,7 @@ def checkout(folder: Path, tiny_run: Path) -> Path:
     write(folder / "recipes/quickstart.yaml", "# The quickstart.\n" + yaml.safe_dump(tiny))
     for task in ("detection", "instance"):
         networks = {name: TINY[name] | {"family": "edgedet"} for name in ("teacher", "student")}
-        export = {"class_map_tolerance": 1.0}  # after 12 steps all scores are alike, and rounding picks the detections
+        export = {"detections_tolerance": 1.0}  # after 12 steps all scores are alike, and rounding picks the detections
         tiny = {**TINY, **networks, "name": f"quickstart_{task}", "task": task, "export": export}
         write(folder / f"recipes/quickstart_{task}.yaml", yaml.safe_dump(tiny))
     shutil.copytree(tiny_run, folder / "runs/quickstart")

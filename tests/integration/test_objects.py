@@ -27,7 +27,7 @@ STEPS = 40
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("objects")
-    recipe = {**TINY, "name": "tiny_objects", "task": "instance", "export": {"class_map_tolerance": 0.05}}
+    recipe = {**TINY, "name": "tiny_objects", "task": "instance", "export": {"detections_tolerance": 0.05}}
     for network, variant in (("teacher", "xs"), ("student", "n")):
         budget = {"steps": STEPS, "batch_size": 4, "lr": 0.003}
         recipe[network] = {"family": "edgedet", "variant": variant, "train": budget}

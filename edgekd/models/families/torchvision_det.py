@@ -31,6 +31,9 @@ COCO_OUTPUTS = 91
 # Source: COCO's paper (arXiv 1405.0312) lists 91 categories; these were never annotated in the 2014 and 2017 releases.
 COCO_UNUSED = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
 COCO_NUMBERS = tuple(number for number in range(1, COCO_OUTPUTS) if number not in COCO_UNUSED)
+# Detections that a network gives of an image. What reads them takes the best 100 that are on the image, as COCO does:
+# torchvision's own limit of 100 would count boxes in the bars of a letterbox, without area, or of other classes, too.
+MOST = 300
 # Of ResNet-50's stages by stride. The pyramid has levels at the same strides; what torchvision adds below (64 and 128) is
 # not tapped.
 CHANNELS = {4: 256, 8: 512, 16: 1024, 32: 2048}
@@ -135,7 +138,7 @@ class TorchvisionDetector(ReadyDetector):
         net.transform = _AsTheyAre()
         self.net = net.eval()
         self.has_masks = task == "instance"
-        self.most = 100  # COCO's detections per image, which all of them take
+        getattr(net, "roi_heads", net).detections_per_img = MOST
         self.channels = {stride: CHANNELS[stride] for stride in strides}
         self.decoder_channels = net.backbone.out_channels
         self.level_strides = levels
@@ -164,15 +167,15 @@ class TorchvisionDetector(ReadyDetector):
         return {f"found_{name}": torch.stack([one[name] for one in found]) for name in found[0]}
 
     def _padded(self, found: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return the detections of one image that are of a class, as `most` rows, the last ones zeros."""
+        """Return the detections of one image that are of a class, as MOST rows, the last ones zeros."""
         labels = self.class_of[found["labels"]]
-        kept = (labels >= 0).nonzero().squeeze(1)[: self.most]
+        kept = (labels >= 0).nonzero().squeeze(1)[:MOST]
         names = ("boxes", "scores", "masks") if self.has_masks else ("boxes", "scores")
         parts = {name: found[name][kept] for name in names} | {"labels": labels[kept]}
         if self.has_masks:
             parts["masks"] = parts["masks"].squeeze(1)  # (n, 28, 28)
         return {
-            name: torch.cat([value, value.new_zeros(self.most - len(value), *value.shape[1:])])
+            name: torch.cat([value, value.new_zeros(MOST - len(value), *value.shape[1:])])
             for name, value in parts.items()
         }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import log
 
 import numpy as np
@@ -68,6 +69,23 @@ def test_nothing_above_the_least_score_is_no_detection() -> None:
     assert found.boxes.shape == (0, 4)
     assert found.masks is not None
     assert found.masks.whole().shape == (0, 20, 30)
+
+
+def test_a_least_score_of_0_takes_every_candidate_and_1_takes_none() -> None:
+    contract = spec(strides=(8,))
+    heads = silent(contract)
+    heads["scores_8"][0, 0, 0, 0] = 40  # its sigmoid is 1 in float32
+    points = (HEIGHT // 8) * (WIDTH // 8)
+    boxes = np.tile(np.array([[0], [0], [4], [4]], np.float32), points)
+    decoded = {"decoded_boxes": boxes[None], "decoded_scores": np.zeros((1, 2, points), np.float32)}
+    decoded["decoded_scores"][0, 0, 0] = 1
+    tensors = tuple(TensorSpec(name, "float32", array.shape, name) for name, array in decoded.items())
+    for outputs, said in ((heads, contract), (decoded, replace(contract, outputs=tensors))):
+        counts = [
+            len(detections(outputs, said, (HEIGHT, WIDTH), Selection(least, iou=1.0, most=10**6)).boxes)
+            for least in (0.0, 0.5, 1.0)
+        ]
+        assert counts == [2 * points, 1, 0]
 
 
 @pytest.mark.parametrize("seed", range(3))

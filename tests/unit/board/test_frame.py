@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgekd.board.detection import detections
+from edgekd.board.detection import Selection, detections
 from edgekd.board.frame import Frame, frame
 from edgekd.board.masks import assemble
 from edgekd.board.postprocess import class_map
@@ -157,3 +157,50 @@ def test_masks_are_read_between_the_bars() -> None:
     expected = np.zeros((1, 16, 32), bool)
     expected[0, 8:12, 2:30] = True
     np.testing.assert_array_equal(masks, expected)
+
+
+def in_the_bar_and_on_the_image(how: str) -> tuple[ModelSpec, dict[str, np.ndarray]]:
+    """Return what a network says of a 32x128 image on a 64x64 input, whose rows 24 to 40 show it at half its size: with score
+    0.99 a box from 8 down to 24, all in the upper bar, and with 0.9 one whose x is 8 to 24 and that fills the content's rows."""
+    boxes, scores = np.array([[24, 8, 56, 24], [8, 24, 24, 40]], np.float32), np.array([0.99, 0.9], np.float32)
+    if how == "heads":
+        bins = 3
+        arrays = {"scores": np.full((1, 2, 4, 4), -20.0), "boxes": np.zeros((1, 4 * bins, 4, 4))}
+        for (row, column), score, sides in zip([(0, 2), (1, 0)], scores, [(1, 0, 1, 1), (0, 0, 1, 1)], strict=True):
+            arrays["scores"][0, 0, row, column] = np.log(score / (1 - score))
+            for side, distance in enumerate(sides):  # of the points (40, 8) and (8, 24), in strides of 16
+                arrays["boxes"][0, side * bins + distance, row, column] = 60
+    elif how == "boxes":
+        arrays = {"decoded_boxes": boxes.T[None], "decoded_scores": np.stack([scores, 0 * scores])[None]}
+    else:
+        arrays = {"found_boxes": boxes[None], "found_scores": scores[None], "found_labels": np.zeros((1, 2))}
+    outputs = {name: array.astype(np.float32) for name, array in arrays.items()}
+    tensors = (TensorSpec(name, "float32", array.shape, name) for name, array in outputs.items())
+    return contract("detection", (64, 64), *tensors), outputs
+
+
+@pytest.mark.parametrize("most", [1, 100])
+@pytest.mark.parametrize("how", ["heads", "boxes", "nms"])
+def test_a_box_in_the_bars_is_no_detection_and_takes_no_place(how: str, most: int) -> None:
+    spec, outputs = in_the_bar_and_on_the_image(how)
+    found = detections(outputs, spec, (32, 128), Selection(most=most))
+    np.testing.assert_allclose(found.boxes, [[16, 0, 48, 32]], atol=1e-3)
+    np.testing.assert_allclose(found.scores, [0.9], atol=1e-6)
+
+
+def test_a_mask_over_a_box_that_reaches_into_the_bar_keeps_its_scale() -> None:
+    """Of a box from input row 0 to 40 the mask is the lower half, from row 20 on; the content begins at row 16, two rows of
+    it to each of the image's: image rows (20 - 16) / 2 to (40 - 16) / 2, and columns 8 / 2 to 24 / 2."""
+    outputs = {
+        "found_boxes": np.array([[[8, 0, 24, 40]]], np.float32),
+        "found_scores": np.array([[0.9]], np.float32),
+        "found_labels": np.zeros((1, 1), np.int32),
+        "found_masks": np.repeat(np.arange(28) >= 14, 28).reshape(1, 1, 28, 28).astype(np.float32),
+    }
+    tensors = (TensorSpec(name, str(array.dtype), array.shape, name) for name, array in outputs.items())
+    found = detections(outputs, contract("instance", (64, 64), *tensors), (16, 32))
+    np.testing.assert_array_equal(found.boxes, [[4, 0, 12, 12]])
+    expected = np.zeros((16, 32), bool)
+    expected[2:12, 4:12] = True
+    assert found.masks is not None
+    np.testing.assert_array_equal(found.masks[0], expected)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from PIL import Image
 
 import edgekd
 from edgekd import errors
@@ -155,6 +156,15 @@ def test_predict_refuses_an_artifact_without_a_network(tmp_path: Path) -> None:
     publish(tmp_path / "work", tmp_path / "data", {"kind": "dataset", "stage": "data", "key": "k"}, StageResult())
     line = refused("predict", str(tmp_path / "data"), "a.png", "--out", str(tmp_path / "p"))
     assert "expected an artifact of kind checkpoint, onnx, engine, got dataset" in line
+
+
+def test_predict_refuses_results_of_one_name_before_any_is_written(tmp_path: Path) -> None:
+    for name in ("a/x.png", "b/x.png"):
+        (tmp_path / name).parent.mkdir()
+        Image.new("RGB", (4, 4)).save(tmp_path / name)
+    line = refused("predict", "engine", "a/x.png", "b/x.png", cwd=tmp_path)
+    assert "a/x.png and b/x.png would both be written as predictions/x_overlay.png; rename one" in line
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
 
 
 def test_a_reader_that_goes_away_is_no_error(tmp_path: Path) -> None:

@@ -87,6 +87,19 @@ def test_a_teacher_without_budget_or_weights_is_refused(tmp_path: Path) -> None:
         small_recipe(tmp_path, teacher={"family": "edgeseg", "variant": "s"})
 
 
+@pytest.mark.parametrize(
+    ("task", "other", "used"),
+    [
+        ("semantic", "detections_tolerance", "class_map_tolerance"),
+        ("instance", "class_map_tolerance", "detections_tolerance"),
+    ],
+)
+def test_a_tolerance_of_another_task_is_refused(tmp_path: Path, task: str, other: str, used: str) -> None:
+    assert getattr(small_recipe(tmp_path, f"task={task}", f"export.{used}=0.5").export, used) == 0.5
+    with pytest.raises(RecipeError, match=f"export.{other} has no meaning for task '{task}'; set export.{used}"):
+        small_recipe(tmp_path, f"task={task}", f"export.{other}=0.5")
+
+
 def test_an_engine_listed_twice_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="engines: listed twice: onnxruntime-fp32"):
         small_recipe(tmp_path, "engines.1.target=onnxruntime", "engines.1.precision=fp32")

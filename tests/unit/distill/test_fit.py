@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,10 +10,12 @@ from pathlib import Path
 import pytest
 import tiny_task
 import torch
-from tiny_task import BATCH, STEPS, Boxes, job
+from tiny_task import BATCH, SIZE, STEPS, Boxes, job
 
 from edgekd.core.recipe import Trainer
 from edgekd.distill.fit import fit, on_cpu, precision
+from edgekd.evaluate import semantic
+from edgekd.models.session import TorchSession, torch_spec
 from tests.command import forked
 
 State = dict[str, torch.Tensor]
@@ -110,6 +113,21 @@ def test_ema_keeps_other_weights_than_the_last_step(
 ) -> None:
     plain, averaged = uninterrupted[None][0], uninterrupted[0.5][0]
     assert not torch.equal(plain["classifier.weight"], averaged["classifier.weight"])
+
+
+@pytest.mark.parametrize("ema", [None, 0.8])
+def test_the_learning_curve_ends_with_the_score_of_the_kept_weights(tmp_path: Path, ema: float | None) -> None:
+    run = job(tmp_path, Boxes(), ema, lr=0.05, validate_every=2)
+    run = dataclasses.replace(run, validation=Boxes(6))
+    with torch.no_grad():
+        run.student.get_parameter("classifier.weight").mul_(30)  # it sees all classes from the start
+    curve = fit(run)["validation"]
+    assert [step for step, _ in curve] == [2, 4, 6]
+    spec = torch_spec(run.student, "semantic", Boxes.classes, SIZE)
+    with TorchSession(run.student, spec) as session:
+        kept, _ = semantic.evaluate(session, Boxes(6))
+    assert curve[-1][1] == pytest.approx(kept.metrics["miou"], abs=1e-6)
+    assert len({score for _, score in curve}) == 3, "scores that do not change would agree with any weights"
 
 
 def test_the_record_holds_the_task_loss_and_every_raw_term(

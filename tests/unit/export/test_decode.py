@@ -10,18 +10,19 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from edgekd.board.detection import DECODE, Detections, detections
+from edgekd.board.detection import DECODE, Detections, Selection, detections
 from edgekd.board.specs import ModelSpec, Preprocess, TensorSpec
 from edgekd.core import plugins
 from edgekd.errors import UserError
 from edgekd.export.decode import append, decoded_outputs
 from edgekd.targets.base import CompileRequest
+from edgekd.targets.onnxruntime import import_onnxruntime
 
 SIZE, STRIDES, CLASSES, BINS, MIXES = (64, 96), (8, 16), ("ball", "ring", "sign"), 17, 5
 TARGETS = [("onnxruntime", "qdq"), ("openvino", "nncf")]
 
 
-def contract(task: str) -> ModelSpec:
+def contract(task: str, resize: str = "stretch") -> ModelSpec:
     channels = {"scores": len(CLASSES), "boxes": 4 * BINS, "coefficients": MIXES if task == "instance" else 0}
     outputs = [
         TensorSpec(f"{role}_{stride}", "float32", (1, count, SIZE[0] // stride, SIZE[1] // stride), role)
@@ -32,11 +33,14 @@ def contract(task: str) -> ModelSpec:
     if task == "instance":
         outputs.append(TensorSpec("prototypes", "float32", (1, MIXES, SIZE[0] // 4, SIZE[1] // 4), "prototypes"))
     image = TensorSpec("image", "float32", (1, 3, *SIZE), "image")
-    return ModelSpec(task, CLASSES, 255, (image,), tuple(outputs), Preprocess(SIZE))
+    return ModelSpec(task, CLASSES, 255, (image,), tuple(outputs), Preprocess(SIZE, resize=resize))
 
 
-def detector(spec: ModelSpec, how: str, seed: int = 0) -> tuple[onnx.ModelProto, ModelSpec]:
-    """Return a detector of one convolution per head, whose scores reach above a half, and its contract."""
+def detector(spec: ModelSpec, how: str, seed: int = 0, slope: float = 0.0) -> tuple[onnx.ModelProto, ModelSpec]:
+    """Return a detector of one convolution per head, whose scores reach above a half, and its contract.
+
+    Logits of a box side fall by `slope` per bin, so that boxes become small.
+    """
     rng = np.random.default_rng(seed)
     weights, nodes = [], []
     for head in spec.outputs:
@@ -44,7 +48,8 @@ def detector(spec: ModelSpec, how: str, seed: int = 0) -> tuple[onnx.ModelProto,
         spread, bias = {"scores": (0.4, -1.5), "boxes": (0.3, 0)}.get(head.role, (0.1, 0))
         weight = rng.normal(0, spread, (head.shape[1], 3, stride, stride)).astype(np.float32) / stride
         weights += [numpy_helper.from_array(weight, f"{head.name}.w")]
-        weights += [numpy_helper.from_array(np.full(head.shape[1], bias, np.float32), f"{head.name}.b")]
+        falling = -slope * (np.arange(head.shape[1]) % BINS) if head.role == "boxes" else np.zeros(head.shape[1])
+        weights += [numpy_helper.from_array((falling + bias).astype(np.float32), f"{head.name}.b")]
         inputs = ["image", f"{head.name}.w", f"{head.name}.b"]
         nodes.append(helper.make_node("Conv", inputs, [head.name], f"head.{head.name}", strides=[stride] * 2))
     info = helper.make_tensor_value_info
@@ -117,6 +122,22 @@ def test_int8_leaves_the_decoding_in_float(target: str, quantizer: str, how: str
         assert_same(*pair, atol=1e-5)
 
 
+@pytest.mark.parametrize("how", ["boxes", "nms"])
+def test_the_bars_of_a_letterbox_take_no_place(how: str, tmp_path: Path) -> None:
+    """Far more than 100 small boxes that do not overlap, most of them in the bars: the image is on 16 of 64 rows."""
+    results = {}
+    for kind in ("heads", how):
+        model, spec = detector(contract("detection", "letterbox"), kind, slope=2)
+        onnx.save(model, tmp_path / f"{kind}.onnx")
+        session = import_onnxruntime().InferenceSession(tmp_path / f"{kind}.onnx", providers=["CPUExecutionProvider"])
+        names = [tensor.name for tensor in spec.outputs]
+        outputs = dict(zip(names, session.run(names, {"image": images(1)[0]}), strict=True))
+        results[kind] = detections(outputs, spec, (40, 240))
+        everywhere = detections(outputs, spec, SIZE, Selection(most=360))
+        assert len(everywhere.boxes) > 200
+    assert_same(results["heads"], results[how], atol=1e-5)
+
+
 def test_nothing_found_is_an_empty_result(tmp_path: Path) -> None:
     model, spec = detector(contract("instance"), "nms")
     for weight in model.graph.initializer:
@@ -146,6 +167,8 @@ def test_outputs_have_fixed_sizes_and_say_what_they_are() -> None:
         "found_scores": ("float32", (1, 100)),
         "found_labels": ("int32", (1, 100)),
     }
+    letterboxed = decoded_outputs(contract("detection", "letterbox"), "nms")  # what the bars take is known at the image
+    assert letterboxed[0].shape == (1, 3 * points, 4)
 
 
 def test_a_segmenter_is_refused() -> None:
