@@ -21,7 +21,7 @@ from torchvision.transforms.v2 import functional as F
 from edgekd.board.frame import frame
 from edgekd.board.specs import Preprocess
 from edgekd.core.recipe import Augment
-from edgekd.data.base import IGNORE_INDEX, Instances, Sample
+from edgekd.data.base import IGNORE_INDEX, Sample
 
 # An object leaves the training view when less of its box is left than this share, a side has fewer pixels, or its mask
 # has none.
@@ -82,11 +82,14 @@ class Objects(NamedTuple):
     boxes: (M, 4) float32 x1, y1, x2, y2 in pixels of the view, inside it.
     labels: (M,) int64 class indices.
     masks: (M, H/2, W/2) uint8, how many of a cell's four pixels are the object's; None where boxes are all there is.
+    ignored: (C, 4) float32, boxes in which nothing is background though no object is learned there: crowds, difficult
+        objects, and those of which the view shows too little; None stands for none.
     """
 
     boxes: Tensor
     labels: Tensor
     masks: Tensor | None = None
+    ignored: Tensor | None = None
 
 
 class View(NamedTuple):
@@ -112,7 +115,7 @@ def augmented(sample: Sample, transform: v2.Transform, seed: int, task: str = "s
 
 def _with_objects(sample: Sample, transform: v2.Transform, has_masks: bool) -> View:
     assert sample.instances is not None
-    instances, size = _without_crowds(sample.instances), sample.image.shape[:2]
+    instances, size = sample.instances, sample.image.shape[:2]
     boxes = tv_tensors.BoundingBoxes(
         torch.from_numpy(instances.boxes_xyxy).float().reshape(-1, 4),
         format="XYXY",
@@ -126,20 +129,16 @@ def _with_objects(sample: Sample, transform: v2.Transform, has_masks: bool) -> V
         masks = tv_tensors.Mask(torch.from_numpy(instances.masks.astype(np.uint8)))
     image, region, boxes, masks = transform(Image.fromarray(sample.image), region, boxes, masks)
     inside, kept = _visible(boxes.as_subclass(Tensor), region.shape[-2:])
-    objects = Objects(inside[kept], torch.from_numpy(instances.labels)[kept])
+    if instances.is_crowd is not None:
+        kept &= ~torch.from_numpy(instances.is_crowd)
+    halved = None
     if masks is not None:
-        halved = _halved(masks.as_subclass(Tensor)[kept])
-        seen = (halved > 0).flatten(1).any(dim=1)
-        objects = Objects(objects.boxes[seen], objects.labels[seen], halved[seen])
+        of_kept = _halved(masks.as_subclass(Tensor)[kept])
+        seen = (of_kept > 0).flatten(1).any(dim=1)
+        halved, kept = of_kept[seen], kept.masked_scatter(kept, seen)
+    shown = (inside[:, 2:] > inside[:, :2]).all(dim=1)
+    objects = Objects(inside[kept], torch.from_numpy(instances.labels)[kept], halved, inside[shown & ~kept])
     return View(F.pil_to_tensor(image), region.as_subclass(Tensor).contiguous(), objects)
-
-
-def _without_crowds(instances: Instances) -> Instances:
-    if instances.is_crowd is None or not instances.is_crowd.any():
-        return instances
-    kept = ~instances.is_crowd
-    masks = None if instances.masks is None else instances.masks[kept]
-    return Instances(masks, instances.boxes_xyxy[kept], instances.labels[kept])
 
 
 def _region(sample: Sample) -> np.ndarray:

@@ -45,7 +45,7 @@ def assign(scores: Tensor, boxes: Tensor, centres: Tensor, true_boxes: Tensor, l
         return nobody
     overlap = box_iou(true_boxes, boxes)  # (M, N)
     alignment = scores[:, labels].T.pow(ALPHA) * overlap.pow(BETA)
-    inside = _inside(centres, true_boxes)
+    inside = _candidates(centres, true_boxes)
     alignment = torch.where(inside, alignment, -1.0)
     best = alignment.topk(min(TOP, alignment.shape[1]), dim=1)
     taken = torch.zeros_like(inside).scatter_(1, best.indices, best.values >= 0)
@@ -54,15 +54,19 @@ def assign(scores: Tensor, boxes: Tensor, centres: Tensor, true_boxes: Tensor, l
     object_of = torch.where(winner.values >= 0, winner.indices, -1)
     mine = taken & (torch.arange(count, device=labels.device).unsqueeze(1) == object_of)
     alignment, overlap = alignment * mine, overlap * mine
-    scaled = alignment / alignment.amax(dim=1, keepdim=True).clamp_min(1e-9) * overlap.amax(dim=1, keepdim=True)
+    scaled = alignment / alignment.amax(dim=1, keepdim=True).clamp_min(1e-30) * overlap.amax(dim=1, keepdim=True)
     return Assignment(object_of, scaled.amax(dim=0))
 
 
-def _inside(centres: Tensor, boxes: Tensor) -> Tensor:
-    """Return (M, N) bool: the point lies in the box. A box that holds no point takes the nearest one to its centre."""
+def inside_boxes(centres: Tensor, boxes: Tensor) -> Tensor:
+    """Return (M, N) bool: which of the points (N, 2) lie in which of the boxes (M, 4)."""
     x, y = centres.unbind(1)
     x1, y1, x2, y2 = boxes.unsqueeze(2).unbind(1)
-    inside = (x > x1) & (x < x2) & (y > y1) & (y < y2)
-    middle = torch.stack([(x1 + x2) / 2, (y1 + y2) / 2], dim=2).squeeze(1)
-    nearest = torch.cdist(middle, centres).argmin(dim=1, keepdim=True)
+    return (x > x1) & (x < x2) & (y > y1) & (y < y2)
+
+
+def _candidates(centres: Tensor, boxes: Tensor) -> Tensor:
+    """Return (M, N) bool: the point lies in the box. A box that holds no point takes the nearest one to its centre."""
+    inside = inside_boxes(centres, boxes)
+    nearest = torch.cdist((boxes[:, :2] + boxes[:, 2:]) / 2, centres).argmin(dim=1, keepdim=True)
     return torch.where(inside.any(dim=1, keepdim=True), inside, torch.zeros_like(inside).scatter_(1, nearest, True))

@@ -22,7 +22,7 @@ from torchvision.ops import generalized_box_iou_loss
 
 from edgekd.data.augment import Objects
 from edgekd.distill.base import Batch
-from edgekd.distill.losses.assign import Assignment, assign
+from edgekd.distill.losses.assign import Assignment, assign, inside_boxes
 from edgekd.models.base import Outputs
 from edgekd.models.heads import BINS, decode, points
 
@@ -49,7 +49,7 @@ def detection_loss(outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
     total = torch.stack([one.quality.sum() for one in found]).sum().clamp_min(1.0)
     parts = [_of_image(flat, i, boxes[i], objects[i], found[i]) for i in range(len(objects))]
     terms = {name: torch.stack([part[name] for part in parts]).sum() / total for name in parts[0]}
-    terms["scores"] = _score_loss(flat.scores.float(), objects, found) / total
+    terms["scores"] = _score_loss(flat, objects, found) / total
     if "prototypes" in heads:
         masks = [_mask_loss(flat, heads["prototypes"], i, objects[i], found[i]) for i in range(len(objects))]
         terms["masks"] = MASK * torch.stack(masks).sum() / total
@@ -83,13 +83,16 @@ def flattened(heads: dict[str, Tensor], strides: tuple[int, ...] = ()) -> Flat:
     return Flat(joined("scores"), joined("boxes"), coefficients, centres, torch.cat(lengths))
 
 
-def _score_loss(scores: Tensor, objects: list[Objects], found: list[Assignment]) -> Tensor:
-    target = torch.zeros_like(scores)
+def _score_loss(flat: Flat, objects: list[Objects], found: list[Assignment]) -> Tensor:
+    scores = flat.scores.float()
+    target, counted = torch.zeros_like(scores), torch.ones_like(scores)
     for i, (one, taken) in enumerate(zip(objects, found, strict=True)):
         positive = taken.object_of >= 0
         target[i, positive, one.labels[taken.object_of[positive]]] = taken.quality[positive]
+        if one.ignored is not None and len(one.ignored):
+            counted[i, inside_boxes(flat.centres, one.ignored).any(dim=0) & ~positive] = 0
     entropy = F.binary_cross_entropy_with_logits(scores, target, reduction="none")
-    return (entropy * (target - scores.sigmoid()).square()).sum()
+    return (entropy * (target - scores.sigmoid()).square() * counted).sum()
 
 
 def _of_image(flat: Flat, i: int, boxes: Tensor, objects: Objects, found: Assignment) -> dict[str, Tensor]:
@@ -118,12 +121,15 @@ def distribution_loss(logits: Tensor, distances: Tensor) -> Tensor:
 
 
 def _mask_loss(flat: Flat, prototypes: Tensor, i: int, objects: Objects, found: Assignment) -> Tensor:
-    """Return the mask term of image i, summed over at most MASKS_PER_IMAGE of its best points and scaled to all."""
+    """Return the mask term of image i, summed over at most MASKS_PER_IMAGE of its points and scaled to all.
+
+    They are drawn: the best ones would all be of the objects that are easy.
+    """
     assert flat.coefficients is not None
     assert objects.masks is not None
-    quality, chosen = found.quality.topk(min(MASKS_PER_IMAGE, len(found.quality)))
-    used = found.object_of[chosen] >= 0
-    chosen, quality = chosen[used], quality[used]
+    positive = (found.object_of >= 0).nonzero().flatten()
+    chosen = positive[torch.randperm(len(positive), device=positive.device)[:MASKS_PER_IMAGE]]
+    quality = found.quality[chosen]
     if len(chosen) == 0:
         return 0.0 * (
             prototypes[i].sum() + flat.coefficients[i].sum()

@@ -7,9 +7,10 @@ the target. The levels that both networks have are compared, where point i of on
     p = sigmoid(scores);  w_i = max_c p^T_ic                               how sure the teacher is of point i
     L_scores = sum_ic (p^T - p^S)^2 (BCE(p^T, p^S) - H(p^T)) / sum_i w_i
     L_boxes  = weight_boxes T^2 sum_i w_i mean_sides KL( softmax(d^T / T) || softmax(d^S / T) ) / sum_i w_i
-    L_masks  = sum_i w_i mean_cells( BCE(m^T, m^S) - H(m^T) ) / sum_i w_i  over the `points` surest points of an image,
+    L_masks  = sum_i w_i mean_cells( BCE(m^T, m^S) - H(m^T) ) / sum_i w_i,
                where m = sigmoid(coefficients . prototypes): prototypes have no order, what they add up to does; the
-               mean is over the cells in the teacher's box, because elsewhere no mask is ever trained or read
+               mean is over the cells in the teacher's box, because elsewhere no mask is ever trained or read. The sum
+               over an image's points is estimated from `points` of them, drawn with probabilities proportional to w_i
 
 Deviations: no region selection (the teacher's sureness is the region), entropies are subtracted so that each term is 0
 where the student agrees.
@@ -35,11 +36,11 @@ TASKS = ("detection", "instance")
 
 @dataclass(frozen=True)
 class Options:
-    """temperature: T of the box distributions. boxes: weight of that term. points: whose masks are compared, per image."""
+    """temperature: T of the box distributions. boxes: weight of that term. points: drawn per image, to compare their masks."""
 
     temperature: Temperature = 2.0
     boxes: Weight = 0.25
-    points: Count = 16
+    points: Count = 32
 
 
 class Method(nn.Module):
@@ -90,7 +91,8 @@ class Method(nn.Module):
     def _mask_term(
         self, teacher: tuple[Flat, Outputs], student: tuple[Flat, Outputs], sure: Tensor, labelled: Tensor
     ) -> Tensor:
-        weight, chosen = sure.topk(min(self.options.points, sure.shape[1]), dim=1)  # (B, P)
+        # The surest points would all be of the objects that are easy. An image without any draws what then counts 0.
+        chosen = torch.multinomial(sure + 1e-12, self.options.points, replacement=True)  # (B, P)
         target = _masks(*teacher, chosen).detach().sigmoid()
         logits = _masks(*student, chosen)
         if logits.shape[-2:] != target.shape[-2:]:
@@ -98,7 +100,8 @@ class Method(nn.Module):
         counted = _in_boxes(teacher[0], chosen, labelled, logits)
         excess = F.binary_cross_entropy_with_logits(logits, target, reduction="none") - _entropy(target)
         each = (excess * counted).sum(dim=(2, 3)) / counted.sum(dim=(2, 3)).clamp_min(1)
-        return (each * weight).sum() / weight.sum().clamp_min(1e-6)
+        weight = sure.sum(dim=1)  # (B,)
+        return (each.mean(dim=1) * weight).sum() / weight.sum().clamp_min(1e-6)
 
 
 def _in_boxes(flat: Flat, chosen: Tensor, labelled: Tensor, like: Tensor) -> Tensor:

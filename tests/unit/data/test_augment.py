@@ -186,7 +186,9 @@ def test_an_object_that_is_nearly_cut_off_leaves_and_so_does_a_crowd() -> None:
     kept = {len(objects_of(with_objects([[0, 0, 20, 20]]), half, (40, 60), seed)[0].boxes) for seed in range(12)}
     assert kept == {0, 1}
     crowd = with_objects([[0, 0, 8, 8], [20, 8, 40, 30]], is_crowd=np.array([False, True]))
-    assert objects_of(crowd, STILL, (40, 60))[0].labels.tolist() == [0]
+    found = objects_of(crowd, STILL, (40, 60))[0]
+    assert found.labels.tolist() == [0]
+    assert found.ignored.tolist() == [[20, 8, 40, 30]]
 
 
 def test_an_object_whose_mask_the_crop_empties_leaves_though_its_box_stays() -> None:

@@ -137,6 +137,37 @@ def test_the_mask_term_is_worked_out_by_hand() -> None:
     assert losses(heads, [one, scene()[1]])["masks"].item() == pytest.approx(expected, rel=1e-5)
 
 
+def test_masks_of_all_objects_are_learned_also_where_there_are_more_than_fit() -> None:
+    """40 objects of one cell each; the best 32 points would leave out 8 in every step."""
+    size, places = 8, [(8 * (i % 8), 8 * (i // 8)) for i in range(40)]
+    boxes = torch.tensor([[x, y, x + 8, y + 8] for x, y in places], dtype=torch.float32)
+    objects = Objects(boxes, torch.zeros(40, dtype=torch.int64), torch.ones(40, 32, 32, dtype=torch.uint8))
+    heads = {
+        "scores_8": torch.zeros(1, 1, size, size),
+        "boxes_8": torch.zeros(1, 4 * BINS, size, size),
+        "coefficients_8": torch.zeros(1, 2, size, size, requires_grad=True),
+        "prototypes": torch.rand(1, 2, 16, 16),
+    }
+    images = torch.zeros(1, 3, 64, 64)
+    for _ in range(12):  # an object is left out of all with probability 0.2^12
+        batch = Batch(images, torch.zeros(1, 64, 64, dtype=torch.int64), [objects])
+        detection_loss(Outputs(heads, {}, images), batch)["masks"].backward()
+    grad = heads["coefficients_8"].grad
+    assert grad is not None
+    assert (grad[0].abs().sum(dim=0).flatten()[:40] > 0).all()
+
+
+def test_points_in_ignored_boxes_are_not_background() -> None:
+    heads, (one, nothing) = free_heads(), scene()
+    crowd = torch.tensor([[32.0, 0.0, 64.0, 48.0]])  # holds the second object, which is learned all the same
+    losses(heads, [one._replace(ignored=crowd), nothing._replace(ignored=crowd)])["scores"].backward()
+    flat = flattened({name: value.grad for name, value in heads.items() if value.grad is not None and "scores" in name}
+                     | {name: value for name, value in heads.items() if "boxes" in name})  # fmt: skip
+    touched = (flat.scores.abs().sum(dim=2) > 0)[1]
+    assert touched.tolist() == (flat.centres[:, 0] < 32).tolist()
+    assert (flat.scores.abs().sum(dim=2) > 0)[0, flat.centres[:, 0] > 32].any()
+
+
 def test_a_batch_without_objects_has_a_finite_loss_and_gradient() -> None:
     heads = free_heads()
     nothing = Objects(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), torch.zeros(0, 24, 32))
