@@ -35,14 +35,15 @@ class Options:
     preset: `performance` quantizes activations symmetrically, `mixed` with zero points (for nets without ReLU).
     bias_correction: `accurate` runs the net layer by layer, `fast` works on means, `none` leaves biases alone.
     overflow_fix: which weights get 7 bits; `disable` only when every CPU it will run on has VNNI or is ARM.
-    float_head: leave the last operator with weights before each output, and what follows it, in float.
+    float_head: leave the last operator with weights before each output, and what follows it, in float; by default those
+        of detectors and instance segmenters, whose boxes and coefficients are numbers, not choices between classes.
     keep_float: shell-style patterns of ONNX node names to leave in float.
     """
 
     preset: Literal["performance", "mixed"] = "performance"
     bias_correction: Literal["accurate", "fast", "none"] = "accurate"
     overflow_fix: Literal["enable", "first_layer_only", "disable"] = "enable"
-    float_head: bool = False
+    float_head: bool | None = None
     keep_float: tuple[str, ...] = ()
 
 
@@ -66,7 +67,8 @@ def quantize(
     """
     nncf, openvino = _import()
     batches = [dict(batch) for batch in batches_of(calibration)]
-    keep = float_nodes(load_onnx(model), options.keep_float, options.float_head)
+    float_head = spec.task != "semantic" if options.float_head is None else options.float_head
+    keep = float_nodes(load_onnx(model), options.keep_float, float_head)
     graph = read_model(model)
     ignored = _operators(graph, keep)
     out = out_dir / f"model{SUFFIX}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -134,6 +135,17 @@ def test_signed_pairs_sit_where_tensorrt_looks_for_them(tmp_path: Path) -> None:
     assert model.graph.output[0].name not in {
         o for n in model.graph.node if n.op_type.endswith("Linear") for o in n.output
     }
+
+
+@pytest.mark.parametrize(
+    ("task", "kept"), [("semantic", []), ("detection", ["head", "up"]), ("instance", ["head", "up"])]
+)
+def test_nncf_leaves_the_heads_of_objects_in_float(task: str, kept: list[str], tmp_path: Path) -> None:
+    net, spec = segmenter()
+    onnx.save(net, tmp_path / "float.onnx")
+    batches = [prepared(spec, image) for image in images(2)]
+    result = nncf.quantize(tmp_path / "float.onnx", replace(spec, task=task), batches, tmp_path, nncf.Options())
+    assert result.details["kept_float"] == kept
 
 
 def test_nncf_corrects_biases(tmp_path: Path) -> None:
