@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from edgekd.core.artifact import Artifact, open_artifact
+from edgekd.core.ranks import is_first_process
 from edgekd.core.recipe import Recipe
 from edgekd.core.recipe_loading import load_recipe
 from edgekd.core.workspace import Workspace, disk_errors
@@ -25,7 +26,8 @@ def run(
 ) -> dict[str, Any]:
     """Run a recipe into the folder `out`, resuming what is there, and return the report.
 
-    Also writes `report.json`, `report_data/` and `report.html` into `out`, when a stage fails too.
+    Also writes `report.json`, `report_data/` and `report.html` into `out`, when a stage fails too. A process that Lightning
+    started to train with the first one (several devices) does that and exits here.
 
     Raises:
         EdgekdError: see edgekd/errors.py; what was finished is kept, and in the report.
@@ -37,6 +39,9 @@ def run(
     pipeline.check_options(recipe)
     stages = pipeline.plan(recipe)
     chosen = pipeline.select(stages, until)
+    if not is_first_process():
+        pipeline.assist(recipe, Workspace(Path(out)), chosen)
+        raise SystemExit(0)
     done: list[pipeline.StageRun] = []
 
     def remember(stage_run: pipeline.StageRun) -> None:

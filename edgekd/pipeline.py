@@ -116,6 +116,21 @@ def run_stages(
     return done
 
 
+def assist(recipe: Recipe, workspace: Workspace, stages: list[Stage]) -> None:
+    """Train with the first process, which runs the same stages in the same folder; for everything else wait for it.
+
+    Raises:
+        WorkspaceError: the first process has ended without a stage that is needed.
+    """
+    done: dict[str, Artifact] = {}
+    for stage in stages:
+        inputs = {name: done[name] for name in stage.inputs}
+        key = stage.key(recipe, inputs)
+        if stage.kind == "checkpoint" and not workspace.has(stage.name, key):
+            stage.run(recipe, inputs, workspace.work_path(stage.name, key))
+        done[stage.name] = workspace.awaited(stage.name, key)
+
+
 def recall(recipe: Recipe, workspace: Workspace, stages: list[Stage], ran: list[StageRun]) -> list[StageRun]:
     """Return `ran` and, of the other stages, those that an earlier run finished under the same settings."""
     known = {stage_run.stage.name: stage_run for stage_run in ran}

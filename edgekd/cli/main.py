@@ -14,6 +14,7 @@ from typing import Any
 import typer
 
 from edgekd.cli import check, data, distill, doctor, predict, recipes, report, run, stages, study, toolchain
+from edgekd.core.ranks import is_first_process
 from edgekd.errors import EdgekdError
 
 app = typer.Typer(
@@ -43,7 +44,7 @@ def _global(
     verbose: bool = typer.Option(False, "--verbose", "-v", help="Log what the libraries say, too."),
 ) -> None:
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s")
-    logging.getLogger("edgekd").setLevel(logging.INFO)
+    logging.getLogger("edgekd").setLevel(logging.INFO if is_first_process() else logging.WARNING)
     if verbose:
         logging.getLogger().setLevel(logging.INFO)
 

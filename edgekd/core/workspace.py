@@ -11,6 +11,7 @@ import errno
 import logging
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -65,7 +66,7 @@ class Workspace:
 
     def work_dir(self, stage: str, key: str) -> Path:
         """Return (and make) the working folder of a stage under one cache key; only resume state is left in it."""
-        path = self.root / ".work" / f"{stage.replace('/', '+')}-{key[:16]}"
+        path = self.work_path(stage, key)
         path.mkdir(parents=True, exist_ok=True)
         for left in path.iterdir():  # half-written files of a killed run must not get into the artifact
             if left.name == SCRATCH:
@@ -86,6 +87,33 @@ class Workspace:
         artifact = self._complete(place, key)
         if artifact is not None:
             drop_scratch(place)
+        return artifact
+
+    def work_path(self, stage: str, key: str) -> Path:
+        """Return where the working folder of a stage under one cache key lies."""
+        return self.root / ".work" / f"{stage.replace('/', '+')}-{key[:16]}"
+
+    def has(self, stage: str, key: str) -> bool:
+        """Return whether the artifact of a stage under this key was made, in its place or in `.previous`."""
+        return self._complete(self.artifact_dir(stage), key) is not None or self._previous(stage, key).exists()
+
+    def awaited(self, stage: str, key: str, poll_s: float = 0.5) -> Artifact:
+        """Return the artifact of a stage once the process that holds this folder has made it under this key.
+
+        Raises:
+            WorkspaceError: nobody holds the folder, and it is not there.
+        """
+        lock = FileLock(self.root / ".lock")
+        while (artifact := self._complete(self.artifact_dir(stage), key)) is None:
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                time.sleep(poll_s)
+                continue
+            lock.release()
+            if (artifact := self._complete(self.artifact_dir(stage), key)) is None:
+                raise WorkspaceError(f"{self.root}: the process that this one trained with ended without {stage}")
+            break
         return artifact
 
     def set_aside(self, stage: str) -> None:

@@ -16,6 +16,7 @@ from torch import nn
 
 from edgekd.core import plugins
 from edgekd.core.artifact import SCRATCH, StageResult
+from edgekd.core.ranks import is_first_process
 from edgekd.core.recipe import Distill, Method, Network, Recipe
 from edgekd.core.recipe_loading import plugin_options
 from edgekd.core.stage import StageJob
@@ -83,6 +84,9 @@ def _train(job: StageJob, network: Network, where: str, distill: tuple[DenseMode
             validation=open_split(recipe, recipe.data.val) if network.train.validate_every else None,
         )  # fmt: skip
         training = fit(fit_job)
+    if not is_first_process():  # it has helped; the first one writes the artifact
+        return StageResult()
+    if training:
         record = training.pop("record")
         _write_record(record, job.out_dir / "steps.csv")
         training["curve"] = _curve(record)

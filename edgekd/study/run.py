@@ -24,6 +24,7 @@ from edgekd import pipeline
 from edgekd.board.sysinfo import usable_cores
 from edgekd.core.artifact import Artifact
 from edgekd.core.plugins import packages_of
+from edgekd.core.ranks import LAUNCHER_VARIABLES, is_first_process
 from edgekd.core.recipe import Recipe
 from edgekd.core.tasks import check_floor
 from edgekd.core.workspace import Workspace, disk_errors
@@ -46,6 +47,9 @@ def make_teacher(recipe: Recipe, out: Path, on_stage: Callable[[pipeline.StageRu
     """
     wanted = teacher_recipe(recipe)
     stages = pipeline.select(pipeline.plan(wanted), "evaluate/teacher")
+    if not is_first_process():  # Lightning started it to train the teacher on several devices
+        pipeline.assist(wanted, Workspace(out / TEACHER), stages)
+        raise SystemExit(0)
     with Workspace(out / TEACHER).locked(wait=True) as workspace, disk_errors(workspace.root):
         done = pipeline.run_stages(wanted, workspace, stages, on_stage)
     check_floor(recipe.task, done["evaluate/teacher"].artifact.details["metrics"], recipe.teacher.floor)
@@ -161,7 +165,7 @@ def _run(run: StudyRun, children: _Children, environment: dict[str, str]) -> Sta
 
 
 def _environment(place: int, jobs: int) -> dict[str, str]:
-    own = dict(os.environ)
+    own = {name: value for name, value in os.environ.items() if name not in LAUNCHER_VARIABLES}  # left by the teacher's
     if jobs > 1:
         own["OMP_NUM_THREADS"] = str(max(1, usable_cores() // jobs))
         if gpus := visible_gpus():

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
 import pytest
 import torch
+import yaml
 from PIL import Image
 from torchmetrics.classification import MulticlassJaccardIndex
 
@@ -181,3 +184,22 @@ def test_in_graph_preprocessing_and_argmax_give_the_same_class_map(
         with edgekd.load_engine(run / "engine" / "openvino-fp32") as engine:
             maps.append(engine(image))
     assert (maps[0] != maps[1]).mean() < 1e-3
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_network(tmp_path: Path) -> None:
+    """Lightning starts the whole command a second time; on CPUs the two exchange gradients through gloo."""
+    recipe, out = tmp_path / "two.yaml", tmp_path / "out"
+    trainer = {"accelerator": "cpu", "devices": 2}
+    recipe.write_text(yaml.safe_dump({**TINY, "engines": [], "trainer": trainer}))
+    command = [sys.executable, "-m", "edgekd.cli.main", "run", str(recipe), "--out", str(out)]  # Lightning repeats it
+    done = subprocess.run([*command, "--json"], capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)  # one process prints, and it prints once
+    assert {row["id"] for row in report["rows"]} >= {"teacher", "student", "distilled"}
+    assert done.stderr.count("\ndistilled: done") == 1
+    for stage in ("teacher", "student", "distilled"):
+        training = open_artifact(out / stage, "checkpoint").details["training"]
+        assert (training["steps"], training["batch_size"]) == (12, 4)
+    again = run_edgekd(*command[3:])
+    assert again.stderr.count("skipped, already done") == done.stderr.count(": done in")

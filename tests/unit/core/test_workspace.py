@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Timer
 
 import pytest
 
@@ -81,6 +82,25 @@ def test_the_lock_ends_after_an_error_inside(tmp_path: Path) -> None:
         raise GateError("stop")
     with Workspace(tmp_path).locked():
         pass
+
+
+def test_one_may_wait_for_another_to_leave(tmp_path: Path, holder: subprocess.Popen[str]) -> None:
+    Timer(0.3, holder.kill).start()
+    with Workspace(tmp_path / "out").locked(wait=True):
+        assert holder.wait() != 0
+
+
+def test_an_artifact_is_awaited_while_somebody_works_and_no_longer(
+    tmp_path: Path, holder: subprocess.Popen[str]
+) -> None:
+    workspace = Workspace(tmp_path / "out")
+    assert not workspace.has("s", KEY_A)
+    Timer(0.3, finish, (workspace, "s", KEY_A, "made")).start()
+    assert (workspace.awaited("s", KEY_A, poll_s=0.05).path / "file").read_text() == "made"
+    assert workspace.has("s", KEY_A)
+    Timer(0.3, holder.kill).start()
+    with pytest.raises(WorkspaceError, match="the process that this one trained with ended without s"):
+        workspace.awaited("s", KEY_B, poll_s=0.05)
 
 
 # --- finished and earlier work ----------------------------------------------------------------------------------------

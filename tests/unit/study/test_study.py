@@ -13,13 +13,14 @@ import yaml
 from PIL import Image
 
 from edgekd.api import run_study
+from edgekd.core.ranks import is_first_process
 from edgekd.core.recipe import Recipe
 from edgekd.core.recipe_loading import load_recipe
 from edgekd.errors import RecipeError
 from edgekd.study.figure import draw
 from edgekd.study.plan import StudyRun, arms_of, study_runs, write_recipe
 from edgekd.study.results import compare, summarize
-from edgekd.study.run import _Children, run_all, why_failed
+from edgekd.study.run import _Children, _environment, run_all, why_failed
 from edgekd.study.table import headers, markdown, rows
 from tests.unit.core.small_recipe import small_recipe
 
@@ -231,3 +232,22 @@ def test_the_reason_of_a_failure_is_the_last_attempts(tmp_path: Path) -> None:
     run.folder.mkdir(parents=True)
     (run.folder / "log.txt").write_text("--- begin: 1\nedgekd: the disk is full\n--- begin: 2\nkilled\n")
     assert why_failed(run).startswith("no reason given")
+
+
+def test_runs_do_not_take_themselves_for_a_part_of_the_teachers_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A teacher trained on two devices leaves these behind; a run would then wait for a second process."""
+    for name, value in {"LOCAL_RANK": "0", "WORLD_SIZE": "2", "MASTER_PORT": "12345"}.items():
+        monkeypatch.setenv(name, value)
+    assert not {"LOCAL_RANK", "WORLD_SIZE", "MASTER_PORT"} & set(_environment(0, jobs=1))
+
+
+@pytest.mark.parametrize(("variables", "expected"), [
+    ({}, True), ({"LOCAL_RANK": "0", "RANK": "0"}, True), ({"LOCAL_RANK": "1"}, False),
+    ({"RANK": "10", "LOCAL_RANK": "0"}, False), ({"NODE_RANK": "1"}, False), ({"SLURM_PROCID": "3"}, False),
+])  # fmt: skip
+def test_the_first_process_has_no_number_but_zero(
+    variables: dict[str, str], expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert is_first_process() is expected
