@@ -1,15 +1,11 @@
-"""What a study found: per arm mean and standard deviation, and the paired difference to the baseline.
-
-The difference is paired by seed: both students of a pair start from the same weights and see the same batches. Its
-95 % interval is Student's t over the seeds, so it says nothing about other data or other budgets.
-"""
+"""What a study found: per arm mean and standard deviation, and the paired difference to the baseline."""
 
 from __future__ import annotations
 
 import json
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,43 +13,11 @@ from edgekd.board.sysinfo import environment
 from edgekd.core.artifact import Artifact, package_versions, write_atomic
 from edgekd.core.recipe import Recipe
 from edgekd.evaluate.definitions import DEFINITIONS
+from edgekd.study.difference import by_seed, compare
 from edgekd.study.plan import StudyRun, arms_of
 from edgekd.study.table import markdown
 
 SCHEMA = "edgekd.study/1"
-CONFIDENCE = 0.95
-
-
-@dataclass(frozen=True)
-class Difference:
-    """Arm minus baseline over the seeds that both have, in the metric's own unit.
-
-    by_seed: in the order of the seeds.
-    low, high: 95 % interval of the mean; None with fewer than two seeds.
-    verdict: `better`, `worse`, `no measurable difference`, or `one seed` when there is no interval.
-    """
-
-    by_seed: list[float]
-    mean: float
-    low: float | None
-    high: float | None
-    verdict: str
-
-
-def compare(arm: Mapping[int, float], baseline: Mapping[int, float], higher_is_better: bool) -> Difference | None:
-    """Return the paired difference of one metric, given by seed; None when no seed has both."""
-    seeds = sorted(set(arm) & set(baseline))
-    if not seeds:
-        return None
-    differences = [arm[seed] - baseline[seed] for seed in seeds]
-    mean = statistics.mean(differences)
-    if len(seeds) == 1:
-        return Difference(differences, mean, None, None, "one seed")
-    half = _t_quantile(len(seeds) - 1) * statistics.stdev(differences) / len(seeds) ** 0.5
-    low, high = mean - half, mean + half
-    if low <= 0 <= high:
-        return Difference(differences, mean, low, high, "no measurable difference")
-    return Difference(differences, mean, low, high, "better" if (low > 0) == higher_is_better else "worse")
 
 
 def summarize(
@@ -118,7 +82,7 @@ def _entry(run: StudyRun, found: Mapping[str, Artifact] | str) -> dict[str, Any]
 def _summary(arm: list[dict[str, Any]], baseline: list[dict[str, Any]], is_baseline: bool) -> dict[str, Any]:
     summary = {}
     for metric, (_, _, higher_is_better) in DEFINITIONS.items():
-        of_arm, of_baseline = _by_seed(arm, metric), _by_seed(baseline, metric)
+        of_arm, of_baseline = by_seed(arm, metric), by_seed(baseline, metric)
         if not of_arm:
             continue
         values = list(of_arm.values())
@@ -132,20 +96,9 @@ def _summary(arm: list[dict[str, Any]], baseline: list[dict[str, Any]], is_basel
     return summary
 
 
-def _by_seed(entries: list[dict[str, Any]], metric: str) -> dict[int, float]:
-    measured = [entry for entry in entries if entry["status"] == "measured"]
-    return {entry["seed"]: entry["metrics"][metric] for entry in measured if entry["metrics"].get(metric) is not None}
-
-
 def _mean(entries: list[dict[str, Any]], name: str) -> float | None:
     values = [entry[name] for entry in entries if entry["status"] == "measured"]
     return statistics.mean(values) if values else None
-
-
-def _t_quantile(degrees: int) -> float:
-    from scipy.stats import t
-
-    return float(t.ppf((1 + CONFIDENCE) / 2, degrees))
 
 
 def write(study: dict[str, Any], folder: Path) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from edgekd.core.tasks import TASKS, Task
 from edgekd.evaluate.definitions import DEFINITIONS
+from edgekd.study.difference import by_seed, compare
 
 MISSING = "–"
 
@@ -34,13 +36,37 @@ def markdown(study: dict[str, Any]) -> str:
     lines = [
         f"`{study['recipe_name']}`: {study['steps']} steps each, seeds {', '.join(map(str, study['seeds']))}; "
         f"teacher {teacher:.2f} {task.title}. Mean ± standard deviation over the seeds; Δ is the difference to "
-        f"`{study['baseline']}`, paired by seed, with the 95 % interval of its mean.",
+        f"`{study['baseline']}`, paired by seed, with the 95 % interval of its mean; "
+        "of the last two metrics the mean stands before it.",
         "",
         "| " + " | ".join(columns) + " |",
         "|" + "|".join(["---"] + ["---:"] * (len(columns) - 2) + ["---"]) + "|",
         *("| " + " | ".join(row) + " |" for row in rows(study)),
     ]
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines + versus(study)) + "\n"
+
+
+def versus(study: dict[str, Any]) -> list[str]:
+    """Return lines of Markdown: the first arm that is not the baseline against each of the others; none without others."""
+    task = _task(study)
+    first, *others = [arm for arm in study["arms"] if arm["name"] != study["baseline"]] or [None]
+    if first is None or not others:
+        return []
+    metrics = (task.metric, task.second, *task.more)
+    return [
+        "",
+        f"`{first['name']}` minus each other arm, paired by seed, with the 95 % interval:",
+        "",
+        "| arm | " + " | ".join(f"{DEFINITIONS[name][0]} %" for name in metrics) + " |",
+        "|---|" + "---:|" * len(metrics),
+        *(f"| {arm['name']} | " + " | ".join(_between(first, arm, name) for name in metrics) + " |" for arm in others),
+    ]
+
+
+def _between(arm: dict[str, Any], other: dict[str, Any], metric: str) -> str:
+    higher_is_better = DEFINITIONS[metric][2]
+    found = compare(by_seed(arm["runs"], metric), by_seed(other["runs"], metric), higher_is_better)
+    return MISSING if found is None else _change(asdict(found))
 
 
 def _task(study: dict[str, Any]) -> Task:
@@ -57,7 +83,7 @@ def _row(arm: dict[str, Any], is_baseline: bool, task: Task) -> tuple[str, ...]:
         _mean(metrics, task.metric),
         _interval(metrics, task.metric),
         _interval(metrics, task.second),
-        *(_mean(metrics, name) for name in task.more),
+        *(_mean_and_change(metrics, name) for name in task.more),
         MISSING if pace is None else f"{1000 * pace:.0f}",
         MISSING if memory is None else f"{memory / 2**20:.0f}",
         verdict,
@@ -77,7 +103,18 @@ def _difference(metrics: dict[str, Any], name: str) -> dict[str, Any] | None:
 
 def _interval(metrics: dict[str, Any], name: str) -> str:
     found = _difference(metrics, name)
-    if not found:
+    return _change(found) if found else MISSING
+
+
+def _mean_and_change(metrics: dict[str, Any], name: str) -> str:
+    if name not in metrics:
         return MISSING
-    mean = f"{100 * found['mean']:+.2f}"
-    return mean if found["low"] is None else f"{mean} [{100 * found['low']:+.2f}, {100 * found['high']:+.2f}]"
+    mean, found = f"{100 * metrics[name]['mean']:.1f}", _difference(metrics, name)
+    return f"{mean}: {_change(found, digits=1)}" if found else mean
+
+
+def _change(difference: dict[str, Any], digits: int = 2) -> str:
+    mean = f"{100 * difference['mean']:+.{digits}f}"
+    if difference["low"] is None:
+        return mean
+    return f"{mean} [{100 * difference['low']:+.{digits}f}, {100 * difference['high']:+.{digits}f}]"

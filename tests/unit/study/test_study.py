@@ -17,9 +17,10 @@ from edgekd.core.ranks import is_first_process
 from edgekd.core.recipe import Recipe
 from edgekd.core.recipe_loading import load_recipe
 from edgekd.errors import RecipeError
+from edgekd.study.difference import compare
 from edgekd.study.figure import draw
 from edgekd.study.plan import StudyRun, arms_of, study_runs, write_recipe
-from edgekd.study.results import compare, summarize
+from edgekd.study.results import summarize
 from edgekd.study.run import _Children, _environment, run_all, why_failed
 from edgekd.study.table import headers, markdown, rows
 from tests.unit.core.small_recipe import small_recipe
@@ -187,7 +188,9 @@ def test_the_table_has_a_row_per_arm(study: dict) -> None:
     assert table[1][-3:] == ("50", "1024", "better")
     assert table[2][3] == "+5.00"
     text = markdown(study)
-    assert text.count("\n|") == 2 + 3  # header, rule, arms
+    assert text.count("\n|") == 2 + 3 + 2 + 1  # header, rule, arms; header, rule, the first arm against the other
+    assert "`kd` minus each other arm" in text
+    assert "| kd+bckd | -3.00 | -3.00 | +0.00 | +0.00 |" in text
     assert "teacher 61.00 mIoU" in text
 
 
