@@ -17,7 +17,7 @@ STUDY = {
     **TINY,
     "engines": [],
     "student": {**TINY["student"], "train": {"steps": 4, "batch_size": 4, "validate_every": 2}},
-    "study": {"seeds": [7], "arms": {"kd": {"kd": {}}, "held": {"cwd": {}}}},
+    "study": {"seeds": [7], "arms": {"held": {"cwd": {}}, "kd": {"kd": {}}}},
 }
 
 
@@ -44,7 +44,7 @@ def test_a_study_measures_every_arm_once_and_reports_what_fails(tmp_path: Path) 
     assert second.returncode == 0, second.stderr
     assert json.loads(second.stdout) == study
     assert all(path.stat().st_mtime_ns == made[path] for path in made)
-    (plain,), (kd,), (held,) = (arm["runs"] for arm in study["arms"])
+    (plain,), (held,), (kd,) = (arm["runs"] for arm in study["arms"])
     assert [run["status"] for run in (plain, kd, held)] == ["measured", "measured", "missing"]
     assert "another edgekd run is working in it" in held["reason"]
     for run in (plain, kd):
