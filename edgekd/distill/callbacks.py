@@ -75,7 +75,10 @@ def _enter_autocast(module: nn.Module, args: Any, output: torch.Tensor) -> torch
 
 
 class StepRecord(Callback):
-    """Keeps (step, losses) of every optimizer step, in the checkpoint: a resumed run's record has no gap or repeat."""
+    """Keeps (step, losses) of every optimizer step, in the checkpoint: a resumed run's record has no gap or repeat.
+
+    `seconds` is what the steps took, from their batch to their loss; waiting for batches, validation and saving are not in it.
+    """
 
     def __init__(self, log_every: int) -> None:
         self.log_every = log_every
@@ -91,8 +94,8 @@ class StepRecord(Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        row = {name: round(float(value), 6) for name, value in outputs.items()}  # waits for the device, too
         self.seconds += time.perf_counter() - self._started
-        row = {name: round(float(value), 6) for name, value in outputs.items()}
         self.rows.append({"step": trainer.global_step, **row})
         if trainer.global_step % self.log_every == 0:
             for logger in trainer.loggers:
