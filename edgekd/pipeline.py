@@ -176,7 +176,13 @@ def _training(recipe: Recipe) -> list[Stage]:
     if recipe.distill.methods:
         check = ("plan",)
         stages.append(
-            Stage("plan", "plan", "edgekd.distill.plan:run", ("data",), ("data", "teacher", "student", "distill"))
+            Stage(
+                "plan",
+                "plan",
+                "edgekd.distill.plan:run",
+                ("data",),
+                ("data", "teacher", "student", "distill", "trainer"),
+            )
         )
     if recipe.engines:
         check = (*check, "check")

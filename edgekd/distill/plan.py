@@ -71,13 +71,17 @@ class MethodPlan:
 
 @dataclass(frozen=True)
 class DistillPlan:
-    """The maps of both networks for one training crop (height, width), and the methods."""
+    """The maps of both networks for one training crop (height, width), and the methods.
+
+    answers_bytes: what `trainer.teacher_cache` will need on disk, None without it.
+    """
 
     crop: tuple[int, int]
     classes: int
     teacher: list[MapPlan]
     student: list[MapPlan]
     methods: list[MethodPlan]
+    answers_bytes: int | None
 
 
 def plan(recipe: Recipe) -> DistillPlan:
@@ -88,8 +92,8 @@ def plan(recipe: Recipe) -> DistillPlan:
         DataError: the data set, which says how many classes there are, cannot be opened.
         UserError: the crop is not divisible by a network's stride.
     """
-    classes = len(open_split(recipe, recipe.data.train).classes)
-    crop = recipe.data.augment.crop or recipe.data.size
+    dataset = open_split(recipe, recipe.data.train)
+    classes, crop = len(dataset.classes), recipe.data.augment.crop or recipe.data.size
     teacher, student = _networks(recipe, classes)
     maps_t, maps_s = _maps(teacher, crop), _maps(student, crop)
     labels = _labels(crop, classes) if recipe.task == "semantic" else _object_labels(crop)
@@ -100,7 +104,12 @@ def plan(recipe: Recipe) -> DistillPlan:
         )
         for name, (config, method) in build_methods(recipe.distill, teacher, student, classes, recipe.task).items()
     ]  # fmt: skip
-    return DistillPlan(crop, classes, _described(maps_t, crop), _described(maps_s, crop), methods)
+    answers_bytes = None
+    if recipe.trainer.teacher_cache and recipe.data.augment.views:
+        answers_bytes = (
+            len(dataset) * recipe.data.augment.views * sum(2 * x.numel() for x in maps_t.values())
+        )  # float16
+    return DistillPlan(crop, classes, _described(maps_t, crop), _described(maps_s, crop), methods, answers_bytes)
 
 
 def run(job: StageJob) -> StageResult:

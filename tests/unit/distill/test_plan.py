@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from edgekd.core import plugins
+from edgekd.data.open import open_split
 from edgekd.distill.plan import AdapterPlan, DistillPlan, MapPlan, MethodPlan, TermPlan, plan
 from edgekd.errors import RecipeError
 from tests.unit.core.small_recipe import small_recipe
@@ -77,3 +78,12 @@ def test_a_method_that_does_not_fit_the_networks_is_refused_before_any_training(
 def test_no_weight_file_is_read(tmp_path: Path) -> None:
     teacher = {"family": "edgeseg", "variant": "s", "checkpoint": "nowhere.safetensors"}
     assert plan(small_recipe(tmp_path, teacher=teacher)).teacher
+
+
+def test_it_says_what_keeping_the_teachers_answers_needs(tmp_path: Path) -> None:
+    recipe = small_recipe(tmp_path, "data.augment.views=3", "trainer.teacher_cache=answers")
+    made = plan(recipe)
+    numbers = sum(one.channels * one.size[0] * one.size[1] for one in made.teacher)
+    images = len(open_split(recipe, "train"))
+    assert made.answers_bytes == 2 * numbers * images * 3  # float16
+    assert plan(small_recipe(tmp_path)).answers_bytes is None
