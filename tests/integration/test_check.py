@@ -114,6 +114,7 @@ def test_a_run_stops_before_training_when_its_target_is_known_to_break_the_stude
 ) -> None:
     (tmp_path / "pooled.py").write_text(POOLED)
     settings = ["--set", FOR_RKNN, "--set", "student.family=python", "--set", "student.variant=pooled:net"]
+    settings += ["--set", "distill.methods={kd: {}}"]  # this student shows no feature maps
     command = ["run", str(tiny_recipe), "--out", str(tmp_path / "run"), *settings]
     done = edgekd(*command, path=[tmp_path])
     assert done.returncode == 1, done.stderr
