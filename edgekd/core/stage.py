@@ -78,14 +78,17 @@ class Stage:
     def _config(self, recipe: Recipe) -> dict[str, object]:
         sections = {read.partition(":")[0] for read in self.reads} - {"trainer"}
         config = recipe.only(*self.reads).model_dump(mode="json", include=sections)
-        # What lies at a path counts, not where it lies: `files`, and the fingerprint in the manifest of `data`.
-        paths = [f"{name}.options.{option}" for name in ("data", *_NETWORKS) for option in PATH_OPTIONS]
-        for path in (*self.keyless, *paths, *(f"{name}.checkpoint" for name in _NETWORKS)):
+        for path in self.keyless:
             *parents, last = path.split(".")
             node: Any = config
             for parent in parents:
                 node = (node or {}).get(parent)
             (node or {}).pop(last, None)
+        # What lies at a path counts, not where it lies: `files`, and the fingerprint in the manifest of `data`.
+        for section in (config[name] for name in ("data", *_NETWORKS) if name in config):
+            section.pop("checkpoint", None)
+            options = section["options"].items()
+            section["options"] = {k: v for k, v in options if k not in PATH_OPTIONS or not isinstance(v, str)}
         return config
 
     @staticmethod

@@ -6,6 +6,7 @@ auxiliary classifier is left out.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,9 +73,9 @@ class TorchvisionModel(DenseModel):
         logits = F.interpolate(logits, size=images.shape[-2:], mode="bilinear", align_corners=False)
         return Outputs({"logits": logits}, {stride: maps[name] for stride, name in self.taps.items()}, decoded)
 
+    @abstractmethod
     def classify(self, maps: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Return the decoder's last map and the logits at its size."""
-        raise NotImplementedError
 
 
 class SequentialHeadModel(TorchvisionModel):

@@ -153,6 +153,14 @@ def test_where_files_lie_does_not_change_the_key(tmp_path: Path, inputs: dict[st
     assert len(keys) == 1
 
 
+def test_an_option_that_may_be_a_path_or_a_switch_is_in_the_key_as_a_switch(
+    tmp_path: Path, inputs: dict[str, Artifact]
+) -> None:
+    """`encoder_weights: true` has timm fetch them, `false` starts from scratch."""
+    settings = ([], *([f"student.options.encoder_weights={value}"] for value in ("true", "false")))
+    assert len({STAGE.key(small_recipe(tmp_path, *one), inputs) for one in settings}) == 3
+
+
 def folder_data(root: Path) -> dict[str, Any]:
     """Write a data set of one image per split and return the recipe section for it."""
     for split, value in (("train", 0), ("val", 50)):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import statistics
 import sys
-import time
 from pathlib import Path
 from typing import BinaryIO
 
@@ -222,10 +221,8 @@ def test_an_interrupt_stops_the_children_and_starts_no_more(tmp_path: Path, monk
         raise KeyboardInterrupt
 
     runs = runs_of(small_recipe(tmp_path, study=ARMS), tmp_path)
-    began = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         run_all(runs, 2, on_run)
-    assert time.monotonic() - began < 50
     assert len(started) < len(runs)
     assert "ended by SIGTERM; run the study again" in why_failed(runs[0])
 
