@@ -33,7 +33,9 @@ def load_state(path: str | Path) -> dict[str, Tensor]:
     """
     path = Path(path)
     if not path.is_file():
-        raise CheckpointError(f"checkpoint {path}: no such file")
+        raise CheckpointError(
+            f"checkpoint {path}: no such file; name another, or make it first, as the head of a shipped recipe says how"
+        )
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
     if path.suffix in PICKLED:
