@@ -1,8 +1,7 @@
-"""Boxes and masks from VOC, COCO and YOLO files: worked out by hand, damaged on purpose, and thrown at random."""
+"""Boxes and masks from VOC and COCO files: worked out by hand and damaged on purpose; damaged files of any format."""
 
 from __future__ import annotations
 
-import json
 import random
 from pathlib import Path
 from typing import Any
@@ -11,77 +10,24 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from object_files import (
+    NAMES,
+    annotation,
+    boxes,
+    image,
+    open_coco,
+    open_voc,
+    open_yolo,
+    voc_object,
+    write_coco,
+    write_voc,
+    write_yolo,
+)
 from PIL import Image
 
-from edgekd.data.base import Sample
 from edgekd.data.coco_masks import decode_runs
-from edgekd.data.formats import coco, voc, yolo
+from edgekd.data.formats import coco, voc
 from edgekd.errors import DataError
-
-NAMES = ("cat", "dog")
-
-
-def image(path: Path, width: int = 8, height: int = 4) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", (width, height), (20, 90, 0)).save(path)
-
-
-def write_voc(root: Path, objects: str, size: tuple[int, int] = (8, 4)) -> Path:
-    image(root / "JPEGImages/a.jpg")
-    for folder in ("Annotations", "ImageSets/Main"):
-        (root / folder).mkdir(parents=True, exist_ok=True)
-    (root / "ImageSets/Main/train.txt").write_text("a\n")
-    head = f"<size><width>{size[0]}</width><height>{size[1]}</height></size>"
-    (root / "Annotations/a.xml").write_text(f"<annotation>{head}{objects}</annotation>")
-    return root
-
-
-def voc_object(name: str, box: tuple[float, float, float, float], difficult: int = 0) -> str:
-    keys = ("xmin", "ymin", "xmax", "ymax")
-    inside = "".join(f"<{key}>{value}</{key}>" for key, value in zip(keys, box, strict=True))
-    return f"<object><name>{name}</name><difficult>{difficult}</difficult><bndbox>{inside}</bndbox></object>"
-
-
-def open_voc(root: Path, **options: Any) -> Sample:
-    return voc.open_objects(voc.Options(str(root), classes=("background", *NAMES), **options), "train", False).load(0)
-
-
-def write_coco(root: Path, entries: list[Any], **change: Any) -> Path:
-    image(root / "train/a.png")
-    (root / "annotations").mkdir(exist_ok=True)
-    content = {
-        "images": [{"id": 5, "file_name": "a.png", "width": 8, "height": 4}],
-        "categories": [{"id": 9, "name": "dog"}, {"id": 2, "name": "cat"}],
-        "annotations": entries,
-    } | change
-    (root / "annotations/instances_train.json").write_text(json.dumps(content))
-    return root
-
-
-def annotation(number: int = 1, **change: Any) -> dict[str, Any]:
-    return {"id": number, "image_id": 5, "category_id": 9, "bbox": [1, 1, 3, 2], "area": 6, "iscrowd": 0,
-            "segmentation": [[1, 1, 4, 1, 4, 3, 1, 3]]} | change  # fmt: skip
-
-
-def open_coco(root: Path, has_masks: bool = False) -> Sample:
-    return coco.open_objects(coco.Options(str(root)), "train", has_masks).load(0)
-
-
-def write_yolo(root: Path, rows: str, names: str = "[cat, dog]") -> Path:
-    image(root / "images/train/a.png")
-    (root / "labels/train").mkdir(parents=True, exist_ok=True)
-    (root / "labels/train/a.txt").write_text(rows)
-    (root / "data.yaml").write_text(f"names: {names}\ntrain: images/train\n")
-    return root
-
-
-def open_yolo(root: Path, has_masks: bool = False) -> Sample:
-    return yolo.open_objects(yolo.Options(str(root)), "train", has_masks).load(0)
-
-
-def boxes(sample: Sample) -> list[list[float]]:
-    assert sample.instances is not None
-    return sample.instances.boxes_xyxy.tolist()
 
 
 def test_voc_boxes_count_from_one_with_both_ends_included(tmp_path: Path) -> None:
@@ -302,104 +248,6 @@ def test_a_damaged_mask_is_refused_with_its_annotation(case: str, tmp_path: Path
     with pytest.raises(DataError, match=said) as caught:
         open_coco(tmp_path, has_masks=True)
     assert "annotation 1" in str(caught.value)
-
-
-def test_yolo_rows_are_told_apart_one_by_one(tmp_path: Path) -> None:
-    rows = "1 0.5 0.5 0.5 0.5\n0 0.25 0.25 0.75 0.25 0.75 1.0 0.25 1.0\n1 0.5 0.5 0.5 0.5\n"
-    dataset = yolo.open_objects(yolo.Options(str(write_yolo(tmp_path, rows))), "train", False)
-    assert boxes(dataset.load(0)) == [[2, 1, 6, 3], [2, 1, 6, 4]]
-    assert dict(dataset.repairs) == {"equal rows counted once": 1}
-
-
-def test_yolo_polygons_are_masks_and_a_box_among_them_is_refused(tmp_path: Path) -> None:
-    polygon = "0 0.25 0.25 0.75 0.25 0.75 1.0 0.25 1.0\n"
-    instances = open_yolo(write_yolo(tmp_path, polygon), has_masks=True).instances
-    assert instances is not None
-    assert instances.masks is not None
-    expected = np.zeros((4, 8), bool)
-    expected[1:4, 2:6] = True
-    np.testing.assert_array_equal(instances.masks[0], expected)
-    with pytest.raises(DataError, match="row 2: a box, expected a polygon"):
-        open_yolo(write_yolo(tmp_path, polygon + "1 0.5 0.5 0.5 0.5\n"), has_masks=True)
-
-
-def test_a_yolo_image_without_labels_has_no_objects(tmp_path: Path) -> None:
-    write_yolo(tmp_path, "")
-    assert boxes(open_yolo(tmp_path)) == []
-    image(tmp_path / "images/train/b.png")
-    dataset = yolo.open_objects(yolo.Options(str(tmp_path)), "train", False)
-    assert [boxes(dataset.load(index)) for index in range(2)] == [[], []]
-    assert dataset.repairs == {}
-
-
-def test_a_yolo_split_without_any_label_file_is_refused(tmp_path: Path) -> None:
-    write_yolo(tmp_path, "1 0.5 0.5 0.5 0.5\n")
-    (tmp_path / "labels").rename(tmp_path / "Labels")
-    with pytest.raises(DataError, match=r"no image of split 'train' .* expected .*labels/train/a\.txt .* rename"):
-        open_yolo(tmp_path)
-
-
-def test_yolo_label_files_without_an_image_are_counted(tmp_path: Path) -> None:
-    write_yolo(tmp_path, "1 0.5 0.5 0.5 0.5\n")
-    for name in ("b.txt", "c.txt", "classes.txt", ".d.txt", "e.csv"):
-        (tmp_path / "labels/train" / name).write_text("1 0.5 0.5 0.5 0.5\n")
-    dataset = yolo.open_objects(yolo.Options(str(tmp_path)), "train", False)
-    assert len(dataset) == 1
-    assert dataset.repairs == {"label files without an image left out": 2}
-
-
-@pytest.mark.parametrize(
-    ("names", "classes"),
-    [
-        ("[no, 7]", ("no", "7")),
-        ("[1:30, 2024-01-01]", ("1:30", "2024-01-01")),
-        ("{1: b, 0: a}", ("a", "b")),
-        ("{'0': 0x1f}", ("0x1f",)),
-        ("\n  0: null\n  1: 1.50", ("null", "1.50")),
-    ],
-)
-def test_yolo_names_are_the_text_that_stands_there(names: str, classes: tuple[str, ...], tmp_path: Path) -> None:
-    write_yolo(tmp_path, "", names)
-    assert yolo.open_objects(yolo.Options(str(tmp_path)), "train", False).classes == classes
-
-
-def test_a_yolo_split_without_a_value_lies_where_it_usually_does(tmp_path: Path) -> None:
-    write_yolo(tmp_path, "1 0.5 0.5 0.5 0.5\n")
-    (tmp_path / "data.yaml").write_text("names: [cat, dog]\ntrain:\n")
-    assert boxes(open_yolo(tmp_path)) == [[2, 1, 6, 3]]
-
-
-def test_a_yolo_polygon_without_a_pixel_is_left_out(tmp_path: Path) -> None:
-    write_yolo(tmp_path, "0 0.5 0.5 0.5 0.5 0.51 0.51\n1 0.25 0.25 0.75 0.25 0.75 1.0 0.25 1.0\n")
-    instances = open_yolo(tmp_path, has_masks=True).instances
-    assert instances is not None
-    assert instances.labels.tolist() == [1]
-
-
-BAD_YOLO = {
-    "class too high": ("2 0.5 0.5 0.5 0.5", "expected a class from 0 to 1"),
-    "pixels": ("1 4 2 4 2", "expected shares"),
-    "six fields": ("1 0.5 0.5 0.5 0.5 0.9", "got 6 fields"),
-    "word": ("1 0.5 0.5 half 0.5", "expected numbers"),
-    "infinite": ("1 0.5 0.5 inf 0.5", "expected shares"),
-    "far outside": ("1 0.9 0.5 0.9 0.5", "passes the edge"),
-}
-
-
-@pytest.mark.parametrize("case", BAD_YOLO)
-def test_a_bad_yolo_row_is_refused_in_one_line(case: str, tmp_path: Path) -> None:
-    row, said = BAD_YOLO[case]
-    with pytest.raises(DataError, match=said) as caught:
-        open_yolo(write_yolo(tmp_path, row))
-    assert "a.txt, row 1" in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("names", "said"), [("{0: cat, 2: dog}", "list of class names"), ("3", "list of class"), ("[a, a]", "twice")]
-)
-def test_bad_yolo_names_are_refused(names: str, said: str, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=said):
-        open_yolo(write_yolo(tmp_path, "", names))
 
 
 QUICK = settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

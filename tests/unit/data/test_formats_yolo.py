@@ -1,0 +1,115 @@
+"""Boxes and masks from YOLO files: worked out by hand, and damaged on purpose."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from object_files import (
+    boxes,
+    image,
+    open_yolo,
+    write_yolo,
+)
+
+from edgekd.data.formats import yolo
+from edgekd.errors import DataError
+
+
+def test_yolo_rows_are_told_apart_one_by_one(tmp_path: Path) -> None:
+    rows = "1 0.5 0.5 0.5 0.5\n0 0.25 0.25 0.75 0.25 0.75 1.0 0.25 1.0\n1 0.5 0.5 0.5 0.5\n"
+    dataset = yolo.open_objects(yolo.Options(str(write_yolo(tmp_path, rows))), "train", False)
+    assert boxes(dataset.load(0)) == [[2, 1, 6, 3], [2, 1, 6, 4]]
+    assert dict(dataset.repairs) == {"equal rows counted once": 1}
+
+
+def test_yolo_polygons_are_masks_and_a_box_among_them_is_refused(tmp_path: Path) -> None:
+    polygon = "0 0.25 0.25 0.75 0.25 0.75 1.0 0.25 1.0\n"
+    instances = open_yolo(write_yolo(tmp_path, polygon), has_masks=True).instances
+    assert instances is not None
+    assert instances.masks is not None
+    expected = np.zeros((4, 8), bool)
+    expected[1:4, 2:6] = True
+    np.testing.assert_array_equal(instances.masks[0], expected)
+    with pytest.raises(DataError, match="row 2: a box, expected a polygon"):
+        open_yolo(write_yolo(tmp_path, polygon + "1 0.5 0.5 0.5 0.5\n"), has_masks=True)
+
+
+def test_a_yolo_image_without_labels_has_no_objects(tmp_path: Path) -> None:
+    write_yolo(tmp_path, "")
+    assert boxes(open_yolo(tmp_path)) == []
+    image(tmp_path / "images/train/b.png")
+    dataset = yolo.open_objects(yolo.Options(str(tmp_path)), "train", False)
+    assert [boxes(dataset.load(index)) for index in range(2)] == [[], []]
+    assert dataset.repairs == {}
+
+
+def test_a_yolo_split_without_any_label_file_is_refused(tmp_path: Path) -> None:
+    write_yolo(tmp_path, "1 0.5 0.5 0.5 0.5\n")
+    (tmp_path / "labels").rename(tmp_path / "Labels")
+    with pytest.raises(DataError, match=r"no image of split 'train' .* expected .*labels/train/a\.txt .* rename"):
+        open_yolo(tmp_path)
+
+
+def test_yolo_label_files_without_an_image_are_counted(tmp_path: Path) -> None:
+    write_yolo(tmp_path, "1 0.5 0.5 0.5 0.5\n")
+    for name in ("b.txt", "c.txt", "classes.txt", ".d.txt", "e.csv"):
+        (tmp_path / "labels/train" / name).write_text("1 0.5 0.5 0.5 0.5\n")
+    dataset = yolo.open_objects(yolo.Options(str(tmp_path)), "train", False)
+    assert len(dataset) == 1
+    assert dataset.repairs == {"label files without an image left out": 2}
+
+
+@pytest.mark.parametrize(
+    ("names", "classes"),
+    [
+        ("[no, 7]", ("no", "7")),
+        ("[1:30, 2024-01-01]", ("1:30", "2024-01-01")),
+        ("{1: b, 0: a}", ("a", "b")),
+        ("{'0': 0x1f}", ("0x1f",)),
+        ("\n  0: null\n  1: 1.50", ("null", "1.50")),
+    ],
+)
+def test_yolo_names_are_the_text_that_stands_there(names: str, classes: tuple[str, ...], tmp_path: Path) -> None:
+    write_yolo(tmp_path, "", names)
+    assert yolo.open_objects(yolo.Options(str(tmp_path)), "train", False).classes == classes
+
+
+def test_a_yolo_split_without_a_value_lies_where_it_usually_does(tmp_path: Path) -> None:
+    write_yolo(tmp_path, "1 0.5 0.5 0.5 0.5\n")
+    (tmp_path / "data.yaml").write_text("names: [cat, dog]\ntrain:\n")
+    assert boxes(open_yolo(tmp_path)) == [[2, 1, 6, 3]]
+
+
+def test_a_yolo_polygon_without_a_pixel_is_left_out(tmp_path: Path) -> None:
+    write_yolo(tmp_path, "0 0.5 0.5 0.5 0.5 0.51 0.51\n1 0.25 0.25 0.75 0.25 0.75 1.0 0.25 1.0\n")
+    instances = open_yolo(tmp_path, has_masks=True).instances
+    assert instances is not None
+    assert instances.labels.tolist() == [1]
+
+
+BAD_YOLO = {
+    "class too high": ("2 0.5 0.5 0.5 0.5", "expected a class from 0 to 1"),
+    "pixels": ("1 4 2 4 2", "expected shares"),
+    "six fields": ("1 0.5 0.5 0.5 0.5 0.9", "got 6 fields"),
+    "word": ("1 0.5 0.5 half 0.5", "expected numbers"),
+    "infinite": ("1 0.5 0.5 inf 0.5", "expected shares"),
+    "far outside": ("1 0.9 0.5 0.9 0.5", "passes the edge"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_YOLO)
+def test_a_bad_yolo_row_is_refused_in_one_line(case: str, tmp_path: Path) -> None:
+    row, said = BAD_YOLO[case]
+    with pytest.raises(DataError, match=said) as caught:
+        open_yolo(write_yolo(tmp_path, row))
+    assert "a.txt, row 1" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("names", "said"), [("{0: cat, 2: dog}", "list of class names"), ("3", "list of class"), ("[a, a]", "twice")]
+)
+def test_bad_yolo_names_are_refused(names: str, said: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=said):
+        open_yolo(write_yolo(tmp_path, "", names))
