@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, nn
 
@@ -51,13 +51,26 @@ def edge_stages(size: Size) -> tuple[nn.Sequential, nn.ModuleList]:
     return stem, stages
 
 
-def run_stages(stem: nn.Module, stages: nn.ModuleList, images: Tensor) -> dict[int, Tensor]:
-    """Return stride -> features (B, C, H/stride, W/stride), fine to coarse."""
+def run_stages(
+    stem: nn.Module, stages: nn.ModuleList, images: Tensor, before_relu: bool = False
+) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
+    """Return stride -> (B, C, H/stride, W/stride), fine to coarse, twice: for decoders, and for methods to compare.
+
+    Both are the stages' outputs; with `before_relu` the second are what each stage's last ReLU takes.
+    """
     x = stem(images)
-    features = {}
+    maps, shown = {}, {}
     for stride, stage in zip(STRIDES, stages, strict=True):
-        x = features[stride] = stage(x)
-    return features
+        if before_relu:
+            *blocks, last = cast(Iterable[Any], stage)
+            for block in blocks:
+                x = block(x)
+            shown[stride] = last.before_relu(x)
+            x = shown[stride].relu()  # the block's own works in place
+        else:
+            x = shown[stride] = stage(x)
+        maps[stride] = x
+    return maps, shown
 
 
 class EdgeBackbone(nn.Module):
@@ -70,7 +83,7 @@ class EdgeBackbone(nn.Module):
         self.mean, self.std = IMAGENET
 
     def forward(self, images: Tensor) -> dict[int, Tensor]:
-        return run_stages(self.stem, self.stages, images)
+        return run_stages(self.stem, self.stages, images)[0]
 
 
 class TimmBackbone(nn.Module):

@@ -32,7 +32,11 @@ class Residual(nn.Module):
         self.relu = nn.ReLU(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.relu(x + self.second(self.first(x)))
+        return self.relu(self.before_relu(x))
+
+    def before_relu(self, x: Tensor) -> Tensor:
+        """Return the sum that the last ReLU takes."""
+        return x + self.second(self.first(x))
 
 
 class PooledContext(nn.Module):

@@ -30,12 +30,17 @@ VARIANTS = SIZES
 
 @dataclass(frozen=True)
 class Options:
-    """This family has no options: the variant says all."""
+    """Options of this family.
+
+    before_relu: methods compare the stages' maps before their last ReLU; the network itself is the same.
+    """
+
+    before_relu: bool = False
 
 
 def build(variant: str, task: str, num_classes: int, options: Options) -> DenseModel:
     """Return an untrained network."""
-    return EdgeSeg(VARIANTS[variant], num_classes)
+    return EdgeSeg(VARIANTS[variant], num_classes, options.before_relu)
 
 
 class EdgeSeg(DenseModel):
@@ -43,8 +48,9 @@ class EdgeSeg(DenseModel):
 
     size_divisor = 32
 
-    def __init__(self, size: Size, num_classes: int) -> None:
+    def __init__(self, size: Size, num_classes: int, before_relu: bool = False) -> None:
         super().__init__(*IMAGENET)
+        self.before_relu = before_relu
         self.channels = dict(zip(STRIDES, size.widths, strict=True))
         self.decoder_channels = size.decoder
         self.stem, self.stages = edge_stages(size)
@@ -58,8 +64,8 @@ class EdgeSeg(DenseModel):
         nn.init.xavier_normal_(self.classifier.weight)
 
     def forward_normalized(self, images: Tensor) -> Outputs:
-        features = run_stages(self.stem, self.stages, images)
-        x = self.context(features[32])  # (B, D, H/32, W/32)
+        maps, features = run_stages(self.stem, self.stages, images, self.before_relu)
+        x = self.context(maps[32])  # (B, D, H/32, W/32)
         for step, stride in zip(self.top_down, reversed(STRIDES[:-1]), strict=True):
-            x = step(x, features[stride])  # (B, D, H/stride, W/stride)
+            x = step(x, maps[stride])  # (B, D, H/stride, W/stride)
         return Outputs({"logits": self.up(self.classifier(x))}, features, x)

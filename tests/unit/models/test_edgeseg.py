@@ -140,3 +140,18 @@ def test_cost_is_what_the_documentation_says(variant: str, millions: float, giga
     assert round(macs / 1e9, 2) == giga_macs
     rows = [line.split() for line in (edgeseg.__doc__ or "").splitlines()]
     assert [variant, f"{millions:.2f}", "M", f"{giga_macs:.2f}", "G"] in [row[:5] for row in rows]
+
+
+def test_maps_before_the_last_relu_are_shown_and_the_network_is_the_same() -> None:
+    usual = student("n").eval()
+    for layer in usual.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            nn.init.normal_(layer.weight)  # a new residual block starts as its input, which has no negative values
+    other = build_model("edgeseg", "n", "semantic", 11, edgeseg.Options(before_relu=True)).eval()
+    other.load_state_dict(usual.state_dict())
+    images = torch.rand(1, 3, 64, 96)
+    after, before = usual(images), other(images)
+    assert torch.equal(after.logits, before.logits)
+    for stride, features in before.features.items():
+        assert features.min() < 0
+        assert torch.equal(features.relu(), after.features[stride])
