@@ -78,7 +78,9 @@ def decode_runs(counts: str | bytes | Sequence[int], size: tuple[int, int]) -> n
 
 
 def draw_polygons(shape: Any, height: int, width: int) -> np.ndarray:
-    """Return the union (H, W) bool of polygons, each a list x1, y1, x2, y2, ... of three points or more, in pixels.
+    """Return the union (H, W) bool of polygons, each a list x1, y1, x2, y2, ... in pixels.
+
+    Labelling tools leave polygons of one or two points behind: they cover nothing.
 
     Raises:
         ValueError: anything else, or a point more than 1 % and a pixel outside of the image.
@@ -87,8 +89,8 @@ def draw_polygons(shape: Any, height: int, width: int) -> np.ndarray:
     if not isinstance(shape, list):
         raise ValueError(f"expected polygons or run lengths, got {type(shape).__name__}")
     for polygon in shape:
-        if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
-            raise ValueError("expected polygons of three points or more, x and y in turn")
+        if not isinstance(polygon, list) or not polygon or len(polygon) % 2:
+            raise ValueError("expected polygons, each a list of x and y in turn")
         limits = (1.01 * width + 1, 1.01 * height + 1)
         for place, value in enumerate(polygon):
             is_number = isinstance(value, int | float) and not isinstance(value, bool)  # NaN is not within limits
@@ -98,7 +100,10 @@ def draw_polygons(shape: Any, height: int, width: int) -> np.ndarray:
         from faster_coco_eval.core import mask
     except ImportError as exc:
         raise UserError("polygons are drawn by faster-coco-eval; pip install 'edgekd[evaluate]'") from exc
-    runs = mask.merge(mask.frPyObjects([list(map(float, polygon)) for polygon in shape], height, width))
+    solid = [list(map(float, polygon)) for polygon in shape if len(polygon) >= 6]
+    if not solid:
+        return np.zeros((height, width), bool)
+    runs = mask.merge(mask.frPyObjects(solid, height, width))
     return np.asarray(mask.decode(runs), bool)
 
 

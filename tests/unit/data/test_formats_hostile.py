@@ -56,7 +56,7 @@ COCO = {
     "coordinate beyond floats": ({"segmentation": [[10**400] * 6]}, "outside of the image"),
     "coordinate that is no number": ({"segmentation": [[float("nan")] * 6]}, "outside of the image"),
     "run beyond integers": ({"segmentation": {"size": [30, 40], "counts": [10**4000]}}, "add up to"),
-    "nested deeply": ({"segmentation": json.loads("[" * 80 + "]" * 80)}, "three points"),
+    "nested deeply": ({"segmentation": json.loads("[" * 80 + "]" * 80)}, "x and y in turn"),
     "width beyond floats": ({"width": 10**400}, "expected height and width from 1 to 1000000"),
     "width beyond images": ({"width": 10**6 + 1}, "got 30 and 1000001"),
     "width of nothing": ({"width": 0}, "got 30 and 0"),

@@ -25,7 +25,7 @@ from object_files import (
 )
 from PIL import Image
 
-from edgekd.data.coco_masks import decode_runs
+from edgekd.data.coco_masks import decode_runs, draw_polygons
 from edgekd.data.formats import coco, voc
 from edgekd.errors import DataError
 
@@ -152,6 +152,11 @@ def test_coco_masks_of_every_kind_are_the_same_pixels(shape: str, tmp_path: Path
     np.testing.assert_array_equal(instances.masks[0], expected)
 
 
+def test_polygons_of_two_points_cover_nothing_beside_others() -> None:
+    solid = [1, 1, 4, 1, 4, 3, 1, 3]
+    np.testing.assert_array_equal(draw_polygons([solid, [5, 0, 7, 3]], 4, 8), draw_polygons([solid], 4, 8))
+
+
 def test_run_lengths_are_read_as_pycocotools_reads_them() -> None:
     mask_tools = pytest.importorskip("pycocotools.mask")
     rng = np.random.default_rng(0)
@@ -170,6 +175,7 @@ BLANK = {
     "compressed zeros": {"size": [4, 8], "counts": "P1"},
     "zeros in three runs": {"size": [4, 8], "counts": [16, 0, 16]},
     "polygon without area": [[1, 1, 1, 1, 1, 1]],
+    "polygons of two points and one": [[1, 1, 4, 3], [2, 2]],
 }
 
 
@@ -236,7 +242,7 @@ BAD_SHAPES: dict[str, tuple[Any, str]] = {
     "not a string of runs": ({"size": [4, 8], "counts": "52 é"}, "not a run-length string"),
     "endless run": ({"size": [4, 8], "counts": "o" * 99}, "not a run-length string"),
     "ends in a run": ({"size": [4, 8], "counts": "5o"}, "middle of a run"),
-    "two points": ([[1, 1, 2, 2]], "three points"),
+    "half a point": ([[1, 1, 4, 1, 4]], "x and y in turn"),
     "far point": ([[1, 1, 4, 1, 1e7, 3]], "outside of the image"),
 }
 
