@@ -12,8 +12,9 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
 from pathlib import Path
 from queue import SimpleQueue
 from typing import BinaryIO, Literal
@@ -93,15 +94,28 @@ def run_all(runs: list[StudyRun], jobs: int, on_run: Callable[[StudyRun, State],
         finally:
             places.put(place)
 
-    with ThreadPoolExecutor(jobs) as pool:
+    with _sigterm_interrupts(), ThreadPoolExecutor(jobs) as pool:
         waiting = [pool.submit(work, run) for run in runs]
         try:
             for done in as_completed(waiting):
                 done.result()
-        except BaseException:  # Ctrl+C above all: nothing more is started, and no child is left behind
+        except BaseException:  # an interrupt above all: nothing more is started, and no child is left behind
             pool.shutdown(wait=False, cancel_futures=True)
             children.stop()
             raise
+
+
+@contextmanager
+def _sigterm_interrupts() -> Iterator[None]:
+    """Let SIGTERM, a scheduler's or that of `kill`, end the work as Ctrl+C does; of the main thread alone, as signals are."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class _Children:

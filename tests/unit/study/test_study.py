@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import statistics
 import sys
+import time
 from pathlib import Path
 from typing import BinaryIO
 
@@ -205,7 +208,10 @@ def test_the_picture_is_drawn_also_with_a_run_missing(study: dict, tmp_path: Pat
 # --- child processes --------------------------------------------------------------------------------------------------
 
 
-def test_an_interrupt_stops_the_children_and_starts_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("by", ["an exception", "SIGTERM"])
+def test_an_interrupt_stops_the_children_and_starts_no_more(
+    by: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The interrupt comes from the second run, which ends at once; the first sleeps until it is told to stop."""
     slow = [sys.executable, "-c", "import time; time.sleep(60)"]
     quick = [sys.executable, "-c", "print()"]
@@ -218,11 +224,16 @@ def test_an_interrupt_stops_the_children_and_starts_no_more(tmp_path: Path, monk
     monkeypatch.setattr(_Children, "run", instead)
 
     def on_run(run: StudyRun, state: str) -> None:
+        if by == "SIGTERM":
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(1)  # of this thread; the main one is interrupted meanwhile
         raise KeyboardInterrupt
 
     runs = runs_of(small_recipe(tmp_path, study=ARMS), tmp_path)
+    before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(KeyboardInterrupt):
         run_all(runs, 2, on_run)
+    assert signal.getsignal(signal.SIGTERM) is before
     assert len(started) < len(runs)
     assert "ended by SIGTERM; run the study again" in why_failed(runs[0])
 
