@@ -81,7 +81,6 @@ class Arm:
         # The plain student needs no teacher: that is what its step costs in a pipeline.
         distiller = None if methods == "none" else Distiller(FrozenTeacher(teacher), modules)
         self.task = DenseTask(student, Train(steps=10_000), distiller, args.channels_last).train()
-        self.task.to(memory_format=self.task.memory_format)
         self.task.on_fit_start()
         self.optimizer = torch.optim.AdamW(self.task.parameters(), lr=1e-4)
         self.bf16 = args.precision == "bf16-mixed"

@@ -9,12 +9,14 @@ from typing import Any
 
 import numpy as np
 
+from edgekd.board.detection import Selection
 from edgekd.core.artifact import Artifact, open_artifact
+from edgekd.core.plugins import packages_of
 from edgekd.core.ranks import is_first_process
 from edgekd.core.recipe import Recipe
 from edgekd.core.recipe_loading import load_recipe
 from edgekd.core.workspace import Workspace, disk_errors
-from edgekd.errors import EdgekdError
+from edgekd.errors import EdgekdError, RecipeError
 
 
 def run(
@@ -68,7 +70,8 @@ def run_study(
 ) -> dict[str, Any]:
     """Train every arm of `recipe.study` with every seed, resuming what is there, and return the comparison.
 
-    Also writes `study.json`, `study.md` and `study.png` into `out`.
+    Also writes `study.json`, `study.md` and `study.png` into `out`, of what there is also while it runs and when it is
+    interrupted.
 
     Args:
         recipe: the recipe or its file.
@@ -82,29 +85,30 @@ def run_study(
         EdgekdError: the recipe or the teacher; a run that fails is in the result with its reason.
     """
     from edgekd import pipeline
-    from edgekd.study import results, run
-    from edgekd.study.plan import arms_of, study_runs
+    from edgekd.study import run
+    from edgekd.study.plan import arms_of, study_runs, teacher_recipe
+    from edgekd.study.results import Findings
 
     recipe = recipe if isinstance(recipe, Recipe) else load_recipe(str(recipe), overrides)
-    folder = Path(out)
-    for methods in arms_of(recipe).values():  # before the teacher is trained
-        pipeline.check_options(
-            recipe.model_copy(update={"distill": recipe.distill.model_copy(update={"methods": methods})})
-        )
-    run.check_arms(recipe)
+    folder, arms = Path(out), arms_of(recipe)
+    pipeline.check_options(teacher_recipe(recipe))
+    with packages_of("study"):
+        from edgekd.distill.plan import check_arms
+
+        check_arms(recipe, arms)  # before the teacher is trained
     teacher = run.make_teacher(recipe, folder, on_stage)
     runs = study_runs(recipe, folder, teacher["teacher"].file("weights.safetensors"))
-    ended: list[Any] = []
+    findings = Findings(recipe, teacher, runs, folder)
 
-    def remember(one: Any, state: str) -> None:
-        ended.append(one)
-        on_run(one, state, len(ended), len(runs))
+    def remember(one: Any, state: run.State) -> None:
+        ended = findings.add(one, run.result_of(one, state))
+        on_run(one, state, ended, len(runs))
 
     with disk_errors(folder):
-        run.run_all(runs, jobs, remember)
-        found = [(one, run.finished(one) or run.why_failed(one)) for one in runs]
-        content = results.summarize(recipe, teacher, found)
-        results.write(content, folder)
+        try:
+            run.run_all(runs, jobs, remember)
+        finally:
+            content = findings.write()
     return content
 
 
@@ -116,11 +120,12 @@ def load_report(path: str | Path) -> dict[str, Any]:
 
 
 class Engine:
-    """An engine that takes images: `engine(image)` returns the class map at the image's size."""
+    """An engine that takes images: `engine(image)` returns the class map at the image's size, or the objects."""
 
-    def __init__(self, artifact: Artifact, session: Any) -> None:
+    def __init__(self, artifact: Artifact, session: Any, selection: Selection | None = None) -> None:
         self.artifact = artifact
         self.session = session
+        self.selection = selection
         self.classes: tuple[str, ...] = artifact.spec.classes
 
     def __call__(self, image: np.ndarray | str | Path) -> Any:
@@ -132,29 +137,38 @@ class Engine:
             ImageError: an array of another shape or dtype.
             DataError: a file that is not a readable image.
         """
-        from edgekd.board.postprocess import predictor
+        from edgekd.board.postprocess import predict, predict_objects
         from edgekd.data.images import read_image
 
-        predict = predictor(self.session.spec.task)
-        return predict(self.session, image if isinstance(image, np.ndarray) else read_image(Path(image)))
+        pixels = image if isinstance(image, np.ndarray) else read_image(Path(image))
+        if self.session.spec.task == "semantic":
+            return predict(self.session, pixels)
+        return predict_objects(self.session, pixels, self.selection)
 
 
 @contextmanager
-def load_engine(path: str | Path) -> Iterator[Engine]:
+def load_engine(path: str | Path, selection: Selection | None = None) -> Iterator[Engine]:
     """Open the engine in an artifact folder (or its checkpoint or ONNX file) for inference.
 
         with edgekd.load_engine("runs/quickstart/engine/openvino-int8") as engine:
             class_map = engine("street.png")
 
+    Args:
+        path: the folder or file.
+        selection: which detections a detector keeps; by default those that scoring takes.
+
     Raises:
+        RecipeError: a selection for a segmenter.
         ArtifactError: not a complete artifact folder with a network.
         TargetError: the runtime is not installed, or refuses the engine.
     """
     from edgekd.core.session import open_session
 
     artifact = open_artifact(Path(path))
+    if selection is not None and artifact.spec.task == "semantic":
+        raise RecipeError(f"{path}: a segmenter has no detections to select; leave scores, overlaps and numbers out")
     with open_session(artifact) as session:
-        yield Engine(artifact, session)
+        yield Engine(artifact, session, selection)
 
 
 def _report(recipe: Recipe, workspace: Workspace, stages: list[Any], ran: list[Any], failure: str) -> dict[str, Any]:

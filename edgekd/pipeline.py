@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 
 # How often a training saves its resume state changes nothing that it learns.
 _PACE = ("teacher.train.checkpoint_every", "student.train.checkpoint_every")
+# When a training is given up, and what is trained beside it: nor do they.
+_BESIDE = ("distill.watchdog_ratio", "distill.baseline")
 
 
 @dataclass(frozen=True)
@@ -182,6 +184,7 @@ def _training(recipe: Recipe) -> list[Stage]:
                 "edgekd.distill.plan:run",
                 ("data",),
                 ("data", "teacher", "student", "distill", "trainer"),
+                keyless=_BESIDE,
             )
         )
     if recipe.engines:
@@ -202,8 +205,9 @@ def _training(recipe: Recipe) -> list[Stage]:
         gates = ("evaluate/teacher",) if recipe.teacher.floor > 0 else ()
         inputs = ("data", "teacher", *gates)
         reads = ("data", "teacher", "student", "distill", "trainer")
+        unread = (*_PACE, *_BESIDE)
         stages.append(
-            Stage("distilled", "checkpoint", f"{run}:distill_student", inputs, reads, "distilled", _PACE, gates=gates)
+            Stage("distilled", "checkpoint", f"{run}:distill_student", inputs, reads, "distilled", unread, gates=gates)
         )
     return stages
 

@@ -17,6 +17,8 @@ from edgekd.board.frame import Frame
 
 # Objects whose prototypes are mixed in one product; their logits over the rows they share stay in the cache.
 AT_ONCE = 16
+# Multiplications of a product up to which OpenBLAS, numpy's, takes one thread (0.3.x, interface/gemm.c).
+WITHOUT_THREADS = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -73,11 +75,11 @@ def assemble(prototypes: np.ndarray, coefficients: np.ndarray, boxes: np.ndarray
     for begin in range(0, len(order), AT_ONCE):
         some = order[begin : begin + AT_ONCE]
         above, below = rows.first[corners[some[0], 1]], rows.last[corners[some, 3].max() - 1]
-        mixed = np.dot(coefficients[some], planes[:, above * width : below * width]).reshape(len(some), -1, width)
+        mixed = _product(coefficients[some], planes[:, above * width : below * width]).reshape(len(some), -1, width)
         for number, (x1, y1, x2, y2), logits in zip(some.tolist(), corners[some].tolist(), mixed):  # noqa: B905 - Python 3.8
             top, bottom, left, right = rows.first[y1], rows.last[y2 - 1], columns.first[x1], columns.last[x2 - 1]
-            down = np.dot(rows.table[y1:y2, top:bottom], logits[top - above : bottom - above, left:right])
-            parts[number] = np.dot(down, columns.turned[left:right, x1:x2]) > 0
+            down = _product(rows.table[y1:y2, top:bottom], logits[top - above : bottom - above, left:right])
+            parts[number] = _product(down, columns.turned[left:right, x1:x2]) > 0
     return Masks(place.image_size, corners, parts)
 
 
@@ -96,8 +98,22 @@ def paste(probabilities: np.ndarray, boxes: np.ndarray, image_size: Tuple[int, i
         left, top, right, bottom = box.astype(np.float64)
         rows = _between((np.arange(y1, y2) + 0.5 - top) / max(bottom - top, 1e-9), found.shape[0])
         columns = _between((np.arange(x1, x2) + 0.5 - left) / max(right - left, 1e-9), found.shape[1])
-        parts.append(rows.table @ found @ columns.turned > 0.5)
+        parts.append(_product(_product(rows.table, found), columns.turned) > 0.5)
     return Masks(image_size, corners, parts)
+
+
+def _product(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Return the matrix product (M, K) by (K, N), in pieces that BLAS does without threads.
+
+    OpenBLAS's stay awake for tens of milliseconds after a product that takes them: on the cores of the engine's next run.
+    """
+    at_once = max(1, WITHOUT_THREADS // right.size)
+    if len(left) <= at_once:
+        return np.dot(left, right)
+    product = np.empty((len(left), right.shape[1]), np.result_type(left, right))
+    for begin in range(0, len(left), at_once):
+        np.dot(left[begin : begin + at_once], right, out=product[begin : begin + at_once])
+    return product
 
 
 def _corners(boxes: np.ndarray, image_size: Tuple[int, int]) -> np.ndarray:

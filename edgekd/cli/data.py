@@ -55,4 +55,4 @@ def check(
     if errors:
         raise DataError(f"{len(errors)} bad files, first: {errors[0]}")
     if not json:
-        print(f"next: edgekd run {recipe}")
+        print(f"next: {show.command('run', recipe, set_=set_)}")

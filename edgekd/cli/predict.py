@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -12,20 +14,39 @@ def predict(
     engine: Annotated[Path, typer.Argument(help="Artifact folder, e.g. runs/quickstart/engine/openvino-int8.")],
     images: Annotated[list[Path], typer.Argument(help="Image files.")],
     out: Annotated[Path, typer.Option("--out", help="Folder for the results.")] = Path("predictions"),
+    min_score: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Objects: least score; default 0.3.", show_default=False)
+    ] = None,
+    iou: Annotated[
+        float | None,
+        typer.Option(
+            min=0, max=1, help="Objects: overlap from which the worse one goes; default 0.6.", show_default=False
+        ),
+    ] = None,
+    most: Annotated[
+        int | None, typer.Option(min=1, help="Objects: at most so many; default 100.", show_default=False)
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Run an engine on images: writes NAME_overlay.png, and NAME_mask.png or NAME_objects.json, for each."""
     from edgekd.api import load_engine
+    from edgekd.board.detection import Selection
     from edgekd.cli.show import print_json
     from edgekd.core.workspace import disk_errors
-    from edgekd.data.predictions import check_names, write_prediction
+    from edgekd.data.predictions import MIN_SCORE, check_names, write_prediction
 
     check_names(images, out)
+    given = {"min_score": min_score, "iou": iou, "most": most}
+    chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    selection = replace(Selection(min_score=MIN_SCORE), **chosen)
+    selection = replace(selection, candidates=max(selection.candidates, 10 * selection.most))
     results = []
-    with disk_errors(out), load_engine(engine) as loaded:
+    with disk_errors(out), load_engine(engine, selection if chosen else None) as loaded:
         out.mkdir(parents=True, exist_ok=True)
         for image in images:
-            results.append(write_prediction(loaded, image, out))
+            results.append(write_prediction(loaded, image, out, selection))
+            if results[-1].get("more"):
+                print(f"{image}: the {selection.most} best are written, there may be more: see --most", file=sys.stderr)
             if not json:
                 seen = results[-1]["classes"].items()
                 shares = ", ".join(f"{name} {n}" if isinstance(n, int) else f"{name} {n:.0%}" for name, n in seen)

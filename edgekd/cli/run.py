@@ -37,4 +37,4 @@ def run(
     if measured:
         print(f"next:   edgekd predict {folder / 'engine' / measured[-1]} IMAGE...")
     else:
-        print(f"next:   edgekd run {recipe} --out {folder}")
+        print(f"next:   {show.command('run', recipe, '--out', str(folder), set_=set_)}")

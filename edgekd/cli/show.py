@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
+from collections.abc import Iterable
 from dataclasses import astuple
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+
+
+def command(name: str, *words: str, set_: Iterable[str] = ()) -> str:
+    """Return an `edgekd` command to copy, with the overrides of the one that was called."""
+    overrides = (word for override in set_ for word in ("--set", override))
+    return shlex.join(["edgekd", name, *words, *overrides])
 
 
 def print_json(value: Any) -> None:

@@ -55,4 +55,4 @@ def run_until(recipe: str, out: Path | None, set_: list[str], json: bool, until:
     for stage_run in ran:
         if stage_run.stage.name.split("/")[0] in groups.split(","):
             print(stage_run.artifact.path)
-    print(f"next: edgekd {following} {recipe} --out {folder}")
+    print(f"next: {show.command(following, recipe, '--out', str(folder), set_=set_)}")

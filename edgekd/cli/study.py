@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from edgekd.cli.run import JsonOption, RecipeArg, SetOption
+from edgekd.errors import GateError
 
 
 def study(
@@ -22,16 +23,22 @@ def study(
     """Compare distillation methods with the plain student, seed by seed. Run it again to resume."""
     from edgekd import api
     from edgekd.cli import show
+    from edgekd.core.recipe_loading import load_recipe
 
-    folder = out or Path("runs") / f"{Path(recipe).stem}-study"
-    result = api.run_study(recipe, folder, set_, jobs=jobs, on_stage=show.stage_line, on_run=show.study_run_line)
+    loaded = load_recipe(recipe, set_)
+    folder = out or Path("runs") / f"{loaded.name}-study"
+    result = api.run_study(loaded, folder, jobs=jobs, on_stage=show.stage_line, on_run=show.study_run_line)
+    states = [run["status"] for arm in result["arms"] for run in arm["runs"]]
     if json:
         show.print_json(result)
-        return
-    show.print_study(result)
-    print(f"\npicture: {folder / 'study.png'}\ntable:   {folder / 'study.md'}")
-    missing = sum(run["status"] != "measured" for arm in result["arms"] for run in arm["runs"])
-    if missing:
-        print(f"next:    edgekd study {recipe} --out {folder}   ({missing} runs have no result yet)")
     else:
-        print(f"next:    edgekd run {recipe}")
+        show.print_study(result)
+        print(f"\npicture: {folder / 'study.png'}\ntable:   {folder / 'study.md'}")
+        again = show.command("study", recipe, "--out", str(folder), set_=set_)
+        missing = sum(state != "measured" for state in states)
+        if missing:
+            print(f"next:    {again}   ({missing} of {len(states)} runs have no result yet)")
+        else:
+            print(f"next:    {show.command('run', recipe, set_=set_)}")
+    if "failed" in states:
+        raise GateError(f"{states.count('failed')} of {len(states)} runs failed; {folder / 'study.json'} says why")

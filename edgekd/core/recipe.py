@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -227,22 +227,34 @@ class Evaluate(Section):
     pictures: int = Field(6, ge=0)
 
 
+PLAIN = "plain"  # the arm without methods
+
+
 class Study(Section):
     """What `edgekd study` compares: arms of distillation methods by name, each with every seed.
 
     The plain student is always an arm; without named arms the recipe's own `distill.methods` are the other one.
     """
 
-    seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1)
+    seeds: tuple[Annotated[int, Field(ge=0, lt=2**32)], ...] = Field((0, 1, 2), min_length=1)
     arms: dict[str, dict[str, Method]] = {}
-    baseline: str = Field("plain", description="the arm that the others are compared with, e.g. the best peer")
+    baseline: str = Field(PLAIN, description="the arm that the others are compared with, e.g. the best peer")
 
     @field_validator("arms")
     @classmethod
     def _name_folders(cls, arms: dict[str, dict[str, Method]]) -> dict[str, dict[str, Method]]:
-        for name in arms:
+        for name, methods in arms.items():
             _names_a_folder(name)
+            if name == PLAIN and methods:
+                raise ValueError(f"{PLAIN!r} is the student without methods; call this arm otherwise")
         return arms
+
+    @field_validator("seeds")
+    @classmethod
+    def _once(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(seeds)) < len(seeds):
+            raise ValueError("expected every seed once")
+        return seeds
 
 
 _OF_OBJECTS = {"boundary": 1.0, "context": 1.0}

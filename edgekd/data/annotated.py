@@ -145,13 +145,13 @@ class AnnotatedDataset:
                 f"{entry.size[0]}x{entry.size[1]}; fix one, and mind EXIF orientation"
             )
         objects, masks = self._drawn(entry.objects, height, width)
-        areas = [math.nan if one.area is None else one.area for one in objects]
+        areas = [_area(one, None if masks is None else masks[i]) for i, one in enumerate(objects)]
         instances = Instances(
             masks=masks,
             boxes_xyxy=np.array([one.box for one in objects], np.float32).reshape(-1, 4),
             labels=np.array([one.label for one in objects], np.int64),
             is_crowd=np.array([one.is_crowd for one in objects], bool),
-            areas=None if np.isnan(areas).any() else np.array(areas, np.float32),
+            areas=np.array(areas, np.float32),
         )
         return Sample(entry.name, image, np.full((height, width), IGNORE_INDEX, np.uint8), instances)
 
@@ -199,11 +199,20 @@ class AnnotatedDataset:
                 )
         if max(beyond) <= 0:
             return one
-        self._repairs["boxes cut at the image's edge"] += 1
         box = (max(x1, 0.0), max(y1, 0.0), min(x2, float(width)), min(y2, float(height)))
         if box[2] <= box[0] or box[3] <= box[1]:
+            self._repairs["boxes outside of the image left out"] += 1
             return None
+        self._repairs["boxes cut at the image's edge"] += 1
         return replace(one, box=box)
+
+
+def _area(one: Annotation, mask: np.ndarray | None) -> float:
+    """Return the area that the annotation gives, else that of its mask, else that of its box."""
+    if one.area is not None:
+        return one.area
+    x1, y1, x2, y2 = one.box
+    return (x2 - x1) * (y2 - y1) if mask is None else float(mask.sum())
 
 
 def repairs_of(dataset: DenseDataset) -> dict[str, int]:

@@ -77,6 +77,13 @@ def decode_runs(counts: str | bytes | Sequence[int], size: tuple[int, int]) -> n
     return np.repeat(values, runs).reshape(width, height).T
 
 
+def encode_runs(mask: np.ndarray) -> dict[str, list[int]]:
+    """Return a mask (H, W) bool as COCO's uncompressed run lengths; `decode_runs` reads its `counts`."""
+    flat = np.concatenate([[False], mask.T.reshape(-1)])
+    changes = np.flatnonzero(flat[1:] != flat[:-1])
+    return {"size": list(mask.shape), "counts": np.diff(changes, prepend=0, append=mask.size).tolist()}
+
+
 def draw_polygons(shape: Any, height: int, width: int) -> np.ndarray:
     """Return the union (H, W) bool of polygons, each a list x1, y1, x2, y2, ... in pixels.
 

@@ -10,13 +10,14 @@ from typing import Any, Protocol
 import numpy as np
 from PIL import Image
 
-from edgekd.board.detection import Detections
+from edgekd.board.detection import Detections, Selection
+from edgekd.data.coco_masks import encode_runs
 from edgekd.data.colors import overlay, palette
 from edgekd.data.images import read_image
 from edgekd.data.objects import Color, draw_boxes, draw_masks
 from edgekd.errors import UserError
 
-MIN_SCORE = 0.3  # of the detections that are written
+MIN_SCORE = 0.3  # of detections that are shown to people
 
 
 class Network(Protocol):
@@ -51,12 +52,17 @@ def check_names(image_paths: Sequence[Path], out: Path) -> None:
             )
 
 
-def write_prediction(engine: Network, image_path: Path, out: Path) -> dict[str, Any]:
+def write_prediction(
+    engine: Network, image_path: Path, out: Path, selection: Selection | None = None
+) -> dict[str, Any]:
     """Write what an engine sees in an image and return the paths and a summary.
 
     A class map gives `<stem>_overlay.png`, `<stem>_mask.png` (class indices) and the share of each class seen; detections
     give `<stem>_overlay.png`, `<stem>_objects.json`, with masks `<stem>_mask.png` (0 nothing, else the number of the
-    object in the list, from 1 on, better ones on top), and the number of objects of each class.
+    object in the list, from 1 on, better ones on top), and the number of objects of each class. Those below the least
+    score of `selection`, by default 0.3, are left out; `more` is true when as many are left as it allows.
+
+    A mask in the JSON is COCO's: run lengths over all of the image, column by column, beginning with zeros.
 
     Raises:
         DataError: the image cannot be read.
@@ -66,7 +72,7 @@ def write_prediction(engine: Network, image_path: Path, out: Path) -> dict[str, 
     image, paths = read_image(image_path), _paths(image_path, out)
     result = engine(image)
     if isinstance(result, Detections):
-        seen = _write_objects(result, image, engine.classes, paths)
+        seen = _write_objects(result, image, engine.classes, paths, selection or Selection(min_score=MIN_SCORE))
     else:
         seen = _write_class_map(result, image, engine.classes, paths)
     return {"image": str(image_path), "overlay": str(paths["overlay.png"]), **seen}
@@ -91,27 +97,30 @@ def _write_class_map(
 
 
 def _write_objects(
-    found: Detections, image: np.ndarray, classes: tuple[str, ...], paths: dict[str, Path]
+    found: Detections, image: np.ndarray, classes: tuple[str, ...], paths: dict[str, Path], selection: Selection
 ) -> dict[str, Any]:
-    shown = found.scores >= MIN_SCORE
+    shown = found.scores >= selection.min_score
     labels, boxes = found.labels[shown], found.boxes[shown]
     table = palette(len(classes))
     colors: list[Color] = [(int(r), int(g), int(b)) for r, g, b in table[labels]]
-    entries = [
+    entries: list[dict[str, Any]] = [
         {"class": classes[label], "score": round(float(score), 4), "box_xyxy": [round(float(v), 2) for v in box]}
         for label, score, box in zip(labels, found.scores[shown], boxes, strict=True)
     ]
-    paths["objects.json"].write_text(json.dumps(entries, indent=1), encoding="utf-8")
-    written = {"objects": str(paths["objects.json"])}
+    written: dict[str, Any] = {"objects": str(paths["objects.json"]), "more": len(entries) >= selection.most}
     drawn = image
     if found.masks is not None:
         masks = found.masks.only(shown)
         drawn = draw_masks(image, (masks[place] for place in range(len(masks))), colors)  # whole ones one by one
-        numbers = np.zeros(image.shape[:2], np.uint8)  # at most 100 detections
+        numbers = np.zeros(image.shape[:2], np.uint8 if len(masks) < 256 else np.uint16)
         for place in range(len(masks) - 1, -1, -1):
-            numbers[masks[place]] = place + 1
+            mask = masks[place]
+            numbers[mask] = place + 1
+            entries[place]["mask"] = encode_runs(mask)
         Image.fromarray(numbers).save(paths["mask.png"])
         written["mask"] = str(paths["mask.png"])
+    lines = ",\n".join(map(json.dumps, entries))  # a line per object: runs are many
+    paths["objects.json"].write_text(f"[\n{lines}\n]\n", encoding="utf-8")
     Image.fromarray(draw_boxes(drawn, boxes, colors)).save(paths["overlay.png"])
     counts = np.bincount(labels, minlength=len(classes))
     return {**written, "classes": {classes[c]: int(counts[c]) for c in np.argsort(-counts) if counts[c]}}

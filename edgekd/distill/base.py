@@ -42,7 +42,8 @@ class Batch:
 
     @property
     def valid(self) -> Tensor:
-        """(B, H, W) bool: pixels that carry a label. Padding and void are excluded from every loss term."""
+        """(B, H, W) bool: pixels that carry a label. Padding and void are excluded from the losses of segmenters
+        and from every distillation term; to a detector's loss padding is background."""
         return self.masks != 255
 
     @property

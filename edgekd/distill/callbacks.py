@@ -112,8 +112,8 @@ class Watchdog(Callback):
     """Stops a run that cannot end well, with the reason.
 
     Raises:
-        GateError: the loss is not finite; or, after warm-up, the mean of the weighted distillation terms over
-            `window` steps exceeds `ratio` times the mean task loss.
+        GateError: the loss is not finite; or the mean of the weighted distillation terms over the last `window` steps
+            exceeds `ratio` times the mean task loss.
     """
 
     def __init__(self, ratio: float, window: int = 50) -> None:
@@ -148,6 +148,12 @@ class Watchdog(Callback):
                 f"(limit distill.watchdog_ratio = {self.ratio:g}), most of it {largest}; "
                 f"lower distill.methods.{largest.split('.')[0]}.weight"
             )
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"recent": list(self.recent)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.recent.extend(state_dict["recent"])
 
 
 class Validation(Callback):

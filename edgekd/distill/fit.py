@@ -104,7 +104,7 @@ def fit(job: FitJob) -> dict[str, Any]:
         # Lightning 2.6.6 leaves with code 1 on Ctrl+C, which it ignores from then on, and with code 0 on SIGTERM.
         signal.signal(signal.SIGINT, on_interrupt)
         raise KeyboardInterrupt from exc
-    job.student.to("cpu").eval()
+    job.student.to("cpu").to(memory_format=torch.contiguous_format).eval()
     steps = [row["step"] for row in record.rows]
     assert steps == list(range(1, job.budget.steps + 1)), "the record of steps has a gap or a repeat"
     return {

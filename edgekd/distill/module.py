@@ -44,9 +44,9 @@ class DenseTask(L.LightningModule):
     ) -> None:
         super().__init__()
         self.loss = LOSSES[task]
-        self.student = student
-        self.budget = train
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self.student = student.to(memory_format=self.memory_format)
+        self.budget = train
         self.methods = nn.ModuleDict({n: m for n, (_, m) in distiller.methods.items()} if distiller else {})
         self.configs = {n: c for n, (c, _) in distiller.methods.items()} if distiller else {}
         self._teacher = distiller.teacher if distiller else None

@@ -14,13 +14,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from edgekd.core.artifact import StageResult
-from edgekd.core.recipe import Method, Recipe
+from edgekd.core.recipe import Distill, Method, Recipe
 from edgekd.core.recipe_loading import plugin_options
 from edgekd.core.stage import StageJob
 from edgekd.data.augment import Objects
 from edgekd.data.open import open_split
 from edgekd.distill.base import Batch
 from edgekd.distill.run import build_methods
+from edgekd.errors import RecipeError, UserError
 from edgekd.models.artifact import untrained_network
 from edgekd.models.base import DenseModel, Outputs
 from edgekd.models.build import check_input_size
@@ -118,10 +119,19 @@ def run(job: StageJob) -> StageResult:
     return StageResult(details=asdict(plan(job.recipe)))
 
 
-def check_methods(recipe: Recipe) -> None:
-    """Check that the recipe's methods fit its networks; raises as `plan` does, without running a network."""
+def check_arms(recipe: Recipe, arms: dict[str, dict[str, Method]]) -> None:
+    """Check that every arm's methods fit the recipe's networks, without running a network.
+
+    Raises:
+        RecipeError: one does not, or does not take its options; the arm is named.
+    """
     classes = len(open_split(recipe, recipe.data.train).classes)
-    build_methods(recipe.distill, *_networks(recipe, classes), classes, recipe.task)
+    networks = _networks(recipe, classes)
+    for arm, methods in arms.items():
+        try:
+            build_methods(Distill(methods=methods), *networks, classes, recipe.task)
+        except UserError as exc:
+            raise RecipeError(f"study.arms.{arm}: {exc}") from exc
 
 
 def _networks(recipe: Recipe, classes: int) -> tuple[DenseModel, DenseModel]:

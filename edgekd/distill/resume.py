@@ -53,10 +53,16 @@ class StepSeeds(Callback):
 
 
 class AveragedWeights(EMAWeightAveraging):
-    """Lightning's EMA, whose average is handed over also by a run that resumes with no step left to train.
+    """Lightning's EMA, on the device that trains, whose average is handed over also by a run with no step left to train.
 
-    In Lightning 2.6.6 such a run skips `on_train_end` and would keep the weights of the last step.
+    Lightning 2.6.6 makes the average before it moves the network, and so leaves it on the CPU, where every step waits for
+    a copy of all weights; and a run that resumes after its last step skips `on_train_end`, and would keep the weights of
+    that step.
     """
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        self._device = trainer.strategy.root_device
+        super().setup(trainer, pl_module, stage)
 
     @property
     def student(self) -> DenseModel:

@@ -12,11 +12,11 @@ from edgekd.core.session import Session, open_session
 from edgekd.core.stage import StageJob
 from edgekd.data.base import DenseDataset
 from edgekd.data.open import open_split
+from edgekd.data.predictions import MIN_SCORE
 from edgekd.errors import DataError
 from edgekd.evaluate import detection, semantic
 
 PICTURES = "pictures.npz"
-PICTURED_SCORE = 0.3  # least score of a detection in a picture
 Scored = tuple[dict[str, Any], dict[str, np.ndarray]]  # what the manifest says, what the pictures need
 
 
@@ -59,7 +59,7 @@ def _objects(session: Session, dataset: DenseDataset, indices: list[int], pictur
     result, kept = detection.evaluate(session, dataset, indices, keep=pictured)
     arrays: dict[str, np.ndarray] = {}
     for i in pictured:
-        shown = kept[i].scores >= PICTURED_SCORE
+        shown = kept[i].scores >= MIN_SCORE
         masks = kept[i].masks
         parts = {"boxes": kept[i].boxes, "labels": kept[i].labels, "scores": kept[i].scores}
         arrays |= {f"{i}/{name}": part[shown] for name, part in parts.items()}

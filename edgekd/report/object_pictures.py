@@ -11,7 +11,6 @@ from edgekd.data.objects import Color, box_iou, draw_boxes, draw_masks
 from edgekd.report.pictures import Picture, error_color, tile
 from edgekd.report.rows import Row
 
-MIN_SCORE = 0.3  # of the detections that are drawn
 MATCH_IOU = 0.5  # of boxes, from which on a detection has found an object of its class
 MISSED: Color = (255, 255, 255)
 

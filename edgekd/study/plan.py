@@ -8,10 +8,9 @@ from pathlib import Path
 import yaml
 
 from edgekd.core.artifact import write_atomic
-from edgekd.core.recipe import Method, Recipe
+from edgekd.core.recipe import PLAIN, Method, Recipe
 from edgekd.errors import RecipeError, did_you_mean
 
-PLAIN = "plain"
 TEACHER = "teacher"
 
 
@@ -43,8 +42,10 @@ def arms_of(recipe: Recipe) -> dict[str, dict[str, Method]]:
     """Return arm -> methods; the plain student is always one, the recipe's own methods are when no arm is named.
 
     Raises:
-        RecipeError: no arm has the name of `study.baseline`.
+        RecipeError: the student is not trained, or no arm has the name of `study.baseline`.
     """
+    if recipe.student.train is None:
+        raise RecipeError("student.train: a study trains its students, and this recipe's is not trained; add a budget")
     named = dict(recipe.study.arms) or {"+".join(recipe.distill.methods): recipe.distill.methods}
     arms: dict[str, dict[str, Method]] = {PLAIN: {}, **{name: methods for name, methods in named.items() if methods}}
     if recipe.study.baseline not in arms:
@@ -54,8 +55,8 @@ def arms_of(recipe: Recipe) -> dict[str, dict[str, Method]]:
 
 
 def teacher_recipe(recipe: Recipe) -> Recipe:
-    """Return the recipe that makes and scores the teacher, once for all arms and seeds."""
-    return recipe.model_copy(update={"engines": ()})
+    """Return the recipe that makes and scores the teacher, once for all arms and seeds; the methods are the arms' own."""
+    return recipe.model_copy(update={"engines": (), "distill": recipe.distill.model_copy(update={"methods": {}})})
 
 
 def study_runs(recipe: Recipe, out: Path, weights: Path) -> list[StudyRun]:

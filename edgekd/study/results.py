@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import statistics
+import threading
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from edgekd.board.sysinfo import environment
 from edgekd.core.artifact import Artifact, package_versions, write_atomic
@@ -18,19 +20,67 @@ from edgekd.study.plan import StudyRun, arms_of
 from edgekd.study.table import markdown
 
 SCHEMA = "edgekd.study/1"
+WRITE_EVERY_S = 60.0  # drawing takes a second
+
+
+@dataclass(frozen=True)
+class NoResult:
+    """Why a run has no result (yet)."""
+
+    status: Literal["missing", "failed"]
+    reason: str
+
+
+Result = Mapping[str, Artifact] | NoResult  # of a run: its artifacts by stage name, or none
+
+
+class Findings:
+    """What the runs of a study have given so far, by threads; written now and then, so that there is something to read.
+
+    Args:
+        recipe: of the study.
+        teacher: artifacts of the teacher by stage name.
+        runs: all of them, none ended yet.
+        folder: for `study.json`, `study.md` and `study.png`.
+    """
+
+    def __init__(self, recipe: Recipe, teacher: Mapping[str, Artifact], runs: Sequence[StudyRun], folder: Path) -> None:
+        self._recipe, self._teacher, self._runs, self._folder = recipe, teacher, runs, folder
+        self._results: dict[Path, Result] = {}
+        self._lock, self._written = threading.Lock(), time.monotonic()
+
+    def add(self, run: StudyRun, result: Result) -> int:
+        """Remember what a run has given; return how many have ended."""
+        with self._lock:
+            self._results[run.folder] = result
+            if time.monotonic() > self._written + WRITE_EVERY_S:
+                self._write()
+            return len(self._results)
+
+    def write(self) -> dict[str, Any]:
+        """Write the three files and return the content of `study.json`."""
+        with self._lock:
+            return self._write()
+
+    def _write(self) -> dict[str, Any]:
+        none = NoResult("missing", "not run yet")
+        content = summarize(self._recipe, self._teacher, [(r, self._results.get(r.folder, none)) for r in self._runs])
+        write(content, self._folder)
+        self._written = time.monotonic()
+        return content
 
 
 def summarize(
-    recipe: Recipe, teacher: Mapping[str, Artifact], runs: Sequence[tuple[StudyRun, Mapping[str, Artifact] | str]]
+    recipe: Recipe, teacher: Mapping[str, Artifact], runs: Sequence[tuple[StudyRun, Result]]
 ) -> dict[str, Any]:
     """Return the content of `study.json`.
 
     Args:
         recipe: of the study.
         teacher: artifacts of the teacher by stage name.
-        runs: every run with its artifacts, or with why it has none.
+        runs: every run with its result.
     """
-    assert recipe.student.train is not None, "a recipe with arms trains its student"
+    assert recipe.student.train is not None  # `arms_of` says so
     arms, baseline = arms_of(recipe), recipe.study.baseline
     entries = {arm: [_entry(run, found) for run, found in runs if run.arm == arm] for arm in arms}
     return {
@@ -60,9 +110,9 @@ def summarize(
     }
 
 
-def _entry(run: StudyRun, found: Mapping[str, Artifact] | str) -> dict[str, Any]:
-    if isinstance(found, str):
-        return {"seed": run.seed, "status": "missing", "reason": found}
+def _entry(run: StudyRun, found: Result) -> dict[str, Any]:
+    if isinstance(found, NoResult):
+        return {"seed": run.seed, "status": found.status, "reason": found.reason}
     student, score = found[run.stage].details, found[run.score].details
     training = student["training"]
     return {
@@ -72,6 +122,8 @@ def _entry(run: StudyRun, found: Mapping[str, Artifact] | str) -> dict[str, Any]
         "metrics": score["metrics"],
         "params": student["params"],
         "steps": training["steps"],
+        "device": training["device"],
+        "precision": training["precision"],
         "seconds_per_step": training["seconds_per_step"],
         "peak_memory_bytes": training["peak_memory_bytes"],
         "curve": training["curve"],

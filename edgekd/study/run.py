@@ -24,13 +24,12 @@ from filelock import FileLock, Timeout
 from edgekd import pipeline
 from edgekd.board.sysinfo import usable_cores
 from edgekd.core.artifact import Artifact
-from edgekd.core.plugins import packages_of
 from edgekd.core.ranks import LAUNCHER_VARIABLES, is_first_process
 from edgekd.core.recipe import Recipe
 from edgekd.core.tasks import check_floor
 from edgekd.core.workspace import Workspace, disk_errors
-from edgekd.errors import RecipeError
-from edgekd.study.plan import TEACHER, StudyRun, arms_of, teacher_recipe, write_recipe
+from edgekd.study.plan import TEACHER, StudyRun, teacher_recipe, write_recipe
+from edgekd.study.results import NoResult, Result
 
 State = Literal["done", "failed", "elsewhere"]
 LOG = "log.txt"
@@ -55,23 +54,6 @@ def make_teacher(recipe: Recipe, out: Path, on_stage: Callable[[pipeline.StageRu
         done = pipeline.run_stages(wanted, workspace, stages, on_stage)
     check_floor(recipe.task, done["evaluate/teacher"].artifact.details["metrics"], recipe.teacher.floor)
     return {name: stage_run.artifact for name, stage_run in done.items()}
-
-
-def check_arms(recipe: Recipe) -> None:
-    """Check that every arm's methods fit the networks, before anything is trained.
-
-    Raises:
-        RecipeError: one does not; the arm is named.
-    """
-    with packages_of("study"):
-        from edgekd.distill.plan import check_methods
-
-        for arm, methods in arms_of(recipe).items():
-            section = recipe.distill.model_copy(update={"methods": methods})
-            try:
-                check_methods(recipe.model_copy(update={"distill": section}))
-            except RecipeError as exc:
-                raise RecipeError(f"study.arms.{arm}: {exc}") from exc
 
 
 def run_all(runs: list[StudyRun], jobs: int, on_run: Callable[[StudyRun, State], None]) -> None:
@@ -151,13 +133,22 @@ def finished(run: StudyRun) -> dict[str, Artifact] | None:
     return {r.stage.name: r.artifact for r in known} if len(known) == len(stages) else None
 
 
+def result_of(run: StudyRun, state: State) -> Result:
+    """Return the artifacts of a run that has ended in a state, else why it has none."""
+    if artifacts := finished(run):
+        return artifacts
+    return (
+        NoResult("failed", why_failed(run)) if state == "failed" else NoResult("missing", "another process works on it")
+    )
+
+
 def why_failed(run: StudyRun) -> str:
-    """Return the line with which the run's last process ended."""
+    """Return the line with which the run's last process ended, and where the others are."""
     log = run.folder / LOG
     text = log.read_text(encoding="utf-8", errors="replace") if log.is_file() else ""
     lines = text.rpartition(_BEGIN)[2].splitlines()
     said = [line.removeprefix("edgekd: ") for line in lines if line.startswith("edgekd: ")]
-    return said[-1] if said else f"no reason given; see {log}"
+    return f"{said[-1] if said else 'no reason given'}; see {log}"
 
 
 def _run(run: StudyRun, children: _Children, environment: dict[str, str]) -> State:

@@ -43,7 +43,19 @@ def markdown(study: dict[str, Any]) -> str:
         "|" + "|".join(["---"] + ["---:"] * (len(columns) - 2) + ["---"]) + "|",
         *("| " + " | ".join(row) + " |" for row in rows(study)),
     ]
-    return "\n".join(lines + versus(study)) + "\n"
+    return "\n".join(lines + versus(study) + _remarks(study)) + "\n"
+
+
+def _remarks(study: dict[str, Any]) -> list[str]:
+    """Return lines of Markdown: what a reader of the numbers has to know."""
+    measured = [run for arm in study["arms"] for run in arm["runs"] if run["status"] == "measured"]
+    trained = sorted({f"{run['precision']} on {run['device'].partition(':')[0]}" for run in measured})
+    found = []
+    if len(trained) > 1:
+        found.append(f"**The runs differ in more than methods and seeds**: trained in {' and in '.join(trained)}.")
+    if study["recipe"]["trainer"]["teacher_cache"]:
+        found.append("ms/step is without the teacher, whose answers were kept on disk.")
+    return [line for remark in found for line in ("", remark)]
 
 
 def versus(study: dict[str, Any]) -> list[str]:

@@ -30,22 +30,23 @@ def test_a_study_measures_every_arm_once_and_reports_what_fails(tmp_path: Path) 
     out.joinpath("runs/held-seed7").mkdir(parents=True)
     with FileLock(out / "runs/kd-seed7/.claim"), FileLock(out / "runs/held-seed7/.lock"):
         first = edgekd(*command)  # another machine has claimed one run, somebody runs another's recipe by hand
-    assert first.returncode == 0, first.stderr
+    assert first.returncode == 1, first.stderr
+    assert "1 of 3 runs failed" in first.stderr
     assert "kd seed 7: worked on by another process" in first.stderr
     assert "held seed 7: failed: " in first.stderr
     assert "another edgekd run is working in it" in first.stderr
-    assert "(2 runs have no result yet)" in first.stdout
+    assert "(2 of 3 runs have no result yet)" in first.stdout
 
     made = {path: path.stat().st_mtime_ns for path in out.glob("runs/*/[sd]*/weights.safetensors")}
     assert len(made) == 1
     with FileLock(out / "runs/held-seed7/.lock"):
         second = edgekd(*command, "--json")
     study = json.loads((out / "study.json").read_text())
-    assert second.returncode == 0, second.stderr
+    assert second.returncode == 1, second.stderr
     assert json.loads(second.stdout) == study
     assert all(path.stat().st_mtime_ns == made[path] for path in made)
     (plain,), (held,), (kd,) = (arm["runs"] for arm in study["arms"])
-    assert [run["status"] for run in (plain, kd, held)] == ["measured", "measured", "missing"]
+    assert [run["status"] for run in (plain, kd, held)] == ["measured", "measured", "failed"]
     assert "another edgekd run is working in it" in held["reason"]
     for run in (plain, kd):
         assert run["steps"] == 4

@@ -190,10 +190,10 @@ def _object(
             raise DataError(
                 f"{where}: a box, expected a polygon for the task instance; use task detection, or outline it"
             )
-        x, y, w, h = values * [width, height, width, height]
+        x, y, w, h = (values * [width, height, width, height]).tolist()
         return Annotation(int(row[0]), (x - w / 2, y - h / 2, x + w / 2, y + h / 2), where)
     points = np.clip(values.reshape(-1, 2), 0, 1) * [width, height]
-    (x1, y1), (x2, y2) = points.min(axis=0), points.max(axis=0)
+    (x1, y1), (x2, y2) = points.min(axis=0).tolist(), points.max(axis=0).tolist()
     mask = Segmentation([points.flatten().tolist()]) if has_masks else None
     return Annotation(int(row[0]), (x1, y1, x2, y2), where, mask)
 

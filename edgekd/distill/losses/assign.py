@@ -29,13 +29,16 @@ class Assignment:
 
 
 @torch.no_grad()
-def assign(scores: Tensor, boxes: Tensor, centres: Tensor, true_boxes: Tensor, labels: Tensor) -> Assignment:
+def assign(
+    scores: Tensor, boxes: Tensor, centres: Tensor, strides: Tensor, true_boxes: Tensor, labels: Tensor
+) -> Assignment:
     """Return the assignment of one image.
 
     Args:
         scores: (N, K) predicted probabilities.
         boxes: (N, 4) predicted x1, y1, x2, y2 in pixels.
         centres: (N, 2) x, y of the points in pixels.
+        strides: (N,) of the points' levels in pixels.
         true_boxes: (M, 4) of the objects.
         labels: (M,) int64 class of each object.
     """
@@ -45,7 +48,7 @@ def assign(scores: Tensor, boxes: Tensor, centres: Tensor, true_boxes: Tensor, l
         return nobody
     overlap = box_iou(true_boxes, boxes)  # (M, N)
     alignment = scores[:, labels].T.pow(ALPHA) * overlap.pow(BETA)
-    inside = _candidates(centres, true_boxes)
+    inside = _candidates(centres, strides, true_boxes)
     alignment = torch.where(inside, alignment, -1.0)
     best = alignment.topk(min(TOP, alignment.shape[1]), dim=1)
     taken = torch.zeros_like(inside).scatter_(1, best.indices, best.values >= 0)
@@ -65,8 +68,10 @@ def inside_boxes(centres: Tensor, boxes: Tensor) -> Tensor:
     return (x > x1) & (x < x2) & (y > y1) & (y < y2)
 
 
-def _candidates(centres: Tensor, boxes: Tensor) -> Tensor:
-    """Return (M, N) bool: the point lies in the box. A box that holds no point takes the nearest one to its centre."""
+def _candidates(centres: Tensor, strides: Tensor, boxes: Tensor) -> Tensor:
+    """Return (M, N) bool: the point lies in the box. A box that holds no point takes the nearest one to its centre, of
+    the finest level, where a small object belongs."""
     inside = inside_boxes(centres, boxes)
-    nearest = torch.cdist((boxes[:, :2] + boxes[:, 2:]) / 2, centres).argmin(dim=1, keepdim=True)
+    distance = torch.cdist((boxes[:, :2] + boxes[:, 2:]) / 2, centres)
+    nearest = distance.where(strides == strides.min(), torch.inf).argmin(dim=1, keepdim=True)
     return torch.where(inside.any(dim=1, keepdim=True), inside, torch.zeros_like(inside).scatter_(1, nearest, True))

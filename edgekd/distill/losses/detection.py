@@ -1,9 +1,9 @@
 """What a detector or an instance segmenter learns from boxes and masks.
 
     scores   binary cross-entropy against the assigned quality, focused where it is off: |q - s|^2 BCE(s, q)
-             (quality focal loss, GFL, arXiv 2006.04388, equation 6)
+             (quality focal loss, GFL, arXiv 2006.04388, section 3.2)
     boxes    1 - GIoU (arXiv 1902.09630), and the cross-entropy of a side's distribution with the two bins that enclose
-             the true distance (distribution focal loss, GFL, equation 7)
+             the true distance (distribution focal loss, GFL, section 3.2)
     masks    binary cross-entropy of the assembled mask inside the object's box (YOLACT, arXiv 1904.02689, section 3),
              interpolated as at inference to twice the prototypes' size, with the share of a cell that is the object's
 
@@ -26,7 +26,11 @@ from edgekd.distill.losses.assign import Assignment, assign, inside_boxes
 from edgekd.models.base import Outputs
 from edgekd.models.heads import BINS, decode, points
 
-BOX, DISTRIBUTION, MASK = 2.0, 0.5, 1.0  # GFL's weights for the first two; YOLACT's mask weight is on another scale
+BOX, DISTRIBUTION, MASK = (
+    2.0,
+    0.5,
+    1.0,
+)  # box: GFL's; distribution: twice GFL's; YOLACT's mask weight is on another scale
 MASKS_PER_IMAGE = 32  # points whose mask is assembled for the loss; bounds its memory
 
 
@@ -43,7 +47,7 @@ def detection_loss(outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
     boxes = decode(flat.boxes.float(), flat.centres, flat.strides)  # (B, N, 4)
     probabilities = flat.scores.float().sigmoid()
     found = [
-        assign(probabilities[i].detach(), boxes[i].detach(), flat.centres, one.boxes, one.labels)
+        assign(probabilities[i].detach(), boxes[i].detach(), flat.centres, flat.strides, one.boxes, one.labels)
         for i, one in enumerate(objects)
     ]
     total = torch.stack([one.quality.sum() for one in found]).sum().clamp_min(1.0)

@@ -1,7 +1,7 @@
 """Logit distillation of detectors: scores, localisation, and the masks of instances.
 
 Sources: localisation distillation, arXiv 2102.12252, section 3.1: a box side is a distribution, and its KL to the
-teacher's is the loss; scores as the quality focal loss of GFL (arXiv 2006.04388, equation 6) with the teacher's score as
+teacher's is the loss; scores as the quality focal loss of GFL (arXiv 2006.04388, section 3.2) with the teacher's score as
 the target. The levels that both networks have are compared, where point i of one is point i of the other.
 
     p = sigmoid(scores);  w_i = max_c p^T_ic                               how sure the teacher is of point i

@@ -10,7 +10,7 @@ import pytest
 
 from edgekd.board.detection import Selection, detections
 from edgekd.board.frame import Frame
-from edgekd.board.masks import Masks, assemble
+from edgekd.board.masks import Masks, assemble, paste
 from edgekd.board.specs import ModelSpec, Preprocess, TensorSpec
 from edgekd.board.suppression import suppress
 
@@ -182,3 +182,24 @@ def test_masks_are_the_upsampled_prototypes_of_torch_inside_the_box(
         inside = (x >= x1) & (x < x2) & (y >= y1) & (y < y2)
         clear = np.abs(wanted[number]) > 1e-5
         assert np.array_equal(found[number][clear], (inside & (wanted[number] > 0))[clear])
+
+
+def test_masks_of_any_size_are_made_without_the_threads_of_blas(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They stay awake after a large product, on the cores of the engine's next run."""
+    sizes, dot = [], np.dot
+
+    def spy(left: np.ndarray, right: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+        sizes.append((len(left), left.size * right.shape[1]))
+        return dot(left, right, out=out)
+
+    rng = np.random.default_rng(0)
+    prototypes = rng.standard_normal((16, 160, 160)).astype(np.float32)
+    boxes = np.array([[0, 0, 640, 640], [5, 5, 25, 25], [100, 0, 130, 600]] * 8, np.float32)
+    monkeypatch.setattr(np, "dot", spy)
+    assemble(
+        prototypes, rng.standard_normal((24, 16)).astype(np.float32), boxes, Frame((640, 640), (640, 640), (640, 640))
+    )
+    paste(rng.random((1, 28, 28)), boxes[:1], (640, 640))
+    assert len(sizes) > 2 * len(boxes)
+    # A product of one row is another function of BLAS, which takes no threads for these.
+    assert max(work for rows, work in sizes if rows > 1) <= 1 << 18

@@ -25,7 +25,7 @@ from object_files import (
 )
 from PIL import Image
 
-from edgekd.data.coco_masks import decode_runs, draw_polygons
+from edgekd.data.coco_masks import decode_runs, draw_polygons, encode_runs
 from edgekd.data.formats import coco, voc
 from edgekd.errors import DataError
 
@@ -165,6 +165,9 @@ def test_run_lengths_are_read_as_pycocotools_reads_them() -> None:
         mask = rng.random(size) < rng.random()
         encoded = mask_tools.encode(np.asfortranarray(mask, np.uint8))
         np.testing.assert_array_equal(decode_runs(encoded["counts"], size), mask)
+        runs = encode_runs(mask)
+        assert mask_tools.frPyObjects(runs, *size) == encoded
+        np.testing.assert_array_equal(decode_runs(runs["counts"], size), mask)
 
 
 # Nothing, all zeros as a list and compressed (pycocotools writes 32 zeros as `P1`), in two runs, and an empty polygon.

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from edgekd.board.detection import Detections
+from edgekd.board.detection import Detections, Selection
 from edgekd.board.masks import Masks
 from edgekd.data.predictions import check_names, write_prediction
 from edgekd.errors import UserError
@@ -38,6 +39,33 @@ def test_what_is_hardly_seen_is_not_written_and_its_mask_never_made(
     assert set(made) == {2}
     assert seen["classes"] == {"cat": 1, "dog": 1}
     assert np.asarray(Image.open(tmp_path / "x_mask.png")).tolist() == [[1, 1, 1, 1, 2, 2, 0, 0]] * 2
+
+
+def test_each_object_is_written_with_its_mask_as_runs(tmp_path: Path) -> None:
+    Image.new("RGB", (8, 2)).save(tmp_path / "x.png")
+    seen = write_prediction(Finds(), tmp_path / "x.png", tmp_path, Selection(min_score=0.1, most=3))
+    objects = json.loads((tmp_path / "x_objects.json").read_text())
+    assert [(one["class"], one["score"]) for one in objects] == [("dog", 0.9), ("cat", 0.5), ("cat", 0.2)]
+    assert objects[0]["mask"] == {"size": [2, 8], "counts": [0, 8, 8]}
+    assert objects[1]["mask"] == {"size": [2, 8], "counts": [4, 8, 4]}
+    assert seen["more"]
+    assert not write_prediction(Finds(), tmp_path / "x.png", tmp_path)["more"]
+
+
+def test_more_objects_than_a_byte_counts_keep_their_numbers(tmp_path: Path) -> None:
+    Image.new("RGB", (300, 1)).save(tmp_path / "x.png")
+    corners = np.array([[x, 0, x + 1, 1] for x in range(300)])
+    masks = Masks((1, 300), corners, [np.ones((1, 1), bool)] * 300)
+    found = Detections(corners.astype(np.float32), np.full(300, 0.9, np.float32), np.zeros(300, np.int64), masks)
+
+    class FindsAll:
+        classes = ("cat",)
+
+        def __call__(self, image: np.ndarray, /) -> Detections:
+            return found
+
+    write_prediction(FindsAll(), tmp_path / "x.png", tmp_path)
+    assert np.asarray(Image.open(tmp_path / "x_mask.png"))[0].tolist() == list(range(1, 301))
 
 
 def test_some_masks_are_those_of_all() -> None:

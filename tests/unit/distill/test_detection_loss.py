@@ -21,6 +21,7 @@ from edgekd.models.base import Outputs
 from edgekd.models.heads import BINS, decode, points
 
 CENTRES = points((4, 4), 8)  # 32x32 pixels
+STRIDES = torch.full((16,), 8.0)
 
 
 def test_an_object_takes_points_inside_it_and_its_best_has_its_best_overlap() -> None:
@@ -28,7 +29,7 @@ def test_an_object_takes_points_inside_it_and_its_best_has_its_best_overlap() ->
     boxes = true.repeat(16, 1)
     boxes[0] = torch.tensor([0.0, 0.0, 16.0, 8.0])  # IoU 1/2
     scores = torch.full((16, 2), 0.5)
-    found = assign(scores, boxes, CENTRES, true, torch.tensor([1]))
+    found = assign(scores, boxes, CENTRES, STRIDES, true, torch.tensor([1]))
     assert [i for i in range(16) if found.object_of[i] == 0] == [0, 1, 4, 5]
     # t = 0.5 u^6: 0.5 for three of them, 0.5 / 64 for the first; scaled so that the largest is 1
     assert found.quality[[0, 1, 4, 5]].tolist() == pytest.approx([1 / 64, 1, 1, 1])
@@ -36,7 +37,9 @@ def test_an_object_takes_points_inside_it_and_its_best_has_its_best_overlap() ->
 
 
 def test_no_object_leaves_all_points_to_the_background() -> None:
-    found = assign(torch.rand(16, 2), torch.rand(16, 4), CENTRES, torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64))
+    found = assign(
+        torch.rand(16, 2), torch.rand(16, 4), CENTRES, STRIDES, torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64)
+    )
     assert (found.object_of == -1).all()
     assert (found.quality == 0).all()
 
@@ -45,7 +48,7 @@ def test_a_point_that_two_objects_want_goes_to_the_one_it_overlaps_more() -> Non
     true = torch.tensor([[0.0, 0.0, 32.0, 32.0], [0.0, 0.0, 10.0, 10.0]])
     boxes = true[:1].repeat(16, 1)
     boxes[0] = torch.tensor([0.0, 0.0, 10.0, 10.0])
-    found = assign(torch.full((16, 1), 0.9), boxes, CENTRES, true, torch.tensor([0, 0]))
+    found = assign(torch.full((16, 1), 0.9), boxes, CENTRES, STRIDES, true, torch.tensor([0, 0]))
     assert found.object_of[0] == 1
     assert (found.object_of[1:] == 0).sum() <= TOP
 
@@ -53,9 +56,20 @@ def test_a_point_that_two_objects_want_goes_to_the_one_it_overlaps_more() -> Non
 def test_an_object_between_the_points_takes_the_nearest() -> None:
     true = torch.tensor([[6.0, 6.0, 11.0, 10.0]])  # no centre inside; the nearest to (8.5, 8) are at 12, 4 and 12, 12
     boxes = true.repeat(16, 1)
-    found = assign(torch.full((16, 1), 0.9), boxes, CENTRES, true, torch.tensor([0]))
+    found = assign(torch.full((16, 1), 0.9), boxes, CENTRES, STRIDES, true, torch.tensor([0]))
     assert (found.object_of == 0).sum() == 1
     assert found.object_of[1] == 0 or found.object_of[5] == 0
+
+
+def test_an_object_between_the_points_belongs_to_the_finest_level() -> None:
+    true = torch.tensor([[7.0, 7.0, 7.9, 7.9]])  # nearest of all is the point at 8, 8 of stride 16
+    centres = torch.cat([CENTRES, points((2, 2), 16)])
+    found = assign(
+        torch.full((20, 1), 0.9), true.repeat(20, 1), centres, torch.cat([STRIDES, torch.full((4,), 16.0)]), true,
+        torch.tensor([0]),
+    )  # fmt: skip
+    assert found.object_of.nonzero(as_tuple=True)[0].numel() == 19
+    assert (found.object_of[16:] == -1).all()
 
 
 def test_a_distance_is_learned_by_the_two_bins_around_it() -> None:
@@ -130,7 +144,9 @@ def test_the_mask_term_is_worked_out_by_hand() -> None:
     one = Objects(torch.tensor([[8.0, 8.0, 24.0, 16.0]]), torch.tensor([1]), quarter)
     flat = flattened({name: value.detach() for name, value in heads.items()})
     boxes = decode(flat.boxes, flat.centres, flat.strides)[0]
-    quality = assign(flat.scores[0].sigmoid(), boxes, flat.centres, one.boxes, one.labels).quality.sum().item()
+    quality = (
+        assign(flat.scores[0].sigmoid(), boxes, flat.centres, flat.strides, one.boxes, one.labels).quality.sum().item()
+    )
     p = 1 / (1 + exp(-1.5))
     expected = -(0.25 * log(p) + 0.75 * log(1 - p)) * quality / max(quality, 1.0)
     assert quality > 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import statistics
@@ -19,10 +20,11 @@ from edgekd.core.ranks import is_first_process
 from edgekd.core.recipe import Recipe
 from edgekd.core.recipe_loading import load_recipe
 from edgekd.errors import RecipeError
+from edgekd.study import results
 from edgekd.study.difference import compare
 from edgekd.study.figure import draw
-from edgekd.study.plan import StudyRun, arms_of, study_runs, write_recipe
-from edgekd.study.results import summarize
+from edgekd.study.plan import StudyRun, arms_of, study_runs, teacher_recipe, write_recipe
+from edgekd.study.results import Findings, NoResult, summarize
 from edgekd.study.run import _Children, _environment, run_all, why_failed
 from edgekd.study.table import headers, markdown, rows
 from tests.unit.core.small_recipe import small_recipe
@@ -122,6 +124,7 @@ class Details:
 
 def artifacts(run: StudyRun, miou: float) -> dict[str, Details]:
     training = {"steps": 10, "seconds_per_step": 0.05, "peak_memory_bytes": 2**30, "curve": [],
+                "device": "cpu" if run.seed == 4 else "cuda:1", "precision": "32-true",
                 "validation": [[5, miou / 2], [10, miou]]}  # fmt: skip
     metrics = {"miou": miou, "boundary_iou": miou - 0.1, "spurious_components": 0.3, "missing_components": 0.2}
     return {run.stage: Details(params=1000, training=training), run.score: Details(metrics=metrics)}
@@ -133,7 +136,7 @@ def summary(folder: Path, **settings: object) -> dict:
     found = [
         (
             run,
-            "out of memory"
+            NoResult("failed", "out of memory")
             if (run.arm, run.seed) == ("kd+bckd", 5)
             else artifacts(run, 0.01 * run.seed + gains[run.arm]),
         )
@@ -163,11 +166,54 @@ def test_a_baseline_that_is_no_arm_is_refused(tmp_path: Path) -> None:
         arms_of(small_recipe(tmp_path, study={**ARMS, "baseline": "kdd"}))
 
 
-@pytest.mark.parametrize("study", [{**ARMS, "baseline": "kdd"}, {"arms": {"kd": {"kd": {"options": {"tau": 4}}}}}])
-def test_a_wrong_arm_is_refused_before_the_teacher_is_trained(study: dict, tmp_path: Path) -> None:
-    with pytest.raises(RecipeError):
+@pytest.mark.parametrize(("study", "said"), [
+    ({**ARMS, "baseline": "kdd"}, "no arm is called 'kdd'"),
+    ({"arms": {"hot": {"kd": {"options": {"tau": 4}}}}}, r"study\.arms\.hot: .*tau"),
+    ({"arms": {"hot": {"kdd": {}}}}, r"study\.arms\.hot: .*'kdd'"),
+])  # fmt: skip
+def test_a_wrong_arm_is_refused_by_name_before_the_teacher_is_trained(study: dict, said: str, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=said):
         run_study(small_recipe(tmp_path, study=study), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_study_of_a_student_that_is_not_trained_is_refused(tmp_path: Path) -> None:
+    recipe = small_recipe(tmp_path, study=ARMS)
+    untrained = recipe.model_copy(update={"student": recipe.student.model_copy(update={"train": None})})
+    with pytest.raises(RecipeError, match="student.train: a study trains its students"):
+        arms_of(untrained)
+
+
+@pytest.mark.parametrize(("study", "said"), [
+    ({"arms": {"plain": {"kd": {}}}}, "'plain' is the student without methods"),
+    ({"seeds": [1, 1]}, "every seed once"), ({"seeds": [-1]}, "greater than or equal to 0"),
+])  # fmt: skip
+def test_arms_and_seeds_that_would_be_confused_are_refused(study: dict, said: str, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=said):
+        small_recipe(tmp_path, study=study)
+
+
+def test_the_teacher_does_not_depend_on_methods_that_no_arm_uses(tmp_path: Path) -> None:
+    recipe = small_recipe(tmp_path, study=ARMS)
+    assert recipe.distill.methods
+    assert not teacher_recipe(recipe).distill.methods
+
+
+def test_what_is_there_is_written_while_the_study_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = small_recipe(tmp_path, study=ARMS)
+    runs = runs_of(recipe, tmp_path)
+    teacher = {"teacher": Details(params=5000), "evaluate/teacher": Details(metrics={"miou": 0.61})}
+    findings = Findings(recipe, teacher, runs, tmp_path)  # type: ignore[arg-type]
+    monkeypatch.setattr(results, "WRITE_EVERY_S", 0.0)
+    assert findings.add(runs[0], artifacts(runs[0], 0.5)) == 1  # type: ignore[arg-type]
+    written = json.loads((tmp_path / "study.json").read_text())
+    assert [run["status"] for run in written["arms"][0]["runs"]] == ["measured", "missing"]
+    assert written["arms"][0]["runs"][1]["reason"] == "not run yet"
+    assert (tmp_path / "study.md").is_file()
+    monkeypatch.setattr(results, "WRITE_EVERY_S", 3600.0)
+    assert findings.add(runs[3], artifacts(runs[3], 0.5)) == 2  # type: ignore[arg-type]
+    assert json.loads((tmp_path / "study.json").read_text()) == written
+    assert [run["status"] for run in findings.write()["arms"][0]["runs"]] == ["measured", "measured"]
 
 
 def test_a_summary_has_mean_deviation_and_difference_of_what_was_measured(study: dict) -> None:
@@ -178,7 +224,7 @@ def test_a_summary_has_mean_deviation_and_difference_of_what_was_measured(study:
     assert kd["metrics"]["miou"]["difference"]["by_seed"] == pytest.approx([0.02, 0.02])
     assert both["metrics"]["miou"]["n"] == 1
     assert both["metrics"]["miou"]["difference"]["verdict"] == "one seed"
-    assert [run["status"] for run in both["runs"]] == ["measured", "missing"]
+    assert [run["status"] for run in both["runs"]] == ["measured", "failed"]
     assert both["runs"][1]["reason"] == "out of memory"
 
 
@@ -194,6 +240,8 @@ def test_the_table_has_a_row_per_arm(study: dict) -> None:
     assert "`kd` minus each other arm" in text
     assert "| kd+bckd | -3.00 | -3.00 | +0.00 | +0.00 |" in text
     assert "teacher 61.00 mIoU" in text
+    assert "trained in 32-true on cpu and in 32-true on cuda" in text
+    assert "without the teacher" not in text
 
 
 def test_the_picture_is_drawn_also_with_a_run_missing(study: dict, tmp_path: Path) -> None:
