@@ -27,6 +27,7 @@ def check(
 ) -> None:
     """Read every image and mask of both splits; list what is wrong, count the classes, draw a contact sheet."""
     from edgekd.cli import show
+    from edgekd.core.progress import progress_bar
     from edgekd.core.recipe_loading import load_recipe
     from edgekd.core.workspace import disk_errors
     from edgekd.data.check import check_dataset
@@ -39,7 +40,8 @@ def check(
     reports, sheets = [], []
     for split in (data.train, data.val):
         dataset = open_split(loaded, split)
-        reports.append(check_dataset(dataset, split))
+        with progress_bar(f"reading split {split}") as progress:
+            reports.append(check_dataset(dataset, split, progress))
         if not reports[-1].errors:
             sheets.append(sheet / f"contact_sheet_{split}.png")
             with disk_errors(sheet):

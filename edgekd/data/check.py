@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 
+from edgekd.core.progress import Progress
 from edgekd.data.annotated import repairs_of
 from edgekd.data.base import IGNORE_INDEX, DenseDataset, Sample
 from edgekd.errors import DataError
@@ -83,7 +84,7 @@ class _Finding:
     has_objects: bool = False
 
 
-def check_dataset(dataset: DenseDataset, split: str, progress: Callable[[int, int], None] | None = None) -> CheckReport:
+def check_dataset(dataset: DenseDataset, split: str, progress: Progress | None = None) -> CheckReport:
     """Load every sample of a split and report; bad files are collected, not raised.
 
     Args:

@@ -16,6 +16,7 @@ import numpy as np
 from edgekd.board.detection import Detections
 from edgekd.board.masks import Masks
 from edgekd.board.postprocess import Inference, predict_objects
+from edgekd.core.progress import Progress
 from edgekd.data.base import DenseDataset, Instances
 from edgekd.errors import DataError, UserError
 
@@ -47,7 +48,11 @@ class DetectionResult:
 
 
 def evaluate(
-    session: Inference, dataset: DenseDataset, indices: Sequence[int], keep: Collection[int] = ()
+    session: Inference,
+    dataset: DenseDataset,
+    indices: Sequence[int],
+    keep: Collection[int] = (),
+    progress: Progress | None = None,
 ) -> tuple[DetectionResult, dict[int, Detections]]:
     """Score a network on some images of a split, each at its own size; return what it found on those in `keep`.
 
@@ -57,13 +62,15 @@ def evaluate(
     """
     evaluator = DetectionEvaluator(tuple(dataset.classes), has_masks=session.spec.task == "instance")
     kept: dict[int, Detections] = {}
-    for index in indices:
+    for done, index in enumerate(indices, 1):
         sample = dataset.load(index)
         assert sample.instances is not None
         found = predict_objects(session, sample.image)
         evaluator.update(sample.instances, found, (sample.image.shape[0], sample.image.shape[1]))
         if index in keep:
             kept[index] = found
+        if progress:
+            progress(done, len(indices))
     return evaluator.compute(), kept
 
 

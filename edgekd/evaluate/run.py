@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from edgekd.core.artifact import StageResult
+from edgekd.core.progress import progress_bar
 from edgekd.core.session import Session, open_session
 from edgekd.core.stage import StageJob
 from edgekd.data.base import DenseDataset
@@ -42,7 +43,8 @@ def run(job: StageJob) -> StageResult:
 
 
 def _semantic(session: Session, dataset: DenseDataset, indices: list[int], pictured: list[int]) -> Scored:
-    result, kept = semantic.evaluate(session, dataset, indices=indices, keep=pictured)
+    with progress_bar("scoring") as progress:
+        result, kept = semantic.evaluate(session, dataset, indices=indices, keep=pictured, progress=progress)
     details = {
         "num_images": result.num_images,
         "metrics": result.metrics,
@@ -56,7 +58,8 @@ def _semantic(session: Session, dataset: DenseDataset, indices: list[int], pictu
 
 
 def _objects(session: Session, dataset: DenseDataset, indices: list[int], pictured: list[int]) -> Scored:
-    result, kept = detection.evaluate(session, dataset, indices, keep=pictured)
+    with progress_bar("scoring") as progress:
+        result, kept = detection.evaluate(session, dataset, indices, keep=pictured, progress=progress)
     arrays: dict[str, np.ndarray] = {}
     for i in pictured:
         shown = kept[i].scores >= MIN_SCORE

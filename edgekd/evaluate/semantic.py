@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 
 from edgekd.board.postprocess import Inference, predict
+from edgekd.core.progress import Progress
 from edgekd.data.base import IGNORE_INDEX, DenseDataset, Sample
 from edgekd.errors import DataError, UserError
 from edgekd.evaluate.boundary import BoundaryCounts, boundary_counts, trimap_band
@@ -23,8 +24,6 @@ from edgekd.evaluate.confusion import (
 )
 from edgekd.evaluate.connectivity import ComponentCounts, component_counts
 from edgekd.evaluate.definitions import TRIMAP_RADIUS_PX
-
-Progress = Callable[[int, int], None]
 
 # Samples that are read ahead of the network, and scored behind it, per worker.
 _AHEAD = 2

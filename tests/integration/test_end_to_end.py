@@ -162,6 +162,9 @@ def test_predict_writes_an_overlay_and_an_index_mask(tiny_run: Path, tmp_path: P
         expected = loaded(image)
     assert np.array_equal(np.asarray(Image.open(tmp_path / "out" / "street_mask.png")), expected)
     assert Image.open(tmp_path / "out" / "street_overlay.png").size == (96, 64)
+    done = run_edgekd("predict", str(engine), str(tmp_path / "street.png"), "--min-score", "0.5")
+    assert done.returncode == 2
+    assert "a segmenter has no detections to select" in done.stderr
 
 
 @pytest.mark.parametrize("settings", [("uint8_nhwc", True), ("uint8_nchw", False)])

@@ -15,6 +15,7 @@ from PIL import Image
 
 import edgekd
 from edgekd.board.detection import Detections
+from edgekd.data.coco_masks import decode_runs
 from edgekd.data.formats import scenes
 from edgekd.evaluate.detection import DetectionEvaluator
 from tests.command import edgekd as run_edgekd
@@ -110,10 +111,21 @@ def test_predict_writes_an_overlay_the_objects_and_their_masks(run: Path, tmp_pa
     )
     assert done.returncode == 0, done.stderr
     objects = json.loads((out / "street_objects.json").read_text())
-    assert all(set(entry) == {"class", "score", "box_xyxy"} for entry in objects)
+    assert all(set(entry) == {"class", "score", "box_xyxy", "mask"} for entry in objects)
     mask = np.array(Image.open(out / "street_mask.png"))
     assert mask.max() <= len(objects)
     assert Image.open(out / "street_overlay.png").size == (96, 64)
+    for one in objects[:1]:
+        drawn = decode_runs(one["mask"]["counts"], (64, 96))
+        assert np.array_equal(drawn, mask == 1)  # the best lies on top
+
+    command = ("predict", str(run / "engine" / "onnxruntime-fp32"), str(tmp_path / "street.png"), "--out", str(out))
+    done = run_edgekd(*command, "--min-score", "0.06", "--most", "2")
+    assert done.returncode == 0, done.stderr
+    few = json.loads((out / "street_objects.json").read_text())
+    assert len(few) == 2
+    assert [one["score"] for one in few] == sorted((one["score"] for one in few), reverse=True)
+    assert "the 2 best are written, there may be more: see --most" in done.stderr
 
 
 def test_the_page_speaks_of_the_task(run: Path) -> None:

@@ -1,6 +1,7 @@
 """Format `yolo`: a text file of boxes or polygons beside each image, and a data.yaml.
 
-    root/data.yaml                                 names: {0: a, 1: b} or [a, b]; train, val: image folders below root
+    root/data.yaml                                 names: {0: a, 1: b} or [a, b]; train, val: below root an image folder,
+                                                   a text file with an image's path in each row, or a list of them
     root/images/<split>/<name>.jpg
     root/labels/<split>/<name>.txt                 rows `class xc yc w h`, or `class x1 y1 x2 y2 x3 y3 ...`
 
@@ -57,15 +58,15 @@ def open_objects(options: Options, split: str, has_masks: bool) -> AnnotatedData
     path = root / options.yaml
     config = _read_yaml(path)
     classes = _classes(config, path)
-    folder = _image_folder(root, config, split, path)
-    require_folder(folder, "image folder")
-    files = sorted(
-        file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES and not file.name.startswith(".")
-    )
+    places = _places(root, config, split, path)
+    files = sorted({file for place in places for file in _files(place, root)})
     if not files:
-        raise DataError(f"empty split: no image in {folder}")
-    repairs = Counter({"label files without an image left out": _orphans(files, split)})
-    images = [_annotated(file, folder, classes, has_masks, repairs) for file in files]
+        raise DataError(f"empty split: no image in {', '.join(map(str, places))[:300]}")
+    orphans = _orphans(files, split)
+    # Beside listed images lie the labels of others.
+    repairs = Counter({"label files without an image left out": 0 if any(map(_is_list, places)) else orphans})
+    base = places[0] if len(places) == 1 and not _is_list(places[0]) else root
+    images = [_annotated(file, base, classes, has_masks, repairs) for file in files]
     return AnnotatedDataset(classes, images, has_masks, repairs)
 
 
@@ -101,19 +102,49 @@ def _classes(config: dict[str, Any], path: Path) -> tuple[str, ...]:
     return checked_classes(names, f"{path}: names")
 
 
-def _image_folder(root: Path, config: dict[str, Any], split: str, path: Path) -> Path:
+def _places(root: Path, config: dict[str, Any], split: str, path: Path) -> list[Path]:
+    """Return the folders of images and the lists of images that a split consists of."""
     given = config.get(split)
     if not given:
         if (root / "images" / split).is_dir():
-            return root / "images" / split
+            return [root / "images" / split]
         known = [key for key in config if key in ("train", "val", "test")]
         raise DataError(f"{path}: no split {split!r}{did_you_mean(split, known)}; add `{split}: images/{split}`")
-    if not isinstance(given, str) or not is_showable(given):
-        raise DataError(f"{path}: {split}: expected one folder, got {short(given)}; lists are not read")
-    folder = next((root / name for name in (given, given.removeprefix("../")) if os.path.isdir(root / name)), None)
-    if folder is None:
-        raise DataError(f"{path}: {split}: no folder {given[:200]} below {root}; fix the path")
-    return folder
+    places = []
+    for entry in given if isinstance(given, list) else [given]:
+        if not isinstance(entry, str) or not is_showable(entry):
+            raise DataError(f"{path}: {split}: expected folders or text files below {root}, got {short(entry)}; fix it")
+        named = (root / name for name in (entry, entry.removeprefix("../")))
+        place = next((one for one in named if os.path.isdir(one) or (_is_list(one) and os.path.isfile(one))), None)
+        if place is None:
+            raise DataError(f"{path}: {split}: no folder or text file {entry[:200]} below {root}; fix the path")
+        places.append(place)
+    return places
+
+
+def _is_list(place: Path) -> bool:
+    return place.suffix == ".txt"
+
+
+def _files(place: Path, root: Path) -> list[Path]:
+    """Return the images in a folder, or those that a text file lists, by paths below root."""
+    if not _is_list(place):
+        require_folder(place, "image folder")
+        return [file for file in place.rglob("*") if file.suffix.lower() in SUFFIXES and not file.name.startswith(".")]
+    try:
+        rows = [row.strip() for row in place.read_text(encoding="utf-8-sig").splitlines()]
+    except (OSError, ValueError) as exc:
+        raise DataError(f"{place}: not readable as text ({' '.join(str(exc).split())}); replace the file") from exc
+    files = []
+    for number, row in enumerate(rows, 1):
+        if not row:
+            continue
+        if not is_showable(row) or Path(row).is_absolute() or ".." in Path(row).parts:
+            raise DataError(f"{place}, row {number}: expected an image's path below {root}, got {short(row)}; fix it")
+        if not os.path.isfile(root / row):
+            raise DataError(f"{place}, row {number}: no image {row[:200]} below {root}; fix the path")
+        files.append(root / row)
+    return files
 
 
 def _labels_of(image: Path) -> Path:

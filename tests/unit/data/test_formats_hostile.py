@@ -117,7 +117,7 @@ YOLO = {
     "numbers with a gap": ("names: {0: a, 2: b}", "list of class names"),
     "numbers written otherwise": ("names: {00: a, 0x1: b}", "list of class names"),
     "folder longer than a file system has": ("names: [a]\ntrain: " + "a" * 5000, "no folder"),
-    "folder of two lines": ('names: [a]\ntrain: "a\\nb"', "expected one folder"),
+    "folder of two lines": ('names: [a]\ntrain: "a\\nb"', "expected folders or text files"),
     "class name of two lines": ('names: ["a\\nb"]', "control characters"),
 }
 

@@ -210,6 +210,25 @@ def test_masks_that_are_written_blank_are_counted_without_loading(shape: str, tm
     assert sample.instances.masks.shape == (0, 4, 8)
 
 
+def test_an_area_that_is_not_given_is_the_masks_or_the_boxs_and_others_stay(tmp_path: Path) -> None:
+    triangle = [[1, 0, 5, 0, 5, 4]]
+    write_coco(tmp_path, [annotation(area=100), annotation(2, area=None, segmentation=triangle, bbox=[1, 0, 4, 4])])
+    for has_masks in (True, False):
+        instances = open_coco(tmp_path, has_masks).instances
+        assert instances is not None
+        assert instances.areas is not None
+        pixels = 16 if instances.masks is None else instances.masks[1].sum()
+        assert instances.areas.tolist() == [100, pixels]
+        assert (pixels == 16) != has_masks
+
+
+def test_a_box_outside_of_the_image_by_less_than_a_pixel_is_counted_as_left_out(tmp_path: Path) -> None:
+    write_coco(tmp_path, [annotation(bbox=[8.2, 1, 0.5, 2]), annotation(2)])
+    dataset = coco.open_objects(coco.Options(str(tmp_path)), "train", False)
+    assert dataset.repairs == {"boxes outside of the image left out": 1}
+    assert boxes(dataset.load(0)) == [[1, 1, 4, 3]]
+
+
 def test_a_blank_mask_is_no_reason_to_lose_a_box(tmp_path: Path) -> None:
     assert boxes(open_coco(write_coco(tmp_path, [annotation(segmentation=BLANK["zeros"])]))) == [[1, 1, 4, 3]]
 

@@ -52,6 +52,31 @@ def test_a_yolo_split_without_any_label_file_is_refused(tmp_path: Path) -> None:
         open_yolo(tmp_path)
 
 
+def test_a_yolo_split_may_be_a_list_of_images_or_of_folders(tmp_path: Path) -> None:
+    write_yolo(tmp_path, "1 0.5 0.5 0.5 0.5\n")
+    image(tmp_path / "images/train/b.png")
+    (tmp_path / "labels/train/b.txt").write_text("0 0.5 0.5 0.5 0.5\n")
+    (tmp_path / "list.txt").write_text("./images/train/b.png\n\n")
+    config = (tmp_path / "data.yaml").read_text() + "one: list.txt\nboth: [list.txt, images/train]\n"
+    (tmp_path / "data.yaml").write_text(config)
+    one, both = (yolo.open_objects(yolo.Options(str(tmp_path)), split, False) for split in ("one", "both"))
+    assert [one.name(0), len(one), one.repairs] == ["images/train/b.png", 1, {}]
+    assert [both.name(index) for index in range(2)] == ["images/train/a.png", "images/train/b.png"]
+    assert len(both) == 2
+
+
+@pytest.mark.parametrize(("row", "said"), [
+    ("../b.png", "row 2: expected an image's path below"), ("/b.png", "row 2: expected an image's path below"),
+    ("images/train/x.png", "row 2: no image images/train/x.png below"),
+])  # fmt: skip
+def test_a_yolo_list_with_a_wrong_row_is_refused_with_it(row: str, said: str, tmp_path: Path) -> None:
+    write_yolo(tmp_path, "1 0.5 0.5 0.5 0.5\n")
+    (tmp_path / "list.txt").write_text(f"images/train/a.png\n{row}\n")
+    (tmp_path / "data.yaml").write_text((tmp_path / "data.yaml").read_text() + "one: list.txt\n")
+    with pytest.raises(DataError, match=said):
+        yolo.open_objects(yolo.Options(str(tmp_path)), "one", False)
+
+
 def test_yolo_label_files_without_an_image_are_counted(tmp_path: Path) -> None:
     write_yolo(tmp_path, "1 0.5 0.5 0.5 0.5\n")
     for name in ("b.txt", "c.txt", "classes.txt", ".d.txt", "e.csv"):

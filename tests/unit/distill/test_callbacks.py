@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,8 +12,10 @@ from tiny_task import Boxes, job
 from torch import Tensor, nn
 
 from edgekd.core.recipe import Method
+from edgekd.distill.callbacks import Watchdog
 from edgekd.distill.fit import FitJob, fit
-from edgekd.distill.module import Distiller
+from edgekd.distill.module import DenseTask, Distiller
+from edgekd.distill.resume import AveragedWeights
 from edgekd.errors import GateError
 
 
@@ -46,6 +49,24 @@ def test_terms_that_dwarf_the_labels_stop_the_run_and_the_largest_is_named(tmp_p
     assert "(limit distill.watchdog_ratio = 10)" in text
     assert "most of it bckd.context; lower distill.methods.bckd.weight" in text
     assert caught.value.exit_code == 1
+
+
+def test_the_watchdog_remembers_what_it_saw_before_a_stop(tmp_path: Path) -> None:
+    before, after = Watchdog(10.0, window=3), Watchdog(10.0, window=3)
+    before.recent.extend([(1.0, {"kd.logits": 2.0}), (0.5, {"kd.logits": 1.0})])
+    torch.save(before.state_dict(), tmp_path / "state")
+    after.load_state_dict(torch.load(tmp_path / "state", weights_only=True))
+    assert list(after.recent) == list(before.recent)
+
+
+def test_the_average_is_kept_where_the_network_trains(tmp_path: Path) -> None:
+    """Lightning sets callbacks up before it moves the network to its device."""
+    run = job(tmp_path, Boxes())
+    task = DenseTask(run.student, run.budget, None, channels_last=False)
+    trainer = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device("meta")))
+    averaged = AveragedWeights(decay=0.9)
+    averaged.setup(trainer, task, "fit")  # type: ignore[arg-type]
+    assert {p.device.type for p in averaged.student.parameters()} == {"meta"}
 
 
 def test_a_run_within_the_ratio_is_left_alone(tmp_path: Path) -> None:

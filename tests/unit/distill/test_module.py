@@ -163,6 +163,7 @@ def test_channels_last_changes_the_layout_and_not_the_loss() -> None:
     student = TinyNet(6, seed=1, dropout=0.0)
     fast = DenseTask(student, Train(steps=100), distiller(student), channels_last=True)
     fast.on_fit_start()
+    assert not fast.student.get_parameter("coarse.0.weight").is_contiguous()
     expected, got = (task.training_step(batch_of(), 0)["loss"].item() for task in (plain, fast))
     assert got == pytest.approx(expected, rel=1e-4)
 
