@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
+import time
 import zlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from edgekd.core.artifact import write_atomic
 from edgekd.data.annotated import AnnotatedDataset
 from edgekd.data.base import DenseDataset
 from edgekd.errors import DataError
 
 # Compressed images differ early and late when they differ at all; reading only the ends keeps large sets quick.
 END_BYTES = 64 << 10
+NEW_NS = 2_000_000_000  # file systems tell times of change apart by milliseconds, some by seconds
 
 
 def fingerprint(dataset: DenseDataset, split: str) -> str:
@@ -23,29 +28,69 @@ def fingerprint(dataset: DenseDataset, split: str) -> str:
     beyond 64 KiB from either end, at equal size, is not seen. Generated data has no files: only names and classes
     count, and its options belong in the cache key beside this.
 
+    Every command asks for it, and of COCO's 123 thousand images it reads 15 GB. So it is remembered, in a file per split in
+    the user's cache folder, until the path, size or time of change of a file is another.
+
     Raises:
         DataError: a file cannot be read.
     """
+    known, may_keep = _memory(dataset, split)
+    try:
+        return known.read_text(encoding="ascii")
+    except (OSError, ValueError):
+        found = _digest(dataset, split, _identity)
+    if may_keep:
+        with contextlib.suppress(OSError):  # a cache that cannot be written is none
+            known.parent.mkdir(parents=True, exist_ok=True)
+            write_atomic(known, found)
+    return found
+
+
+def _digest(dataset: DenseDataset, split: str, identity: Callable[[Path], list[str | int]]) -> str:
+    """Return a sha256 (hex) over the split, the classes, and the name and the files' identity of every sample."""
     digest = hashlib.sha256(_line([split, *dataset.classes]))
     for index in range(len(dataset)):
-        digest.update(_line([dataset.name(index), *map(_file_identity, dataset.files(index))]))
+        digest.update(_line([dataset.name(index), *map(identity, dataset.files(index))]))
     if isinstance(dataset, AnnotatedDataset):  # all of them may stand in one large file
         digest.update(dataset.digest().encode())
     return digest.hexdigest()
+
+
+def _memory(dataset: DenseDataset, split: str) -> tuple[Path, bool]:
+    """Return the file in which the fingerprint of a split is remembered, and whether it may be.
+
+    Not while a file is new: it could change once more without another time of change.
+    """
+    newest = 0
+
+    def state(path: Path) -> list[str | int]:
+        nonlocal newest
+        with _readable(path):
+            found = path.stat()
+        newest = max(newest, found.st_mtime_ns)
+        return [str(path.absolute()), found.st_size, found.st_mtime_ns]
+
+    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").absolute()
+    return root / "edgekd/fingerprints" / _digest(dataset, split, state), newest < time.time_ns() - NEW_NS
+
+
+@contextlib.contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as exc:
+        raise DataError(f"{path}: cannot be read ({exc.strerror}); replace the file or remove it") from exc
 
 
 def _line(value: object) -> bytes:
     return json.dumps(value).encode() + b"\n"
 
 
-def _file_identity(path: Path) -> list[str | int]:
-    try:
-        with path.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            crc = zlib.crc32(file.read(END_BYTES))
-            if size > END_BYTES:
-                file.seek(max(END_BYTES, size - END_BYTES))
-                crc = zlib.crc32(file.read(END_BYTES), crc)
-    except OSError as exc:
-        raise DataError(f"{path}: cannot be read ({exc.strerror}); replace the file or remove it") from exc
+def _identity(path: Path) -> list[str | int]:
+    with _readable(path), path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        crc = zlib.crc32(file.read(END_BYTES))
+        if size > END_BYTES:
+            file.seek(max(END_BYTES, size - END_BYTES))
+            crc = zlib.crc32(file.read(END_BYTES), crc)
     return [path.suffix, size, crc]

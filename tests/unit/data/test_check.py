@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -119,6 +120,24 @@ def test_fingerprint_sees_the_first_and_the_last_byte_of_files_of_any_size(root:
         path.write_bytes(content)
         found.add(fingerprint(train_of(root), "train"))
     assert len(found) == 3
+
+
+def test_a_fingerprint_is_remembered_until_a_file_changes(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    files = [file for index in range(len(train_of(root))) for file in train_of(root).files(index)]
+    fresh = fingerprint(train_of(root), "train")
+    assert not (tmp_path / "cache").exists()  # the files are new
+    for file in files:
+        os.utime(file, (1e9, 1e9))
+    assert fingerprint(train_of(root), "train") == fresh
+    assert len(list((tmp_path / "cache/edgekd/fingerprints").iterdir())) == 1
+    with monkeypatch.context() as patched:
+        patched.setattr("zlib.crc32", lambda *_: pytest.fail("read again"))
+        assert fingerprint(train_of(root), "train") == fresh
+    content = bytearray(files[0].read_bytes())
+    content[-1] ^= 1
+    files[0].write_bytes(content)
+    assert fingerprint(train_of(root), "train") != fresh
 
 
 def test_fingerprint_of_a_vanished_file_names_it(root: Path):
