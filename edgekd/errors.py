@@ -22,7 +22,7 @@ Portable: standard library only, Python 3.8.
 from __future__ import annotations
 
 import difflib
-from typing import Iterable
+from typing import Iterable, Tuple
 
 
 class EdgekdError(Exception):
@@ -40,7 +40,14 @@ class RecipeError(UserError):
 
 
 class DataError(UserError):
-    """A data folder, image, mask or list file is missing, damaged or contradicts another."""
+    """A data folder, image, mask or list file is missing, damaged or contradicts another.
+
+    lines: where there is more than one thing wrong, all of it.
+    """
+
+    def __init__(self, message: str, lines: Tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.lines = lines
 
 
 class CheckpointError(UserError):

@@ -10,6 +10,8 @@ import typer
 
 from edgekd.cli.run import JsonOption, RecipeArg, SetOption
 
+SHOWN = 100  # errors of annotations; more are rarely read
+
 app = typer.Typer(help="Look at and validate a data set.", no_args_is_help=True)
 
 
@@ -39,7 +41,12 @@ def check(
     data = loaded.data
     reports, sheets = [], []
     for split in (data.train, data.val):
-        dataset = open_split(loaded, split)
+        try:
+            dataset = open_split(loaded, split)
+        except DataError as exc:
+            if not json:
+                print(*(f"split {split}: error: {line}" for line in exc.lines[:SHOWN]), sep="\n")
+            raise
         with progress_bar(f"reading split {split}") as progress:
             reports.append(check_dataset(dataset, split, progress))
         if not reports[-1].errors:

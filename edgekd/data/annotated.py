@@ -9,7 +9,8 @@ import hashlib
 import math
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from reprlib import repr as short
@@ -80,6 +81,28 @@ def checked_size(height: Any, width: Any, where: str) -> tuple[int, int]:
     return height, width
 
 
+class Refusals:
+    """Collects what is wrong with single annotations of a split, so that all of it is said at once."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    @contextmanager
+    def one(self) -> Iterator[None]:
+        """Note the DataError of a block instead of raising it."""
+        try:
+            yield
+        except DataError as exc:
+            self.lines.append(str(exc))
+
+    def check(self) -> None:
+        """Raise DataError with the first of them, and all as its `lines`, when there are any."""
+        if self.lines:
+            more = len(self.lines) - 1
+            rest = f" ({more} more are wrong; `edgekd data check` lists them)" if more else ""
+            raise DataError(self.lines[0] + rest, tuple(self.lines))
+
+
 class AnnotatedDataset:
     """Images with objects on disk; implements `DenseDataset`.
 
@@ -90,9 +113,11 @@ class AnnotatedDataset:
         images: the files and their objects.
         has_masks: whether samples carry masks.
         repairs: what the format has repaired already.
+        refusals: what it could not read.
 
     Raises:
-        DataError: a box is not finite, or lies outside of its image, where the annotations give the size.
+        DataError: something could not be read, or a box is not finite, or lies outside of its image, where the
+            annotations give the size.
     """
 
     def __init__(
@@ -101,11 +126,14 @@ class AnnotatedDataset:
         images: Sequence[AnnotatedImage],
         has_masks: bool,
         repairs: Counter[str] | None = None,
+        refusals: Refusals | None = None,
     ) -> None:
         self.classes, self.has_masks = classes, has_masks
         self._repairs: Counter[str] = Counter(repairs)
         self._blank: set[str] = set()  # objects whose mask, drawn by `load`, turned out to have no pixel
-        self._images = [self._checked(image) for image in images]
+        refusals = refusals or Refusals()
+        self._images = [self._checked(image, refusals) for image in images]
+        refusals.check()
 
     def __len__(self) -> int:
         return len(self._images)
@@ -175,10 +203,13 @@ class AnnotatedDataset:
         masks = np.array([mask for _, mask in drawn], bool).reshape(len(drawn), height, width)
         return [one for one, _ in drawn], masks
 
-    def _checked(self, image: AnnotatedImage) -> AnnotatedImage:
+    def _checked(self, image: AnnotatedImage, refusals: Refusals) -> AnnotatedImage:
         if image.size is None:
             return image
-        kept = [self._repaired(one, image.size) for one in image.objects]
+        kept = []
+        for one in image.objects:
+            with refusals.one():
+                kept.append(self._repaired(one, image.size))
         return replace(image, objects=tuple(one for one in kept if one))
 
     def _repaired(self, one: Annotation, size: tuple[int, int]) -> Annotation | None:

@@ -18,7 +18,15 @@ from pathlib import Path
 from reprlib import repr as short  # of what may be endless, deeply nested or of many lines
 from typing import Any, TypeGuard
 
-from edgekd.data.annotated import NO_MASK, AnnotatedDataset, AnnotatedImage, Annotation, checked_size, require_images
+from edgekd.data.annotated import (
+    NO_MASK,
+    AnnotatedDataset,
+    AnnotatedImage,
+    Annotation,
+    Refusals,
+    checked_size,
+    require_images,
+)
 from edgekd.data.coco_masks import Segmentation
 from edgekd.data.paired import checked_classes, is_showable, require_folder
 from edgekd.errors import DataError
@@ -58,27 +66,29 @@ def open_objects(options: Options, split: str, has_masks: bool) -> AnnotatedData
     images = {number: _image(entry, folder, path) for number, entry in sorted(entries.items())}
     found: dict[int, list[Annotation]] = {image: [] for image in images}
     repairs: Counter[str] = Counter()
+    refusals = Refusals()
     for number, entry in _by_id(_entries(content, "annotations", path), "annotation", path).items():
-        where = f"{path}, annotation {number}"
-        image, category = entry.get("image_id"), entry.get("category_id")
-        if not _is_id(image) or image not in found:
-            raise DataError(f"{where}: no image has id {short(image)}; remove the annotation or add the image")
-        if not _is_id(category) or category not in labels:
-            raise DataError(
-                f"{where}: no category has id {short(category)}, expected one of {short([*labels])}; fix it"
-            )
-        annotation = _annotation(entry, labels[category], where, images[image].size if has_masks else None)
-        if annotation is None:
-            repairs[NO_MASK] += 1
-        else:
-            found[image].append(annotation)
+        with refusals.one():
+            where = f"{path}, annotation {number}"
+            image, category = entry.get("image_id"), entry.get("category_id")
+            if not _is_id(image) or image not in found:
+                raise DataError(f"{where}: no image has id {short(image)}; remove the annotation or add the image")
+            if not _is_id(category) or category not in labels:
+                raise DataError(
+                    f"{where}: no category has id {short(category)}, expected one of {short([*labels])}; fix it"
+                )
+            annotation = _annotation(entry, labels[category], where, images[image].size if has_masks else None)
+            if annotation is None:
+                repairs[NO_MASK] += 1
+            else:
+                found[image].append(annotation)
     listed = [replace(image, objects=tuple(found[number])) for number, image in images.items()]
     names = Counter(image.name for image in listed)
     twice = [name for name, count in names.items() if count > 1]
     if twice:
         raise DataError(f"{path}: file_name {twice[0]!r} is listed {names[twice[0]]} times; keep one image entry")
     require_images(listed)
-    return AnnotatedDataset(classes, listed, has_masks, repairs)
+    return AnnotatedDataset(classes, listed, has_masks, repairs, refusals)
 
 
 def _read(path: Path) -> Mapping[str, Any]:

@@ -28,7 +28,7 @@ from xml.etree.ElementTree import ParseError
 
 from defusedxml import DefusedXmlException, ElementTree
 
-from edgekd.data.annotated import AnnotatedDataset, AnnotatedImage, Annotation, checked_size, require_images
+from edgekd.data.annotated import AnnotatedDataset, AnnotatedImage, Annotation, Refusals, checked_size, require_images
 from edgekd.data.base import IGNORE_INDEX
 from edgekd.data.paired import (
     Pair,
@@ -101,12 +101,15 @@ def open_objects(options: Options, split: str, has_masks: bool) -> AnnotatedData
     root = Path(options.root)
     classes = tuple(name for name in checked_classes(options.classes, "data.options.classes") if name != "background")
     names = read_split_list(root / "ImageSets" / "Main", split)
-    images = [_annotated(root, name, classes, options.boxes_from_one) for name in names]
+    refusals, images = Refusals(), []
+    for name in names:
+        with refusals.one():
+            images.append(_annotated(root, name, classes, options.boxes_from_one, refusals))
     require_images(images)
-    return AnnotatedDataset(classes, images, has_masks=False)
+    return AnnotatedDataset(classes, images, has_masks=False, refusals=refusals)
 
 
-def _annotated(root: Path, name: str, classes: tuple[str, ...], from_one: bool) -> AnnotatedImage:
+def _annotated(root: Path, name: str, classes: tuple[str, ...], from_one: bool, refusals: Refusals) -> AnnotatedImage:
     path = root / "Annotations" / f"{name}.xml"
     try:
         tree: Any = ElementTree.parse(path).getroot()
@@ -119,19 +122,23 @@ def _annotated(root: Path, name: str, classes: tuple[str, ...], from_one: bool) 
     size = checked_size(int(_number(tree, "size/height", path)), int(_number(tree, "size/width", path)), str(path))
     objects = []
     for place, node in enumerate(tree.findall("object"), 1):
-        label = (node.findtext("name") or "").strip()
-        where = f"{path}, object {place}"
-        if label not in classes:
-            raise DataError(
-                f"{where}: unknown class {short(label)}{did_you_mean(label[:60], classes)}; list it in data.options.classes"
-            )
-        x1, y1, x2, y2 = (_number(node, f"bndbox/{key}", path) for key in ("xmin", "ymin", "xmax", "ymax"))
-        is_flat = x2 <= x1 or y2 <= y1  # a click, not a box
-        shift = 1.0 if from_one and not is_flat else 0.0
-        is_difficult = (node.findtext("difficult") or "0").strip() == "1"
-        objects.append(Annotation(classes.index(label), (x1 - shift, y1 - shift, x2, y2), where, is_crowd=is_difficult))
+        with refusals.one():
+            objects.append(_object(node, path, f"{path}, object {place}", classes, from_one))
     image = _image(root, name, (tree.findtext("filename") or "").strip())
     return AnnotatedImage(name, image, size, tuple(objects))
+
+
+def _object(node: Any, path: Path, where: str, classes: tuple[str, ...], from_one: bool) -> Annotation:
+    label = (node.findtext("name") or "").strip()
+    if label not in classes:
+        raise DataError(
+            f"{where}: unknown class {short(label)}{did_you_mean(label[:60], classes)}; list it in data.options.classes"
+        )
+    x1, y1, x2, y2 = (_number(node, f"bndbox/{key}", path) for key in ("xmin", "ymin", "xmax", "ymax"))
+    is_flat = x2 <= x1 or y2 <= y1  # a click, not a box
+    shift = 1.0 if from_one and not is_flat else 0.0
+    is_difficult = (node.findtext("difficult") or "0").strip() == "1"
+    return Annotation(classes.index(label), (x1 - shift, y1 - shift, x2, y2), where, is_crowd=is_difficult)
 
 
 def _image(root: Path, name: str, filename: str = "") -> Path:

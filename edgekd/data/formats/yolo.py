@@ -26,7 +26,7 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from edgekd.data.annotated import AnnotatedDataset, AnnotatedImage, Annotation
+from edgekd.data.annotated import AnnotatedDataset, AnnotatedImage, Annotation, Refusals
 from edgekd.data.coco_masks import Segmentation
 from edgekd.data.paired import SUFFIXES, checked_classes, is_showable, require_folder
 from edgekd.errors import DataError, did_you_mean
@@ -66,8 +66,11 @@ def open_objects(options: Options, split: str, has_masks: bool) -> AnnotatedData
     # Beside listed images lie the labels of others.
     repairs = Counter({"label files without an image left out": 0 if any(map(_is_list, places)) else orphans})
     base = places[0] if len(places) == 1 and not _is_list(places[0]) else root
-    images = [_annotated(file, base, classes, has_masks, repairs) for file in files]
-    return AnnotatedDataset(classes, images, has_masks, repairs)
+    refusals, images = Refusals(), []
+    for file in files:
+        with refusals.one():
+            images.append(_annotated(file, base, classes, has_masks, repairs, refusals))
+    return AnnotatedDataset(classes, images, has_masks, repairs, refusals)
 
 
 class _Text(yaml.BaseLoader):
@@ -171,7 +174,7 @@ def _orphans(files: list[Path], split: str) -> int:
 
 
 def _annotated(
-    file: Path, folder: Path, classes: tuple[str, ...], has_masks: bool, repairs: Counter[str]
+    file: Path, folder: Path, classes: tuple[str, ...], has_masks: bool, repairs: Counter[str], refusals: Refusals
 ) -> AnnotatedImage:
     path = _labels_of(file)
     name = file.relative_to(folder).as_posix()
@@ -186,7 +189,10 @@ def _annotated(
     if not kept:
         return AnnotatedImage(name, file, None, ())
     height, width = _size(file)
-    objects = [_object(row, place, path, classes, (height, width), has_masks) for place, row in enumerate(kept, 1)]
+    objects = []
+    for place, row in enumerate(kept, 1):
+        with refusals.one():
+            objects.append(_object(row, place, path, classes, (height, width), has_masks))
     return AnnotatedImage(name, file, (height, width), tuple(objects))
 
 

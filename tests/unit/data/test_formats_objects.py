@@ -229,6 +229,27 @@ def test_a_box_outside_of_the_image_by_less_than_a_pixel_is_counted_as_left_out(
     assert boxes(dataset.load(0)) == [[1, 1, 4, 3]]
 
 
+def test_all_wrong_annotations_are_said_at_once(tmp_path: Path) -> None:
+    write_coco(tmp_path, [
+        annotation(image_id=6), annotation(2), annotation(3, bbox=[1, 1, 30, 2]), annotation(4, category_id=1),
+    ])  # fmt: skip
+    with pytest.raises(
+        DataError, match=r"annotation 1: .*\(2 more are wrong; `edgekd data check` lists them\)$"
+    ) as caught:
+        open_coco(tmp_path)
+    assert [line.split(": ")[0][-12:] for line in caught.value.lines] == [
+        "annotation 1",
+        "annotation 4",
+        "annotation 3",
+    ]
+    write_voc(tmp_path, voc_object("ox", (1, 1, 8, 4)) + voc_object("dog", (1, 1, 80, 4)))
+    with pytest.raises(DataError, match="1 more are wrong"):
+        open_voc(tmp_path)
+    write_yolo(tmp_path, "7 0.5 0.5 0.5 0.5\n1 0.5 0.5\n1 9 9 9 9\n")
+    with pytest.raises(DataError, match="row 1: .*2 more are wrong"):
+        open_yolo(tmp_path)
+
+
 def test_a_blank_mask_is_no_reason_to_lose_a_box(tmp_path: Path) -> None:
     assert boxes(open_coco(write_coco(tmp_path, [annotation(segmentation=BLANK["zeros"])]))) == [[1, 1, 4, 3]]
 
