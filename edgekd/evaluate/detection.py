@@ -35,6 +35,8 @@ class DetectionResult:
         object, say) is absent.
     ap_per_class: average precision of masks where there are masks, else of boxes, by class; None without an object.
     precision: precision at 101 recall points at IoU 0.5, of the same, by class with objects.
+    best_f1: where precision and recall at IoU 0.5 are best together (F1, their harmonic mean): `f1`, `precision`, `recall`
+        and the `score` from which detections count then, by class with objects; 0 each where nothing is found.
     absent_classes: classes without an object, which the means leave out.
     counts: `objects` (crowds not counted) and `detections`.
     """
@@ -42,6 +44,7 @@ class DetectionResult:
     metrics: dict[str, float]
     ap_per_class: dict[str, float | None]
     precision: dict[str, list[float]]
+    best_f1: dict[str, dict[str, float]]
     absent_classes: list[str]
     counts: dict[str, int]
     num_images: int
@@ -110,11 +113,12 @@ class DetectionEvaluator:
         if not any(not entry["iscrowd"] for entry in self._objects):
             raise DataError(f"no object in {len(self._images)} images; there is nothing to score, check the split")
         kinds = list(_KINDS) if self.has_masks else ["map"]
-        precision = {kind: self._precision(_KINDS[kind]) for kind in kinds}
+        counted = {kind: self._counted(_KINDS[kind]) for kind in kinds}
         metrics: dict[str, float] = {}
         for kind in kinds:
-            metrics |= _summary(kind, precision[kind])
-        main = precision["mask_map" if self.has_masks else "map"][..., 0, -1]  # (thresholds, recalls, classes)
+            metrics |= _summary(kind, counted[kind][0])
+        # (thresholds, recalls, classes)
+        main, scores = (part[..., 0, -1] for part in counted["mask_map" if self.has_masks else "map"])
         has_objects = [name for place, name in enumerate(self.classes) if main[0, 0, place] >= 0]
         return DetectionResult(
             metrics={name: value for name, value in metrics.items() if not np.isnan(value)},
@@ -124,6 +128,11 @@ class DetectionEvaluator:
             },
             precision={
                 name: main[_AT_50, :, place].round(5).tolist()
+                for place, name in enumerate(self.classes)
+                if name in has_objects
+            },
+            best_f1={
+                name: _best_f1(main[_AT_50, :, place], scores[_AT_50, :, place])
                 for place, name in enumerate(self.classes)
                 if name in has_objects
             },
@@ -154,8 +163,9 @@ class DetectionEvaluator:
             entries.append(entry)
         return entries
 
-    def _precision(self, kind: str) -> np.ndarray:
-        """Return (thresholds, recalls, classes, areas, most detections), -1 where there is no object."""
+    def _counted(self, kind: str) -> tuple[np.ndarray, np.ndarray]:
+        """Return precision and the score from which it holds, each (thresholds, recalls, classes, areas, most detections),
+        -1 where there is no object."""
         coco = _import()
         common = {
             "info": {},
@@ -170,7 +180,7 @@ class DetectionEvaluator:
         evaluation.params.maxDets = list(_MOST)
         evaluation.evaluate()
         evaluation.accumulate()
-        return np.asarray(evaluation.eval["precision"])
+        return np.asarray(evaluation.eval["precision"]), np.asarray(evaluation.eval["scores"])
 
 
 def _areas(truth: Instances) -> np.ndarray:
@@ -189,6 +199,15 @@ def _summary(kind: str, precision: np.ndarray) -> dict[str, float]:
     if kind != "boundary_map":
         values |= {f"{kind}_{name}": whole[..., place] for place, name in enumerate(_AREAS) if place}
     return {name: _mean(value) for name, value in values.items()}
+
+
+def _best_f1(precision: np.ndarray, scores: np.ndarray) -> dict[str, float]:
+    """Return the point of best F1 of precision and score at evenly spaced recalls from 0 to 1."""
+    recall = np.linspace(0, 1, len(precision))
+    f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-9)
+    at = int(f1.argmax())
+    found = {"f1": f1[at], "precision": precision[at], "recall": recall[at], "score": scores[at]}
+    return {name: round(float(value) * float(f1[at] > 0), 4) for name, value in found.items()}
 
 
 def _mean(precision: np.ndarray) -> float:

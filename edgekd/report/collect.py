@@ -178,7 +178,7 @@ def _row(recipe: Recipe, stage: str, artifacts: Mapping[str, Artifact], failure:
             "reason": absent or failure or "the run was stopped before",
         }
     row |= {"status": "measured", "reason": ""}
-    scored = ("metrics", "iou_per_class", "ap_per_class", "num_images", "absent_classes")
+    scored = ("metrics", "iou_per_class", "ap_per_class", "best_f1", "num_images", "absent_classes")
     row |= {k: score.details[k] for k in scored if k in score.details}
     if "precision" in score.details:
         row["precision_at_recall"] = score.details["precision"]

@@ -13,6 +13,7 @@ import numpy as np
 
 from edgekd.board.timing import minimum_samples
 from edgekd.core.tasks import TASKS, Task
+from edgekd.data.predictions import MIN_SCORE
 from edgekd.errors import ArtifactError, UserError
 from edgekd.evaluate.definitions import DEFINITIONS
 from edgekd.report import charts
@@ -86,6 +87,7 @@ class Page:
     recipe: str
     problems: list[str]
     task: Task
+    min_score: float = MIN_SCORE
 
 
 def render(report: Mapping[str, Any], data_dir: Path) -> str:

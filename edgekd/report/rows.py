@@ -36,6 +36,7 @@ class Row:
 
     `metrics` and `per_class` (IoU, or average precision) hold fractions in [0, 1]; a class that never occurred is None.
     `precision_at_recall` is the precision at IoU 0.5 of each class at evenly spaced recalls from 0 to 1; objects only.
+    `best_f1` is where precision and recall are best together, by class: `f1`, `precision`, `recall`, `score`.
     `warnings` are the bench's own remarks about its timing (drift, spread, no steady state).
     """
 
@@ -59,6 +60,7 @@ class Row:
     sha256: str
     warnings: tuple[str, ...]
     precision_at_recall: dict[str, list[float]]
+    best_f1: dict[str, dict[str, float]]
     task: str = "semantic"
 
     @property
@@ -141,6 +143,10 @@ def _row(data: Mapping[str, Any], task: str) -> Row:
         precision_at_recall={
             str(name): [number(value) or 0.0 for value in values]
             for name, values in (data.get("precision_at_recall") or {}).items()
+        },
+        best_f1={
+            str(name): {key: number(point.get(key)) or 0.0 for key in ("f1", "precision", "recall", "score")}
+            for name, point in (data.get("best_f1") or {}).items()
         },
         task=task,
     )

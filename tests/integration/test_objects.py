@@ -132,6 +132,7 @@ def test_the_page_speaks_of_the_task(run: Path) -> None:
     page = (run / "report.html").read_text()
     assert "mask mAP" in page
     assert "false alarms" in page
+    assert "Which score to detect from" in page
     assert "mIoU" not in page
 
 

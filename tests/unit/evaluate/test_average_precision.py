@@ -55,6 +55,16 @@ def test_a_false_alarm_above_a_hit_halves_the_precision() -> None:
     assert got.metrics["map"] == pytest.approx(0.5)
 
 
+def test_the_best_f1_takes_a_false_alarm_for_the_second_object() -> None:
+    """Two objects; a hit at 0.9, a false alarm at 0.8, a hit at 0.7: F1 is 2/3, 1/2 and, of 2/3 and 1, 4/5."""
+    boxes = [[0, 0, 10, 10], [30, 30, 40, 40], [20, 0, 30, 10]]
+    detections = found(boxes, [0.9, 0.8, 0.7], [0, 0, 0])
+    got = result([(objects([boxes[0], boxes[2]], [0, 0]), detections, SIZE)], ["a", "b"])
+    assert got.best_f1 == {"a": pytest.approx({"f1": 0.8, "precision": 2 / 3, "recall": 1.0, "score": 0.7}, abs=1e-4)}
+    nothing = result([(objects([boxes[0]], [0]), found([], [], []), SIZE)], ["a"])
+    assert nothing.best_f1 == {"a": {"f1": 0.0, "precision": 0.0, "recall": 0.0, "score": 0.0}}
+
+
 def test_an_overlap_of_six_tenths_counts_at_three_thresholds() -> None:
     got = result([(objects([[0, 0, 10, 10]], [0]), found([[0, 0, 10, 6.01]], [0.9], [0]), SIZE)], ["a"])
     assert got.metrics["map"] == pytest.approx(0.3)  # 0.50, 0.55, 0.60

@@ -16,7 +16,7 @@ def test_only_masks_that_are_shown_are_made_whole(monkeypatch: pytest.MonkeyPatc
     corners = np.array([[0, 0, 2, 1], [1, 0, 3, 1], [2, 0, 4, 1]])
     masks = Masks((1, 4), corners, [np.ones((1, 2), bool)] * 3)
     found = Detections(corners.astype(np.float32), np.array([0.9, 0.3, 0.1]), np.array([1, 0, 1]), masks)
-    result = detection.DetectionResult({}, {}, {}, [], {}, 1)
+    result = detection.DetectionResult({}, {}, {}, {}, [], {}, 1)
     monkeypatch.setattr(detection, "evaluate", lambda *_, **__: (result, {7: found}))
     made: list[int] = []
     one_of = Masks.__getitem__
