@@ -140,7 +140,7 @@ class Distill(Section):
     """Methods by name, in any combination; the baseline is the student on the same budget without them."""
 
     methods: dict[str, Method] = Field(
-        {"cwd": Method(), "bckd": Method()},
+        {"dist": Method(), "bckd": Method()},
         description="the default of segmenters; of detectors and instance segmenters `ld` and `bckd` with boundary 1 and context 1",
     )
     baseline: bool = True
@@ -284,7 +284,7 @@ class Recipe(Section):
     @model_validator(mode="before")
     @classmethod
     def _methods_for_the_task(cls, raw: Any) -> Any:
-        """Objects have no class map, so that their logit distillation is another by default: `ld` instead of `cwd`; and the
+        """Objects have no class map, so that their logit distillation is another by default: `ld` instead of `dist`; and the
         weights of `bckd` beside it are those that were studied with it (recipes/study/bccd.yaml)."""
         if not isinstance(raw, dict) or raw.get("task") not in ("detection", "instance"):
             return raw

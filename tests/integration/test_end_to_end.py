@@ -56,7 +56,7 @@ def test_baseline_and_distilled_student_share_budget_initialisation_and_data_ord
     first = [(tiny_run / name / "steps.csv").read_text().splitlines() for name in ("student", "distilled")]
     tasks = [float(dict(zip(lines[0].split(","), lines[1].split(","), strict=True))["task"]) for lines in first]
     assert tasks[0] == pytest.approx(tasks[1], abs=1e-5)  # same weights, same first batch
-    assert list(distilled["methods"]) == ["cwd", "bckd"]
+    assert list(distilled["methods"]) == ["dist", "bckd"]
     assert student["methods"] == {}
 
 
