@@ -26,13 +26,14 @@ import torch
 from edgekd.core import plugins
 from edgekd.core.recipe import Method, Train
 from edgekd.data.loader import TrainingBatch
+from edgekd.distill.callbacks import depthwise_in_float32
 from edgekd.distill.base import pyramid_of
 from edgekd.distill.module import DenseTask, Distiller, FrozenTeacher
 from edgekd.models.base import DenseModel
 from edgekd.models.build import build_model, count
 
 CLASSES = 11
-DEFAULT_ARMS = ["none", "kd", "cwd", "bckd", "kd+bckd", "cwd+bckd"]
+COMBINATIONS = ["kd+bckd", "dist+bckd"]
 
 
 def main() -> int:
@@ -84,6 +85,8 @@ class Arm:
         self.task.on_fit_start()
         self.optimizer = torch.optim.AdamW(self.task.parameters(), lr=1e-4)
         self.bf16 = args.precision == "bf16-mixed"
+        if self.bf16:
+            depthwise_in_float32(self.task)
         self.clock = time.process_time if args.clock == "cpu" else time.perf_counter
 
     def step(self, batch: TrainingBatch) -> float:
@@ -152,13 +155,19 @@ def _describe(args: argparse.Namespace, name: str) -> str:
     return f"{name}: {params / 1e6:.2f} M parameters, {macs / 1e9:.2f} G MACs"
 
 
+def _every_arm() -> list[str]:
+    """Return every method of segmenters, and the combinations that are usual."""
+    methods = [name for name in plugins.names("methods") if "semantic" in plugins.load("methods", name).TASKS]
+    return [*methods, *COMBINATIONS]
+
+
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", type=int, nargs=2, default=[256, 320], metavar=("H", "W"))
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--teacher", default="edgeseg:l", help="family:variant[:encoder], e.g. smp:fpn:resnet18")
     parser.add_argument("--student", default="edgeseg:n", help="family:variant[:encoder]")
-    parser.add_argument("--arms", nargs="+", default=DEFAULT_ARMS, help="methods, several joined by +")
+    parser.add_argument("--arms", nargs="+", default=_every_arm(), help="methods, several joined by +; default all")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--warmup", type=int, default=2)
     parser.add_argument("--precision", choices=["32-true", "bf16-mixed"], default="32-true")
