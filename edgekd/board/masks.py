@@ -107,7 +107,7 @@ def _product(left: np.ndarray, right: np.ndarray) -> np.ndarray:
 
     OpenBLAS's stay awake for tens of milliseconds after a product that takes them: on the cores of the engine's next run.
     """
-    at_once = max(1, WITHOUT_THREADS // right.size)
+    at_once = max(1, WITHOUT_THREADS // max(1, right.size))
     if len(left) <= at_once:
         return np.dot(left, right)
     product = np.empty((len(left), right.shape[1]), np.result_type(left, right))

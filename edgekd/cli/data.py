@@ -44,8 +44,8 @@ def check(
         try:
             dataset = open_split(loaded, split)
         except DataError as exc:
-            if not json:
-                print(*(f"split {split}: error: {line}" for line in exc.lines[:SHOWN]), sep="\n")
+            for line in () if json else exc.lines[:SHOWN]:
+                print(f"split {split}: error: {line}")
             raise
         with progress_bar(f"reading split {split}") as progress:
             reports.append(check_dataset(dataset, split, progress))

@@ -201,5 +201,6 @@ def test_masks_of_any_size_are_made_without_the_threads_of_blas(monkeypatch: pyt
     )
     paste(rng.random((1, 28, 28)), boxes[:1], (640, 640))
     assert len(sizes) > 2 * len(boxes)
+    assert not paste(rng.random((1, 28, 28)), np.array([[5.1, 3, 5.2, 9]], np.float32), (640, 640)).whole().any()
     # A product of one row is another function of BLAS, which takes no threads for these.
     assert max(work for rows, work in sizes if rows > 1) <= 1 << 18
