@@ -107,6 +107,8 @@ def run_study(
     with disk_errors(folder):
         try:
             run.run_all(runs, jobs, remember)
+            for one in findings.missing():  # by now they may be done
+                findings.add(one, run.result_of(one, "elsewhere"))
         finally:
             content = findings.write()
     return content

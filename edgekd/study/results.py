@@ -57,6 +57,12 @@ class Findings:
                 self._write()
             return len(self._results)
 
+    def missing(self) -> list[StudyRun]:
+        """Return the runs that ended without a result and did not fail: another process had them."""
+        with self._lock:
+            found = [(run, self._results.get(run.folder)) for run in self._runs]
+        return [run for run, result in found if isinstance(result, NoResult) and result.status == "missing"]
+
     def write(self) -> dict[str, Any]:
         """Write the three files and return the content of `study.json`."""
         with self._lock:
