@@ -92,7 +92,7 @@ def detections(
     masks = None
     if found.coefficients is not None:
         prototypes = outputs[spec.output("prototypes").name][0]
-        masks = assemble(prototypes, found.coefficients.take(kept, axis=0), on_image, place)
+        masks = assemble(prototypes, found.coefficients.take(kept, axis=1).T, on_image, place)
     return Detections(on_image, found.scores[kept], found.labels[kept], masks)
 
 
@@ -121,7 +121,7 @@ def _not_empty(boxes: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class _Candidates:
-    """Best scores first: boxes (N, 4) float32 on the input, scores (N,), labels (N,), coefficients (N, P) or None."""
+    """Best scores first: boxes (N, 4) float32 on the input, scores (N,), labels (N,), coefficients (P, N) or None."""
 
     boxes: np.ndarray
     scores: np.ndarray
@@ -138,7 +138,7 @@ def _read_decoded(outputs: Mapping[str, np.ndarray], spec: ModelSpec, selection:
     labels, cells = np.divmod(best, scores.shape[1])
     coefficients = None
     if spec.all_outputs("decoded_coefficients"):
-        coefficients = outputs[spec.output("decoded_coefficients").name][0][:, cells].T
+        coefficients = outputs[spec.output("decoded_coefficients").name][0].take(cells, axis=1)
     return _Candidates(outputs[spec.output("decoded_boxes").name][0][:, cells].T, flat[best], labels, coefficients)
 
 
@@ -155,7 +155,7 @@ def _read_heads(outputs: Mapping[str, np.ndarray], spec: ModelSpec, selection: S
         boxes=_decoded(found.sides, found.points, found.strides).T.take(best, axis=0),
         scores=(1 / (1 + np.exp(-found.logits[best].astype(np.float64)))).astype(np.float32),
         labels=found.labels[best],
-        coefficients=None if found.coefficients is None else found.coefficients.T.take(best, axis=0),
+        coefficients=None if found.coefficients is None else found.coefficients.take(best, axis=1),
     )
 
 

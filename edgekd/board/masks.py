@@ -15,8 +15,6 @@ import numpy as np
 
 from edgekd.board.frame import Frame
 
-# Objects whose prototypes are mixed in one product; their logits over the rows they share stay in the cache.
-AT_ONCE = 16
 # Multiplications of a product up to which OpenBLAS, numpy's, takes one thread (0.3.x, interface/gemm.c).
 WITHOUT_THREADS = 1 << 18
 
@@ -68,18 +66,16 @@ def assemble(prototypes: np.ndarray, coefficients: np.ndarray, boxes: np.ndarray
     """
     corners = _corners(boxes, place.image_size)
     rows, columns = (_over_input(place, axis, cells) for axis, cells in enumerate(prototypes.shape[1:]))
-    planes, width = prototypes.reshape(len(prototypes), -1), prototypes.shape[2]
-    parts: List[np.ndarray] = [np.zeros((0, 0), bool)] * len(boxes)
-    order = np.flatnonzero(corners[:, 3] > corners[:, 1])
-    order = order[np.argsort(corners[order, 1], kind="stable")]  # those of one product are near each other
-    for begin in range(0, len(order), AT_ONCE):
-        some = order[begin : begin + AT_ONCE]
-        above, below = rows.first[corners[some[0], 1]], rows.last[corners[some, 3].max() - 1]
-        mixed = _product(coefficients[some], planes[:, above * width : below * width]).reshape(len(some), -1, width)
-        for number, (x1, y1, x2, y2), logits in zip(some.tolist(), corners[some].tolist(), mixed):  # noqa: B905 - Python 3.8
-            top, bottom, left, right = rows.first[y1], rows.last[y2 - 1], columns.first[x1], columns.last[x2 - 1]
-            down = _product(rows.table[y1:y2, top:bottom], logits[top - above : bottom - above, left:right])
-            parts[number] = _product(down, columns.turned[left:right, x1:x2]) > 0
+    mixable = np.ascontiguousarray(prototypes.transpose(1, 2, 0))  # (h, w, P): of a box's cells nothing else is read
+    parts = []
+    for mix, (x1, y1, x2, y2) in zip(coefficients, corners.tolist()):  # noqa: B905 - Python 3.8
+        if x1 == x2:
+            parts.append(np.zeros((0, 0), bool))
+            continue
+        top, bottom, left, right = rows.first[y1], rows.last[y2 - 1], columns.first[x1], columns.last[x2 - 1]
+        logits = mixable[top:bottom, left:right] @ mix
+        down = _product(rows.table[y1:y2, top:bottom], logits)
+        parts.append(_product(down, columns.turned[left:right, x1:x2]) > 0)
     return Masks(place.image_size, corners, parts)
 
 
@@ -107,9 +103,9 @@ def _product(left: np.ndarray, right: np.ndarray) -> np.ndarray:
 
     OpenBLAS's stay awake for tens of milliseconds after a product that takes them: on the cores of the engine's next run.
     """
-    at_once = max(1, WITHOUT_THREADS // max(1, right.size))
-    if len(left) <= at_once:
+    if len(left) * right.size <= WITHOUT_THREADS:
         return np.dot(left, right)
+    at_once = max(1, WITHOUT_THREADS // right.size)
     product = np.empty((len(left), right.shape[1]), np.result_type(left, right))
     for begin in range(0, len(left), at_once):
         np.dot(left[begin : begin + at_once], right, out=product[begin : begin + at_once])
