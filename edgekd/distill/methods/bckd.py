@@ -26,6 +26,8 @@ Variants and one further term, off by default, are there to be compared (`edgekd
 
 Of detectors and instances (off by default):
 
+    boundary_at: levels, both     L_B of the levels of the pyramid that both networks have, instead of the backbone's
+                  stages or together with them; each level has the weight of its stride
     background    w_p = 1 for pairs of which a cell is in an object or at most `ring` cells from one, else `background`; in
                   L_B every mean over pairs becomes the mean with weights w_p
     context_at: levels        L_C is the mean of L_C over the levels of the pyramid that both networks have
@@ -60,7 +62,8 @@ class Options:
 
     boundary, context, focus: weight of each term; 0 switches it off and costs nothing.
     form: what the boundary term compares: `pairs` of neighbours, the boundary `map`, or that along the `path` of a pair.
-    strides: backbone stride -> weight of its boundary term; late stages mark objects, early ones texture.
+    boundary_at: the maps of the boundary term: the `backbone`'s stages, of detectors the pyramid's `levels`, or `both`.
+    strides: stride -> weight of its boundary term; late stages mark objects, early ones texture.
     dilations: distances of the neighbour pairs, in cells.
     background: weight of neighbour pairs away from all objects, of detection and instances; 1 weighs all alike.
     ring: cells around an object, at each stride, that count as its own, so that its boundary does.
@@ -75,6 +78,7 @@ class Options:
     context: Weight = 0.5
     focus: Weight = 0.0
     form: Literal["pairs", "map", "path"] = "pairs"
+    boundary_at: Literal["backbone", "levels", "both"] = "backbone"
     strides: dict[int, Weight] = field(default_factory=lambda: {4: 0.25, 8: 0.5, 16: 1.0, 32: 1.0})
     dilations: Annotated[tuple[Count, ...], Field(min_length=1)] = (1, 2)
     background: float = 1.0
@@ -108,7 +112,8 @@ class Method(nn.Module):
         self.options = options
         self.strides = {s: w for s, w in options.strides.items() if s in student.channels and w > 0}
         self.teacher_stride = {s: relations.teacher_stride(teacher.channels, s) for s in self.strides}
-        needs_strides = options.boundary > 0 or options.focus > 0
+        at_backbone = options.boundary > 0 and options.boundary_at != "levels"
+        needs_strides = at_backbone or options.focus > 0
         if needs_strides and not self.strides:
             raise RecipeError(
                 f"bckd.strides: the student has features at strides {sorted(student.channels)}, "
@@ -117,8 +122,15 @@ class Method(nn.Module):
         if not teacher.channels and (needs_strides or options.context_at == "backbone"):
             raise RecipeError("bckd: this teacher shows no feature maps; give it `taps` or use kd or cwd")
         _check_task(options, teacher, student)
-        at_levels = options.context > 0 and options.context_at == "levels"
-        self.levels = taps.shared_levels(teacher, student, "bckd") if at_levels else ()
+        at_levels = options.boundary > 0 and options.boundary_at != "backbone"
+        needs_levels = at_levels or (options.context > 0 and options.context_at == "levels")
+        self.levels = taps.shared_levels(teacher, student, "bckd") if needs_levels else ()
+        self.level_weights = {s: options.strides[s] for s in self.levels if options.strides.get(s, 0) > 0}
+        if at_levels and not self.level_weights:
+            raise RecipeError(
+                f"bckd.strides: the networks share levels at strides {list(self.levels)}, got {sorted(options.strides)}; "
+                "name at least one of them or set boundary_at: backbone"
+            )
 
     def forward(self, teacher: Outputs, student: Outputs, batch: Batch) -> dict[str, Tensor]:
         """Return the weighted-by-option terms that are switched on."""
@@ -133,17 +145,26 @@ class Method(nn.Module):
         return terms
 
     def _boundary(self, teacher: Outputs, student: Outputs, batch: Batch) -> Tensor:
+        maps = self._boundary_maps(teacher, student)
         total = student.decoder.new_zeros((), dtype=torch.float32)
-        for stride, weight in self.strides.items():
-            of_teacher = teacher.features[self.teacher_stride[stride]].detach()
-            map_t, map_s, cells = relations.on_common_grid(of_teacher, student.features[stride], batch.labelled)
+        for of_teacher, of_student, weight in maps:
+            map_t, map_s, cells = relations.on_common_grid(of_teacher.detach(), of_student, batch.labelled)
             near = None if self.options.background == 1 else object_weight(batch.masks, cells, self.options)
             if self.options.form == "map":
                 loss = map_loss(map_t, map_s, cells, near)
             else:
                 loss = boundary_loss(map_t, map_s, cells, self.options.dilations, self.options.form, near)
             total = total + weight * loss
-        return total / sum(self.strides.values())
+        return total / sum(weight for _, _, weight in maps)
+
+    def _boundary_maps(self, teacher: Outputs, student: Outputs) -> list[tuple[Tensor, Tensor, float]]:
+        """Return the maps of both networks, and the weight, of every stage and level that the boundary term compares."""
+        at, maps = self.options.boundary_at, []
+        if at != "levels":
+            maps += [(teacher.features[self.teacher_stride[s]], student.features[s], w) for s, w in self.strides.items()]
+        if at != "backbone":
+            maps += [(teacher.levels[s], student.levels[s], w) for s, w in self.level_weights.items()]
+        return maps
 
     def _context(self, teacher: Outputs, student: Outputs, batch: Batch) -> Tensor:
         maps_t, maps_s = (_context_maps(out, self.options.context_at, self.levels) for out in (teacher, student))
@@ -176,6 +197,8 @@ def _check_task(options: Options, teacher: Pyramid, student: Pyramid) -> None:
         raise RecipeError(
             f"bckd.focus: expected 0 for task {task!r}, whose networks have no logits, got {options.focus:g}"
         )
+    if options.boundary > 0 and options.boundary_at != "backbone" and task == "semantic":
+        raise RecipeError(f"bckd.boundary_at: {options.boundary_at!r} is of detectors, expected backbone for task {task!r}")
     able = {"classes": ("semantic",), "levels": ("detection", "instance"), "prototypes": ("instance",)}
     if options.context > 0 and task not in able.get(at, (task,)):
         raise RecipeError(

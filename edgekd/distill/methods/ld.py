@@ -5,7 +5,7 @@ teacher's is the loss; scores as the quality focal loss of GFL (arXiv 2006.04388
 the target. The levels that both networks have are compared, where point i of one is point i of the other.
 
     p = sigmoid(scores);  w_i = max_c p^T_ic                               how sure the teacher is of point i
-    L_scores = sum_ic (p^T - p^S)^2 (BCE(p^T, p^S) - H(p^T)) / sum_i w_i
+    L_scores = sum_ic |p^T - p^S|^focus (BCE(p^T, p^S) - H(p^T)) / sum_i w_i
     L_boxes  = weight_boxes T^2 sum_i w_i mean_sides KL( softmax(d^T / T) || softmax(d^S / T) ) / sum_i w_i
     L_masks  = sum_i w_i mean_cells( BCE(m^T, m^S) - H(m^T) ) / sum_i w_i,
                where m = sigmoid(coefficients . prototypes): prototypes have no order, what they add up to does; the
@@ -36,10 +36,16 @@ TASKS = ("detection", "instance")
 
 @dataclass(frozen=True)
 class Options:
-    """temperature: T of the box distributions. boxes: weight of that term. points: drawn per image, to compare their masks."""
+    """temperature: T of the box distributions. boxes: weight of that term. points: drawn per image, to compare their masks.
+
+    focus: exponent of the scores' weight; 2 is GFL's, with which a student that is close to its teacher learns next to
+    nothing from it, because the loss beside the weight is itself quadratic there; 1 is CrossKD's (arXiv 2306.11369); 0
+    weights all points alike.
+    """
 
     temperature: Temperature = 2.0
     boxes: Weight = 0.25
+    focus: Weight = 2.0
     points: Count = 32
 
 
@@ -67,7 +73,7 @@ class Method(nn.Module):
         sure = p_t.amax(dim=2) * self._labelled(batch, teacher)  # (B, N)
         total = sure.sum().clamp_min(1e-6)
         terms = {
-            "scores": _score_term(p_t, flat_s.scores.float(), sure > 0) / total,
+            "scores": _score_term(p_t, flat_s.scores.float(), sure > 0, self.options.focus) / total,
             "boxes": self.options.boxes * self._box_term(flat_t, flat_s, sure) / total,
         }
         if "prototypes" in teacher.heads and "prototypes" in student.heads:
@@ -115,9 +121,12 @@ def _in_boxes(flat: Flat, chosen: Tensor, labelled: Tensor, like: Tensor) -> Ten
     return inside & relations.cells(labelled, size)
 
 
-def _score_term(target: Tensor, logits: Tensor, counted: Tensor) -> Tensor:
+def _score_term(target: Tensor, logits: Tensor, counted: Tensor, focus: float) -> Tensor:
     excess = F.binary_cross_entropy_with_logits(logits, target, reduction="none") - _entropy(target)
-    return ((target - logits.sigmoid()).square() * excess * counted.unsqueeze(2)).sum()
+    apart = (target - logits.sigmoid()).abs()
+    if focus != 1:
+        apart = apart.clamp_min(1e-12).pow(focus)  # below 1 the slope at 0 is infinite
+    return (apart * excess * counted.unsqueeze(2)).sum()
 
 
 def _entropy(p: Tensor) -> Tensor:
