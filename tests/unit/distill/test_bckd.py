@@ -308,6 +308,32 @@ def test_context_at_levels_is_the_mean_over_the_pyramid() -> None:
     assert both.item() == pytest.approx((fine + coarse).item() / 2, rel=1e-5)
 
 
+def test_boundaries_of_the_pyramid_join_those_of_the_backbone() -> None:
+    random = torch.Generator().manual_seed(0)
+    maps = [torch.randn(1, 2, side, side, generator=random) for side in (4, 4, 2, 2, 4, 4)]
+    stage_t, stage_s, coarse_t, coarse_s, fine_t, fine_s = maps
+    teacher = Outputs({}, {4: stage_t}, stage_t, {4: fine_t, 8: coarse_t})
+    student = Outputs({}, {4: stage_s}, stage_s, {4: fine_s, 8: coarse_s})
+    batch = Batch(torch.zeros(1, 3, 16, 16), torch.zeros(1, 16, 16, dtype=torch.int64))
+
+    def boundary(at: str, strides: dict[int, float]) -> float:
+        options = Options(boundary=1, context=0, boundary_at=at, strides=strides)  # type: ignore[arg-type]
+        return Method(options, OBJECTS, OBJECTS)(teacher, student, batch)["boundary"].item()
+
+    everywhere = torch.ones(1, 1, 4, 4, dtype=torch.bool)
+    stage, fine = (boundary_loss(t, s, everywhere, (1, 2)).item() for t, s in ((stage_t, stage_s), (fine_t, fine_s)))
+    coarse = boundary_loss(coarse_t, coarse_s, ALL, (1, 2)).item()
+    assert boundary("backbone", {4: 1.0}) == pytest.approx(stage, rel=1e-5)
+    assert boundary("levels", {4: 1.0, 8: 3.0}) == pytest.approx((fine + 3 * coarse) / 4, rel=1e-5)
+    assert boundary("levels", {4: 0.0, 8: 3.0}) == pytest.approx(coarse, rel=1e-5)
+    assert boundary("both", {4: 2.0}) == pytest.approx((stage + fine) / 2, rel=1e-5)
+
+
+def test_levels_without_a_weight_are_refused() -> None:
+    with pytest.raises(RecipeError, match=r"share levels at strides \[4, 8\], got \[16\]; name at least one"):
+        Method(Options(boundary_at="levels", strides={16: 1.0}), OBJECTS, OBJECTS)
+
+
 def test_context_at_prototypes_knows_no_order_and_no_scale() -> None:
     prototypes = torch.randn(1, 3, 4, 4, generator=torch.Generator().manual_seed(0))
     method = Method(Options(boundary=0, context_at="prototypes"), OBJECTS, OBJECTS)
@@ -325,6 +351,7 @@ def test_context_at_prototypes_knows_no_order_and_no_scale() -> None:
         (Options(background=0.5), "semantic", True, "bckd.background: expected 1 for task 'semantic'"),
         (Options(focus=1.0), "detection", True, "bckd.focus: expected 0 for task 'detection'"),
         (Options(context_at="classes"), "detection", True, "'classes' is not for task 'detection'"),
+        (Options(boundary_at="both"), "semantic", True, "bckd.boundary_at: 'both' is of detectors, expected backbone"),
         (Options(context_at="levels"), "semantic", True, "'levels' is not for task 'semantic'"),
         (Options(context_at="prototypes"), "detection", True, "'prototypes' is not for task 'detection'"),
         (Options(context_at="prototypes"), "instance", False, "this teacher has no prototypes.*use levels"),

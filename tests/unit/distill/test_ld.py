@@ -40,6 +40,25 @@ def test_the_score_term_by_hand() -> None:
     assert got["boxes"] == pytest.approx(0, abs=1e-6)
 
 
+def test_the_exponent_of_the_scores_weight_by_hand() -> None:
+    excess = log(2) - (-0.75 * log(0.75) - 0.25 * log(0.25))
+    for focus in (0.0, 0.5, 1.0):
+        got = terms(heads(log(3.0)), heads(0.0), focus=focus)
+        assert got["scores"] == pytest.approx((0.25**focus) * excess / 0.75, rel=1e-5)
+
+
+@pytest.mark.parametrize("focus", [0.0, 0.5, 1.0, 2.0])
+def test_scores_that_agree_give_no_loss_and_a_finite_gradient(focus: float) -> None:
+    student = heads(1.0)
+    student.heads["scores_8"].requires_grad_()
+    method = Method(Options(focus=focus), PYRAMID, PYRAMID)
+    loss = method(heads(1.0), student, Batch(torch.zeros(1, 3, 8, 8), torch.zeros(1, 8, 8)))["scores"]
+    loss.backward()
+    assert loss.item() == pytest.approx(0, abs=1e-6)
+    assert student.heads["scores_8"].grad is not None
+    assert student.heads["scores_8"].grad.abs().max().item() == pytest.approx(0, abs=1e-6)
+
+
 def test_the_box_term_by_hand() -> None:
     sharp = [0.0] * BINS
     sharp[3] = 2 * log(16.0)  # at T = 2: 16 against 16 ones, so 1/2 and 1/32 each
