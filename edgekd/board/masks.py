@@ -66,14 +66,14 @@ def assemble(prototypes: np.ndarray, coefficients: np.ndarray, boxes: np.ndarray
     """
     corners = _corners(boxes, place.image_size)
     rows, columns = (_over_input(place, axis, cells) for axis, cells in enumerate(prototypes.shape[1:]))
-    mixable = np.ascontiguousarray(prototypes.transpose(1, 2, 0))  # (h, w, P): of a box's cells nothing else is read
     parts = []
     for mix, (x1, y1, x2, y2) in zip(coefficients, corners.tolist()):  # noqa: B905 - Python 3.8
         if x1 == x2:
             parts.append(np.zeros((0, 0), bool))
             continue
         top, bottom, left, right = rows.first[y1], rows.last[y2 - 1], columns.first[x1], columns.last[x2 - 1]
-        logits = mixable[top:bottom, left:right] @ mix
+        inside = prototypes[:, top:bottom, left:right]
+        logits = mix.dot(inside.reshape(len(mix), -1)).reshape(inside.shape[1:])
         down = _product(rows.table[y1:y2, top:bottom], logits)
         parts.append(_product(down, columns.turned[left:right, x1:x2]) > 0)
     return Masks(place.image_size, corners, parts)
@@ -104,7 +104,7 @@ def _product(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     OpenBLAS's stay awake for tens of milliseconds after a product that takes them: on the cores of the engine's next run.
     """
     if len(left) * right.size <= WITHOUT_THREADS:
-        return np.dot(left, right)
+        return left.dot(right)
     at_once = max(1, WITHOUT_THREADS // right.size)
     product = np.empty((len(left), right.shape[1]), np.result_type(left, right))
     for begin in range(0, len(left), at_once):
