@@ -225,6 +225,9 @@ class Evaluate(Section):
 
     images: int | None = Field(None, gt=0, description="score only the first N images; all by default")
     pictures: int = Field(6, ge=0)
+    coco_files: bool = Field(
+        False, description="objects: write labels and detections as COCO's JSON files, to score them with another tool"
+    )
 
 
 PLAIN = "plain"  # the arm without methods

@@ -7,8 +7,10 @@ smaller of mask IoU and boundary IoU, bands of 2 % of the image diagonal.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -56,8 +58,11 @@ def evaluate(
     indices: Sequence[int],
     keep: Collection[int] = (),
     progress: Progress | None = None,
+    coco_files: Path | None = None,
 ) -> tuple[DetectionResult, dict[int, Detections]]:
     """Score a network on some images of a split, each at its own size; return what it found on those in `keep`.
+
+    With `coco_files`, a folder, what was scored is written there, see `DetectionEvaluator.write`.
 
     Raises:
         DataError: a sample cannot be read, or there is no object in any of them.
@@ -69,11 +74,14 @@ def evaluate(
         sample = dataset.load(index)
         assert sample.instances is not None
         found = predict_objects(session, sample.image)
-        evaluator.update(sample.instances, found, (sample.image.shape[0], sample.image.shape[1]))
+        size = (sample.image.shape[0], sample.image.shape[1])
+        evaluator.update(sample.instances, found, size, dataset.name(index))
         if index in keep:
             kept[index] = found
         if progress:
             progress(done, len(indices))
+    if coco_files:
+        evaluator.write(coco_files)
     return evaluator.compute(), kept
 
 
@@ -91,10 +99,10 @@ class DetectionEvaluator:
         self._objects: list[dict[str, Any]] = []
         self._found: list[dict[str, Any]] = []
 
-    def update(self, truth: Instances, found: Detections, size: tuple[int, int]) -> None:
+    def update(self, truth: Instances, found: Detections, size: tuple[int, int], name: str = "") -> None:
         """Add one image of `size` (height, width), and what was found in it."""
         image = len(self._images) + 1
-        self._images.append({"id": image, "height": size[0], "width": size[1]})
+        self._images.append({"id": image, "file_name": name, "height": size[0], "width": size[1]})
         crowd = np.zeros(len(truth.labels), bool) if truth.is_crowd is None else truth.is_crowd
         entries = self._entries(image, truth.boxes_xyxy, truth.labels, truth.masks, len(self._objects))
         self._objects += [
@@ -144,6 +152,27 @@ class DetectionEvaluator:
             num_images=len(self._images),
         )
 
+    def write(self, folder: Path) -> None:
+        """Write what was added so far as COCO's own files: `coco_labels.json`, and the detections in `coco_bbox.json` and, of
+        masks, `coco_segm.json`.
+
+        Whatever reads COCO can score them again, pycocotools for one: `COCO("coco_labels.json").loadRes("coco_bbox.json")`.
+        Boxes and masks are apart because it takes the size of a detection that has both from its box. Images and classes
+        are numbered from 1 in the order of the data set, whatever ids it has itself.
+        """
+        files: dict[str, Any] = {"labels": {**self._truth(), "annotations": [_written(entry) for entry in self._objects]}}
+        for kind, place in (("bbox", "bbox"), ("segm", "segmentation")):
+            if kind == "bbox" or self.has_masks:
+                kept = ("image_id", "category_id", "score", place)
+                files[kind] = [{key: value for key, value in _written(e).items() if key in kept} for e in self._found]
+        for name, content in files.items():
+            (folder / f"coco_{name}.json").write_text(json.dumps(content), encoding="utf-8")
+
+    def _truth(self) -> dict[str, Any]:
+        """Return COCO's labels without the annotations."""
+        categories = [{"id": place + 1, "name": name} for place, name in enumerate(self.classes)]
+        return {"info": {}, "images": self._images, "categories": categories}
+
     def _entries(
         self, image: int, boxes: np.ndarray, labels: np.ndarray, masks: np.ndarray | Masks | None, count: int
     ) -> list[dict[str, Any]]:
@@ -167,20 +196,22 @@ class DetectionEvaluator:
         """Return precision and the score from which it holds, each (thresholds, recalls, classes, areas, most detections),
         -1 where there is no object."""
         coco = _import()
-        common = {
-            "info": {},
-            "images": self._images,
-            "categories": [{"id": place + 1, "name": name} for place, name in enumerate(self.classes)],
-        }
-        truth = coco.COCO({**common, "annotations": self._objects})
+        truth = coco.COCO({**self._truth(), "annotations": self._objects})
         # COCO sorts detections into sizes by what is scored, the box or the mask.
         sized = [e if kind == "bbox" else e | {"area": e["mask_area"]} for e in self._found]
-        found = coco.COCO({**common, "annotations": sized})
+        found = coco.COCO({**self._truth(), "annotations": sized})
         evaluation = coco.COCOeval_faster(truth, found, kind, print_function=lambda *_: None)
         evaluation.params.maxDets = list(_MOST)
         evaluation.evaluate()
         evaluation.accumulate()
         return np.asarray(evaluation.eval["precision"]), np.asarray(evaluation.eval["scores"])
+
+
+def _written(entry: dict[str, Any]) -> dict[str, Any]:
+    """Return an entry as JSON has it: run lengths are text there, and the area of a mask is no key of COCO's."""
+    known = {key: value for key, value in entry.items() if key != "mask_area"}
+    mask = entry.get("segmentation")
+    return known if mask is None else {**known, "segmentation": {**mask, "counts": mask["counts"].decode("ascii")}}
 
 
 def _areas(truth: Instances) -> np.ndarray:

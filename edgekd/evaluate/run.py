@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -34,9 +35,12 @@ def run(job: StageJob) -> StageResult:
         raise DataError(f"{job.part}: the network has classes {artifact.spec.classes}, the data set {dataset.classes}")
     indices = range(min(recipe.evaluate.images or len(dataset), len(dataset)))
     pictured = picture_indices(len(indices), recipe.evaluate.pictures)
-    score = _semantic if recipe.task == "semantic" else _objects
     with open_session(artifact) as session:
-        details, arrays = score(session, dataset, list(indices), pictured)
+        if recipe.task == "semantic":
+            details, arrays = _semantic(session, dataset, list(indices), pictured)
+        else:
+            coco_files = job.out_dir if recipe.evaluate.coco_files else None
+            details, arrays = _objects(session, dataset, list(indices), pictured, coco_files)
     np.savez_compressed(job.out_dir / PICTURES, **arrays)  # type: ignore[arg-type]  # keys never shadow its flags
     names = [dataset.name(i) for i in pictured]
     return StageResult(details={"of": job.part, "split": recipe.data.val, "pictured": names, **details})
@@ -57,9 +61,11 @@ def _semantic(session: Session, dataset: DenseDataset, indices: list[int], pictu
     return details, {str(i): kept[i] for i in pictured}
 
 
-def _objects(session: Session, dataset: DenseDataset, indices: list[int], pictured: list[int]) -> Scored:
+def _objects(
+    session: Session, dataset: DenseDataset, indices: list[int], pictured: list[int], coco_files: Path | None
+) -> Scored:
     with progress_bar("scoring") as progress:
-        result, kept = detection.evaluate(session, dataset, indices, keep=pictured, progress=progress)
+        result, kept = detection.evaluate(session, dataset, indices, pictured, progress, coco_files)
     arrays: dict[str, np.ndarray] = {}
     for i in pictured:
         shown = kept[i].scores >= MIN_SCORE

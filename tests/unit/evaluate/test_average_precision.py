@@ -204,6 +204,30 @@ def test_random_cases_score_as_pycocotools_scores_them(kind: str, seed: int) -> 
     assert_equal(result(cases, has_masks=kind == "segm"), by_pycocotools(cases, 3, kind))
 
 
+@pytest.mark.parametrize("has_masks", [False, True])
+def test_the_files_score_the_same_in_pycocotools(has_masks: bool, tmp_path: Path) -> None:
+    tools, evaluation = pytest.importorskip("pycocotools.coco"), pytest.importorskip("pycocotools.cocoeval")
+    rng = np.random.default_rng(0)
+    evaluator = DetectionEvaluator(("a", "b", "c"), has_masks)
+    for number in range(10):
+        evaluator.update(*random_case(rng, has_masks, 12), f"{number}.png")
+    evaluator.write(tmp_path)
+    kinds = {"bbox": "map", "segm": "mask_map"} if has_masks else {"bbox": "map"}
+    assert {path.name for path in tmp_path.iterdir()} == {"coco_labels.json", *(f"coco_{kind}.json" for kind in kinds)}
+    got = evaluator.compute()
+    for kind, metric in kinds.items():
+        with contextlib.redirect_stdout(io.StringIO()):
+            labels = tools.COCO(str(tmp_path / "coco_labels.json"))
+            judge = evaluation.COCOeval(labels, labels.loadRes(str(tmp_path / f"coco_{kind}.json")), kind)
+            judge.evaluate()
+            judge.accumulate()
+            judge.summarize()
+        names = [f"{metric}{part}" for part in ("", "_50", "_75", "_small", "_medium", "_large")]
+        assert_equal(got, dict(zip(names, judge.stats[:6].tolist(), strict=True)))
+    assert labels.loadImgs([3])[0]["file_name"] == "2.png"
+    assert [category["name"] for category in labels.loadCats([1, 2, 3])] == ["a", "b", "c"]
+
+
 def reference_ap(cases: Sequence[Case], label: int, threshold: float) -> float:
     """Return one class's average precision at one threshold without crowds, written straight from its definition."""
     hits: list[tuple[float, bool]] = []

@@ -22,7 +22,7 @@ def test_only_masks_that_are_shown_are_made_whole(monkeypatch: pytest.MonkeyPatc
     one_of = Masks.__getitem__
     monkeypatch.setattr(Masks, "__getitem__", lambda masks, number: made.append(number) or one_of(masks, number))
     nothing: Any = None
-    arrays = run._objects(nothing, nothing, [7], [7])[1]
+    arrays = run._objects(nothing, nothing, [7], [7], None)[1]
     assert made == [0, 1]
     assert arrays["7/masks"].astype(int).tolist() == [[[1, 1, 0, 0]], [[0, 1, 1, 0]]]
     assert arrays["7/labels"].tolist() == [1, 0]
