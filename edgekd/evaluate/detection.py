@@ -160,7 +160,9 @@ class DetectionEvaluator:
         Boxes and masks are apart because it takes the size of a detection that has both from its box. Images and classes
         are numbered from 1 in the order of the data set, whatever ids it has itself.
         """
-        files: dict[str, Any] = {"labels": {**self._truth(), "annotations": [_written(entry) for entry in self._objects]}}
+        files: dict[str, Any] = {
+            "labels": {**self._truth(), "annotations": [_written(entry) for entry in self._objects]}
+        }
         for kind, place in (("bbox", "bbox"), ("segm", "segmentation")):
             if kind == "bbox" or self.has_masks:
                 kept = ("image_id", "category_id", "score", place)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -135,6 +135,12 @@ def told_apart(rows: Sequence[Row]) -> list[str]:
     return [name for name in names if name in chosen]
 
 
+def shown_metrics(known: Collection[str], task: Task) -> list[str]:
+    """Return the names of metrics in the order of the table's columns: what the task is judged by comes first."""
+    order = dict.fromkeys([task.metric, task.second, *DEFINITIONS, *sorted(known)])
+    return [name for name in order if name in known]
+
+
 def _page(report: Mapping[str, Any], data_dir: Path) -> Page:
     rows = read_rows(report.get("rows") or [], report.get("task") or "semantic")
     line = line_of(rows)
@@ -142,6 +148,7 @@ def _page(report: Mapping[str, Any], data_dir: Path) -> Page:
     classes = [str(name) for name in report.get("classes") or []]
     judged = judged_rows(rows)
     known = {name for row in rows for name in row.metrics}
+    task = TASKS[str(report.get("task") or "semantic")]
     samples = _arrays(data_dir / "samples.npz")
     engine, wall = _runs(rows, samples, "engine_ns"), _runs(rows, samples, "wall_ns")
     read = read_pictures if report.get("task", "semantic") == "semantic" else read_object_pictures
@@ -150,19 +157,19 @@ def _page(report: Mapping[str, Any], data_dir: Path) -> Page:
     curves = _curves(training)
     return Page(
         report=dict.fromkeys(_OPTIONAL_KEYS) | dict(report), rows=rows, line=line, findings=findings(rows, line, training),
-        metrics=[name for name in DEFINITIONS if name in known] + sorted(known - set(DEFINITIONS)),
+        metrics=shown_metrics(known, task),
         definitions=glossary(report.get("definitions") or {}),
         stage_figure=charts.stage_line_chart(line), scatter=charts.scatter_chart(rows),
         engine_time=charts.latency_chart(engine, "engine time"), wall_time=charts.latency_chart(wall, "wall time"),
         timing_notes=_timing_notes(rows), classes=classes, class_rows=scored,
-        class_figure=charts.class_chart(scored, classes, TASKS[str(report.get("task") or "semantic")].per_class),
+        class_figure=charts.class_chart(scored, classes, task.per_class),
         precision_figures={name: charts.precision_chart(scored, name) for name in told_apart(scored)},
         curves=charts.curves_chart(curves), curve_keys=curves, trainings=_trainings(training), pictures=pictures,
         pictured=judged, legend=legend(classes) if classes else [], error_color=error_color(len(classes) or 1),
         environment=flatten(report.get("environment") or {}),
         created=_readable_time(str(report.get("created") or "")),
         recipe=json.dumps(report["recipe"], indent=2) if report.get("recipe") else "",
-        problems=_problems(report, rows), task=TASKS[str(report.get("task") or "semantic")],
+        problems=_problems(report, rows), task=task,
     )  # fmt: skip
 
 

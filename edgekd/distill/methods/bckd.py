@@ -161,7 +161,9 @@ class Method(nn.Module):
         """Return the maps of both networks, and the weight, of every stage and level that the boundary term compares."""
         at, maps = self.options.boundary_at, []
         if at != "levels":
-            maps += [(teacher.features[self.teacher_stride[s]], student.features[s], w) for s, w in self.strides.items()]
+            maps += [
+                (teacher.features[self.teacher_stride[s]], student.features[s], w) for s, w in self.strides.items()
+            ]
         if at != "backbone":
             maps += [(teacher.levels[s], student.levels[s], w) for s, w in self.level_weights.items()]
         return maps
@@ -198,7 +200,9 @@ def _check_task(options: Options, teacher: Pyramid, student: Pyramid) -> None:
             f"bckd.focus: expected 0 for task {task!r}, whose networks have no logits, got {options.focus:g}"
         )
     if options.boundary > 0 and options.boundary_at != "backbone" and task == "semantic":
-        raise RecipeError(f"bckd.boundary_at: {options.boundary_at!r} is of detectors, expected backbone for task {task!r}")
+        raise RecipeError(
+            f"bckd.boundary_at: {options.boundary_at!r} is of detectors, expected backbone for task {task!r}"
+        )
     able = {"classes": ("semantic",), "levels": ("detection", "instance"), "prototypes": ("instance",)}
     if options.context > 0 and task not in able.get(at, (task,)):
         raise RecipeError(

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from sample_report import sample_report, write_sample_data
 
-from edgekd.report.html import render
+from edgekd.core.tasks import TASKS
+from edgekd.report.html import render, shown_metrics
 from edgekd.report.line import stage_line
 from edgekd.report.table import table_rows
 
@@ -91,3 +92,9 @@ def test_the_table_has_one_line_per_row_and_dashes_for_what_was_not_measured() -
     assert [row.id for row in cells] == [row["id"] for row in report["rows"]]
     teacher = next(row for row in cells if row.id == "teacher")
     assert teacher.p50_ms == "–"
+
+
+def test_the_first_columns_are_what_the_task_is_judged_by() -> None:
+    known = ["map", "map_50", "mask_map", "boundary_map", "of_a_plugin"]
+    assert shown_metrics(known, TASKS["instance"]) == ["mask_map", "boundary_map", "map", "map_50", "of_a_plugin"]
+    assert shown_metrics(["map_50", "map_75", "map"], TASKS["detection"]) == ["map", "map_75", "map_50"]
