@@ -23,6 +23,12 @@ def _average_precision(
     }
     for size, area in (("small", "up to 32 x 32"), ("medium", "of 32 x 32 to 96 x 96"), ("large", "from 96 x 96 on")):
         found[f"{name}_{size}"] = (f"{short} {size}", f"{title} of the objects {area} square pixels alone.", True)
+    found[name.replace("map", "mar_100")] = (
+        short.replace("AP", "AR100"),
+        f"Share of the objects that is found at all, by their {what}, with at most 100 detections per image: mean over the same classes and "
+        "IoU thresholds.",
+        True,
+    )
     return found
 
 

@@ -124,9 +124,10 @@ class DetectionEvaluator:
         counted = {kind: self._counted(_KINDS[kind]) for kind in kinds}
         metrics: dict[str, float] = {}
         for kind in kinds:
-            metrics |= _summary(kind, counted[kind][0])
-        # (thresholds, recalls, classes)
-        main, scores = (part[..., 0, -1] for part in counted["mask_map" if self.has_masks else "map"])
+            metrics |= _summary(kind, counted[kind])
+        main, scores = (  # (thresholds, recalls, classes)
+            part[..., 0, -1] for part in counted["mask_map" if self.has_masks else "map"][:2]
+        )
         has_objects = [name for place, name in enumerate(self.classes) if main[0, 0, place] >= 0]
         return DetectionResult(
             metrics={name: value for name, value in metrics.items() if not np.isnan(value)},
@@ -194,9 +195,9 @@ class DetectionEvaluator:
             entries.append(entry)
         return entries
 
-    def _counted(self, kind: str) -> tuple[np.ndarray, np.ndarray]:
+    def _counted(self, kind: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return precision and the score from which it holds, each (thresholds, recalls, classes, areas, most detections),
-        -1 where there is no object."""
+        and the recall of all detections (thresholds, classes, areas, most detections); -1 where there is no object."""
         coco = _import()
         truth = coco.COCO({**self._truth(), "annotations": self._objects})
         # COCO sorts detections into sizes by what is scored, the box or the mask.
@@ -206,7 +207,8 @@ class DetectionEvaluator:
         evaluation.params.maxDets = list(_MOST)
         evaluation.evaluate()
         evaluation.accumulate()
-        return np.asarray(evaluation.eval["precision"]), np.asarray(evaluation.eval["scores"])
+        precision, scores, recall = (np.asarray(evaluation.eval[name]) for name in ("precision", "scores", "recall"))
+        return precision, scores, recall
 
 
 def _written(entry: dict[str, Any]) -> dict[str, Any]:
@@ -225,12 +227,14 @@ def _areas(truth: Instances) -> np.ndarray:
     return sides.prod(axis=1)
 
 
-def _summary(kind: str, precision: np.ndarray) -> dict[str, float]:
+def _summary(kind: str, counted: tuple[np.ndarray, np.ndarray, np.ndarray]) -> dict[str, float]:
     """Return the averages of one kind by metric name; NaN where there is no object."""
+    precision, _, recall = counted
     whole = precision[:, :, :, :, -1]
     values = {kind: whole[..., 0], f"{kind}_50": whole[_AT_50, ..., 0], f"{kind}_75": whole[_AT_75, ..., 0]}
     if kind != "boundary_map":
         values |= {f"{kind}_{name}": whole[..., place] for place, name in enumerate(_AREAS) if place}
+        values[kind.replace("map", f"mar_{_MOST[-1]}")] = recall[..., 0, -1]
     return {name: _mean(value) for name, value in values.items()}
 
 

@@ -179,7 +179,8 @@ def by_pycocotools(cases: Sequence[Case], classes: int, kind: str) -> dict[str, 
         judge.summarize()
     names = ("", "_50", "_75", "_small", "_medium", "_large")
     prefix = "mask_map" if kind == "segm" else "map"
-    return {f"{prefix}{name}": float(value) for name, value in zip(names, judge.stats[:6], strict=True)}
+    found = {f"{prefix}{name}": float(value) for name, value in zip(names, judge.stats[:6], strict=True)}
+    return {**found, prefix.replace("map", "mar_100"): float(judge.stats[8])}
 
 
 def assert_equal(got: DetectionResult, expected: dict[str, float]) -> None:
