@@ -25,8 +25,8 @@ def _average_precision(
         found[f"{name}_{size}"] = (f"{short} {size}", f"{title} of the objects {area} square pixels alone.", True)
     found[name.replace("map", "mar_100")] = (
         short.replace("AP", "AR100"),
-        f"Share of the objects that is found at all, by their {what}, with at most 100 detections per image: mean over the same classes and "
-        "IoU thresholds.",
+        f"Share of the objects that is found at all, by their {what}, with at most 100 detections per image: mean over the "
+        "same classes and IoU thresholds.",
         True,
     )
     return found
