@@ -153,6 +153,10 @@ def disk_errors(path: Path) -> Iterator[None]:
         yield
     except EdgekdError:
         raise
+    except FileNotFoundError as exc:  # of the folder itself: below /proc, say, nothing can be made
+        if exc.filename is None or Path(exc.filename) not in (path, *path.parents):
+            raise
+        raise WorkspaceError(f"{exc.filename}: the folder cannot be made there; give another path") from exc
     except (FileExistsError, NotADirectoryError) as exc:
         raise WorkspaceError(f"{exc.filename or path}: is not a folder; move it away, or give another path") from exc
     except Exception as exc:

@@ -272,6 +272,15 @@ def test_the_file_that_is_no_folder_is_the_one_that_is_named(tmp_path: Path) -> 
         (tmp_path / "images" / "a.png").read_bytes()
 
 
+def test_a_place_where_no_folder_can_be_made_is_told(tmp_path: Path) -> None:
+    out = tmp_path / "kernel" / "out"
+    with pytest.raises(WorkspaceError, match=r"kernel: the folder cannot be made there"), disk_errors(out):
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory", str(out.parent))
+    other = FileNotFoundError(errno.ENOENT, "No such file or directory", str(tmp_path / "image.png"))
+    with pytest.raises(FileNotFoundError), disk_errors(out):
+        raise other
+
+
 def test_errors_that_are_not_the_disks_pass_as_they_are(tmp_path: Path) -> None:
     for error in (ValueError("bug"), FileNotFoundError(errno.ENOENT, "absent"), GateError("gate")):
         with pytest.raises(type(error)) as passed, disk_errors(tmp_path):
