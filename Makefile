@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 # Some machines set this; every command would then compile thousands of torch's modules again (half its time).
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo engines test lint types check docs clean
+.PHONY: demo engines test lint types clean
 
 demo: $(VENV)/.all
 	$(BIN)/edgekd run $(RECIPE) --out $(RUN)

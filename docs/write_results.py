@@ -41,7 +41,8 @@ def main() -> None:
     if name == "quickstart":
         readme = DOCS.parent / "README.md"
         marked = re.compile(r"(<!-- quickstart-table -->).*?(<!-- /quickstart-table -->)", re.DOTALL)
-        text = marked.sub(lambda m: f"{m[1]}\n{table(report)}\n{m[2]}", readme.read_text(encoding="utf-8"))
+        shown = "\n\n".join([table(report), *doubts(report)])
+        text = marked.sub(lambda m: f"{m[1]}\n{shown}\n{m[2]}", readme.read_text(encoding="utf-8"))
         readme.write_text(text, encoding="utf-8")
         print(readme)
 
@@ -111,6 +112,7 @@ def result_page(report: dict[str, Any]) -> str:
         "",
         table(report),
         "",
+        *(line for doubt in doubts(report) for line in (doubt, "")),
         metric_table(report),
         "",
         stage_line(report["rows"]).sentence,
@@ -129,6 +131,16 @@ def result_page(report: dict[str, Any]) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def doubts(report: dict[str, Any]) -> list[str]:
+    """Return what has to be said beside the times: which rows the bench itself doubts."""
+    doubted = [row["id"] for row in report["rows"] if row.get("warnings")]
+    if not doubted:
+        return []
+    return [
+        f"The bench doubts the times of {', '.join(doubted)}: this machine was not quiet. Ratios hold better than milliseconds."
+    ]
 
 
 def recipe_path(name: str) -> str:

@@ -15,8 +15,8 @@ from edgekd.errors import TargetError
 _NEEDS = {
     "train, distill": ("train", ("torch", "torchvision", "lightning", "timm", "segmentation_models_pytorch")),
     "export": ("export", ("onnx", "onnxsim", "onnxscript", "onnxruntime")),
-    "evaluate": ("evaluate", ("cv2",)),
-    "report page": ("report", ("jinja2",)),
+    "evaluate": ("evaluate", ("cv2", "faster_coco_eval")),
+    "report page": ("report", ("jinja2", "matplotlib")),
 }
 
 

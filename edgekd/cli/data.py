@@ -24,7 +24,7 @@ def _group() -> None:
 def check(
     recipe: RecipeArg,
     set_: SetOption = [],  # noqa: B006 - typer copies it
-    sheet: Annotated[Path, typer.Option(help="Folder for the contact sheets.")] = Path("."),
+    sheet: Annotated[Path, typer.Option(help="Folder for the contact sheets; default the current one.")] = Path("."),
     json: JsonOption = False,
 ) -> None:
     """Read every image and mask of both splits; list what is wrong, count the classes, draw a contact sheet."""

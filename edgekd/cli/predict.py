@@ -13,7 +13,9 @@ import typer
 def predict(
     engine: Annotated[Path, typer.Argument(help="Artifact folder, e.g. runs/quickstart/engine/openvino-int8.")],
     images: Annotated[list[Path], typer.Argument(help="Image files.")],
-    out: Annotated[Path, typer.Option("--out", help="Folder for the results.")] = Path("predictions"),
+    out: Annotated[Path, typer.Option("--out", help="Folder for the results; default predictions.")] = Path(
+        "predictions"
+    ),
     min_score: Annotated[
         float | None, typer.Option(min=0, max=1, help="Objects: least score; default 0.3.", show_default=False)
     ] = None,

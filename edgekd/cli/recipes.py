@@ -36,7 +36,10 @@ def show(name: str) -> None:
 
 
 @app.command()
-def copy(name: str, to: Annotated[Path, typer.Argument(help="File or folder to write.")] = Path(".")) -> None:
+def copy(
+    name: str,
+    to: Annotated[Path, typer.Argument(help="File or folder to write; default the current folder.")] = Path("."),
+) -> None:
     """Copy a recipe to edit; an existing file is never overwritten."""
     from edgekd.core.recipe_loading import find_recipe
     from edgekd.core.workspace import disk_errors

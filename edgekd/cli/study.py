@@ -16,7 +16,7 @@ def study(
     out: Annotated[Path | None, typer.Option(help="Output folder; default runs/<recipe name>-study.")] = None,
     set_: SetOption = [],  # noqa: B006 - typer copies it
     jobs: Annotated[
-        int, typer.Option(min=1, help="Runs at a time; they share the CPU's cores, or take turns of GPUs.")
+        int, typer.Option(min=1, help="Runs at a time, default 1; they share the CPU's cores, or take turns of GPUs.")
     ] = 1,
     json: JsonOption = False,
 ) -> None:

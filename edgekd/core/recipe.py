@@ -119,7 +119,7 @@ class Method(Section):
     weight: float = Field(1.0, ge=0)
     warmup: float = Field(0.1, ge=0, le=1, description="fraction of all steps over which the weight rises from 0")
     schedule: Literal["constant", "decay"] = Field(
-        "constant", description="after the warm-up; decay: falls linearly to 0 at the last step"
+        "constant", description="after the warm-up; decay: falls linearly, to reach 0 right after the last step"
     )
     options: Options = {}
 

@@ -183,8 +183,3 @@ class _quiet:
         self._warnings.__exit__(*exc)
         for name, level in self._levels.items():
             logging.getLogger(name).setLevel(level)
-
-
-def parameter_count(model: torch.nn.Module) -> int:
-    """Return the number of trainable and frozen parameters."""
-    return sum(p.numel() for p in model.parameters())

@@ -20,7 +20,7 @@ def headers(study: dict[str, Any]) -> tuple[str, ...]:
     ]
     return (
         "arm", "seeds", f"{task.title} %", f"Δ {task.title} [95 %]", f"Δ {task.second_title} [95 %]", *more, "ms/step",
-        "peak MiB", task.title,
+        "peak MiB", "verdict",
     )  # fmt: skip
 
 
@@ -37,7 +37,7 @@ def markdown(study: dict[str, Any]) -> str:
         f"`{study['recipe_name']}`: {study['steps']} steps each, seeds {', '.join(map(str, study['seeds']))}; "
         f"teacher {teacher:.2f} {task.title}. Mean ± standard deviation over the seeds; Δ is the difference to "
         f"`{study['baseline']}`, paired by seed, with the 95 % interval of its mean; "
-        "of the last two metrics the mean stands before it.",
+        "the columns of the last two metrics give the arm's mean, then its difference. The verdict is on the first metric.",
         "",
         "| " + " | ".join(columns) + " |",
         "|" + "|".join(["---"] + ["---:"] * (len(columns) - 2) + ["---"]) + "|",
