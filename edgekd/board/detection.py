@@ -14,8 +14,8 @@ on the input, `decoded_scores` (1, K, N) after the sigmoid, `decoded_coefficient
 
 A network that suppresses, too (`export.detections: nms`, a torchvision teacher), gives `found_boxes` (1, N, 4), `found_scores`
 (1, N), 0 where there is none, `found_labels` (1, N), and for masks `found_coefficients` (1, N, P) beside the prototypes, or
-`found_masks` (1, N, h, w), the probability over the box, above 0.5 inside. They are only brought onto the image; the scores and
-overlaps that it keeps were chosen when it was made.
+`found_masks` (1, N, h, w), the probability over the box, above 0.5 inside. They are brought onto the image; a higher least score
+or fewer detections can be asked for, the overlap, and what lies below, were chosen when it was made.
 
 Portable: standard library + numpy, Python 3.8.
 """
@@ -80,7 +80,7 @@ def detections(
     """
     selection = selection or Selection()
     if spec.all_outputs("found_boxes"):
-        return _on_image(outputs, spec, image_size, selection.most)
+        return _on_image(outputs, spec, image_size, selection)
     candidates = _read_decoded if spec.all_outputs("decoded_boxes") else _read_heads
     found = candidates(outputs, spec, selection)
     place = frame(image_size, spec.preprocess)
@@ -96,13 +96,16 @@ def detections(
     return Detections(on_image, found.scores[kept], found.labels[kept], masks)
 
 
-def _on_image(outputs: Mapping[str, np.ndarray], spec: ModelSpec, image_size: Tuple[int, int], most: int) -> Detections:
-    """Return the `most` best of what the network found by itself, best first."""
+def _on_image(
+    outputs: Mapping[str, np.ndarray], spec: ModelSpec, image_size: Tuple[int, int], selection: Selection
+) -> Detections:
+    """Return the best of what the network found by itself, best first."""
     boxes, scores, labels = (outputs[spec.output(f"found_{part}").name][0] for part in ("boxes", "scores", "labels"))
-    order = np.argsort(-scores, kind="stable")[: int((scores > 0).sum())]
+    counted = (scores > 0) & (scores >= selection.min_score)
+    order = np.argsort(-scores, kind="stable")[: int(counted.sum())]
     place = frame(image_size, spec.preprocess)
     on_image = place.boxes_on_image(boxes[order])
-    there = _not_empty(on_image)[:most]
+    there = _not_empty(on_image)[: selection.most]
     order, on_image = order[there], on_image[there]
     masks = None
     if spec.all_outputs("found_coefficients"):

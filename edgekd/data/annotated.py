@@ -189,7 +189,8 @@ class AnnotatedDataset:
         """Return the objects that have a pixel, and their masks (N, H, W) bool; all and None where there are no masks."""
         if not self.has_masks:
             return objects, None
-        drawn = []
+        kept: list[Annotation] = []
+        masks = np.empty((len(objects), height, width), bool)
         for one in objects:
             assert one.mask is not None
             try:
@@ -197,11 +198,11 @@ class AnnotatedDataset:
             except ValueError as exc:
                 raise DataError(f"{one.where}: the mask is damaged: {exc}; remove the annotation or fix it") from exc
             if mask.any():
-                drawn.append((one, mask))
+                masks[len(kept)] = mask
+                kept.append(one)
             else:
                 self._blank.add(one.where)
-        masks = np.array([mask for _, mask in drawn], bool).reshape(len(drawn), height, width)
-        return [one for one, _ in drawn], masks
+        return kept, masks[: len(kept)]
 
     def _checked(self, image: AnnotatedImage, refusals: Refusals) -> AnnotatedImage:
         if image.size is None:

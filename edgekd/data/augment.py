@@ -50,9 +50,12 @@ class ResizeJitter(v2.Transform):
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
         if isinstance(inpt, tv_tensors.BoundingBoxes):
             return F.resize(inpt, params["size"])
-        mask = isinstance(inpt, tv_tensors.Mask)
-        mode = InterpolationMode.NEAREST_EXACT if mask else InterpolationMode.BILINEAR
-        return F.resize(inpt, params["size"], interpolation=mode, antialias=not mask)
+        if isinstance(inpt, tv_tensors.Mask):
+            # As a plain tensor: older torchvisions resize a Mask by NEAREST, half a pixel aside (pytorch/vision #9188).
+            plain = inpt.as_subclass(Tensor).reshape(-1, *inpt.shape[-2:])
+            resized = F.resize(plain, params["size"], interpolation=InterpolationMode.NEAREST_EXACT)
+            return tv_tensors.wrap(resized.reshape(*inpt.shape[:-2], *params["size"]), like=inpt)
+        return F.resize(inpt, params["size"], interpolation=InterpolationMode.BILINEAR, antialias=True)
 
 
 def training_transform(augment: Augment, size: tuple[int, int], resize: str = "stretch") -> v2.Transform:
@@ -126,7 +129,7 @@ def _with_objects(sample: Sample, transform: v2.Transform, has_masks: bool) -> V
     masks = None
     if has_masks:
         assert instances.masks is not None
-        masks = tv_tensors.Mask(torch.from_numpy(instances.masks.astype(np.uint8)))
+        masks = tv_tensors.Mask(torch.from_numpy(instances.masks.view(np.uint8)))
     image, region, boxes, masks = transform(Image.fromarray(sample.image), region, boxes, masks)
     inside, kept = _visible(boxes.as_subclass(Tensor), region.shape[-2:])
     if instances.is_crowd is not None:

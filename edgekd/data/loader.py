@@ -21,7 +21,7 @@ from edgekd.core.recipe import Data
 from edgekd.data.augment import Objects, View, augmented, training_transform
 from edgekd.data.base import DenseDataset, Sample
 
-# Decoded images are kept in memory up to this many bytes per process.
+# Decoded images are kept in memory up to this many bytes, by all workers of a loader together.
 CACHE_BYTES = 2 << 30
 
 Answers = Callable[[int], dict[str, torch.Tensor]]
@@ -50,11 +50,11 @@ class StepBatches(Sampler[list[int]]):
 class FixedViews(Dataset[View]):
     """View v of image i as number i * views + v; numpy seeds it with (2, i, v) and it is kept in memory."""
 
-    def __init__(self, dataset: DenseDataset, data: Data, task: str = "semantic") -> None:
+    def __init__(self, dataset: DenseDataset, data: Data, task: str = "semantic", sharers: int = 1) -> None:
         assert data.augment.views is not None
         self.dataset, self.views, self.task = dataset, data.augment.views, task
         self.transform = training_transform(data.augment, data.size, data.resize)
-        self._kept = _Kept()
+        self._kept = _Kept(CACHE_BYTES // sharers)
 
     def __len__(self) -> int:
         return len(self.dataset) * self.views
@@ -76,16 +76,23 @@ class TrainingItem(NamedTuple):
 class TrainingSequence(Dataset[TrainingItem]):
     """Place p of the endless sequence: image `permutation(epoch)[p % n]`, augmented with a seed made of (seed, p).
 
-    With `augment.views` it is the epoch's fixed view of that image, followed by `answers(number)` where given.
+    With `augment.views` it is the epoch's fixed view of that image, followed by `answers(number)` where given. `sharers` is
+    the number of processes that keep what they have decoded.
     """
 
     def __init__(
-        self, dataset: DenseDataset, data: Data, seed: int, answers: Answers | None = None, task: str = "semantic"
+        self,
+        dataset: DenseDataset,
+        data: Data,
+        seed: int,
+        answers: Answers | None = None,
+        task: str = "semantic",
+        sharers: int = 1,
     ) -> None:
         self.dataset, self.seed, self.answers, self.task = dataset, seed, answers, task
         self.transform = training_transform(data.augment, data.size, data.resize)
-        self.fixed = FixedViews(dataset, data, task) if data.augment.views else None
-        self._kept = _Kept()
+        self.fixed = FixedViews(dataset, data, task, sharers) if data.augment.views else None
+        self._kept = _Kept(CACHE_BYTES // sharers)
         self._epoch = -1
         self._order = np.empty(0, dtype=np.int64)
 
@@ -127,9 +134,10 @@ def collated(items: Sequence[TrainingItem]) -> TrainingBatch:
 
 
 class _Kept:
-    """What was once made, in memory, until CACHE_BYTES are reached."""
+    """What was once made, in memory, until so many bytes are reached."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int) -> None:
+        self._most = most
         self._items: dict[int, Any] = {}
         self._bytes = 0
 
@@ -139,7 +147,7 @@ class _Kept:
         if item is None:
             item = make()
             self._bytes += _bytes_of(item)
-            if self._bytes <= CACHE_BYTES:
+            if self._bytes <= self._most:
                 self._items[key] = item
         return item
 
@@ -167,8 +175,8 @@ def training_loader(
 
     With `answers`, which gives named tensors for the number of a fixed view, each batch holds those as well.
     """
-    sequence = TrainingSequence(dataset, data, seed, answers, task)
     workers = min(workers, os.cpu_count() or 1)
+    sequence = TrainingSequence(dataset, data, seed, answers, task, max(1, workers))
     return DataLoader(
         sequence,
         batch_sampler=batches,

@@ -22,7 +22,7 @@ from edgekd.data.loader import Answers, StepBatches, training_loader
 from edgekd.distill.callbacks import DepthwiseInFloat32, LogProgress, StepRecord, Validation, Watchdog
 from edgekd.distill.module import DenseTask, Distiller
 from edgekd.distill.resume import AveragedWeights, StepSeeds, WholeCheckpoints
-from edgekd.errors import UserError
+from edgekd.errors import EdgekdError, UserError
 from edgekd.models.base import DenseModel
 
 RESUME = "resume"
@@ -104,6 +104,8 @@ def fit(job: FitJob) -> dict[str, Any]:
         # Lightning 2.6.6 leaves with code 1 on Ctrl+C, which it ignores from then on, and with code 0 on SIGTERM.
         signal.signal(signal.SIGINT, on_interrupt)
         raise KeyboardInterrupt from exc
+    except EdgekdError as exc:
+        raise _of_worker(exc) from exc
     job.student.to("cpu").to(memory_format=torch.contiguous_format).eval()
     steps = [row["step"] for row in record.rows]
     assert steps == list(range(1, job.budget.steps + 1)), "the record of steps has a gap or a repeat"
@@ -117,6 +119,12 @@ def fit(job: FitJob) -> dict[str, Any]:
         "validation": validation.rows if validation else [],
         "peak_memory_bytes": _peak_memory(trainer.strategy.root_device),
     }
+
+
+def _of_worker(error: EdgekdError) -> EdgekdError:
+    """Return an error without the traceback that torch writes into the message of one that a loader's worker raised."""
+    head, marked, said = str(error).rpartition(f"{type(error).__name__}: ")
+    return type(error)(said.strip()) if marked and "Original Traceback" in head else error
 
 
 def _trainer(job: FitJob, own: list[Callback]) -> L.Trainer:

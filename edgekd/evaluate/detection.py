@@ -24,6 +24,7 @@ from edgekd.errors import DataError, UserError
 
 # How the three kinds of average precision are called by us and by faster-coco-eval.
 _KINDS = {"map": "bbox", "mask_map": "segm", "boundary_map": "boundary"}
+_WRITTEN = ("id", "image_id", "category_id", "iscrowd", "bbox", "area", "score")
 _AREAS = ("all", "small", "medium", "large")
 _MOST = (1, 10, 100)
 _AT_50, _AT_75 = 0, 5  # places of IoU 0.50 and 0.75 among the thresholds
@@ -212,8 +213,8 @@ class DetectionEvaluator:
 
 
 def _written(entry: dict[str, Any]) -> dict[str, Any]:
-    """Return an entry as JSON has it: run lengths are text there, and the area of a mask is no key of COCO's."""
-    known = {key: value for key, value in entry.items() if key != "mask_area"}
+    """Return an entry as COCO's JSON has it, without what we and faster-coco-eval add to it; run lengths are text there."""
+    known = {key: entry[key] for key in _WRITTEN if key in entry}
     mask = entry.get("segmentation")
     return known if mask is None else {**known, "segmentation": {**mask, "counts": mask["counts"].decode("ascii")}}
 

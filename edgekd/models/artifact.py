@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
+
 from edgekd.core.artifact import Artifact
 from edgekd.core.recipe import Network
 from edgekd.core.recipe_loading import plugin_options
@@ -50,8 +52,9 @@ def network_from_artifact(artifact: Artifact) -> DenseModel:
 
 
 def open_checkpoint(artifact: Artifact) -> TorchSession:
-    """Return a session on the trained network of a checkpoint artifact."""
-    return TorchSession(network_from_artifact(artifact), artifact.spec)
+    """Return a session on the trained network of a checkpoint artifact, on a GPU where there is one (not run on hardware)."""
+    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
+    return TorchSession(network_from_artifact(artifact).to(device), artifact.spec)
 
 
 def _without_files(network: Network) -> dict[str, object]:

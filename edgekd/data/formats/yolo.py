@@ -177,30 +177,37 @@ def _annotated(
     file: Path, folder: Path, classes: tuple[str, ...], has_masks: bool, repairs: Counter[str], refusals: Refusals
 ) -> AnnotatedImage:
     path = _labels_of(file)
-    name = file.relative_to(folder).as_posix()
+    name = _name(file, folder)
     try:
         text = path.read_text(encoding="utf-8-sig") if path.is_file() else ""
     except (OSError, ValueError) as exc:
         raise DataError(f"{path}: not readable as text ({' '.join(str(exc).split())}); replace the file") from exc
-    rows = [row.split() for row in text.splitlines() if row.strip()]
-    kept = list(dict.fromkeys(map(tuple, rows)))
-    if len(kept) < len(rows):
-        repairs["equal rows counted once"] += len(rows) - len(kept)
-    if not kept:
+    rows = [(number, tuple(row.split())) for number, row in enumerate(text.splitlines(), 1) if row.strip()]
+    first = {row: number for number, row in reversed(rows)}  # where each of them stands first
+    if len(first) < len(rows):
+        repairs["equal rows counted once"] += len(rows) - len(first)
+    if not first:
         return AnnotatedImage(name, file, None, ())
     height, width = _size(file)
     objects = []
-    for place, row in enumerate(kept, 1):
+    for row, number in sorted(first.items(), key=lambda item: item[1]):
         with refusals.one():
-            objects.append(_object(row, place, path, classes, (height, width), has_masks))
+            objects.append(_object(row, number, path, classes, (height, width), has_masks))
     return AnnotatedImage(name, file, (height, width), tuple(objects))
+
+
+def _name(file: Path, folder: Path) -> str:
+    """Return how an image is called: by its path below the folder, in full when it lies elsewhere."""
+    return (file.relative_to(folder) if file.is_relative_to(folder) else file).as_posix()
 
 
 def _size(file: Path) -> tuple[int, int]:
     """Return (height, width) of an image as it is read, upright; from its header alone."""
     try:
         with Image.open(file) as image:
-            turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+            # Pillow's getexif of a PNG without EXIF decodes all of it, looking for some behind the pixels.
+            known = image.format != "PNG" or "exif" in image.info
+            turned = known and image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
             return (image.width, image.height) if turned else (image.height, image.width)
     except Exception as exc:  # whatever Pillow's many decoders raise on a damaged header
         raise DataError(

@@ -204,3 +204,20 @@ def test_masks_of_any_size_are_made_without_the_threads_of_blas(monkeypatch: pyt
     assert not paste(rng.random((1, 28, 28)), np.array([[5.1, 3, 5.2, 9]], np.float32), (640, 640)).whole().any()
     # A product of one row is another function of BLAS, which takes no threads for these.
     assert max(work for rows, work in sizes if rows > 1) <= 1 << 18
+
+
+def test_of_what_a_network_found_by_itself_the_best_above_the_least_score_are_kept() -> None:
+    boxes = TensorSpec("found_boxes", "float32", (1, 3, 4), "found_boxes")
+    scores, labels = (TensorSpec(f"found_{part}", "float32", (1, 3), f"found_{part}") for part in ("scores", "labels"))
+    contract = replace(spec(), outputs=(boxes, scores, labels))
+    outputs = {
+        "found_boxes": np.array([[[0, 0, 8, 8], [8, 8, 16, 16], [4, 4, 9, 9]]], np.float32),
+        "found_scores": np.array([[0.4, 0.9, 0.0]], np.float32),
+        "found_labels": np.array([[0, 1, 0]], np.float32),
+    }
+
+    def kept(**selection: float) -> list[int]:
+        return detections(outputs, contract, (HEIGHT, WIDTH), Selection(**selection)).labels.tolist()  # type: ignore[arg-type]
+
+    assert kept() == kept(min_score=0) == [1, 0]
+    assert kept(min_score=0.5) == kept(most=1) == [1]

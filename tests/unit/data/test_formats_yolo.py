@@ -12,6 +12,9 @@ from object_files import (
     open_yolo,
     write_yolo,
 )
+from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
 
 from edgekd.data.formats import yolo
 from edgekd.errors import DataError
@@ -22,6 +25,42 @@ def test_yolo_rows_are_told_apart_one_by_one(tmp_path: Path) -> None:
     dataset = yolo.open_objects(yolo.Options(str(write_yolo(tmp_path, rows))), "train", False)
     assert boxes(dataset.load(0)) == [[2, 1, 6, 3], [2, 1, 6, 4]]
     assert dict(dataset.repairs) == {"equal rows counted once": 1}
+
+
+def test_a_wrong_yolo_row_is_named_by_its_line(tmp_path: Path) -> None:
+    rows = "0 0.5 0.5 0.5 0.5\n\n0 0.5 0.5 0.5 0.5\n9 0.5 0.5 0.5 0.5\n"
+    with pytest.raises(DataError, match=r"a\.txt, row 4: expected a class"):
+        open_yolo(write_yolo(tmp_path, rows))
+
+
+def test_yolo_image_folders_may_lie_elsewhere(tmp_path: Path) -> None:
+    one, other = tmp_path / "one", tmp_path / "other"
+    for folder in (one, other):
+        write_yolo(folder, "1 0.5 0.5 0.5 0.5\n")
+    places = f"[{one}/images/train, {other}/images/train]"
+    (one / "data.yaml").write_text(f"names: [x, y]\ntrain: {places}\n")
+    dataset = yolo.open_objects(yolo.Options(str(one)), "train", False)
+    names = [dataset.name(index) for index in range(2)]
+    assert names == ["images/train/a.png", f"{other.as_posix()}/images/train/a.png"]
+    assert [boxes(dataset.load(index)) for index in range(2)] == [[[2, 1, 6, 3]]] * 2
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+def test_the_size_of_an_image_is_read_without_its_pixels(
+    suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    Image.new("RGB", (8, 4)).save(tmp_path / f"plain.{suffix}")
+    Image.new("RGB", (8, 4)).save(tmp_path / f"turned.{suffix}", exif=turned)
+
+    def load(image: Image.Image) -> None:
+        raise AssertionError("decoded")
+
+    for kind in (PngImageFile, JpegImageFile):
+        monkeypatch.setattr(kind, "load", load)
+    assert yolo._size(tmp_path / f"plain.{suffix}") == (4, 8)
+    assert yolo._size(tmp_path / f"turned.{suffix}") == (8, 4)
 
 
 def test_yolo_polygons_are_masks_and_a_box_among_them_is_refused(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,9 @@ import torch
 from tiny_task import BATCH, SIZE, STEPS, Boxes, job
 
 from edgekd.core.recipe import Trainer
+from edgekd.data.base import Sample
 from edgekd.distill.fit import fit, on_cpu, precision
+from edgekd.errors import DataError
 from edgekd.evaluate import semantic
 from edgekd.models.session import TorchSession, torch_spec
 from tests.command import forked
@@ -62,6 +65,21 @@ def assert_equal(one: State, other: State) -> None:
 
 def without_time(record: list[dict[str, float]]) -> list[dict[str, float]]:
     return [{k: v for k, v in row.items() if "seconds" not in k} for row in record]
+
+
+class Damaged(Boxes):
+    """Data of which a sample cannot be read."""
+
+    def load(self, index: int) -> Sample:
+        raise DataError(f"image {index}: damaged\nreplace it")
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_damaged_sample_is_said_in_its_own_words(workers: int, tmp_path: Path) -> None:
+    run = job(tmp_path, Damaged(), None)
+    with pytest.raises(DataError) as error:
+        fit(dataclasses.replace(run, trainer=run.trainer.model_copy(update={"workers": workers})))
+    assert re.fullmatch(r"image \d+: damaged\nreplace it", str(error.value))
 
 
 @pytest.mark.parametrize("ema", [None, 0.5])

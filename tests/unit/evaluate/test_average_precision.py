@@ -213,6 +213,10 @@ def test_the_files_score_the_same_in_pycocotools(has_masks: bool, tmp_path: Path
     for number in range(10):
         evaluator.update(*random_case(rng, has_masks, 12), f"{number}.png")
     evaluator.write(tmp_path)
+    written = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    evaluator.compute()
+    evaluator.write(tmp_path)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == written  # scoring adds nothing to it
     kinds = {"bbox": "map", "segm": "mask_map"} if has_masks else {"bbox": "map"}
     assert {path.name for path in tmp_path.iterdir()} == {"coco_labels.json", *(f"coco_{kind}.json" for kind in kinds)}
     got = evaluator.compute()
