@@ -105,7 +105,9 @@ def fit(job: FitJob) -> dict[str, Any]:
         signal.signal(signal.SIGINT, on_interrupt)
         raise KeyboardInterrupt from exc
     except EdgekdError as exc:
-        raise _of_worker(exc) from exc
+        if (plain := _of_worker(exc)) is exc:
+            raise
+        raise plain from exc
     job.student.to("cpu").to(memory_format=torch.contiguous_format).eval()
     steps = [row["step"] for row in record.rows]
     assert steps == list(range(1, job.budget.steps + 1)), "the record of steps has a gap or a repeat"
