@@ -98,18 +98,18 @@ def engine(task: str, arguments: argparse.Namespace, folder: Path) -> openvino.S
 
 
 def made_heads(spec: ModelSpec) -> dict[str, np.ndarray]:
-    """Return heads that say the grid of objects: boxes of three quarters of a grid's cell, random masks."""
+    """Return heads that say the grid of objects: sides of a half to nine tenths of a grid's cell, random masks."""
     rng = np.random.default_rng(1)
     heads = {t.name: np.full(t.shape, -12 if t.role == "scores" else 0, np.float32) for t in spec.outputs}
     for tensor in spec.outputs:
         if tensor.role in ("coefficients", "prototypes"):
             heads[tensor.name] = rng.standard_normal(tensor.shape).astype(np.float32)
     height, width = spec.preprocess.size
-    half_height, half_width = 0.375 * height / OBJECTS[0], 0.375 * width / OBJECTS[1]
     for row in range(OBJECTS[0]):
         for column in range(OBJECTS[1]):
             centre = (row + 0.5) * height / OBJECTS[0], (column + 0.5) * width / OBJECTS[1]
             level = (row + column) % 2
+            half_height, half_width = rng.uniform(0.25, 0.45, 2) * (height / OBJECTS[0], width / OBJECTS[1])
             stride = height // spec.all_outputs("scores")[level].shape[2]
             scores, boxes = (heads[spec.all_outputs(role)[level].name][0] for role in ("scores", "boxes"))
             for down, right in OFFSETS:

@@ -9,14 +9,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import List, Sequence, Tuple
+from typing import Iterator, List, Sequence, Tuple
 
 import numpy as np
+from numpy.lib.stride_tricks import as_strided
 
 from edgekd.board.frame import Frame
 
 # Multiplications of a product up to which OpenBLAS, numpy's, takes one thread (0.3.x, interface/gemm.c).
 WITHOUT_THREADS = 1 << 18
+
+# Masks of at most so many pixels and cells along each side are computed together, at least so many of them: no product of
+# theirs takes threads.
+TOGETHER = 64
+FEWEST = 8
 
 
 @dataclass(frozen=True)
@@ -66,17 +72,76 @@ def assemble(prototypes: np.ndarray, coefficients: np.ndarray, boxes: np.ndarray
     """
     corners = _corners(boxes, place.image_size)
     rows, columns = (_over_input(place, axis, cells) for axis, cells in enumerate(prototypes.shape[1:]))
-    parts = []
-    for mix, (x1, y1, x2, y2) in zip(coefficients, corners.tolist()):  # noqa: B905 - Python 3.8
-        if x1 == x2:
-            parts.append(np.zeros((0, 0), bool))
-            continue
-        top, bottom, left, right = rows.first[y1], rows.last[y2 - 1], columns.first[x1], columns.last[x2 - 1]
+    filled = corners[:, 2] > corners[:, 0]
+    x1, y1, x2, y2 = corners[filled].T
+    windows = np.zeros_like(corners)
+    windows[filled] = np.stack([columns.first[x1], rows.first[y1], columns.last[x2 - 1], rows.last[y2 - 1]], axis=1)
+    groups = _alike(corners, windows)
+    parts = [np.zeros((0, 0), bool)] * len(corners)
+    for group in groups:
+        masks = _mixed_together(
+            prototypes, coefficients[group], corners[group], windows[group], rows.table, columns.turned
+        )
+        for number, mask in zip(group.tolist(), masks):  # noqa: B905 - Python 3.8
+            parts[number] = mask
+    filled[np.concatenate([*groups, np.empty(0, np.int64)])] = False
+    for number in np.flatnonzero(filled).tolist():
+        x1, y1, x2, y2 = corners[number].tolist()
+        left, top, right, bottom = windows[number].tolist()
         inside = prototypes[:, top:bottom, left:right]
-        logits = mix.dot(inside.reshape(len(mix), -1)).reshape(inside.shape[1:])
+        logits = coefficients[number].dot(inside.reshape(len(inside), -1)).reshape(inside.shape[1:])
         down = _product(rows.table[y1:y2, top:bottom], logits)
-        parts.append(_product(down, columns.turned[left:right, x1:x2]) > 0)
+        parts[number] = _product(down, columns.turned[left:right, x1:x2]) > 0
     return Masks(place.image_size, corners, parts)
+
+
+def _alike(corners: np.ndarray, windows: np.ndarray) -> List[np.ndarray]:
+    """Return groups of small masks, as their numbers, whose sides are within a factor of two."""
+    sides = np.maximum(corners[:, 2:] - corners[:, :2], windows[:, 2:] - windows[:, :2])
+    small = np.flatnonzero((sides > 0).all(axis=1) & (sides <= TOGETHER).all(axis=1))
+    doublings = np.ceil(np.log2(np.maximum(sides[small], TOGETHER / 8)))
+    kinds = doublings[:, 0] * TOGETHER + doublings[:, 1]
+    order = np.argsort(kinds, kind="stable")
+    groups = np.split(small[order], np.flatnonzero(np.diff(kinds[order])) + 1)
+    return [group for group in groups if len(group) >= FEWEST]
+
+
+def _mixed_together(
+    prototypes: np.ndarray,
+    coefficients: np.ndarray,
+    corners: np.ndarray,
+    windows: np.ndarray,
+    rows: np.ndarray,
+    columns: np.ndarray,
+) -> Iterator[np.ndarray]:
+    """Yield the masks of a group, computed at once over pixels and cells of the largest: numpy's calls, ten microseconds of
+    each mask that is mixed alone, are shared.
+
+    Args:
+        prototypes: (P, h, w).
+        coefficients: (N, P).
+        corners: (N, 4) x1, y1, x2, y2 in pixels.
+        windows: (N, 4) the same in cells.
+        rows: (H, h), how pixels are interpolated between cells.
+        columns: (w, W).
+    """
+    width, height = (corners[:, 2:] - corners[:, :2]).max(axis=0).tolist()
+    across, down = (windows[:, 2:] - windows[:, :2]).max(axis=0).tolist()
+    x, y = np.minimum(corners[:, :2], [columns.shape[1] - width, rows.shape[0] - height]).T  # not over the edge
+    left, top = np.minimum(windows[:, :2], [columns.shape[0] - across, rows.shape[1] - down]).T
+    cells = _windows(prototypes, down, across)[top, left].reshape(*coefficients.shape, -1)
+    logits = np.matmul(coefficients[:, None], cells).reshape(-1, down, across)
+    logits = np.matmul(_windows(rows, height, down)[y, top], logits)
+    masks = np.matmul(logits, _windows(columns, across, width)[left, x]) > 0
+    own = corners - np.stack([x, y, x, y], axis=1)
+    for mask, (x1, y1, x2, y2) in zip(masks, own.tolist()):  # noqa: B905 - Python 3.8
+        yield mask[y1:y2, x1:x2]
+
+
+def _windows(maps: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Return a view of every window of maps (..., H, W), by its top and left, (H - height + 1, W - width + 1, ..., height, width)."""
+    shape = (maps.shape[-2] - height + 1, maps.shape[-1] - width + 1, *maps.shape[:-2], height, width)
+    return as_strided(maps, shape, maps.strides[-2:] + maps.strides, writeable=False)
 
 
 def paste(probabilities: np.ndarray, boxes: np.ndarray, image_size: Tuple[int, int]) -> Masks:
@@ -125,12 +190,12 @@ def _corners(boxes: np.ndarray, image_size: Tuple[int, int]) -> np.ndarray:
 @dataclass(frozen=True)
 class _Weights:
     """Bilinear interpolation along one axis: `table` (pixels, cells) float32, `turned` (cells, pixels) the same, and which
-    cells a pixel takes, `first` to before `last`, (pixels,) each as a list."""
+    cells a pixel takes, `first` to before `last`, (pixels,) int64 each."""
 
     table: np.ndarray
     turned: np.ndarray
-    first: List[int]
-    last: List[int]
+    first: np.ndarray
+    last: np.ndarray
 
 
 @lru_cache(maxsize=16)
@@ -150,4 +215,4 @@ def _between(positions: np.ndarray, cells: int) -> _Weights:
     table, pixels = np.zeros((len(position), cells), np.float32), np.arange(len(position))
     table[pixels, low] = 1 - share
     table[pixels, high] += share
-    return _Weights(table, np.ascontiguousarray(table.T), low.tolist(), (high + 1).tolist())
+    return _Weights(table, np.ascontiguousarray(table.T), low, high + 1)

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from edgekd.board.detection import Selection, detections
-from edgekd.board.frame import Frame
-from edgekd.board.masks import Masks, assemble, paste
+from edgekd.board.frame import Frame, frame
+from edgekd.board.masks import TOGETHER, WITHOUT_THREADS, Masks, assemble, paste
 from edgekd.board.specs import ModelSpec, Preprocess, TensorSpec
 from edgekd.board.suppression import suppress
 
@@ -173,6 +173,9 @@ def test_masks_are_the_upsampled_prototypes_of_torch_inside_the_box(
     rng = np.random.default_rng(seed)
     prototypes, mixes = rng.standard_normal((5, size[0] // 4, size[1] // 4)), rng.standard_normal((objects, 5))
     boxes = np.sort(rng.uniform(-4, size[1] + 6, (objects, 2, 2)), axis=1).reshape(objects, 4).astype(np.float32)
+    boxes[objects // 2 :, 2:] = boxes[objects // 2 :, :2] + rng.uniform(
+        0, 80, (objects - objects // 2, 2)
+    )  # of all sizes
     boxes[3] = [9.6, 4.0, 10.4, 30.0]  # between two columns of pixel centres
     found = assemble(prototypes.astype(np.float32), mixes.astype(np.float32), boxes, Frame(size, size, size))
     logits = torch.einsum("np,phw->nhw", torch.tensor(mixes), torch.tensor(prototypes))[None]
@@ -182,6 +185,29 @@ def test_masks_are_the_upsampled_prototypes_of_torch_inside_the_box(
         inside = (x >= x1) & (x < x2) & (y >= y1) & (y < y2)
         clear = np.abs(wanted[number]) > 1e-5
         assert np.array_equal(found[number][clear], (inside & (wanted[number] > 0))[clear])
+
+
+def test_small_masks_made_together_are_those_made_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(4)
+    prototypes = rng.standard_normal((6, 40, 48)).astype(np.float32)
+    place = frame((90, 130), Preprocess((160, 192), resize="letterbox"))
+    corners = rng.uniform(-10, 130, (200, 2))
+    boxes = place.boxes_on_image(
+        np.concatenate([corners, corners + rng.uniform(0, 70, (200, 2))], axis=1).astype(np.float32)
+    )
+    mixes = rng.standard_normal((200, 6)).astype(np.float32)
+    together = assemble(prototypes, mixes, boxes, place)
+    monkeypatch.setattr("edgekd.board.masks.FEWEST", 10**6)
+    alone = assemble(prototypes, mixes, boxes, place)
+    assert any(part.base is not None for part in together.parts)
+    assert all(part.base is None for part in alone.parts)
+    for number in range(200):
+        assert together.parts[number].shape == alone.parts[number].shape
+        assert (together[number] != alone[number]).mean() < 1e-4  # rounding of a logit near zero
+
+
+def test_the_products_of_masks_made_together_take_no_threads() -> None:
+    assert TOGETHER**3 <= WITHOUT_THREADS
 
 
 def test_masks_of_any_size_are_made_without_the_threads_of_blas(monkeypatch: pytest.MonkeyPatch) -> None:
