@@ -76,34 +76,50 @@ def assemble(prototypes: np.ndarray, coefficients: np.ndarray, boxes: np.ndarray
     x1, y1, x2, y2 = corners[filled].T
     windows = np.zeros_like(corners)
     windows[filled] = np.stack([columns.first[x1], rows.first[y1], columns.last[x2 - 1], rows.last[y2 - 1]], axis=1)
-    groups = _alike(corners, windows)
+    alone, groups = _alike(corners, windows)
     parts = [np.zeros((0, 0), bool)] * len(corners)
+    for number in alone.tolist():
+        parts[number] = _mixed_alone(
+            prototypes, coefficients[number], corners[number], windows[number], rows.table, columns.turned
+        )
     for group in groups:
         masks = _mixed_together(
             prototypes, coefficients[group], corners[group], windows[group], rows.table, columns.turned
         )
         for number, mask in zip(group.tolist(), masks):  # noqa: B905 - Python 3.8
             parts[number] = mask
-    filled[np.concatenate([*groups, np.empty(0, np.int64)])] = False
-    for number in np.flatnonzero(filled).tolist():
-        x1, y1, x2, y2 = corners[number].tolist()
-        left, top, right, bottom = windows[number].tolist()
-        inside = prototypes[:, top:bottom, left:right]
-        logits = coefficients[number].dot(inside.reshape(len(inside), -1)).reshape(inside.shape[1:])
-        down = _product(rows.table[y1:y2, top:bottom], logits)
-        parts[number] = _product(down, columns.turned[left:right, x1:x2]) > 0
     return Masks(place.image_size, corners, parts)
 
 
-def _alike(corners: np.ndarray, windows: np.ndarray) -> List[np.ndarray]:
-    """Return groups of small masks, as their numbers, whose sides are within a factor of two."""
+def _alike(corners: np.ndarray, windows: np.ndarray) -> Tuple[np.ndarray, List[np.ndarray]]:
+    """Return the numbers of the masks to mix alone, and of groups to mix together: small, with sides within a factor of two."""
     sides = np.maximum(corners[:, 2:] - corners[:, :2], windows[:, 2:] - windows[:, :2])
-    small = np.flatnonzero((sides > 0).all(axis=1) & (sides <= TOGETHER).all(axis=1))
+    alone = (sides > 0).all(axis=1)
+    small = np.flatnonzero(alone & (sides <= TOGETHER).all(axis=1))
     doublings = np.ceil(np.log2(np.maximum(sides[small], TOGETHER / 8)))
     kinds = doublings[:, 0] * TOGETHER + doublings[:, 1]
     order = np.argsort(kinds, kind="stable")
     groups = np.split(small[order], np.flatnonzero(np.diff(kinds[order])) + 1)
-    return [group for group in groups if len(group) >= FEWEST]
+    groups = [group for group in groups if len(group) >= FEWEST]
+    for group in groups:
+        alone[group] = False
+    return np.flatnonzero(alone), groups
+
+
+def _mixed_alone(
+    prototypes: np.ndarray,
+    mix: np.ndarray,
+    corner: np.ndarray,
+    window: np.ndarray,
+    rows: np.ndarray,
+    columns: np.ndarray,
+) -> np.ndarray:
+    """Return one mask; the arguments are one object's of `_mixed_together`."""
+    x1, y1, x2, y2 = corner.tolist()
+    left, top, right, bottom = window.tolist()
+    inside = prototypes[:, top:bottom, left:right]
+    logits = mix.dot(inside.reshape(len(mix), -1)).reshape(inside.shape[1:])
+    return _product(_product(rows[y1:y2, top:bottom], logits), columns[left:right, x1:x2]) > 0
 
 
 def _mixed_together(
