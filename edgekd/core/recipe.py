@@ -116,7 +116,7 @@ class Student(Network):
 class Method(Section):
     """One distillation method: its total weight, how that changes over the training steps, and its own options."""
 
-    weight: float = Field(1.0, ge=0)
+    weight: float = Field(1.0, gt=0)
     warmup: float = Field(0.1, ge=0, le=1, description="fraction of all steps over which the weight rises from 0")
     schedule: Literal["constant", "decay"] = Field(
         "constant", description="after the warm-up; decay: falls linearly, to reach 0 right after the last step"
@@ -150,7 +150,11 @@ class Distill(Section):
 
 
 class Trainer(Section):
-    """Where and how Lightning runs; passed on to it. It does not change what is learned, so it is not in cache keys."""
+    """Where and how Lightning runs; passed on to it, and not in cache keys.
+
+    What is learned is the same but for rounding, except on several devices: there each has the batch statistics and the
+    loss of its own part of a batch.
+    """
 
     accelerator: str = "auto"
     devices: int | str = "auto"

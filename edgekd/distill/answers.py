@@ -2,7 +2,7 @@
 
 One safetensors file per view, rounded to float16 for half the disk; a tensor with values beyond float16's 65504 stays
 float32. A folder belongs to one teacher, one data set and one augmentation (`key_of`), so a changed one never meets old
-answers.
+answers; of what the key does not hold, a teacher's own code for one, an answer that is there is asked for again.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def key_of(teacher: Artifact, data: Artifact, section: Data) -> str:
         "network": teacher.details["network"],
         "names": ["heads/", "features/", "levels/ or decoder"],
         "data": [
-            section.model_dump(mode="json", exclude={"options": {"root"}}),
+            section.model_dump(mode="json", exclude={"options": {"root"}, "val": True}),
             data.details["splits"][section.train]["fingerprint"],
         ],
     }
@@ -71,14 +71,18 @@ def filled(folder: Path, teacher: FrozenTeacher, views: FixedViews, device: torc
         device: where the teacher runs.
 
     Raises:
-        WorkspaceError: the disk has no room for all answers; nothing was written then.
+        WorkspaceError: the disk has no room for all answers; nothing was written then. Or the answers that are there are
+            not this teacher's.
     """
     answers = TeacherAnswers(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / ".lock"):  # one process works them out, others wait for it
-        missing = [number for number in range(len(views)) if not answers.file(number).is_file()]
+        kept = [number for number in range(len(views)) if answers.file(number).is_file()]
+        missing = sorted(set(range(len(views))) - set(kept))
+        teacher.to(device, torch.channels_last)
+        if kept:
+            _check_same(answers, kept[0], teacher, views, device)
         if missing:
-            teacher.to(device, torch.channels_last)
             _check_room(folder, teacher, views, missing, device)
             loader = DataLoader(
                 Subset(views, missing), BATCH, collate_fn=lambda items: torch.stack([v.image for v in items])
@@ -97,6 +101,22 @@ def _answer(teacher: FrozenTeacher, images: Tensor, device: torch.device) -> lis
     outputs = teacher(images.to(device).float().div(255).contiguous(memory_format=torch.channels_last))
     host = {name: value.float().cpu() for name, value in outputs.tensors().items()}
     return [{name: _rounded(value[i].contiguous()) for name, value in host.items()} for i in range(len(images))]
+
+
+def _check_same(
+    answers: TeacherAnswers, number: int, teacher: FrozenTeacher, views: FixedViews, device: torch.device
+) -> None:
+    """Check that the kept answer to a view is the teacher's; devices and versions of torch may differ a little."""
+    kept, (live,) = answers(number), _answer(teacher, views[number].image.unsqueeze(0), device)
+    same = kept.keys() == live.keys() and all(
+        kept[name].shape == value.shape and (kept[name] - value).abs().max() <= 0.02 * value.float().abs().max()
+        for name, value in live.items()
+    )
+    if not same:
+        raise WorkspaceError(
+            f"trainer.teacher_cache: the answers in {answers.folder} are not this teacher's, though its weights and options "
+            "are the same; its code has changed: delete that folder"
+        )
 
 
 def _rounded(value: Tensor) -> Tensor:

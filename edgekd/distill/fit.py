@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import re
 import resource
 import signal
 import sys
 import warnings
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -26,6 +28,7 @@ from edgekd.errors import EdgekdError, UserError
 from edgekd.models.base import DenseModel
 
 RESUME = "resume"
+_CLEAR_REFS, _STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")  # Linux
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,7 @@ def fit(job: FitJob) -> dict[str, Any]:
         GateError: the watchdog stopped the run.
         KeyboardInterrupt: the process was told to stop, by Ctrl+C or SIGTERM.
     """
+    _forget_peak_memory(job.trainer)
     L.seed_everything(job.seed, workers=False, verbose=False)
     task = DenseTask(job.student, job.budget, job.distiller, job.trainer.channels_last, job.task)
     record = StepRecord(log_every=max(1, job.budget.steps // 200))
@@ -117,6 +121,8 @@ def fit(job: FitJob) -> dict[str, Any]:
         "seconds_per_step": record.seconds / len(steps),
         "precision": trainer.precision,
         "device": str(trainer.strategy.root_device),
+        "world_size": trainer.world_size,
+        "teacher_answers": None if job.distiller is None else "kept" if job.answers else "live",
         "record": record.rows,
         "validation": validation.rows if validation else [],
         "peak_memory_bytes": _peak_memory(trainer.strategy.root_device),
@@ -156,11 +162,22 @@ def _trainer(job: FitJob, own: list[Callback]) -> L.Trainer:
     )  # fmt: skip
 
 
+def _forget_peak_memory(place: Trainer) -> None:
+    """Let `_peak_memory` count from here, where the system can: what came before is not the training's."""
+    if not on_cpu(place):
+        torch.accelerator.reset_peak_memory_stats()
+    elif _CLEAR_REFS.exists():
+        with suppress(OSError):  # a container may mount it read-only
+            _CLEAR_REFS.write_text("5")  # resets VmHWM (Linux, proc_pid_clear_refs(5))
+
+
 def _peak_memory(device: torch.device) -> int:
     """Return the most memory used: what torch allocated on the device, on the CPU this process's resident set."""
-    if device.type == "cpu":
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    return torch.accelerator.max_memory_allocated(device)
+    if device.type != "cpu":
+        return torch.accelerator.max_memory_allocated(device)
+    if found := re.search(r"VmHWM:\s*(\d+) kB", _STATUS.read_text() if _STATUS.exists() else ""):
+        return int(found[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def on_cpu(place: Trainer) -> bool:

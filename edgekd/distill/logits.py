@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from edgekd.errors import RecipeError
+
 
 def kl_per_pixel(teacher: Tensor, student: Tensor, temperature: float) -> Tensor:
     """Return (B, H, W): T^2 * KL( softmax_c(z_t / T) || softmax_c(z_s / T) )."""
@@ -19,8 +21,9 @@ def kl_per_pixel(teacher: Tensor, student: Tensor, temperature: float) -> Tensor
 
 def pixel_kl(teacher: Tensor, student: Tensor, valid: Tensor, temperature: float) -> Tensor:
     """Return the mean of `kl_per_pixel` over valid (B, H, W) bool; 0 when there are none."""
-    weight = valid.float()
-    return (kl_per_pixel(teacher, student, temperature) * weight).sum() / weight.sum().clamp_min(1)
+    # `where`, not a product: a value that is not finite under a void label must not spread. Alike, such pixels add 0.
+    teacher, student = (torch.where(valid.unsqueeze(1), z, 0.0) for z in (teacher, student))
+    return kl_per_pixel(teacher, student, temperature).sum() / valid.sum().clamp_min(1)
 
 
 def pooled(logits: Tensor, valid: Tensor, stride: int) -> tuple[Tensor, Tensor]:
@@ -30,7 +33,12 @@ def pooled(logits: Tensor, valid: Tensor, stride: int) -> tuple[Tensor, Tensor]:
 
     Returns:
         Logits (B, K, h, w) float32 and (B, 1, h, w) bool.
+
+    Raises:
+        RecipeError: a cell is larger than the image.
     """
+    if stride > min(valid.shape[-2:]):
+        raise RecipeError(f"stride: expected at most {min(valid.shape[-2:])}, the crop's smaller side, got {stride}")
     labelled = valid.float().unsqueeze(1)  # (B, 1, H, W)
     share = F.avg_pool2d(labelled, stride)
     # `where`, not a product: a value that is not finite under a void label must not spread.
@@ -41,7 +49,7 @@ def pooled(logits: Tensor, valid: Tensor, stride: int) -> tuple[Tensor, Tensor]:
 def log_shares(logits: Tensor, valid: Tensor, temperature: float) -> Tensor:
     """Return (B, K, h*w): the log of each class's distribution over the valid cells, softmax_i(z / tau)."""
     # A large negative number, not -inf: an image without any valid cell must stay finite.
-    masked = (logits / temperature).masked_fill(~valid, -1e4)
+    masked = (logits / temperature).masked_fill(~valid, torch.finfo(torch.float32).min / 2)
     return F.log_softmax(masked.flatten(2), dim=2)
 
 

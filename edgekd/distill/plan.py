@@ -89,7 +89,8 @@ def plan(recipe: Recipe) -> DistillPlan:
     """Return what distilling by this recipe compares. Nothing is trained, and no weights are read.
 
     Raises:
-        RecipeError: a network or a method does not take its options, or a method does not fit the networks.
+        RecipeError: a network or a method does not take its options, a method does not fit the networks, or one of its
+            terms does nothing with them.
         DataError: the data set, which says how many classes there are, cannot be opened.
         UserError: the crop is not divisible by a network's stride.
     """
@@ -100,7 +101,8 @@ def plan(recipe: Recipe) -> DistillPlan:
     labels = _labels(crop, classes) if recipe.task == "semantic" else _object_labels(crop)
     methods = [
         MethodPlan(
-            name, config.weight, config.warmup, config.schedule, _options(name, config), _terms(method, maps_t, maps_s, labels),
+            name, config.weight, config.warmup, config.schedule, _options(name, config),
+            _working(name, _terms(method, maps_t, maps_s, labels)),
             [AdapterPlan(n, tuple(p.shape), p.numel()) for n, p in method.named_parameters()],
         )
         for name, (config, method) in build_methods(recipe.distill, teacher, student, classes, recipe.task).items()
@@ -170,6 +172,19 @@ def _terms(method: nn.Module, teacher: dict[str, Tensor], student: dict[str, Ten
                 if after[term] != before[term]:
                     seen[side].append(name)
     return [TermPlan(term, seen["teacher"], seen["student"]) for term, seen in reads.items()]
+
+
+def _working(method: str, terms: list[TermPlan]) -> list[TermPlan]:
+    """Return the terms; RecipeError when one, or all of a method that is not `none`, would teach nothing."""
+    if not terms and method != "none":
+        raise RecipeError(f"distill.methods.{method}: its options switch off every term; leave the method out")
+    for term in terms:
+        if not (term.teacher and term.student):
+            raise RecipeError(
+                f"distill.methods.{method}: its term {term.name!r} is the same whatever the "
+                f"{'student' if term.teacher else 'teacher'} gives, for these networks and this size; change its options"
+            )
+    return terms
 
 
 def _drawn(maps: dict[str, Tensor], seed: int) -> dict[str, Tensor]:

@@ -222,6 +222,8 @@ def boundary_map(features: Tensor, valid: Tensor | None = None) -> Tensor:
         left, right = max(0, -dx), max(0, dx)
         maps.append(F.pad(affinity, (left, right, 0, dy), value=1.0))
         maps.append(F.pad(affinity, (right, left, dy, 0), value=1.0))
+    if not maps:  # one row or column: nothing is told from its neighbours
+        return unit.new_zeros(batch, height, width)
     smallest = torch.stack(maps, dim=1).topk(2, dim=1, largest=False).values
     return 1 - smallest.mean(dim=1).view(batch, height, width)
 

@@ -41,10 +41,13 @@ def pair(
 
 def pooled_pair(teacher: Tensor, student: Tensor, batch: Batch, tokens: int) -> tuple[Tensor, Tensor, Tensor]:
     """Return two maps on a common grid of at most `tokens` cells, as `relations.on_common_grid`, the teacher's without
-    gradient."""
-    height, width = (min(sides) for sides in zip(teacher.shape[-2:], student.shape[-2:], strict=True))
-    grid = relations.token_grid(height, width, tokens)
-    map_t, map_s = (relations.pooled_to(x.float(), grid, batch.labelled) for x in (teacher.detach(), student))
+    gradient.
+
+    Both come from the coarser map's grid: cells of a grid that does not divide a map's overlap, differently on every map.
+    """
+    map_t, map_s, _ = relations.on_common_grid(teacher.detach(), student, batch.labelled)
+    grid = relations.token_grid(map_t.shape[-2], map_t.shape[-1], tokens)
+    map_t, map_s = (relations.pooled_to(x, grid, batch.labelled) for x in (map_t, map_s))
     return map_t, map_s, relations.cells(batch.labelled, grid)
 
 

@@ -52,6 +52,11 @@ def by_seed(runs: Sequence[Mapping[str, Any]], metric: str) -> dict[int, float]:
     return {run["seed"]: run["metrics"][metric] for run in measured if run["metrics"].get(metric) is not None}
 
 
+def pairs_of(arm: Mapping[str, Any], metric: str) -> int:
+    """Return over how many seeds an arm of `study.json` is compared with the baseline in a metric."""
+    return len((arm["metrics"].get(metric, {}).get("difference") or {"by_seed": ()})["by_seed"])
+
+
 def _t_quantile(degrees: int) -> float:
     from scipy.stats import t
 

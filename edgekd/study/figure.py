@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgekd.core.tasks import TASKS
 from edgekd.evaluate.definitions import DEFINITIONS
+from edgekd.study.difference import pairs_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -32,9 +33,10 @@ def draw(study: dict[str, Any], path: Path) -> Figure:
         first = first or axes
     if has_curves:
         _curves(figure.add_subplot(grid[1, :]), study["arms"], task.title)
-    seeds = len(study["seeds"])
+    pairs = sorted({number for arm in arms if (number := pairs_of(arm, task.metric))}) or [0]
+    seeds = f"{pairs[0]} to {pairs[-1]} seeds" if len(pairs) > 1 else f"{pairs[0]} seed" + "s" * (pairs[0] != 1)
     figure.suptitle(
-        f"{study['recipe_name']}: difference to {study['baseline']} after {study['steps']} steps, {seeds} seeds "
+        f"{study['recipe_name']}: difference to {study['baseline']} after {study['steps']} steps, {seeds} "
         "(bar: 95 % interval of the mean, dots: single seeds)",
         fontsize=10, color=_INK, parse_math=False,
     )  # fmt: skip

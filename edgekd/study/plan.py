@@ -42,12 +42,19 @@ def arms_of(recipe: Recipe) -> dict[str, dict[str, Method]]:
     """Return arm -> methods; the plain student is always one, the recipe's own methods are when no arm is named.
 
     Raises:
-        RecipeError: the student is not trained, or no arm has the name of `study.baseline`.
+        RecipeError: the student is not trained, an arm has no methods, or none has the name of `study.baseline`.
     """
     if recipe.student.train is None:
         raise RecipeError("student.train: a study trains its students, and this recipe's is not trained; add a budget")
-    named = dict(recipe.study.arms) or {"+".join(recipe.distill.methods): recipe.distill.methods}
-    arms: dict[str, dict[str, Method]] = {PLAIN: {}, **{name: methods for name, methods in named.items() if methods}}
+    named = dict(recipe.study.arms)
+    if not named and recipe.distill.methods:
+        named = {"+".join(recipe.distill.methods): recipe.distill.methods}
+    empty = [name for name, methods in named.items() if not methods and name != PLAIN]
+    if empty:
+        raise RecipeError(
+            f"study.arms.{empty[0]}: expected methods, got none; the student without methods is always there, as {PLAIN!r}"
+        )
+    arms: dict[str, dict[str, Method]] = {PLAIN: {}, **named}
     if recipe.study.baseline not in arms:
         wanted = recipe.study.baseline
         raise RecipeError(f"study.baseline: no arm is called {wanted!r}{did_you_mean(wanted, arms)}")

@@ -130,6 +130,8 @@ def _entry(run: StudyRun, found: Result) -> dict[str, Any]:
         "steps": training["steps"],
         "device": training["device"],
         "precision": training["precision"],
+        "world_size": training.get("world_size"),
+        "teacher_answers": training.get("teacher_answers"),
         "seconds_per_step": training["seconds_per_step"],
         "peak_memory_bytes": training["peak_memory_bytes"],
         "curve": training["curve"],

@@ -7,7 +7,7 @@ from typing import Any
 
 from edgekd.core.tasks import TASKS, Task
 from edgekd.evaluate.definitions import DEFINITIONS
-from edgekd.study.difference import by_seed, compare
+from edgekd.study.difference import by_seed, compare, pairs_of
 
 MISSING = "–"
 
@@ -53,8 +53,19 @@ def _remarks(study: dict[str, Any]) -> list[str]:
     found = []
     if len(trained) > 1:
         found.append(f"**The runs differ in more than methods and seeds**: trained in {' and in '.join(trained)}.")
-    if study["recipe"]["trainer"]["teacher_cache"]:
-        found.append("ms/step is without the teacher, whose answers were kept on disk.")
+    if len({run.get("world_size") for run in measured}) > 1:
+        found.append(
+            "**The runs differ in more than methods and seeds**: they were trained on different numbers of devices."
+        )
+    answers = {run.get("teacher_answers") for run in measured} - {None}
+    if "kept" in answers:
+        whose = "of some runs " if len(answers) > 1 else ""
+        found.append(f"ms/step {whose}is without the teacher, whose answers were kept on disk.")
+    failed = [
+        f"{arm['name']} seed {run['seed']}" for arm in study["arms"] for run in arm["runs"] if run["status"] == "failed"
+    ]
+    if failed:
+        found.append(f"**Without a result**, because they failed: {', '.join(failed)}.")
     return [line for remark in found for line in ("", remark)]
 
 
@@ -87,11 +98,13 @@ def _task(study: dict[str, Any]) -> Task:
 
 def _row(arm: dict[str, Any], is_baseline: bool, task: Task) -> tuple[str, ...]:
     metrics = arm["metrics"]
-    verdict = "baseline" if is_baseline else (_difference(metrics, task.metric) or {}).get("verdict", "not measured")
+    measured, pairs = sum(run["status"] == "measured" for run in arm["runs"]), pairs_of(arm, task.metric)
+    no_verdict = "no run of the baseline" if measured else "not measured"
+    verdict = "baseline" if is_baseline else (_difference(metrics, task.metric) or {}).get("verdict", no_verdict)
     pace, memory = arm["seconds_per_step"], arm["peak_memory_bytes"]
     return (
         arm["name"],
-        str(sum(run["status"] == "measured" for run in arm["runs"])),
+        f"{measured}" if is_baseline or pairs == measured else f"{measured} ({pairs} paired)",
         _mean(metrics, task.metric),
         _interval(metrics, task.metric),
         _interval(metrics, task.second),

@@ -135,9 +135,8 @@ def _mask_loss(flat: Flat, prototypes: Tensor, i: int, objects: Objects, found: 
     chosen = positive[torch.randperm(len(positive), device=positive.device)[:MASKS_PER_IMAGE]]
     quality = found.quality[chosen]
     if len(chosen) == 0:
-        return 0.0 * (
-            prototypes[i].sum() + flat.coefficients[i].sum()
-        )  # every parameter has a gradient, as DDP expects
+        # 0, with which every parameter has a gradient, as DDP expects. Of nothing: a sum may overflow in float16.
+        return (prototypes[i, :0].sum() + flat.coefficients[i, :0].sum()).float()
     logits = torch.einsum("pc,chw->phw", flat.coefficients[i, chosen].float(), prototypes[i].float())
     owners = found.object_of[chosen]
     target = objects.masks[owners].to(logits.dtype) / 4  # of four pixels

@@ -146,16 +146,18 @@ class Method(nn.Module):
 
     def _boundary(self, teacher: Outputs, student: Outputs, batch: Batch) -> Tensor:
         maps = self._boundary_maps(teacher, student)
-        total = student.decoder.new_zeros((), dtype=torch.float32)
+        total, weights = student.decoder[..., :0].float().sum(), 0.0  # 0, of the graph
         for of_teacher, of_student, weight in maps:
             map_t, map_s, cells = relations.on_common_grid(of_teacher.detach(), of_student, batch.labelled)
+            if not relations.pair_offsets(self.options.dilations, *map_t.shape[-2:]):
+                continue  # a map of one row or column has no pairs: it takes no part in the mean
             near = None if self.options.background == 1 else object_weight(batch.masks, cells, self.options)
             if self.options.form == "map":
                 loss = map_loss(map_t, map_s, cells, near)
             else:
                 loss = boundary_loss(map_t, map_s, cells, self.options.dilations, self.options.form, near)
-            total = total + weight * loss
-        return total / sum(weight for _, _, weight in maps)
+            total, weights = total + weight * loss, weights + weight
+        return total / weights if weights else total
 
     def _boundary_maps(self, teacher: Outputs, student: Outputs) -> list[tuple[Tensor, Tensor, float]]:
         """Return the maps of both networks, and the weight, of every stage and level that the boundary term compares."""
@@ -246,7 +248,7 @@ def boundary_loss(
     """
     offsets = relations.pair_offsets(dilations, *teacher.shape[-2:])
     if not offsets:
-        return student.sum() * 0.0  # a map of one row or column has no pairs
+        return student[..., :0].sum()  # a map of one row or column has no pairs
     weight = torch.cat([relations.pair_valid(valid, offset).flatten() for offset in offsets]).float()
     if near is not None:
         weight = weight * torch.cat([relations.pair_max(near, offset).flatten() for offset in offsets])

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from edgekd.distill import relations, taps
 from edgekd.distill.base import Batch, Pyramid, Temperature, Weight
@@ -70,11 +71,19 @@ def cross_image_loss(teacher: Tensor, student: Tensor, valid: Tensor, temperatur
     """Return L for unit vectors (B, N, C) and valid (B, N) bool."""
     total = student.new_zeros(())
     has_cells = valid.any(dim=1).float()  # (B,)
-    for rows_t, rows_s, rows_valid in zip(teacher, student, valid, strict=True):
-        log_t, log_s = (
-            F.log_softmax((rows @ every.transpose(1, 2) / temperature).masked_fill(~valid.unsqueeze(1), -1e4), dim=2)
-            for rows, every in ((rows_t, teacher), (rows_s, student))
-        )  # (B, N, N): the rows of one image against every image
-        kl = (log_t.exp() * (log_t - log_s)).sum(dim=2)  # (B, N)
+    for number, rows_valid in enumerate(valid):
+        # One image's rows at a time, made again for the gradient: all B of them would be B^2 N^2 floats.
+        kl = checkpoint(_rows_kl, number, teacher, student, valid, temperature, use_reentrant=False)  # (B, N)
         total = total + (kl * rows_valid * has_cells.unsqueeze(1)).sum()
     return total / (valid.sum() * has_cells.sum()).clamp_min(1)
+
+
+def _rows_kl(number: int, teacher: Tensor, student: Tensor, valid: Tensor, temperature: float) -> Tensor:
+    """Return KL (B, N) of the rows of one image against every image."""
+    log_t, log_s = (
+        F.log_softmax(
+            (every[number] @ every.transpose(1, 2) / temperature).masked_fill(~valid.unsqueeze(1), -1e4), dim=2
+        )
+        for every in (teacher, student)
+    )  # (B, N, N)
+    return (log_t.exp() * (log_t - log_s)).sum(dim=2)

@@ -30,32 +30,36 @@ TASKS = ("semantic", "detection", "instance")
 
 @dataclass(frozen=True)
 class Options:
-    """temperature: tau. stride: image pixels per cell of the pooled logits.
+    """temperature: tau; by default 4 of logits, 1 of features. stride: image pixels per cell of the pooled logits, by default 4.
     at: the maps, `logits`, `decoder` or `backbone` (its coarsest stage); by default a segmenter's logits, else `decoder`."""
 
-    temperature: Temperature = 4.0
-    stride: int = 4
+    temperature: Temperature | None = None
+    stride: int | None = None
     at: Literal["logits"] | taps.Place | None = None
 
     def __post_init__(self) -> None:
-        check_at_least(1, self.stride, "cwd.stride")
+        if self.stride is not None:
+            check_at_least(1, self.stride, "cwd.stride")
 
 
 class Method(nn.Module):
     """One term, `channels`; a 1x1 adapter between features whose channels differ.
 
     Raises:
-        RecipeError: logits asked of detectors, which have none.
+        RecipeError: logits asked of detectors, which have none; a stride of features.
     """
 
     def __init__(self, options: Options, teacher: Pyramid, student: Pyramid) -> None:
         super().__init__()
-        self.temperature, self.stride = options.temperature, options.stride
         if options.at == "logits" and student.task != "semantic":
             raise RecipeError("cwd.at: expected decoder or backbone for a detector, which has no logits; got 'logits'")
         self.at: taps.Place | None = None if options.at == "logits" else options.at
         if options.at is None and student.task != "semantic":
             self.at = "decoder"
+        if options.stride is not None and self.at is not None:
+            raise RecipeError(f"cwd.stride: features are compared cell by cell, got {options.stride}; leave it out")
+        self.temperature = options.temperature or (4.0 if self.at is None else 1.0)
+        self.stride = options.stride or 4
         self.adapter: nn.Module = nn.Identity()
         if self.at is not None:
             self.adapter = taps.projection(*(taps.channels(side, self.at, "cwd") for side in (student, teacher)))

@@ -71,9 +71,24 @@ def test_only_missing_answers_are_worked_out(teacher: CountingTeacher, tmp_path:
     for number in (3, 7):
         answers.file(number).unlink()
     filled(tmp_path / "a", teacher, views, CPU)
-    assert teacher.asked == once + 2 + 1
+    assert teacher.asked == once + 2 + 2  # the size, and whether one that is there is still the teacher's
     filled(tmp_path / "a", teacher, views, CPU)
-    assert teacher.asked == once + 2 + 1
+    assert teacher.asked == once + 2 + 2 + 1
+
+
+def test_answers_of_other_code_with_the_same_weights_are_refused(teacher: CountingTeacher, tmp_path: Path) -> None:
+    class Moved(CountingTeacher):
+        """The same network, whose tap was moved to before a ReLU."""
+
+        def __call__(self, images: torch.Tensor) -> Outputs:
+            outputs = super().__call__(images)
+            outputs.features[8] = outputs.features[8] - 1
+            return outputs
+
+    views = FixedViews(Boxes(count=2), DATA)
+    filled(tmp_path / "a", teacher, views, CPU)
+    with pytest.raises(WorkspaceError, match=r"the answers in .*a are not this teacher's.*delete that folder"):
+        filled(tmp_path / "a", Moved(teacher.model), views, CPU)
 
 
 def test_a_disk_without_room_is_told_before_anything_is_written(
@@ -112,4 +127,5 @@ def test_the_key_follows_the_teacher_the_images_and_the_augmentation_only() -> N
         key_of(artifact(), artifact(), DATA.model_copy(update={"augment": Augment(views=3)})),
         key_of(artifact(), artifact(), DATA.model_copy(update={"size": (64, 64)})),
     ]
+    assert key_of(artifact(), artifact(), DATA.model_copy(update={"val": "test"})) == base
     assert len({base, *others}) == 5

@@ -50,13 +50,6 @@ def test_boundary_loss_counts_valid_pairs_only() -> None:
     assert boundary_loss(TEACHER, STUDENT, valid, (1,)).item() == pytest.approx(balance * kl, rel=1e-3)
 
 
-def test_the_weights_of_the_pairs_have_mean_two() -> None:
-    """Alike and unlike pairs share the loss equally, however few boundary pairs there are."""
-    random = torch.Generator().manual_seed(0)
-    alike = torch.rand(1000, generator=random)
-    assert (alike / alike.mean() + (1 - alike) / (1 - alike).mean()).mean().item() == pytest.approx(2.0, rel=1e-5)
-
-
 def test_boundary_loss_has_its_minimum_where_student_and_teacher_agree() -> None:
     random = torch.Generator().manual_seed(1)
     teacher = torch.randn(1, 5, 6, 6, generator=random)
@@ -103,10 +96,13 @@ def test_anchors_are_rows_of_the_whole_relation() -> None:
 
 def test_context_loss_has_no_row_for_an_invalid_cell() -> None:
     valid = torch.tensor([[[[True, True], [True, False]]]])
-    first = context_loss(TEACHER, STUDENT, valid, 0.5)
-    changed = STUDENT.clone()
-    changed[..., 1, 1] = 50.0
+    student = torch.cat([STUDENT, 0.5 + STUDENT.square()], dim=1)  # two channels: a cell has a direction
+    first = context_loss(TEACHER, student, valid, 0.5)
+    changed = student.clone()
+    changed[0, :, 1, 1] = torch.tensor([50.0, -7.0])
     assert context_loss(TEACHER, changed, valid, 0.5).item() == pytest.approx(first.item(), rel=1e-5)
+    everywhere = torch.ones_like(valid)
+    assert context_loss(TEACHER, changed, everywhere, 0.5).item() != pytest.approx(first.item(), rel=1e-2)
 
 
 def method(options: Options, teacher: dict[int, int] | None = None) -> Method:
@@ -147,6 +143,54 @@ def test_the_boundary_term_is_the_weighted_mean_over_strides() -> None:
     fine, coarse = boundary({4: 1.0}), boundary({8: 1.0})
     assert boundary({4: 1.0, 8: 3.0}) == pytest.approx((fine + 3 * coarse) / 4, rel=1e-5)
     assert boundary({4: 0.0, 8: 3.0, 64: 1.0}) == pytest.approx(coarse, rel=1e-5)  # no stride 64 in the student
+
+
+def test_a_stage_without_pairs_takes_no_part_in_the_mean() -> None:
+    def boundary(strides: dict[int, float], size: tuple[int, int]) -> float:
+        maps = (outputs({4: 6, 8: 6}, 6, seed, size) for seed in (1, 2))
+        chosen = Method(Options(context=0, strides=strides), *[Pyramid({4: 6, 8: 6}, 6, 3)] * 2)
+        return chosen(*maps, batch_of(size))["boundary"].item()
+
+    assert boundary({4: 1.0, 8: 3.0}, (8, 8)) == pytest.approx(boundary({4: 1.0}, (8, 8)), rel=1e-6)  # 2x2 and 1x1
+    assert boundary({8: 1.0}, (8, 8)) == 0.0
+
+
+@pytest.mark.parametrize("options", [{"form": "map"}, {"form": "path"}, {"boundary": 0.0, "focus": 1.0}])
+def test_a_map_of_one_row_is_no_failure(options: dict[str, Any]) -> None:
+    size = (4, 64)
+    sides = [replace(outputs({4: 6, 8: 6}, 6, s, size), heads={"logits": torch.randn(1, 3, *size)}) for s in (1, 2)]
+    sides[1].decoder.requires_grad_()
+    features = {4: sides[0].features[4]}
+    for side in sides:
+        side.features.pop(8)
+    chosen = Method(Options(**options), Pyramid({4: 6}, 6, 3), Pyramid({4: 6}, 6, 3))
+    assert features[4].shape[-2] == 1
+    assert all(value.isfinite() for value in chosen(*sides, batch_of(size)).values())
+
+
+def test_focus_looks_at_the_teachers_boundary() -> None:
+    sides = [
+        replace(outputs({4: 6, 8: 6}, 6, seed), heads={"logits": torch.randn(1, 3, 32, 64, generator=seeded(seed))})
+        for seed in (1, 2)
+    ]
+    chosen = Method(Options(boundary=0.0, context=0.0, focus=1.0), *[Pyramid({4: 6, 8: 6}, 6, 3)] * 2)
+    first = chosen(*sides, batch_of())["focus"].item()
+    other = outputs({4: 6, 8: 6}, 6, 3).features
+    assert chosen(sides[0], replace(sides[1], features=other), batch_of())["focus"].item() == first
+    assert chosen(replace(sides[0], features=other), sides[1], batch_of())["focus"].item() != first
+
+
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def test_context_compares_the_same_part_of_the_image_where_grids_do_not_divide() -> None:
+    """A teacher of twice the student's grid that says the same: no difference, though 320 tokens divide neither."""
+    student = replace(outputs({4: 6}, 6, 1, (128, 128)), decoder=torch.randn(1, 6, 32, 32, generator=seeded(1)))
+    doubled = student.decoder.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
+    chosen = Method(Options(boundary=0.0), *[Pyramid({4: 6}, 6, 3)] * 2)
+    term = chosen(replace(student, decoder=doubled), student, batch_of((128, 128)))["context"].item()
+    assert term == pytest.approx(0.0, abs=1e-5)
 
 
 def test_a_teacher_of_finer_stride_is_pooled_to_the_students_grid() -> None:

@@ -65,6 +65,24 @@ def test_cells_may_be_scaled_and_channels_turned() -> None:
     assert turned == pytest.approx(plain, rel=1e-3)
 
 
+def test_what_is_kept_for_the_gradient_grows_with_the_batch_alone() -> None:
+    """The rows of all images against all would be B^2 N^2 floats: four times as much for twice the images."""
+
+    def kept(images: int) -> int:
+        teacher, student = random_map(1, images, 4, 8, 8), random_map(2, images, 4, 8, 8).requires_grad_()
+        sizes: dict[int, int] = {}
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda x: sizes.update({x.data_ptr(): x.nbytes}) or x, lambda x: x
+        ):
+            cirkd.cross_image_loss(
+                teacher.flatten(2).transpose(1, 2), student.flatten(2).transpose(1, 2),
+                torch.ones(images, 64, dtype=torch.bool), 0.1,
+            ).backward()  # fmt: skip
+        return sum(sizes.values())
+
+    assert kept(8) < 3 * kept(4)
+
+
 def test_the_rows_of_one_image_stay_within_64_mib_in_a_large_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     # 64 images: 4096 / 8 = 512 cells, although 4096 are allowed and there are 1024; 64 * 512^2 * 4 bytes = 64 MiB.
     seen = []

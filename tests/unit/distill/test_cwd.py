@@ -72,6 +72,25 @@ def test_features_of_detectors_go_through_an_adapter_onto_one_grid() -> None:
     assert found["channels"].item() == pytest.approx(KL / 2, rel=1e-5)  # the second channel agrees
 
 
+def test_a_constant_changes_nothing_however_low_the_temperature() -> None:
+    masks = torch.tensor([[[0, 0, 255]]])
+    found = [channels(row(0.0, 1e-3, 9) - 30 * low, row(0, 0, 9), masks, Options(1e-3, 1)) for low in (0, 1)]
+    assert found[0] > 1e-8
+    assert found[1] == pytest.approx(found[0], rel=2e-2)
+
+
+def test_features_have_the_papers_temperature_and_no_stride() -> None:
+    sides = [Pyramid({}, 1, 1, task=task) for task in ("semantic", "detection")]
+    assert [Method(Options(), side, side).temperature for side in sides] == [4.0, 1.0]
+    with pytest.raises(RecipeError, match=r"cwd\.stride: features are compared cell by cell, got 8"):
+        Method(Options(stride=8), sides[1], sides[1])
+
+
+def test_a_cell_larger_than_the_crop_is_refused() -> None:
+    with pytest.raises(RecipeError, match="stride: expected at most 1, the crop's smaller side, got 2"):
+        channels(row(0, 1), row(0, 1), LABELLED, Options(1.0, 2))
+
+
 def test_logits_of_detectors_are_refused() -> None:
     side = Pyramid({}, 1, 1, task="detection")
     with pytest.raises(RecipeError, match="cwd.at: expected decoder or backbone for a detector"):

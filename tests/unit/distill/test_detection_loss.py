@@ -195,6 +195,35 @@ def test_a_batch_without_objects_has_a_finite_loss_and_gradient() -> None:
         assert torch.isfinite(value.grad).all(), name
 
 
+def test_an_image_without_objects_has_a_finite_mask_term_in_float16() -> None:
+    """Prototypes are not negative, and those of a large image add up to more than float16 holds."""
+    heads = {name: value.detach().half() for name, value in free_heads().items()}
+    heads["prototypes"] = torch.full((2, 4, 12, 16), 600.0, dtype=torch.float16)
+    assert heads["prototypes"][1].sum().isinf()
+    assert losses(heads, scene())["masks"].isfinite()
+
+
+def test_masks_that_are_drawn_stand_for_all() -> None:
+    """50 objects alike, of which 32 points are drawn: the term is what it is without the limit."""
+    boxes = torch.tensor([[8.0 * (i % 8), 8.0 * (i // 8), 8.0 * (i % 8) + 8, 8.0 * (i // 8) + 8] for i in range(50)])
+    objects = Objects(boxes, torch.zeros(50, dtype=torch.int64), torch.ones(50, 32, 32, dtype=torch.uint8))
+    heads = {
+        "scores_8": torch.zeros(1, 1, 8, 8), "boxes_8": torch.zeros(1, 4 * BINS, 8, 8),
+        "coefficients_8": torch.ones(1, 1, 8, 8), "prototypes": torch.full((1, 1, 16, 16), 0.5),
+    }  # fmt: skip
+    images, masks = torch.zeros(1, 3, 64, 64), torch.zeros(1, 64, 64, dtype=torch.int64)
+    terms = detection_loss(Outputs(heads, {}, images), Batch(images, masks, [objects]))
+    p = 1 / (1 + exp(-0.5))
+    flat = flattened(heads)
+    found = decode(flat.boxes, flat.centres, flat.strides)[0]
+    quality = (
+        assign(flat.scores[0].sigmoid(), found, flat.centres, flat.strides, boxes, objects.labels).quality.sum().item()
+    )
+    assert terms["masks"].item() == pytest.approx(
+        -(0.25 * log(p) + 0.75 * log(1 - p)) * quality / max(quality, 1), rel=1e-4
+    )
+
+
 class Says(torch.nn.Module):
     """A network that gives the same heads for every image."""
 

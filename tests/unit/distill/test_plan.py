@@ -75,6 +75,17 @@ def test_a_method_that_does_not_fit_the_networks_is_refused_before_any_training(
         planned(tmp_path, at={"options": {"strides": [64]}})
 
 
+@pytest.mark.parametrize(("methods", "said"), [
+    ({"skd": {"options": {"pixel": 0, "pairwise": 0}}}, "skd: its options switch off every term"),
+    ({"bckd": {"options": {"dilations": [100]}}}, "bckd: its term 'boundary' is the same whatever the teacher|student gives"),
+    ({"cwd": {"options": {"stride": 64}}}, "stride: expected at most 32"),
+    ({"kd": {"weight": 0}}, "weight: .*greater than 0"),
+])  # fmt: skip
+def test_a_method_that_would_teach_nothing_is_refused(methods: dict, said: str, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=said):
+        plan(small_recipe(tmp_path, "data.augment.crop=[32, 64]", distill={"methods": methods}))
+
+
 def test_no_weight_file_is_read(tmp_path: Path) -> None:
     teacher = {"family": "edgeseg", "variant": "s", "checkpoint": "nowhere.safetensors"}
     assert plan(small_recipe(tmp_path, teacher=teacher)).teacher

@@ -170,6 +170,7 @@ def test_a_baseline_that_is_no_arm_is_refused(tmp_path: Path) -> None:
     ({**ARMS, "baseline": "kdd"}, "no arm is called 'kdd'"),
     ({"arms": {"hot": {"kd": {"options": {"tau": 4}}}}}, r"study\.arms\.hot: .*tau"),
     ({"arms": {"hot": {"kdd": {}}}}, r"study\.arms\.hot: .*'kdd'"),
+    ({"arms": {"control": {}, "kd": {"kd": {}}}}, r"study\.arms\.control: expected methods, got none"),
 ])  # fmt: skip
 def test_a_wrong_arm_is_refused_by_name_before_the_teacher_is_trained(study: dict, said: str, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=said):
@@ -235,6 +236,7 @@ def test_the_table_has_a_row_per_arm(study: dict) -> None:
     assert table[1][3] == "+2.00 [+2.00, +2.00]"
     assert table[1][-3:] == ("50", "1024", "better")
     assert table[2][3] == "+5.00"
+    assert [row[1] for row in table] == ["2", "2", "1"]
     text = markdown(study)
     assert text.count("\n|") == 2 + 3 + 2 + 1  # header, rule, arms; header, rule, the first arm against the other
     assert "`kd` minus each other arm" in text
@@ -242,6 +244,33 @@ def test_the_table_has_a_row_per_arm(study: dict) -> None:
     assert "teacher 61.00 mIoU" in text
     assert "trained in 32-true on cpu and in 32-true on cuda" in text
     assert "without the teacher" not in text
+    assert "because they failed: kd+bckd seed 5" in text
+
+
+def test_an_arm_says_over_how_many_seeds_it_is_compared(tmp_path: Path) -> None:
+    study = summary(tmp_path, baseline="kd+bckd")
+    assert [row[1] for row in rows(study)] == ["2 (1 paired)", "2 (1 paired)", "1"]
+    figure = draw(study, tmp_path / "study.png")
+    assert "after 10 steps, 1 seed (" in figure.get_suptitle()
+    for run in study["arms"][2]["runs"]:
+        run["status"] = "failed"
+    for arm in study["arms"]:
+        for found in arm["metrics"].values():
+            found["difference"] = None
+    assert [row[-1] for row in rows(study)] == ["no run of the baseline"] * 2 + ["baseline"]
+
+
+def test_the_remark_about_the_teachers_answers_is_of_the_runs_not_of_the_recipe(study: dict) -> None:
+    study["recipe"]["trainer"]["teacher_cache"] = "elsewhere"  # set after the runs
+    assert "without the teacher" not in markdown(study)
+    distilled = [run for arm in study["arms"][1:] for run in arm["runs"] if run["status"] == "measured"]
+    for run in distilled:
+        run["teacher_answers"] = "kept"
+    assert "ms/step is without the teacher" in markdown(study)
+    distilled[0]["teacher_answers"] = "live"
+    assert "ms/step of some runs is without the teacher" in markdown(study)
+    distilled[0]["world_size"] = 2
+    assert "different numbers of devices" in markdown(study)
 
 
 def test_the_picture_is_drawn_also_with_a_run_missing(study: dict, tmp_path: Path) -> None:
