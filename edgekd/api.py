@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ from edgekd.core.ranks import is_first_process
 from edgekd.core.recipe import Recipe
 from edgekd.core.recipe_loading import load_recipe
 from edgekd.core.workspace import Workspace, disk_errors
-from edgekd.errors import EdgekdError, RecipeError
+from edgekd.errors import EdgekdError, RecipeError, UserError
+
+log = logging.getLogger(__name__)
 
 
 def run(
@@ -51,6 +54,7 @@ def run(
         on_stage(stage_run)
 
     with Workspace(Path(out)).locked() as workspace, disk_errors(workspace.root):
+        _say_whose(workspace.root, recipe)
         try:
             pipeline.run_stages(recipe, workspace, chosen, remember)
         except EdgekdError as exc:
@@ -58,6 +62,14 @@ def run(
                 _report(recipe, workspace, stages, done, str(exc))
             raise
         return _report(recipe, workspace, stages, done, "")
+
+
+def _say_whose(folder: Path, recipe: Recipe) -> None:
+    """Warn when a folder holds the run of another recipe: its report, and what differs, is about to be replaced."""
+    with suppress(UserError):  # no report, or a damaged one
+        other = load_report(folder)["recipe_name"]
+        if other != recipe.name:
+            log.warning("%s holds the run of recipe %r; to keep it, stop and give another --out", folder, other)
 
 
 def run_study(

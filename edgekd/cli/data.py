@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -32,36 +32,45 @@ def check(
     from edgekd.core.progress import progress_bar
     from edgekd.core.recipe_loading import load_recipe
     from edgekd.core.workspace import disk_errors
-    from edgekd.data.check import check_dataset
+    from edgekd.data.check import check_dataset, unreadable
     from edgekd.data.contact_sheet import write_contact_sheet
-    from edgekd.data.open import open_split
+    from edgekd.data.open import open_split, together
     from edgekd.errors import DataError
 
     loaded = load_recipe(recipe, set_)
     data = loaded.data
-    reports, sheets = [], []
+    reports, sheets, opened, findings = [], [], {}, []
     for split in (data.train, data.val):
         try:
-            dataset = open_split(loaded, split)
+            dataset = opened[split] = open_split(loaded, split)
         except DataError as exc:
-            for line in () if json else exc.lines[:SHOWN]:
-                print(f"split {split}: error: {line}")
-            raise
+            if not (exc.lines or json or opened):
+                raise  # one line says it all
+            reports.append(unreadable(split, exc.lines[:SHOWN] or (" ".join(str(exc).split()),)))
+            continue
         with progress_bar(f"reading split {split}") as progress:
             reports.append(check_dataset(dataset, split, progress))
         if not reports[-1].errors:
             sheets.append(sheet / f"contact_sheet_{split}.png")
             with disk_errors(sheet):
                 write_contact_sheet(dataset, sheets[-1])
+    if len(opened) == len({data.train, data.val}):
+        try:
+            findings = together(loaded, opened[data.train], opened[data.val])
+        except DataError as exc:
+            reports[-1] = replace(reports[-1], errors=(*reports[-1].errors, str(exc)))
     if json:
-        show.print_json({"splits": [asdict(report) for report in reports], "contact_sheets": sheets})
+        result = {"splits": [asdict(report) for report in reports], "findings": findings, "contact_sheets": sheets}
+        show.print_json(result)
     else:
         for report in reports:
             print(report.text())
+        for finding in findings:
+            print(f"warning: {finding}")
         for path in sheets:
             print(f"contact sheet: {path}")
     errors = [line for report in reports for line in report.errors]
     if errors:
-        raise DataError(f"{len(errors)} bad files, first: {errors[0]}")
+        raise DataError(f"{len(errors)} errors, first: {errors[0]}" if len(errors) > 1 else errors[0])
     if not json:
         print(f"next: {show.command('run', recipe, set_=set_)}")

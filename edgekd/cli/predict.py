@@ -12,7 +12,7 @@ import typer
 
 def predict(
     engine: Annotated[Path, typer.Argument(help="Artifact folder, e.g. runs/quickstart/engine/openvino-int8.")],
-    images: Annotated[list[Path], typer.Argument(help="Image files.")],
+    images: Annotated[list[Path], typer.Argument(help="Image files, and folders of them.")],
     out: Annotated[Path, typer.Option("--out", help="Folder for the results; default predictions.")] = Path(
         "predictions"
     ),
@@ -30,28 +30,40 @@ def predict(
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Run an engine on images: writes NAME_overlay.png, and NAME_mask.png or NAME_objects.json, for each."""
+    """Run an engine on images: writes NAME_overlay.png, and NAME_mask.png or NAME_objects.json, for each.
+
+    An image that cannot be read does not stop the others; the exit code is 2 then.
+    """
     from edgekd.api import load_engine
     from edgekd.board.detection import Selection
     from edgekd.cli.show import print_json
     from edgekd.core.workspace import disk_errors
-    from edgekd.data.predictions import MIN_SCORE, check_names, write_prediction
+    from edgekd.data.predictions import MIN_SCORE, check_names, image_files, write_prediction
+    from edgekd.errors import DataError
 
+    images = image_files(images)
     check_names(images, out)
     given = {"min_score": min_score, "iou": iou, "most": most}
     chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     selection = replace(Selection(min_score=MIN_SCORE), **chosen)
     selection = replace(selection, candidates=max(selection.candidates, 10 * selection.most))
-    results = []
+    results, unread = [], []
     with disk_errors(out), load_engine(engine, selection if chosen else None) as loaded:
         out.mkdir(parents=True, exist_ok=True)
         for image in images:
-            results.append(write_prediction(loaded, image, out, selection))
+            try:
+                results.append(write_prediction(loaded, image, out, selection))
+            except DataError as exc:
+                unread.append(str(exc))
+                continue
             if results[-1].get("more"):
                 print(f"{image}: the {selection.most} best are written, there may be more: see --most", file=sys.stderr)
             if not json:
                 seen = results[-1]["classes"].items()
                 shares = ", ".join(f"{name} {n}" if isinstance(n, int) else f"{name} {n:.0%}" for name, n in seen)
-                print(f"{results[-1]['overlay']}  {shares}")
+                print(f"{results[-1]['overlay']}  {shares or f'no object of score {selection.min_score:g} or more'}")
     if json:
         print_json(results)
+    if unread:
+        rest = f" ({len(unread)} of {len(images)} images could not be read)" if len(images) > 1 else ""
+        raise DataError(unread[0] + rest, tuple(unread))

@@ -86,7 +86,9 @@ def open_artifact(path: Path, kind: str | None = None) -> Artifact:
     try:
         manifest = json.loads(manifest_path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError) as exc:
-        raise ArtifactError(f"{path}: no {MANIFEST}, so not an edgekd artifact; give the folder of one") from exc
+        below = sorted(str(found.parent) for found in Path(path).glob(f"engine/*/{MANIFEST}"))
+        hint = f"give one of {', '.join(below)}" if below else "give the folder of one"
+        raise ArtifactError(f"{path}: no {MANIFEST}, so not an edgekd artifact; {hint}") from exc
     except (ValueError, RecursionError, IsADirectoryError) as exc:
         raise ArtifactError(f"{manifest_path}: damaged ({exc}); remove the folder and run again") from exc
     schema = manifest.get("schema") if isinstance(manifest, dict) else None

@@ -145,6 +145,11 @@ class AnnotatedDataset:
         return (self._images[index].image,)
 
     @property
+    def object_count(self) -> int:
+        """The number of objects to learn and to find: all but crowds."""
+        return sum(not one.is_crowd for image in self._images for one in image.objects)
+
+    @property
     def repairs(self) -> dict[str, int]:
         """What was repaired, and how often; polygons that cover no pixel are counted when they are loaded."""
         return dict(self._repairs + Counter({NO_MASK: len(self._blank)}))

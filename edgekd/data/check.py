@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -15,6 +15,9 @@ from edgekd.data.base import IGNORE_INDEX, DenseDataset, Sample
 from edgekd.errors import DataError
 
 MAX_THREADS = 8
+IS_255_A_CLASS = (
+    "255 is read as `ignore`: if it is a class of yours, set data.options.labels, e.g. {0: background, 255: crack}"
+)
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,8 @@ class CheckReport:
 
     def text(self) -> str:
         """Return the report as lines for a terminal: what was read, a table of classes, warnings, errors."""
+        if not self.num_images:
+            return "\n".join([f"split {self.split}:", *(f"  error: {error}" for error in self.errors)])
         width = max(len(name) for name in (*self.classes, "class"))
         sizes = " to ".join(f"{h}x{w}" for h, w in sorted({self.min_size, self.max_size}))
         head = f"split {self.split}: {self.num_images} images, {len(self.errors)} bad; height x width {sizes}; "
@@ -82,6 +87,7 @@ class _Finding:
     size: tuple[int, int]
     error: str = ""
     has_objects: bool = False
+    crowds: int = 0
 
 
 def check_dataset(dataset: DenseDataset, split: str, progress: Progress | None = None) -> CheckReport:
@@ -102,6 +108,11 @@ def check_dataset(dataset: DenseDataset, split: str, progress: Progress | None =
     return _summary(dataset.classes, split, findings, repairs)
 
 
+def unreadable(split: str, errors: Sequence[str]) -> CheckReport:
+    """Return the report of a split that could not be opened."""
+    return CheckReport(split, (), 0, (), (), 0.0, (0, 0), (0, 0), tuple(errors), ())
+
+
 def _examine(dataset: DenseDataset, index: int) -> _Finding:
     try:
         sample = dataset.load(index)
@@ -112,7 +123,10 @@ def _examine(dataset: DenseDataset, index: int) -> _Finding:
         assert sample.instances is not None
         crowd = sample.instances.is_crowd
         labels = sample.instances.labels if crowd is None else sample.instances.labels[~crowd]
-        return _Finding(sample.name, np.bincount(labels, minlength=256), (height, width), has_objects=True)
+        crowds = 0 if crowd is None else int(crowd.sum())
+        return _Finding(
+            sample.name, np.bincount(labels, minlength=256), (height, width), has_objects=True, crowds=crowds
+        )
     return _Finding(sample.name, np.bincount(sample.mask.ravel(), minlength=256), (height, width))
 
 
@@ -150,7 +164,12 @@ def _ints(values: np.ndarray) -> tuple[int, ...]:
 def _warnings(classes: tuple[str, ...], split: str, good: list[_Finding], amounts: np.ndarray) -> Iterable[str]:
     absent = [name for index, name in enumerate(classes) if amounts[index] == 0]
     if good and absent:
-        yield f"{len(absent)} of {len(classes)} classes never occur in split {split!r}: {', '.join(absent)}"
+        is_binary = len(absent) == len(classes) - 1 and amounts[IGNORE_INDEX] and not good[0].has_objects
+        more = f"; {IS_255_A_CLASS}" if is_binary else ""
+        yield f"{len(absent)} of {len(classes)} classes never occur in split {split!r}: {', '.join(absent)}{more}"
+    crowds = sum(finding.crowds for finding in good)
+    if crowds:
+        yield f"{crowds} objects are crowds or difficult: not trained on, and need not be found"
     blank = [finding.name for finding in good if finding.counts[:IGNORE_INDEX].sum() == 0]
     if blank:
         what = "object" if good[0].has_objects else "labelled pixel"

@@ -66,6 +66,15 @@ def _draw_samples(dataset: DenseDataset, count: int, seed: int) -> list[Sample]:
     return samples
 
 
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """Return matplotlib's own font, which has the letters of Europe, else (no extra `report`) Pillow's, which has ASCII."""
+    try:
+        from matplotlib import get_data_path
+    except ImportError:
+        return ImageFont.load_default(size)
+    return ImageFont.truetype(Path(get_data_path()) / "fonts/ttf/DejaVuSans.ttf", size)
+
+
 def _tile(sample: Sample, colors: np.ndarray) -> Image.Image:
     height, width = sample.mask.shape
     size = (TILE_WIDTH, max(1, round(TILE_WIDTH * height / width)))
@@ -74,7 +83,7 @@ def _tile(sample: Sample, colors: np.ndarray) -> Image.Image:
     tile.paste(Image.fromarray(image), (0, 0))
     tile.paste(Image.fromarray(_labelled(sample, image, colors)), (TILE_WIDTH, 0))
     caption = f"{sample.name}  ({height} x {width})"
-    ImageDraw.Draw(tile).text((0, size[1] + 3), caption, fill=_FAINT, font=ImageFont.load_default(TEXT - 2))
+    ImageDraw.Draw(tile).text((0, size[1] + 3), caption, fill=_FAINT, font=_font(TEXT - 2))
     return tile
 
 
@@ -95,7 +104,7 @@ def _labelled(sample: Sample, image: np.ndarray, colors: np.ndarray) -> np.ndarr
 
 def _legend(classes: tuple[str, ...], colors: np.ndarray, width: int) -> Image.Image:
     """Return swatches with class names in as many columns as fit; ignored pixels are the ones without colour."""
-    font = ImageFont.load_default(TEXT)
+    font = _font(TEXT)
     entries = [f"{index} {name}" for index, name in enumerate(classes)]
     cell = int(max(font.getlength(entry) for entry in [*entries, "no colour: ignored"])) + TEXT + 24
     columns = max(1, width // cell)

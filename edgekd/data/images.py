@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -35,13 +37,7 @@ def read_image(path: Path | str) -> np.ndarray:
             transparent, more than 8 bits per channel, or in another colour space than gray, palette or RGB.
     """
     image, raw_mode = _decode(Path(path))
-    if ";16" in raw_mode or image.mode.startswith(("I", "F")):
-        raise DataError(
-            f"{path}: more than 8 bits per channel (mode {raw_mode}), expected 8; "
-            "choose the range to keep and convert, e.g. `magick IN -auto-level -depth 8 OUT`"
-        )
-    if image.mode not in _EIGHT_BIT:
-        raise DataError(f"{path}: colour mode {image.mode}, expected RGB, grayscale or palette; convert it to RGB")
+    _check_mode(path, image.mode, raw_mode)
     if image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info:
         image = image.convert("RGBA")
         if np.array(image.getchannel("A")).min() < 255:
@@ -50,6 +46,29 @@ def read_image(path: Path | str) -> np.ndarray:
                 "e.g. `magick IN -background black -flatten OUT`"
             )
     return np.array(image.convert("RGB"))
+
+
+def check_header(path: Path) -> None:
+    """Check what an image's header tells of it, without decoding a pixel.
+
+    Raises:
+        DataError: as `read_image`, but for damage and transparency behind the header.
+    """
+    with _opened(path) as (image, raw_mode):
+        _check_mode(path, image.mode, raw_mode)
+
+
+def upright_size(path: Path) -> tuple[int, int]:
+    """Return (height, width) of an image as it is read, upright; from its header alone.
+
+    Raises:
+        DataError: the file is missing, damaged at its start, or not an image.
+    """
+    with _opened(path) as (image, _):
+        # Pillow's getexif of a PNG without EXIF decodes all of it, looking for some behind the pixels.
+        known = image.format != "PNG" or "exif" in image.info
+        turned = known and image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
+        return (image.width, image.height) if turned else (image.height, image.width)
 
 
 def read_mask(path: Path | str) -> np.ndarray:
@@ -80,8 +99,28 @@ def read_mask(path: Path | str) -> np.ndarray:
     )
 
 
+def _check_mode(path: Path | str, mode: str, raw_mode: str) -> None:
+    if ";16" in raw_mode or mode.startswith(("I", "F")):
+        raise DataError(
+            f"{path}: more than 8 bits per channel (mode {raw_mode}), expected 8; "
+            "choose the range to keep and convert, e.g. `magick IN -auto-level -depth 8 OUT`"
+        )
+    if mode not in _EIGHT_BIT:
+        raise DataError(f"{path}: colour mode {mode}, expected RGB, grayscale or palette; convert it to RGB")
+
+
 def _decode(path: Path) -> tuple[Image.Image, str]:
     """Return the decoded, upright image and the raw mode of the file, which tells bit depths that Pillow hides."""
+    with _opened(path) as (image, raw_mode):
+        image.load()
+        upright = ImageOps.exif_transpose(image) if image.getexif().get(_ORIENTATION, 1) != 1 else image
+        upright.format = image.format
+        return upright, raw_mode
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[ImageFile.ImageFile, str]]:
+    """Give an image of one frame, not yet decoded, and its raw mode; whatever is wrong with the file is a DataError."""
     try:
         # Opened by us: given a path, Pillow (13.0.0, at least) maps uncompressed one-channel TIFFs into memory with
         # height and width swapped where an EXIF orientation turns them (its pull request 8390), which scrambles the
@@ -89,11 +128,7 @@ def _decode(path: Path) -> tuple[Image.Image, str]:
         with path.open("rb") as file, Image.open(file) as image:
             if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":  # MPO: a photo with previews behind it
                 raise DataError(f"{path}: more than one frame or page in the file, expected one image; split it")
-            raw_mode = _raw_mode(image, path)
-            image.load()
-            upright = ImageOps.exif_transpose(image) if image.getexif().get(_ORIENTATION, 1) != 1 else image
-            upright.format = image.format
-            return upright, raw_mode
+            yield image, _raw_mode(image, path)
     except FileNotFoundError as exc:
         raise DataError(f"{path}: no such file") from exc
     except IsADirectoryError as exc:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import filecmp
 import logging
+
+import numpy as np
 
 from edgekd.core import plugins
 from edgekd.core.artifact import StageResult
 from edgekd.core.recipe import Recipe
 from edgekd.core.recipe_loading import plugin_options
 from edgekd.core.stage import StageJob
-from edgekd.data.annotated import repairs_of
-from edgekd.data.base import DenseDataset
+from edgekd.data.annotated import NO_MASK, AnnotatedDataset, repairs_of
+from edgekd.data.base import IGNORE_INDEX, DenseDataset
+from edgekd.data.check import IS_255_A_CLASS
 from edgekd.data.fingerprint import fingerprint
+from edgekd.data.images import check_header
+from edgekd.data.paired import PairedDataset
 from edgekd.errors import DataError, RecipeError
 
 log = logging.getLogger(__name__)
@@ -47,16 +53,18 @@ def fingerprints(recipe: Recipe) -> dict[str, str]:
 
 
 def run(job: StageJob) -> StageResult:
-    """Record what both splits hold, and what opening them repaired."""
+    """Record what both splits hold, and what opening them repaired.
+
+    Raises:
+        DataError: as `together`, or an image that cannot be read, as far as its header tells.
+    """
     data = job.recipe.data
     train, val = open_split(job.recipe, data.train), open_split(job.recipe, data.val)
-    if train.classes != val.classes:
-        raise DataError(
-            f"splits {data.train!r} and {data.val!r} have different classes: {train.classes} and {val.classes}"
-        )
-    shared = {train.name(i) for i in range(len(train))} & {val.name(i) for i in range(len(val))}
+    for finding in (*together(job.recipe, train, val), *_first_masks(val, data.val)):
+        log.warning("%s", finding)
     splits = {}
     for split, dataset in ((data.train, train), (data.val, val)):
+        _check_headers(dataset)
         repairs = repairs_of(dataset)
         for what, count in repairs.items():
             log.info("split %s: %d %s", split, count, what)
@@ -66,6 +74,67 @@ def run(job: StageJob) -> StageResult:
             "classes": list(train.classes),
             "format": data.format,
             "splits": splits,
-            "same_name_in_both_splits": len(shared),
+            "in_both_splits": len(shared_images(train, val)),
         }
     )
+
+
+def together(recipe: Recipe, train: DenseDataset, val: DenseDataset) -> list[str]:
+    """Return what there is to know of both splits before anything is trained, one line each.
+
+    Raises:
+        DataError: they have different classes, or one has no object to learn or to find.
+    """
+    names = recipe.data.train, recipe.data.val
+    if train.classes != val.classes:
+        raise DataError(
+            f"splits {names[0]!r} and {names[1]!r} have different classes: {train.classes} and {val.classes}"
+        )
+    for split, dataset in zip(names, (train, val), strict=True):
+        if isinstance(dataset, AnnotatedDataset) and not dataset.object_count:
+            left_out = ", ".join(f"{count} {what}" for what, count in dataset.repairs.items())
+            hint = "; without masks, use task: detection" if NO_MASK in dataset.repairs else ""
+            raise DataError(
+                f"split {split!r} has no object in its {len(dataset)} images{f' ({left_out})' * bool(left_out)}, "
+                f"expected at least one{hint}"
+            )
+    shared = shared_images(train, val)
+    if not shared:
+        return []
+    return [
+        f"{len(shared)} of the {len(val)} images of split {names[1]!r} are in split {names[0]!r}, too, the first is "
+        f"{shared[0]}: scores will be too good; take them out of one"
+    ]
+
+
+def shared_images(train: DenseDataset, val: DenseDataset) -> list[str]:
+    """Return the names of the images that both splits have: of the same name and the same bytes."""
+    places = {train.name(i): train.files(i) for i in range(len(train))}
+    return [
+        name
+        for name, files in ((val.name(i), val.files(i)) for i in range(len(val)))
+        if files and (other := places.get(name)) and filecmp.cmp(other[0], files[0], shallow=False)
+    ]
+
+
+def _first_masks(dataset: DenseDataset, split: str, count: int = 8) -> list[str]:
+    """Return a line when all labelled pixels of the first masks are of one class and others are ignored: a mask of 0 and 255."""
+    if not isinstance(dataset, PairedDataset) or len(dataset.classes) == 1:
+        return []
+    counts = np.zeros(256, np.int64)
+    for index in range(min(count, len(dataset))):
+        counts += np.bincount(dataset.load(index).mask.ravel(), minlength=256)
+    found = np.flatnonzero(counts[: len(dataset.classes)])
+    if len(found) != 1 or not counts[IGNORE_INDEX]:
+        return []
+    return [
+        f"split {split!r}: the first masks hold nothing but class {dataset.classes[found[0]]!r} and ignored pixels; "
+        + IS_255_A_CLASS
+    ]
+
+
+def _check_headers(dataset: DenseDataset) -> None:
+    """Check that every image file can be read, as far as its header tells, before hours go into it; DataError."""
+    if isinstance(dataset, PairedDataset | AnnotatedDataset):
+        for index in range(len(dataset)):
+            check_header(dataset.files(index)[0])

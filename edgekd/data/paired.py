@@ -162,10 +162,12 @@ def read_split_list(folder: Path, split: str) -> list[str]:
         DataError: no such split, an empty one, or a name that occurs twice or cannot be shown.
     """
     path = folder / f"{split}.txt"
-    require_folder(folder, "folder of split lists")
+    known = [entry.stem for entry in folder.glob("*.txt")]
     if not path.is_file():
-        known = [entry.stem for entry in folder.glob("*.txt")]
-        raise DataError(f"no split {split!r}: {path} does not exist{did_you_mean(split, known)}")
+        raise DataError(
+            f"no split {split!r}: {path} does not exist{did_you_mean(split, known)}; "
+            "write it, one image's name without suffix per line"
+        )
     names = Counter(line for line in read_lines(path, "split list") if line)
     if not names:
         raise DataError(f"split {split!r} is empty: {path} lists no image")

@@ -15,6 +15,7 @@ from edgekd.data.coco_masks import encode_runs
 from edgekd.data.colors import overlay, palette
 from edgekd.data.images import read_image
 from edgekd.data.objects import Color, draw_boxes, draw_masks
+from edgekd.data.paired import SUFFIXES
 from edgekd.errors import UserError
 
 MIN_SCORE = 0.3  # of detections that are shown to people
@@ -27,6 +28,17 @@ class Network(Protocol):
 
     def __call__(self, image: np.ndarray, /) -> np.ndarray | Detections:
         """Return the result."""
+
+
+def image_files(paths: Sequence[Path]) -> list[Path]:
+    """Return the image files among paths and in the folders among them, not below these; UserError for one without any."""
+    files = []
+    for path in paths:
+        inside = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES) if path.is_dir() else [path]
+        if not inside:
+            raise UserError(f"{path}: no image in this folder, expected files like *.jpg or *.png")
+        files += inside
+    return files
 
 
 def check_names(image_paths: Sequence[Path], out: Path) -> None:

@@ -100,6 +100,10 @@ def read_report(path: Path) -> dict[str, Any]:
     file = path / REPORT if path.is_dir() else path
     try:
         report = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as exc:
+        is_run = path.is_dir() and any((path / name / "manifest.json").is_file() for name in ("data", "teacher"))
+        hint = "the run has not ended; start it again to go on" if is_run else "give the folder of an edgekd run"
+        raise UserError(f"{file}: no such file; {hint}") from exc
     except (OSError, ValueError) as exc:
         raise UserError(f"{file}: not a readable {REPORT} ({exc}); give the folder of an edgekd run") from exc
     if not isinstance(report, dict) or report.get("schema") != SCHEMA:

@@ -4,13 +4,15 @@
     root/<split>/<file_name>                       the images
 
 Both can be named otherwise by the options. Categories are numbered by sorted id, as all tools do; their names are the
-classes. Masks are polygons, compressed or uncompressed run lengths; a crowd is not trained on and need not be found.
+classes. Masks are polygons, compressed or uncompressed run lengths; a crowd is not trained on and need not be found. An
+image's height and width may be left out together, and the box of an object with polygons.
 Source: cocodataset.org, "Data format"; pycocotools 2.0.
 """
 
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -28,6 +30,7 @@ from edgekd.data.annotated import (
     require_images,
 )
 from edgekd.data.coco_masks import Segmentation
+from edgekd.data.images import upright_size
 from edgekd.data.paired import checked_classes, is_showable, require_folder
 from edgekd.errors import DataError
 
@@ -70,7 +73,7 @@ def open_objects(options: Options, split: str, has_masks: bool) -> AnnotatedData
     for number, entry in _by_id(_entries(content, "annotations", path), "annotation", path).items():
         with refusals.one():
             where = f"{path}, annotation {number}"
-            image, category = entry.get("image_id"), entry.get("category_id")
+            image, category = _whole(entry.get("image_id")), _whole(entry.get("category_id"))
             if not _is_id(image) or image not in found:
                 raise DataError(f"{where}: no image has id {short(image)}; remove the annotation or add the image")
             if not _is_id(category) or category not in labels:
@@ -117,13 +120,18 @@ def _entries(content: Mapping[str, Any], key: str, path: Path) -> list[Mapping[s
 def _by_id(entries: list[Mapping[str, Any]], what: str, path: Path) -> dict[int, Mapping[str, Any]]:
     found: dict[int, Mapping[str, Any]] = {}
     for entry in entries:
-        number = entry.get("id")
+        number = _whole(entry.get("id"))
         if not _is_id(number):
             raise DataError(f"{path}: {what} id: expected a whole number, got {short(number)}; fix the file")
         if number in found:
             raise DataError(f"{path}: {what} id {number} occurs twice; renumber one of them")
         found[number] = entry
     return found
+
+
+def _whole(value: Any) -> Any:
+    """Return 3 for 3.0, as tables of numbers are written, and what is no such number as it is."""
+    return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < 1 << 53 else value
 
 
 def _is_id(value: Any) -> TypeGuard[int]:
@@ -142,26 +150,45 @@ def _image(entry: Mapping[str, Any], folder: Path, path: Path) -> AnnotatedImage
     is_below = isinstance(name, str) and name and not Path(name).is_absolute() and ".." not in Path(name).parts
     if not isinstance(name, str) or not is_below or not is_showable(name):
         raise DataError(f"{where}: expected file_name below {folder}, got {short(name)}; fix it")
-    return AnnotatedImage(name, folder / name, checked_size(entry.get("height"), entry.get("width"), where), ())
+    if "\\" in name and not os.path.isfile(folder / name):
+        name = name.replace("\\", "/")  # written on Windows; looked at again, as `..\\x` is one part to Path
+        if ".." in Path(name).parts or Path(name).is_absolute():
+            raise DataError(f"{where}: expected file_name below {folder}, got {short(name)}; fix it")
+    height, width = (_whole(entry.get(side)) for side in ("height", "width"))
+    if height is None and width is None and os.path.isfile(folder / name):
+        height, width = upright_size(folder / name)
+    return AnnotatedImage(name, folder / name, checked_size(height, width, where), ())
 
 
 def _annotation(
     entry: Mapping[str, Any], label: int, where: str, mask_size: tuple[int, int] | None
 ) -> Annotation | None:
     """Return an object with a mask of `mask_size`, or without one where that is None; None when the mask is blank."""
-    x, y, width, height = _numbers(entry.get("bbox"), 4, f"{where}: bbox")
+    box = entry.get("bbox")
+    x, y, width, height = _numbers(_around(entry.get("segmentation")) if box is None else box, 4, f"{where}: bbox")
     area = entry.get("area")
     if area is not None:
         (area,) = _numbers([area], 1, f"{where}: area")
         if area < 0:
             raise DataError(f"{where}: area: expected square pixels, 0 or more, got {area}; fix the annotation")
-    is_crowd = entry.get("iscrowd", 0)
+    is_crowd = entry.get("iscrowd") or 0
     if is_crowd not in (0, 1):
         raise DataError(f"{where}: iscrowd: expected 0 or 1, got {short(is_crowd)}; fix it")
     mask = Segmentation(entry.get("segmentation")) if mask_size else None
     if mask and mask_size and mask.is_blank(*mask_size):
         return None
     return Annotation(label, (x, y, x + width, y + height), where, mask, bool(is_crowd), area)
+
+
+def _around(shape: Any) -> list[float] | None:
+    """Return x, y, width, height of polygons; None for anything else."""
+    if not isinstance(shape, list) or not shape or not all(isinstance(p, list) and len(p) >= 4 for p in shape):
+        return None
+    values = [value for polygon in shape for value in polygon[: len(polygon) // 2 * 2]]
+    if not all(isinstance(v, int | float) and not isinstance(v, bool) for v in values):
+        return None
+    x, y = values[::2], values[1::2]
+    return [min(x), min(y), max(x) - min(x), max(y) - min(y)]
 
 
 def _numbers(values: Any, count: int, where: str) -> list[float]:

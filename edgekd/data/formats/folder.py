@@ -1,13 +1,13 @@
 """Format `folder`: a folder of images, a folder of index masks, and a list of class names.
 
 root/images/<split>/0001.jpg      any common suffix; subfolders are fine
-root/masks/<split>/0001.png       paired by name; pixel value = index of the class, 255 = ignore
+root/masks/<split>/0001.png       paired by name; pixel value = index of the class, 255 = ignore, or see `labels`
 root/classes.txt                  one class per line, in index order
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from edgekd.data.base import IGNORE_INDEX
@@ -24,6 +24,8 @@ class Options:
         images: folder of the images below root; `{split}` stands for the split's name.
         masks: folder of the masks below root, likewise.
         classes: class names, or a text file below root with one per line.
+        labels: stored value -> class name, where masks store something else than indices, `{0: background, 255: crack}`;
+            the classes are then these names, by stored value, and `classes` is not read.
         ignore_index: stored value of pixels without a label; 255 after loading. 16-bit masks may use up to 65535.
         image_ending: what follows the common name in image files, before the suffix.
         mask_ending: the same for masks: `_mask` pairs `0001.jpg` with `0001_mask.png`.
@@ -33,6 +35,7 @@ class Options:
     images: str = "images/{split}"
     masks: str = "masks/{split}"
     classes: tuple[str, ...] | str = "classes.txt"
+    labels: dict[int, str] = field(default_factory=dict)
     ignore_index: int = IGNORE_INDEX
     image_ending: str = ""
     mask_ending: str = ""
@@ -48,11 +51,17 @@ def open_dataset(options: Options, split: str) -> PairedDataset:
     for key, template in (("images", options.images), ("masks", options.masks)):
         if "{split}" not in template:
             raise DataError(f"data.options.{key} is {template!r}: expected {{split}} in it, or all splits are one")
-    classes = _classes(options, root)
+    stored = dict(sorted(options.labels.items()))
+    classes = tuple(dict.fromkeys(stored.values())) if stored else _classes(options, root)
+    stored = stored or dict(enumerate(classes))
     if not 0 <= options.ignore_index <= 65535:
         raise DataError(f"data.options.ignore_index is {options.ignore_index}, expected 0..65535; 255 is usual")
-    if options.ignore_index < len(classes):
-        taken = classes[options.ignore_index]
+    if options.labels:
+        checked_classes(classes, "data.options.labels")
+        if not 0 <= min(stored) <= max(stored) <= 65535:
+            raise DataError(f"data.options.labels: expected stored values 0..65535, got {min(stored)}..{max(stored)}")
+    elif options.ignore_index in stored:
+        taken = stored[options.ignore_index]
         raise DataError(
             f"data.options.ignore_index {options.ignore_index} is also the index of class {taken!r}; use 255"
         )
@@ -62,9 +71,11 @@ def open_dataset(options: Options, split: str) -> PairedDataset:
         options.image_ending,
         options.mask_ending,
     )
-    mapping = {index: index for index in range(len(classes))} | {options.ignore_index: IGNORE_INDEX}
-    table = label_table(mapping, max(256, options.ignore_index + 1))
-    return PairedDataset(classes, pairs, table, f"0..{len(classes) - 1}, or {options.ignore_index} to ignore")
+    mapping = {options.ignore_index: IGNORE_INDEX} | {value: classes.index(name) for value, name in stored.items()}
+    expected = ", ".join(map(str, stored)) if options.labels else f"0..{len(classes) - 1}"
+    if options.ignore_index not in stored:
+        expected += f", or {options.ignore_index} to ignore"
+    return PairedDataset(classes, pairs, label_table(mapping, max(256, max(mapping) + 1)), expected)
 
 
 def _classes(options: Options, root: Path) -> tuple[str, ...]:

@@ -7,7 +7,7 @@
     root/Annotations/<name>.xml                    boxes
     root/ImageSets/Main/<split>.txt                names for the boxes
 
-Where <name>.jpg is missing, <name>.png, .jpeg or .bmp is the image, and before them, with boxes, the file of JPEGImages
+Where <name>.jpg is missing, <name>.png, .jpeg, .bmp or another is the image, and before them, with boxes, the file of JPEGImages
 that the XML names as its `filename`: LabelImg and others write VOC's XML for images of any kind.
 `root` is the folder VOCdevkit/VOC2012. Two conventions for `trainaug` are in use and give different labels:
 `masks: [SegmentationClass, SegmentationClassAug]` takes VOC's own mask where there is one (mmsegmentation),
@@ -30,13 +30,16 @@ from defusedxml import DefusedXmlException, ElementTree
 
 from edgekd.data.annotated import AnnotatedDataset, AnnotatedImage, Annotation, Refusals, checked_size, require_images
 from edgekd.data.base import IGNORE_INDEX
+from edgekd.data.images import upright_size
 from edgekd.data.paired import (
+    SUFFIXES,
     Pair,
     PairedDataset,
     checked_classes,
     is_showable,
     label_table,
     listed_pairs,
+    read_lines,
     read_split_list,
 )
 from edgekd.errors import DataError, did_you_mean
@@ -58,13 +61,13 @@ class Options:
         root: the VOC2012 folder.
         masks: mask folders below root; an image takes its mask from the first one that has it.
         boxes_from_one: whether box coordinates count from 1 with both ends included, as VOC's do; else from 0.
-        classes: class names in index order, for other data in the same layout.
+        classes: class names in index order, or a text file below root with one per line, for other data in the same layout.
     """
 
     root: str
     masks: tuple[str, ...] = ("SegmentationClass",)
     boxes_from_one: bool = True
-    classes: tuple[str, ...] = CLASSES
+    classes: tuple[str, ...] | str = CLASSES
 
 
 def open_dataset(options: Options, split: str) -> PairedDataset:
@@ -74,7 +77,7 @@ def open_dataset(options: Options, split: str) -> PairedDataset:
         DataError: missing list, image or mask, an empty split, or a `trainaug` list that holds images of `val`.
     """
     root = Path(options.root)
-    classes = checked_classes(options.classes, "data.options.classes")
+    classes = _classes(options)
     if not options.masks:
         raise DataError("data.options.masks is empty, expected at least one folder, e.g. [SegmentationClass]")
     lists = root / "ImageSets" / "Segmentation"
@@ -99,7 +102,7 @@ def open_objects(options: Options, split: str, has_masks: bool) -> AnnotatedData
     if has_masks:
         raise DataError("voc: instance masks are not read, expected task detection or semantic; convert them to coco")
     root = Path(options.root)
-    classes = tuple(name for name in checked_classes(options.classes, "data.options.classes") if name != "background")
+    classes = tuple(name for name in _classes(options) if name != "background")
     names = read_split_list(root / "ImageSets" / "Main", split)
     refusals, images = Refusals(), []
     for name in names:
@@ -107,6 +110,13 @@ def open_objects(options: Options, split: str, has_masks: bool) -> AnnotatedData
             images.append(_annotated(root, name, classes, options.boxes_from_one, refusals))
     require_images(images)
     return AnnotatedDataset(classes, images, has_masks=False, refusals=refusals)
+
+
+def _classes(options: Options) -> tuple[str, ...]:
+    if isinstance(options.classes, str):
+        path = Path(options.root) / options.classes
+        return checked_classes(read_lines(path, "class list"), str(path))
+    return checked_classes(options.classes, "data.options.classes")
 
 
 def _annotated(root: Path, name: str, classes: tuple[str, ...], from_one: bool, refusals: Refusals) -> AnnotatedImage:
@@ -119,13 +129,21 @@ def _annotated(root: Path, name: str, classes: tuple[str, ...], from_one: bool, 
         ) from exc
     except (ParseError, DefusedXmlException, OSError, ValueError, LookupError) as exc:
         raise DataError(f"{path}: not readable as XML ({' '.join(str(exc).split())[:200]}); replace the file") from exc
-    size = checked_size(int(_number(tree, "size/height", path)), int(_number(tree, "size/width", path)), str(path))
+    image = _image(root, name, (tree.findtext("filename") or "").strip())
+    size = _size(tree, path, image)
     objects = []
     for place, node in enumerate(tree.findall("object"), 1):
         with refusals.one():
             objects.append(_object(node, path, f"{path}, object {place}", classes, from_one))
-    image = _image(root, name, (tree.findtext("filename") or "").strip())
     return AnnotatedImage(name, image, size, tuple(objects))
+
+
+def _size(tree: Any, path: Path, image: Path) -> tuple[int, int]:
+    """Return (height, width) as the XML says, or of the image where it says 0 or nothing, as some tools do."""
+    is_left_out = all((tree.findtext(f"size/{side}") or "0").strip() == "0" for side in ("height", "width"))
+    if is_left_out and os.path.isfile(image):
+        return upright_size(image)
+    return checked_size(int(_number(tree, "size/height", path)), int(_number(tree, "size/width", path)), str(path))
 
 
 def _object(node: Any, path: Path, where: str, classes: tuple[str, ...], from_one: bool) -> Annotation:
@@ -145,6 +163,7 @@ def _image(root: Path, name: str, filename: str = "") -> Path:
     """Return `name`.jpg or, where it is missing, what stands for it; a `filename` with folders is not followed."""
     folder = root / "JPEGImages"
     others = [f"{name}{suffix}" for suffix in (".png", ".jpeg", ".bmp")]
+    others += [f"{name}{spelt}" for suffix in sorted(SUFFIXES) for spelt in (suffix, suffix.upper())]
     if filename and filename == Path(filename).name and is_showable(filename):
         others.insert(0, filename)
     candidates = [folder / other for other in (f"{name}.jpg", *others)]

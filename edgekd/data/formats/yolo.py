@@ -1,7 +1,8 @@
 """Format `yolo`: a text file of boxes or polygons beside each image, and a data.yaml.
 
-    root/data.yaml                                 names: {0: a, 1: b} or [a, b]; train, val: below root an image folder,
-                                                   a text file with an image's path in each row, or a list of them
+    root/data.yaml                                 names: {0: a, 1: b} or [a, b]; train, val (or valid): below root, or
+                                                   below `path` in it, an image folder, a text file with an image's path
+                                                   in each row, or a list of them
     root/images/<split>/<name>.jpg
     root/labels/<split>/<name>.txt                 rows `class xc yc w h`, or `class x1 y1 x2 y2 x3 y3 ...`
 
@@ -24,10 +25,10 @@ from typing import Any
 
 import numpy as np
 import yaml
-from PIL import Image
 
 from edgekd.data.annotated import AnnotatedDataset, AnnotatedImage, Annotation, Refusals
 from edgekd.data.coco_masks import Segmentation
+from edgekd.data.images import upright_size
 from edgekd.data.paired import SUFFIXES, checked_classes, is_showable, require_folder
 from edgekd.errors import DataError, did_you_mean
 
@@ -107,11 +108,12 @@ def _classes(config: dict[str, Any], path: Path) -> tuple[str, ...]:
 
 def _places(root: Path, config: dict[str, Any], split: str, path: Path) -> list[Path]:
     """Return the folders of images and the lists of images that a split consists of."""
-    given = config.get(split)
+    root = _base(root, config)
+    given = config.get(split) or (config.get("valid") if split == "val" else None)
     if not given:
         if (root / "images" / split).is_dir():
             return [root / "images" / split]
-        known = [key for key in config if key in ("train", "val", "test")]
+        known = [key for key in config if key in ("train", "val", "valid", "test")]
         raise DataError(f"{path}: no split {split!r}{did_you_mean(split, known)}; add `{split}: images/{split}`")
     places = []
     for entry in given if isinstance(given, list) else [given]:
@@ -123,6 +125,13 @@ def _places(root: Path, config: dict[str, Any], split: str, path: Path) -> list[
             raise DataError(f"{path}: {split}: no folder or text file {entry[:200]} below {root}; fix the path")
         places.append(place)
     return places
+
+
+def _base(root: Path, config: dict[str, Any]) -> Path:
+    """Return the folder below root that data.yaml names as `path`, root itself where there is none of that name."""
+    path = config.get("path")
+    named = root / path if isinstance(path, str) and is_showable(path) else root
+    return named if os.path.isdir(named) else root
 
 
 def _is_list(place: Path) -> bool:
@@ -142,11 +151,12 @@ def _files(place: Path, root: Path) -> list[Path]:
     for number, row in enumerate(rows, 1):
         if not row:
             continue
-        if not is_showable(row) or Path(row).is_absolute() or ".." in Path(row).parts:
+        if not is_showable(row) or ".." in Path(row).parts:
             raise DataError(f"{place}, row {number}: expected an image's path below {root}, got {short(row)}; fix it")
-        if not os.path.isfile(root / row):
+        file = next((one for one in (root / row, place.parent / row) if os.path.isfile(one)), None)
+        if file is None:
             raise DataError(f"{place}, row {number}: no image {row[:200]} below {root}; fix the path")
-        files.append(root / row)
+        files.append(file)
     return files
 
 
@@ -188,7 +198,7 @@ def _annotated(
         repairs["equal rows counted once"] += len(rows) - len(first)
     if not first:
         return AnnotatedImage(name, file, None, ())
-    height, width = _size(file)
+    height, width = upright_size(file)
     objects = []
     for row, number in sorted(first.items(), key=lambda item: item[1]):
         with refusals.one():
@@ -201,20 +211,6 @@ def _name(file: Path, folder: Path) -> str:
     return (file.relative_to(folder) if file.is_relative_to(folder) else file).as_posix()
 
 
-def _size(file: Path) -> tuple[int, int]:
-    """Return (height, width) of an image as it is read, upright; from its header alone."""
-    try:
-        with Image.open(file) as image:
-            # Pillow's getexif of a PNG without EXIF decodes all of it, looking for some behind the pixels.
-            known = image.format != "PNG" or "exif" in image.info
-            turned = known and image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
-            return (image.width, image.height) if turned else (image.height, image.width)
-    except Exception as exc:  # whatever Pillow's many decoders raise on a damaged header
-        raise DataError(
-            f"{file}: not an image, or damaged ({' '.join(str(exc).split())}); replace or remove it"
-        ) from exc
-
-
 def _object(
     row: tuple[str, ...], place: int, path: Path, classes: tuple[str, ...], size: tuple[int, int], has_masks: bool
 ) -> Annotation:
@@ -223,7 +219,8 @@ def _object(
         raise DataError(
             f"{where}: expected `class xc yc w h` or `class x1 y1 x2 y2 x3 y3 ...`, got {len(row)} fields; fix the row"
         )
-    if not (row[0].isascii() and row[0].isdecimal() and len(row[0]) < 10) or int(row[0]) >= len(classes):
+    label = row[0].removesuffix(".0")  # as tables of numbers are written
+    if not (label.isascii() and label.isdecimal() and len(label) < 10) or int(label) >= len(classes):
         raise DataError(
             f"{where}: expected a class from 0 to {len(classes) - 1}, got {row[0][:40]!r}; fix it or add a name"
         )
@@ -235,11 +232,11 @@ def _object(
                 f"{where}: a box, expected a polygon for the task instance; use task detection, or outline it"
             )
         x, y, w, h = (values * [width, height, width, height]).tolist()
-        return Annotation(int(row[0]), (x - w / 2, y - h / 2, x + w / 2, y + h / 2), where)
+        return Annotation(int(label), (x - w / 2, y - h / 2, x + w / 2, y + h / 2), where)
     points = np.clip(values.reshape(-1, 2), 0, 1) * [width, height]
     (x1, y1), (x2, y2) = points.min(axis=0).tolist(), points.max(axis=0).tolist()
     mask = Segmentation([points.flatten().tolist()]) if has_masks else None
-    return Annotation(int(row[0]), (x1, y1, x2, y2), where, mask)
+    return Annotation(int(label), (x1, y1, x2, y2), where, mask)
 
 
 def _share(text: str, where: str) -> float:

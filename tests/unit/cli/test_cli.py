@@ -115,7 +115,7 @@ def test_an_interrupt_says_how_to_go_on(raising: tuple[Path, Path]) -> None:
         (("bench", "quickstart", "--set", "engines=[]"), "no stage of this recipe is called 'bench'"),
         (("data", "check", "absent.yaml"), "neither a file nor a shipped recipe"),
         (("predict", ".", "a.png"), "no manifest.json"),
-        (("report", "."), "report.json: not a readable report.json"),
+        (("report", "."), "report.json: no such file; give the folder of an edgekd run"),
         (("report", "absent"), "absent"),
         (("recipes", "show", "quickstrat"), "did you mean 'quickstart'?"),
     ],

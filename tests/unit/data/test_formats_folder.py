@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -217,3 +218,19 @@ def test_camvid_reads_as_it_stands(shared_data: Path):
     assert report.errors == report.warnings == ()
     assert report.min_size == report.max_size == (360, 480)
     assert sum(report.pixel_counts) == round((1 - report.ignored_fraction) * 101 * 360 * 480)
+
+
+def test_stored_values_can_be_given_names(tmp_path: Path, write: Writer) -> None:
+    write("images/train/a.png", "masks/train/a.png", np.array([[0, 255, 7], [9, 0, 7]], np.uint8))
+    options = Options(str(tmp_path), labels={255: "crack", 0: "wall", 7: "crack"}, ignore_index=9)
+    dataset = open_dataset(options, "train")
+    assert dataset.classes == ("wall", "crack")
+    assert dataset.load(0).mask.tolist() == [[0, 1, 1], [255, 0, 1]]
+    said = refusal(replace(options, ignore_index=1))
+    assert "label 9 on 1 pixel is none of the 2 classes, expected 0, 7, 255, or 1 to ignore" in said
+
+
+def test_masks_of_0_and_255_are_told(tmp_path: Path, write: Writer) -> None:
+    write("images/train/a.png", "masks/train/a.png", np.array([[0, 255, 0], [0, 255, 0]], np.uint8))
+    report = check_dataset(open_dataset(Options(str(tmp_path)), "train"), "train")
+    assert "if it is a class of yours, set data.options.labels" in report.warnings[0]

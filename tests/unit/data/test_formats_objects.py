@@ -265,7 +265,8 @@ BAD_COCO: dict[str, tuple[dict[str, Any], str]] = {
     "no images": ({"images": None}, "images: expected a list"),
     "file elsewhere": ({"images": [{"id": 5, "file_name": "../a.png", "width": 8, "height": 4}]}, "expected file_name below"),
     "missing file": ({"images": [{"id": 5, "file_name": "b.png", "width": 8, "height": 4}]}, "1 of 1 listed images are"),
-    "no size": ({"images": [{"id": 5, "file_name": "a.png"}]}, "expected height and width"),
+    "no height": ({"images": [{"id": 5, "file_name": "a.png", "width": 12}]}, "expected height and width"),
+    "no size, no file": ({"images": [{"id": 5, "file_name": "b.png"}]}, "expected height and width"),
     "class name twice": ({"categories": [{"id": 1, "name": "a"}, {"id": 2, "name": "a"}]}, "listed twice"),
 }  # fmt: skip
 
@@ -319,3 +320,31 @@ def test_a_damaged_file_of_any_format_is_read_or_refused(tmp_path: Path, seed: i
             opened(tmp_path)
         except DataError as exc:
             assert "\n" not in str(exc)
+
+
+def test_coco_as_tables_and_other_tools_write_it(tmp_path: Path) -> None:
+    """Whole numbers as floats, iscrowd null, no size, no box but polygons, folders by backslash."""
+    entry = annotation(1.0, image_id=5.0, category_id=9.0, iscrowd=None)
+    del entry["bbox"]
+    write_coco(tmp_path, [entry], images=[{"id": 5.0, "file_name": "sub\\b.png"}])
+    image(tmp_path / "train/sub/b.png")
+    sample = open_coco(tmp_path, has_masks=True)
+    assert sample.name == "sub/b.png"
+    assert boxes(sample) == [[1, 1, 4, 3]]
+    assert sample.instances is not None
+    assert sample.instances.is_crowd is not None
+    assert not sample.instances.is_crowd.any()
+    write_coco(tmp_path, [entry], images=[{"id": 5, "file_name": "..\\b.png"}])
+    image(tmp_path / "b.png")
+    with pytest.raises(DataError, match="expected file_name below"):
+        open_coco(tmp_path)
+
+
+def test_voc_as_other_tools_write_it(tmp_path: Path) -> None:
+    """No size, an image of another suffix in capitals, the classes in a file."""
+    write_voc(tmp_path, voc_object("dog", (1, 1, 8, 4)), size=(0, 0))
+    (tmp_path / "JPEGImages/a.jpg").rename(tmp_path / "JPEGImages/a.JPG")
+    (tmp_path / "classes.txt").write_text("cat\ndog\n")
+    dataset = voc.open_objects(voc.Options(str(tmp_path), classes="classes.txt"), "train", False)
+    assert dataset.classes == NAMES
+    assert boxes(dataset.load(0)) == [[0, 0, 8, 4]]

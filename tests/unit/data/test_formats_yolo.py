@@ -17,6 +17,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
 from edgekd.data.formats import yolo
+from edgekd.data.images import upright_size
 from edgekd.errors import DataError
 
 
@@ -59,8 +60,20 @@ def test_the_size_of_an_image_is_read_without_its_pixels(
 
     for kind in (PngImageFile, JpegImageFile):
         monkeypatch.setattr(kind, "load", load)
-    assert yolo._size(tmp_path / f"plain.{suffix}") == (4, 8)
-    assert yolo._size(tmp_path / f"turned.{suffix}") == (8, 4)
+    assert upright_size(tmp_path / f"plain.{suffix}") == (4, 8)
+    assert upright_size(tmp_path / f"turned.{suffix}") == (8, 4)
+
+
+def test_yolo_files_as_other_tools_write_them(tmp_path: Path) -> None:
+    """`path` below the yaml, `valid` for val, an absolute path in a list, the class as 1.0."""
+    write_yolo(tmp_path / "sub", "1.0 0.5 0.5 0.5 0.5\n")
+    (tmp_path / "sub/list.txt").write_text(f"{tmp_path}/sub/images/train/a.png\n")
+    (tmp_path / "data.yaml").write_text("path: sub\nnames: [x, y]\ntrain: images/train\nvalid: list.txt\n")
+    for split in ("train", "val"):
+        sample = yolo.open_objects(yolo.Options(str(tmp_path)), split, False).load(0)
+        assert boxes(sample) == [[2, 1, 6, 3]]
+        assert sample.instances is not None
+        assert sample.instances.labels.tolist() == [1]
 
 
 def test_yolo_polygons_are_masks_and_a_box_among_them_is_refused(tmp_path: Path) -> None:
@@ -105,7 +118,7 @@ def test_a_yolo_split_may_be_a_list_of_images_or_of_folders(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(("row", "said"), [
-    ("../b.png", "row 2: expected an image's path below"), ("/b.png", "row 2: expected an image's path below"),
+    ("../b.png", "row 2: expected an image's path below"), ("/b.png", "row 2: no image /b.png below"),
     ("images/train/x.png", "row 2: no image images/train/x.png below"),
 ])  # fmt: skip
 def test_a_yolo_list_with_a_wrong_row_is_refused_with_it(row: str, said: str, tmp_path: Path) -> None:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from edgekd.core.artifact import Artifact
+from edgekd.core.recipe import Recipe
 from edgekd.core.recipe_loading import load_recipe
 from edgekd.core.stage import StageJob
-from edgekd.data.open import run
+from edgekd.data.open import open_split, run, together
+from edgekd.errors import DataError
 from edgekd.report.collect import collect
 
 # In train, of 10x4: a box from -0.5 px on, one without width, one twice; in val all is well.
@@ -44,3 +47,47 @@ def test_repairs_are_recorded_logged_and_reported(tmp_path: Path, caplog: pytest
     assert sorted(caplog.messages) == sorted(f"split train: {count} {what}" for what, count in REPAIRS.items())
     artifact = Artifact(tmp_path, {"kind": "dataset", "details": details})
     assert collect(recipe, {"data": artifact}, [], [], "")["repairs"] == {"train": REPAIRS}
+
+
+def yolo_recipe(root: Path, rows: dict[str, str]) -> Recipe:
+    for split, text in rows.items():
+        for folder in ("images", "labels"):
+            (root / folder / split).mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (10, 4), (len(split), 0, 0)).save(root / f"images/{split}/a.png")
+        (root / f"labels/{split}/a.txt").write_text(text)
+    (root / "data.yaml").write_text("names: [cat, dog]\n")
+    return load_recipe("quickstart_detection", ["data.format=yolo", f"data.options={{root: {root}}}"])
+
+
+ROW = "1 0.5 0.5 0.5 0.5\n"
+
+
+def test_a_split_without_objects_is_refused_before_training(tmp_path: Path) -> None:
+    recipe = yolo_recipe(tmp_path, {"train": "1 0.5 0.5 0 0.5\n", "val": ROW})
+    said = "split 'train' has no object in its 1 images \\(1 boxes without area left out\\), expected at least one"
+    with pytest.raises(DataError, match=said):
+        run(StageJob(recipe, {}, tmp_path))
+
+
+def test_an_image_that_cannot_be_read_is_found_before_training(tmp_path: Path) -> None:
+    recipe = yolo_recipe(tmp_path, {"train": ROW, "val": ROW})
+    Image.new("CMYK", (10, 4)).save(tmp_path / "images/val/a.png", format="JPEG")
+    with pytest.raises(DataError, match=r"val/a.png: colour mode CMYK"):
+        run(StageJob(recipe, {}, tmp_path))
+
+
+def test_images_in_both_splits_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    recipe = yolo_recipe(tmp_path, {"train": ROW, "val": ROW})  # of one name, but not the same
+    assert run(StageJob(recipe, {}, tmp_path)).details["in_both_splits"] == 0
+    assert not caplog.messages
+    shutil.copy(tmp_path / "images/train/a.png", tmp_path / "images/val/a.png")
+    assert run(StageJob(recipe, {}, tmp_path)).details["in_both_splits"] == 1
+    assert "1 of the 1 images of split 'val' are in split 'train', too, the first is a.png" in caplog.text
+
+
+def test_splits_of_different_classes_are_refused(tmp_path: Path) -> None:
+    recipe = yolo_recipe(tmp_path, {"train": ROW, "val": ROW})
+    one, other = (open_split(recipe, split) for split in ("train", "val"))
+    other.classes = ("dog", "cat")
+    with pytest.raises(DataError, match="have different classes"):
+        together(recipe, one, other)
