@@ -152,6 +152,23 @@ def test_engines_segment_a_path_or_an_array_at_image_size(tiny_run: Path, tmp_pa
         assert from_array.max() < len(engine.classes)
 
 
+def test_predict_takes_a_folder_and_goes_on_after_a_bad_image(tiny_run: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "street"
+    folder.mkdir()
+    (folder / "a.png").write_bytes(b"no image")
+    (folder / "notes.txt").write_text("")
+    Image.new("RGB", (128, 96), (90, 90, 90)).save(folder / "b.png")
+    engine = tiny_run / "engine" / "onnxruntime-int8"
+    done = run_edgekd("predict", str(engine), str(folder), "--out", str(tmp_path / "out"), "--json")
+    assert done.returncode == 2
+    assert [Path(entry["overlay"]).name for entry in json.loads(done.stdout)] == ["b_overlay.png"]
+    assert "a.png: not an image, or damaged at its start" in done.stderr
+    assert "(1 of 2 images could not be read)" in done.stderr
+    done = run_edgekd("predict", str(tiny_run), str(folder))
+    assert "give one of" in done.stderr
+    assert "engine/onnxruntime-int8" in done.stderr
+
+
 def test_predict_writes_an_overlay_and_an_index_mask(tiny_run: Path, tmp_path: Path) -> None:
     image = scenes.open_dataset(scenes.Options(height=64, width=96), "val").load(0).image
     Image.fromarray(image).save(tmp_path / "street.png")
