@@ -24,7 +24,7 @@ class Options:
         images: folder of the images below root; `{split}` stands for the split's name.
         masks: folder of the masks below root, likewise.
         classes: class names, or a text file below root with one per line.
-        labels: stored value -> class name, where masks store something else than indices, `{0: background, 255: crack}`;
+        labels: stored value -> class name, where masks store something else than indices, `{"0": background, "255": crack}`;
             the classes are then these names, by stored value, and `classes` is not read.
         ignore_index: stored value of pixels without a label; 255 after loading. 16-bit masks may use up to 65535.
         image_ending: what follows the common name in image files, before the suffix.

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
+from edgekd.core.recipe_loading import plugin_options
 from edgekd.data.check import check_dataset
 from edgekd.data.formats.folder import Options, open_dataset
 from edgekd.data.paired import REFUSED, checked_classes, label_table, read_lines, remap
@@ -234,3 +235,10 @@ def test_masks_of_0_and_255_are_told(tmp_path: Path, write: Writer) -> None:
     write("images/train/a.png", "masks/train/a.png", np.array([[0, 255, 0], [0, 255, 0]], np.uint8))
     report = check_dataset(open_dataset(Options(str(tmp_path)), "train"), "train")
     assert "if it is a class of yours, set data.options.labels" in report.warnings[0]
+
+
+def test_names_of_stored_values_are_given_as_a_recipe_has_them() -> None:
+    options = plugin_options(
+        "formats", "folder", {"root": "x", "labels": {"0": "wall", "255": "crack"}}, "data.options"
+    )
+    assert options.labels == {0: "wall", 255: "crack"}
