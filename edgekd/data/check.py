@@ -15,8 +15,8 @@ from edgekd.data.base import IGNORE_INDEX, DenseDataset, Sample
 from edgekd.errors import DataError
 
 MAX_THREADS = 8
-IS_255_A_CLASS = '255 is read as `ignore`: if it is a class of yours, set data.options.labels, e.g. {"0": background, "255": crack}'
-    "255 is read as `ignore`: if it is a class of yours, set data.options.labels, e.g. {"0": background, "255": crack}"
+IS_255_A_CLASS = (
+    '255 is read as `ignore`: if it is a class of yours, set data.options.labels, e.g. {"0": background, "255": crack}'
 )
 
 
