@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
+from edgekd.core.recipe import PLAIN
 from edgekd.core.tasks import TASKS, Task
 from edgekd.evaluate.definitions import DEFINITIONS
 from edgekd.study.difference import by_seed, compare, pairs_of
@@ -70,8 +71,11 @@ def _remarks(study: dict[str, Any]) -> list[str]:
 
 
 def versus(study: dict[str, Any]) -> list[str]:
-    """Return lines of Markdown: the first arm that is not the baseline against each of the others; none without others."""
+    """Return lines of Markdown: the first arm against each of the others but the plain student, the baseline; none without
+    others, or where the baseline is such an arm itself."""
     task = _task(study)
+    if study["baseline"] != PLAIN:
+        return []
     first, *others = [arm for arm in study["arms"] if arm["name"] != study["baseline"]] or [None]
     if first is None or not others:
         return []
