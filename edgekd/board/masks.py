@@ -19,9 +19,8 @@ from edgekd.board.frame import Frame
 # Multiplications of a product up to which OpenBLAS, numpy's, takes one thread (0.3.x, interface/gemm.c).
 WITHOUT_THREADS = 1 << 18
 
-# Masks of at most so many pixels and cells along each side are computed together, at least so many of them: no product of
-# theirs takes threads.
-TOGETHER = 64
+# Masks of at most so many pixels and cells along each side are computed together, at least so many of them.
+TOGETHER, TOGETHER_CELLS = 64, 16
 FEWEST = 8
 
 
@@ -93,9 +92,9 @@ def assemble(prototypes: np.ndarray, coefficients: np.ndarray, boxes: np.ndarray
 
 def _alike(corners: np.ndarray, windows: np.ndarray) -> Tuple[np.ndarray, List[np.ndarray]]:
     """Return the numbers of the masks to mix alone, and of groups to mix together: small, with sides within a factor of two."""
-    sides = np.maximum(corners[:, 2:] - corners[:, :2], windows[:, 2:] - windows[:, :2])
+    sides, cells = (ends[:, 2:] - ends[:, :2] for ends in (corners, windows))
     alone = (sides > 0).all(axis=1)
-    small = np.flatnonzero(alone & (sides <= TOGETHER).all(axis=1))
+    small = np.flatnonzero(alone & ((sides <= TOGETHER) & (cells <= TOGETHER_CELLS)).all(axis=1))
     doublings = np.ceil(np.log2(np.maximum(sides[small], TOGETHER / 8)))
     kinds = doublings[:, 0] * TOGETHER + doublings[:, 1]
     order = np.argsort(kinds, kind="stable")

@@ -34,7 +34,7 @@ def check(
     from edgekd.core.workspace import disk_errors
     from edgekd.data.check import check_dataset, unreadable
     from edgekd.data.contact_sheet import write_contact_sheet
-    from edgekd.data.open import open_split, together
+    from edgekd.data.open import open_split, shared_images, together
     from edgekd.errors import DataError
 
     loaded = load_recipe(recipe, set_)
@@ -44,9 +44,7 @@ def check(
         try:
             dataset = opened[split] = open_split(loaded, split)
         except DataError as exc:
-            if not (exc.lines or json or opened):
-                raise  # one line says it all
-            reports.append(unreadable(split, exc.lines[:SHOWN] or (" ".join(str(exc).split()),)))
+            reports.append(unreadable(split, exc.lines or (" ".join(str(exc).split()),)))
             continue
         with progress_bar(f"reading split {split}") as progress:
             reports.append(check_dataset(dataset, split, progress))
@@ -56,7 +54,8 @@ def check(
                 write_contact_sheet(dataset, sheets[-1])
     if len(opened) == len({data.train, data.val}):
         try:
-            findings = together(loaded, opened[data.train], opened[data.val])
+            train, val = opened[data.train], opened[data.val]
+            findings = together(loaded, train, val, shared_images(train, val))
         except DataError as exc:
             reports[-1] = replace(reports[-1], errors=(*reports[-1].errors, str(exc)))
     if json:
@@ -64,7 +63,7 @@ def check(
         show.print_json(result)
     else:
         for report in reports:
-            print(report.text())
+            print(report.text(SHOWN))
         for finding in findings:
             print(f"warning: {finding}")
         for path in sheets:

@@ -55,6 +55,7 @@ def predict(
                 results.append(write_prediction(loaded, image, out, selection))
             except DataError as exc:
                 unread.append(str(exc))
+                print(f"{image}: {exc}" if str(image) not in str(exc) else str(exc), file=sys.stderr)
                 continue
             if results[-1].get("more"):
                 print(f"{image}: the {selection.most} best are written, there may be more: see --most", file=sys.stderr)
@@ -65,5 +66,4 @@ def predict(
     if json:
         print_json(results)
     if unread:
-        rest = f" ({len(unread)} of {len(images)} images could not be read)" if len(images) > 1 else ""
-        raise DataError(unread[0] + rest, tuple(unread))
+        raise DataError(f"{len(unread)} of {len(images)} images could not be read, the first: {unread[0]}")

@@ -16,7 +16,8 @@ from edgekd.errors import DataError
 
 MAX_THREADS = 8
 IS_255_A_CLASS = (
-    '255 is read as `ignore`: if it is a class of yours, set data.options.labels, e.g. {"0": background, "255": crack}'
+    "of all pixels one class is labelled and the rest ignored, as in a mask of 0 and 255; if both are classes, use format "
+    '`folder` with data.options.labels, e.g. {"0": background, "255": crack}'
 )
 
 
@@ -55,10 +56,13 @@ class CheckReport:
         total = sum(self.pixel_counts)
         return tuple(count / total if total else 0.0 for count in self.pixel_counts)
 
-    def text(self) -> str:
-        """Return the report as lines for a terminal: what was read, a table of classes, warnings, errors."""
+    def text(self, most: int = 100) -> str:
+        """Return the report as lines for a terminal: what was read, a table of classes, warnings, at most so many errors."""
+        errors = [f"  error: {error}" for error in self.errors[:most]]
+        if len(self.errors) > most:
+            errors.append(f"  and {len(self.errors) - most} more errors")
         if not self.num_images:
-            return "\n".join([f"split {self.split}:", *(f"  error: {error}" for error in self.errors)])
+            return "\n".join([f"split {self.split}:", *errors])
         width = max(len(name) for name in (*self.classes, "class"))
         sizes = " to ".join(f"{h}x{w}" for h, w in sorted({self.min_size, self.max_size}))
         head = f"split {self.split}: {self.num_images} images, {len(self.errors)} bad; height x width {sizes}; "
@@ -77,7 +81,7 @@ class CheckReport:
         rows = zip(self.classes, amounts, self.image_counts, strict=True)
         lines += [f"  {i:>3} {name:>{width}}  {amount}  {images:>6}" for i, (name, amount, images) in enumerate(rows)]
         lines += [f"  warning: {warning}" for warning in self.warnings]
-        return "\n".join(lines + [f"  error: {error}" for error in self.errors])
+        return "\n".join(lines + errors)
 
 
 @dataclass(frozen=True)
@@ -164,9 +168,9 @@ def _ints(values: np.ndarray) -> tuple[int, ...]:
 def _warnings(classes: tuple[str, ...], split: str, good: list[_Finding], amounts: np.ndarray) -> Iterable[str]:
     absent = [name for index, name in enumerate(classes) if amounts[index] == 0]
     if good and absent:
-        is_binary = len(absent) == len(classes) - 1 and amounts[IGNORE_INDEX] and not good[0].has_objects
-        more = f"; {IS_255_A_CLASS}" if is_binary else ""
-        yield f"{len(absent)} of {len(classes)} classes never occur in split {split!r}: {', '.join(absent)}{more}"
+        yield f"{len(absent)} of {len(classes)} classes never occur in split {split!r}: {', '.join(absent)}"
+    if good and len(absent) == len(classes) - 1 and amounts[IGNORE_INDEX] and not good[0].has_objects:
+        yield IS_255_A_CLASS
     crowds = sum(finding.crowds for finding in good)
     if crowds:
         yield f"{crowds} objects are crowds or difficult: not trained on, and need not be found"

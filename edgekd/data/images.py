@@ -120,7 +120,10 @@ def _decode(path: Path) -> tuple[Image.Image, str]:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[ImageFile.ImageFile, str]]:
-    """Give an image of one frame, not yet decoded, and its raw mode; whatever is wrong with the file is a DataError."""
+    """Give an image of one frame, not yet decoded, and its raw mode; whatever is wrong with the file is a DataError.
+
+    The block may do nothing but read the image: its errors, too, are taken for the file's.
+    """
     try:
         # Opened by us: given a path, Pillow (13.0.0, at least) maps uncompressed one-channel TIFFs into memory with
         # height and width swapped where an EXIF orientation turns them (its pull request 8390), which scrambles the

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import filecmp
 import logging
+from pathlib import Path
 
 import numpy as np
 
@@ -60,7 +61,8 @@ def run(job: StageJob) -> StageResult:
     """
     data = job.recipe.data
     train, val = open_split(job.recipe, data.train), open_split(job.recipe, data.val)
-    for finding in (*together(job.recipe, train, val), *_first_masks(val, data.val)):
+    shared = shared_images(train, val)
+    for finding in (*together(job.recipe, train, val, shared), *_first_masks(val, data.val)):
         log.warning("%s", finding)
     splits = {}
     for split, dataset in ((data.train, train), (data.val, val)):
@@ -74,13 +76,13 @@ def run(job: StageJob) -> StageResult:
             "classes": list(train.classes),
             "format": data.format,
             "splits": splits,
-            "in_both_splits": len(shared_images(train, val)),
+            "in_both_splits": len(shared),
         }
     )
 
 
-def together(recipe: Recipe, train: DenseDataset, val: DenseDataset) -> list[str]:
-    """Return what there is to know of both splits before anything is trained, one line each.
+def together(recipe: Recipe, train: DenseDataset, val: DenseDataset, shared: list[str]) -> list[str]:
+    """Return what there is to know of both splits before anything is trained, one line each; shared: `shared_images`.
 
     Raises:
         DataError: they have different classes, or one has no object to learn or to find.
@@ -98,7 +100,6 @@ def together(recipe: Recipe, train: DenseDataset, val: DenseDataset) -> list[str
                 f"split {split!r} has no object in its {len(dataset)} images{f' ({left_out})' * bool(left_out)}, "
                 f"expected at least one{hint}"
             )
-    shared = shared_images(train, val)
     if not shared:
         return []
     return [
@@ -113,13 +114,20 @@ def shared_images(train: DenseDataset, val: DenseDataset) -> list[str]:
     return [
         name
         for name, files in ((val.name(i), val.files(i)) for i in range(len(val)))
-        if files and (other := places.get(name)) and filecmp.cmp(other[0], files[0], shallow=False)
+        if files and (other := places.get(name)) and _same(other[0], files[0])
     ]
+
+
+def _same(one: Path, other: Path) -> bool:
+    try:
+        return filecmp.cmp(one, other, shallow=False)
+    except OSError:  # one cannot be read: reading it as an image says so
+        return False
 
 
 def _first_masks(dataset: DenseDataset, split: str, count: int = 8) -> list[str]:
     """Return a line when all labelled pixels of the first masks are of one class and others are ignored: a mask of 0 and 255."""
-    if not isinstance(dataset, PairedDataset) or len(dataset.classes) == 1:
+    if not isinstance(dataset, PairedDataset):
         return []
     counts = np.zeros(256, np.int64)
     for index in range(min(count, len(dataset))):
@@ -127,10 +135,7 @@ def _first_masks(dataset: DenseDataset, split: str, count: int = 8) -> list[str]
     found = np.flatnonzero(counts[: len(dataset.classes)])
     if len(found) != 1 or not counts[IGNORE_INDEX]:
         return []
-    return [
-        f"split {split!r}: the first masks hold nothing but class {dataset.classes[found[0]]!r} and ignored pixels; "
-        + IS_255_A_CLASS
-    ]
+    return [f"split {split!r}, its first masks, class {dataset.classes[found[0]]!r}: {IS_255_A_CLASS}"]
 
 
 def _check_headers(dataset: DenseDataset) -> None:

@@ -162,6 +162,8 @@ def read_split_list(folder: Path, split: str) -> list[str]:
         DataError: no such split, an empty one, or a name that occurs twice or cannot be shown.
     """
     path = folder / f"{split}.txt"
+    if not folder.parent.parent.is_dir():  # not even the data set's folder
+        require_folder(folder, "folder of split lists")
     known = [entry.stem for entry in folder.glob("*.txt")]
     if not path.is_file():
         raise DataError(

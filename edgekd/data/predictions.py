@@ -34,7 +34,9 @@ def image_files(paths: Sequence[Path]) -> list[Path]:
     """Return the image files among paths and in the folders among them, not below these; UserError for one without any."""
     files = []
     for path in paths:
-        inside = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES) if path.is_dir() else [path]
+        inside = sorted(path.iterdir()) if path.is_dir() else [path]
+        if path.is_dir():
+            inside = [f for f in inside if f.suffix.lower() in SUFFIXES and not f.name.startswith(".") and f.is_file()]
         if not inside:
             raise UserError(f"{path}: no image in this folder, expected files like *.jpg or *.png")
         files += inside

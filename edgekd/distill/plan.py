@@ -26,7 +26,7 @@ from edgekd.models.artifact import untrained_network
 from edgekd.models.base import DenseModel, Outputs
 from edgekd.models.build import check_input_size
 
-_LABEL_BLOCK = 32  # pixels; labels in blocks, so that there are borders and cells away from them
+_LABEL_BLOCK = 32  # pixels, at most; labels in blocks, so that there are borders and cells away from them
 
 
 @dataclass(frozen=True)
@@ -122,16 +122,20 @@ def run(job: StageJob) -> StageResult:
 
 
 def check_arms(recipe: Recipe, arms: dict[str, dict[str, Method]]) -> None:
-    """Check that every arm's methods fit the recipe's networks, without running a network.
+    """Check that every arm's methods fit the recipe's networks and teach something, as `plan` does for a recipe's own.
 
     Raises:
         RecipeError: one does not, or does not take its options; the arm is named.
     """
-    classes = len(open_split(recipe, recipe.data.train).classes)
+    classes, crop = len(open_split(recipe, recipe.data.train).classes), recipe.data.augment.crop or recipe.data.size
     networks = _networks(recipe, classes)
+    maps_t, maps_s = (_maps(network, crop) for network in networks)
+    labels = _labels(crop, classes) if recipe.task == "semantic" else _object_labels(crop)
     for arm, methods in arms.items():
         try:
-            build_methods(Distill(methods=methods), *networks, classes, recipe.task)
+            built = build_methods(Distill(methods=methods), *networks, classes, recipe.task)
+            for name, (_, method) in built.items():
+                _working(name, _terms(method, maps_t, maps_s, labels))
         except UserError as exc:
             raise RecipeError(f"study.arms.{arm}: {exc}") from exc
 
@@ -209,8 +213,9 @@ def _outputs(maps: dict[str, Tensor]) -> Outputs:
 
 def _labels(crop: tuple[int, int], classes: int) -> Batch:
     height, width = crop
-    blocks = torch.arange(-(-height // _LABEL_BLOCK) * -(-width // _LABEL_BLOCK)) % classes
-    blocks = blocks.view(1, 1, -(-height // _LABEL_BLOCK), -(-width // _LABEL_BLOCK)).float()
+    block = min(_LABEL_BLOCK, height // 2, width // 2)
+    rows, columns = -(-height // block), -(-width // block)
+    blocks = (torch.arange(rows * columns) % classes).view(1, 1, rows, columns).float()
     masks = F.interpolate(blocks, (height, width), mode="nearest").squeeze(1).long()
     return Batch(torch.zeros(1, 3, height, width), masks)
 

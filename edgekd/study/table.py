@@ -54,7 +54,7 @@ def _remarks(study: dict[str, Any]) -> list[str]:
     found = []
     if len(trained) > 1:
         found.append(f"**The runs differ in more than methods and seeds**: trained in {' and in '.join(trained)}.")
-    if len({run.get("world_size") for run in measured}) > 1:
+    if len({run.get("world_size") for run in measured} - {None}) > 1:
         found.append(
             "**The runs differ in more than methods and seeds**: they were trained on different numbers of devices."
         )
@@ -103,7 +103,7 @@ def _task(study: dict[str, Any]) -> Task:
 def _row(arm: dict[str, Any], is_baseline: bool, task: Task) -> tuple[str, ...]:
     metrics = arm["metrics"]
     measured, pairs = sum(run["status"] == "measured" for run in arm["runs"]), pairs_of(arm, task.metric)
-    no_verdict = "no run of the baseline" if measured else "not measured"
+    no_verdict = "no seed in common" if measured else "not measured"
     verdict = "baseline" if is_baseline else (_difference(metrics, task.metric) or {}).get("verdict", no_verdict)
     pace, memory = arm["seconds_per_step"], arm["peak_memory_bytes"]
     return (

@@ -163,7 +163,7 @@ def test_predict_takes_a_folder_and_goes_on_after_a_bad_image(tiny_run: Path, tm
     assert done.returncode == 2
     assert [Path(entry["overlay"]).name for entry in json.loads(done.stdout)] == ["b_overlay.png"]
     assert "a.png: not an image, or damaged at its start" in done.stderr
-    assert "(1 of 2 images could not be read)" in done.stderr
+    assert "1 of 2 images could not be read, the first: " in done.stderr
     done = run_edgekd("predict", str(tiny_run), str(folder))
     assert "give one of" in done.stderr
     assert "engine/onnxruntime-int8" in done.stderr

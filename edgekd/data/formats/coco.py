@@ -171,7 +171,8 @@ def _annotation(
         (area,) = _numbers([area], 1, f"{where}: area")
         if area < 0:
             raise DataError(f"{where}: area: expected square pixels, 0 or more, got {area}; fix the annotation")
-    is_crowd = entry.get("iscrowd") or 0
+    is_crowd = entry.get("iscrowd")
+    is_crowd = 0 if is_crowd is None else is_crowd
     if is_crowd not in (0, 1):
         raise DataError(f"{where}: iscrowd: expected 0 or 1, got {short(is_crowd)}; fix it")
     mask = Segmentation(entry.get("segmentation")) if mask_size else None
@@ -185,7 +186,7 @@ def _around(shape: Any) -> list[float] | None:
     if not isinstance(shape, list) or not shape or not all(isinstance(p, list) and len(p) >= 4 for p in shape):
         return None
     values = [value for polygon in shape for value in polygon[: len(polygon) // 2 * 2]]
-    if not all(isinstance(v, int | float) and not isinstance(v, bool) for v in values):
+    if not all(isinstance(v, int | float) and not isinstance(v, bool) and abs(v) < 1e9 for v in values):
         return None
     x, y = values[::2], values[1::2]
     return [min(x), min(y), max(x) - min(x), max(y) - min(y)]

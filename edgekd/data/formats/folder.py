@@ -51,16 +51,18 @@ def open_dataset(options: Options, split: str) -> PairedDataset:
     for key, template in (("images", options.images), ("masks", options.masks)):
         if "{split}" not in template:
             raise DataError(f"data.options.{key} is {template!r}: expected {{split}} in it, or all splits are one")
-    stored = dict(sorted(options.labels.items()))
-    classes = tuple(dict.fromkeys(stored.values())) if stored else _classes(options, root)
-    stored = stored or dict(enumerate(classes))
+    stored = {value: name.strip() for value, name in sorted(options.labels.items())}
+    if stored:
+        classes = checked_classes(dict.fromkeys(stored.values()), "data.options.labels")
+    else:
+        classes = _classes(options, root)
+        stored = dict(enumerate(classes))
     if not 0 <= options.ignore_index <= 65535:
         raise DataError(f"data.options.ignore_index is {options.ignore_index}, expected 0..65535; 255 is usual")
-    if options.labels:
-        checked_classes(classes, "data.options.labels")
-        if not 0 <= min(stored) <= max(stored) <= 65535:
-            raise DataError(f"data.options.labels: expected stored values 0..65535, got {min(stored)}..{max(stored)}")
-    elif options.ignore_index in stored:
+    if not 0 <= min(stored) <= max(stored) <= 65535:
+        raise DataError(f"data.options.labels: expected stored values 0..65535, got {min(stored)}..{max(stored)}")
+    # 255 in `labels` is meant: it is there because it would be ignored otherwise.
+    if options.ignore_index in stored and not (options.labels and options.ignore_index == IGNORE_INDEX):
         taken = stored[options.ignore_index]
         raise DataError(
             f"data.options.ignore_index {options.ignore_index} is also the index of class {taken!r}; use 255"

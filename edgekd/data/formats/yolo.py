@@ -60,7 +60,7 @@ def open_objects(options: Options, split: str, has_masks: bool) -> AnnotatedData
     config = _read_yaml(path)
     classes = _classes(config, path)
     places = _places(root, config, split, path)
-    files = sorted({file for place in places for file in _files(place, root)})
+    files = sorted({file for place in places for file in _files(place, root, _base(root, config))})
     if not files:
         raise DataError(f"empty split: no image in {', '.join(map(str, places))[:300]}")
     orphans = _orphans(files, split)
@@ -128,18 +128,20 @@ def _places(root: Path, config: dict[str, Any], split: str, path: Path) -> list[
 
 
 def _base(root: Path, config: dict[str, Any]) -> Path:
-    """Return the folder below root that data.yaml names as `path`, root itself where there is none of that name."""
+    """Return the folder below root that data.yaml names as `path`, root itself where there is none of that name: what the
+    recipe says goes before where the data set once was."""
     path = config.get("path")
-    named = root / path if isinstance(path, str) and is_showable(path) else root
-    return named if os.path.isdir(named) else root
+    if not isinstance(path, str) or not is_showable(path) or Path(path).is_absolute() or ".." in Path(path).parts:
+        return root
+    return root / path if os.path.isdir(root / path) else root
 
 
 def _is_list(place: Path) -> bool:
     return place.suffix == ".txt"
 
 
-def _files(place: Path, root: Path) -> list[Path]:
-    """Return the images in a folder, or those that a text file lists, by paths below root."""
+def _files(place: Path, root: Path, base: Path) -> list[Path]:
+    """Return the images in a folder, or those that a text file lists, by paths below root, below `base` or beside the list."""
     if not _is_list(place):
         require_folder(place, "image folder")
         return [file for file in place.rglob("*") if file.suffix.lower() in SUFFIXES and not file.name.startswith(".")]
@@ -147,13 +149,14 @@ def _files(place: Path, root: Path) -> list[Path]:
         rows = [row.strip() for row in place.read_text(encoding="utf-8-sig").splitlines()]
     except (OSError, ValueError) as exc:
         raise DataError(f"{place}: not readable as text ({' '.join(str(exc).split())}); replace the file") from exc
-    files = []
+    files, folders = [], (root, base, place.parent)
     for number, row in enumerate(rows, 1):
         if not row:
             continue
-        if not is_showable(row) or ".." in Path(row).parts:
+        is_below = not Path(row).is_absolute() or Path(row).is_relative_to(root.absolute())
+        if not is_showable(row) or ".." in Path(row).parts or not is_below:
             raise DataError(f"{place}, row {number}: expected an image's path below {root}, got {short(row)}; fix it")
-        file = next((one for one in (root / row, place.parent / row) if os.path.isfile(one)), None)
+        file = next((folder / row for folder in folders if os.path.isfile(folder / row)), None)
         if file is None:
             raise DataError(f"{place}, row {number}: no image {row[:200]} below {root}; fix the path")
         files.append(file)

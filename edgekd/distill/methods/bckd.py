@@ -149,7 +149,8 @@ class Method(nn.Module):
         total, weights = student.decoder[..., :0].float().sum(), 0.0  # 0, of the graph
         for of_teacher, of_student, weight in maps:
             map_t, map_s, cells = relations.on_common_grid(of_teacher.detach(), of_student, batch.labelled)
-            if not relations.pair_offsets(self.options.dilations, *map_t.shape[-2:]):
+            dilations = (1,) if self.options.form == "map" else self.options.dilations
+            if not relations.pair_offsets(dilations, *map_t.shape[-2:]):
                 continue  # a map of one row or column has no pairs: it takes no part in the mean
             near = None if self.options.background == 1 else object_weight(batch.masks, cells, self.options)
             if self.options.form == "map":

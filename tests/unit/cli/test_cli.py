@@ -81,7 +81,7 @@ def test_every_error_of_edgekd_is_one_line_and_its_exit_code(
     raising: tuple[Path, Path], kind: type[errors.EdgekdError]
 ) -> None:
     site, recipe = raising
-    arguments = ("data", "check", str(recipe), "--set", f"data.options.error={kind.__name__}")
+    arguments = ("distill", str(recipe), "--plan", "--set", f"data.options.error={kind.__name__}")
     assert refused(*arguments, site=site, code=kind.exit_code) == "edgekd: first line second line"
     assert kind.exit_code == (1 if issubclass(kind, errors.GateError) else 2)
 

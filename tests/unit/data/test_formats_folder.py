@@ -227,6 +227,7 @@ def test_stored_values_can_be_given_names(tmp_path: Path, write: Writer) -> None
     dataset = open_dataset(options, "train")
     assert dataset.classes == ("wall", "crack")
     assert dataset.load(0).mask.tolist() == [[0, 1, 1], [255, 0, 1]]
+    assert "ignore_index 7 is also the index of class 'crack'" in refusal(replace(options, ignore_index=7))
     said = refusal(replace(options, ignore_index=1))
     assert "label 9 on 1 pixel is none of the 2 classes, expected 0, 7, 255, or 1 to ignore" in said
 
@@ -234,7 +235,9 @@ def test_stored_values_can_be_given_names(tmp_path: Path, write: Writer) -> None
 def test_masks_of_0_and_255_are_told(tmp_path: Path, write: Writer) -> None:
     write("images/train/a.png", "masks/train/a.png", np.array([[0, 255, 0], [0, 255, 0]], np.uint8))
     report = check_dataset(open_dataset(Options(str(tmp_path)), "train"), "train")
-    assert "if it is a class of yours, set data.options.labels" in report.warnings[0]
+    assert "if both are classes, use format `folder` with data.options.labels" in report.warnings[1]
+    one_class = check_dataset(open_dataset(Options(str(tmp_path), classes=("crack",)), "train"), "train")
+    assert "if both are classes" in one_class.warnings[0]
 
 
 def test_names_of_stored_values_are_given_as_a_recipe_has_them() -> None:

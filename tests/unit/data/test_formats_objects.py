@@ -266,6 +266,7 @@ BAD_COCO: dict[str, tuple[dict[str, Any], str]] = {
     "file elsewhere": ({"images": [{"id": 5, "file_name": "../a.png", "width": 8, "height": 4}]}, "expected file_name below"),
     "missing file": ({"images": [{"id": 5, "file_name": "b.png", "width": 8, "height": 4}]}, "1 of 1 listed images are"),
     "no height": ({"images": [{"id": 5, "file_name": "a.png", "width": 12}]}, "expected height and width"),
+    "a huge polygon, no box": ({"annotations": [annotation(bbox=None, segmentation=[[1, 1, 10**400, 1, 2, 2]])]}, "bbox"),
     "no size, no file": ({"images": [{"id": 5, "file_name": "b.png"}]}, "expected height and width"),
     "class name twice": ({"categories": [{"id": 1, "name": "a"}, {"id": 2, "name": "a"}]}, "listed twice"),
 }  # fmt: skip

@@ -65,15 +65,27 @@ def test_the_size_of_an_image_is_read_without_its_pixels(
 
 
 def test_yolo_files_as_other_tools_write_them(tmp_path: Path) -> None:
-    """`path` below the yaml, `valid` for val, an absolute path in a list, the class as 1.0."""
+    """`path` below the yaml, `valid` for val, an absolute path in a list and one below `path`, the class as 1.0."""
     write_yolo(tmp_path / "sub", "1.0 0.5 0.5 0.5 0.5\n")
+    (tmp_path / "sub/lists").mkdir()
     (tmp_path / "sub/list.txt").write_text(f"{tmp_path}/sub/images/train/a.png\n")
-    (tmp_path / "data.yaml").write_text("path: sub\nnames: [x, y]\ntrain: images/train\nvalid: list.txt\n")
-    for split in ("train", "val"):
+    (tmp_path / "sub/lists/test.txt").write_text("images/train/a.png\n")
+    (tmp_path / "data.yaml").write_text(
+        "path: sub\nnames: [x, y]\ntrain: images/train\nvalid: list.txt\ntest: lists/test.txt\n"
+    )
+    for split in ("train", "val", "test"):
         sample = yolo.open_objects(yolo.Options(str(tmp_path)), split, False).load(0)
         assert boxes(sample) == [[2, 1, 6, 3]]
         assert sample.instances is not None
         assert sample.instances.labels.tolist() == [1]
+
+
+def test_the_recipes_root_goes_before_the_path_in_data_yaml(tmp_path: Path) -> None:
+    """A copied data set says where it once was."""
+    for name in ("old", "new"):
+        write_yolo(tmp_path / name, "1 0.5 0.5 0.5 0.5\n", names=f"[x, y]\npath: {tmp_path}/old")
+    dataset = yolo.open_objects(yolo.Options(str(tmp_path / "new")), "train", False)
+    assert dataset.files(0) == (tmp_path / "new/images/train/a.png",)
 
 
 def test_yolo_polygons_are_masks_and_a_box_among_them_is_refused(tmp_path: Path) -> None:
@@ -118,7 +130,7 @@ def test_a_yolo_split_may_be_a_list_of_images_or_of_folders(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(("row", "said"), [
-    ("../b.png", "row 2: expected an image's path below"), ("/b.png", "row 2: no image /b.png below"),
+    ("../b.png", "row 2: expected an image's path below"), ("/b.png", "row 2: expected an image's path below"),
     ("images/train/x.png", "row 2: no image images/train/x.png below"),
 ])  # fmt: skip
 def test_a_yolo_list_with_a_wrong_row_is_refused_with_it(row: str, said: str, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from edgekd.core.artifact import Artifact
 from edgekd.core.recipe import Recipe
 from edgekd.core.recipe_loading import load_recipe
 from edgekd.core.stage import StageJob
-from edgekd.data.open import open_split, run, together
+from edgekd.data.open import open_split, run, shared_images, together
 from edgekd.errors import DataError
 from edgekd.report.collect import collect
 
@@ -82,6 +82,9 @@ def test_images_in_both_splits_are_told(tmp_path: Path, caplog: pytest.LogCaptur
     assert not caplog.messages
     shutil.copy(tmp_path / "images/train/a.png", tmp_path / "images/val/a.png")
     assert run(StageJob(recipe, {}, tmp_path)).details["in_both_splits"] == 1
+    splits = [open_split(recipe, split) for split in ("train", "val")]
+    (tmp_path / "images/val/a.png").unlink()  # said by what reads it as an image
+    assert shared_images(*splits) == []
     assert "1 of the 1 images of split 'val' are in split 'train', too, the first is a.png" in caplog.text
 
 
@@ -90,4 +93,4 @@ def test_splits_of_different_classes_are_refused(tmp_path: Path) -> None:
     one, other = (open_split(recipe, split) for split in ("train", "val"))
     other.classes = ("dog", "cat")
     with pytest.raises(DataError, match="have different classes"):
-        together(recipe, one, other)
+        together(recipe, one, other, shared_images(one, other))

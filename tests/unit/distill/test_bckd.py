@@ -155,6 +155,12 @@ def test_a_stage_without_pairs_takes_no_part_in_the_mean() -> None:
     assert boundary({8: 1.0}, (8, 8)) == 0.0
 
 
+def test_dilations_are_not_the_maps_forms() -> None:
+    maps = (outputs({4: 6}, 6, seed, (16, 16)) for seed in (1, 2))
+    chosen = Method(Options(context=0, form="map", dilations=(4,)), *[Pyramid({4: 6}, 6, 3)] * 2)
+    assert chosen(*maps, batch_of((16, 16)))["boundary"].item() > 0
+
+
 @pytest.mark.parametrize("options", [{"form": "map"}, {"form": "path"}, {"boundary": 0.0, "focus": 1.0}])
 def test_a_map_of_one_row_is_no_failure(options: dict[str, Any]) -> None:
     size = (4, 64)

@@ -86,6 +86,10 @@ def test_a_method_that_would_teach_nothing_is_refused(methods: dict, said: str, 
         plan(small_recipe(tmp_path, "data.augment.crop=[32, 64]", distill={"methods": methods}))
 
 
+def test_a_small_crop_has_borders_too(tmp_path: Path) -> None:
+    plan(small_recipe(tmp_path, "data.augment.crop=[32, 32]", distill={"methods": {"bpkd": {}}}))
+
+
 def test_no_weight_file_is_read(tmp_path: Path) -> None:
     teacher = {"family": "edgeseg", "variant": "s", "checkpoint": "nowhere.safetensors"}
     assert plan(small_recipe(tmp_path, teacher=teacher)).teacher

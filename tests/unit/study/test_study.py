@@ -171,6 +171,7 @@ def test_a_baseline_that_is_no_arm_is_refused(tmp_path: Path) -> None:
     ({"arms": {"hot": {"kd": {"options": {"tau": 4}}}}}, r"study\.arms\.hot: .*tau"),
     ({"arms": {"hot": {"kdd": {}}}}, r"study\.arms\.hot: .*'kdd'"),
     ({"arms": {"control": {}, "kd": {"kd": {}}}}, r"study\.arms\.control: expected methods, got none"),
+    ({"arms": {"off": {"skd": {"options": {"pixel": 0, "pairwise": 0}}}}}, r"study\.arms\.off: .*switch off every term"),
 ])  # fmt: skip
 def test_a_wrong_arm_is_refused_by_name_before_the_teacher_is_trained(study: dict, said: str, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=said):
@@ -257,7 +258,7 @@ def test_an_arm_says_over_how_many_seeds_it_is_compared(tmp_path: Path) -> None:
     for arm in study["arms"]:
         for found in arm["metrics"].values():
             found["difference"] = None
-    assert [row[-1] for row in rows(study)] == ["no run of the baseline"] * 2 + ["baseline"]
+    assert [row[-1] for row in rows(study)] == ["no seed in common"] * 2 + ["baseline"]
 
 
 def test_the_remark_about_the_teachers_answers_is_of_the_runs_not_of_the_recipe(study: dict) -> None:
@@ -269,7 +270,9 @@ def test_the_remark_about_the_teachers_answers_is_of_the_runs_not_of_the_recipe(
     assert "ms/step is without the teacher" in markdown(study)
     distilled[0]["teacher_answers"] = "live"
     assert "ms/step of some runs is without the teacher" in markdown(study)
-    distilled[0]["world_size"] = 2
+    distilled[0]["world_size"] = 1
+    assert "different numbers of devices" not in markdown(study)  # of the others it is not known
+    distilled[1]["world_size"] = 2
     assert "different numbers of devices" in markdown(study)
 
 
