@@ -128,7 +128,7 @@ def test_yolo_config(case: str, tmp_path: Path) -> None:
     assert said in refusal(yolo, write_yolo(tmp_path, config=config))
 
 
-@pytest.mark.parametrize("number", ["9" * 5000, "\u0661", "\u00b2", "1.0"])
+@pytest.mark.parametrize("number", ["9" * 5000, "\u0661", "\u00b2"])
 def test_a_yolo_class_is_a_short_number_in_ascii(number: str, tmp_path: Path) -> None:
     assert "expected a class from 0 to 1" in refusal(yolo, write_yolo(tmp_path, f"{number} .5 .5 .2 .2"))
 
