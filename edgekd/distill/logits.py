@@ -21,9 +21,9 @@ def kl_per_pixel(teacher: Tensor, student: Tensor, temperature: float) -> Tensor
 
 def pixel_kl(teacher: Tensor, student: Tensor, valid: Tensor, temperature: float) -> Tensor:
     """Return the mean of `kl_per_pixel` over valid (B, H, W) bool; 0 when there are none."""
-    # `where`, not a product: a value that is not finite under a void label must not spread. Alike, such pixels add 0.
-    teacher, student = (torch.where(valid.unsqueeze(1), z, 0.0) for z in (teacher, student))
-    return kl_per_pixel(teacher, student, temperature).sum() / valid.sum().clamp_min(1)
+    # A product: keeping what is not finite under a void label from spreading (`where` on the logits) costs half as much again.
+    weight = valid.float()
+    return (kl_per_pixel(teacher, student, temperature) * weight).sum() / weight.sum().clamp_min(1)
 
 
 def pooled(logits: Tensor, valid: Tensor, stride: int) -> tuple[Tensor, Tensor]:
