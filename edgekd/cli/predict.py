@@ -54,6 +54,8 @@ def predict(
             try:
                 results.append(write_prediction(loaded, image, out, selection))
             except DataError as exc:
+                if len(images) == 1:
+                    raise
                 unread.append(str(exc))
                 print(f"{image}: {exc}" if str(image) not in str(exc) else str(exc), file=sys.stderr)
                 continue
