@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import List, Mapping, Optional, Tuple
+from typing import Callable, List, Mapping, Optional, Tuple
 
 import numpy as np
 
@@ -90,9 +90,8 @@ def detections(
     kept = there[suppress(boxes, scores, labels, selection.iou, selection.most)]
     on_image = on_image.take(kept, axis=0)
     masks = None
-    if found.coefficients is not None:
-        prototypes = outputs[spec.output("prototypes").name][0]
-        masks = assemble(prototypes, found.coefficients.take(kept, axis=1).T, on_image, place)
+    if found.mixes:
+        masks = assemble(outputs[spec.output("prototypes").name][0], found.mixes(kept), on_image, place)
     return Detections(on_image, found.scores[kept], found.labels[kept], masks)
 
 
@@ -124,12 +123,17 @@ def _not_empty(boxes: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class _Candidates:
-    """Best scores first: boxes (N, 4) float32 on the input, scores (N,), labels (N,), coefficients (P, N) or None."""
+    """What may be an object.
+
+    boxes: (N, 4) float32 on the input.
+    scores: (N,) float32; labels: (N,).
+    mixes: reads the coefficients (n, P) of some candidates, by their indices (n,): few of them stay. None without masks.
+    """
 
     boxes: np.ndarray
     scores: np.ndarray
     labels: np.ndarray
-    coefficients: Optional[np.ndarray]
+    mixes: Optional[Callable[[np.ndarray], np.ndarray]]
 
 
 def _read_decoded(outputs: Mapping[str, np.ndarray], spec: ModelSpec, selection: Selection) -> _Candidates:
@@ -139,79 +143,69 @@ def _read_decoded(outputs: Mapping[str, np.ndarray], spec: ModelSpec, selection:
     places = np.flatnonzero(flat >= least)
     best = places[np.argsort(-flat[places], kind="stable")[: selection.candidates]]
     labels, cells = np.divmod(best, scores.shape[1])
-    coefficients = None
-    if spec.all_outputs("decoded_coefficients"):
-        coefficients = outputs[spec.output("decoded_coefficients").name][0].take(cells, axis=1)
-    return _Candidates(outputs[spec.output("decoded_boxes").name][0][:, cells].T, flat[best], labels, coefficients)
-
-
-def _read_heads(outputs: Mapping[str, np.ndarray], spec: ModelSpec, selection: Selection) -> _Candidates:
-    roles = [spec.all_outputs(role) for role in ("scores", "boxes", "coefficients")]
-    levels = []
-    for level in range(len(roles[0])):
-        scores, boxes, *mixes = (outputs[tensors[level].name][0] for tensors in roles if tensors)
-        stride = spec.preprocess.size[0] / scores.shape[1]
-        levels.append(_level(scores, boxes, mixes[0] if mixes else None, stride, selection))
-    found = _joined(levels)
-    best = np.argsort(-found.logits, kind="stable")[: selection.candidates]
+    coefficients = [outputs[tensor.name][0] for tensor in spec.all_outputs("decoded_coefficients")]
     return _Candidates(
-        boxes=_decoded(found.sides, found.points, found.strides).T.take(best, axis=0),
-        scores=(1 / (1 + np.exp(-found.logits[best].astype(np.float64)))).astype(np.float32),
-        labels=found.labels[best],
-        coefficients=None if found.coefficients is None else found.coefficients.take(best, axis=1),
+        boxes=outputs[spec.output("decoded_boxes").name][0][:, cells].T,
+        scores=flat[best],
+        labels=labels,
+        mixes=_mixes(coefficients, np.zeros_like(cells), cells),
     )
 
 
-@dataclass(frozen=True)
-class _Cells:
-    """Cells of the raw heads that may hold an object, in no order.
+def _read_heads(outputs: Mapping[str, np.ndarray], spec: ModelSpec, selection: Selection) -> _Candidates:
+    scores, boxes, coefficients = (
+        [outputs[tensor.name][0] for tensor in spec.all_outputs(role)] for role in ("scores", "boxes", "coefficients")
+    )
+    places = [_loud(level, selection) for level in scores]
+    logits = np.concatenate([level.take(at) for level, at in zip(scores, places)])  # noqa: B905 - Python 3.8
+    levels = np.repeat(np.arange(len(scores)), [len(at) for at in places])
+    best = np.argsort(-logits, kind="stable")[: selection.candidates]
+    best.sort()  # level after level again
+    logits, levels = logits[best], levels[best]
+    heights, widths = np.array([level.shape[1:] for level in scores])[levels].T
+    labels, cells = np.divmod(np.concatenate(places)[best], heights * widths)
+    rows, columns = np.divmod(cells, widths)
+    strides = (spec.preprocess.size[0] / heights).astype(np.float32)
+    points = (np.stack([columns, rows]) + 0.5).astype(np.float32) * strides
+    sides = [_at(level, cells[levels == number]) for number, level in enumerate(boxes)]
+    return _Candidates(
+        boxes=_decoded(np.concatenate(sides, axis=1).reshape(4, len(boxes[0]) // 4, len(cells)), points, strides).T,
+        scores=(1 / (1 + np.exp(-logits.astype(np.float64)))).astype(np.float32),
+        labels=labels,
+        mixes=_mixes(coefficients, levels, cells),
+    )
 
-    logits, labels, strides: (N,) each.
-    points: (2, N) float32 x, y on the input.
-    sides: (4, bins, N) logits of the distances left, top, right, bottom.
-    coefficients: (P, N), or None for a network without masks.
-    """
 
-    logits: np.ndarray
-    labels: np.ndarray
-    strides: np.ndarray
-    points: np.ndarray
-    sides: np.ndarray
-    coefficients: Optional[np.ndarray]
-
-
-def _level(
-    scores: np.ndarray, boxes: np.ndarray, coefficients: Optional[np.ndarray], stride: float, selection: Selection
-) -> _Cells:
-    """Return the best cells of one level, from its heads (K, h, w), (4 * bins, h, w) and (P, h, w)."""
-    height, width = scores.shape[1:]
+def _loud(scores: np.ndarray, selection: Selection) -> np.ndarray:
+    """Return the places of the best scores (K, h, w) of one level, as indices (N,) of the flattened array."""
     flat = scores.reshape(-1)
     places = np.flatnonzero(flat >= _logit(selection.min_score))  # logits are compared: no sigmoid of them all
     if len(places) > selection.candidates:
         places = places[np.argpartition(-flat[places], selection.candidates)[: selection.candidates]]
-    labels, cells = np.divmod(places, height * width)
-    rows, columns = np.divmod(cells, width)
-    return _Cells(
-        logits=flat[places],
-        labels=labels,
-        strides=np.full(len(cells), stride, np.float32),
-        points=np.stack([(columns + 0.5) * stride, (rows + 0.5) * stride]).astype(np.float32),
-        sides=boxes.reshape(4, -1, height * width).take(cells, axis=2),
-        coefficients=None if coefficients is None else coefficients.reshape(-1, height * width).take(cells, axis=1),
-    )
+        places.sort()
+    return places
 
 
-def _joined(levels: List[_Cells]) -> _Cells:
-    """Return the cells of all levels; all are decoded at once, which takes less time than one level after the other."""
-    mixes = [level.coefficients for level in levels if level.coefficients is not None]
-    return _Cells(
-        logits=np.concatenate([level.logits for level in levels]),
-        labels=np.concatenate([level.labels for level in levels]),
-        strides=np.concatenate([level.strides for level in levels]),
-        points=np.concatenate([level.points for level in levels], axis=-1),
-        sides=np.concatenate([level.sides for level in levels], axis=-1),
-        coefficients=np.concatenate(mixes, axis=-1) if mixes else None,
-    )
+def _at(level: np.ndarray, cells: np.ndarray) -> np.ndarray:
+    """Return what a head (C, ...) says at some cells (N,): (C, N)."""
+    return level.reshape(len(level), -1).take(cells, axis=1)
+
+
+def _mixes(
+    coefficients: List[np.ndarray], levels: np.ndarray, cells: np.ndarray
+) -> Optional[Callable[[np.ndarray], np.ndarray]]:
+    """Return what reads the coefficients of candidates that lie in `levels` (N,) at `cells` (N,); None without masks."""
+    if not coefficients:
+        return None
+
+    def read(chosen: np.ndarray) -> np.ndarray:
+        mixes = np.empty((len(chosen), len(coefficients[0])), coefficients[0].dtype)
+        for number, level in enumerate(coefficients):
+            here = np.flatnonzero(levels[chosen] == number)
+            mixes[here] = _at(level, cells[chosen[here]]).T
+        return mixes
+
+    return read
 
 
 def _logit(score: float) -> float:
