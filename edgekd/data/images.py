@@ -5,7 +5,8 @@ are really transparent (what lies behind them is undefined), more than 8 bits pe
 user's choice), CMYK and other colour spaces, animations.
 
 Rules for masks: the stored sample is the label. Palette files give indices, 1-, 2- and 4-bit grayscale is not
-stretched to 0..255 as viewers do, 16-bit is kept. Refused: colour-coded masks, JPEG (lossy), transparency, animations.
+stretched to 0..255 as viewers do, 16-bit is kept. Refused: JPEG (lossy), transparency, animations, and colour-coded masks
+but by `read_color_mask`, which is told the colours.
 """
 
 from __future__ import annotations
@@ -36,7 +37,10 @@ def read_image(path: Path | str) -> np.ndarray:
         DataError: the file is missing, damaged or truncated, not an image, too large to be one, animated,
             transparent, more than 8 bits per channel, or in another colour space than gray, palette or RGB.
     """
-    image, raw_mode = _decode(Path(path))
+    return _rgb(path, *_decode(Path(path)))
+
+
+def _rgb(path: Path | str, image: Image.Image, raw_mode: str) -> np.ndarray:
     _check_mode(path, image.mode, raw_mode)
     if image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info:
         image = image.convert("RGBA")
@@ -79,8 +83,7 @@ def read_mask(path: Path | str) -> np.ndarray:
             transparent, or stores labels in a way that does not give them back exactly.
     """
     image, raw_mode = _decode(Path(path))
-    if image.format in ("JPEG", "MPO"):
-        raise DataError(f"{path}: a JPEG mask has lost its exact labels, expected a lossless file; export it as PNG")
+    _check_lossless(path, image)
     if image.mode in ("LA", "PA"):
         array = np.array(image)  # (H, W, 2): label, alpha
         if array[..., 1].min() < 255:
@@ -95,8 +98,35 @@ def read_mask(path: Path | str) -> np.ndarray:
         return np.array(image).astype(np.int32)
     raise DataError(
         f"{path}: mask of mode {image.mode} (colour-coded?), expected one channel of class indices; "
-        "convert the colours to indices and save a grayscale or palette PNG"
+        "name the colours in data.options.colors of format `folder`, or save a grayscale or palette PNG"
     )
+
+
+def read_color_mask(path: Path | str, colors: np.ndarray) -> np.ndarray:
+    """Return which of the colours, (N,) int 0xRRGGBB in ascending order, each pixel of a mask file has, as (H, W) int64.
+
+    Raises:
+        DataError: as `read_mask`, or a pixel has another colour.
+    """
+    image, raw_mode = _decode(Path(path))
+    _check_lossless(path, image)
+    red, green, blue = np.moveaxis(_rgb(path, image, raw_mode).astype(np.int64), 2, 0)
+    packed = red << 16 | green << 8 | blue
+    places = np.minimum(np.searchsorted(colors, packed), len(colors) - 1)
+    other, counts = np.unique(packed[colors[places] != packed], return_counts=True)
+    if len(other):
+        more = f" (and {len(other) - 1} more such colours)" if len(other) > 1 else ""
+        on = f"{counts[0]} pixel{'s' if counts[0] > 1 else ''}{more}"
+        raise DataError(
+            f"{path}: colour #{other[0]:06x} on {on} is none of the {len(colors)} of data.options.colors; "
+            "add it, or save the mask without smoothing"
+        )
+    return places
+
+
+def _check_lossless(path: Path | str, image: Image.Image) -> None:
+    if image.format in ("JPEG", "MPO"):
+        raise DataError(f"{path}: a JPEG mask has lost its exact labels, expected a lossless file; export it as PNG")
 
 
 def _check_mode(path: Path | str, mode: str, raw_mode: str) -> None:

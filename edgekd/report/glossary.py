@@ -31,7 +31,7 @@ _PAGE = (
     ),
     Definition(
         "wall_ms", "wall time",
-        "Time from an image array in memory to the class map at image size: pre-processing, inference and "
+        "Time from an image array in memory to the class map, or the objects, at image size: pre-processing, inference and "
         "post-processing together. Decoding the image file is outside.", "lower",
     ),
     Definition(

@@ -1,16 +1,22 @@
 """Format `folder`: a folder of images, a folder of index masks, and a list of class names.
 
 root/images/<split>/0001.jpg      any common suffix; subfolders are fine
-root/masks/<split>/0001.png       paired by name; pixel value = index of the class, 255 = ignore, or see `labels`
+root/masks/<split>/0001.png       paired by name; pixel value = index of the class, 255 = ignore; or see `labels`, `colors`
 root/classes.txt                  one class per line, in index order
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
+import numpy as np
+
 from edgekd.data.base import IGNORE_INDEX
+from edgekd.data.images import read_color_mask, read_mask
 from edgekd.data.paired import PairedDataset, checked_classes, label_table, pairs_by_name, read_lines
 from edgekd.errors import DataError
 
@@ -26,6 +32,8 @@ class Options:
         classes: class names, or a text file below root with one per line.
         labels: stored value -> class name, where masks store something else than indices, `{"0": background, "255": crack}`;
             the classes are then these names, by stored value, and `classes` is not read.
+        colors: colour -> class name, where masks store colours, `{"#804080": road, "#000000": null}`; the classes are then
+            these names, in this order, and pixels of a colour that is null have no label.
         ignore_index: stored value of pixels without a label; 255 after loading. 16-bit masks may use up to 65535.
         image_ending: what follows the common name in image files, before the suffix.
         mask_ending: the same for masks: `_mask` pairs `0001.jpg` with `0001_mask.png`.
@@ -36,6 +44,7 @@ class Options:
     masks: str = "masks/{split}"
     classes: tuple[str, ...] | str = "classes.txt"
     labels: dict[int, str] = field(default_factory=dict)
+    colors: dict[str, str | None] = field(default_factory=dict)
     ignore_index: int = IGNORE_INDEX
     image_ending: str = ""
     mask_ending: str = ""
@@ -45,17 +54,34 @@ def open_dataset(options: Options, split: str) -> PairedDataset:
     """Pair the files of one split.
 
     Raises:
-        DataError: missing folder, empty split, file without partner, bad class list or `ignore_index`.
+        DataError: missing folder, empty split, file without partner, bad class list, colour or `ignore_index`.
     """
     root = Path(options.root)
     for key, template in (("images", options.images), ("masks", options.masks)):
         if "{split}" not in template:
             raise DataError(f"data.options.{key} is {template!r}: expected {{split}} in it, or all splits are one")
+    if options.labels and options.colors:
+        raise DataError("data.options has labels and colors: name stored values or colours, not both")
+    classes, table, expected, read = _by_color(options) if options.colors else _by_value(options)
+    pairs = pairs_by_name(
+        root / options.images.replace("{split}", split),
+        root / options.masks.replace("{split}", split),
+        options.image_ending,
+        options.mask_ending,
+    )
+    return PairedDataset(classes, pairs, table, expected, read)
+
+
+# Class names, label table, what may be stored, and how a mask is read: what `PairedDataset` takes beside the pairs.
+_Stored = tuple[tuple[str, ...], np.ndarray, str, Callable[[Path], np.ndarray]]
+
+
+def _by_value(options: Options) -> _Stored:
     stored = {value: name.strip() for value, name in sorted(options.labels.items())}
     if stored:
         classes = checked_classes(dict.fromkeys(stored.values()), "data.options.labels")
     else:
-        classes = _classes(options, root)
+        classes = _classes(options, Path(options.root))
         stored = dict(enumerate(classes))
     if not 0 <= options.ignore_index <= 65535:
         raise DataError(f"data.options.ignore_index is {options.ignore_index}, expected 0..65535; 255 is usual")
@@ -67,17 +93,30 @@ def open_dataset(options: Options, split: str) -> PairedDataset:
         raise DataError(
             f"data.options.ignore_index {options.ignore_index} is also the index of class {taken!r}; use 255"
         )
-    pairs = pairs_by_name(
-        root / options.images.replace("{split}", split),
-        root / options.masks.replace("{split}", split),
-        options.image_ending,
-        options.mask_ending,
-    )
     mapping = {options.ignore_index: IGNORE_INDEX} | {value: classes.index(name) for value, name in stored.items()}
     expected = ", ".join(map(str, stored)) if options.labels else f"0..{len(classes) - 1}"
     if options.ignore_index not in stored:
         expected += f", or {options.ignore_index} to ignore"
-    return PairedDataset(classes, pairs, label_table(mapping, max(256, max(mapping) + 1)), expected)
+    return classes, label_table(mapping, max(256, max(mapping) + 1)), expected, read_mask
+
+
+def _by_color(options: Options) -> _Stored:
+    named = {_packed(color): None if name is None else name.strip() for color, name in options.colors.items()}
+    if len(named) < len(options.colors):
+        raise DataError("data.options.colors: a colour is listed twice; remove one")
+    classes = checked_classes(dict.fromkeys(name for name in named.values() if name is not None), "data.options.colors")
+    colors = sorted(named)
+    names = [named[color] for color in colors]
+    mapping = {place: IGNORE_INDEX if name is None else classes.index(name) for place, name in enumerate(names)}
+    read = partial(read_color_mask, colors=np.array(colors))
+    return classes, label_table(mapping, len(colors)), "one of data.options.colors", read
+
+
+def _packed(color: str) -> int:
+    """Return 0xRRGGBB of `#rrggbb`."""
+    if not re.fullmatch("#[0-9a-fA-F]{6}", color):
+        raise DataError(f'data.options.colors: expected colours like "#804080", got {color!r}')
+    return int(color[1:], 16)
 
 
 def _classes(options: Options, root: Path) -> tuple[str, ...]:

@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -245,3 +246,55 @@ def test_names_of_stored_values_are_given_as_a_recipe_has_them() -> None:
         "formats", "folder", {"root": "x", "labels": {"0": "wall", "255": "crack"}}, "data.options"
     )
     assert options.labels == {0: "wall", 255: "crack"}
+
+
+def color_mask(tmp_path: Path, write: Writer, colors: list[list[str]], mode: str = "RGB", suffix: str = "png") -> None:
+    write("images/train/a.png", "masks/train/a.png", np.zeros((len(colors), len(colors[0])), np.uint8))
+    (tmp_path / "masks/train/a.png").unlink()
+    pixels = np.array([[list(bytes.fromhex(color)) for color in row] for row in colors], np.uint8)
+    image = Image.fromarray(pixels)
+    if mode == "P":
+        palette = sorted({color for row in colors for color in row})
+        image = Image.fromarray(np.array([[palette.index(color) for color in row] for row in colors], np.uint8), "P")
+        image.putpalette(bytes.fromhex("".join(palette)))
+    elif mode == "RGBA":
+        image = image.convert(mode)
+    image.save(tmp_path / f"masks/train/a.{suffix}")
+
+
+COLORS = {"#804080": "road", "#000000": None, "#E8232A": "car", "#e8232b": "road"}
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P"])
+def test_colours_can_be_given_names(tmp_path: Path, write: Writer, mode: str) -> None:
+    color_mask(tmp_path, write, [["804080", "000000", "e8232a"], ["e8232b", "804080", "804080"]], mode)
+    dataset = open_dataset(Options(str(tmp_path), colors=COLORS), "train")
+    assert dataset.classes == ("road", "car")
+    assert dataset.load(0).mask.tolist() == [[0, 255, 1], [0, 0, 0]]
+
+
+def test_another_colour_is_refused(tmp_path: Path, write: Writer) -> None:
+    color_mask(tmp_path, write, [["804080", "814080", "ffffff"], ["ffffff", "804080", "814080"]])
+    said = refusal(Options(str(tmp_path), colors=COLORS))
+    assert "colour #814080 on 2 pixels (and 1 more such colours) is none of the 4 of data.options.colors" in said
+    assert "name the colours in data.options.colors" in refusal(Options(str(tmp_path), classes=("road",)))
+
+
+def test_a_jpeg_of_colours_is_refused(tmp_path: Path, write: Writer) -> None:
+    color_mask(tmp_path, write, [["804080"] * 3] * 2, suffix="jpg")
+    assert "JPEG mask has lost its exact labels" in refusal(Options(str(tmp_path), colors=COLORS))
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"colors": {"red": "car"}}, "expected colours like \"#804080\", got 'red'"),
+        ({"colors": {"#ff0000": "car", "#FF0000": "bus"}}, "a colour is listed twice"),
+        ({"colors": {"#ff0000": " "}}, "data.options.colors: class 0 has an empty name"),
+        ({"colors": {"#ff0000": None}}, "data.options.colors: no class names"),
+        ({"colors": {"#ff0000": "car"}, "labels": {0: "car"}}, "name stored values or colours, not both"),
+    ],
+)
+def test_bad_colours_are_refused(tmp_path: Path, write: Writer, options: dict[str, Any], expected: str) -> None:
+    write("images/train/a.png", "masks/train/a.png")
+    assert expected in refusal(Options(str(tmp_path), **options))
