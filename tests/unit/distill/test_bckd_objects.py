@@ -52,6 +52,22 @@ def test_even_weights_change_nothing() -> None:
     assert map_loss(TEACHER, STUDENT, ALL, torch.full((1, 1, 2, 2), 0.5)).item() == pytest.approx(maps.item(), rel=1e-5)
 
 
+def test_the_map_of_the_boundary_counts_where_objects_are() -> None:
+    """Three cells alike, the last one opposite: b is 1/2, 1/2, 1/2, 1, where the other map has 1 everywhere."""
+    corner = torch.tensor([[[[0.0, 0.0], [0.0, 1.0]]]])
+    near = torch.tensor([[[[1.0, 0.0], [0.0, 1.0]]]])
+    assert map_loss(STUDENT, corner, ALL).item() == pytest.approx(1.5 / 4, rel=1e-3)
+    assert map_loss(STUDENT, corner, ALL, near).item() == pytest.approx(0.5 / 2, rel=1e-3)
+    options = Options(boundary=1, context=0, form="map", background=0, ring=0, strides={4: 1.0})
+    pyramid = replace(OBJECTS, channels={4: 1})
+    for row, wanted in ((0, 0.5), (7, 0.0)):
+        masks = torch.zeros(1, 8, 8, dtype=torch.int64)
+        masks[0, row, row] = 1
+        outputs = [Outputs({}, {4: maps}, maps) for maps in (STUDENT, corner)]
+        found = Method(options, pyramid, pyramid)(*outputs, Batch(torch.zeros(1, 3, 8, 8), masks))["boundary"]
+        assert found.item() == pytest.approx(wanted, abs=1e-3)
+
+
 def test_without_objects_and_background_there_is_no_boundary_term() -> None:
     method = Method(Options(context=0, background=0, strides={4: 1.0}, dilations=(1,)), OBJECTS, OBJECTS)
     out = Outputs({}, {4: TEACHER}, TEACHER)

@@ -51,6 +51,19 @@ def test_terms_that_dwarf_the_labels_stop_the_run_and_the_largest_is_named(tmp_p
     assert caught.value.exit_code == 1
 
 
+def test_the_watchdog_weighs_terms_as_the_step_did(tmp_path: Path) -> None:
+    """Of a warm-up over 4 steps the first weighs a quarter, the second a half; Lightning counts a step before it calls back."""
+    run = job(tmp_path, Boxes(), steps=8)
+    assert run.distiller is not None
+    module = run.distiller.methods["kd"][1]
+    warming = Distiller(run.distiller.teacher, {"kd": (Method(weight=1.0, warmup=0.5), module)})
+    task, watchdog = DenseTask(run.student, run.budget, warming, channels_last=False), Watchdog(10.0)
+    for step in (1, 2):
+        losses = {"loss": torch.tensor(3.0), "task": torch.tensor(1.0), "kd.logits": torch.tensor(2.0)}
+        watchdog.on_train_batch_end(SimpleNamespace(global_step=step), task, losses, None, 0)  # type: ignore[arg-type]
+    assert list(watchdog.recent) == [(1.0, {"kd.logits": 0.5}), (1.0, {"kd.logits": 1.0})]
+
+
 def test_the_watchdog_remembers_what_it_saw_before_a_stop(tmp_path: Path) -> None:
     before, after = Watchdog(10.0, window=3), Watchdog(10.0, window=3)
     before.recent.extend([(1.0, {"kd.logits": 2.0}), (0.5, {"kd.logits": 1.0})])

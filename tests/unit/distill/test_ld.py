@@ -96,6 +96,26 @@ def test_only_labelled_cells_in_the_teachers_box_count_in_the_mask_term() -> Non
     assert found["masks"].item() == pytest.approx(0, abs=1e-6)
 
 
+def test_the_mask_term_weighs_images_by_what_the_teacher_sees_in_them() -> None:
+    """Scores of 3/4 and 1/4: the masks differ in the first image alone, which has three quarters of the weight."""
+    mix, agree = torch.ones(1, 1, 1, 1), torch.zeros(1, 1, 4, 4)
+    differ = torch.full((1, 1, 4, 4), log(3.0))
+    wide = [20.0 if number == 1 else -20.0 for number in range(BINS)]  # the box is the whole image
+
+    def pair(first: Tensor, second: Tensor) -> Outputs:
+        one, other = (
+            heads(score, wide, coefficients_8=mix, prototypes=prototypes)
+            for score, prototypes in ((log(3.0), first), (-log(3.0), second))
+        )
+        both = {name: torch.cat([one.heads[name], other.heads[name]]) for name in one.heads}
+        return Outputs(both, {}, torch.zeros(2, 4, 1, 1))
+
+    batch = Batch(torch.zeros(2, 3, 8, 8), torch.zeros(2, 8, 8))
+    found = Method(Options(), PYRAMID, PYRAMID)(pair(agree, agree), pair(differ, agree), batch)
+    excess = -0.5 * log(0.75) - 0.5 * log(0.25) - log(2)
+    assert found["masks"].item() == pytest.approx(0.75 * excess, rel=1e-5)
+
+
 def test_padding_teaches_nothing() -> None:
     sharp = [0.0] * BINS
     sharp[3] = 5.0
