@@ -1,10 +1,10 @@
-"""What every distillation method promises, over all methods with their default options."""
+"""What every distillation method promises: with its default options, with each other choice, with each term that is off."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import pytest
 import torch
@@ -25,15 +25,59 @@ TEACHER = Pyramid({4: 12, 8: 16, 16: 20, 32: 24}, decoder_channels=14, num_class
 STUDENT = Pyramid({4: 4, 8: 6, 16: 8, 32: 10}, decoder_channels=6, num_classes=CLASSES, level_strides=(4, 8, 32))
 
 
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A method and the option that is not its default."""
+
+    method: str
+    changed: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def options(self) -> Any:
+        return plugins.load("methods", self.method).Options(**self.changed)
+
+    def __str__(self) -> str:
+        return " ".join([self.method, *(f"{option}={value}" for option, value in self.changed.items())])
+
+
+def choices(annotation: Any) -> list[Any]:
+    """Return what the Literals in an annotation allow."""
+    inner = get_args(annotation)
+    return [*inner] if get_origin(annotation) is Literal else [choice for part in inner for choice in choices(part)]
+
+
+def cases() -> list[Case]:
+    found = []
+    for method in plugins.names("methods"):
+        options = plugins.load("methods", method).Options
+        found.append(Case(method))
+        for field in dataclasses.fields(options):
+            others = choices(get_type_hints(options)[field.name])
+            if type(field.default) is float and field.default == 0:
+                others.append(1.0)
+            found += [Case(method, {field.name: value}) for value in others if value != field.default]
+    return found
+
+
+@pytest.fixture(params=cases(), ids=str)
+def case(request: pytest.FixtureRequest) -> Case:
+    return request.param
+
+
 @pytest.fixture(params=plugins.names("methods"))
 def name(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
-def method_of(name: str, teacher: Pyramid = TEACHER, student: Pyramid = STUDENT) -> nn.Module:
+def method_of(case: Case, teacher: Pyramid = TEACHER, student: Pyramid = STUDENT) -> nn.Module:
+    """Return the method for the first task that takes the options: what is of objects is for instances."""
     torch.manual_seed(0)
-    module = plugins.load("methods", name)
-    return module.Method(module.Options(), teacher, student)
+    method = plugins.load("methods", case.method).Method
+    try:
+        return method(case.options, teacher, student)
+    except RecipeError:
+        of_instances = (dataclasses.replace(pyramid, task="instance") for pyramid in (teacher, student))
+        return method(case.options, *of_instances)
 
 
 def outputs(
@@ -122,8 +166,8 @@ def test_options_are_a_frozen_dataclass_that_needs_nothing(name: str) -> None:
         options.something = 1
 
 
-def test_terms_are_finite_non_negative_float32_scalars(name: str) -> None:
-    terms = method_of(name)(outputs(TEACHER, 1), outputs(STUDENT, 2), batch_of())
+def test_terms_are_finite_non_negative_float32_scalars(case: Case) -> None:
+    terms = method_of(case)(outputs(TEACHER, 1), outputs(STUDENT, 2), batch_of())
     for term, value in terms.items():
         assert "." not in term, "the record names a term <method>.<term>"
         assert value.shape == ()
@@ -132,8 +176,8 @@ def test_terms_are_finite_non_negative_float32_scalars(name: str) -> None:
         assert value >= -1e-6
 
 
-def test_a_student_that_equals_its_teacher_has_nothing_to_learn(name: str) -> None:
-    method = method_of(name, TEACHER, TEACHER)
+def test_a_student_that_equals_its_teacher_has_nothing_to_learn(case: Case) -> None:
+    method = method_of(case, TEACHER, TEACHER)
     if list(method.parameters()):
         pytest.skip("adapters start away from the identity")
     same = outputs(TEACHER, 1)
@@ -143,8 +187,8 @@ def test_a_student_that_equals_its_teacher_has_nothing_to_learn(name: str) -> No
     assert other > 100 * abs(loss)
 
 
-def test_gradients_reach_the_student_and_never_the_teacher(name: str) -> None:
-    teacher, student, method = outputs(TEACHER, 1), outputs(STUDENT, 2), method_of(name)
+def test_gradients_reach_the_student_and_never_the_teacher(case: Case) -> None:
+    teacher, student, method = outputs(TEACHER, 1), outputs(STUDENT, 2), method_of(case)
     loss_of(method, teacher, student, batch_of()).backward()
     assert all(leaf.grad is None for leaf in leaves(teacher))
     reached = [leaf.grad for leaf in leaves(student) if leaf.grad is not None]
@@ -154,8 +198,8 @@ def test_gradients_reach_the_student_and_never_the_teacher(name: str) -> None:
         assert parameter.grad is not None, "an adapter that does not train"
 
 
-def test_a_gradient_step_brings_the_student_nearer(name: str) -> None:
-    teacher, student, method = outputs(TEACHER, 1), outputs(STUDENT, 2), method_of(name)
+def test_a_gradient_step_brings_the_student_nearer(case: Case) -> None:
+    teacher, student, method = outputs(TEACHER, 1), outputs(STUDENT, 2), method_of(case)
     before = loss_of(method, teacher, student, batch_of())
     before.backward()
     slope = sum(leaf.grad.square().sum() for leaf in leaves(student) if leaf.grad is not None)
@@ -167,8 +211,8 @@ def test_a_gradient_step_brings_the_student_nearer(name: str) -> None:
     assert after < before
 
 
-def test_bf16_outputs_stay_finite_and_are_compared_in_float32(name: str) -> None:
-    teacher, student, method = outputs(TEACHER, 1), outputs(STUDENT, 2), method_of(name)
+def test_bf16_outputs_stay_finite_and_are_compared_in_float32(case: Case) -> None:
+    teacher, student, method = outputs(TEACHER, 1), outputs(STUDENT, 2), method_of(case)
 
     def halved(out: Outputs) -> Outputs:
         features = {stride: feature.bfloat16() for stride, feature in out.features.items()}
@@ -185,8 +229,8 @@ def test_bf16_outputs_stay_finite_and_are_compared_in_float32(name: str) -> None
     assert_finite(leaf.grad for leaf in leaves(student))
 
 
-def test_large_outputs_stay_finite(name: str) -> None:
-    teacher, student, method = outputs(TEACHER, 1), outputs(STUDENT, 2), method_of(name)
+def test_large_outputs_stay_finite(case: Case) -> None:
+    teacher, student, method = outputs(TEACHER, 1), outputs(STUDENT, 2), method_of(case)
     with torch.no_grad():
         for leaf in [*leaves(teacher), *leaves(student)]:
             leaf *= 1e3
@@ -195,9 +239,9 @@ def test_large_outputs_stay_finite(name: str) -> None:
     assert_finite([loss, *(leaf.grad for leaf in leaves(student))])
 
 
-def test_constant_outputs_stay_finite(name: str) -> None:
+def test_constant_outputs_stay_finite(case: Case) -> None:
     """A freshly initialised or collapsed student gives the same vector everywhere."""
-    teacher, student, method = outputs(TEACHER, 1), outputs(STUDENT, 2), method_of(name)
+    teacher, student, method = outputs(TEACHER, 1), outputs(STUDENT, 2), method_of(case)
     with torch.no_grad():
         for leaf in leaves(student):
             leaf.zero_()
@@ -206,8 +250,8 @@ def test_constant_outputs_stay_finite(name: str) -> None:
     assert_finite([loss, *(leaf.grad for leaf in leaves(student))])
 
 
-def test_logits_where_the_label_is_ignored_do_not_matter(name: str) -> None:
-    teacher, student, method, batch = outputs(TEACHER, 1), outputs(STUDENT, 2), method_of(name), batch_of()
+def test_logits_where_the_label_is_ignored_do_not_matter(case: Case) -> None:
+    teacher, student, method, batch = outputs(TEACHER, 1), outputs(STUDENT, 2), method_of(case), batch_of()
     before = loss_of(method, teacher, student, batch)
     ignored = (~batch.valid).unsqueeze(1)
     with torch.no_grad():
@@ -220,8 +264,8 @@ def test_logits_where_the_label_is_ignored_do_not_matter(name: str) -> None:
         assert not student.logits.grad.masked_select(ignored).any()
 
 
-def test_features_deep_inside_an_ignored_region_do_not_matter(name: str) -> None:
-    method = method_of(name)
+def test_features_deep_inside_an_ignored_region_do_not_matter(case: Case) -> None:
+    method = method_of(case)
     masks = torch.zeros(BATCH, HEIGHT, WIDTH, dtype=torch.int64)
     masks[:, :, : WIDTH // 3] = 255  # whole cells at every stride
     batch = Batch(torch.rand(BATCH, 3, HEIGHT, WIDTH), masks, objects_of())
@@ -233,8 +277,8 @@ def test_features_deep_inside_an_ignored_region_do_not_matter(name: str) -> None
     assert loss_of(method, teacher, student, batch).item() == pytest.approx(before.item(), rel=1e-5)
 
 
-def test_an_ignored_crop_gives_nothing_and_harms_nothing(name: str) -> None:
-    student, method = outputs(STUDENT, 2), method_of(name)
+def test_an_ignored_crop_gives_nothing_and_harms_nothing(case: Case) -> None:
+    student, method = outputs(STUDENT, 2), method_of(case)
     loss = loss_of(method, outputs(TEACHER, 1), student, batch_of(ignored=True))
     loss.backward()
     assert_finite([loss, *(leaf.grad for leaf in leaves(student))])
@@ -250,19 +294,19 @@ def test_an_ignored_crop_gives_nothing_and_harms_nothing(name: str) -> None:
 )
 @pytest.mark.parametrize("extra", [0, 1])
 def test_pyramids_of_other_strides_channels_and_grids_work(
-    name: str, teacher_channels: dict[int, int], teacher_decoder_stride: int, extra: int
+    case: Case, teacher_channels: dict[int, int], teacher_decoder_stride: int, extra: int
 ) -> None:
     levels = (teacher_decoder_stride, 32)
     pyramid = Pyramid(teacher_channels, decoder_channels=20, num_classes=CLASSES, level_strides=levels)
     teacher, student = outputs(pyramid, 1, extra=extra), outputs(STUDENT, 2)
-    loss = loss_of(method_of(name, pyramid, STUDENT), teacher, student, batch_of())
+    loss = loss_of(method_of(case, pyramid, STUDENT), teacher, student, batch_of())
     loss.backward()
     assert_finite([loss, *(leaf.grad for leaf in leaves(student))])
     assert loss > 0
 
 
-def test_the_order_of_images_in_a_batch_does_not_matter(name: str) -> None:
-    teacher, student, method, batch = outputs(TEACHER, 1), outputs(STUDENT, 2), method_of(name), batch_of()
+def test_the_order_of_images_in_a_batch_does_not_matter(case: Case) -> None:
+    teacher, student, method, batch = outputs(TEACHER, 1), outputs(STUDENT, 2), method_of(case), batch_of()
 
     if draws(method):
         pytest.skip("every image has its own draws")
@@ -292,18 +336,18 @@ def test_negative_numbers_are_refused(name: str) -> None:
                 plugin_options("methods", name, {field.name: 0}, "distill.methods")
 
 
-def test_answers_from_the_cache_teach_the_same(name: str) -> None:
+def test_answers_from_the_cache_teach_the_same(case: Case) -> None:
     """A file of tensors lists them by name, so `scores_16` comes before `scores_8`."""
-    teacher, student, method = outputs(TEACHER, 1), outputs(STUDENT, 2), method_of(name)
+    teacher, student, method = outputs(TEACHER, 1), outputs(STUDENT, 2), method_of(case)
     tensors = teacher.tensors()
     cached = Outputs.of({tensor: tensors[tensor] for tensor in sorted(tensors)})
     live, read = (loss_of(method, answers, student, batch_of()) for answers in (teacher, cached))
     assert read.item() == live.item()
 
 
-def test_the_state_of_the_generator_decides_every_draw(name: str) -> None:
+def test_the_state_of_the_generator_decides_every_draw(case: Case) -> None:
     """A step that is repeated after a kill must give the same bits."""
-    method, results = method_of(name), []
+    method, results = method_of(case), []
     for _ in range(2):
         student = outputs(STUDENT, 2)
         method.zero_grad()
@@ -315,11 +359,11 @@ def test_the_state_of_the_generator_decides_every_draw(name: str) -> None:
         assert torch.equal(first, second)
 
 
-def test_no_tensor_is_larger_than_64_mib_per_image(name: str) -> None:
+def test_no_tensor_is_larger_than_64_mib_per_image(case: Case) -> None:
     """The cosines of all pairs of cells of a stride-4 map would be 256 MiB here."""
     teacher, student = outputs(TEACHER, 1, size=(256, 512)), outputs(STUDENT, 2, size=(256, 512))
     masks = torch.randint(0, CLASSES, (BATCH, 256, 512), generator=torch.Generator().manual_seed(7))
-    method = method_of(name)
+    method = method_of(case)
     with LargestTensor() as largest:
         loss_of(method, teacher, student, Batch(torch.zeros(BATCH, 3, 256, 512), masks, objects_of())).backward()
     assert largest.size_bytes <= BATCH * 64 * 2**20
