@@ -21,9 +21,11 @@ from edgekd.errors import RecipeError, UserError, did_you_mean
 
 log = logging.getLogger(__name__)
 
-# How often a training saves its resume state changes nothing that it learns.
-_PACE = ("teacher.train.checkpoint_every", "student.train.checkpoint_every")
-# When a training is given up, and what is trained beside it: nor do they.
+# What decides nothing that is learned: how often a training saves its resume state, and the scored split, on which it only
+# draws its learning curve. With another one, or other labels in it, nothing is trained again.
+_UNLEARNED = ("teacher.train.checkpoint_every", "student.train.checkpoint_every", "data.val")
+_LEARNED = {"data": "edgekd.data.open:learned_from"}
+# Nor do when a training is given up, and what is trained beside it.
 _BESIDE = ("distill.watchdog_ratio", "distill.baseline")
 
 
@@ -171,9 +173,7 @@ def trains_baseline(recipe: Recipe) -> bool:
 
 
 def _training(recipe: Recipe) -> list[Stage]:
-    run = "edgekd.distill.run"
     stages = [Stage("data", "dataset", "edgekd.data.open:run", (), ("data",), outside="edgekd.data.open:fingerprints")]
-    reads: tuple[str, ...] = ("data", "teacher", "trainer")
     check: tuple[str, ...] = ()  # what can be refused is refused before anything is trained
     if recipe.distill.methods:
         check = ("plan",)
@@ -191,25 +191,40 @@ def _training(recipe: Recipe) -> list[Stage]:
         check = (*check, "check")
         looked = ("data", "student", "export", "engines", "check")
         stages.append(Stage("check", "check", "edgekd.preflight.stage:run", ("data",), looked))
-    keyless = (*_PACE, "teacher.floor")  # `distilled` holds the teacher to its floor
     inputs = ("data", *check)
+    # Of the teacher, the floor is not read: `distilled` holds it to that.
     stages.append(
-        Stage("teacher", "checkpoint", f"{run}:train_teacher", inputs, reads, "teacher", keyless, gates=check)
+        _trained(
+            "teacher",
+            "edgekd.distill.run:train_teacher",
+            inputs,
+            ("data", "teacher", "trainer"),
+            ("teacher.floor",),
+            check,
+        )
     )
     if trains_baseline(recipe):
-        reads = ("data", "student", "trainer")
         stages.append(
-            Stage("student", "checkpoint", f"{run}:train_student", inputs, reads, "student", _PACE, gates=check)
+            _trained("student", "edgekd.distill.run:train_student", inputs, ("data", "student", "trainer"), (), check)
         )
     if recipe.distill.methods:
         gates = ("evaluate/teacher",) if recipe.teacher.floor > 0 else ()
         inputs = ("data", "teacher", *gates)
         reads = ("data", "teacher", "student", "distill", "trainer")
-        unread = (*_PACE, *_BESIDE)
-        stages.append(
-            Stage("distilled", "checkpoint", f"{run}:distill_student", inputs, reads, "distilled", unread, gates=gates)
-        )
+        stages.append(_trained("distilled", "edgekd.distill.run:distill_student", inputs, reads, _BESIDE, gates))
     return stages
+
+
+def _trained(
+    name: str,
+    function: str,
+    inputs: tuple[str, ...],
+    reads: tuple[str, ...],
+    keyless: tuple[str, ...],
+    gates: tuple[str, ...],
+) -> Stage:
+    unread = (*_UNLEARNED, *keyless)
+    return Stage(name, "checkpoint", function, inputs, reads, name, unread, gates=gates, counts=_LEARNED)
 
 
 def _deployment(recipe: Recipe) -> list[Stage]:

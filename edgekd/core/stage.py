@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,8 @@ class Stage:
     outside: `package.module:function` taking those sections and returning (JSON) the state of what lies outside the
         run and may change, e.g. a data set's files. Checkpoints that the sections name are covered without it.
     gates: those of `inputs` that can only stop the stage, e.g. the teacher's score; they are not in the key.
+    counts: input -> `package.module:function` taking its artifact and the sections and returning (JSON) what of it the
+        stage uses; of the other inputs the manifest is in the key.
     """
 
     name: str
@@ -54,6 +56,7 @@ class Stage:
     keyless: tuple[str, ...] = ()
     outside: str = ""
     gates: tuple[str, ...] = ()
+    counts: Mapping[str, str] = field(default_factory=dict)
 
     def key(self, recipe: Recipe, inputs: dict[str, Artifact]) -> str:
         """Return the cache key: hash of what the stage reads and of the manifests it builds on."""
@@ -65,7 +68,9 @@ class Stage:
             "config": self._config(recipe),
             "files": _files(recipe, self.reads),
             "outside": self._imported(self.outside)(recipe.only(*self.reads)) if self.outside else None,
-            "inputs": {name: inputs[name].sha256() for name in sorted(set(self.inputs) - set(self.gates))},
+            "inputs": {
+                name: self._what_counts(recipe, name, inputs[name]) for name in self.inputs if name not in self.gates
+            },
         }
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
@@ -74,6 +79,11 @@ class Stage:
         with packages_of(f"stage {self.name}"):
             function: Callable[[StageJob], StageResult] = self._imported(self.function)
             return function(StageJob(recipe.only(*self.reads), inputs, out_dir, self.part))
+
+    def _what_counts(self, recipe: Recipe, name: str, artifact: Artifact) -> object:
+        if name not in self.counts:
+            return artifact.sha256()
+        return self._imported(self.counts[name])(artifact, recipe.only(*self.reads))
 
     def _config(self, recipe: Recipe) -> dict[str, object]:
         sections = {read.partition(":")[0] for read in self.reads} - {"trainer"}

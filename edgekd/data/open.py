@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from edgekd.core import plugins
-from edgekd.core.artifact import StageResult
+from edgekd.core.artifact import Artifact, StageResult
 from edgekd.core.recipe import Recipe
 from edgekd.core.recipe_loading import plugin_options
 from edgekd.core.stage import StageJob
@@ -79,6 +79,11 @@ def run(job: StageJob) -> StageResult:
             "in_both_splits": len(shared),
         }
     )
+
+
+def learned_from(data: Artifact, recipe: Recipe) -> dict[str, object]:
+    """Return what of the artifact `data` decides what is learned: the classes and the training split, not the scored one."""
+    return {"classes": data.details["classes"], "fingerprint": data.details["splits"][recipe.data.train]["fingerprint"]}
 
 
 def together(recipe: Recipe, train: DenseDataset, val: DenseDataset, shared: list[str]) -> list[str]:

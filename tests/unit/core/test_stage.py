@@ -103,14 +103,34 @@ def test_an_input_that_can_only_stop_the_stage_is_not_in_the_key(tmp_path: Path,
     assert gated.key(recipe, inputs) != gated.key(recipe, {**inputs, "a": changed["b"]})
 
 
+def data_of(**fingerprints: str) -> dict[str, Artifact]:
+    """Return an artifact `data` with these splits."""
+    splits = {split: {"fingerprint": value} for split, value in fingerprints.items()}
+    return {"data": Artifact(Path("data"), {"details": {"classes": ["sky"], "splits": splits}})}
+
+
 def test_other_pictures_do_not_distil_again(tmp_path: Path, inputs: dict[str, Artifact]) -> None:
     recipe = small_recipe(tmp_path)
     stage = stage_of(recipe, "distilled")
-    artifacts = {"data": inputs["a"], "teacher": inputs["a"], "evaluate/teacher": inputs["a"]}
+    artifacts = {"teacher": inputs["a"], "evaluate/teacher": inputs["a"], **data_of(train="1", val="2")}
     rescored = {**artifacts, "evaluate/teacher": inputs["b"]}
     retaught = {**artifacts, "teacher": inputs["b"]}
     assert stage.key(recipe, artifacts) == stage.key(recipe, rescored)
     assert stage.key(recipe, artifacts) != stage.key(recipe, retaught)
+
+
+@pytest.mark.parametrize("name", ["teacher", "student", "distilled"])
+def test_what_is_scored_on_does_not_train_again(tmp_path: Path, inputs: dict[str, Artifact], name: str) -> None:
+    recipe = small_recipe(tmp_path)
+    stage = stage_of(recipe, name)
+    artifacts = dict.fromkeys(stage.inputs, inputs["b"]) | data_of(train="1", val="2")
+    key = stage.key(recipe, artifacts)
+    assert stage.key(recipe, artifacts | data_of(train="1", val="3")) == key
+    on_test = small_recipe(tmp_path, "data.val=test")
+    assert stage.key(on_test, artifacts | data_of(train="1", test="4")) == key
+    assert stage.key(recipe, artifacts | data_of(train="5", val="2")) != key
+    elsewhere = small_recipe(tmp_path, "data.train=val")
+    assert stage.key(elsewhere, artifacts) != key
 
 
 def test_an_engine_is_keyed_by_itself_and_not_by_its_neighbours(tmp_path: Path) -> None:
