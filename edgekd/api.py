@@ -78,7 +78,7 @@ def run_study(
     overrides: Iterable[str] = (),
     jobs: int = 1,
     on_stage: Callable[[Any], None] = lambda _: None,
-    on_run: Callable[[Any, str, int, int], None] = lambda *_: None,
+    on_run: Callable[[Any, Any, int, int], None] = lambda *_: None,
 ) -> dict[str, Any]:
     """Train every arm of `recipe.study` with every seed, resuming what is there, and return the comparison.
 
@@ -91,36 +91,44 @@ def run_study(
         overrides: `key.path=value` strings.
         jobs: runs at a time on this machine.
         on_stage: called with every stage of the teacher.
-        on_run: called with every run, its state (`done`, `failed`, `elsewhere`), how many have ended, and of how many.
+        on_run: called with every run, its artifacts by stage name or why it has none, how many have ended, and of how many.
 
     Raises:
         EdgekdError: the recipe or the teacher; a run that fails is in the result with its reason.
     """
     from edgekd import pipeline
     from edgekd.study import run
-    from edgekd.study.plan import arms_of, study_runs, teacher_recipe
-    from edgekd.study.results import Findings
+    from edgekd.study.plan import StudyRun, arms_of, study_runs, teacher_recipe
+    from edgekd.study.results import Findings, Result
 
     recipe = recipe if isinstance(recipe, Recipe) else load_recipe(str(recipe), overrides)
     folder, arms = Path(out), arms_of(recipe)
     pipeline.check_options(teacher_recipe(recipe))
     with packages_of("study"):
+        import matplotlib.figure  # noqa: F401 - of its picture
+        import scipy.stats  # noqa: F401 - of its intervals; all of them before the teacher is trained
+
         from edgekd.distill.plan import check_arms
 
-        check_arms(recipe, arms)  # before the teacher is trained
+        check_arms(recipe, arms)
     teacher = run.make_teacher(recipe, folder, on_stage)
     runs = study_runs(recipe, folder, teacher["teacher"].file("weights.safetensors"))
     findings = Findings(recipe, teacher, runs, folder)
 
-    def remember(one: Any, state: run.State) -> None:
-        ended = findings.add(one, run.result_of(one, state))
-        on_run(one, state, ended, len(runs))
+    def remember(one: StudyRun, result: Result) -> None:
+        on_run(one, result, findings.add(one, result), len(runs))
 
     with disk_errors(folder):
         try:
-            run.run_all(runs, jobs, remember)
+            left = []
+            for one in runs:  # all that there is first, so that nothing written meanwhile or later has less
+                if artifacts := run.finished(one):
+                    remember(one, artifacts)
+                else:
+                    left.append(one)
+            run.run_all(left, jobs, remember)
             for one in findings.missing():  # by now they may be done
-                findings.add(one, run.result_of(one, "elsewhere"))
+                findings.add(one, run.result_elsewhere(one))
         finally:
             content = findings.write()
     return content
@@ -189,7 +197,9 @@ def _report(recipe: Recipe, workspace: Workspace, stages: list[Any], ran: list[A
     from edgekd import pipeline
     from edgekd.report import collect
 
-    known = pipeline.recall(recipe, workspace, stages, ran)  # `edgekd evaluate` keeps what `edgekd bench` measured
+    known = pipeline.recall(
+        recipe, stages, ran, workspace.finished
+    )  # `edgekd evaluate` keeps what `edgekd bench` measured
     artifacts = {stage_run.stage.name: stage_run.artifact for stage_run in known}
     timings = [
         {"name": r.stage.name, "seconds": round(r.artifact.manifest["seconds"], 1), "skipped": r.skipped} for r in known

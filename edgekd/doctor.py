@@ -17,6 +17,7 @@ _NEEDS = {
     "export": ("export", ("onnx", "onnxsim", "onnxscript", "onnxruntime")),
     "evaluate": ("evaluate", ("cv2", "faster_coco_eval")),
     "report page": ("report", ("jinja2", "matplotlib")),
+    "study": ("study", ("scipy", "matplotlib")),
 }
 
 

@@ -135,13 +135,21 @@ def assist(recipe: Recipe, workspace: Workspace, stages: list[Stage]) -> None:
         done[stage.name] = workspace.awaited(stage.name, key)
 
 
-def recall(recipe: Recipe, workspace: Workspace, stages: list[Stage], ran: list[StageRun]) -> list[StageRun]:
-    """Return `ran` and, of the other stages, those that an earlier run finished under the same settings."""
+def recall(
+    recipe: Recipe,
+    stages: list[Stage],
+    ran: list[StageRun],
+    find: Callable[[str, str], Artifact | None],
+) -> list[StageRun]:
+    """Return `ran` and, of the other stages, those that an earlier run finished under the same settings.
+
+    find: a workspace's `finished`, or its `look` by those who do not hold it.
+    """
     known = {stage_run.stage.name: stage_run for stage_run in ran}
     for stage in stages:
         if stage.name not in known and set(stage.inputs) <= set(known):
             key = stage.key(recipe, {name: known[name].artifact for name in stage.inputs})
-            if artifact := workspace.finished(stage.name, key):
+            if artifact := find(stage.name, key):
                 known[stage.name] = StageRun(stage, artifact, skipped=True, seconds=0.0)
     return list(known.values())
 

@@ -10,6 +10,7 @@ from dataclasses import astuple
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 
@@ -69,11 +70,13 @@ def stage_line(stage_run: Any) -> None:
     print(f"{stage_run.stage.name}: {state}", file=sys.stderr)
 
 
-def study_run_line(run: Any, state: str, ended: int, total: int) -> None:
+def study_run_line(run: Any, result: Any, ended: int, total: int) -> None:
     """Print on stderr how a run of a study ended, and how many are left."""
-    from edgekd.study.run import why_failed
+    from edgekd.study.results import NoResult
 
-    said = {"done": "done", "elsewhere": "worked on by another process"}.get(state) or f"failed: {why_failed(run)}"
+    said = "done"
+    if isinstance(result, NoResult):
+        said = f"failed: {result.reason}" if result.status == "failed" else result.reason
     print(f"{run.arm} seed {run.seed}: {said} ({ended} of {total} runs)", file=sys.stderr)
 
 
@@ -86,5 +89,5 @@ def print_study(study: dict[str, Any]) -> None:
     for title in titles:
         table.add_column(title, justify="left" if title in (titles[0], titles[-1]) else "right")
     for row in rows(study):
-        table.add_row(*row)
+        table.add_row(*map(escape, row))
     Console(width=None if sys.stdout.isatty() else 170).print(table)

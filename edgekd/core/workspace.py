@@ -89,6 +89,10 @@ class Workspace:
             drop_scratch(place)
         return artifact
 
+    def look(self, stage: str, key: str) -> Artifact | None:
+        """Return what `finished` would and change nothing: for those who do not hold the folder."""
+        return self._complete(self.artifact_dir(stage), key) or self._complete(self._previous(stage, key), key)
+
     def work_path(self, stage: str, key: str) -> Path:
         """Return where the working folder of a stage under one cache key lies."""
         return self.root / ".work" / f"{stage.replace('/', '+')}-{key[:16]}"

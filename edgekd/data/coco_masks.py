@@ -96,7 +96,7 @@ def draw_polygons(shape: Any, height: int, width: int) -> np.ndarray:
     if not isinstance(shape, list):
         raise ValueError(f"expected polygons or run lengths, got {type(shape).__name__}")
     for polygon in shape:
-        if not isinstance(polygon, list) or not polygon or len(polygon) % 2:
+        if not isinstance(polygon, list) or len(polygon) % 2:
             raise ValueError("expected polygons, each a list of x and y in turn")
         limits = (1.01 * width + 1, 1.01 * height + 1)
         for place, value in enumerate(polygon):

@@ -8,6 +8,7 @@ smaller of mask IoU and boundary IoU, bands of 2 % of the image diagonal.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -245,7 +246,9 @@ def _best_f1(precision: np.ndarray, scores: np.ndarray) -> dict[str, float]:
     f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-9)
     at = int(f1.argmax())
     found = {"f1": f1[at], "precision": precision[at], "recall": recall[at], "score": scores[at]}
-    return {name: round(float(value) * float(f1[at] > 0), 4) for name, value in found.items()}
+    rounded = {name: round(float(value) * float(f1[at] > 0), 4) for name, value in found.items()}
+    # Down, so that a network told this least score keeps the last detection that counts here.
+    return rounded | {"score": math.floor(float(scores[at]) * 1e4) / 1e4 if f1[at] > 0 else 0.0}
 
 
 def _mean(precision: np.ndarray) -> float:

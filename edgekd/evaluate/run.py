@@ -73,7 +73,7 @@ def _objects(
         parts = {"boxes": kept[i].boxes, "labels": kept[i].labels, "scores": kept[i].scores}
         arrays |= {f"{i}/{name}": part[shown] for name, part in parts.items()}
         if masks is not None:
-            arrays[f"{i}/masks"] = masks.only(shown).whole()
+            arrays[f"{i}/mask_bits"] = np.packbits(masks.only(shown).whole(), axis=2)  # of all pictures, an eighth
     return asdict(result), arrays
 
 

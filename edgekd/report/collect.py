@@ -146,7 +146,11 @@ def _truth(task: str, sample: Sample) -> dict[str, np.ndarray]:
     crowd = np.zeros(len(objects.labels), bool) if objects.is_crowd is None else objects.is_crowd
     parts = {"/boxes": objects.boxes_xyxy[~crowd], "/labels": objects.labels[~crowd]}
     parts |= {"/crowd_boxes": objects.boxes_xyxy[crowd], "/crowd_labels": objects.labels[crowd]}
-    return parts | ({"/masks": objects.masks[~crowd]} if task == "instance" and objects.masks is not None else {})
+    return parts | (
+        {"/mask_bits": np.packbits(objects.masks[~crowd], axis=2)}
+        if task == "instance" and objects.masks is not None
+        else {}
+    )
 
 
 def _replace(path: Path, content: bytes) -> None:

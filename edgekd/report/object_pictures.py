@@ -63,19 +63,19 @@ def excused(crowd: tuple[np.ndarray, np.ndarray], found: tuple[np.ndarray, np.nd
 
 def _picture(archive: Mapping[str, np.ndarray], index: int, rows: Sequence[Row], colors: list[Color]) -> Picture:
     name, image = str(archive[f"{index}/name"]), archive[f"{index}/image"]
-    boxes, labels, masks = (_part(archive, f"{index}/truth", part) for part in ("boxes", "labels", "masks"))
+    boxes, labels, bits = (_part(archive, f"{index}/truth", part) for part in ("boxes", "labels", "mask_bits"))
     assert boxes is not None
     assert labels is not None
     crowd = [_part(archive, f"{index}/truth", part) for part in ("crowd_boxes", "crowd_labels")]  # reports before: None
     of_truth = [colors[label] for label in labels]
-    drawn = _drawn(image, boxes, masks, of_truth)
+    drawn = _drawn(image, boxes, bits, of_truth)
     tiles = [
         tile("Image", "input", f"Image {name}", image),
         tile("Truth", f"{len(boxes)} objects", f"True objects of {name}", drawn),
     ]
     for row in rows:
         place = f"{index}/{row.id}"
-        found = [_part(archive, place, part) for part in ("boxes", "labels", "masks")]
+        found = [_part(archive, place, part) for part in ("boxes", "labels", "mask_bits")]
         if found[0] is None or found[1] is None:
             continue
         seen, right = matched((boxes, labels), (found[0], found[1]))
@@ -92,9 +92,12 @@ def _picture(archive: Mapping[str, np.ndarray], index: int, rows: Sequence[Row],
     return Picture(name, tuple(tiles))
 
 
-def _drawn(image: np.ndarray, boxes: np.ndarray, masks: np.ndarray | None, colors: list[Color]) -> np.ndarray:
-    picture = image if masks is None else draw_masks(image, masks, colors)
-    return draw_boxes(picture, boxes, colors, width=1 if masks is not None else 2)
+def _drawn(image: np.ndarray, boxes: np.ndarray, bits: np.ndarray | None, colors: list[Color]) -> np.ndarray:
+    """Return the image with boxes and, of their bits along the rows (N, H, ceil(W / 8)) uint8, masks."""
+    if bits is None:
+        return draw_boxes(image, boxes, colors, width=2)
+    masks = np.unpackbits(bits, axis=2, count=image.shape[1]).astype(bool)
+    return draw_boxes(draw_masks(image, masks, colors), boxes, colors, width=1)
 
 
 def _part(archive: Mapping[str, np.ndarray], place: str, part: str) -> np.ndarray | None:

@@ -40,7 +40,7 @@ def draw(study: dict[str, Any], path: Path) -> Figure:
         "(bar: 95 % interval of the mean, dots: single seeds)",
         fontsize=10, color=_INK, parse_math=False,
     )  # fmt: skip
-    figure.savefig(path, dpi=130)
+    figure.savefig(path, dpi=130, format="png")
     return figure
 
 
@@ -60,7 +60,7 @@ def _differences(axes: Any, arms: list[dict[str, Any]], metric: str, with_names:
     if with_names:  # of the axis that all panels share: another call would take them away
         axes.set_yticks(range(len(arms)), [arm["name"] for arm in arms], parse_math=False)
     axes.tick_params(labelleft=with_names, labelsize=8)
-    axes.set_ylim(len(arms) - 0.5, -0.5)
+    axes.set_ylim(max(len(arms), 1) - 0.5, -0.5)
     axes.set_title(f"{title}, points ({'more' if higher_is_better else 'less'} is better)", fontsize=9, color=_INK)
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from edgekd.board.sysinfo import environment
-from edgekd.core.artifact import Artifact, package_versions, write_atomic
+from edgekd.core.artifact import Artifact, package_versions, replacing, write_atomic
 from edgekd.core.recipe import Recipe
 from edgekd.evaluate.definitions import DEFINITIONS
 from edgekd.study.difference import by_seed, compare
@@ -167,4 +167,5 @@ def write(study: dict[str, Any], folder: Path) -> None:
 
     write_atomic(folder / "study.json", json.dumps(study, indent=1, allow_nan=False))
     write_atomic(folder / "study.md", markdown(study))
-    draw(study, folder / "study.png")
+    with replacing(folder / "study.png") as temporary:
+        draw(study, temporary)

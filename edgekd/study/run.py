@@ -12,12 +12,12 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from pathlib import Path
 from queue import SimpleQueue
-from typing import BinaryIO, Literal
+from typing import BinaryIO
 
 from filelock import FileLock, Timeout
 
@@ -31,8 +31,9 @@ from edgekd.core.workspace import Workspace, disk_errors
 from edgekd.study.plan import TEACHER, StudyRun, teacher_recipe, write_recipe
 from edgekd.study.results import NoResult, Result
 
-State = Literal["done", "failed", "elsewhere"]
+ELSEWHERE = NoResult("missing", "another process works on it")
 LOG = "log.txt"
+_LOOKUP = threading.Lock()  # a data set opened by one thread at a time takes its memory once
 _BEGIN = "--- begin: "  # of every attempt in a run's log
 
 
@@ -56,13 +57,13 @@ def make_teacher(recipe: Recipe, out: Path, on_stage: Callable[[pipeline.StageRu
     return {name: stage_run.artifact for name, stage_run in done.items()}
 
 
-def run_all(runs: list[StudyRun], jobs: int, on_run: Callable[[StudyRun, State], None]) -> None:
-    """Run what is not finished, `jobs` at a time; a run that fails does not stop the others.
+def run_all(runs: Sequence[StudyRun], jobs: int, on_run: Callable[[StudyRun, Result], None]) -> None:
+    """Run them, `jobs` at a time; a run that fails does not stop the others.
 
     Args:
-        runs: from `study_runs`.
+        runs: of `study_runs`, those that are not finished.
         jobs: child processes at a time; the CPU's cores are shared out among them, GPUs are dealt out in turn.
-        on_run: called with every run when it has ended.
+        on_run: called with every run when it has ended, with its artifacts or why it has none.
     """
     places: SimpleQueue[int] = SimpleQueue()
     for place in range(jobs):
@@ -77,8 +78,8 @@ def run_all(runs: list[StudyRun], jobs: int, on_run: Callable[[StudyRun, State],
             places.put(place)
 
     with _sigterm_interrupts(), ThreadPoolExecutor(jobs) as pool:
-        waiting = [pool.submit(work, run) for run in runs]
         try:
+            waiting = [pool.submit(work, run) for run in runs]
             for done in as_completed(waiting):
                 done.result()
         except BaseException:  # an interrupt above all: nothing more is started, and no child is left behind
@@ -104,12 +105,12 @@ class _Children:
     """The processes that train, so that they can be told to stop; they keep their checkpoints and go on another time."""
 
     def __init__(self) -> None:
-        self._lock, self._running, self._stopped = threading.Lock(), set[subprocess.Popen[bytes]](), False
+        self._lock, self._running, self.stopped = threading.Lock(), set[subprocess.Popen[bytes]](), False
 
     def run(self, command: list[str], log: BinaryIO, environment: dict[str, str]) -> int:
         """Run a command to its end and return its exit code; -SIGTERM when it was told to stop before it began."""
         with self._lock:
-            if self._stopped:
+            if self.stopped:
                 return -signal.SIGTERM
             child = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
             self._running.add(child)
@@ -121,25 +122,32 @@ class _Children:
     def stop(self) -> None:
         """Send SIGTERM to all; none is started from now on."""
         with self._lock:
-            self._stopped = True
+            self.stopped = True
             for child in self._running:
                 child.terminate()
 
 
-def finished(run: StudyRun) -> dict[str, Artifact] | None:
-    """Return the artifacts of a run by stage name, None when it is not finished under the study's settings."""
+def finished(run: StudyRun) -> Mapping[str, Artifact] | None:
+    """Return the artifacts of a run by stage name, None when it is not finished under the study's settings.
+
+    Nothing is moved: another process may be at work in the folder.
+    """
+    workspace = Workspace(run.folder)
+    if not (workspace.artifact_dir(run.score).exists() or (run.folder / ".previous").exists()):
+        return None  # without opening the data set, which takes a minute of a large one
     stages = pipeline.select(pipeline.plan(run.recipe), run.score)
-    known = pipeline.recall(run.recipe, Workspace(run.folder), stages, [])
+    with _LOOKUP:
+        known = pipeline.recall(run.recipe, stages, [], workspace.look)
     return {r.stage.name: r.artifact for r in known} if len(known) == len(stages) else None
 
 
-def result_of(run: StudyRun, state: State) -> Result:
-    """Return the artifacts of a run that has ended in a state, else why it has none."""
+def result_elsewhere(run: StudyRun) -> Result:
+    """Return what a run that another process had has given by now."""
     if artifacts := finished(run):
         return artifacts
-    return (
-        NoResult("failed", why_failed(run)) if state == "failed" else NoResult("missing", "another process works on it")
-    )
+    if _is_held(run.folder / ".claim") or _is_held(run.folder / ".lock"):
+        return ELSEWHERE
+    return NoResult("failed", why_failed(run))
 
 
 def why_failed(run: StudyRun) -> str:
@@ -151,12 +159,12 @@ def why_failed(run: StudyRun) -> str:
     return f"{said[-1] if said else 'no reason given'}; see {log}"
 
 
-def _run(run: StudyRun, children: _Children, environment: dict[str, str]) -> State:
+def _run(run: StudyRun, children: _Children, environment: dict[str, str]) -> Result:
     run.folder.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(run.folder / ".claim", timeout=0):
-            if finished(run) is not None:
-                return "done"
+            if artifacts := finished(run):  # by another process, since this one looked
+                return artifacts
             write_recipe(run)
             command = [sys.executable, "-m", "edgekd.cli.main", "run", str(run.recipe_file), "--out", str(run.folder)]
             with open(run.folder / LOG, "ab", buffering=0) as log:
@@ -164,9 +172,31 @@ def _run(run: StudyRun, children: _Children, environment: dict[str, str]) -> Sta
                 code = children.run([*command, "--until", run.score], log, environment)
                 if code < 0:
                     log.write(f"edgekd: ended by {signal.Signals(-code).name}; run the study again to go on\n".encode())
+            return _outcome(run, code, children.stopped)
     except Timeout:
-        return "elsewhere"
-    return "done" if code == 0 else "failed"
+        return ELSEWHERE
+
+
+def _outcome(run: StudyRun, code: int, stopped: bool) -> Result:
+    """Return the result of a run whose process has ended."""
+    if code == 0:
+        changed = "its data or its settings changed while it ran; run the study again"
+        return finished(run) or NoResult("failed", changed)
+    if stopped:
+        return NoResult("missing", "interrupted")
+    if _is_held(run.folder / ".lock"):  # left by a study that was killed, or started by hand
+        return ELSEWHERE
+    return NoResult("failed", why_failed(run))
+
+
+def _is_held(lock: Path) -> bool:
+    if not lock.exists():
+        return False
+    try:
+        with FileLock(lock, timeout=0):
+            return False
+    except Timeout:
+        return True
 
 
 def _environment(place: int, jobs: int) -> dict[str, str]:

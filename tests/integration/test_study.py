@@ -17,7 +17,7 @@ STUDY = {
     **TINY,
     "engines": [],
     "student": {**TINY["student"], "train": {"steps": 4, "batch_size": 4, "validate_every": 2}},
-    "study": {"seeds": [7], "arms": {"held": {"cwd": {}}, "kd": {"kd": {}}}},
+    "study": {"seeds": [7], "arms": {"held": {"cwd": {}}, "kd": {"kd": {}}, "wild": {"kd": {"weight": 1e300}}}},
 }
 
 
@@ -31,11 +31,11 @@ def test_a_study_measures_every_arm_once_and_reports_what_fails(tmp_path: Path) 
     with FileLock(out / "runs/kd-seed7/.claim"), FileLock(out / "runs/held-seed7/.lock"):
         first = edgekd(*command)  # another machine has claimed one run, somebody runs another's recipe by hand
     assert first.returncode == 1, first.stderr
-    assert "1 of 3 runs failed" in first.stderr
-    assert "kd seed 7: worked on by another process" in first.stderr
-    assert "held seed 7: failed: " in first.stderr
-    assert "another edgekd run is working in it" in first.stderr
-    assert "(2 of 3 runs have no result yet)" in first.stdout
+    assert "1 of 4 runs failed" in first.stderr
+    for arm in ("kd", "held"):
+        assert f"{arm} seed 7: another process works on it" in first.stderr
+    assert "wild seed 7: failed: step 1: loss" in first.stderr
+    assert "(3 of 4 runs have no result yet)" in first.stdout
 
     made = {path: path.stat().st_mtime_ns for path in out.glob("runs/*/[sd]*/weights.safetensors")}
     assert len(made) == 1
@@ -45,9 +45,10 @@ def test_a_study_measures_every_arm_once_and_reports_what_fails(tmp_path: Path) 
     assert second.returncode == 1, second.stderr
     assert json.loads(second.stdout) == study
     assert all(path.stat().st_mtime_ns == made[path] for path in made)
-    (plain,), (held,), (kd,) = (arm["runs"] for arm in study["arms"])
-    assert [run["status"] for run in (plain, kd, held)] == ["measured", "measured", "failed"]
-    assert "another edgekd run is working in it" in held["reason"]
+    (plain,), (held,), (kd,), (wild,) = (arm["runs"] for arm in study["arms"])
+    assert [run["status"] for run in (plain, kd, held, wild)] == ["measured", "measured", "missing", "failed"]
+    assert held["reason"] == "another process works on it"
+    assert "is not finite; lower lr" in wild["reason"]
     for run in (plain, kd):
         assert run["steps"] == 4
         assert [step for step, _ in run["validation"]] == [2, 4]

@@ -116,6 +116,20 @@ def test_an_artifact_is_finished_under_its_own_key_only(tmp_path: Path) -> None:
     assert found.path == tmp_path / "engine" / "x"
 
 
+def test_looking_for_other_settings_moves_nothing(tmp_path: Path) -> None:
+    """A study asks for runs that another process may be at work on."""
+    workspace = Workspace(tmp_path)
+    finish(workspace, "s", KEY_A, "A")
+    finish(workspace, "s", KEY_B, "B")
+    before = {path: path.stat().st_ino for path in tmp_path.rglob("*")}
+    for key, text in ((KEY_A, "A"), (KEY_B, "B")):
+        found = workspace.look("s", key)
+        assert found is not None
+        assert found.file("file").read_text() == text
+    assert workspace.look("s", "c" * 64) is None
+    assert {path: path.stat().st_ino for path in tmp_path.rglob("*")} == before
+
+
 def test_settings_a_then_b_then_a_bring_back_a_without_work(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path)
     first = finish(workspace, "s", KEY_A, "A").sha256()

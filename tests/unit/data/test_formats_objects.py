@@ -174,6 +174,7 @@ def test_run_lengths_are_read_as_pycocotools_reads_them() -> None:
 BLANK = {
     "nothing": None,
     "no polygon": [],
+    "a polygon without points": [[]],
     "zeros": {"size": [4, 8], "counts": [32]},
     "compressed zeros": {"size": [4, 8], "counts": "P1"},
     "zeros in three runs": {"size": [4, 8], "counts": [16, 0, 16]},

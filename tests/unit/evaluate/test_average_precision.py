@@ -61,6 +61,7 @@ def test_the_best_f1_takes_a_false_alarm_for_the_second_object() -> None:
     detections = found(boxes, [0.9, 0.8, 0.7], [0, 0, 0])
     got = result([(objects([boxes[0], boxes[2]], [0, 0]), detections, SIZE)], ["a", "b"])
     assert got.best_f1 == {"a": pytest.approx({"f1": 0.8, "precision": 2 / 3, "recall": 1.0, "score": 0.7}, abs=1e-4)}
+    assert got.best_f1["a"]["score"] <= np.float32(0.7)  # as a least score it keeps that detection
     nothing = result([(objects([boxes[0]], [0]), found([], [], []), SIZE)], ["a"])
     assert nothing.best_f1 == {"a": {"f1": 0.0, "precision": 0.0, "recall": 0.0, "score": 0.0}}
 

@@ -24,5 +24,6 @@ def test_only_masks_that_are_shown_are_made_whole(monkeypatch: pytest.MonkeyPatc
     nothing: Any = None
     arrays = run._objects(nothing, nothing, [7], [7], None)[1]
     assert made == [0, 1]
-    assert arrays["7/masks"].astype(int).tolist() == [[[1, 1, 0, 0]], [[0, 1, 1, 0]]]
+    bits = np.unpackbits(arrays["7/mask_bits"], axis=2, count=4)
+    assert bits.tolist() == [[[1, 1, 0, 0]], [[0, 1, 1, 0]]]
     assert arrays["7/labels"].tolist() == [1, 0]
