@@ -36,7 +36,7 @@ class Runs:
 
 @dataclass(frozen=True)
 class Curve:
-    """A learning curve of the training called `stage`: `points` are (step, loss)."""
+    """A learning curve of the training called `stage`: `points` are (step, loss), or (step, score) of a validation."""
 
     name: str
     stage: str
@@ -226,6 +226,25 @@ def curves_chart(curves: Sequence[Curve]) -> str:
 
     said = [f"{c.name} loss {c.points[-1][1]:.3g} at step {c.points[-1][0]:g}" for c in shown]
     return responsive("Learning curves", said, 3.4, draw)
+
+
+def validation_chart(curves: Sequence[Curve], title: str) -> str:
+    """Return the score called `title` against step, one line per training that was validated."""
+    shown = [curve for curve in curves if curve.points]
+    if not shown:
+        return ""
+
+    def draw(axes: Axes) -> None:
+        for curve in shown:
+            steps, scores = zip(*curve.points, strict=True)
+            axes.plot(steps, 100 * np.asarray(scores), "o-", color=CSS[curve.stage], linewidth=1.8, markersize=5)
+        axes.set_xlim(0, None)
+        axes.set_xlabel("optimizer step")
+        axes.set_ylabel(f"{title}, %")
+        axes.grid(axis="y", color=GRID)
+
+    said = [f"{c.name} {percent(c.points[-1][1])} % at step {c.points[-1][0]:g}" for c in shown]
+    return responsive(f"{title} during training", said, 2.8, draw)
 
 
 def precision_chart(rows: Sequence[Row], name: str) -> str:

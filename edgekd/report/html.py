@@ -77,6 +77,7 @@ class Page:
     classes: list[str]
     curves: str
     curve_keys: list[Curve]
+    validation: str
     trainings: list[Training]
     pictures: list[Picture]
     pictured: list[Row]
@@ -154,7 +155,7 @@ def _page(report: Mapping[str, Any], data_dir: Path) -> Page:
     read = read_pictures if report.get("task", "semantic") == "semantic" else read_object_pictures
     pictures = list(read(_arrays(data_dir / "pictures.npz"), judged, classes)) if classes else []
     scored = [row for row in judged if row.per_class]
-    curves = _curves(training)
+    curves = _curves(training, "curve")
     return Page(
         report=dict.fromkeys(_OPTIONAL_KEYS) | dict(report), rows=rows, line=line, findings=findings(rows, line, training),
         metrics=shown_metrics(known, task),
@@ -164,7 +165,9 @@ def _page(report: Mapping[str, Any], data_dir: Path) -> Page:
         timing_notes=_timing_notes(rows), classes=classes, class_rows=scored,
         class_figure=charts.class_chart(scored, classes, task.per_class),
         precision_figures={name: charts.precision_chart(scored, name) for name in told_apart(scored)},
-        curves=charts.curves_chart(curves), curve_keys=curves, trainings=_trainings(training), pictures=pictures,
+        curves=charts.curves_chart(curves), curve_keys=curves,
+        validation=charts.validation_chart(_curves(training, "validation"), task.title),
+        trainings=_trainings(training), pictures=pictures,
         pictured=judged, legend=legend(classes) if classes else [], error_color=error_color(len(classes) or 1),
         environment=flatten(report.get("environment") or {}),
         created=_readable_time(str(report.get("created") or "")),
@@ -236,11 +239,11 @@ def _timing_notes(rows: Sequence[Row]) -> list[str]:
     return notes + [f"{row.label}: {warning}" for row in rows for warning in row.warnings]
 
 
-def _curves(training: Mapping[str, Any]) -> list[Curve]:
+def _curves(training: Mapping[str, Any], kind: str) -> list[Curve]:
     return [
-        Curve(title, name, [(float(step), float(loss)) for step, loss in run["curve"]])
+        Curve(title, name, [(float(step), float(value)) for step, value in run[kind]])
         for name, title in _TRAININGS.items()
-        if (run := training.get(name)) and run.get("curve")
+        if (run := training.get(name)) and run.get(kind)
     ]
 
 

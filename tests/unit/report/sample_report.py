@@ -143,7 +143,11 @@ def _training(steps: int, first: float, last: float, pace: float, seed: int, met
     at = np.linspace(steps / 100, steps, 100).astype(int)
     loss = last + (first - last) * np.exp(-4 * at / steps) + rng.normal(0, 0.02, 100)
     curve = [[int(step), round(float(value), 4)] for step, value in zip(at, loss, strict=True)]
-    return {"steps": steps, "batch_size": 8, "seconds_per_step": pace, "curve": curve, "methods": methods}
+    validation = [[steps // 2, 0.41], [steps, 0.5]]
+    return {
+        "steps": steps, "batch_size": 8, "seconds_per_step": pace, "curve": curve, "validation": validation,
+        "methods": methods,
+    }  # fmt: skip
 
 
 def _scene(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

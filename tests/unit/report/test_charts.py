@@ -38,6 +38,7 @@ def test_nothing_is_drawn_where_nothing_was_measured() -> None:
     assert charts.class_chart(rows, ["a"], "IoU") == ""
     assert charts.precision_chart(rows, "a") == ""
     assert charts.curves_chart([]) == ""
+    assert charts.validation_chart([], "mIoU") == ""
     assert charts.latency_chart([Runs(rows[1], None, np.array([]))], "engine time") == ""
 
 
@@ -46,6 +47,14 @@ def test_every_chart_is_drawn_for_a_desktop_and_for_a_phone_with_the_numbers_in_
     drawn = [element for element in elements(markup) if element.tag == "svg"]
     assert [element.get("class") for element in drawn] == ["chart wide", "chart narrow"]
     assert {element.get("aria-label") for element in drawn} == {"mIoU against engine latency: a int8 61.2 % at 4.00 ms"}
+
+
+def test_the_validation_is_drawn_in_percent_and_ends_with_its_last_score() -> None:
+    markup = charts.validation_chart([Curve("Baseline student", "student", [(200, 0.31), (400, 0.4236)])], "mIoU")
+    assert {element.get("aria-label") for element in elements(markup) if element.tag == "svg"} == {
+        "mIoU during training: Baseline student 42.4 % at step 400"
+    }
+    assert "mIoU, %" in texts(markup)
 
 
 def test_the_same_numbers_give_the_same_markup() -> None:
@@ -112,6 +121,7 @@ def test_names_from_a_report_stay_text_in_every_chart() -> None:
         charts.precision_chart(rows, NASTY),
         charts.latency_chart([Runs(rows[0], latency, np.array([3.0, 4.0, 5.0]))], "engine time"),
         charts.curves_chart([Curve(NASTY, "teacher", [(0, 1.0), (1, 0.5)])]),
+        charts.validation_chart([Curve(NASTY, "teacher", [(1, 0.5)])], NASTY),
     ]
     for markup in drawn:
         elements(markup)
