@@ -7,7 +7,11 @@
     root/Annotations/<name>.xml                    boxes
     root/ImageSets/Main/<split>.txt                names for the boxes
 
-Where <name>.jpg is missing, <name>.png, .jpeg, .bmp or another is the image, and before them, with boxes, the file of JPEGImages
+Without ImageSets, boxes are read from one folder per split, as Roboflow exports them and LabelImg leaves them:
+
+    root/<split>/<name>.xml, root/<split>/<name>.jpg        an image without XML takes no part
+
+Where <name>.jpg is missing, <name>.png, .jpeg, .bmp or another is the image, and before them, with boxes, the file of that folder
 that the XML names as its `filename`: LabelImg and others write VOC's XML for images of any kind.
 `root` is the folder VOCdevkit/VOC2012. Two conventions for `trainaug` are in use and give different labels:
 `masks: [SegmentationClass, SegmentationClassAug]` takes VOC's own mask where there is one (mmsegmentation),
@@ -88,7 +92,7 @@ def open_dataset(options: Options, split: str) -> PairedDataset:
             raise DataError(
                 f"{lists / 'trainaug.txt'}: {len(leaked)} images are in val.txt too, the first is {leaked[0]}"
             )
-    pairs = [Pair(name, _image(root, name), _mask(root, options.masks, name)) for name in names]
+    pairs = [Pair(name, _image(root / "JPEGImages", name), _mask(root, options.masks, name)) for name in names]
     table = label_table({index: index for index in range(len(classes))} | {IGNORE_INDEX: IGNORE_INDEX})
     return PairedDataset(classes, listed_pairs(pairs), table, f"0..{len(classes) - 1}, or 255 (void)")
 
@@ -103,11 +107,15 @@ def open_objects(options: Options, split: str, has_masks: bool) -> AnnotatedData
         raise DataError("voc: instance masks are not read, expected task detection or semantic; convert them to coco")
     root = Path(options.root)
     classes = tuple(name for name in _classes(options) if name != "background")
-    names = read_split_list(root / "ImageSets" / "Main", split)
+    if (root / split).is_dir() and not (root / "ImageSets").is_dir():
+        names, folders = _names_in(root / split), (root / split, root / split)
+    else:
+        names = read_split_list(root / "ImageSets" / "Main", split)
+        folders = (root / "Annotations", root / "JPEGImages")
     refusals, images = Refusals(), []
     for name in names:
         with refusals.one():
-            images.append(_annotated(root, name, classes, options.boxes_from_one, refusals))
+            images.append(_annotated(folders, name, classes, options.boxes_from_one, refusals))
     require_images(images)
     return AnnotatedDataset(classes, images, has_masks=False, refusals=refusals)
 
@@ -119,8 +127,20 @@ def _classes(options: Options) -> tuple[str, ...]:
     return checked_classes(options.classes, "data.options.classes")
 
 
-def _annotated(root: Path, name: str, classes: tuple[str, ...], from_one: bool, refusals: Refusals) -> AnnotatedImage:
-    path = root / "Annotations" / f"{name}.xml"
+def _names_in(folder: Path) -> list[str]:
+    names = sorted(path.name.removesuffix(".xml") for path in folder.glob("*.xml"))
+    if not names:
+        raise DataError(f"empty split: no *.xml in {folder}, expected one per image")
+    for name in names:
+        if not is_showable(name):
+            raise DataError(f"{folder}: a file's name has control characters, {name!a:.60}; rename it")
+    return names
+
+
+def _annotated(
+    folders: tuple[Path, Path], name: str, classes: tuple[str, ...], from_one: bool, refusals: Refusals
+) -> AnnotatedImage:
+    path = folders[0] / f"{name}.xml"
     try:
         tree: Any = ElementTree.parse(path).getroot()
     except FileNotFoundError as exc:
@@ -129,7 +149,7 @@ def _annotated(root: Path, name: str, classes: tuple[str, ...], from_one: bool, 
         ) from exc
     except (ParseError, DefusedXmlException, OSError, ValueError, LookupError) as exc:
         raise DataError(f"{path}: not readable as XML ({' '.join(str(exc).split())[:200]}); replace the file") from exc
-    image = _image(root, name, (tree.findtext("filename") or "").strip())
+    image = _image(folders[1], name, (tree.findtext("filename") or "").strip())
     size = _size(tree, path, image)
     objects = []
     for place, node in enumerate(tree.findall("object"), 1):
@@ -159,9 +179,8 @@ def _object(node: Any, path: Path, where: str, classes: tuple[str, ...], from_on
     return Annotation(classes.index(label), (x1 - shift, y1 - shift, x2, y2), where, is_crowd=is_difficult)
 
 
-def _image(root: Path, name: str, filename: str = "") -> Path:
+def _image(folder: Path, name: str, filename: str = "") -> Path:
     """Return `name`.jpg or, where it is missing, what stands for it; a `filename` with folders is not followed."""
-    folder = root / "JPEGImages"
     others = [f"{name}{suffix}" for suffix in (".png", ".jpeg", ".bmp")]
     others += [f"{name}{spelt}" for suffix in sorted(SUFFIXES) for spelt in (suffix, suffix.upper())]
     if filename and filename == Path(filename).name and is_showable(filename):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,24 @@ def test_a_bad_voc_file_is_refused_in_one_line(case: str, tmp_path: Path) -> Non
         open_voc(write_voc(tmp_path, objects))
     assert "a.xml" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_voc_reads_images_and_xml_in_one_folder_per_split(tmp_path: Path) -> None:
+    write_voc(tmp_path / "whole", voc_object("dog", (1, 1, 8, 4)))
+    flat = tmp_path / "flat/valid"
+    flat.mkdir(parents=True)
+    shutil.copy(tmp_path / "whole/JPEGImages/a.jpg", flat / "b.jpg")
+    shutil.copy(tmp_path / "whole/JPEGImages/a.jpg", flat / "without labels.jpg")
+    shutil.copy(tmp_path / "whole/Annotations/a.xml", flat / "b.xml")
+    options = voc.Options(str(tmp_path / "flat"), classes=NAMES)
+    dataset = voc.open_objects(options, "valid", False)
+    assert [dataset.name(i) for i in range(len(dataset))] == ["b"]
+    assert boxes(dataset.load(0)) == [[0, 0, 8, 4]]
+    with pytest.raises(DataError, match=r"no split 'train': .*ImageSets"):
+        voc.open_objects(options, "train", False)
+    (tmp_path / "flat/train").mkdir()
+    with pytest.raises(DataError, match=r"empty split: no \*.xml in "):
+        voc.open_objects(options, "train", False)
 
 
 def test_an_entity_bomb_in_front_of_the_annotation_is_refused(tmp_path: Path) -> None:
