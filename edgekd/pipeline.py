@@ -17,7 +17,7 @@ from edgekd.core.recipe_loading import plugin_options
 from edgekd.core.session import why_not_here
 from edgekd.core.stage import Stage
 from edgekd.core.workspace import Workspace
-from edgekd.errors import RecipeError, UserError, did_you_mean
+from edgekd.errors import GateError, RecipeError, UserError, did_you_mean
 
 log = logging.getLogger(__name__)
 
@@ -123,6 +123,9 @@ def run_stages(
 def assist(recipe: Recipe, workspace: Workspace, stages: list[Stage]) -> None:
     """Train with the first process, which runs the same stages in the same folder; for everything else wait for it.
 
+    A limit that is not met ends the training in all processes alike: the first one says so, and this one just returns,
+    because Lightning kills the first when another fails.
+
     Raises:
         WorkspaceError: the first process has ended without a stage that is needed.
     """
@@ -131,7 +134,10 @@ def assist(recipe: Recipe, workspace: Workspace, stages: list[Stage]) -> None:
         inputs = {name: done[name] for name in stage.inputs}
         key = stage.key(recipe, inputs)
         if stage.kind == "checkpoint" and not workspace.has(stage.name, key):
-            stage.run(recipe, inputs, workspace.work_path(stage.name, key))
+            try:
+                stage.run(recipe, inputs, workspace.work_path(stage.name, key))
+            except GateError:
+                return
         done[stage.name] = workspace.awaited(stage.name, key)
 
 

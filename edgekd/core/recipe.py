@@ -152,8 +152,8 @@ class Distill(Section):
 class Trainer(Section):
     """Where and how Lightning runs; passed on to it, and not in cache keys.
 
-    What is learned is the same but for rounding, except on several devices: there each has the batch statistics and the
-    loss of its own part of a batch.
+    What is learned is the same but for rounding, except on several devices: there each has the loss of its own part of a
+    batch, and on CPUs its batch statistics.
     """
 
     accelerator: str = "auto"

@@ -94,7 +94,9 @@ class StepRecord(Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        row = {name: round(float(value), 6) for name, value in outputs.items()}  # waits for the device, too
+        assert isinstance(pl_module, DenseTask)
+        losses = pl_module.losses_of(outputs)  # waits for the device, too
+        row = {name: round(value, 6) for name, value in losses.items()}
         self.seconds += time.perf_counter() - self._started
         self.rows.append({"step": trainer.global_step, **row})
         if trainer.global_step % self.log_every == 0:
@@ -125,7 +127,7 @@ class Watchdog(Callback):
     ) -> None:
         assert isinstance(pl_module, DenseTask)
         step = trainer.global_step
-        values = {name: float(value) for name, value in outputs.items()}
+        values = pl_module.losses_of(outputs)
         bad = [name for name, value in values.items() if not math.isfinite(value)]
         if bad:
             raise GateError(f"step {step}: {', '.join(bad)} is not finite; lower lr, or use precision 32-true")
@@ -196,7 +198,8 @@ class Validation(Callback):
 
 
 def _mean_iou(session: TorchSession, dataset: DenseDataset) -> float:
-    iou = MulticlassJaccardIndex(len(dataset.classes), ignore_index=IGNORE_INDEX)
+    # Only the first process scores: a metric that waited for the others' would wait forever.
+    iou = MulticlassJaccardIndex(len(dataset.classes), ignore_index=IGNORE_INDEX, sync_on_compute=False)
     for index in range(len(dataset)):
         sample = dataset.load(index)
         predicted, truth = torch.from_numpy(predict(session, sample.image)), torch.from_numpy(sample.mask)
@@ -206,7 +209,7 @@ def _mean_iou(session: TorchSession, dataset: DenseDataset) -> float:
 
 def _average_precision(session: TorchSession, dataset: DenseDataset) -> float:
     kind: Literal["segm", "bbox"] = "segm" if session.spec.task == "instance" else "bbox"
-    precision = MeanAveragePrecision(iou_type=kind, backend="faster_coco_eval")
+    precision = MeanAveragePrecision(iou_type=kind, backend="faster_coco_eval", sync_on_compute=False)
     for index in range(len(dataset)):
         sample = dataset.load(index)
         assert sample.instances is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import resource
 import signal
@@ -154,12 +155,30 @@ def _trainer(job: FitJob, own: list[Callback]) -> L.Trainer:
         callbacks.append(LogProgress(job.title, budget.steps))
     loggers = [cls(save_dir=job.scratch / "logs", name="", version="") for cls in (CSVLogger, TensorBoardLogger)]
     return L.Trainer(
-        accelerator=place.accelerator, devices=place.devices, num_nodes=place.num_nodes, strategy=place.strategy,
+        accelerator=place.accelerator, devices=_devices(place), num_nodes=place.num_nodes, strategy=place.strategy,
         precision=precision(budget, place), max_steps=budget.steps, max_epochs=-1, use_distributed_sampler=False,
         gradient_clip_val=budget.gradient_clip, callbacks=callbacks, logger=loggers, plugins=[WholeCheckpoints()],
+        sync_batchnorm=not on_cpu(place),  # statistics of the whole batch, as on one device; it is of GPUs only
         log_every_n_steps=budget.steps, enable_progress_bar=sys.stderr.isatty(),
         enable_model_summary=False, num_sanity_val_steps=0, default_root_dir=job.scratch,
     )  # fmt: skip
+
+
+def _devices(place: Trainer) -> int | str:
+    """Return how many devices train; in a notebook, whose processes cannot start others that use a GPU, one unless asked."""
+    return 1 if place.devices == "auto" and "ipykernel" in sys.modules else place.devices
+
+
+def own_device(place: Trainer) -> torch.device:
+    """Return the device that this process, of those that Lightning starts, trains on."""
+    accelerator = None if on_cpu(place) else torch.accelerator.current_accelerator()
+    if accelerator is None:
+        return torch.device("cpu")
+    rank = int(os.environ.get("LOCAL_RANK", "0"))
+    named = (
+        [int(index) for index in str(place.devices).split(",") if index.strip()] if "," in str(place.devices) else []
+    )
+    return torch.device(accelerator.type, named[rank] if rank < len(named) else rank)
 
 
 def _forget_peak_memory(place: Trainer) -> None:
@@ -191,7 +210,8 @@ def precision(budget: Train, place: Trainer) -> Literal["32-true", "bf16-mixed",
         return budget.precision
     if on_cpu(place):
         return "bf16-mixed" if torch.cpu._is_avx512_bf16_supported() else "32-true"
-    return "bf16-mixed" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "32-true"
+    has_bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+    return "bf16-mixed" if has_bf16 else "32-true"
 
 
 class _quiet:

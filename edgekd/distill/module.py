@@ -8,6 +8,7 @@ from typing import Any
 
 import lightning as L
 import torch
+import torch.distributed as dist
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 
@@ -50,6 +51,7 @@ class DenseTask(L.LightningModule):
         self.methods = nn.ModuleDict({n: m for n, (_, m) in distiller.methods.items()} if distiller else {})
         self.configs = {n: c for n, (c, _) in distiller.methods.items()} if distiller else {}
         self._teacher = distiller.teacher if distiller else None
+        self._read: tuple[dict[str, Tensor], dict[str, float]] = ({}, {})
 
     def on_fit_start(self) -> None:
         """Move the teacher to the device that the student trains on."""
@@ -73,6 +75,19 @@ class DenseTask(L.LightningModule):
                     terms[f"{name}.{term}"] = value
                     loss = loss + weight * value
         return {"loss": loss, **{name: value.detach() for name, value in terms.items()}}
+
+    def losses_of(self, outputs: dict[str, Tensor]) -> dict[str, float]:
+        """Return what `training_step` returned as numbers, of several devices the mean: they read, and judge, the same.
+
+        The device is read once for all terms, and once for all who ask after a step.
+        """
+        if self._read[0] is not outputs:
+            values = torch.stack([value.detach() for value in outputs.values()])
+            if dist.is_available() and dist.is_initialized():
+                dist.all_reduce(values)
+                values = values / dist.get_world_size()
+            self._read = (outputs, dict(zip(outputs, values.tolist(), strict=True)))
+        return self._read[1]
 
     def weight_at(self, method: str, step: int) -> float:
         """Return a method's weight at a step."""

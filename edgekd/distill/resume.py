@@ -11,7 +11,8 @@ import lightning as L
 import numpy as np
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
-from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
+from lightning.pytorch.callbacks import Callback, WeightAveraging
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from edgekd.distill.module import DenseTask
 from edgekd.models.base import DenseModel
@@ -52,13 +53,16 @@ class StepSeeds(Callback):
         torch.manual_seed(int(np.random.SeedSequence(words).generate_state(1)[0]))
 
 
-class AveragedWeights(EMAWeightAveraging):
-    """Lightning's EMA, on the device that trains, whose average is handed over also by a run with no step left to train.
+class AveragedWeights(WeightAveraging):
+    """Lightning's averaging, exponential, of all tensors at once and on the device that trains.
 
     Lightning 2.6.6 makes the average before it moves the network, and so leaves it on the CPU, where every step waits for
     a copy of all weights; and a run that resumes after its last step skips `on_train_end`, and would keep the weights of
-    that step.
+    that step: here the average is handed over all the same.
     """
+
+    def __init__(self, decay: float) -> None:
+        super().__init__(multi_avg_fn=get_ema_multi_avg_fn(decay))
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         self._device = trainer.strategy.root_device

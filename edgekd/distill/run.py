@@ -26,7 +26,7 @@ from edgekd.data.loader import FixedViews
 from edgekd.data.open import open_split
 from edgekd.distill.answers import TeacherAnswers, filled, key_of
 from edgekd.distill.base import pyramid_of
-from edgekd.distill.fit import FitJob, fit, on_cpu
+from edgekd.distill.fit import FitJob, fit, own_device
 from edgekd.distill.module import Distiller, FrozenTeacher
 from edgekd.errors import RecipeError
 from edgekd.models.artifact import WEIGHTS, network_from_artifact, network_from_recipe
@@ -136,9 +136,7 @@ def _answers(job: StageJob, distiller: Distiller | None, dataset: DenseDataset) 
     if distiller is None or trainer.teacher_cache is None:
         return None
     folder = trainer.teacher_cache / key_of(job.inputs["teacher"], job.inputs["data"], data)
-    device = torch.device("cpu") if on_cpu(trainer) else torch.accelerator.current_accelerator()
-    assert device is not None
-    return filled(folder, distiller.teacher, FixedViews(dataset, data, job.recipe.task), device)
+    return filled(folder, distiller.teacher, FixedViews(dataset, data, job.recipe.task), own_device(trainer))
 
 
 def _write_record(record: list[dict[str, float]], path: Path) -> None:

@@ -74,6 +74,7 @@ class TorchSession(SessionBase):
 
     def _infer(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         image = torch.from_numpy(inputs[self.spec.inputs[0].name]).to(self.model.mean.device)
-        with torch.inference_mode():
+        # fp32 means it: by itself cuDNN rounds to TF32.
+        with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
             heads = answers(self.model, image)
         return {tensor.name: heads[tensor.name].cpu().numpy() for tensor in self.spec.outputs}

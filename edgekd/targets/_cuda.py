@@ -8,6 +8,8 @@ Portable: standard library + numpy, Python 3.8.
 from __future__ import annotations
 
 import ctypes
+import sys
+from pathlib import Path
 from typing import Any, Dict, List
 
 import numpy as np
@@ -107,9 +109,13 @@ def _check(name: str, code: int) -> None:
 
 
 def _cudart() -> Any:
-    for name in ("libcudart.so", "libcudart.so.13", "libcudart.so.12", "libcudart.so.11.0"):
+    # NVIDIA's wheels put theirs where the loader does not look: nvidia/cu13/lib, nvidia/cuda_runtime/lib (CUDA 12).
+    of_pip = (str(found) for folder in sys.path for found in Path(folder).glob("nvidia/*/lib/libcudart.so.*"))
+    for name in ("libcudart.so", "libcudart.so.13", "libcudart.so.12", "libcudart.so.11.0", *of_pip):
         try:
             return ctypes.CDLL(name)
         except OSError:
             continue
-    raise TargetError("libcudart, the CUDA runtime, is not there; install the CUDA toolkit's runtime package")
+    raise TargetError(
+        "libcudart, the CUDA runtime, is not there; install the CUDA toolkit's runtime or pip's nvidia-cuda-runtime"
+    )

@@ -25,7 +25,7 @@ CPU, OPENVINO = "CPUExecutionProvider", "OpenVINOExecutionProvider"
 # TF32 has no option of the provider (NVIDIA_TF32_OVERRIDE=0 in the environment switches it off).
 FLOAT32 = {
     "CUDAExecutionProvider": {"use_tf32": "0"},
-    "TensorrtExecutionProvider": {"trt_fp16_enable": "0"},
+    "TensorrtExecutionProvider": {"trt_fp16_enable": "False"},
     OPENVINO: {"precision": "FP32"},
     "QNNExecutionProvider": {"enable_htp_fp16_precision": "0"},
 }
@@ -62,7 +62,7 @@ def check_float32(given: Options) -> None:
     for name, pins in FLOAT32.items():
         for key, value in pins.items():
             asked = given.get(name, {}).get(key, value)
-            if asked != value:
+            if asked.casefold() != value.casefold():
                 raise TargetError(f"onnxruntime: precision fp32 contradicts {name} {key}={asked}; leave the option out")
 
 
@@ -80,6 +80,8 @@ def open_session(runtime: Any, model: Path, settings: Any, providers: List[Tuple
     """
     said, names = f"onnxruntime {runtime.__version__}", tuple(name for name, _ in providers)
     check_available(runtime, names)
+    if {"CUDAExecutionProvider", "TensorrtExecutionProvider"} & set(names) and hasattr(runtime, "preload_dlls"):
+        runtime.preload_dlls()  # CUDA's and cuDNN's libraries that pip installed; since 1.21
     if names != (CPU,):
         settings.add_session_config_entry(_RECORD, "1")
     try:

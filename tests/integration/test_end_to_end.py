@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -206,12 +207,32 @@ def test_in_graph_preprocessing_and_argmax_give_the_same_class_map(
     assert (maps[0] != maps[1]).mean() < 1e-3
 
 
+def of_two_processes(**change: Any) -> dict[str, Any]:
+    """Return a tiny recipe that two processes train on CPUs, and that scores its networks while they do."""
+    networks = {
+        name: {**TINY[name], "train": {**TINY[name]["train"], "validate_every": 6}} for name in ("teacher", "student")
+    }
+    return {**TINY, **networks, "engines": [], "trainer": {"accelerator": "cpu", "devices": 2}, **change}
+
+
+@pytest.mark.slow
+def test_a_limit_that_is_not_met_ends_both_processes_with_one_line(tmp_path: Path) -> None:
+    """Where one of them stopped alone, or first with an error, the other would wait, or be killed before it reports."""
+    recipe, out = tmp_path / "wild.yaml", tmp_path / "out"
+    recipe.write_text(yaml.safe_dump(of_two_processes(distill={"methods": {"kd": {"weight": 1e300}}})))
+    command = [sys.executable, "-m", "edgekd.cli.main", "run", str(recipe), "--out", str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 1, done.stderr
+    assert done.stderr.count("edgekd: step 1: loss is not finite") == 1, done.stderr
+    reasons = [row["reason"] for row in json.loads((out / "report.json").read_text())["rows"]]
+    assert any("step 1: loss is not finite" in reason for reason in reasons)
+
+
 @pytest.mark.slow
 def test_two_processes_train_one_network(tmp_path: Path) -> None:
     """Lightning starts the whole command a second time; on CPUs the two exchange gradients through gloo."""
     recipe, out = tmp_path / "two.yaml", tmp_path / "out"
-    trainer = {"accelerator": "cpu", "devices": 2}
-    recipe.write_text(yaml.safe_dump({**TINY, "engines": [], "trainer": trainer}))
+    recipe.write_text(yaml.safe_dump(of_two_processes()))
     command = [sys.executable, "-m", "edgekd.cli.main", "run", str(recipe), "--out", str(out)]  # Lightning repeats it
     done = subprocess.run([*command, "--json"], capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr
@@ -221,5 +242,6 @@ def test_two_processes_train_one_network(tmp_path: Path) -> None:
     for stage in ("teacher", "student", "distilled"):
         training = open_artifact(out / stage, "checkpoint").details["training"]
         assert (training["steps"], training["batch_size"]) == (12, 4)
+        assert [step for step, _ in training["validation"]] == [6, 12]  # the first process scores, the other goes on
     again = run_edgekd(*command[3:])
     assert again.stderr.count("skipped, already done") == done.stderr.count(": done in")

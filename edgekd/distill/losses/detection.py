@@ -50,26 +50,57 @@ def detection_loss(outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
         assign(probabilities[i].detach(), boxes[i].detach(), flat.centres, flat.strides, one.boxes, one.labels)
         for i, one in enumerate(objects)
     ]
-    total = torch.stack([one.quality.sum() for one in found]).sum().clamp_min(1.0)
-    parts = [_of_image(flat, i, boxes[i], objects[i], found[i]) for i in range(len(objects))]
-    terms = {name: torch.stack([part[name] for part in parts]).sum() / total for name in parts[0]}
-    terms["scores"] = _score_loss(flat, objects, found) / total
+    quality = torch.stack([one.quality for one in found])  # (B, N)
+    taken = _taken(objects, torch.stack([one.object_of for one in found]), quality)
+    total = quality.sum().clamp_min(1.0)
+    parts = {**_box_losses(flat, boxes, taken), "scores": _score_loss(flat, objects, taken)}
     if "prototypes" in heads:
-        masks = [_mask_loss(flat, heads["prototypes"], i, objects[i], found[i]) for i in range(len(objects))]
-        terms["masks"] = MASK * torch.stack(masks).sum() / total
-    return terms
+        masks = [
+            _mask_loss(flat, heads["prototypes"], i, objects[i], points, found[i])
+            for i, points in enumerate(taken.point.split(taken.counts))
+        ]
+        parts["masks"] = MASK * torch.stack(masks).sum()
+    return {name: part / total for name, part in parts.items()}
+
+
+@dataclass(frozen=True)
+class Taken:
+    """The points of a batch that are assigned to an object, image by image, found once: each search waits for the device.
+
+    image, point: (T,) which image, and which of its points.
+    boxes, labels, quality: (T, 4), (T,), (T,) of the object, and of the point.
+    counts: how many there are in each image.
+    """
+
+    image: Tensor
+    point: Tensor
+    boxes: Tensor
+    labels: Tensor
+    quality: Tensor
+    counts: list[int]
+
+
+def _taken(objects: list[Objects], object_of: Tensor, quality: Tensor) -> Taken:
+    """Gather them from `object_of` and `quality` (B, N)."""
+    image, point = (object_of >= 0).nonzero(as_tuple=True)
+    ends = torch.tensor([0, *(len(one.labels) for one in objects)], device=image.device).cumsum(0)
+    owner = object_of[image, point] + ends[image]
+    boxes, labels = (torch.cat([getattr(one, part) for one in objects]) for part in ("boxes", "labels"))
+    counts = torch.bincount(image, minlength=len(objects)).tolist()
+    return Taken(image, point, boxes[owner], labels[owner], quality[image, point], counts)
 
 
 @dataclass(frozen=True)
 class Flat:
     """All points of all levels: scores (B, N, K), boxes (B, N, 4 * BINS), coefficients (B, N, P) or None, centres
-    (N, 2) and strides (N,) in pixels."""
+    (N, 2) and strides (N,) in pixels; height of the network's input in pixels."""
 
     scores: Tensor
     boxes: Tensor
     coefficients: Tensor | None
     centres: Tensor
     strides: Tensor
+    height: int
 
 
 def flattened(heads: dict[str, Tensor], strides: tuple[int, ...] = ()) -> Flat:
@@ -84,33 +115,32 @@ def flattened(heads: dict[str, Tensor], strides: tuple[int, ...] = ()) -> Flat:
     centres = torch.cat([points((size[0], size[1]), stride, device) for stride, size in sizes.items()])
     lengths = [torch.full((size[0] * size[1],), float(stride), device=device) for stride, size in sizes.items()]
     coefficients = joined("coefficients") if f"coefficients_{strides[0]}" in heads else None
-    return Flat(joined("scores"), joined("boxes"), coefficients, centres, torch.cat(lengths))
+    height = sizes[strides[0]][0] * strides[0]
+    return Flat(joined("scores"), joined("boxes"), coefficients, centres, torch.cat(lengths), height)
 
 
-def _score_loss(flat: Flat, objects: list[Objects], found: list[Assignment]) -> Tensor:
+def _score_loss(flat: Flat, objects: list[Objects], taken: Taken) -> Tensor:
     scores = flat.scores.float()
-    target, counted = torch.zeros_like(scores), torch.ones_like(scores)
-    for i, (one, taken) in enumerate(zip(objects, found, strict=True)):
-        positive = taken.object_of >= 0
-        target[i, positive, one.labels[taken.object_of[positive]]] = taken.quality[positive]
+    target, counted = torch.zeros_like(scores), torch.ones_like(scores[..., :1])
+    target[taken.image, taken.point, taken.labels] = taken.quality
+    for i, one in enumerate(objects):
         if one.ignored is not None and len(one.ignored):
-            counted[i, inside_boxes(flat.centres, one.ignored).any(dim=0) & ~positive] = 0
+            counted[i, :, 0] = (~inside_boxes(flat.centres, one.ignored).any(dim=0)).float()
+    counted[taken.image, taken.point] = 1
     entropy = F.binary_cross_entropy_with_logits(scores, target, reduction="none")
     return (entropy * (target - scores.sigmoid()).square() * counted).sum()
 
 
-def _of_image(flat: Flat, i: int, boxes: Tensor, objects: Objects, found: Assignment) -> dict[str, Tensor]:
-    """Return the box terms of image i, summed over its points."""
-    positive = found.object_of >= 0
-    weight = found.quality[positive]
-    wanted = objects.boxes[found.object_of[positive]]
-    overlap = generalized_box_iou_loss(boxes[positive], wanted, reduction="none")
-    centres, strides = flat.centres[positive], flat.strides[positive].unsqueeze(1)
-    distances = torch.cat([centres - wanted[:, :2], wanted[:, 2:] - centres], dim=1) / strides  # (P, 4)
-    spread = distribution_loss(flat.boxes[i, positive].float().unflatten(1, (4, BINS)), distances)
+def _box_losses(flat: Flat, boxes: Tensor, taken: Taken) -> dict[str, Tensor]:
+    """Return the box terms of a batch with decoded boxes (B, N, 4), summed over its points."""
+    wanted = taken.boxes
+    overlap = generalized_box_iou_loss(boxes[taken.image, taken.point], wanted, reduction="none")
+    centres, strides = flat.centres[taken.point], flat.strides[taken.point].unsqueeze(1)
+    distances = torch.cat([centres - wanted[:, :2], wanted[:, 2:] - centres], dim=1) / strides  # (T, 4)
+    spread = distribution_loss(flat.boxes[taken.image, taken.point].float().unflatten(1, (4, BINS)), distances)
     return {
-        "boxes": BOX * (overlap * weight).sum(),
-        "distributions": DISTRIBUTION * (spread.mean(dim=1) * weight).sum(),
+        "boxes": BOX * (overlap * taken.quality).sum(),
+        "distributions": DISTRIBUTION * (spread.mean(dim=1) * taken.quality).sum(),
     }
 
 
@@ -124,14 +154,13 @@ def distribution_loss(logits: Tensor, distances: Tensor) -> Tensor:
     return -((1 - share) * low + share * high)
 
 
-def _mask_loss(flat: Flat, prototypes: Tensor, i: int, objects: Objects, found: Assignment) -> Tensor:
-    """Return the mask term of image i, summed over at most MASKS_PER_IMAGE of its points and scaled to all.
+def _mask_loss(flat: Flat, prototypes: Tensor, i: int, objects: Objects, positive: Tensor, found: Assignment) -> Tensor:
+    """Return the mask term of image i, summed over at most MASKS_PER_IMAGE of its positive points and scaled to all.
 
     They are drawn: the best ones would all be of the objects that are easy.
     """
     assert flat.coefficients is not None
     assert objects.masks is not None
-    positive = (found.object_of >= 0).nonzero().flatten()
     chosen = positive[torch.randperm(len(positive), device=positive.device)[:MASKS_PER_IMAGE]]
     quality = found.quality[chosen]
     if len(chosen) == 0:
@@ -141,17 +170,11 @@ def _mask_loss(flat: Flat, prototypes: Tensor, i: int, objects: Objects, found: 
     owners = found.object_of[chosen]
     target = objects.masks[owners].to(logits.dtype) / 4  # of four pixels
     logits = F.interpolate(logits.unsqueeze(0), target.shape[-2:], mode="bilinear", align_corners=False).squeeze(0)
-    boxes = objects.boxes[owners] * (target.shape[-2] / flat_height(flat))  # to the target's frame
+    boxes = objects.boxes[owners] * (target.shape[-2] / flat.height)  # to the target's frame
     inside = box_masks(boxes, (target.shape[-2], target.shape[-1]))
     entropy = F.binary_cross_entropy_with_logits(logits, target, reduction="none") * inside
     each = entropy.sum(dim=(1, 2)) / inside.sum(dim=(1, 2)).clamp_min(1)
     return (each * quality).sum() * (found.quality.sum() / quality.sum().clamp_min(1e-9))
-
-
-def flat_height(flat: Flat) -> Tensor:
-    """Return the height of the network's input in pixels: the finest level's last row of cells ends there."""
-    finest = flat.strides[0]
-    return flat.centres[flat.strides == finest][:, 1].max() + finest / 2
 
 
 def box_masks(boxes: Tensor, size: tuple[int, int]) -> Tensor:

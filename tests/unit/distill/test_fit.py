@@ -13,9 +13,9 @@ import tiny_task
 import torch
 from tiny_task import BATCH, SIZE, STEPS, Boxes, job
 
-from edgekd.core.recipe import Trainer
+from edgekd.core.recipe import Train, Trainer
 from edgekd.data.base import Sample
-from edgekd.distill.fit import fit, on_cpu, precision
+from edgekd.distill.fit import fit, on_cpu, own_device, precision
 from edgekd.errors import DataError
 from edgekd.evaluate import semantic
 from edgekd.models.session import TorchSession, torch_spec
@@ -186,3 +186,29 @@ def test_automatic_choices_on_a_cpu_follow_what_the_cpu_can_do() -> None:
     has_bf16 = torch.cpu._is_avx512_bf16_supported()
     assert precision(budget, place) == ("bf16-mixed" if has_bf16 else "32-true")
     assert precision(budget.model_copy(update={"precision": "16-mixed"}), place) == "16-mixed"
+
+
+def test_auto_takes_bf16_only_of_a_gpu_that_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Turing emulates it, and torch says that it is supported unless asked."""
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    place = Trainer(accelerator="cuda")
+    for emulated, expected in ((True, "32-true"), (False, "bf16-mixed")):
+        supported = lambda including_emulation=True, emulated=emulated: including_emulation or not emulated  # noqa: E731
+        monkeypatch.setattr("torch.cuda.is_bf16_supported", supported)
+        assert precision(Train(steps=1, batch_size=1), place) == expected
+
+
+@pytest.mark.parametrize(
+    ("devices", "rank", "expected"),
+    [("auto", None, "cuda:0"), (2, "1", "cuda:1"), ("1,3", "1", "cuda:3"), ("3,", None, "cuda:3")],
+)
+def test_a_process_answers_on_the_device_that_it_trains_on(
+    devices: int | str, rank: str | None, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.accelerator.is_available", lambda: True)
+    monkeypatch.setattr("torch.accelerator.current_accelerator", lambda: torch.device("cuda"))
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    if rank:
+        monkeypatch.setenv("LOCAL_RANK", rank)
+    assert str(own_device(Trainer(devices=devices))) == expected
+    assert str(own_device(Trainer(devices=devices, accelerator="cpu"))) == "cpu"
