@@ -4,7 +4,8 @@
 
 Each network runs through its own contract, decode and suppression, on images of the scored split; boxes are in the image's
 pixels. A detection of torch is found again when the other has one of its class with IoU of at least 0.99 and a score within
-1e-3, and the other way round. Scores within 1e-3 of the least that is kept may be on either side of it, and are not asked for.
+1e-3, and the other way round. Scores within 1e-3 of the least that is kept (0.05, or the last of an image's 100) may be on either
+side of it, and are not asked for.
 Exits with 1 when one is missing.
 """
 
@@ -61,8 +62,14 @@ def found_by(network: Artifact, images: list[np.ndarray]) -> list[Detections]:
 def without_counterpart(one: Detections, other: Detections) -> int:
     """Return how many clear detections of each have none in the other."""
     alike = is_alike(one, other)
-    clear = Selection().min_score + SAME_SCORE
+    clear = max(least_kept(one), least_kept(other)) + SAME_SCORE
     return int((~alike.any(axis=1) & (one.scores > clear)).sum() + (~alike.any(axis=0) & (other.scores > clear)).sum())
+
+
+def least_kept(found: Detections) -> float:
+    """Return the score below which nothing was kept: the least asked for or, of as many as may be, the last one's."""
+    selection = Selection()
+    return float(found.scores[-1]) if len(found.scores) == selection.most else selection.min_score
 
 
 if __name__ == "__main__":
