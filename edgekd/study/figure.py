@@ -32,7 +32,7 @@ def draw(study: dict[str, Any], path: Path) -> Figure:
         _differences(axes, arms, metric, with_names=first is None)
         first = first or axes
     if has_curves:
-        _curves(figure.add_subplot(grid[1, :]), study["arms"], task.title)
+        _curves(figure.add_subplot(grid[1, :]), study["arms"], study["teacher"]["metrics"][task.metric], task.title)
     pairs = sorted({number for arm in arms if (number := pairs_of(arm, task.metric))}) or [0]
     seeds = f"{pairs[0]} to {pairs[-1]} seeds" if len(pairs) > 1 else f"{pairs[0]} seed" + "s" * (pairs[0] != 1)
     figure.suptitle(
@@ -66,10 +66,11 @@ def _differences(axes: Any, arms: list[dict[str, Any]], metric: str, with_names:
         axes.spines[side].set_visible(False)
 
 
-def _curves(axes: Any, arms: list[dict[str, Any]], title: str) -> None:
-    """Draw the mean validation score over the seeds against the step."""
+def _curves(axes: Any, arms: list[dict[str, Any]], teacher: float, title: str) -> None:
+    """Draw the mean validation score over the seeds against the step, and the teacher's."""
     from matplotlib import colormaps
 
+    axes.axhline(100 * teacher, color=_MUTED, linewidth=1, linestyle="--", label="teacher")
     for number, arm in enumerate(arms):
         curves = [dict(run["validation"]) for run in arm["runs"] if run.get("validation")]
         steps = sorted(set.intersection(*(set(curve) for curve in curves))) if curves else []

@@ -26,8 +26,8 @@ def headers(study: dict[str, Any]) -> tuple[str, ...]:
 
 
 def rows(study: dict[str, Any]) -> list[tuple[str, ...]]:
-    """Return one row of texts per arm, in the order of `headers`; `–` where nothing was measured."""
-    return [_row(arm, arm["name"] == study["baseline"], _task(study)) for arm in study["arms"]]
+    """Return one row of texts per arm, in the order of `headers`, below that of the teacher; `–` where nothing was measured."""
+    return [_teacher(study), *(_row(arm, arm["name"] == study["baseline"], _task(study)) for arm in study["arms"])]
 
 
 def markdown(study: dict[str, Any]) -> str:
@@ -98,6 +98,31 @@ def _between(arm: dict[str, Any], other: dict[str, Any], metric: str) -> str:
 
 def _task(study: dict[str, Any]) -> Task:
     return TASKS[study["recipe"]["task"]]
+
+
+def _teacher(study: dict[str, Any]) -> tuple[str, ...]:
+    """Return the teacher's row; what it is ahead of the baseline is the room that there is in each metric."""
+    task = _task(study)
+    return (
+        "teacher",
+        MISSING,
+        *_teachers(study, task.metric),
+        _teachers(study, task.second)[1],
+        *(": ".join(part for part in _teachers(study, name, digits=1) if part != MISSING) or MISSING for name in task.more),
+        MISSING,
+        MISSING,
+        "the room",
+    )
+
+
+def _teachers(study: dict[str, Any], metric: str, digits: int = 2) -> tuple[str, str]:
+    """Return the teacher's score in a metric, and what it is ahead of the baseline's mean."""
+    score = study["teacher"]["metrics"].get(metric)
+    if score is None:
+        return MISSING, MISSING
+    baseline = next(arm["metrics"] for arm in study["arms"] if arm["name"] == study["baseline"]).get(metric)
+    ahead = f"{100 * (score - baseline['mean']):+.{digits}f}" if baseline else MISSING
+    return f"{100 * score:.{digits}f}", ahead
 
 
 def _row(arm: dict[str, Any], is_baseline: bool, task: Task) -> tuple[str, ...]:

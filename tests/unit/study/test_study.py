@@ -151,7 +151,7 @@ def test_any_arm_can_be_the_baseline(tmp_path: Path) -> None:
     assert kd is None
     assert plain["by_seed"] == pytest.approx([-0.02, -0.02])
     assert both["by_seed"] == pytest.approx([0.03])
-    assert [row[-1] for row in rows(study)] == ["worse", "baseline", "one seed"]
+    assert [row[-1] for row in rows(study)] == ["the room", "worse", "baseline", "one seed"]
     assert "difference to `kd`" in markdown(study)
 
 
@@ -225,7 +225,8 @@ def test_a_summary_has_mean_deviation_and_difference_of_what_was_measured(study:
 
 
 def test_the_table_has_a_row_per_arm(study: dict) -> None:
-    table = rows(study)
+    teacher, *table = rows(study)
+    assert teacher[:4] == ("teacher", "–", "61.00", "+56.50")
     assert all(len(row) == len(headers(study)) for row in table)
     assert table[0][:4] == ("plain", "2", "4.50 ± 0.71", "–")
     assert table[1][3] == "+2.00 [+2.00, +2.00]"
@@ -233,7 +234,7 @@ def test_the_table_has_a_row_per_arm(study: dict) -> None:
     assert table[2][3] == "+5.00"
     assert [row[1] for row in table] == ["2", "2", "1"]
     text = markdown(study)
-    assert text.count("\n|") == 2 + 3 + 2 + 1  # header, rule, arms; header, rule, the first arm against the other
+    assert text.count("\n|") == 2 + 4 + 2 + 1  # header, rule, teacher, arms; header, rule, the first arm against the other
     assert "`kd` minus each other arm" in text
     assert "| kd+bckd | -3.00 | -3.00 | +0.00 | +0.00 |" in text
     assert "teacher 61.00 mIoU" in text
@@ -242,9 +243,18 @@ def test_the_table_has_a_row_per_arm(study: dict) -> None:
     assert "because they failed: kd+bckd seed 5" in text
 
 
+def test_the_teachers_row_says_how_much_room_there_is_in_each_metric(study: dict) -> None:
+    study["teacher"]["metrics"] = {"miou": 0.61, "missing_components": 0.5, "boundary_iou": None}
+    for arm in study["arms"]:
+        arm["metrics"]["missing_components"] = {**arm["metrics"]["miou"], "mean": 0.5348}
+    teacher, *others = rows(study)
+    assert teacher == ("teacher", "–", "61.00", "+56.50", "–", "–", "50.0: -3.5", "–", "–", "the room")
+    assert len(teacher) == len(others[0])
+
+
 def test_an_arm_says_over_how_many_seeds_it_is_compared(tmp_path: Path) -> None:
     study = summary(tmp_path, baseline="kd+bckd")
-    assert [row[1] for row in rows(study)] == ["2 (1 paired)", "2 (1 paired)", "1"]
+    assert [row[1] for row in rows(study)] == ["–", "2 (1 paired)", "2 (1 paired)", "1"]
     figure = draw(study, tmp_path / "study.png")
     assert "after 10 steps, 1 seed (" in figure.get_suptitle()
     for run in study["arms"][2]["runs"]:
@@ -252,7 +262,7 @@ def test_an_arm_says_over_how_many_seeds_it_is_compared(tmp_path: Path) -> None:
     for arm in study["arms"]:
         for found in arm["metrics"].values():
             found["difference"] = None
-    assert [row[-1] for row in rows(study)] == ["no seed in common"] * 2 + ["baseline"]
+    assert [row[-1] for row in rows(study)] == ["the room", *["no seed in common"] * 2, "baseline"]
 
 
 def test_the_remark_about_the_teachers_answers_is_of_the_runs_not_of_the_recipe(study: dict) -> None:
