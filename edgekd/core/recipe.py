@@ -78,6 +78,13 @@ class Train(Section):
     schedule: Literal["one_cycle", "poly"] = "one_cycle"
     gradient_clip: float | None = Field(5.0, gt=0, description="largest gradient norm")
     ema: float | None = Field(None, gt=0, lt=1, description="decay of the averaged weights that are kept")
+    class_balance: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="of segmenters: a pixel counts share^-class_balance in the task loss, by its class's share of the "
+        "training split; 0: every pixel alike, 0.5: thin and rare classes are learned early, 1: every class alike",
+    )
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = Field(
         "auto", description="auto: bf16-mixed where the hardware computes in bf16, else 32-true"
     )
@@ -312,6 +319,13 @@ class Recipe(Section):
             raise ValueError(
                 "student needs `train` (a budget); only a `checkpoint` with `distill.methods: {}` is deployed as it is"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _balances_pixels(self) -> Recipe:
+        for name, train in (("teacher", self.teacher.train), ("student", self.student.train)):
+            if train is not None and train.class_balance > 0 and self.task != "semantic":
+                raise ValueError(f"{name}.train.class_balance weighs pixels; it has no meaning for task {self.task!r}")
         return self
 
     @model_validator(mode="after")

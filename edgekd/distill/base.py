@@ -34,11 +34,13 @@ class Batch:
     """images (B, 3, H, W) float in [0, 1]; masks (B, H, W) int64 class indices with 255 = ignore.
 
     Of detection and instances, masks are 1 inside objects and 0 elsewhere, and `objects` has those of each image.
+    class_weights: (K,) float, what a pixel of each class counts in a segmenter's task loss; None: every pixel alike.
     """
 
     images: Tensor
     masks: Tensor
     objects: list[Objects] | None = None
+    class_weights: Tensor | None = None
 
     @property
     def valid(self) -> Tensor:

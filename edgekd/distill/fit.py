@@ -38,6 +38,7 @@ class FitJob:
 
     validation: what the learning curve is measured on, every `budget.validate_every` steps.
     answers: the teacher's kept answers by number of a fixed view; without them the teacher runs in every step.
+    class_weights: (K,) of the task loss; without them every labelled pixel counts alike.
     """
 
     title: str
@@ -53,6 +54,7 @@ class FitJob:
     task: str = "semantic"
     validation: DenseDataset | None = None
     answers: Answers | None = None
+    class_weights: torch.Tensor | None = None
 
 
 class _StepData(L.LightningDataModule):
@@ -88,7 +90,7 @@ def fit(job: FitJob) -> dict[str, Any]:
     """
     _forget_peak_memory(job.trainer)
     L.seed_everything(job.seed, workers=False, verbose=False)
-    task = DenseTask(job.student, job.budget, job.distiller, job.trainer.channels_last, job.task)
+    task = DenseTask(job.student, job.budget, job.distiller, job.trainer.channels_last, job.task, job.class_weights)
     record = StepRecord(log_every=max(1, job.budget.steps // 200))
     averaged = AveragedWeights(decay=job.budget.ema) if job.budget.ema is not None else None
     every = job.budget.validate_every or 0
@@ -119,6 +121,7 @@ def fit(job: FitJob) -> dict[str, Any]:
     return {
         "steps": trainer.global_step,
         "batch_size": job.budget.batch_size,
+        "class_weights": None if job.class_weights is None else job.class_weights.tolist(),
         "seconds_per_step": record.seconds / len(steps),
         "precision": trainer.precision,
         "device": str(trainer.strategy.root_device),

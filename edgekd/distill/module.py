@@ -42,8 +42,11 @@ class DenseTask(L.LightningModule):
         distiller: Distiller | None,
         channels_last: bool,
         task: str = "semantic",
+        class_weights: Tensor | None = None,
     ) -> None:
         super().__init__()
+        self.class_weights: Tensor | None
+        self.register_buffer("class_weights", class_weights, persistent=False)  # counted anew when it resumes
         self.loss = LOSSES[task]
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.student = student.to(memory_format=self.memory_format)
@@ -61,7 +64,7 @@ class DenseTask(L.LightningModule):
     def training_step(self, batch: TrainingBatch, batch_idx: int) -> dict[str, Tensor]:
         """Return `loss`, the task loss, its parts where it has several, and the raw terms of the methods."""
         images = batch.images.float().div(255).contiguous(memory_format=self.memory_format)
-        labels = Batch(images, batch.masks.long(), batch.objects)
+        labels = Batch(images, batch.masks.long(), batch.objects, self.class_weights)
         student, teacher = self.student(images), None
         if self._teacher:
             teacher = Outputs.of(batch.answers) if batch.answers is not None else self._teacher(images)

@@ -22,11 +22,13 @@ from edgekd.core.recipe_loading import plugin_options
 from edgekd.core.stage import StageJob
 from edgekd.core.tasks import check_floor
 from edgekd.data.base import DenseDataset
+from edgekd.data.check import check_dataset
 from edgekd.data.loader import FixedViews
 from edgekd.data.open import open_split
 from edgekd.distill.answers import TeacherAnswers, filled, key_of
 from edgekd.distill.base import pyramid_of
 from edgekd.distill.fit import FitJob, fit, own_device
+from edgekd.distill.losses.semantic import class_weights
 from edgekd.distill.module import Distiller, FrozenTeacher
 from edgekd.errors import RecipeError
 from edgekd.models.artifact import WEIGHTS, network_from_artifact, network_from_recipe
@@ -82,6 +84,7 @@ def _train(job: StageJob, network: Network, where: str, distill: tuple[DenseMode
             watchdog_ratio=distill[1].watchdog_ratio if distill else float("inf"),
             scratch=job.out_dir / SCRATCH, task=recipe.task, answers=_answers(job, distiller, dataset),
             validation=open_split(recipe, recipe.data.val) if network.train.validate_every else None,
+            class_weights=_class_weights(dataset, recipe.data.train, network.train.class_balance),
         )  # fmt: skip
         training = fit(fit_job)
     if not is_first_process():  # it has helped; the first one writes the artifact
@@ -102,6 +105,14 @@ def _train(job: StageJob, network: Network, where: str, distill: tuple[DenseMode
         "training": training,
     }
     return StageResult(torch_spec(model, recipe.task, classes, recipe.data.size, recipe.data.resize), details)
+
+
+def _class_weights(dataset: DenseDataset, split: str, balance: float) -> torch.Tensor | None:
+    """Return the weights of the task loss by the classes' shares in the training split, which is read for it."""
+    if balance == 0:
+        return None
+    log.info("counting the classes of split %r, for class_balance", split)
+    return class_weights(check_dataset(dataset, split).class_fractions, balance)
 
 
 def build_methods(

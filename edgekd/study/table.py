@@ -108,7 +108,10 @@ def _teacher(study: dict[str, Any]) -> tuple[str, ...]:
         MISSING,
         *_teachers(study, task.metric),
         _teachers(study, task.second)[1],
-        *(": ".join(part for part in _teachers(study, name, digits=1) if part != MISSING) or MISSING for name in task.more),
+        *(
+            ": ".join(part for part in _teachers(study, name, digits=1) if part != MISSING) or MISSING
+            for name in task.more
+        ),
         MISSING,
         MISSING,
         "the room",

@@ -1,7 +1,10 @@
-"""What a segmenter learns from masks: cross-entropy per labelled pixel."""
+"""What a segmenter learns from masks: cross-entropy per labelled pixel, weighted by class where the recipe says so."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -11,6 +14,26 @@ from edgekd.models.base import Outputs
 
 
 def semantic_loss(outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
-    """Return `pixels`, the mean over the labelled pixels of the batch; 0 where there are none."""
-    total = F.cross_entropy(outputs.logits.float(), batch.masks, ignore_index=IGNORE_INDEX, reduction="sum")
-    return {"pixels": total / batch.valid.sum().clamp_min(1)}
+    """Return `pixels`, the mean over the labelled pixels of the batch, weighted by their classes; 0 where there are none."""
+    weights = batch.class_weights
+    total = F.cross_entropy(
+        outputs.logits.float(), batch.masks, weight=weights, ignore_index=IGNORE_INDEX, reduction="sum"
+    )
+    if weights is None:
+        return {"pixels": total / batch.valid.sum().clamp_min(1)}
+    of_pixels = weights[batch.masks.where(batch.valid, 0)] * batch.valid
+    return {"pixels": total / of_pixels.sum().clamp_min(torch.finfo(weights.dtype).tiny)}
+
+
+def class_weights(shares: Sequence[float], balance: float) -> Tensor:
+    """Return (K,) float32 weights proportional to share^-balance, scaled so that the mean over all labelled pixels is 1.
+
+    A balance of 1 is the inverse frequency, 0.5 its square root. A class without pixels gets 0: it has nothing to weigh.
+
+    Args:
+        shares: of each class in the labelled pixels of the training split, in [0, 1], their sum 1.
+        balance: the exponent, in [0, 1].
+    """
+    part = torch.tensor(shares, dtype=torch.float64)
+    raw = torch.where(part > 0, part**-balance, 0.0)
+    return (raw / (part * raw).sum().clamp_min(1e-12)).float()
