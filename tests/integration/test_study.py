@@ -6,17 +6,21 @@ import json
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from filelock import FileLock
 
+from edgekd.core.artifact import open_artifact
+from edgekd.data.base import IGNORE_INDEX
+from edgekd.data.formats import scenes
 from tests.command import edgekd
 from tests.integration.conftest import TINY
 
 STUDY = {
     **TINY,
     "engines": [],
-    "student": {**TINY["student"], "train": {"steps": 4, "batch_size": 4, "validate_every": 2}},
+    "student": {**TINY["student"], "train": {"steps": 4, "batch_size": 4, "validate_every": 2, "class_balance": 0.5}},
     "study": {"seeds": [7], "arms": {"held": {"cwd": {}}, "kd": {"kd": {}}, "wild": {"kd": {"weight": 1e300}}}},
 }
 
@@ -55,6 +59,18 @@ def test_a_study_measures_every_arm_once_and_reports_what_fails(tmp_path: Path) 
         assert run["validation"][-1][1] == pytest.approx(run["metrics"]["miou"], abs=1e-4)
         assert run["peak_memory_bytes"] > 2**20
     assert {"study.md", "study.png"} <= {path.name for path in out.iterdir()}
+    for folder, stage in (("plain-seed7", "student"), ("kd-seed7", "distilled")):
+        training = open_artifact(out / "runs" / folder / stage, "checkpoint").details["training"]
+        np.testing.assert_allclose(training["class_weights"], weights_of_classes(), rtol=1e-5)
+
+
+def weights_of_classes() -> np.ndarray:
+    """Return what a balance of 0.5 makes of the pixels of the training split, counted here once more."""
+    split = scenes.open_dataset(scenes.Options(**TINY["data"]["options"]), "train")
+    masks = np.concatenate([split.load(index).mask.ravel() for index in range(len(split))])
+    counts = np.bincount(masks[masks != IGNORE_INDEX], minlength=len(split.classes))
+    root = np.divide(1, np.sqrt(counts), out=np.zeros(len(counts)), where=counts > 0)
+    return root * counts.sum() / (counts * root).sum()
 
 
 @pytest.mark.slow

@@ -126,6 +126,24 @@ def test_a_signal_loses_and_repeats_no_step(
     assert_equal(saved["state"], expected_state)
 
 
+def test_weights_of_classes_change_what_is_learned_also_after_an_interruption(
+    tmp_path: Path, uninterrupted: dict[float | None, tuple[State, list[dict[str, float]]]]
+) -> None:
+    weights = torch.tensor([0.5, 4.0, 1.0])
+
+    def train(scratch: Path, dataset: Boxes) -> State:
+        run = dataclasses.replace(job(scratch, dataset, None), class_weights=weights)
+        assert fit(run)["class_weights"] == weights.tolist()
+        return run.student.state_dict()
+
+    with pytest.raises(PowerCut):
+        train(tmp_path / "cut", cut_at(4 * BATCH + 2))
+    whole = train(tmp_path / "whole", Boxes())
+    assert_equal(train(tmp_path / "cut", Boxes()), whole)
+    assert not torch.equal(whole["classifier.bias"], uninterrupted[None][0]["classifier.bias"])
+    assert "class_weights" not in whole
+
+
 def test_ema_keeps_other_weights_than_the_last_step(
     uninterrupted: dict[float | None, tuple[State, list[dict[str, float]]]],
 ) -> None:

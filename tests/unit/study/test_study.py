@@ -234,7 +234,9 @@ def test_the_table_has_a_row_per_arm(study: dict) -> None:
     assert table[2][3] == "+5.00"
     assert [row[1] for row in table] == ["2", "2", "1"]
     text = markdown(study)
-    assert text.count("\n|") == 2 + 4 + 2 + 1  # header, rule, teacher, arms; header, rule, the first arm against the other
+    assert (
+        text.count("\n|") == 2 + 4 + 2 + 1
+    )  # header, rule, teacher, arms; header, rule, the first arm against the other
     assert "`kd` minus each other arm" in text
     assert "| kd+bckd | -3.00 | -3.00 | +0.00 | +0.00 |" in text
     assert "teacher 61.00 mIoU" in text
