@@ -16,6 +16,7 @@ from torch import nn
 
 from edgekd.core import plugins
 from edgekd.core.artifact import SCRATCH, StageResult
+from edgekd.core.progress import progress_bar
 from edgekd.core.ranks import is_first_process
 from edgekd.core.recipe import Distill, Method, Network, Recipe
 from edgekd.core.recipe_loading import plugin_options
@@ -111,8 +112,10 @@ def _class_weights(dataset: DenseDataset, split: str, balance: float) -> torch.T
     """Return the weights of the task loss by the classes' shares in the training split, which is read for it."""
     if balance == 0:
         return None
-    log.info("counting the classes of split %r, for class_balance", split)
-    return class_weights(check_dataset(dataset, split).class_fractions, balance)
+    title = f"counting the classes of split {split!r}, for class_balance"
+    log.info("%s", title)
+    with progress_bar(title) as progress:
+        return class_weights(check_dataset(dataset, split, progress).class_fractions, balance)
 
 
 def build_methods(
