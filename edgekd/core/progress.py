@@ -14,10 +14,16 @@ def progress_bar(title: str) -> Iterator[Progress]:
     from rich import progress
     from rich.console import Console
 
+    from edgekd.core.ranks import is_first_process
+
     screen = Console(stderr=True)
     columns = (progress.TextColumn("{task.description}"), progress.BarColumn(), progress.MofNCompleteColumn())
     with progress.Progress(
-        *columns, progress.TimeRemainingColumn(), console=screen, disable=not screen.is_terminal, transient=True
+        *columns,
+        progress.TimeRemainingColumn(),
+        console=screen,
+        disable=not (screen.is_terminal and is_first_process()),
+        transient=True,
     ) as bar:
         task = bar.add_task(title, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)

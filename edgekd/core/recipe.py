@@ -83,7 +83,7 @@ class Train(Section):
         ge=0,
         le=1,
         description="of segmenters: a pixel counts share^-class_balance in the task loss, by its class's share of the "
-        "training split; 0: every pixel alike, 0.5: thin and rare classes are learned early, 1: every class alike",
+        "training split; 0: every pixel alike, 1: every class alike; rare classes are found more often, also where they are not",
     )
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = Field(
         "auto", description="auto: bf16-mixed where the hardware computes in bf16, else 32-true"
@@ -261,6 +261,8 @@ class Study(Section):
             _names_a_folder(name)
             if name == PLAIN and methods:
                 raise ValueError(f"{PLAIN!r} is the student without methods; call this arm otherwise")
+            if name == "teacher":
+                raise ValueError("'teacher' has a row of its own in the table; call this arm otherwise")
         return arms
 
     @field_validator("seeds")

@@ -112,6 +112,28 @@ def check_dataset(dataset: DenseDataset, split: str, progress: Progress | None =
     return _summary(dataset.classes, split, findings, repairs)
 
 
+def class_shares(dataset: DenseDataset, split: str, progress: Progress | None = None) -> list[float]:
+    """Return the share of each class in the labelled pixels of a split, every image at the same size, as in training.
+
+    Raises:
+        DataError: a sample cannot be read, or no pixel is labelled.
+    """
+
+    def of_image(index: int) -> np.ndarray:
+        mask = dataset.load(index).mask
+        return np.bincount(mask.ravel(), minlength=256)[: len(dataset.classes)] / mask.size
+
+    total = np.zeros(len(dataset.classes))
+    with ThreadPoolExecutor(min(MAX_THREADS, os.cpu_count() or 1)) as pool:
+        for done, part in enumerate(pool.map(of_image, range(len(dataset))), 1):
+            total += part
+            if progress is not None:
+                progress(done, len(dataset))
+    if not total.any():
+        raise DataError(f"split {split!r} has no labelled pixel in its {len(dataset)} images; see `edgekd data check`")
+    return [float(share) for share in total / total.sum()]
+
+
 def unreadable(split: str, errors: Sequence[str]) -> CheckReport:
     """Return the report of a split that could not be opened."""
     return CheckReport(split, (), 0, (), (), 0.0, (0, 0), (0, 0), tuple(errors), ())

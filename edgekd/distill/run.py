@@ -23,13 +23,13 @@ from edgekd.core.recipe_loading import plugin_options
 from edgekd.core.stage import StageJob
 from edgekd.core.tasks import check_floor
 from edgekd.data.base import DenseDataset
-from edgekd.data.check import check_dataset
+from edgekd.data.check import class_shares
 from edgekd.data.loader import FixedViews
 from edgekd.data.open import open_split
 from edgekd.distill.answers import TeacherAnswers, filled, key_of
 from edgekd.distill.base import pyramid_of
 from edgekd.distill.fit import FitJob, fit, own_device
-from edgekd.distill.losses.semantic import class_weights
+from edgekd.distill.losses.semantic import balanced
 from edgekd.distill.module import Distiller, FrozenTeacher
 from edgekd.errors import RecipeError
 from edgekd.models.artifact import WEIGHTS, network_from_artifact, network_from_recipe
@@ -109,13 +109,16 @@ def _train(job: StageJob, network: Network, where: str, distill: tuple[DenseMode
 
 
 def _class_weights(dataset: DenseDataset, split: str, balance: float) -> torch.Tensor | None:
-    """Return the weights of the task loss by the classes' shares in the training split, which is read for it."""
+    """Return the weights of the task loss by the classes' shares in the training split, which is read for it; DataError."""
     if balance == 0:
         return None
     title = f"counting the classes of split {split!r}, for class_balance"
     log.info("%s", title)
     with progress_bar(title) as progress:
-        return class_weights(check_dataset(dataset, split, progress).class_fractions, balance)
+        weights = balanced(class_shares(dataset, split, progress), balance)
+    named = sorted((w, name) for name, w in zip(dataset.classes, weights.tolist(), strict=True) if w > 0)
+    log.info("a pixel counts from %.2f (%s) to %.2f (%s)", *named[0], *named[-1])
+    return weights
 
 
 def build_methods(

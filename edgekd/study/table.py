@@ -38,7 +38,8 @@ def markdown(study: dict[str, Any]) -> str:
         f"`{study['recipe_name']}`: {study['steps']} steps each, seeds {', '.join(map(str, study['seeds']))}; "
         f"teacher {teacher:.2f} {task.title}. Mean ± standard deviation over the seeds; Δ is the difference to "
         f"`{study['baseline']}`, paired by seed, with the 95 % interval of its mean; "
-        "the columns of the last two metrics give the arm's mean, then its difference. The verdict is on the first metric.",
+        "the columns of the last two metrics give the arm's mean, then its difference. The verdict is on the first metric. The "
+        "teacher is one network: its difference is to the baseline's mean, not paired.",
         "",
         "| " + " | ".join(columns) + " |",
         "|" + "|".join(["---"] + ["---:"] * (len(columns) - 2) + ["---"]) + "|",
@@ -101,7 +102,7 @@ def _task(study: dict[str, Any]) -> Task:
 
 
 def _teacher(study: dict[str, Any]) -> tuple[str, ...]:
-    """Return the teacher's row; what it is ahead of the baseline is the room that there is in each metric."""
+    """Return the teacher's row, with its differences to the baseline's mean: where there are none, there is little to teach."""
     task = _task(study)
     return (
         "teacher",
@@ -114,18 +115,18 @@ def _teacher(study: dict[str, Any]) -> tuple[str, ...]:
         ),
         MISSING,
         MISSING,
-        "the room",
+        MISSING,
     )
 
 
 def _teachers(study: dict[str, Any], metric: str, digits: int = 2) -> tuple[str, str]:
-    """Return the teacher's score in a metric, and what it is ahead of the baseline's mean."""
+    """Return the teacher's score in a metric, and that minus the baseline's mean."""
     score = study["teacher"]["metrics"].get(metric)
     if score is None:
         return MISSING, MISSING
     baseline = next(arm["metrics"] for arm in study["arms"] if arm["name"] == study["baseline"]).get(metric)
-    ahead = f"{100 * (score - baseline['mean']):+.{digits}f}" if baseline else MISSING
-    return f"{100 * score:.{digits}f}", ahead
+    difference = f"{100 * (score - baseline['mean']):+.{digits}f}" if baseline else MISSING
+    return f"{100 * score:.{digits}f}", difference
 
 
 def _row(arm: dict[str, Any], is_baseline: bool, task: Task) -> tuple[str, ...]:

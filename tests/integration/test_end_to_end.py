@@ -210,7 +210,8 @@ def test_in_graph_preprocessing_and_argmax_give_the_same_class_map(
 def of_two_processes(**change: Any) -> dict[str, Any]:
     """Return a tiny recipe that two processes train on CPUs, and that scores its networks while they do."""
     networks = {
-        name: {**TINY[name], "train": {**TINY[name]["train"], "validate_every": 6}} for name in ("teacher", "student")
+        name: {**TINY[name], "train": {**TINY[name]["train"], "validate_every": 6, "class_balance": 0.5}}
+        for name in ("teacher", "student")
     }
     return {**TINY, **networks, "engines": [], "trainer": {"accelerator": "cpu", "devices": 2}, **change}
 

@@ -14,19 +14,15 @@ from edgekd.models.base import Outputs
 
 
 def semantic_loss(outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
-    """Return `pixels`, the mean over the labelled pixels of the batch, weighted by their classes; 0 where there are none."""
-    weights = batch.class_weights
+    """Return `pixels`, the mean over the labelled pixels of the batch, each times its class's weight; 0 where there are none."""
     total = F.cross_entropy(
-        outputs.logits.float(), batch.masks, weight=weights, ignore_index=IGNORE_INDEX, reduction="sum"
+        outputs.logits.float(), batch.masks, weight=batch.class_weights, ignore_index=IGNORE_INDEX, reduction="sum"
     )
-    if weights is None:
-        return {"pixels": total / batch.valid.sum().clamp_min(1)}
-    of_pixels = weights[batch.masks.where(batch.valid, 0)] * batch.valid
-    return {"pixels": total / of_pixels.sum().clamp_min(torch.finfo(weights.dtype).tiny)}
+    return {"pixels": total / batch.valid.sum().clamp_min(1)}
 
 
-def class_weights(shares: Sequence[float], balance: float) -> Tensor:
-    """Return (K,) float32 weights proportional to share^-balance, scaled so that the mean over all labelled pixels is 1.
+def balanced(shares: Sequence[float], balance: float) -> Tensor:
+    """Return (K,) float32 weights of classes, share^-balance scaled so that the mean over the split's labelled pixels is 1.
 
     A balance of 1 is the inverse frequency, 0.5 its square root. A class without pixels gets 0: it has nothing to weigh.
 
@@ -36,4 +32,4 @@ def class_weights(shares: Sequence[float], balance: float) -> Tensor:
     """
     part = torch.tensor(shares, dtype=torch.float64)
     raw = torch.where(part > 0, part**-balance, 0.0)
-    return (raw / (part * raw).sum().clamp_min(1e-12)).float()
+    return (raw / (part * raw).sum()).float()

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edgekd.data.check import check_dataset
+from edgekd.data.check import check_dataset, class_shares
 from edgekd.data.colors import overlay, palette
 from edgekd.data.contact_sheet import write_contact_sheet
 from edgekd.data.fingerprint import END_BYTES, fingerprint
@@ -94,6 +94,29 @@ def test_split_without_a_readable_image_reports_errors_and_zeros(root: Path):
     assert len(report.errors) == 4
     assert report.class_fractions == (0.0, 0.0, 0.0)
     assert (report.min_size, report.max_size, report.ignored_fraction) == ((0, 0), (0, 0), 0.0)
+
+
+def test_shares_are_of_images_of_one_size_whatever_size_their_files_have(root: Path) -> None:
+    for name in "bcd":
+        (root / f"masks/train/{name}.png").unlink()
+        (root / f"images/train/{name}.png").unlink()
+    Image.fromarray(np.full((30, 40), 2, np.uint8)).save(root / "masks/train/e.png")
+    Image.fromarray(np.zeros((30, 40, 3), np.uint8)).save(root / "images/train/e.png")
+    seen: list[tuple[int, int]] = []
+    shares = class_shares(open_dataset(Options(root=root), "train"), "train", lambda *done: seen.append(done))
+    assert shares == pytest.approx([2 / 11, 3 / 11, 6 / 11])  # 2, 3 and 1 ignored of six pixels; then all of 1200
+    assert seen == [(1, 2), (2, 2)]
+
+
+def test_shares_of_a_split_that_cannot_be_read_or_has_no_label_are_refused(root: Path) -> None:
+    dataset = open_dataset(Options(root=root), "train")
+    with pytest.raises(DataError, match=r"images/train/c\.png"):
+        class_shares(dataset, "train")
+    for name in "acd":
+        (root / f"masks/train/{name}.png").unlink()
+        (root / f"images/train/{name}.png").unlink()
+    with pytest.raises(DataError, match="split 'train' has no labelled pixel in its 1 images; see `edgekd data check`"):
+        class_shares(open_dataset(Options(root=root), "train"), "train")
 
 
 def test_fingerprint_sees_content_names_classes_and_split(root: Path):
