@@ -100,15 +100,6 @@ def test_a_tolerance_of_another_task_is_refused(tmp_path: Path, task: str, other
         small_recipe(tmp_path, f"task={task}", f"export.{other}=0.5")
 
 
-def test_a_balance_of_classes_is_of_segmenters_alone(tmp_path: Path) -> None:
-    balanced = small_recipe(tmp_path, "student.train.class_balance=0.5")
-    assert balanced.student.train is not None
-    assert balanced.student.train.class_balance == 0.5
-    for name in ("teacher", "student"):
-        with pytest.raises(RecipeError, match=f"{name}.train.class_balance weighs pixels; it has no meaning for task"):
-            small_recipe(tmp_path, "task=detection", f"{name}.train.class_balance=0.5")
-
-
 def test_an_engine_listed_twice_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="engines: listed twice: onnxruntime-fp32"):
         small_recipe(tmp_path, "engines.1.target=onnxruntime", "engines.1.precision=fp32")

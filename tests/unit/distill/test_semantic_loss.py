@@ -1,13 +1,16 @@
 """The segmenter's task loss: cross-entropy per labelled pixel, and its weights by class."""
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
 
 from edgekd.distill.base import Batch
 from edgekd.distill.losses.semantic import balanced, semantic_loss
+from edgekd.errors import RecipeError
 from edgekd.models.base import Outputs
+from tests.unit.core.small_recipe import small_recipe
 
 LOGITS = torch.tensor([[0.0, math.log(3.0)], [0.0, 0.0]]).T.reshape(1, 2, 1, 2)  # P(class 1) is 3/4, then 1/2
 
@@ -50,3 +53,12 @@ def test_the_mean_over_all_pixels_keeps_its_size() -> None:
     shares = torch.tensor([0.9, 0.0999, 0.0001])
     for balance in (0.25, 0.5, 1.0):
         assert float((shares * balanced(shares.tolist(), balance)).sum()) == pytest.approx(1)
+
+
+def test_a_balance_of_classes_is_of_segmenters_alone(tmp_path: Path) -> None:
+    balanced = small_recipe(tmp_path, "student.train.class_balance=0.5")
+    assert balanced.student.train is not None
+    assert balanced.student.train.class_balance == 0.5
+    for name in ("teacher", "student"):
+        with pytest.raises(RecipeError, match=f"{name}.train.class_balance weighs pixels; it has no meaning for task"):
+            small_recipe(tmp_path, "task=detection", f"{name}.train.class_balance=0.5")
