@@ -116,10 +116,15 @@ def latency() -> str:
     """Return the constants of the latency measurement and the samples that each percentile needs."""
     budget, recipe_bench = timing.Budget(), Recipe.model_fields["bench"].default
     rows = [
-        ("runs per burst, and runs discarded before each burst", f"{budget.burst}, {budget.discard}"),
+        ("a burst, at least", f"{budget.burst_seconds:g} s and {budget.burst_runs} runs"),
+        ("discarded before each burst, at least", f"{budget.discard_seconds:g} s and {budget.discard_runs} runs"),
         ("measured runs per series, at least (`bench.min_samples`)", f"{recipe_bench.min_samples}"),
         ("measured time per series, at least (`bench.min_seconds`)", f"{recipe_bench.min_seconds:g} s"),
-        ("warm-up window, in runs", f"{timing.WARM_UP_WINDOW}"),
+        (
+            "warm-up window, in runs; where the longest warm-up has fewer",
+            f"{timing.WARM_UP_WINDOW}; {timing.SMALLEST_WINDOW} or more",
+        ),
+        ("shortest warm-up", f"{timing.WARM_UP_SECONDS:g} s"),
         ("largest difference of the medians of two windows when steady", f"{timing.STEADY:.0%}"),
         ("longest warm-up (`bench.warmup_max_seconds`)", f"{recipe_bench.warmup_max_seconds:g} s"),
         ("distinct images in rotation (`bench.images`)", f"{recipe_bench.images}"),

@@ -27,6 +27,8 @@ _UNLEARNED = ("teacher.train.checkpoint_every", "student.train.checkpoint_every"
 _LEARNED = {"data": "edgekd.data.open:learned_from"}
 # Nor do when a training is given up, and what is trained beside it.
 _BESIDE = ("distill.watchdog_ratio", "distill.baseline")
+# What is timed, and what a target compiles on the board, is of one machine.
+_MACHINE = "edgekd.core.machine:identity"
 
 
 @dataclass(frozen=True)
@@ -252,8 +254,9 @@ def _deployment(recipe: Recipe) -> list[Stage]:
         )
     for engine in recipe.engines:
         source = f"quantize/{_quantizer(engine.target)}" if engine.precision == "int8" else "export"
-        name = f"engine/{engine.id}"
-        stages.append(Stage(name, "engine", "edgekd.compile.run:run", (source,), (f"engines:{engine.id}",), engine.id))
+        name, reads = f"engine/{engine.id}", (f"engines:{engine.id}",)
+        outside = _MACHINE if plugins.load("targets", engine.target).INFO.compile_at == "board" else ""
+        stages.append(Stage(name, "engine", "edgekd.compile.run:run", (source,), reads, engine.id, outside=outside))
     return stages
 
 
@@ -266,7 +269,8 @@ def _measuring(recipe: Recipe) -> list[Stage]:
         inputs, reads = (scored, "data"), ("data", "evaluate")
         stages.append(Stage(f"evaluate/{row}", "metrics", "edgekd.evaluate.run:run", inputs, reads, scored))
     if engines:
-        stages.append(Stage("bench", "latency", "edgekd.bench.stage:run", (*engines, "data"), ("data", "bench")))
+        inputs, reads = (*engines, "data"), ("data", "bench")
+        stages.append(Stage("bench", "latency", "edgekd.bench.stage:run", inputs, reads, outside=_MACHINE))
     return stages
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import json
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from edgekd.board.preprocess import prepare
 from edgekd.board.specs import ModelSpec
 from edgekd.board.sysinfo import snapshot
 from edgekd.board.timing import Series, WarmUp
+from edgekd.core.progress import progress_bar
 from edgekd.errors import ArtifactError, DataError
 
 SCHEMA = "edgekd.bench/1"
@@ -89,6 +91,7 @@ class BenchResult:
             "latency_ms": self.engine.summary_ms,
             "wall_ms": self.wall.summary_ms,
             "throughput_fps": self.throughput_fps,
+            "runtime": self.runtime,
             "warnings": list(self.warnings),
         }
 
@@ -112,10 +115,14 @@ def bench(
     for row, session in sessions.items():
         functions[f"{row}/engine"] = _engine_time(session, images)
         functions[f"{row}/wall"] = _wall_time(session, images)
-    before = snapshot()
-    warm = {name: timing.warm_up(function, settings.warmup_max_seconds) for name, function in functions.items()}
+    before, warm = snapshot(), {}
+    with progress_bar("warming up") as progress:
+        for name, function in functions.items():
+            warm[name] = timing.warm_up(function, settings.warmup_max_seconds)
+            progress(len(warm), len(functions))
     budget = timing.Budget(settings.min_samples, settings.min_seconds, seed=settings.seed)
-    series = timing.measure_interleaved(functions, budget)
+    with progress_bar("measuring, %") as progress:
+        series = timing.measure_interleaved(functions, budget, on_round=lambda done: progress(int(100 * done), 100))
     after = snapshot()
     measured = {name: _measured(series[name], warm[name]) for name in functions}
     sizes = sorted({(image.shape[0], image.shape[1]) for image in images})
@@ -193,8 +200,7 @@ def _result(
 ) -> BenchResult:
     before, after = snapshots
     found = [*_doubts("engine time", engine), *_doubts("wall time", wall)]
-    if _throttles(after) > _throttles(before):
-        found.append("the processor throttled during the run")
+    found += _slowed(before, after)
     return BenchResult(engine, wall, 1000 / engine.summary_ms["mean"], images, runtime, before, after, tuple(found))
 
 
@@ -208,6 +214,25 @@ def _doubts(name: str, measured: Measured) -> list[str]:
         found.append(
             f"{name} spreads by {measured.cv:.1%} of its mean, more than {MAX_CV:.1%}: the machine is not quiet"
         )
+    return found
+
+
+def _slowed(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """Return the signs that heat took away speed between two snapshots: x86 counts it, an ARM kernel limits the clocks."""
+    found = []
+    if _throttles(after) > _throttles(before):
+        found.append("the processor throttled during the run")
+    limits = {policy["policy"]: policy["max_khz"] for policy in before["cpufreq"] or ()}
+    for policy in after["cpufreq"] or ():
+        was, limit = limits.get(policy["policy"]), policy["max_khz"]
+        if was and limit and limit < was:
+            found.append(
+                f"the highest clock that {policy['policy']} may have fell from {was // 1000} to {limit // 1000} MHz"
+            )
+    came_on = Counter(after["cooling_active"] or ()) - Counter(before["cooling_active"] or ())
+    slowing = sorted(name for name in came_on if "fan" not in name.lower())  # a fan costs no speed
+    if slowing:
+        found.append(f"the kernel's cooling came on during the run: {', '.join(slowing)}")
     return found
 
 

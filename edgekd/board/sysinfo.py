@@ -16,7 +16,7 @@ import platform
 import re
 import sys
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Set, Tuple
+from typing import Any, Dict, List, Optional, Set
 
 # The instruction sets that decide how fast int8, bf16 and fp16 networks run; x86 names, then ARM names.
 _FLAGS = "avx2 avx512f avx512_vnni avx_vnni avx_vnni_int8 avx512_bf16 avx512_fp16 amx_tile amx_int8 amx_bf16 f16c fma"
@@ -29,7 +29,8 @@ def environment(root: str = "/") -> Dict[str, Any]:
 
     Keys: cpu_model, cpu_flags (those of KNOWN_FLAGS that it has), logical_cores, usable_cores, affinity (CPU numbers),
     cpu_quota (cores, from the control group), memory_bytes, os, kernel, machine, python, board_model (device tree),
-    virtualized (True, False, or None where it cannot be told).
+    gpus (names, of NVIDIA's driver), gpu_driver (its version line; on a Jetson that of Jetson Linux), virtualized (True,
+    False, or None where it cannot be told).
     """
     base = Path(root)
     cpuinfo = _text(base / "proc/cpuinfo") or ""
@@ -46,6 +47,8 @@ def environment(root: str = "/") -> Dict[str, Any]:
         "machine": platform.machine(),
         "python": platform.python_version(),
         "board_model": _board_model(base),
+        "gpus": _gpus(base),
+        "gpu_driver": _first_line(base / "proc/driver/nvidia/version") or _first_line(base / "etc/nv_tegra_release"),
         "virtualized": _is_virtualized(base, cpuinfo),
     }
 
@@ -84,13 +87,12 @@ def snapshot(root: str = "/") -> Dict[str, Any]:
 def usable_cores(root: str = "/") -> int:
     """Return the physical cores that this process may use: affinity, siblings counted once, control-group quota."""
     base = Path(root)
-    cores: Set[Tuple[str, str]] = set()
-    cpus = _affinity() or list(range(os.cpu_count() or 1))
-    for cpu in cpus:
+    cores: Set[str] = set()
+    for cpu in _affinity() or list(range(os.cpu_count() or 1)):
         topology = base / f"sys/devices/system/cpu/cpu{cpu}/topology"
-        core = _text(topology / "core_id")
-        # Without topology every CPU counts as a core.
-        cores.add((_text(topology / "physical_package_id") or "", core) if core is not None else ("cpu", str(cpu)))
+        # Not core_id: since Linux 6.0 it begins anew in each cluster of an ARM chip (drivers/base/arch_topology.c).
+        siblings = _text(topology / "core_cpus_list") or _text(topology / "thread_siblings_list")
+        cores.add(siblings or str(cpu))  # without topology every CPU counts as a core
     quota = _cpu_quota(base)
     return max(1, min(len(cores), int(quota)) if quota is not None else len(cores))
 
@@ -163,6 +165,16 @@ def _board_model(base: Path) -> Optional[str]:
         if text:
             return text
     return None
+
+
+def _gpus(base: Path) -> Optional[List[str]]:
+    files = _folders(base, "proc/driver/nvidia/gpus/*/information")
+    names = [re.search(r"^Model:\s*(.+)$", _text(file) or "", re.M) for file in files]
+    return [name.group(1).strip() for name in names if name] or None
+
+
+def _first_line(path: Path) -> Optional[str]:
+    return (_text(path) or "").partition("\n")[0] or None
 
 
 def _is_virtualized(base: Path, cpuinfo: str) -> Optional[bool]:

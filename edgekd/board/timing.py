@@ -11,7 +11,7 @@ import math
 import random
 import time
 from dataclasses import dataclass
-from typing import Callable, Dict, List, Mapping
+from typing import Callable, Dict, List, Mapping, Tuple
 
 import numpy as np
 
@@ -21,10 +21,12 @@ PERCENTILES = (50, 90, 95, 99)
 # MLPerf's early stopping: with 99 % confidence at least one of n samples lies above the percentile (0 over-latency
 # queries tolerated). Source: mlcommons/inference loadgen/early_stopping.cc.
 CONFIDENCE = 0.99
-# Two windows of this many runs whose medians agree within STEADY count as warmed up.
-WARM_UP_WINDOW = 10
+# Two windows of this many runs whose medians agree within STEADY count as warmed up; smaller ones, down to the second
+# number, where the time limit leaves no more runs. Not before trtexec's 200 ms (`--warmUp`): clocks take as long to rise.
+WARM_UP_WINDOW, SMALLEST_WINDOW = 10, 3
+WARM_UP_SECONDS = 0.2
 STEADY = 0.05
-NS_PER_MS = 1e6
+NS_PER_MS, NS_PER_S = 1e6, 1e9
 
 
 @dataclass(frozen=True)
@@ -47,17 +49,21 @@ class WarmUp:
 
 @dataclass(frozen=True)
 class Budget:
-    """When a series is long enough: both limits must be met. `seconds` counts the measured runs only.
+    """When a series is long enough: `min_samples` and `min_seconds` of measured runs must both be met.
 
-    burst: consecutive measured runs of one function before the next one's turn.
-    discard: runs before each burst that are not kept; they refill caches and wake the runtime's threads.
+    burst_seconds, burst_runs: consecutive measured runs of one function before the next one's turn, at least both.
+    discard_seconds, discard_runs: what runs before each burst and is not kept, at least both: caches refill, the
+        runtime's threads wake, and those of the function before go to sleep. ONNX Runtime's spin on for some 60 ms after
+        a run; engines measured within that time took up to 25 % longer.
     seed: of the order within each round.
     """
 
     min_samples: int = 500
     min_seconds: float = 3.0
-    burst: int = 20
-    discard: int = 2
+    burst_seconds: float = 0.2
+    burst_runs: int = 5
+    discard_seconds: float = 0.1
+    discard_runs: int = 2
     seed: int = 0
 
 
@@ -107,10 +113,8 @@ def drift(samples_ns: np.ndarray) -> float:
     return float(np.median(samples_ns[-third:]) / np.median(samples_ns[:third]) - 1)
 
 
-def warm_up(
-    function: Callable[[], object], max_seconds: float, min_runs: int = 20, clock: Clock = time.perf_counter_ns
-) -> WarmUp:
-    """Run until two windows agree within STEADY: at least `min_runs` runs, at most `max_seconds` seconds."""
+def warm_up(function: Callable[[], object], max_seconds: float, clock: Clock = time.perf_counter_ns) -> WarmUp:
+    """Run until two windows agree within STEADY, or for `max_seconds`, and then long enough for two small windows."""
     start = clock()
     durations: List[int] = []
     while True:
@@ -118,49 +122,70 @@ def warm_up(
         function()
         ended = clock()
         durations.append(ended - began)
-        is_steady = len(durations) >= min_runs and _is_steady(durations)
-        seconds = (ended - start) / 1e9
-        if is_steady or seconds >= max_seconds:
+        seconds = (ended - start) / NS_PER_S
+        is_last = seconds >= max_seconds
+        window = min(WARM_UP_WINDOW, len(durations) // 2) if is_last else WARM_UP_WINDOW
+        if window < SMALLEST_WINDOW or len(durations) < 2 * window:
+            continue
+        is_steady = _is_steady(durations, window)
+        if is_last or (is_steady and seconds >= WARM_UP_SECONDS):
             return WarmUp(len(durations), seconds, is_steady, durations[0])
 
 
 def measure_interleaved(
-    functions: Mapping[str, Callable[[], object]], budget: Budget, clock: Clock = time.perf_counter_ns
+    functions: Mapping[str, Callable[[], object]],
+    budget: Budget,
+    clock: Clock = time.perf_counter_ns,
+    on_round: Callable[[float], None] = lambda _: None,
 ) -> Dict[str, Series]:
     """Time several functions in alternating bursts, so that all see the same machine and their ratios are fair.
 
-    Every round gives each function that is not done one burst, in an order drawn anew from `budget.seed`.
+    Every round gives each function one burst, in an order drawn anew from `budget.seed`, until all of them are done: one
+    that left earlier would be compared with others on another machine.
+
+    Args:
+        functions: by name.
+        budget: how long.
+        clock: in ns.
+        on_round: called after each round with the fraction of the slowest series that is done, in (0, 1].
     """
     order = random.Random(budget.seed)
-    samples: Dict[str, List[int]] = {name: [] for name in functions}
-    starts: Dict[str, List[int]] = {name: [] for name in functions}
-    totals = dict.fromkeys(functions, 0)
-    while True:
-        names = [n for n in functions if len(samples[n]) < budget.min_samples or totals[n] < budget.min_seconds * 1e9]
-        if not names:
-            return {n: Series(np.array(samples[n], np.int64), np.array(starts[n], np.int64)) for n in functions}
+    names = list(functions)
+    runs: Dict[str, List[Tuple[int, int]]] = {name: [] for name in names}  # (start, duration)
+    totals = dict.fromkeys(names, 0)
+    done = 0.0
+    while done < 1:
         order.shuffle(names)
         for name in names:
-            totals[name] += _burst(functions[name], budget, samples[name], starts[name], clock)
+            _burst(functions[name], budget.discard_runs, budget.discard_seconds, clock)
+            burst = _burst(functions[name], budget.burst_runs, budget.burst_seconds, clock)
+            runs[name] += burst
+            totals[name] += sum(duration for _, duration in burst)
+        done = min(_done(len(runs[name]), totals[name], budget) for name in names)
+        on_round(done)
+    arrays = {name: np.array(runs[name], np.int64) for name in functions}
+    return {name: Series(array[:, 1], array[:, 0]) for name, array in arrays.items()}
 
 
-def _burst(function: Callable[[], object], budget: Budget, samples: List[int], starts: List[int], clock: Clock) -> int:
-    for _ in range(budget.discard):
-        function()
+def _burst(function: Callable[[], object], runs: int, seconds: float, clock: Clock) -> List[Tuple[int, int]]:
+    """Return start and duration of each of at least `runs` runs that together take at least `seconds`."""
+    burst: List[Tuple[int, int]] = []
     total = 0
-    for _ in range(budget.burst):
+    while len(burst) < runs or total < seconds * NS_PER_S:
         began = clock()
         function()
-        duration = clock() - began
-        starts.append(began)
-        samples.append(duration)
-        total += duration
-    return total
+        burst.append((began, clock() - began))
+        total += burst[-1][1]
+    return burst
 
 
-def _is_steady(durations: List[int]) -> bool:
-    if len(durations) < 2 * WARM_UP_WINDOW:
-        return False
-    before = float(np.median(durations[-2 * WARM_UP_WINDOW : -WARM_UP_WINDOW]))
-    after = float(np.median(durations[-WARM_UP_WINDOW:]))
+def _done(samples: int, total_ns: int, budget: Budget) -> float:
+    parts = [samples / budget.min_samples] if budget.min_samples else []
+    parts += [total_ns / (budget.min_seconds * NS_PER_S)] if budget.min_seconds else []
+    return min([1.0, *parts])
+
+
+def _is_steady(durations: List[int], window: int) -> bool:
+    before = float(np.median(durations[-2 * window : -window]))
+    after = float(np.median(durations[-window:]))
     return abs(after - before) <= STEADY * before

@@ -27,9 +27,13 @@ from edgekd.errors import ArtifactError
 SCHEMA = "edgekd.artifact/1"
 MANIFEST = "manifest.json"
 SCRATCH = "_scratch"  # inside a working folder: resume state, never published
+RUNTIMES = (
+    *("onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "tensorrt-cu12", "tensorrt-cu13", "tensorrt-rtx-cu12"),
+    *("rknn-toolkit2", "rknn-toolkit-lite2"),
+)
 _PACKAGES = (
     *("torch", "torchvision", "lightning", "timm", "segmentation-models-pytorch", "onnx", "onnxsim"),
-    *("onnxruntime", "openvino", "nncf", "numpy", "pillow", "opencv-python-headless"),
+    *(*RUNTIMES, "nncf", "numpy", "pillow", "opencv-python-headless"),
 )
 
 

@@ -18,7 +18,7 @@ from edgekd.core import plugins
 from edgekd.core.artifact import SCRATCH, StageResult
 from edgekd.core.progress import progress_bar
 from edgekd.core.ranks import is_first_process
-from edgekd.core.recipe import Distill, Method, Network, Recipe
+from edgekd.core.recipe import Distill, Method, Network, Recipe, Train
 from edgekd.core.recipe_loading import plugin_options
 from edgekd.core.stage import StageJob
 from edgekd.core.tasks import check_floor
@@ -68,26 +68,12 @@ def _train(job: StageJob, network: Network, where: str, distill: tuple[DenseMode
     torch.manual_seed(recipe.seed)
     model = network_from_recipe(network, recipe.task, len(classes), where)
     check_input_size(model, recipe.data.size)
-    training: dict[str, Any] = {}
     if network.train is not None and isinstance(model, ReadyDetector):
         raise RecipeError(
             f"{where}.train: networks of family {network.family!r} are not trained here; leave it out and give "
             f"{where}.checkpoint, a file with trained weights"
         )
-    if network.train is not None:
-        crop = recipe.data.augment.crop or recipe.data.size
-        check_input_size(model, crop)
-        dataset = open_split(recipe, recipe.data.train)
-        distiller = _distiller(distill, model, len(classes), recipe)
-        fit_job = FitJob(
-            title=job.part, student=model, distiller=distiller, dataset=dataset, data=recipe.data, budget=network.train,
-            trainer=recipe.trainer, seed=recipe.seed,
-            watchdog_ratio=distill[1].watchdog_ratio if distill else float("inf"),
-            scratch=job.out_dir / SCRATCH, task=recipe.task, answers=_answers(job, distiller, dataset),
-            validation=open_split(recipe, recipe.data.val) if network.train.validate_every else None,
-            class_weights=_class_weights(dataset, recipe.data.train, network.train.class_balance),
-        )  # fmt: skip
-        training = fit(fit_job)
+    training = {} if network.train is None else _fit(job, model, network.train, distill)
     if not is_first_process():  # it has helped; the first one writes the artifact
         return StageResult()
     if training:
@@ -106,6 +92,32 @@ def _train(job: StageJob, network: Network, where: str, distill: tuple[DenseMode
         "training": training,
     }
     return StageResult(torch_spec(model, recipe.task, classes, recipe.data.size, recipe.data.resize), details)
+
+
+def _fit(job: StageJob, model: DenseModel, budget: Train, distill: tuple[DenseModel, Distill] | None) -> dict[str, Any]:
+    """Train a network in place on the recipe's training split and return what `fit` says of it."""
+    recipe, num_classes = job.recipe, len(job.inputs["data"].details["classes"])
+    check_input_size(model, recipe.data.augment.crop or recipe.data.size)
+    dataset = open_split(recipe, recipe.data.train)
+    distiller = _distiller(distill, model, num_classes, recipe)
+    return fit(
+        FitJob(
+            title=job.part,
+            student=model,
+            distiller=distiller,
+            dataset=dataset,
+            data=recipe.data,
+            budget=budget,
+            trainer=recipe.trainer,
+            seed=recipe.seed,
+            watchdog_ratio=distill[1].watchdog_ratio if distill else float("inf"),
+            scratch=job.out_dir / SCRATCH,
+            task=recipe.task,
+            answers=_answers(job, distiller, dataset),
+            validation=open_split(recipe, recipe.data.val) if budget.validate_every else None,
+            class_weights=_class_weights(dataset, recipe.data.train, budget.class_balance),
+        )
+    )
 
 
 def _class_weights(dataset: DenseDataset, split: str, balance: float) -> torch.Tensor | None:

@@ -115,10 +115,14 @@ def write_data(recipe: Recipe, artifacts: Mapping[str, Artifact], root: Path) ->
     """Write raw latency samples and the pictures with what every row says of them, for the page."""
     folder = root / DATA
     folder.mkdir(exist_ok=True)
+    samples, pictures = folder / "samples.npz", folder / "pictures.npz"
     if "bench" in artifacts:
-        _replace(folder / "samples.npz", artifacts["bench"].file("samples.npz").read_bytes())
+        _replace(samples, artifacts["bench"].file("samples.npz").read_bytes())
+    else:  # those of an earlier state of this run are not the present engines'
+        samples.unlink(missing_ok=True)
     scored = {name: a for name, a in artifacts.items() if name.startswith("evaluate/")}
     if not scored:
+        pictures.unlink(missing_ok=True)
         return
     kept = {name.split("/")[1]: np.load(a.file("pictures.npz"), allow_pickle=False) for name, a in scored.items()}
     # Keys are `<index>` of class maps, `<index>/<part>` of objects.
@@ -134,7 +138,7 @@ def write_data(recipe: Recipe, artifacts: Mapping[str, Artifact], root: Path) ->
             arrays |= {f"{place}/{_row_id(row)}{key.removeprefix(index)}": archive[key] for key in own}
     in_memory = io.BytesIO()
     np.savez_compressed(in_memory, **arrays)  # type: ignore[arg-type]  # keys never shadow its flags
-    _replace(folder / "pictures.npz", in_memory.getvalue())
+    _replace(pictures, in_memory.getvalue())
 
 
 def _truth(task: str, sample: Sample) -> dict[str, np.ndarray]:
@@ -176,23 +180,21 @@ def _row(recipe: Recipe, stage: str, artifacts: Mapping[str, Artifact], failure:
         "precision": engine.precision if engine else "fp32",
         "board": "local",
     }
-    score = artifacts.get(f"evaluate/{name}")
     if stage in artifacts:
         row |= _facts(artifacts[stage])
+    timed = artifacts["bench"].details["rows"].get(name) if engine and "bench" in artifacts else None
+    row |= timed or {}
+    score = artifacts.get(f"evaluate/{name}")
     if score is None:
         absent = why_not_here(engine.target) if engine and stage in artifacts else ""
-        return row | {
-            "status": "failed" if failure and not absent else "not measured",
-            "reason": absent or failure or "the run was stopped before",
-        }
-    row |= {"status": "measured", "reason": ""}
+        reason = absent or failure or ("not scored" if timed else "the run was stopped before")
+        status = "measured" if timed else "failed" if failure and not absent else "not measured"
+        return row | {"status": status, "reason": reason}
     scored = ("metrics", "iou_per_class", "ap_per_class", "best_f1", "num_images", "absent_classes")
     row |= {k: score.details[k] for k in scored if k in score.details}
     if "precision" in score.details:
         row["precision_at_recall"] = score.details["precision"]
-    if engine and "bench" in artifacts:
-        row |= artifacts["bench"].details["rows"][name]
-    return row
+    return row | {"status": "measured", "reason": ""}
 
 
 def _facts(artifact: Artifact) -> dict[str, Any]:

@@ -117,10 +117,22 @@ def test_a_hypervisor_flag_means_virtualized(tmp_path: Path) -> None:
     assert sysinfo.environment(root)["virtualized"] is True
 
 
-def test_hyper_threads_share_a_core(tmp_path: Path) -> None:
-    cpus = os.sched_getaffinity(0)
-    topology = {f"sys/devices/system/cpu/cpu{n}/topology/core_id": "0" for n in cpus}
-    assert sysinfo.usable_cores(write(tmp_path, topology)) == 1
+@pytest.mark.parametrize("file", ["core_cpus_list", "thread_siblings_list"])  # since Linux 5.3, and before
+def test_hyper_threads_share_a_core(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3})
+    topology = {f"sys/devices/system/cpu/cpu{n}/topology/{file}": f"{n % 2},{n % 2 + 2}\n" for n in range(4)}
+    assert sysinfo.usable_cores(write(tmp_path, topology)) == 2
+
+
+def test_every_core_of_every_arm_cluster_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # An RK3588 under Linux 6.1: clusters of 4, 2 and 2 cores, whose core_id begins at 0 in each, one package.
+    clusters = [(0, 0), (0, 1), (0, 2), (0, 3), (1, 0), (1, 1), (2, 0), (2, 1)]
+    tree = {}
+    for cpu, (cluster, core) in enumerate(clusters):
+        names = {"physical_package_id": 0, "cluster_id": cluster, "core_id": core, "core_cpus_list": cpu}
+        tree |= {f"sys/devices/system/cpu/cpu{cpu}/topology/{name}": f"{value}\n" for name, value in names.items()}
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
+    assert sysinfo.usable_cores(write(tmp_path, tree)) == 8
 
 
 @pytest.mark.parametrize(("limit", "quota"), [("150000 100000", 1.5), ("max 100000", None), ("50000 100000", 0.5)])

@@ -88,12 +88,11 @@ def test_warm_up_ends_when_two_windows_agree() -> None:
         nonlocal runs
         runs += 1
 
-    # 10 slow runs, then equal ones; the clock is also read once before the first run. After 26 runs the earlier window
-    # holds 4 slow and 6 fast runs, so both medians are the fast one.
-    clock = iter(
-        [0, *itertools.chain.from_iterable((1000 * i, 1000 * i + (500 if i < 10 else 100)) for i in range(99))]
-    )
-    result = timing.warm_up(function, max_seconds=1.0, min_runs=5, clock=lambda: next(clock))
+    # 10 slow runs, then equal ones, one each 10 ms; the clock is also read once before the first run. After 26 runs the
+    # earlier window holds 4 slow and 6 fast runs, so both medians are the fast one.
+    starts = [10_000_000 * i for i in range(99)]
+    clock = iter([0, *itertools.chain.from_iterable((s, s + (500 if i < 10 else 100)) for i, s in enumerate(starts))])
+    result = timing.warm_up(function, max_seconds=1.0, clock=lambda: next(clock))
     assert (result.runs, result.is_steady, result.first_ns) == (26, True, 500)
     assert runs == 26
 
@@ -112,27 +111,68 @@ def test_warm_up_gives_up_at_the_time_limit_and_says_so() -> None:
     assert result.seconds >= 0.5
 
 
+def test_warm_up_of_a_fast_function_lasts_until_clocks_have_risen() -> None:
+    result = timing.warm_up(lambda: None, max_seconds=5.0, clock=ticking(1_000_000))
+    assert (result.runs, result.is_steady) == (200, True)  # 20 runs agree after 20 ms, and 0.2 s are asked for
+
+
+def test_a_slow_function_is_judged_by_the_runs_that_the_time_limit_leaves() -> None:
+    even = timing.warm_up(lambda: None, max_seconds=5.0, clock=ticking(300_000_000))
+    assert (even.runs, even.is_steady) == (17, True)  # 17 runs of 0.3 s: two windows of 8
+    slow = timing.warm_up(lambda: None, max_seconds=5.0, clock=ticking(10**10))
+    assert (slow.runs, slow.is_steady) == (6, True)  # two windows of 3, however long they take
+
+
 def test_interleaving_gives_every_function_one_burst_a_round_and_drops_the_discarded_runs() -> None:
     calls: list[str] = []
     functions = {name: (lambda name=name: calls.append(name)) for name in ("a", "b", "c")}
-    budget = Budget(min_samples=6, min_seconds=0, burst=3, discard=2)
-    series = timing.measure_interleaved(functions, budget, clock=ticking(7))
+    budget = Budget(min_samples=6, min_seconds=0, burst_runs=3, burst_seconds=0, discard_runs=2, discard_seconds=0)
+    rounds: list[float] = []
+    series = timing.measure_interleaved(functions, budget, clock=ticking(7), on_round=rounds.append)
     bursts = [(name, len(list(group))) for name, group in itertools.groupby(calls)]
     assert {name: calls.count(name) for name in functions} == {"a": 10, "b": 10, "c": 10}
     assert sum(length for _, length in bursts) == 30
     assert all(length % 5 == 0 for _, length in bursts)
     assert set(calls[:15]) == set(calls[15:]) == {"a", "b", "c"}
+    assert rounds == [0.5, 1.0]
     for one in series.values():
         assert one.samples_ns.tolist() == [7] * 6
         assert one.samples_ns.dtype == one.starts_ns.dtype == np.int64
     starts = np.sort(np.concatenate([one.starts_ns for one in series.values()]))
-    assert starts.tolist() == [7 * i for i in range(18)]
+    # 10 runs of each, back to back; of every five the first two are discarded.
+    assert starts.tolist() == [7 * i for i in range(30) if i % 5 >= 2]
+
+
+def test_ratios_stay_true_on_a_machine_that_slows_down() -> None:
+    """The fast function meets its budget long before the slow one, and goes on beside it."""
+    now = 0
+
+    def clock() -> int:
+        return now
+
+    def taking(ms: float) -> Callable[[], None]:
+        def function() -> None:
+            nonlocal now
+            now += round(ms * 1e6 * (1 + min(now / 30e9, 1) / 2))  # half as slow again after 30 s
+
+        return function
+
+    series = timing.measure_interleaved({"slow": taking(20), "fast": taking(2)}, Budget(), clock=clock)
+    p50 = {name: timing.summarize(one.samples_ns)["p50"] for name, one in series.items()}
+    assert p50["slow"] / p50["fast"] == pytest.approx(10, rel=0.02)
+
+
+def test_bursts_last_as_long_as_asked_for() -> None:
+    budget = Budget(min_samples=1, min_seconds=0, burst_seconds=0.1, burst_runs=5, discard_seconds=0.02, discard_runs=2)
+    calls: list[str] = []
+    functions = {"fast": lambda: calls.append("fast")}
+    series = timing.measure_interleaved(functions, budget, clock=ticking(4_000_000))
+    assert (len(calls), len(series["fast"].samples_ns)) == (30, 25)  # 5 runs fill 20 ms, 25 fill 0.1 s
 
 
 def test_measuring_goes_on_until_the_time_is_full_too() -> None:
-    series = timing.measure_interleaved(
-        {"a": lambda: None}, Budget(min_samples=1, min_seconds=1.0, burst=2, discard=0), clock=ticking(300_000_000)
-    )
+    budget = Budget(min_samples=1, min_seconds=1.0, burst_runs=2, burst_seconds=0, discard_runs=0, discard_seconds=0)
+    series = timing.measure_interleaved({"a": lambda: None}, budget, clock=ticking(300_000_000))
     assert len(series["a"].samples_ns) == 4  # bursts of 0.6 s: 0.6 < 1.0 <= 1.2
 
 
@@ -140,7 +180,7 @@ def test_the_order_of_rounds_depends_on_the_seed_alone() -> None:
     def order(seed: int) -> str:
         calls: list[str] = []
         functions = {name: (lambda name=name: calls.append(name)) for name in "abcd"}
-        timing.measure_interleaved(functions, Budget(20, 0, burst=1, discard=0, seed=seed), clock=ticking(1))
+        timing.measure_interleaved(functions, Budget(20, 0, 0, 1, 0, 0, seed), clock=ticking(1))
         return "".join(calls)
 
     assert order(3) == order(3)
