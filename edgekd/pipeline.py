@@ -254,9 +254,9 @@ def _deployment(recipe: Recipe) -> list[Stage]:
         )
     for engine in recipe.engines:
         source = f"quantize/{_quantizer(engine.target)}" if engine.precision == "int8" else "export"
-        name, reads = f"engine/{engine.id}", (f"engines:{engine.id}",)
+        name, read = f"engine/{engine.id}", (f"engines:{engine.id}",)
         outside = _MACHINE if plugins.load("targets", engine.target).INFO.compile_at == "board" else ""
-        stages.append(Stage(name, "engine", "edgekd.compile.run:run", (source,), reads, engine.id, outside=outside))
+        stages.append(Stage(name, "engine", "edgekd.compile.run:run", (source,), read, engine.id, outside=outside))
     return stages
 
 
@@ -269,8 +269,8 @@ def _measuring(recipe: Recipe) -> list[Stage]:
         inputs, reads = (scored, "data"), ("data", "evaluate")
         stages.append(Stage(f"evaluate/{row}", "metrics", "edgekd.evaluate.run:run", inputs, reads, scored))
     if engines:
-        inputs, reads = (*engines, "data"), ("data", "bench")
-        stages.append(Stage("bench", "latency", "edgekd.bench.stage:run", inputs, reads, outside=_MACHINE))
+        timed = (*engines, "data")
+        stages.append(Stage("bench", "latency", "edgekd.bench.stage:run", timed, ("data", "bench"), outside=_MACHINE))
     return stages
 
 

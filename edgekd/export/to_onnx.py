@@ -64,6 +64,11 @@ def check_parity(parity: dict[str, Any], task: str, settings: Export) -> None:
     what, limit = "detections have no counterpart", "detections_tolerance"
     if task == "semantic":
         what, limit = "pixels get another class than", "class_map_tolerance"
+    if parity["compared"] == 0:
+        log.warning(
+            "export: torch and ONNX agree on the network's outputs, but it detects nothing on %d images, so that what "
+            "becomes of detections was not compared; raise export.parity_images", parity["images"],
+        )  # fmt: skip
     if parity["different"] > getattr(settings, limit):
         raise GateError(
             f"export: {parity['different']:.2e} of the {what} in torch, "
@@ -139,9 +144,10 @@ def export_onnx(model: DenseModel, spec: ModelSpec, settings: Export, path: Path
     except torch.onnx.errors.OnnxExporterError as exc:
         raise UserError(f"export: torch cannot export this network: {' '.join(str(exc).split())[:300]}") from exc
     assert program is not None
-    simplified, same = onnxsim.simplify(program.model_proto)
-    if not same:
-        raise GateError("export: onnxsim changed the network's output; please report the network")
+    made = _opsets(program.model_proto)["ai.onnx"]
+    if made != settings.opset:
+        raise UserError(f"export.opset: torch exports this network to opset {made}, not {settings.opset}; set {made}")
+    simplified, _ = onnxsim.simplify(program.model_proto)  # what it did is compared with torch: `measure_parity`
     _keep_modules(program.model_proto, simplified)
     if not is_raw:
         decode.append(simplified, spec, settings.detections)
@@ -151,13 +157,16 @@ def export_onnx(model: DenseModel, spec: ModelSpec, settings: Export, path: Path
     operators: dict[str, int] = {}
     for node in simplified.graph.node:
         operators[node.op_type] = operators.get(node.op_type, 0) + 1
-    opsets = {entry.domain or "ai.onnx": entry.version for entry in simplified.opset_import}
     return {
-        "opsets": opsets,
+        "opsets": _opsets(simplified),
         "operators": dict(sorted(operators.items())),
         "nodes": len(simplified.graph.node),
         "rewritten": rewritten,
     }
+
+
+def _opsets(model: onnx.ModelProto) -> dict[str, int]:
+    return {entry.domain or "ai.onnx": entry.version for entry in model.opset_import}
 
 
 def _keep_modules(exported: onnx.ModelProto, simplified: onnx.ModelProto) -> None:

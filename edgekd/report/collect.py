@@ -238,6 +238,8 @@ def _gates(recipe: Recipe, artifacts: Mapping[str, Artifact]) -> list[dict[str, 
     if "export" in artifacts:
         parity = artifacts["export"].details["parity"]
         what = "pixels" if recipe.task == "semantic" else "detections"
-        text = f"{parity['different']:.2e} of {what} differ from torch on {parity['images']} images"
+        text = (
+            f"{parity['different']:.2e} of {parity['compared']} {what} differ from torch on {parity['images']} images"
+        )
         gates.append({"name": "export parity", "passed": True, "text": text})
     return gates
