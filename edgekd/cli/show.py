@@ -33,7 +33,7 @@ def print_results(report: dict[str, Any]) -> None:
     for title in astuple(headers(report["task"])):
         table.add_column(title, justify="left" if title in ("id", "precision", "note") else "right")
     for row in table_rows(report):
-        table.add_row(*astuple(row))
+        table.add_row(*map(escape, astuple(row)))
     Console(width=None if sys.stdout.isatty() else 140).print(table)
 
 

@@ -55,4 +55,6 @@ def run_until(recipe: str, out: Path | None, set_: list[str], json: bool, until:
     for stage_run in ran:
         if stage_run.stage.name.split("/")[0] in groups.split(","):
             print(stage_run.artifact.path)
+    if until in ("bench", "evaluate"):
+        show.print_results(report)
     print(f"next: {show.command(following, recipe, '--out', str(folder), set_=set_)}")

@@ -25,6 +25,7 @@ from edgekd import errors
 from edgekd.board.job import JOB, RESULT, Job, JobFailure, read_result, write_job
 from edgekd.board.specs import ModelSpec
 from edgekd.core import plugins
+from edgekd.core.interrupts import ended_like_ctrl_c
 from edgekd.errors import (
     ArtifactError,
     ToolchainCrashError,
@@ -131,12 +132,16 @@ def _supervise(
     command: list[str], folder: Path, environment: dict[str, str], log: Path, timeout_s: float, what: str
 ) -> int:
     """Run a command in a process group of its own until it ends, and leave no process of it behind."""
-    started = time.monotonic()
-    with open(log, "wb") as file:
+    with ended_like_ctrl_c(), open(log, "wb") as file:
         process = subprocess.Popen(
             command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT,
             start_new_session=True,
         )  # fmt: skip
+        return _watched(process, log, timeout_s, what)
+
+
+def _watched(process: subprocess.Popen[bytes], log: Path, timeout_s: float, what: str) -> int:
+    started = time.monotonic()
     try:
         while process.poll() is None:
             if time.monotonic() - started > timeout_s:

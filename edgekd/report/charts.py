@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgekd.report.line import StageLine, Step
-from edgekd.report.rows import PERCENTILES, Latency, Row
+from edgekd.report.rows import PERCENTILES, Latency, Row, reference_of
 from edgekd.report.svg import CSS, FG, GRID, NARROW, SOFT, inches, log_axis, plain, responsive
 from edgekd.report.units import milliseconds, percent, points
 
@@ -107,7 +107,7 @@ def scatter_chart(rows: Sequence[Row]) -> str:
                 [row.p50_ms or 0], 100 * (row.score or 0), _MARKERS[places.index(row.place) % len(_MARKERS)], markersize=10,
                 color=CSS[color_name(row)], label=plain(f"{row.label}: {percent(row.score)} %, {milliseconds(row.p50_ms)} ms"),
             )  # fmt: skip
-            reference = next((r for r in dots if r.place == row.place and r.precision == "fp32"), row)
+            reference = reference_of(dots, row.place) or row
             pair = (reference, row)
             axes.plot([r.p50_ms or 0 for r in pair], [100 * (r.score or 0) for r in pair], ":", color=SOFT)
         for row in levels:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from edgekd.report.rows import Row, read_rows
+from edgekd.report.rows import Row, read_rows, reference_of
 from edgekd.report.units import points
 
 _NAMES = {
@@ -76,7 +76,7 @@ def stage_line(rows: Sequence[Mapping[str, Any]]) -> StageLine:
     """Return the stage line of `report["rows"]`.
 
     The trunk is teacher, baseline student, distilled student, (QAT student,) ONNX. From its end each (target, board)
-    branches: its fp32 engine, then every engine of lower precision compared with that fp32 engine.
+    branches: its fp32 engine (`reference_of`), then every engine of lower precision compared with that one.
     """
     return line_of(read_rows(rows))
 
@@ -94,14 +94,17 @@ def line_of(rows: Sequence[Row]) -> StageLine:
             continue
         source, skipped = _extend(steps, row, _NAMES.get(stage, ""), source, skipped)
     for place in dict.fromkeys(row.place for row in rows if row.stage == "engine"):
-        _branch(steps, [row for row in rows if row.stage == "engine" and row.place == place], source, skipped)
+        engines = [row for row in rows if row.stage == "engine" and row.place == place]
+        _branch(steps, engines, reference_of(rows, place), source, skipped)
     return StageLine(tuple(steps))
 
 
-def _branch(steps: list[Step], engines: list[Row], source: Row | None, skipped: list[str]) -> None:
-    reference = next((row for row in engines if row.precision == "fp32"), None)
+def _branch(
+    steps: list[Step], engines: list[Row], reference: Row | None, source: Row | None, skipped: list[str]
+) -> None:
     if reference is not None:
-        source, skipped = _extend(steps, reference, "compilation", source, skipped)
+        name = "compilation" if reference.precision == "fp32" else f"compilation in {reference.precision}"
+        source, skipped = _extend(steps, reference, name, source, skipped)
     else:
         skipped = [*skipped, "compilation"]
     for row in engines:

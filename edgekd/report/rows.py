@@ -107,6 +107,15 @@ def read_rows(rows: Sequence[Mapping[str, Any]], task: str = "semantic") -> list
     return [_row(data, task) for data in rows]
 
 
+def reference_of(rows: Sequence[Row], place: tuple[str, str]) -> Row | None:
+    """Return the engine with which the others of a target and board are compared: fp32, or fp16 where that is all there is.
+
+    RKNN and OpenVINO's NPU have no fp32.
+    """
+    engines = {row.precision: row for row in reversed(rows) if row.stage == "engine" and row.place == place}
+    return next((engines[precision] for precision in ("fp32", "fp16") if precision in engines), None)
+
+
 def number(value: object) -> float | None:
     """Return a finite number as float; None for anything else."""
     if isinstance(value, bool) or not isinstance(value, int | float):

@@ -16,7 +16,7 @@ class TableRow:
     """One row of the result table; each field is ready to print, `–` where nothing was measured.
 
     score, second: the task's two first metrics, percent. p50_ms, wall_p50_ms: median engine and wall time of one image, milliseconds.
-    note: empty for a measured row, else status and reason.
+    note: of a row that was not measured status and reason; of one that was only timed, that it was not scored.
     """
 
     id: str
@@ -42,7 +42,7 @@ def table_rows(report: Mapping[str, Any]) -> list[TableRow]:
 
 
 def _table_row(row: Row) -> TableRow:
-    note = "" if row.is_measured else ": ".join(part for part in (row.status, row.reason) if part)
+    note = row.reason if row.is_measured else ": ".join(part for part in (row.status, row.reason) if part)
     return TableRow(
         id=row.id,
         precision=row.precision or MISSING,

@@ -8,7 +8,7 @@ from typing import Any
 
 from edgekd.core.tasks import TASKS
 from edgekd.report.line import StageLine
-from edgekd.report.rows import Row
+from edgekd.report.rows import Row, reference_of
 from edgekd.report.units import milliseconds, percent, points, ratio, scaled
 
 # MLPerf Inference accepts a quantized network that keeps 99 % of the fp32 quality.
@@ -29,7 +29,7 @@ def findings(rows: Sequence[Row], line: StageLine, training: Mapping[str, Any]) 
     by_stage = {row.stage: row for row in reversed(rows) if row.stage != "engine"}
     result = [_distillation(by_stage.get("student"), by_stage.get("distilled"), training)]
     int8 = [row for row in rows if row.stage == "engine" and row.precision == "int8"]
-    result += [_int8(row, _reference(rows, row)) for row in int8]
+    result += [_int8(row, reference_of(rows, row.place)) for row in int8]
     if not int8:
         result.append(
             Finding("unknown", "No int8 engine yet", "This run has no int8 engine, so its cost and speed are open.")
@@ -95,14 +95,16 @@ def _images(*rows: Row) -> str:
 
 def _int8(row: Row, reference: Row | None) -> Finding:
     where = row.target + (f" on {row.board}" if row.board not in ("", "local") else "")
-    missing = _missing(row.label, row) or _missing(f"{where} fp32", reference)
+    missing = _missing(row.label, row) or _missing(
+        f"{where} {reference.precision if reference else 'fp32 or fp16'}", reference
+    )
     if missing or reference is None:
         return Finding("unknown", f"{where}: the cost of int8 is not known", missing)
     parts, facts, tone = [], [], "unknown"
     if row.score is not None and reference.score:
         kept = row.score / reference.score
         tone = "good" if kept >= KEPT_GOOD else "bad"
-        parts.append(f"keeps {percent(kept)} % of the fp32 {row.score_title}")
+        parts.append(f"keeps {percent(kept)} % of the {reference.precision} {row.score_title}")
         facts.append(
             f"{row.score_title} {percent(reference.score)} → {percent(row.score)} %, {_images(reference, row)}"
         )
@@ -120,12 +122,6 @@ def _int8(row: Row, reference: Row | None) -> Finding:
     if not parts:
         return Finding("unknown", f"{where}: the cost of int8 is not known", "; ".join(facts).capitalize() + ".")
     return Finding(tone, f"{where}: int8 {' and '.join(parts)}", f"Against {reference.label}: {'; '.join(facts)}.")
-
-
-def _reference(rows: Sequence[Row], engine: Row) -> Row | None:
-    return next(
-        (row for row in rows if row.stage == "engine" and row.precision == "fp32" and row.place == engine.place), None
-    )
 
 
 def _compactness(teacher: Row | None, student: Row | None) -> Finding | None:

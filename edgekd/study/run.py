@@ -12,9 +12,8 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
 from pathlib import Path
 from queue import SimpleQueue
 from typing import BinaryIO
@@ -24,6 +23,7 @@ from filelock import FileLock, Timeout
 from edgekd import pipeline
 from edgekd.board.sysinfo import usable_cores
 from edgekd.core.artifact import Artifact
+from edgekd.core.interrupts import ended_like_ctrl_c
 from edgekd.core.ranks import LAUNCHER_VARIABLES, is_first_process
 from edgekd.core.recipe import Recipe
 from edgekd.core.tasks import check_floor
@@ -77,7 +77,7 @@ def run_all(runs: Sequence[StudyRun], jobs: int, on_run: Callable[[StudyRun, Res
         finally:
             places.put(place)
 
-    with _sigterm_interrupts(), ThreadPoolExecutor(jobs) as pool:
+    with ended_like_ctrl_c(), ThreadPoolExecutor(jobs) as pool:
         try:
             waiting = [pool.submit(work, run) for run in runs]
             for done in as_completed(waiting):
@@ -86,19 +86,6 @@ def run_all(runs: Sequence[StudyRun], jobs: int, on_run: Callable[[StudyRun, Res
             pool.shutdown(wait=False, cancel_futures=True)
             children.stop()
             raise
-
-
-@contextmanager
-def _sigterm_interrupts() -> Iterator[None]:
-    """Let SIGTERM, a scheduler's or that of `kill`, end the work as Ctrl+C does; of the main thread alone, as signals are."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 class _Children:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -93,6 +95,21 @@ def test_an_exception_of_the_vendor_is_a_crash_with_its_traceback_in_the_log(tmp
     with pytest.raises(ToolchainCrashError, match=r"RuntimeError in the toolchain: std::bad_alloc in tile 7"):
         compile_with("raise_something", tmp_path)
     assert "Traceback" in (tmp_path / "toolchain.log").read_text()
+
+
+@pytest.mark.parametrize("told", [signal.SIGTERM, signal.SIGHUP])
+def test_who_is_told_to_stop_takes_the_compiler_along(told: signal.Signals, tmp_path: Path) -> None:
+    def stop_when_it_hangs() -> None:
+        while not (tmp_path / "child").is_file() or not (tmp_path / "child").read_text():
+            time.sleep(0.01)
+        os.kill(os.getpid(), told)
+
+    before = signal.getsignal(told)
+    threading.Thread(target=stop_when_it_hangs, daemon=True).start()
+    with pytest.raises(KeyboardInterrupt):
+        compile_with("hang", tmp_path)
+    assert has_ended(int((tmp_path / "child").read_text()))
+    assert signal.getsignal(told) is before
 
 
 @pytest.mark.parametrize("fault", ["hang", "leave_a_child"])

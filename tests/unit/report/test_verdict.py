@@ -6,6 +6,7 @@ from report_rows import engine, network
 
 from edgekd.report.line import line_of
 from edgekd.report.rows import read_rows
+from edgekd.report.table import table_rows
 from edgekd.report.verdict import Finding, findings
 
 EQUAL = {name: {"steps": 100, "batch_size": 8} for name in ("student", "distilled")}
@@ -89,6 +90,26 @@ def test_int8_is_never_compared_with_another_board() -> None:
     found = verdict([engine("a", "fp32", 0.60, p50=9.0), engine("a", "int8", 0.60, p50=4.0, board="jetson")])[1]
     assert found.tone == "unknown"
     assert found.headline == "a on jetson: the cost of int8 is not known"
+
+
+def test_int8_is_compared_with_fp16_where_a_target_has_no_fp32() -> None:
+    rows = [network("onnx", 0.60), engine("rknn", "fp16", 0.59, p50=10.0), engine("rknn", "int8", 0.40, p50=5.0)]
+    _, int8, loss = verdict(rows)
+    assert int8.tone == "bad"
+    assert int8.headline == "rknn: int8 keeps 67.8 % of the fp16 mIoU and is 2.00× as fast"
+    assert loss.headline == "Largest loss: int8 quantization, rknn int8"
+    assert [(step.name, step.source.precision) for step in line_of(read_rows(rows)).steps[1:]] == [
+        ("compilation in fp16", "fp32"),
+        ("int8 quantization", "fp16"),
+    ]
+
+
+def test_an_engine_that_was_timed_and_not_scored_has_a_speed() -> None:
+    timed = {"status": "measured", "reason": "not scored"}
+    rows = [engine("a", "fp32", None, p50=9.0) | timed, engine("a", "int8", None, p50=4.5) | timed]
+    found = verdict(rows)[1]
+    assert (found.tone, found.headline) == ("unknown", "a: int8 is 2.00× as fast")
+    assert [row.note for row in table_rows({"rows": rows, "task": "semantic"})] == ["not scored"] * 2
 
 
 def test_the_largest_loss_closes_the_verdict() -> None:
