@@ -136,7 +136,7 @@ def run_study(
 
 def load_report(path: str | Path) -> dict[str, Any]:
     """Return the content of a `report.json`, given its path or its folder."""
-    from edgekd.report.collect import read_report
+    from edgekd.report.stored import read_report
 
     return read_report(Path(path))
 

@@ -15,7 +15,8 @@ def report(
     """Print the result table of a run and write report.html from its report.json."""
     from edgekd.cli import show
     from edgekd.core.workspace import disk_errors
-    from edgekd.report.collect import read_report, write_page
+    from edgekd.report.collect import write_page
+    from edgekd.report.stored import read_report
 
     content = read_report(run)
     if json:

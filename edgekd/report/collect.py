@@ -20,7 +20,6 @@ from edgekd.core.session import why_not_here
 from edgekd.core.tasks import TASKS
 from edgekd.data.base import Sample
 from edgekd.data.open import open_split
-from edgekd.errors import UserError
 from edgekd.evaluate.definitions import DEFINITIONS
 
 SCHEMA = "edgekd.report/1"
@@ -89,26 +88,6 @@ def write_page(report: dict[str, Any], root: Path) -> Path:
     path = root / "report.html"
     write_atomic(path, render(report, root / DATA))
     return path
-
-
-def read_report(path: Path) -> dict[str, Any]:
-    """Read a report from a `report.json` or from the folder that holds one.
-
-    Raises:
-        UserError: not there, or not a report.
-    """
-    file = path / REPORT if path.is_dir() else path
-    try:
-        report = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError as exc:
-        is_run = path.is_dir() and any((path / name / "manifest.json").is_file() for name in ("data", "teacher"))
-        hint = "the run has not ended; start it again to go on" if is_run else "give the folder of an edgekd run"
-        raise UserError(f"{file}: no such file; {hint}") from exc
-    except (OSError, ValueError) as exc:
-        raise UserError(f"{file}: not a readable {REPORT} ({exc}); give the folder of an edgekd run") from exc
-    if not isinstance(report, dict) or report.get("schema") != SCHEMA:
-        raise UserError(f"{file}: expected a report with schema {SCHEMA}")
-    return report
 
 
 def write_data(recipe: Recipe, artifacts: Mapping[str, Artifact], root: Path) -> None:
