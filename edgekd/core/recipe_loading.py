@@ -82,9 +82,14 @@ def plugin_options(kind: str, name: str, raw: Mapping[str, Any], where: str) -> 
     try:
         return TypeAdapter(options_type).validate_python(dict(raw))
     except ValidationError as exc:
-        raise RecipeError(
-            "; ".join(f"{where}.{_loc(e['loc'])}: {e['msg']}, got {e['input']!r}" for e in exc.errors())
-        ) from exc
+        raise RecipeError("; ".join(_option_error(where, error) for error in exc.errors())) from exc
+
+
+def _option_error(where: str, error: Any) -> str:
+    said = error["msg"].removeprefix("Value error, ")
+    if not error["loc"]:  # of the options together, by their `__post_init__`
+        return f"{where}: {said}"
+    return f"{where}.{_loc(error['loc'])}: {said}, got {error['input']!r}"
 
 
 def _validate(section: type[SectionT], raw: dict[str, Any], source: str) -> SectionT:

@@ -71,6 +71,13 @@ class TargetInfo:
     rewrites: Tuple[str, ...] = ()
 
 
+def check_range(name: str, value: Optional[int], low: int, high: Optional[int] = None) -> None:
+    """Check an option's number in `Options.__post_init__`; ValueError, which the recipe's reader names the place of."""
+    if value is not None and not (low <= value and (high is None or value <= high)):
+        limits = f"{low} to {high}" if high is not None else f"{low} or more"
+        raise ValueError(f"{name}: expected {limits}, got {value}")
+
+
 @dataclass(frozen=True)
 class CompileRequest:
     """One compile job: `model` (an ONNX file, or what the target's quantizer wrote) into `out_dir`."""

@@ -30,6 +30,7 @@ from edgekd.targets.base import (
     Refusal,
     SessionBase,
     TargetInfo,
+    check_range,
     check_tensors,
     one_line,
 )
@@ -70,6 +71,13 @@ class Options:
     graph_optimization: Literal["all", "extended", "basic", "disabled"] = "all"
     provider_options: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     session_config: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_range("intra_op_threads", self.intra_op_threads, 1, 1024)
+        if not self.providers:
+            raise ValueError("providers: expected at least one, e.g. CPUExecutionProvider")
+        if "" in self.session_config:
+            raise ValueError("session_config: expected names of ONNX Runtime's session configuration, got an empty one")
 
 
 def runtime_version() -> str:

@@ -32,6 +32,7 @@ from edgekd.targets.base import (
     Refusal,
     SessionBase,
     TargetInfo,
+    check_range,
     check_tensors,
     one_line,
 )
@@ -75,6 +76,9 @@ class Options:
     format: Literal["ir", "blob"] = "ir"
     cache_dir: Optional[str] = None
     npu_compiler: Literal["driver", "plugin"] = "driver"
+
+    def __post_init__(self) -> None:
+        check_range("num_threads", self.num_threads, 1)
 
 
 def runtime_version() -> str:

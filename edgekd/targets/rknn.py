@@ -29,7 +29,7 @@ from edgekd.board.specs import ModelSpec, TensorSpec
 from edgekd.board.sysinfo import missing_device, soc_names
 from edgekd.errors import TargetError
 from edgekd.targets._rknn_toolkit import REWRITES, Toolkit, started_version, toolkit_version
-from edgekd.targets.base import CompileRequest, CompileResult, SessionBase, TargetInfo, Toolchain
+from edgekd.targets.base import CompileRequest, CompileResult, SessionBase, TargetInfo, Toolchain, check_range
 
 # The vendor's libraries print `E RKNN: ...` and `E build: ...` and return 0 all the same. Progress bars end without a new
 # line, so the former may stand in the middle of one.
@@ -73,6 +73,10 @@ class Options:
     optimization_level: int = 3
     analysed_images: int = 0
     core_mask: Literal["auto", "0", "1", "2", "0_1", "0_1_2", "all"] = "auto"
+
+    def __post_init__(self) -> None:
+        check_range("optimization_level", self.optimization_level, 0, 3)
+        check_range("analysed_images", self.analysed_images, 0)
 
 
 def runtime_version() -> str:

@@ -28,7 +28,7 @@ from edgekd.targets._cuda import device_facts
 from edgekd.targets._trt_builder import Build, probe_model
 from edgekd.targets._trt_session import PlanSession, check_device, write_device
 from edgekd.targets._trt_versions import build_flags, check_dla, version_of
-from edgekd.targets.base import CompileRequest, CompileResult, Probe, TargetInfo
+from edgekd.targets.base import CompileRequest, CompileResult, Probe, TargetInfo, check_range
 from edgekd.targets.tensorrt_rtx import import_tensorrt_rtx
 
 if TYPE_CHECKING:
@@ -68,6 +68,10 @@ class Options:
     version_compatible: bool = False
     dla_core: Optional[int] = None
     dla_gpu_fallback: bool = False
+
+    def __post_init__(self) -> None:
+        check_range("workspace_mib", self.workspace_mib, 0)
+        check_range("dla_core", self.dla_core, 0)
 
 
 def runtime_version() -> str:

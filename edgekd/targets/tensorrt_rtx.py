@@ -24,7 +24,7 @@ from edgekd.targets import _trt_graph
 from edgekd.targets._trt_builder import Build, probe_model
 from edgekd.targets._trt_session import PlanSession
 from edgekd.targets._trt_versions import build_flags, read_plan_header
-from edgekd.targets.base import CompileRequest, CompileResult, Probe, TargetInfo
+from edgekd.targets.base import CompileRequest, CompileResult, Probe, TargetInfo, check_range
 
 INFO = TargetInfo(
     suffix=".plan",
@@ -51,6 +51,9 @@ class Options:
     compute_capabilities: Tuple[str, ...] = ()
     float_layers: Literal["fp32", "fp16"] = "fp16"
     workspace_mib: int = 0
+
+    def __post_init__(self) -> None:
+        check_range("workspace_mib", self.workspace_mib, 0)
 
 
 def runtime_version() -> str:

@@ -16,7 +16,9 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from edgekd.board.specs import ModelSpec
 from edgekd.errors import TargetError
@@ -41,7 +43,7 @@ class Options:
     """
 
     calibration: Literal["minmax", "percentile", "entropy"] = "minmax"
-    percentile: float = 99.999
+    percentile: Annotated[float, Field(gt=50, le=100)] = 99.999
     activation_type: Literal["uint8", "int8"] = "uint8"
     reduce_range: bool = True
     float_head: bool = True

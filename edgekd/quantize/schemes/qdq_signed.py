@@ -13,7 +13,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from edgekd.board.specs import ModelSpec
 from edgekd.quantize.ptq import WEIGHTED, Batch, QuantizeResult
@@ -35,7 +37,7 @@ class Options:
     """
 
     calibration: Literal["minmax", "percentile", "entropy"] = "minmax"
-    percentile: float = 99.999
+    percentile: Annotated[float, Field(gt=50, le=100)] = 99.999
     float_head: bool = True
     keep_float: tuple[str, ...] = ()
 
