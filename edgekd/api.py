@@ -45,7 +45,7 @@ def run(
     stages = pipeline.plan(recipe)
     chosen = pipeline.select(stages, until)
     if not is_first_process():
-        pipeline.assist(recipe, Workspace(Path(out)), chosen)
+        pipeline.assist(recipe, Workspace(Path(out)), chosen, gates=stages)
         raise SystemExit(0)
     done: list[pipeline.StageRun] = []
 
@@ -56,7 +56,7 @@ def run(
     with Workspace(Path(out)).locked() as workspace, disk_errors(workspace.root):
         _say_whose(workspace.root, recipe)
         try:
-            pipeline.run_stages(recipe, workspace, chosen, remember)
+            pipeline.run_stages(recipe, workspace, chosen, remember, gates=stages)
         except EdgekdError as exc:
             if done:
                 _report(recipe, workspace, stages, done, str(exc))

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from contextlib import suppress
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
+from importlib.util import find_spec
 from pathlib import Path
 
 from edgekd.compile.run import checked_options
@@ -48,10 +50,11 @@ def check_options(recipe: Recipe) -> None:
         UserError: unknown plugin, option or precision, or decoding that would be done in int8.
     """
     plugin_options("formats", recipe.data.format, recipe.data.options, "data.options")
-    for where, network in (("teacher", recipe.teacher), ("student", recipe.student)):
-        plugin_options("families", network.family, network.options, f"{where}.options")
-    for name, method in recipe.distill.methods.items():
-        plugin_options("methods", name, method.options, f"distill.methods.{name}.options")
+    if find_spec("torch"):  # a board has none: what is trained elsewhere is compiled and measured there
+        for where, network in (("teacher", recipe.teacher), ("student", recipe.student)):
+            plugin_options("families", network.family, network.options, f"{where}.options")
+        for name, method in recipe.distill.methods.items():
+            plugin_options("methods", name, method.options, f"distill.methods.{name}.options")
     for name, options in recipe.quantize.options.items():
         plugin_options("quantizers", name, options, f"quantize.options.{name}")
     for name in recipe.export.rewrite:
@@ -79,7 +82,7 @@ def plan(recipe: Recipe) -> list[Stage]:
 
 
 def select(stages: list[Stage], until: str | None) -> list[Stage]:
-    """Return the stages needed for `until`; all for None.
+    """Return the stages needed for `until`; all for None. What stands before a stage as a gate is not among them.
 
     Args:
         stages: from `plan`.
@@ -99,30 +102,49 @@ def select(stages: list[Stage], until: str | None) -> list[Stage]:
         wanted |= found
     for stage in reversed(stages):
         if stage.name in wanted:
-            wanted.update(stage.inputs)
+            wanted.update(_built_on(stage))
     return [s for s in stages if s.name in wanted]
 
 
 def run_stages(
-    recipe: Recipe, workspace: Workspace, stages: list[Stage], on_stage: Callable[[StageRun], None] = lambda _: None
+    recipe: Recipe,
+    workspace: Workspace,
+    stages: list[Stage],
+    on_stage: Callable[[StageRun], None] = lambda _: None,
+    gates: Collection[Stage] = (),
 ) -> dict[str, StageRun]:
-    """Run the stages that are not already done and return all of them by name; the workspace must be locked."""
+    """Run the stages that are not already done and return all of them by name; the workspace must be locked.
+
+    gates: stages that are run, with what they need, only when one that they stand before has to be run. So a run that was
+        trained elsewhere is compiled and measured on a board without what trains.
+    """
+    known = {stage.name: stage for stage in (*gates, *stages)}
     done: dict[str, StageRun] = {}
-    for stage in stages:
-        inputs = {name: done[name].artifact for name in stage.inputs}
-        key = stage.key(recipe, inputs)
+
+    def finish(stage: Stage) -> None:
+        if stage.name in done:
+            return
+        for name in _built_on(stage):
+            finish(known[name])
+        key = stage.key(recipe, {name: done[name].artifact for name in _built_on(stage)})
         artifact = workspace.finished(stage.name, key)
         started = time.monotonic()
         skipped = artifact is not None
         if artifact is None:
+            for name in stage.gates:
+                finish(known[name])
+            started = time.monotonic()
             log.info("%s: running", stage.name)
-            artifact = _run(recipe, workspace, stage, key, inputs)
+            artifact = _run(recipe, workspace, stage, key, {name: done[name].artifact for name in stage.inputs})
         done[stage.name] = StageRun(stage, artifact, skipped, time.monotonic() - started)
         on_stage(done[stage.name])
+
+    for stage in stages:
+        finish(stage)
     return done
 
 
-def assist(recipe: Recipe, workspace: Workspace, stages: list[Stage]) -> None:
+def assist(recipe: Recipe, workspace: Workspace, stages: list[Stage], gates: Collection[Stage] = ()) -> None:
     """Train with the first process, which runs the same stages in the same folder; for everything else wait for it.
 
     A limit that is not met ends the training in all processes alike: the first one says so, and this one just returns,
@@ -131,16 +153,28 @@ def assist(recipe: Recipe, workspace: Workspace, stages: list[Stage]) -> None:
     Raises:
         WorkspaceError: the first process has ended without a stage that is needed.
     """
+    known = {stage.name: stage for stage in (*gates, *stages)}
     done: dict[str, Artifact] = {}
-    for stage in stages:
-        inputs = {name: done[name] for name in stage.inputs}
-        key = stage.key(recipe, inputs)
+
+    def await_(stage: Stage) -> None:
+        if stage.name in done:
+            return
+        for name in _built_on(stage):
+            await_(known[name])
+        key = stage.key(recipe, {name: done[name] for name in _built_on(stage)})
         if stage.kind == "checkpoint" and not workspace.has(stage.name, key):
-            try:
-                stage.run(recipe, inputs, workspace.work_path(stage.name, key))
-            except GateError:
-                return
+            for name in stage.gates:
+                await_(known[name])
+            stage.run(recipe, {name: done[name] for name in stage.inputs}, workspace.work_path(stage.name, key))
         done[stage.name] = workspace.awaited(stage.name, key)
+
+    with suppress(GateError):
+        for stage in stages:
+            await_(stage)
+
+
+def _built_on(stage: Stage) -> list[str]:
+    return [name for name in stage.inputs if name not in stage.gates]
 
 
 def recall(
@@ -155,8 +189,8 @@ def recall(
     """
     known = {stage_run.stage.name: stage_run for stage_run in ran}
     for stage in stages:
-        if stage.name not in known and set(stage.inputs) <= set(known):
-            key = stage.key(recipe, {name: known[name].artifact for name in stage.inputs})
+        if stage.name not in known and set(_built_on(stage)) <= set(known):
+            key = stage.key(recipe, {name: known[name].artifact for name in _built_on(stage)})
             if artifact := find(stage.name, key):
                 known[stage.name] = StageRun(stage, artifact, skipped=True, seconds=0.0)
     return list(known.values())

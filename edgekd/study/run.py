@@ -47,12 +47,13 @@ def make_teacher(recipe: Recipe, out: Path, on_stage: Callable[[pipeline.StageRu
         EdgekdError: as a run's.
     """
     wanted = teacher_recipe(recipe)
-    stages = pipeline.select(pipeline.plan(wanted), "evaluate/teacher")
+    everything = pipeline.plan(wanted)
+    stages = pipeline.select(everything, "evaluate/teacher")
     if not is_first_process():  # Lightning started it to train the teacher on several devices
-        pipeline.assist(wanted, Workspace(out / TEACHER), stages)
+        pipeline.assist(wanted, Workspace(out / TEACHER), stages, gates=everything)
         raise SystemExit(0)
     with Workspace(out / TEACHER).locked(wait=True) as workspace, disk_errors(workspace.root):
-        done = pipeline.run_stages(wanted, workspace, stages, on_stage)
+        done = pipeline.run_stages(wanted, workspace, stages, on_stage, gates=everything)
     check_floor(recipe.task, done["evaluate/teacher"].artifact.details["metrics"], recipe.teacher.floor)
     return {name: stage_run.artifact for name, stage_run in done.items()}
 

@@ -140,6 +140,28 @@ def test_an_engine_whose_device_is_absent_is_built_and_reported_with_the_reason(
     assert reason in (copy / "report.html").read_text()
 
 
+def test_a_board_compiles_and_measures_without_what_trains(tiny_run: Path, tiny_recipe: Path, tmp_path: Path) -> None:
+    out = tmp_path / "copied"
+    shutil.copytree(tiny_run, out)
+    engines = (
+        "engines=[{target: openvino, precision: fp32, options: {num_threads: 1}}, {target: openvino, precision: int8}]"
+    )
+    trains = ("torch", "torchvision", "lightning", "timm", "segmentation_models_pytorch", "onnxsim", "nncf")
+    blocked = f"import sys; sys.modules.update(dict.fromkeys({trains!r})); from edgekd.cli.main import main; main()"
+    for verb in ("compile", "bench"):
+        command = [sys.executable, "-c", blocked, verb, str(tiny_recipe), "--out", str(out), "--set", engines]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    (row,) = (row for row in edgekd.load_report(out)["rows"] if row["id"] == "openvino-fp32")
+    assert (row["status"], row["reason"]) == ("measured", "not scored")
+    assert row["latency_ms"]["n"] >= 50
+    assert "openvino-fp32" in done.stdout  # the table
+    command[3] = "train"
+    refused = subprocess.run([*command, "--set", "student.train.steps=13"], capture_output=True, text=True)
+    assert refused.returncode == 2
+    assert "needs the package 'torch'" in refused.stderr.splitlines()[-1]
+
+
 def test_engines_segment_a_path_or_an_array_at_image_size(tiny_run: Path, tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (70, 110, 3), dtype=np.uint8)
     path = tmp_path / "image.png"

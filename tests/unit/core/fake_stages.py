@@ -19,6 +19,7 @@ from edgekd.core.recipe import Recipe
 from edgekd.core.recipe_loading import load_recipe
 from edgekd.core.stage import Stage, StageJob
 from edgekd.core.workspace import Workspace
+from edgekd.errors import GateError
 from edgekd.pipeline import StageRun, run_stages
 
 STEPS = 10
@@ -68,6 +69,14 @@ def join(job: StageJob) -> StageResult:
     _called(job, "last")
     size, weights = job.inputs["first"].file("size.txt").read_text(), job.inputs["slow"].file("weights").read_text()
     return StageResult(details={"text": f"{job.part} {size} {len(weights)}"})
+
+
+def refuse(job: StageJob) -> StageResult:
+    """Let pass where a file says so."""
+    _called(job, "gate")
+    if not (_root(job) / "pass").exists():
+        raise GateError("refused")
+    return StageResult()
 
 
 def hidden_section(job: StageJob) -> StageResult:

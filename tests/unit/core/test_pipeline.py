@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from edgekd.core.artifact import SCRATCH, open_artifact
-from edgekd.errors import UserError
-from edgekd.pipeline import check_options, deployed_student, plan, select
+from edgekd.core.stage import Stage
+from edgekd.core.workspace import Workspace
+from edgekd.errors import GateError, UserError
+from edgekd.pipeline import check_options, deployed_student, plan, run_stages, select
 from tests.conftest import REPOSITORY
-from tests.unit.core.fake_stages import STEPS, calls, run_fake_pipeline
+from tests.unit.core.fake_stages import FAKE_PIPELINE, HERE, STEPS, calls, run_fake_pipeline
 from tests.unit.core.small_recipe import small_recipe, write_recipe
 
 # --- the plan ---------------------------------------------------------------------------------------------------------
@@ -98,16 +102,16 @@ def test_what_is_deployed_is_the_distilled_student_when_there_is_one(tmp_path: P
     ("until", "expected"),
     [
         ("data", {"data"}),
-        ("student", {"data", "plan", "check", "student"}),
-        ("teacher,student", {"data", "plan", "check", "teacher", "student"}),
-        ("distilled", {"data", "plan", "check", "teacher", "evaluate/teacher", "distilled"}),
-        (
-            "engine/onnxruntime-fp32",
-            {"data", "plan", "check", "teacher", "evaluate/teacher", "distilled", "export", "engine/onnxruntime-fp32"},
-        ),
+        ("student", {"data", "student"}),
+        ("teacher,student", {"data", "teacher", "student"}),
+        ("distilled", {"data", "teacher", "distilled"}),
+        ("engine/onnxruntime-fp32", {"data", "teacher", "distilled", "export", "engine/onnxruntime-fp32"}),
+        ("check", {"data", "check"}),
     ],
 )
-def test_until_takes_a_stage_and_what_it_needs(tmp_path: Path, until: str, expected: set[str]) -> None:
+def test_until_takes_a_stage_and_what_it_is_built_on_without_gates(
+    tmp_path: Path, until: str, expected: set[str]
+) -> None:
     assert {stage.name for stage in select(plan(small_recipe(tmp_path)), until)} == expected
 
 
@@ -221,6 +225,29 @@ def test_a_damaged_artifact_is_made_again_and_so_is_what_builds_on_it(tmp_path: 
     assert calls(out)[3:] == ["slow", "last"]
     assert done["first"].skipped
     assert [path.read_text() for path in (out / ".previous").rglob("weights")] != []
+
+
+def test_a_gate_stands_before_work_alone(tmp_path: Path) -> None:
+    """What was finished elsewhere is gone on with where its gates cannot be run, and a gate that is run comes first."""
+    first, slow, last = FAKE_PIPELINE
+    gate = Stage("gate", "check", f"{HERE}:refuse", ("first",), ("data",))
+    gated = replace(slow, inputs=("first", "gate"), gates=("gate",))
+    recipe, out = small_recipe(tmp_path), tmp_path / "out"
+
+    def run() -> list[str]:
+        with Workspace(out).locked() as workspace:
+            return list(run_stages(recipe, workspace, [first, gated, last], gates=[gate]))
+
+    with pytest.raises(GateError, match="refused"):
+        run()
+    assert calls(out) == ["first", "gate"]
+    (out / "pass").touch()
+    assert run() == ["first", "gate", "slow", "group/last"]
+    (out / "pass").unlink()
+    shutil.rmtree(out / "gate")
+    shutil.rmtree(out / "group")
+    assert run() == ["first", "slow", "group/last"]
+    assert calls(out) == ["first", "gate", "gate", "slow", "last", "last"]
 
 
 @pytest.mark.parametrize("kill_at", [1, STEPS // 2, STEPS])
