@@ -113,6 +113,13 @@ def stacked_sum(graph: Graph) -> Iterator[Match]:
             yield Match((node,), f"a sum over a stack of tensors, {list(graph.shapes.get(node.input[0], ()))}")
 
 
+def suppression(graph: Graph) -> Iterator[Match]:
+    """NonMaxSuppression inside the graph."""
+    for node in graph.nodes:
+        if node.op_type == "NonMaxSuppression":
+            yield Match((node,), "NonMaxSuppression in the graph")
+
+
 def _origin(graph: Graph, name: str) -> str:
     """Return the operator that computed a tensor's values, behind those that only move them."""
     node = graph.producer.get(name)
@@ -132,6 +139,7 @@ PATTERNS: dict[str, Callable[[Graph], Iterator[Match]]] = {
         mixed_range_concat,
         misread_max_pool,
         stacked_sum,
+        suppression,
     )
 }
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import fnmatch
 import io
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -55,12 +55,10 @@ def load_onnx(model: Path) -> Any:
         raise ArtifactError(f"{model}: not a readable ONNX file: {' '.join(str(exc).split())}") from exc
 
 
-def batches_of(calibration: Iterable[Batch]) -> list[Batch]:
-    """Return the calibration inputs as a list; DataError when there are none."""
-    batches = list(calibration)
-    if not batches:
+def check_calibration(calibration: Sequence[Batch]) -> None:
+    """DataError when there are no calibration inputs."""
+    if not calibration:
         raise DataError("the calibration set is empty; quantizing needs at least one image")
-    return batches
 
 
 def float_nodes(onnx_model: Any, patterns: Sequence[str], keep_head: bool) -> list[str]:

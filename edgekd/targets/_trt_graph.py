@@ -1,6 +1,6 @@
 """The ONNX graph that TensorRT and TensorRT-RTX are given: of the precision asked for, and with Q/DQ that they read rightly.
 
-Needs onnx, which a Jetson does not have: this part runs where the model was exported.
+Needs onnx, on the board too: an engine is built from the model there.
 
 Portable: standard library + numpy, Python 3.8.
 """

@@ -12,14 +12,14 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from edgekd.board.specs import ModelSpec
 from edgekd.errors import RecipeError, TargetError
-from edgekd.quantize.ptq import Batch, QuantizeResult, batches_of, float_nodes, load_onnx, quiet
+from edgekd.quantize.ptq import Batch, QuantizeResult, check_calibration, float_nodes, load_onnx, quiet
 from edgekd.targets._openvino import read_model, without_telemetry
 
 SUFFIX = ".xml"
@@ -48,14 +48,14 @@ class Options:
 
 
 def quantize(
-    model: Path, spec: ModelSpec, calibration: Iterable[Batch], out_dir: Path, options: Options
+    model: Path, spec: ModelSpec, calibration: Sequence[Batch], out_dir: Path, options: Options
 ) -> QuantizeResult:
     """Write `model.xml` and `model.bin`.
 
     Args:
         model: float ONNX file with static shapes.
         spec: its contract, which also holds for the result.
-        calibration: network inputs by name, prepared as `spec` says.
+        calibration: network inputs by name, prepared as `spec` says; may be read from files again for each pass.
         out_dir: existing folder.
         options: see Options.
 
@@ -66,7 +66,7 @@ def quantize(
         TargetError: nncf or openvino is not installed, or OpenVINO refuses the model.
     """
     nncf, openvino = _import()
-    batches = [dict(batch) for batch in batches_of(calibration)]
+    check_calibration(calibration)
     float_head = spec.task != "semantic" if options.float_head is None else options.float_head
     keep = float_nodes(load_onnx(model), options.keep_float, float_head)
     graph = read_model(model)
@@ -75,9 +75,9 @@ def quantize(
     with quiet():
         quantized = nncf.quantize(
             graph,
-            nncf.Dataset(batches),
+            nncf.Dataset(calibration, dict),
             preset=nncf.QuantizationPreset(options.preset),
-            subset_size=len(batches),
+            subset_size=len(calibration),
             fast_bias_correction=options.bias_correction == "fast",
             ignored_scope=nncf.IgnoredScope(names=ignored) if ignored else None,
             advanced_parameters=_advanced(nncf, options),
@@ -88,7 +88,7 @@ def quantize(
         "quantizer": "nncf",
         "versions": {"nncf": nncf.__version__, "openvino": openvino.__version__},
         "options": asdict(options),
-        "calibration_batches": len(batches),
+        "calibration_batches": len(calibration),
         "kept_float": keep,
         "quantized_ops": integer,
         "float_ops": floating,

@@ -12,7 +12,7 @@ ONNX Runtime 1.32, an AVX2 CPU without VNNI; figures are the engine's mIoU over 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,7 +22,7 @@ from pydantic import Field
 
 from edgekd.board.specs import ModelSpec
 from edgekd.errors import TargetError
-from edgekd.quantize.ptq import WEIGHTED, Batch, QuantizeResult, batches_of, float_nodes, load_onnx, quiet
+from edgekd.quantize.ptq import WEIGHTED, Batch, QuantizeResult, check_calibration, float_nodes, load_onnx, quiet
 from edgekd.targets.onnxruntime import import_onnxruntime
 
 SUFFIX = ".onnx"
@@ -51,14 +51,14 @@ class Options:
 
 
 def quantize(
-    model: Path, spec: ModelSpec, calibration: Iterable[Batch], out_dir: Path, options: Options
+    model: Path, spec: ModelSpec, calibration: Sequence[Batch], out_dir: Path, options: Options
 ) -> QuantizeResult:
     """Write `model.onnx` with per-channel symmetric weights and calibrated activations.
 
     Args:
         model: float ONNX file with static shapes.
         spec: its contract, which also holds for the result.
-        calibration: network inputs by name, prepared as `spec` says.
+        calibration: network inputs by name, prepared as `spec` says; may be read from files again for each pass.
         out_dir: existing folder.
         options: see Options.
 
@@ -82,21 +82,21 @@ class Settings(Options):
     extra: dict[str, Any] = field(default_factory=dict)
 
 
-def write(model: Path, calibration: Iterable[Batch], out_dir: Path, options: Settings) -> QuantizeResult:
+def write(model: Path, calibration: Sequence[Batch], out_dir: Path, options: Settings) -> QuantizeResult:
     """Write `model.onnx` by ONNX Runtime's static quantization; arguments and errors as in `quantize`."""
     runtime = _import()
-    batches = batches_of(calibration)
+    check_calibration(calibration)
     load_onnx(model)
     out = out_dir / f"model{SUFFIX}"
     with TemporaryDirectory() as folder, quiet():
         cleaned = Path(folder) / "cleaned.onnx"
         runtime.quant_pre_process(str(model), str(cleaned), skip_symbolic_shape=True)  # folds BN, infers shapes
         keep = float_nodes(load_onnx(cleaned), options.keep_float, options.float_head)
-        _quantize_static(runtime, cleaned, out, batches, keep, options)
+        _quantize_static(runtime, cleaned, out, calibration, keep, options)
     quantized, floating = _count_operators(load_onnx(out))
     details = {
         "versions": {"onnxruntime": runtime.version, "onnx": runtime.onnx_version},
-        "calibration_batches": len(batches),
+        "calibration_batches": len(calibration),
         "kept_float": keep,
         "quantized_ops": quantized,
         "float_ops": floating,
@@ -107,7 +107,7 @@ def write(model: Path, calibration: Iterable[Batch], out_dir: Path, options: Set
 class _Reader:
     """Hands the calibration inputs to ONNX Runtime, which asks until it gets None."""
 
-    def __init__(self, batches: list[Batch]) -> None:
+    def __init__(self, batches: Sequence[Batch]) -> None:
         self._batches = iter(batches)
 
     def get_next(self) -> dict[str, Any] | None:
@@ -136,7 +136,7 @@ def _import() -> _Runtime:
 
 
 def _quantize_static(
-    runtime: _Runtime, model: Path, out: Path, batches: list[Batch], keep: list[str], options: Settings
+    runtime: _Runtime, model: Path, out: Path, batches: Sequence[Batch], keep: list[str], options: Settings
 ) -> None:
     q = runtime.quantization
     methods = {"minmax": "MinMax", "percentile": "Percentile", "entropy": "Entropy"}

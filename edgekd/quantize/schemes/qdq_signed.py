@@ -10,7 +10,7 @@ Source: "Working with Quantized Types", TensorRT 10 documentation, explicit quan
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -43,7 +43,7 @@ class Options:
 
 
 def quantize(
-    model: Path, spec: ModelSpec, calibration: Iterable[Batch], out_dir: Path, options: Options
+    model: Path, spec: ModelSpec, calibration: Sequence[Batch], out_dir: Path, options: Options
 ) -> QuantizeResult:
     """Write `model.onnx` with signed, symmetric Q/DQ pairs; arguments and errors as in `qdq.quantize`."""
     settings = qdq.Settings(

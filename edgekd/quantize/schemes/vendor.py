@@ -6,7 +6,7 @@ The pixels are handed over, not the normalised inputs: such toolchains normalise
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,7 @@ import numpy as np
 
 from edgekd.board.preprocess import pixels_of
 from edgekd.board.specs import ModelSpec
-from edgekd.quantize.ptq import Batch, QuantizeResult, batches_of, load_onnx
+from edgekd.quantize.ptq import Batch, QuantizeResult, check_calibration, load_onnx
 
 SUFFIX = ".onnx"
 KEEPS_FLOAT = False
@@ -27,14 +27,14 @@ class Options:
 
 
 def quantize(
-    model: Path, spec: ModelSpec, calibration: Iterable[Batch], out_dir: Path, options: Options
+    model: Path, spec: ModelSpec, calibration: Sequence[Batch], out_dir: Path, options: Options
 ) -> QuantizeResult:
     """Write `model.onnx`, the float model as it is, and `calibration.npy`, uint8 pixels (N, H, W, 3).
 
     Args:
         model: float ONNX file.
         spec: its contract, with one image input.
-        calibration: network inputs by name, prepared as `spec` says.
+        calibration: network inputs by name, prepared as `spec` says; may be read from files again for each pass.
         out_dir: existing folder.
         options: none.
 
@@ -43,11 +43,14 @@ def quantize(
         ArtifactError: the model is not an ONNX file.
         ImageError: calibration inputs that the contract did not prepare.
     """
-    batches = batches_of(calibration)
+    check_calibration(calibration)
     load_onnx(model)
     (image,) = spec.inputs
-    pixels = np.concatenate([pixels_of(batch[image.name], spec.preprocess) for batch in batches])
+    shape = (len(calibration), *spec.preprocess.size, 3)
     out = out_dir / f"model{SUFFIX}"
     shutil.copyfile(model, out)
-    np.save(out_dir / CALIBRATION, pixels)
-    return QuantizeResult(out, {"quantizer": "vendor", "calibration_batches": len(batches), "options": {}})
+    pixels = np.lib.format.open_memmap(out_dir / CALIBRATION, mode="w+", dtype=np.uint8, shape=shape)
+    for place, batch in enumerate(calibration):
+        pixels[place] = pixels_of(batch[image.name], spec.preprocess)[0]
+    pixels.flush()
+    return QuantizeResult(out, {"quantizer": "vendor", "calibration_batches": len(calibration), "options": {}})

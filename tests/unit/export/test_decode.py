@@ -13,8 +13,10 @@ from onnx import TensorProto, helper, numpy_helper
 from edgekd.board.detection import DECODE, Detections, Selection, detections
 from edgekd.board.specs import ModelSpec, Preprocess, TensorSpec
 from edgekd.core import plugins
-from edgekd.errors import UserError
+from edgekd.errors import TargetError, UserError
 from edgekd.export.decode import append, decoded_outputs
+from edgekd.preflight.run import Subject, Toward, check
+from edgekd.targets import tensorrt_rtx
 from edgekd.targets.base import CompileRequest
 from edgekd.targets.onnxruntime import import_onnxruntime
 
@@ -174,3 +176,21 @@ def test_outputs_have_fixed_sizes_and_say_what_they_are() -> None:
 def test_a_segmenter_is_refused() -> None:
     with pytest.raises(UserError, match="a semantic network has no boxes; leave it out"):
         decoded_outputs(replace(contract("detection"), task="semantic"), "nms")
+
+
+@pytest.mark.parametrize(("how", "is_built"), [("boxes", True), ("nms", False)])
+def test_tensorrt_rtx_builds_decoding_and_check_says_that_it_cannot_suppress(
+    tmp_path: Path, how: str, is_built: bool
+) -> None:
+    pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx-cu12 is not installed")
+    model, spec = detector(contract("detection"), how)
+    onnx.save(model, tmp_path / "model.onnx")
+    report = check(Subject(tmp_path / "model.onnx", how, spec), Toward("tensorrt_rtx"))
+    assert report.is_ok == is_built
+    assert [one.rule for one in report.findings if one.is_fatal] == ([] if is_built else ["suppression"])
+    request = CompileRequest(tmp_path / "model.onnx", spec, "fp32", tmp_path, tensorrt_rtx.Options())
+    if is_built:
+        assert tensorrt_rtx.build_engine(request).engine.is_file()
+    else:
+        with pytest.raises(TargetError):
+            tensorrt_rtx.build_engine(request)
