@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -10,6 +11,7 @@ from types import ModuleType
 from typing import Any
 
 from edgekd.board.specs import ModelSpec, Preprocess, TensorSpec
+from edgekd.compile.run import checked_options
 from edgekd.core import plugins
 from edgekd.core.artifact import open_artifact
 from edgekd.core.recipe import Engine, Recipe
@@ -92,13 +94,12 @@ def toward_of(engine: Engine) -> Toward:
     return Toward(engine.target, "", engine.options)
 
 
-def check_recipe(
-    recipe: Recipe, classes: tuple[str, ...], towards: list[Toward], is_built: bool = False
-) -> list[Report]:
-    """Export the recipe's student with random weights and check it; training changes numbers, not the graph.
+@contextmanager
+def untrained_student(recipe: Recipe, classes: tuple[str, ...]) -> Iterator[Subject]:
+    """Give the recipe's student, exported with random weights; training changes numbers, not the graph.
 
     Raises:
-        UserError: see `check`; or torch cannot export the student.
+        UserError: torch cannot export it.
     """
     from edgekd.export.to_onnx import deployed_spec, export_onnx
     from edgekd.models.artifact import untrained_network
@@ -113,8 +114,29 @@ def check_recipe(
         )
         path = Path(folder) / "student.onnx"
         export_onnx(model, spec, recipe.export, path)
-        subject = Subject(path, f"student of {recipe.name}, untrained", spec)
-        return [check(subject, toward, is_built) for toward in towards]
+        yield Subject(path, f"student of {recipe.name}, untrained", spec)
+
+
+def check_recipe(
+    recipe: Recipe, classes: tuple[str, ...], towards: list[Toward], is_built: bool = False
+) -> list[Report]:
+    """Check the recipe's untrained student; UserError as `check` and `untrained_student`."""
+    with untrained_student(recipe, classes) as student:
+        return [check(student, toward, is_built) for toward in towards]
+
+
+def check_engine(engine: Engine, spec: ModelSpec) -> None:
+    """Refuse what the target would refuse of any network under this contract.
+
+    Raises:
+        TargetError: the precision, the options and the contract do not go together, or not on this machine.
+    """
+    module = plugins.load("targets", engine.target)
+    if hasattr(module, "check_engine"):
+        try:
+            module.check_engine(engine.precision, checked_options(engine), spec)
+        except TargetError as exc:
+            raise TargetError(f"engines: {engine.id}: {exc}") from exc
 
 
 def _target(name: str) -> ModuleType | None:

@@ -10,7 +10,7 @@ from edgekd.core.recipe import Engine, Recipe
 from edgekd.core.stage import StageJob
 from edgekd.errors import GateError
 from edgekd.preflight.findings import Finding, Report
-from edgekd.preflight.run import check_recipe, toward_of
+from edgekd.preflight.run import check, check_engine, toward_of, untrained_student
 
 log = logging.getLogger(__name__)
 
@@ -20,11 +20,16 @@ def run(job: StageJob) -> StageResult:
 
     Raises:
         GateError: a good engine is not to be expected, and the recipe does not say `check: warn`.
+        TargetError: an engine that its target cannot build of any network, see `check_engine`.
     """
     recipe = job.recipe
     towards = [toward_of(engine) for engine in recipe.engines]
     asked = list({repr(toward): toward for toward in towards}.values())
-    found = check_recipe(recipe, tuple(job.inputs["data"].details["classes"]), asked)
+    with untrained_student(recipe, tuple(job.inputs["data"].details["classes"])) as student:
+        assert student.spec is not None
+        for engine in recipe.engines:
+            check_engine(engine, student.spec)
+        found = [check(student, toward) for toward in asked]
     reports = {repr(toward): report for toward, report in zip(asked, found, strict=True)}
     for engine, toward in zip(recipe.engines, towards, strict=True):
         _judge(recipe, engine, reports[repr(toward)])

@@ -17,7 +17,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Tuple
 
-from edgekd.errors import TargetError
+from edgekd.errors import TargetError, did_you_mean
 from edgekd.targets.base import one_line
 
 CPU, OPENVINO = "CPUExecutionProvider", "OpenVINOExecutionProvider"
@@ -98,6 +98,14 @@ def open_session(runtime: Any, model: Path, settings: Any, providers: List[Tuple
             f"{', '.join(session.get_providers())}; see its log, or ask for another provider"
         )
     return session
+
+
+def check_known(runtime: Any, names: Tuple[str, ...]) -> None:
+    """Raise TargetError when a provider is in no build of ONNX Runtime."""
+    known = runtime.get_all_providers()
+    for name in names:
+        if name not in known:
+            raise TargetError(f"onnxruntime: no provider is called {name!r}{did_you_mean(name, known)}")
 
 
 def check_available(runtime: Any, names: Tuple[str, ...]) -> None:

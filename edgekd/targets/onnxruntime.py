@@ -20,6 +20,7 @@ from typing import Any, Dict, List, Literal, Mapping, Optional, Tuple
 
 import numpy as np
 
+from edgekd.board.specs import ModelSpec
 from edgekd.board.sysinfo import usable_cores
 from edgekd.errors import ImageError, TargetError
 from edgekd.targets import _ort_providers
@@ -112,6 +113,14 @@ def build_engine(request: CompileRequest) -> CompileResult:
     with Session(engine, request.spec, request.options) as session:
         details = dict(session.runtime)
     return CompileResult(engine, request.spec, details)
+
+
+def check_engine(precision: str, options: Options, spec: ModelSpec) -> None:
+    """Refuse providers that no ONNX Runtime has, and options of no provider or against the precision; TargetError."""
+    if precision == "fp32":
+        _ort_providers.check_float32(options.provider_options)
+    _ort_providers.with_defaults(options.providers, options.provider_options, 1)
+    _ort_providers.check_known(import_onnxruntime(), options.providers)
 
 
 def probe(model: Path, options: Options) -> Probe:

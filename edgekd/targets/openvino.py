@@ -20,7 +20,7 @@ from typing import Any, Dict, Literal, Optional, Sequence, Tuple
 
 import numpy as np
 
-from edgekd.board.specs import TensorSpec
+from edgekd.board.specs import ModelSpec, TensorSpec
 from edgekd.board.sysinfo import usable_cores
 from edgekd.errors import ImageError, TargetError
 from edgekd.targets import _openvino
@@ -110,6 +110,20 @@ def build_engine(request: CompileRequest) -> CompileResult:
     with Session(engine, request.spec, options) as session:
         details = {**session.runtime, "layers": session.layers()}
     return CompileResult(engine, request.spec, details)
+
+
+def check_engine(precision: str, options: Options, spec: ModelSpec) -> None:
+    """Refuse a precision against the options, or one that the device, where it is here, does not compute in; TargetError."""
+    computed = _openvino.precision_of(options.device, precision, options.inference_precision)
+    try:
+        capabilities = _core_with(options.device).get_property(options.device, "OPTIMIZATION_CAPABILITIES")
+    except TargetError:  # not installed, or no such device here: nothing can be asked
+        return
+    if {"f32": "FP32", "f16": "FP16", "bf16": "BF16"}[computed] not in capabilities:
+        raise TargetError(
+            f"openvino: {options.device} does not compute in {computed} here, only in {', '.join(capabilities)}; ask for "
+            "another precision, or for a device that does"
+        )
 
 
 def probe(model: Path, options: Options) -> Probe:

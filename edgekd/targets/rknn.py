@@ -108,6 +108,11 @@ def build_engine(request: CompileRequest) -> CompileResult:
     return CompileResult(engine, spec, {"chip": request.options.chip, **details})
 
 
+def check_engine(precision: str, options: Options, spec: ModelSpec) -> None:
+    """Refuse a contract that is not float32 NCHW; TargetError."""
+    folded(spec)
+
+
 def folded(spec: ModelSpec) -> ModelSpec:
     """Return the contract of the engine of an exported float32 NCHW network: uint8 NHWC, not normalised outside.
 

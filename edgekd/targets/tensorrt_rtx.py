@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, List, Literal, Tuple
 
+from edgekd.board.specs import ModelSpec
 from edgekd.errors import TargetError
 from edgekd.targets import _trt_graph
 from edgekd.targets._trt_builder import Build, probe_model
@@ -90,6 +91,15 @@ def build_engine(request: CompileRequest) -> CompileResult:
         "plan_version": ".".join(map(str, header.version)) if header else None,
     }
     return CompileResult(engine, request.spec, details)
+
+
+def check_engine(precision: str, options: Options, spec: ModelSpec) -> None:
+    """Refuse a compute capability that TensorRT-RTX, where it is installed, does not build for; TargetError."""
+    try:
+        trt = import_tensorrt_rtx()
+    except TargetError:
+        return
+    _capabilities(trt, options.compute_capabilities)
 
 
 def probe(model: Path, options: Options) -> Probe:
