@@ -84,6 +84,7 @@ class Page:
     legend: list[tuple[str, str]]
     error_color: tuple[int, int, int]
     environment: list[tuple[str, str]]
+    runtimes: list[tuple[str, str]]
     created: str
     recipe: str
     problems: list[str]
@@ -170,6 +171,7 @@ def _page(report: Mapping[str, Any], data_dir: Path) -> Page:
         trainings=_trainings(training), pictures=pictures,
         pictured=judged, legend=legend(classes) if classes else [], error_color=error_color(len(classes) or 1),
         environment=flatten(report.get("environment") or {}),
+        runtimes=[(row.label, "; ".join(map(": ".join, flatten(row.runtime)))) for row in rows if row.runtime],
         created=_readable_time(str(report.get("created") or "")),
         recipe=json.dumps(report["recipe"], indent=2) if report.get("recipe") else "",
         problems=_problems(report, rows), task=task,

@@ -37,7 +37,8 @@ class Row:
     `metrics` and `per_class` (IoU, or average precision) hold fractions in [0, 1]; a class that never occurred is None.
     `precision_at_recall` is the precision at IoU 0.5 of each class at evenly spaced recalls from 0 to 1; objects only.
     `best_f1` is where precision and recall are best together, by class: `f1`, `precision`, `recall`, `score`.
-    `warnings` are the bench's own remarks about its timing (drift, spread, no steady state).
+    `warnings` are the bench's own remarks about its timing (drift, spread, no steady state), `runtime` what the session said
+    of itself (version, threads, device).
     """
 
     id: str
@@ -59,6 +60,7 @@ class Row:
     macs: float | None
     sha256: str
     warnings: tuple[str, ...]
+    runtime: dict[str, Any]
     precision_at_recall: dict[str, list[float]]
     best_f1: dict[str, dict[str, float]]
     task: str = "semantic"
@@ -149,6 +151,7 @@ def _row(data: Mapping[str, Any], task: str) -> Row:
         macs=number(data.get("macs")),
         sha256=str(data.get("sha256") or ""),
         warnings=tuple(map(str, data.get("warnings") or ())),
+        runtime=dict(data.get("runtime") or {}),
         precision_at_recall={
             str(name): [number(value) or 0.0 for value in values]
             for name, values in (data.get("precision_at_recall") or {}).items()

@@ -26,6 +26,7 @@ class _Row(BaseModel):
     latency_ms: _Numbers = None
     wall_ms: _Numbers = None
     warnings: list[str] | None = None
+    runtime: dict[str, Any] | None = None
     precision_at_recall: dict[str, list[float]] | None = None
     best_f1: dict[str, dict[str, float | None]] | None = None
 

@@ -116,6 +116,7 @@ def _row(
         "latency_ms": _summary(p50, _runs(name)), "wall_ms": _summary(wall, _runs(name)),
         "warnings": ["wall time drifted by +12.0% (test data)"] if name == "onnxruntime-int8" else [],
         "throughput_fps": 1000 / p50 if p50 else None,
+        **({"runtime": {"runtime": target, "version": "1.2.3 <test>", "threads": 2}} if p50 else {}),
         "size_bytes": size_bytes, "params": 6_100_000 if is_teacher else 960_000,
         "macs": 4_800_000_000 if is_teacher else 610_000_000,
         "sha256": f"{index:064x}", "status": "measured", "reason": "",

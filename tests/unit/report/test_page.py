@@ -38,6 +38,11 @@ def test_every_definition_is_on_the_page(page: str) -> None:
         assert entry["title"] in page
 
 
+def test_what_a_runtime_says_of_itself_is_on_the_page(page: str) -> None:
+    said = "runtime: openvino; version: 1.2.3 &lt;test&gt;; threads: 2"
+    assert page.count(said) == 2  # openvino fp32 and int8
+
+
 def test_names_from_outside_are_escaped(tmp_path: Path) -> None:
     report = sample_report() | {"title": "<script>alert(1)</script>"}
     assert "<script>alert(1)</script>" not in render(report, tmp_path)
