@@ -29,8 +29,6 @@ _UNLEARNED = ("teacher.train.checkpoint_every", "student.train.checkpoint_every"
 _LEARNED = {"data": "edgekd.data.open:learned_from"}
 # Nor do when a training is given up, and what is trained beside it.
 _BESIDE = ("distill.watchdog_ratio", "distill.baseline")
-# What is timed, and what a target compiles on the board, is of one machine.
-_MACHINE = "edgekd.core.machine:identity"
 
 
 @dataclass(frozen=True)
@@ -288,8 +286,7 @@ def _deployment(recipe: Recipe) -> list[Stage]:
         )
     for engine in recipe.engines:
         source = f"quantize/{_quantizer(engine.target)}" if engine.precision == "int8" else "export"
-        name, read = f"engine/{engine.id}", (f"engines:{engine.id}",)
-        outside = _MACHINE if plugins.load("targets", engine.target).INFO.compile_at == "board" else ""
+        name, read, outside = f"engine/{engine.id}", (f"engines:{engine.id}",), "edgekd.compile.run:bound_to"
         stages.append(Stage(name, "engine", "edgekd.compile.run:run", (source,), read, engine.id, outside=outside))
     return stages
 
@@ -298,13 +295,15 @@ def _measuring(recipe: Recipe) -> list[Stage]:
     engines = tuple(f"engine/{engine.id}" for engine in recipe.engines if not why_not_here(engine.target))
     trained = [stage.name for stage in _training(recipe) if stage.kind == "checkpoint"]
     stages = []
+    inputs: tuple[str, ...]
     for scored in (*trained, "export", *engines):
         row = scored.split("/")[-1]
         inputs, reads = (scored, "data"), ("data", "evaluate")
         stages.append(Stage(f"evaluate/{row}", "metrics", "edgekd.evaluate.run:run", inputs, reads, scored))
     if engines:
-        timed = (*engines, "data")
-        stages.append(Stage("bench", "latency", "edgekd.bench.stage:run", timed, ("data", "bench"), outside=_MACHINE))
+        inputs, reads = (*engines, "data"), ("data", "bench")
+        machine = "edgekd.core.machine:identity"
+        stages.append(Stage("bench", "latency", "edgekd.bench.stage:run", inputs, reads, outside=machine))
     return stages
 
 

@@ -6,7 +6,8 @@ from typing import Any
 
 from edgekd.core import chips, plugins
 from edgekd.core.artifact import StageResult
-from edgekd.core.recipe import Engine
+from edgekd.core.machine import identity, runtimes
+from edgekd.core.recipe import Engine, Recipe
 from edgekd.core.recipe_loading import plugin_options
 from edgekd.core.stage import StageJob
 from edgekd.errors import RecipeError
@@ -41,6 +42,17 @@ def run(job: StageJob) -> StageResult:
         "build": result.details,
     }
     return StageResult(result.spec, {**{k: model.details[k] for k in ("params", "macs")}, **details})
+
+
+def bound_to(recipe: Recipe) -> dict[str, Any] | None:
+    """Return what the engine of a recipe (its only one) belongs to here, JSON; elsewhere, or later, it is built anew.
+
+    A machine, the version of the runtime, or neither (None): what the target says in `bound_to`.
+    """
+    (engine,) = recipe.engines
+    target = plugins.load("targets", engine.target)
+    bound = target.bound_to(checked_options(engine)) if hasattr(target, "bound_to") else ""
+    return {"machine": identity, "version": runtimes}[bound](recipe) if bound else None
 
 
 def checked_options(engine: Engine) -> Any:

@@ -86,6 +86,11 @@ def runtime_version() -> str:
     return import_openvino().__version__
 
 
+def bound_to(options: Options) -> str:
+    """A blob belongs to the device and the version that compiled it, an IR to nothing."""
+    return "machine" if options.format == "blob" else ""
+
+
 def build_engine(request: CompileRequest) -> CompileResult:
     """Write `engine.xml` and `engine.bin`, weights uncompressed, or `engine.blob` and `engine.json`, and load it once to
     learn what the device makes of it.

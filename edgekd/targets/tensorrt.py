@@ -79,6 +79,11 @@ def runtime_version() -> str:
     return _import().__version__
 
 
+def bound_to(options: Options) -> str:
+    """A plan belongs to the GPU, and to the version unless it is built to be compatible."""
+    return "machine"
+
+
 def build_engine(request: CompileRequest) -> CompileResult:
     """Write `engine.plan`, the GPU it was built on as `engine.json`, and its layers as `layers.json`.
 

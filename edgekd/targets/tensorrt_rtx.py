@@ -62,6 +62,11 @@ def runtime_version() -> str:
     return import_tensorrt_rtx().__version__
 
 
+def bound_to(options: Options) -> str:
+    """A plan belongs to the version that built it, and to no GPU in particular."""
+    return "version"
+
+
 def build_engine(request: CompileRequest) -> CompileResult:
     """Write `engine.plan`.
 

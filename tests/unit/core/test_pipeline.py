@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from edgekd.board.sysinfo import environment
 from edgekd.core.artifact import SCRATCH, open_artifact
 from edgekd.core.stage import Stage
 from edgekd.core.workspace import Workspace
@@ -268,3 +269,56 @@ def test_a_stage_killed_in_the_middle_goes_on_from_its_scratch(tmp_path: Path, k
     assert slow.details == {"started_at": kill_at, "ended_at": STEPS}
     assert [entry["name"] for entry in slow.manifest["files"]] == ["weights"]  # nothing half-written of the killed run
     assert not (out / "slow" / SCRATCH).exists()
+
+
+@pytest.mark.parametrize(
+    ("engine", "is_new_on_a_board", "is_new_in_a_version"),
+    [
+        ({"target": "openvino", "precision": "fp32"}, False, False),
+        ({"target": "openvino", "precision": "fp32", "options": {"format": "blob"}}, True, True),
+        ({"target": "tensorrt", "precision": "fp16"}, True, True),
+        ({"target": "tensorrt_rtx", "precision": "fp16"}, False, True),
+        ({"target": "rknn", "precision": "fp16"}, False, False),
+    ],
+)
+def test_an_engine_is_built_anew_where_and_when_it_would_not_load(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    engine: dict[str, Any],
+    is_new_on_a_board: bool,
+    is_new_in_a_version: bool,
+) -> None:
+    recipe, artifacts = small_recipe(tmp_path, engines=[engine]), run_fake_pipeline(small_recipe(tmp_path), tmp_path)
+    stages = {stage.name.split("/")[0]: stage for stage in plan(recipe)}
+    built = artifacts["slow"].artifact
+
+    def key(name: str) -> str:
+        return stages[name].key(recipe, dict.fromkeys(stages[name].inputs, built))
+
+    before = key("engine")
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr("edgekd.core.machine.environment", lambda: {"cpu_model": "Cortex-A76", "memory_bytes": 1})
+        assert (key("engine") != before) == is_new_on_a_board
+    with monkeypatch.context() as later:
+        later.setattr("edgekd.core.machine.package_version", lambda name: "9.9.9")
+        assert (key("engine") != before) == is_new_in_a_version
+
+
+def test_a_latency_belongs_to_the_machine_and_to_the_versions_of_the_runtimes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe, artifacts = small_recipe(tmp_path), run_fake_pipeline(small_recipe(tmp_path), tmp_path)
+    bench = next(stage for stage in plan(recipe) if stage.name == "bench")
+
+    def key() -> str:
+        return bench.key(recipe, dict.fromkeys(bench.inputs, artifacts["slow"].artifact))
+
+    keys = {key(), key()}
+    assert len(keys) == 1
+    real = environment()
+    for facts in ({"cpu_model": "Cortex-A76"}, {"usable_cores": 99}, {"memory_bytes": 1}):
+        monkeypatch.setattr("edgekd.core.machine.environment", lambda facts=facts: real | facts)
+        keys.add(key())
+    assert len(keys) == 3  # memory is not its identity
+    monkeypatch.setattr("edgekd.core.machine.package_version", lambda name: "9.9.9")
+    assert key() not in keys
