@@ -149,11 +149,14 @@ def _absolute_paths(recipe: Recipe, base: Path) -> Recipe:
     cache = recipe.trainer.teacher_cache
     trainer = recipe.trainer.model_copy(update={"teacher_cache": _absolute(cache, base) if cache else None})
     networks = {"teacher": resolved(recipe.teacher), "student": resolved(recipe.student)}
-    return recipe.model_copy(update={"data": data, "trainer": trainer, **networks})
+    engines = tuple(
+        engine.model_copy(update={"options": _resolve_option_paths(engine.options, base)}) for engine in recipe.engines
+    )
+    return recipe.model_copy(update={"data": data, "trainer": trainer, "engines": engines, **networks})
 
 
 # Plugin options that hold paths have one of these names, in every plugin.
-PATH_OPTIONS = ("root", "encoder_weights")
+PATH_OPTIONS = ("root", "encoder_weights", "cache_dir", "timing_cache")
 
 
 def _resolve_option_paths(options: Options, base: Path) -> Options:

@@ -95,7 +95,8 @@ class Stage:
                 node = (node or {}).get(parent)
             (node or {}).pop(last, None)
         # What lies at a path counts, not where it lies: `files`, and the fingerprint in the manifest of `data`.
-        for section in (config[name] for name in ("data", *_NETWORKS) if name in config):
+        sections_with_paths = [config[name] for name in ("data", *_NETWORKS) if name in config]
+        for section in [*sections_with_paths, *config.get("engines", ())]:
             section.pop("checkpoint", None)
             options = section["options"].items()
             section["options"] = {k: v for k, v in options if k not in PATH_OPTIONS or not isinstance(v, str)}

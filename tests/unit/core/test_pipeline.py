@@ -322,3 +322,15 @@ def test_a_latency_belongs_to_the_machine_and_to_the_versions_of_the_runtimes(
     assert len(keys) == 3  # memory is not its identity
     monkeypatch.setattr("edgekd.core.machine.package_version", lambda name: "9.9.9")
     assert key() not in keys
+
+
+def test_a_cache_of_an_engine_lies_beside_the_recipe_and_makes_no_other_engine(tmp_path: Path) -> None:
+    def engine(cache: str) -> dict[str, Any]:
+        return {"target": "openvino", "precision": "fp32", "options": {"cache_dir": cache}}
+
+    built = run_fake_pipeline(small_recipe(tmp_path), tmp_path)["slow"].artifact
+    recipes = [small_recipe(tmp_path, engines=[engine(cache)]) for cache in ("kept", "elsewhere")]
+    assert recipes[0].engines[0].options == {"cache_dir": str(tmp_path / "kept")}
+    stages = [next(stage for stage in plan(recipe) if stage.name.startswith("engine/")) for recipe in recipes]
+    keys = {stage.key(recipe, {"export": built}) for stage, recipe in zip(stages, recipes, strict=True)}
+    assert len(keys) == 1
