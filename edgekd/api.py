@@ -67,8 +67,8 @@ def run(
 def _say_whose(folder: Path, recipe: Recipe) -> None:
     """Warn when a folder holds the run of another recipe: its report, and what differs, is about to be replaced."""
     with suppress(UserError):  # no report, or a damaged one
-        other = load_report(folder)["recipe_name"]
-        if other != recipe.name:
+        other = load_report(folder).get("recipe_name")
+        if other not in (None, recipe.name):
             log.warning("%s holds the run of recipe %r; to keep it, stop and give another --out", folder, other)
 
 

@@ -131,7 +131,7 @@ def run_stages(
         if artifact is None:
             for name in stage.gates:
                 finish(known[name])
-            started = time.monotonic()
+            started = time.monotonic()  # the gates' time is their own
             log.info("%s: running", stage.name)
             artifact = _run(recipe, workspace, stage, key, {name: done[name].artifact for name in stage.inputs})
         done[stage.name] = StageRun(stage, artifact, skipped, time.monotonic() - started)
@@ -143,7 +143,7 @@ def run_stages(
 
 
 def assist(recipe: Recipe, workspace: Workspace, stages: list[Stage], gates: Collection[Stage] = ()) -> None:
-    """Train with the first process, which runs the same stages in the same folder; for everything else wait for it.
+    """Train with the first process, which runs the same stages in the same folder, and wait for what training builds on.
 
     A limit that is not met ends the training in all processes alike: the first one says so, and this one just returns,
     because Lightning kills the first when another fails.
@@ -154,21 +154,22 @@ def assist(recipe: Recipe, workspace: Workspace, stages: list[Stage], gates: Col
     known = {stage.name: stage for stage in (*gates, *stages)}
     done: dict[str, Artifact] = {}
 
-    def await_(stage: Stage) -> None:
+    def obtain(stage: Stage) -> None:
         if stage.name in done:
             return
         for name in _built_on(stage):
-            await_(known[name])
+            obtain(known[name])
         key = stage.key(recipe, {name: done[name] for name in _built_on(stage)})
         if stage.kind == "checkpoint" and not workspace.has(stage.name, key):
             for name in stage.gates:
-                await_(known[name])
+                obtain(known[name])
             stage.run(recipe, {name: done[name] for name in stage.inputs}, workspace.work_path(stage.name, key))
         done[stage.name] = workspace.awaited(stage.name, key)
 
     with suppress(GateError):
         for stage in stages:
-            await_(stage)
+            if stage.kind == "checkpoint":
+                obtain(stage)
 
 
 def _built_on(stage: Stage) -> list[str]:
@@ -277,7 +278,8 @@ def _trained(
 
 def _deployment(recipe: Recipe) -> list[Stage]:
     student = deployed_student(recipe)
-    stages = [Stage("export", "onnx", "edgekd.export.to_onnx:run", (student, "data"), ("data", "export"), student)]
+    export = "edgekd.export.to_onnx:run"
+    stages = [Stage("export", "onnx", export, (student, "data"), ("data", "export"), student, version=2)]
     quantizers = sorted({_quantizer(engine.target) for engine in recipe.engines if engine.precision == "int8"})
     for name in quantizers:
         reads = ("data", "quantize")
@@ -303,7 +305,7 @@ def _measuring(recipe: Recipe) -> list[Stage]:
     if engines:
         inputs, reads = (*engines, "data"), ("data", "bench")
         machine = "edgekd.core.machine:identity"
-        stages.append(Stage("bench", "latency", "edgekd.bench.stage:run", inputs, reads, outside=machine))
+        stages.append(Stage("bench", "latency", "edgekd.bench.stage:run", inputs, reads, outside=machine, version=2))
     return stages
 
 

@@ -116,12 +116,12 @@ def bench(
         functions[f"{row}/engine"] = _engine_time(session, images)
         functions[f"{row}/wall"] = _wall_time(session, images)
     before, warm = snapshot(), {}
-    with progress_bar("warming up") as progress:
+    with progress_bar("warming up", redraws_itself=False) as progress:
         for name, function in functions.items():
             warm[name] = timing.warm_up(function, settings.warmup_max_seconds)
             progress(len(warm), len(functions))
     budget = timing.Budget(settings.min_samples, settings.min_seconds, seed=settings.seed)
-    with progress_bar("measuring, %") as progress:
+    with progress_bar("measuring, %", redraws_itself=False) as progress:
         series = timing.measure_interleaved(functions, budget, on_round=lambda done: progress(int(100 * done), 100))
     after = snapshot()
     measured = {name: _measured(series[name], warm[name]) for name in functions}

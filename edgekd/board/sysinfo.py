@@ -168,9 +168,9 @@ def _board_model(base: Path) -> Optional[str]:
 
 
 def _gpus(base: Path) -> Optional[List[str]]:
-    files = _folders(base, "proc/driver/nvidia/gpus/*/information")
-    names = [re.search(r"^Model:\s*(.+)$", _text(file) or "", re.M) for file in files]
-    return [name.group(1).strip() for name in names if name] or None
+    files = glob.glob(str(base / "proc/driver/nvidia/gpus/*/information"))
+    names = [re.search(r"^Model:\s*(.+)$", _text(Path(file)) or "", re.M) for file in files]
+    return sorted(name.group(1).strip() for name in names if name) or None
 
 
 def _first_line(path: Path) -> Optional[str]:

@@ -6,11 +6,11 @@ from typing import Any
 
 from edgekd.core import chips, plugins
 from edgekd.core.artifact import StageResult
-from edgekd.core.machine import identity, runtimes
+from edgekd.core.machine import hardware
 from edgekd.core.recipe import Engine, Recipe
 from edgekd.core.recipe_loading import plugin_options
 from edgekd.core.stage import StageJob
-from edgekd.errors import RecipeError
+from edgekd.errors import RecipeError, TargetError
 from edgekd.executors.toolchain import Compiled, compile_engine
 from edgekd.targets.base import CompileRequest
 
@@ -47,12 +47,19 @@ def run(job: StageJob) -> StageResult:
 def bound_to(recipe: Recipe) -> dict[str, Any] | None:
     """Return what the engine of a recipe (its only one) belongs to here, JSON; elsewhere, or later, it is built anew.
 
-    A machine, the version of the runtime, or neither (None): what the target says in `bound_to`.
+    The version of its runtime (None where that is not installed), for some with the machine, or nothing: what the target
+    says in its own `bound_to`.
     """
     (engine,) = recipe.engines
     target = plugins.load("targets", engine.target)
     bound = target.bound_to(checked_options(engine)) if hasattr(target, "bound_to") else ""
-    return {"machine": identity, "version": runtimes}[bound](recipe) if bound else None
+    if not bound:
+        return None
+    try:
+        version = target.runtime_version()
+    except TargetError:
+        version = None
+    return {"version": version, "machine": hardware() if bound == "machine" else None}
 
 
 def checked_options(engine: Engine) -> Any:

@@ -8,15 +8,19 @@ from edgekd.board.sysinfo import environment
 from edgekd.core.artifact import RUNTIMES, package_version
 from edgekd.core.recipe import Recipe
 
-_NOT_ITS_IDENTITY = ("memory_bytes", "python")  # a virtual machine's memory comes and goes; Python is not what is timed
+# A virtual machine's memory comes and goes, and Python is not what is timed.
+_NOT_TIMED = ("memory_bytes", "python")
+# What this process may use of it does not decide whether an engine loads.
+_OF_THE_PROCESS = ("affinity", "cpu_quota", "usable_cores")
 
 
-def identity(recipe: Recipe) -> dict[str, Any]:
+def identity(_: Recipe) -> dict[str, Any]:
     """Return what a latency is true of: hardware, system, the cores this process may use, versions of the runtimes."""
-    facts = {name: value for name, value in environment().items() if name not in _NOT_ITS_IDENTITY}
-    return {**facts, "runtimes": runtimes(recipe)}
+    facts = {name: value for name, value in environment().items() if name not in _NOT_TIMED}
+    return {**facts, "runtimes": {name: package_version(name) for name in RUNTIMES}}
 
 
-def runtimes(_: Recipe) -> dict[str, Any]:
-    """Return the versions of the runtimes that are installed, None of the others."""
-    return {name: package_version(name) for name in RUNTIMES}
+def hardware() -> dict[str, Any]:
+    """Return what an engine that belongs to a machine is compiled for."""
+    left_out = (*_NOT_TIMED, *_OF_THE_PROCESS)
+    return {name: value for name, value in environment().items() if name not in left_out}

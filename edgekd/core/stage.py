@@ -45,6 +45,7 @@ class Stage:
     gates: those of `inputs` that can only stop the stage, e.g. the teacher's score; they are not in the key.
     counts: input -> `package.module:function` taking its artifact and the sections and returning (JSON) what of it the
         stage uses; of the other inputs the manifest is in the key.
+    version: raised when the function makes, or proves, something else of the same inputs.
     """
 
     name: str
@@ -57,11 +58,12 @@ class Stage:
     outside: str = ""
     gates: tuple[str, ...] = ()
     counts: Mapping[str, str] = field(default_factory=dict)
+    version: int = 1
 
     def key(self, recipe: Recipe, inputs: dict[str, Artifact]) -> str:
         """Return the cache key: hash of what the stage reads and of the manifests it builds on."""
         content = {
-            "stage": [self.name, self.kind, self.function, self.part],
+            "stage": [self.name, self.kind, self.function, self.part, *([self.version] if self.version > 1 else [])],
             "edgekd": package_version("edgekd"),
             "task": recipe.task,
             "seed": recipe.seed,

@@ -15,7 +15,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -132,17 +132,14 @@ def _supervise(
     command: list[str], folder: Path, environment: dict[str, str], log: Path, timeout_s: float, what: str
 ) -> int:
     """Run a command in a process group of its own until it ends, and leave no process of it behind."""
-    with ended_like_ctrl_c(), open(log, "wb") as file:
+    started = time.monotonic()
+    with ended_like_ctrl_c(), ExitStack() as stack:
+        file = stack.enter_context(open(log, "wb"))
         process = subprocess.Popen(
             command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT,
             start_new_session=True,
         )  # fmt: skip
-        return _watched(process, log, timeout_s, what)
-
-
-def _watched(process: subprocess.Popen[bytes], log: Path, timeout_s: float, what: str) -> int:
-    started = time.monotonic()
-    try:
+        stack.callback(_kill_group, process)
         while process.poll() is None:
             if time.monotonic() - started > timeout_s:
                 raise ToolchainTimeoutError(
@@ -155,8 +152,6 @@ def _watched(process: subprocess.Popen[bytes], log: Path, timeout_s: float, what
                 )
             time.sleep(_POLL_S)
         return process.returncode
-    finally:
-        _kill_group(process)
 
 
 def _kill_group(process: subprocess.Popen[bytes]) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 from collections import Counter
 
+from edgekd.board.specs import ModelSpec
 from edgekd.core.artifact import StageResult
 from edgekd.core.recipe import Engine, Recipe
 from edgekd.core.stage import StageJob
-from edgekd.errors import GateError
+from edgekd.errors import GateError, TargetError
 from edgekd.preflight.findings import Finding, Report
 from edgekd.preflight.run import check, check_engine, toward_of, untrained_student
 
@@ -20,7 +21,7 @@ def run(job: StageJob) -> StageResult:
 
     Raises:
         GateError: a good engine is not to be expected, and the recipe does not say `check: warn`.
-        TargetError: an engine that its target cannot build of any network, see `check_engine`.
+        TargetError: an engine that its target cannot build of any network, see `check_engine`; with the same exception.
     """
     recipe = job.recipe
     towards = [toward_of(engine) for engine in recipe.engines]
@@ -28,12 +29,21 @@ def run(job: StageJob) -> StageResult:
     with untrained_student(recipe, tuple(job.inputs["data"].details["classes"])) as student:
         assert student.spec is not None
         for engine in recipe.engines:
-            check_engine(engine, student.spec)
+            _check_engine(recipe, engine, student.spec)
         found = [check(student, toward) for toward in asked]
     reports = {repr(toward): report for toward, report in zip(asked, found, strict=True)}
     for engine, toward in zip(recipe.engines, towards, strict=True):
         _judge(recipe, engine, reports[repr(toward)])
     return StageResult(details={"reports": [report.to_dict() for report in found]})
+
+
+def _check_engine(recipe: Recipe, engine: Engine, spec: ModelSpec) -> None:
+    try:
+        check_engine(engine, spec)
+    except TargetError as exc:
+        if recipe.check == "stop":
+            raise TargetError(f"{exc}; to train all the same: --set check=warn") from exc
+        log.warning("check: %s", exc)
 
 
 def _judge(recipe: Recipe, engine: Engine, report: Report) -> None:

@@ -91,7 +91,8 @@ def read_report(path: Path) -> dict[str, Any]:
     """
     file = path / REPORT if path.is_dir() else path
     try:
-        report = json.loads(file.read_text(encoding="utf-8"))
+        text = file.read_text(encoding="utf-8")
+        report = json.loads(text)
     except FileNotFoundError as exc:
         is_run = path.is_dir() and any((path / name / "manifest.json").is_file() for name in ("data", "teacher"))
         hint = "the run has not ended; start it again to go on" if is_run else "give the folder of an edgekd run"
@@ -101,7 +102,7 @@ def read_report(path: Path) -> dict[str, Any]:
     if not isinstance(report, dict) or report.get("schema") != SCHEMA:
         raise UserError(f"{file}: expected a report with schema {SCHEMA}")
     try:
-        _Report.model_validate(report)
+        _Report.model_validate_json(text, strict=True)
     except ValidationError as exc:
         first = exc.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"]))

@@ -85,19 +85,23 @@ def reason_of(exc: BaseException) -> str:
     return one_line(RuntimeError(" ".join(lines) or str(exc)))
 
 
+def check_is_one_device(device: str) -> None:
+    """Refuse the devices of OpenVINO that choose another one by themselves; TargetError."""
+    if kind_of(device) in ("AUTO", "MULTI", "HETERO", "BATCH"):
+        raise TargetError(
+            f"openvino: device {device} chooses by itself what runs where, also the CPU; expected one device, e.g. CPU, GPU or "
+            "NPU"
+        )
+
+
 def check_device(core: Any, device: str) -> None:
     """Refuse a device that is not one of this machine's, and those that choose one by themselves.
 
     Raises:
         TargetError: with the devices that are here, and OpenVINO's reason for the absent one where it has one.
     """
-    said = f"OpenVINO {import_openvino().__version__}"
-    if kind_of(device) in ("AUTO", "MULTI", "HETERO", "BATCH"):
-        raise TargetError(
-            f"{said}: device {device} chooses by itself what runs where, also the CPU; expected one device, "
-            f"{', '.join(core.available_devices)}"
-        )
-    here = core.available_devices
+    check_is_one_device(device)
+    said, here = f"OpenVINO {import_openvino().__version__}", core.available_devices
     if device in here or any(one.startswith(f"{device}.") for one in here):
         return
     reason = ""

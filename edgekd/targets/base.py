@@ -8,7 +8,8 @@ A target is one file `targets/<name>.py` with
     build_engine(CompileRequest) -> CompileResult
     Session(engine: Path, spec: ModelSpec, options: Options)      context manager, infer(dict) -> dict
     probe(model: Path, options: Options) -> Probe                 optional: asks the toolchain what it takes of a model
-    bound_to(options: Options) -> str     optional: "machine" or "version" (of the runtime) when an engine runs with no other
+    bound_to(options: Options) -> str     optional: "version" when an engine loads in no other one of the runtime, "machine" when
+                             also on no other machine
     check_engine(precision: str, options: Options, spec: ModelSpec)   optional: TargetError for what `build_engine` would refuse
                              of any network under this contract; what is not installed is not asked
 

@@ -116,11 +116,15 @@ def build_engine(request: CompileRequest) -> CompileResult:
 
 
 def check_engine(precision: str, options: Options, spec: ModelSpec) -> None:
-    """Refuse providers that no ONNX Runtime has, and options of no provider or against the precision; TargetError."""
+    """Refuse options of no provider or against the precision, and providers that no ONNX Runtime has; TargetError."""
     if precision == "fp32":
         _ort_providers.check_float32(options.provider_options)
     _ort_providers.with_defaults(options.providers, options.provider_options, 1)
-    _ort_providers.check_known(import_onnxruntime(), options.providers)
+    try:
+        runtime = import_onnxruntime()
+    except TargetError:
+        return
+    _ort_providers.check_known(runtime, options.providers)
 
 
 def probe(model: Path, options: Options) -> Probe:

@@ -119,6 +119,7 @@ def build_engine(request: CompileRequest) -> CompileResult:
 
 def check_engine(precision: str, options: Options, spec: ModelSpec) -> None:
     """Refuse a precision against the options, or one that the device, where it is here, does not compute in; TargetError."""
+    _openvino.check_is_one_device(options.device)
     computed = _openvino.precision_of(options.device, precision, options.inference_precision)
     try:
         capabilities = _core_with(options.device).get_property(options.device, "OPTIMIZATION_CAPABILITIES")

@@ -14,11 +14,12 @@ from typing import Any
 import pytest
 
 from edgekd.board.sysinfo import environment
+from edgekd.core import plugins
 from edgekd.core.artifact import SCRATCH, open_artifact
 from edgekd.core.stage import Stage
 from edgekd.core.workspace import Workspace
-from edgekd.errors import GateError, UserError
-from edgekd.pipeline import check_options, deployed_student, plan, run_stages, select
+from edgekd.errors import GateError, UserError, WorkspaceError
+from edgekd.pipeline import assist, check_options, deployed_student, plan, run_stages, select
 from tests.conftest import REPOSITORY
 from tests.unit.core.fake_stages import FAKE_PIPELINE, HERE, STEPS, calls, run_fake_pipeline
 from tests.unit.core.small_recipe import small_recipe, write_recipe
@@ -251,6 +252,24 @@ def test_a_gate_stands_before_work_alone(tmp_path: Path) -> None:
     assert calls(out) == ["first", "gate", "gate", "slow", "last", "last"]
 
 
+def test_other_processes_wait_for_what_trains_alone(tmp_path: Path) -> None:
+    first, slow, last = FAKE_PIPELINE
+    gate = Stage("gate", "check", f"{HERE}:refuse", ("first",), ("data",))
+    gated = replace(slow, inputs=("first", "gate"), gates=("gate",))
+    timed = replace(last, outside=f"{HERE}:never_the_same")
+    recipe, out = small_recipe(tmp_path), tmp_path / "out"
+    out.mkdir()
+    (out / "pass").touch()
+    with Workspace(out).locked() as workspace:
+        run_stages(recipe, workspace, [first, gated, timed], gates=[gate])
+    ran = calls(out)
+    shutil.rmtree(out / "gate")
+    assist(recipe, Workspace(out), [first, gated, timed], gates=[gate])
+    assert calls(out) == ran == ["first", "gate", "slow", "last"]
+    with pytest.raises(WorkspaceError, match="first"):
+        assist(recipe, Workspace(tmp_path / "empty"), [first, gated, timed], gates=[gate])
+
+
 @pytest.mark.parametrize("kill_at", [1, STEPS // 2, STEPS])
 def test_a_stage_killed_in_the_middle_goes_on_from_its_scratch(tmp_path: Path, kill_at: int) -> None:
     recipe, out = write_recipe(tmp_path), tmp_path / "out"
@@ -300,8 +319,12 @@ def test_an_engine_is_built_anew_where_and_when_it_would_not_load(
         elsewhere.setattr("edgekd.core.machine.environment", lambda: {"cpu_model": "Cortex-A76", "memory_bytes": 1})
         assert (key("engine") != before) == is_new_on_a_board
     with monkeypatch.context() as later:
-        later.setattr("edgekd.core.machine.package_version", lambda name: "9.9.9")
+        later.setattr(plugins.load("targets", engine["target"]), "runtime_version", lambda: "9.9.9")
         assert (key("engine") != before) == is_new_in_a_version
+    with monkeypatch.context() as pinned:
+        facts = environment() | {"affinity": [0], "usable_cores": 1}
+        pinned.setattr("edgekd.core.machine.environment", lambda: facts)
+        assert key("engine") == before
 
 
 def test_a_latency_belongs_to_the_machine_and_to_the_versions_of_the_runtimes(
