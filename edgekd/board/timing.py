@@ -63,7 +63,7 @@ class Budget:
     burst_seconds: float = 0.2
     burst_runs: int = 5
     discard_seconds: float = 0.1
-    discard_runs: int = 2
+    discard_runs: int = 1
     seed: int = 0
 
 
