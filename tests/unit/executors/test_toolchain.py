@@ -17,6 +17,7 @@ import pytest
 
 from edgekd.board.job import Job, write_job
 from edgekd.board.specs import ModelSpec, Preprocess, TensorSpec
+from edgekd.core.interrupts import ended_like_ctrl_c
 from edgekd.errors import (
     TargetError,
     ToolchainCrashError,
@@ -104,12 +105,27 @@ def test_who_is_told_to_stop_takes_the_compiler_along(told: signal.Signals, tmp_
             time.sleep(0.01)
         os.kill(os.getpid(), told)
 
-    before = signal.getsignal(told)
-    threading.Thread(target=stop_when_it_hangs, daemon=True).start()
-    with pytest.raises(KeyboardInterrupt):
-        compile_with("hang", tmp_path)
-    assert has_ended(int((tmp_path / "child").read_text()))
-    assert signal.getsignal(told) is before
+    before = signal.signal(told, signal.SIG_DFL)  # the tests may run under nohup
+    try:
+        threading.Thread(target=stop_when_it_hangs, daemon=True).start()
+        with pytest.raises(KeyboardInterrupt):
+            compile_with("hang", tmp_path)
+        assert has_ended(int((tmp_path / "child").read_text()))
+        assert signal.getsignal(told) is signal.SIG_DFL
+    finally:
+        signal.signal(told, before)
+
+
+def test_a_signal_that_is_ignored_stays_so() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    try:
+        with ended_like_ctrl_c():
+            os.kill(os.getpid(), signal.SIGHUP)
+            with pytest.raises(KeyboardInterrupt):
+                os.kill(os.getpid(), signal.SIGTERM)
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 @pytest.mark.parametrize("fault", ["hang", "leave_a_child"])
