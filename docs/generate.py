@@ -117,7 +117,7 @@ def latency() -> str:
     budget, recipe_bench = timing.Budget(), Recipe.model_fields["bench"].default
     rows = [
         ("a burst, at least", f"{budget.burst_seconds:g} s and {budget.burst_runs} runs"),
-        ("discarded before each burst, at least", f"{budget.discard_seconds:g} s and {budget.discard_runs} runs"),
+        ("discarded before each burst, at least", f"{budget.discard_seconds:g} s and {budget.discard_runs} run"),
         ("measured runs per series, at least (`bench.min_samples`)", f"{recipe_bench.min_samples}"),
         ("measured time per series, at least (`bench.min_seconds`)", f"{recipe_bench.min_seconds:g} s"),
         (

@@ -28,17 +28,8 @@ SCHEMA = "edgekd.artifact/1"
 MANIFEST = "manifest.json"
 SCRATCH = "_scratch"  # inside a working folder: resume state, never published
 RUNTIMES = (
-    *(
-        "onnxruntime",
-        "onnxruntime-gpu",
-        "onnxruntime-openvino",
-        "openvino",
-        "tensorrt",
-        "tensorrt-cu12",
-        "tensorrt-cu13",
-        "tensorrt-rtx-cu12",
-    ),
-    *("rknn-toolkit2", "rknn-toolkit-lite2"),
+    *("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "openvino"),
+    *("tensorrt", "tensorrt-cu12", "tensorrt-cu13", "tensorrt-rtx-cu12", "rknn-toolkit2", "rknn-toolkit-lite2"),
 )
 _PACKAGES = (
     *("torch", "torchvision", "lightning", "timm", "segmentation-models-pytorch", "onnx", "onnxsim"),

@@ -20,8 +20,8 @@ def run(job: StageJob) -> StageResult:
     """Check the untrained student for every engine of the recipe and record what is found.
 
     Raises:
-        GateError: a good engine is not to be expected, and the recipe does not say `check: warn`.
-        TargetError: an engine that its target cannot build of any network, see `check_engine`; with the same exception.
+        GateError: a good engine is not to be expected. With `check: warn` this and the next are warnings.
+        TargetError: an engine that its target cannot build of any network, see `check_engine`.
     """
     recipe = job.recipe
     towards = [toward_of(engine) for engine in recipe.engines]
@@ -42,7 +42,7 @@ def _check_engine(recipe: Recipe, engine: Engine, spec: ModelSpec) -> None:
         check_engine(engine, spec)
     except TargetError as exc:
         if recipe.check == "stop":
-            raise TargetError(f"{exc}; to train all the same: --set check=warn") from exc
+            raise TargetError(f"{exc} (to train all the same: --set check=warn)") from exc
         log.warning("check: %s", exc)
 
 
