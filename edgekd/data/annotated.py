@@ -19,7 +19,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from edgekd.data.base import IGNORE_INDEX, DenseDataset, Instances, Sample
-from edgekd.data.images import read_image
+from edgekd.data.images import check_image, read_image
 from edgekd.errors import DataError
 
 # A box may pass the image's edge by so much, in pixels or as a share of the side: it is cut there, and counted.
@@ -34,6 +34,9 @@ class Mask(Protocol):
     def draw(self, height: int, width: int, /) -> np.ndarray:
         """Return (H, W) bool; ValueError when it is damaged."""
 
+    def check(self, height: int, width: int, /) -> None:
+        """Check what can be told without drawing it; ValueError when it is damaged."""
+
     def content(self) -> str:
         """Return what it is made of, for the fingerprint."""
 
@@ -47,6 +50,7 @@ class Annotation:
     where: str
     mask: Mask | None = None
     is_crowd: bool = False
+    is_difficult: bool = False
     area: float | None = None
 
 
@@ -146,8 +150,8 @@ class AnnotatedDataset:
 
     @property
     def object_count(self) -> int:
-        """The number of objects to learn and to find: all but crowds."""
-        return sum(not one.is_crowd for image in self._images for one in image.objects)
+        """The number of objects to learn and to find: all but crowds and difficult ones."""
+        return sum(not (one.is_crowd or one.is_difficult) for image in self._images for one in image.objects)
 
     @property
     def repairs(self) -> dict[str, int]:
@@ -155,12 +159,13 @@ class AnnotatedDataset:
         return dict(self._repairs + Counter({NO_MASK: len(self._blank)}))
 
     def digest(self) -> str:
-        """Return a hash of all annotations, for the fingerprint."""
+        """Return a hash of all annotations, image by image, for the fingerprint."""
         digest = hashlib.sha256()
         for image in self._images:
+            digest.update(repr((image.name, image.size, len(image.objects))).encode())
             for one in image.objects:
                 content = one.mask.content() if one.mask else ""
-                digest.update(repr((one.label, one.box, one.is_crowd, one.area, content)).encode())
+                digest.update(repr((one.label, one.box, one.is_crowd, one.is_difficult, one.area, content)).encode())
         return digest.hexdigest()
 
     def load(self, index: int) -> Sample:
@@ -172,11 +177,7 @@ class AnnotatedDataset:
         entry = self._images[index]
         image = read_image(entry.image)
         height, width = image.shape[:2]
-        if entry.size is not None and entry.size != (height, width):
-            raise DataError(
-                f"{entry.image}: the image is {height}x{width} (height x width), its annotations say "
-                f"{entry.size[0]}x{entry.size[1]}; fix one, and mind EXIF orientation"
-            )
+        _check_size(entry, height, width)
         objects, masks = self._drawn(entry.objects, height, width)
         areas = [_area(one, None if masks is None else masks[i]) for i, one in enumerate(objects)]
         instances = Instances(
@@ -185,8 +186,19 @@ class AnnotatedDataset:
             labels=np.array([one.label for one in objects], np.int64),
             is_crowd=np.array([one.is_crowd for one in objects], bool),
             areas=np.array(areas, np.float32),
+            is_difficult=np.array([one.is_difficult for one in objects], bool),
         )
         return Sample(entry.name, image, np.full((height, width), IGNORE_INDEX, np.uint8), instances)
+
+    def check_files(self, index: int) -> None:
+        """Check what the header of one image, and its annotations, tell without decoding a pixel; DataError as `load`."""
+        entry = self._images[index]
+        height, width = check_image(entry.image)
+        _check_size(entry, height, width)
+        for one in entry.objects if self.has_masks else ():
+            assert one.mask is not None
+            with _damage_of(one):
+                one.mask.check(height, width)
 
     def _drawn(
         self, objects: Sequence[Annotation], height: int, width: int
@@ -198,10 +210,8 @@ class AnnotatedDataset:
         masks = np.empty((len(objects), height, width), bool)
         for one in objects:
             assert one.mask is not None
-            try:
+            with _damage_of(one):
                 mask = one.mask.draw(height, width)
-            except ValueError as exc:
-                raise DataError(f"{one.where}: the mask is damaged: {exc}; remove the annotation or fix it") from exc
             if mask.any():
                 masks[len(kept)] = mask
                 kept.append(one)
@@ -242,6 +252,23 @@ class AnnotatedDataset:
             return None
         self._repairs["boxes cut at the image's edge"] += 1
         return replace(one, box=box)
+
+
+def _check_size(entry: AnnotatedImage, height: int, width: int) -> None:
+    """Check that an image has the size that its annotations say, where they do; DataError."""
+    if entry.size is not None and entry.size != (height, width):
+        raise DataError(
+            f"{entry.image}: the image is {height}x{width} (height x width), its annotations say "
+            f"{entry.size[0]}x{entry.size[1]}; fix one, and mind EXIF orientation"
+        )
+
+
+@contextmanager
+def _damage_of(one: Annotation) -> Iterator[None]:
+    try:
+        yield
+    except ValueError as exc:
+        raise DataError(f"{one.where}: the mask is damaged: {exc}; remove the annotation or fix it") from exc
 
 
 def _area(one: Annotation, mask: np.ndarray | None) -> float:

@@ -132,8 +132,7 @@ def _with_objects(sample: Sample, transform: v2.Transform, has_masks: bool) -> V
         masks = tv_tensors.Mask(torch.from_numpy(instances.masks.view(np.uint8)))
     image, region, boxes, masks = transform(Image.fromarray(sample.image), region, boxes, masks)
     inside, kept = _visible(boxes.as_subclass(Tensor), region.shape[-2:])
-    if instances.is_crowd is not None:
-        kept &= ~torch.from_numpy(instances.is_crowd)
+    kept &= ~torch.from_numpy(instances.is_ignored)
     halved = None
     if masks is not None:
         of_kept = _halved(masks.as_subclass(Tensor)[kept])

@@ -29,7 +29,8 @@ class Instances:
     masks: (N, H, W) bool; None where only boxes are known.
     boxes_xyxy: (N, 4) float32 x1, y1, x2, y2 in pixels, x2 and y2 exclusive.
     labels: (N,) int64 class indices.
-    is_crowd: (N,) bool: a region of many objects, which no detection has to match (COCO); None stands for none.
+    is_crowd: (N,) bool: a region of many objects, each of which a detection may match (COCO); None stands for none.
+    is_difficult: (N,) bool: one object that need not be found (VOC); None stands for none.
     areas: (N,) float32 square pixels, by which COCO calls an object small; None stands for the masks' or the boxes'.
     """
 
@@ -38,6 +39,15 @@ class Instances:
     labels: np.ndarray
     is_crowd: np.ndarray | None = None
     areas: np.ndarray | None = None
+    is_difficult: np.ndarray | None = None
+
+    @property
+    def is_ignored(self) -> np.ndarray:
+        """(N,) bool: crowds and difficult objects, which are neither learned from nor have to be found."""
+        ignored = np.zeros(len(self.labels), bool)
+        for kind in (self.is_crowd, self.is_difficult):
+            ignored |= False if kind is None else kind
+        return ignored
 
 
 @dataclass(frozen=True)

@@ -147,12 +147,9 @@ def _examine(dataset: DenseDataset, index: int) -> _Finding:
     height, width = sample.mask.shape
     if labels_objects(sample):
         assert sample.instances is not None
-        crowd = sample.instances.is_crowd
-        labels = sample.instances.labels if crowd is None else sample.instances.labels[~crowd]
-        crowds = 0 if crowd is None else int(crowd.sum())
-        return _Finding(
-            sample.name, np.bincount(labels, minlength=256), (height, width), has_objects=True, crowds=crowds
-        )
+        ignored = sample.instances.is_ignored
+        counts = np.bincount(sample.instances.labels[~ignored], minlength=256)
+        return _Finding(sample.name, counts, (height, width), has_objects=True, crowds=int(ignored.sum()))
     return _Finding(sample.name, np.bincount(sample.mask.ravel(), minlength=256), (height, width))
 
 

@@ -33,14 +33,20 @@ class Segmentation:
             ValueError: not a mask, or not one of that size.
             UserError: faster-coco-eval, which draws polygons, is not installed.
         """
+        if isinstance(self.shape, dict):
+            self.check(height, width)
+            return decode_runs(self.shape["counts"], (height, width))
+        return draw_polygons(self.shape, height, width)
+
+    def check(self, height: int, width: int) -> None:
+        """Check that polygons lie in an image of that size, and that run lengths say it; ValueError."""
         if not isinstance(self.shape, dict):
-            return draw_polygons(self.shape, height, width)
+            return check_polygons(self.shape, height, width)
         size, counts = self.shape.get("size"), self.shape.get("counts")
         if size != [height, width]:
             raise ValueError(f"expected size [{height}, {width}], got {short(size)}")
         if not isinstance(counts, str | list):
             raise ValueError(f"expected counts, got {type(counts).__name__}")
-        return decode_runs(counts, (height, width))
 
     def is_blank(self, height: int, width: int) -> bool:
         """Whether this is nothing, or run lengths without a pixel as they are written: one run over all of the image."""
@@ -84,14 +90,11 @@ def encode_runs(mask: np.ndarray) -> dict[str, list[int]]:
     return {"size": list(mask.shape), "counts": np.diff(changes, prepend=0, append=mask.size).tolist()}
 
 
-def draw_polygons(shape: Any, height: int, width: int) -> np.ndarray:
-    """Return the union (H, W) bool of polygons, each a list x1, y1, x2, y2, ... in pixels.
-
-    Labelling tools leave polygons of one or two points behind: they cover nothing.
+def check_polygons(shape: Any, height: int, width: int) -> None:
+    """Check that these are polygons, each a list x1, y1, x2, y2, ... in pixels.
 
     Raises:
         ValueError: anything else, or a point more than 1 % and a pixel outside of the image.
-        UserError: faster-coco-eval, which draws them as COCO does, is not installed.
     """
     if not isinstance(shape, list):
         raise ValueError(f"expected polygons or run lengths, got {type(shape).__name__}")
@@ -103,6 +106,18 @@ def draw_polygons(shape: Any, height: int, width: int) -> np.ndarray:
             is_number = isinstance(value, int | float) and not isinstance(value, bool)  # NaN is not within limits
             if not is_number or not -0.01 * limits[place % 2] - 1 <= value <= limits[place % 2]:
                 raise ValueError(f"a polygon's point lies outside of the image: {short(value)}")
+
+
+def draw_polygons(shape: Any, height: int, width: int) -> np.ndarray:
+    """Return the union (H, W) bool of polygons, each a list x1, y1, x2, y2, ... in pixels.
+
+    Labelling tools leave polygons of one or two points behind: they cover nothing.
+
+    Raises:
+        ValueError: as `check_polygons`.
+        UserError: faster-coco-eval, which draws them as COCO does, is not installed.
+    """
+    check_polygons(shape, height, width)
     try:
         from faster_coco_eval.core import mask
     except ImportError as exc:

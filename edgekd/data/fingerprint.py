@@ -16,17 +16,18 @@ from edgekd.data.annotated import AnnotatedDataset
 from edgekd.data.base import DenseDataset
 from edgekd.errors import DataError
 
-# Compressed images differ early and late when they differ at all; reading only the ends keeps large sets quick.
+# Of these, which end in a checksum or whose bytes shift, the ends tell; reading no more keeps large sets quick.
+_TOLD_BY_THEIR_ENDS = frozenset({".png", ".jpg", ".jpeg"})
 END_BYTES = 64 << 10
 NEW_NS = 2_000_000_000  # file systems tell times of change apart by milliseconds, some by seconds
 
 
 def fingerprint(dataset: DenseDataset, split: str) -> str:
-    """Return a sha256 (hex) over the split, the classes, and name, suffix, size and both ends of every file.
+    """Return a sha256 (hex) over the split, the classes, and name, suffix, size and content of every file.
 
-    Folders and dates do not count, so a copied data set is the same. A change confined to the middle of a file
-    beyond 64 KiB from either end, at equal size, is not seen. Generated data has no files: only names and classes
-    count, and its options belong in the cache key beside this.
+    Folders and dates do not count, so a copied data set is the same. Of PNG and JPEG 64 KiB at either end are read: PNG
+    ends in a checksum of its pixels; of a JPEG a change between them, at equal size, is not seen. Generated data has no
+    files: only names and classes count, and its options belong in the cache key beside this.
 
     Every command asks for it, and of COCO's 123 thousand images it reads 15 GB. So it is remembered, in a file per split in
     the user's cache folder, until the path, size or time of change of a file is another.
@@ -90,7 +91,8 @@ def _identity(path: Path) -> list[str | int]:
     with _readable(path), path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
         crc = zlib.crc32(file.read(END_BYTES))
-        if size > END_BYTES:
+        if path.suffix.lower() in _TOLD_BY_THEIR_ENDS:
             file.seek(max(END_BYTES, size - END_BYTES))
-            crc = zlib.crc32(file.read(END_BYTES), crc)
+        while chunk := file.read(END_BYTES):
+            crc = zlib.crc32(chunk, crc)
     return [path.suffix, size, crc]

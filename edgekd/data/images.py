@@ -52,14 +52,30 @@ def _rgb(path: Path | str, image: Image.Image, raw_mode: str) -> np.ndarray:
     return np.array(image.convert("RGB"))
 
 
-def check_header(path: Path) -> None:
-    """Check what an image's header tells of it, without decoding a pixel.
+def check_image(path: Path) -> tuple[int, int]:
+    """Check what an image's header tells of it, without decoding a pixel, and return its (height, width), upright.
 
     Raises:
         DataError: as `read_image`, but for damage and transparency behind the header.
     """
     with _opened(path) as (image, raw_mode):
         _check_mode(path, image.mode, raw_mode)
+        return _upright_size(image)
+
+
+def check_mask(path: Path, in_colors: bool) -> tuple[int, int]:
+    """Check what a mask's header tells of it, without decoding a pixel, and return its (height, width), upright.
+
+    Raises:
+        DataError: as `read_mask` or, of masks in colours, `read_color_mask`, but for what lies behind the header.
+    """
+    with _opened(path) as (image, raw_mode):
+        _check_lossless(path, image)
+        if in_colors:
+            _check_mode(path, image.mode, raw_mode)
+        else:
+            _check_index_mode(path, image.mode, raw_mode)
+        return _upright_size(image)
 
 
 def upright_size(path: Path) -> tuple[int, int]:
@@ -69,10 +85,14 @@ def upright_size(path: Path) -> tuple[int, int]:
         DataError: the file is missing, damaged at its start, or not an image.
     """
     with _opened(path) as (image, _):
-        # Pillow's getexif of a PNG without EXIF decodes all of it, looking for some behind the pixels.
-        known = image.format != "PNG" or "exif" in image.info
-        turned = known and image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
-        return (image.width, image.height) if turned else (image.height, image.width)
+        return _upright_size(image)
+
+
+def _upright_size(image: Image.Image) -> tuple[int, int]:
+    # Pillow's getexif of a PNG without EXIF decodes all of it, looking for some behind the pixels.
+    known = image.format != "PNG" or "exif" in image.info
+    turned = known and image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
+    return (image.width, image.height) if turned else (image.height, image.width)
 
 
 def read_mask(path: Path | str) -> np.ndarray:
@@ -84,22 +104,26 @@ def read_mask(path: Path | str) -> np.ndarray:
     """
     image, raw_mode = _decode(Path(path))
     _check_lossless(path, image)
+    _check_index_mode(path, image.mode, raw_mode)
     if image.mode in ("LA", "PA"):
         array = np.array(image)  # (H, W, 2): label, alpha
         if array[..., 1].min() < 255:
             raise DataError(f"{path}: the mask has transparent pixels; save the labels without an alpha channel")
         return array[..., 0]
-    if image.mode in ("1", "L", "P"):
-        if image.mode != "P" and "I" in raw_mode.partition(";")[2]:
-            raise DataError(f"{path}: TIFF with white stored as zero, which inverts the labels; save the mask as PNG")
-        labels = np.array(image).astype(np.uint8)
-        return labels // np.uint8(_STRETCH[raw_mode]) if raw_mode in _STRETCH else labels
-    if image.mode == "I" or image.mode.startswith("I;16"):
+    if image.mode.startswith("I"):
         return np.array(image).astype(np.int32)
-    raise DataError(
-        f"{path}: mask of mode {image.mode} (colour-coded?), expected one channel of class indices; "
-        "name the colours in data.options.colors of format `folder`, or save a grayscale or palette PNG"
-    )
+    labels = np.array(image).astype(np.uint8)
+    return labels // np.uint8(_STRETCH[raw_mode]) if raw_mode in _STRETCH else labels
+
+
+def _check_index_mode(path: Path | str, mode: str, raw_mode: str) -> None:
+    if mode not in ("1", "L", "P", "LA", "PA", "I") and not mode.startswith("I;16"):
+        raise DataError(
+            f"{path}: mask of mode {mode} (colour-coded?), expected one channel of class indices; "
+            "name the colours in data.options.colors of format `folder`, or save a grayscale or palette PNG"
+        )
+    if mode in ("1", "L") and "I" in raw_mode.partition(";")[2]:
+        raise DataError(f"{path}: TIFF with white stored as zero, which inverts the labels; save the mask as PNG")
 
 
 def read_color_mask(path: Path | str, colors: np.ndarray) -> np.ndarray:
@@ -125,7 +149,7 @@ def read_color_mask(path: Path | str, colors: np.ndarray) -> np.ndarray:
 
 
 def _check_lossless(path: Path | str, image: Image.Image) -> None:
-    if image.format in ("JPEG", "MPO"):
+    if image.format in ("JPEG", "MPO") or image.info.get("compression") in ("jpeg", "tiff_jpeg", "webp"):
         raise DataError(f"{path}: a JPEG mask has lost its exact labels, expected a lossless file; export it as PNG")
 
 

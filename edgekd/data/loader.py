@@ -146,8 +146,9 @@ class _Kept:
         item = self._items.get(key)
         if item is None:
             item = make()
-            self._bytes += _bytes_of(item)
-            if self._bytes <= self._most:
+            size = _bytes_of(item)
+            if self._bytes + size <= self._most:
+                self._bytes += size
                 self._items[key] = item
         return item
 

@@ -17,7 +17,6 @@ from edgekd.data.annotated import NO_MASK, AnnotatedDataset, repairs_of
 from edgekd.data.base import IGNORE_INDEX, DenseDataset
 from edgekd.data.check import IS_255_A_CLASS
 from edgekd.data.fingerprint import fingerprint
-from edgekd.data.images import check_header
 from edgekd.data.paired import PairedDataset
 from edgekd.errors import DataError, RecipeError
 
@@ -57,7 +56,7 @@ def run(job: StageJob) -> StageResult:
     """Record what both splits hold, and what opening them repaired.
 
     Raises:
-        DataError: as `together`, or an image that cannot be read, as far as its header tells.
+        DataError: as `together`, or a sample that cannot be read, as far as headers tell.
     """
     data = job.recipe.data
     train, val = open_split(job.recipe, data.train), open_split(job.recipe, data.val)
@@ -66,7 +65,7 @@ def run(job: StageJob) -> StageResult:
         log.warning("%s", finding)
     splits = {}
     for split, dataset in ((data.train, train), (data.val, val)):
-        _check_headers(dataset)
+        _check_files(dataset)
         repairs = repairs_of(dataset)
         for what, count in repairs.items():
             log.info("split %s: %d %s", split, count, what)
@@ -143,8 +142,8 @@ def _first_masks(dataset: DenseDataset, split: str, count: int = 8) -> list[str]
     return [f"split {split!r}, its first masks, class {dataset.classes[found[0]]!r}: {IS_255_A_CLASS}"]
 
 
-def _check_headers(dataset: DenseDataset) -> None:
-    """Check that every image file can be read, as far as its header tells, before hours go into it; DataError."""
+def _check_files(dataset: DenseDataset) -> None:
+    """Check that every sample can be read, as far as headers tell, before hours go into it; DataError."""
     if isinstance(dataset, PairedDataset | AnnotatedDataset):
         for index in range(len(dataset)):
-            check_header(dataset.files(index)[0])
+            dataset.check_files(index)

@@ -5,6 +5,7 @@ Every format of this kind is a list of `Pair`s, a label table and the class name
 
 from __future__ import annotations
 
+import os
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -14,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from edgekd.data.base import IGNORE_INDEX, Sample
-from edgekd.data.images import read_image, read_mask
+from edgekd.data.images import check_image, check_mask, read_image, read_mask
 from edgekd.errors import DataError, did_you_mean
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".gif"})
@@ -69,19 +70,18 @@ class PairedDataset:
         """
         pair = self._pairs[index]
         image, raw = read_image(pair.image), self._read(pair.mask)
-        if image.shape[:2] != raw.shape:
-            turned = raw.shape == image.shape[1::-1]
-            hint = (
-                "the image has an EXIF orientation that the mask lacks, or the mask is rotated" if turned else "fix one"
-            )
-            raise DataError(
-                f"{pair.mask}: mask is {raw.shape[0]}x{raw.shape[1]} (height x width), "
-                f"image {pair.image.name} is {image.shape[0]}x{image.shape[1]}; {hint}"
-            )
+        _check_sizes(pair, (image.shape[0], image.shape[1]), (raw.shape[0], raw.shape[1]))
         mask = remap(raw, self._table)
         if mask is None:
             raise DataError(f"{pair.mask}: {self._outsiders(raw)}; fix the mask or the class list")
         return Sample(pair.name, image, mask)
+
+    def check_files(self, index: int) -> None:
+        """Check what the headers of one pair tell, without decoding a pixel; DataError as `load`."""
+        pair = self._pairs[index]
+        size = check_image(pair.image)
+        if pair.mask.suffix.lower() in SUFFIXES:
+            _check_sizes(pair, size, check_mask(pair.mask, in_colors=self._read is not read_mask))
 
     def _outsiders(self, raw: np.ndarray) -> str:
         labels, counts = np.unique(raw, return_counts=True)
@@ -90,6 +90,17 @@ class PairedDataset:
         label, pixels = bad[0]
         on = f"{pixels} pixel{'s' if pixels > 1 else ''}{more}"
         return f"label {label} on {on} is none of the {len(self.classes)} classes, expected {self._expected}"
+
+
+def _check_sizes(pair: Pair, image: tuple[int, int], mask: tuple[int, int]) -> None:
+    """Check that the (height, width) of image and mask are the same; DataError."""
+    if image != mask:
+        turned = mask == image[::-1]
+        hint = "the image has an EXIF orientation that the mask lacks, or the mask is rotated" if turned else "fix one"
+        raise DataError(
+            f"{pair.mask}: mask is {mask[0]}x{mask[1]} (height x width), "
+            f"image {pair.image.name} is {image[0]}x{image[1]}; {hint}"
+        )
 
 
 def label_table(mapping: Mapping[int, int], size: int = 256) -> np.ndarray:
@@ -226,10 +237,39 @@ def pairs_by_name(image_folder: Path, mask_folder: Path, image_ending: str = "",
     return [Pair(name, images[name], masks[name]) for name in sorted(images)]
 
 
+def images_below(folder: Path) -> list[Path]:
+    """Return the image files of a folder and its subfolders in order: of linked ones, too, each once; not of hidden ones.
+
+    Raises:
+        DataError: a folder cannot be read, or a name cannot be shown.
+    """
+    found: list[Path] = []
+    seen: set[str] = set()  # where folders really are: a link to one around it would be followed without end
+    for place, folders, names in os.walk(folder, followlinks=True, onerror=_refuse):
+        seen.add(os.path.realpath(place))
+        folders[:] = [
+            name
+            for name in sorted(folders)
+            if not name.startswith(".") and os.path.realpath(Path(place, name)) not in seen
+        ]
+        for name in names:
+            if name.startswith(".") or os.path.splitext(name)[1].lower() not in SUFFIXES:
+                continue
+            path = Path(place, name)
+            if not is_showable(path.relative_to(folder).as_posix()):
+                raise DataError(f"{folder}: the name of a file cannot be shown, {str(path)!a:.200}; rename it")
+            found.append(path)
+    return sorted(found)
+
+
+def _refuse(error: OSError) -> None:
+    raise DataError(f"{error.filename}: the folder cannot be read ({error.strerror}); make it readable") from error
+
+
 def _files_by_name(folder: Path, ending: str, other_ending: str) -> dict[str, Path]:
     found: dict[str, Path] = {}
-    for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() not in SUFFIXES or path.name.startswith(".") or not path.stem.endswith(ending):
+    for path in images_below(folder):
+        if not path.stem.endswith(ending):
             continue
         if len(other_ending) > len(ending) and path.stem.endswith(other_ending):
             continue  # one folder holds both, and this file is of the other kind

@@ -23,6 +23,7 @@ from edgekd.data.base import IGNORE_INDEX, DenseDataset
 from edgekd.distill.module import DenseTask
 from edgekd.distill.resume import AveragedWeights
 from edgekd.errors import GateError
+from edgekd.evaluate.detection import coco_areas
 from edgekd.models.base import DenseModel
 from edgekd.models.session import TorchSession, torch_spec
 
@@ -215,9 +216,10 @@ def _average_precision(session: TorchSession, dataset: DenseDataset) -> float:
         assert sample.instances is not None
         found, truth = predict_objects(session, sample.image), sample.instances
         masks = None if found.masks is None else found.masks.whole()
+        entries = {"boxes": truth.boxes_xyxy, "labels": truth.labels, "iscrowd": truth.is_crowd, "masks": truth.masks}
         precision.update(
             [_tensors(boxes=found.boxes, labels=found.labels, scores=found.scores, masks=masks)],
-            [_tensors(boxes=truth.boxes_xyxy, labels=truth.labels, iscrowd=truth.is_crowd, masks=truth.masks)],
+            [_tensors(**entries, area=coco_areas(truth))],
         )
     return float(precision.compute()["map"])
 

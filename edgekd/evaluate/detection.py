@@ -28,6 +28,7 @@ _KINDS = {"map": "bbox", "mask_map": "segm", "boundary_map": "boundary"}
 _WRITTEN = ("id", "image_id", "category_id", "iscrowd", "bbox", "area", "score")
 _AREAS = ("all", "small", "medium", "large")
 _MOST = (1, 10, 100)
+_LARGEST = 1e10  # square pixels, COCO's end of "all": a larger object is ignored, at its usual IoU
 _AT_50, _AT_75 = 0, 5  # places of IoU 0.50 and 0.75 among the thresholds
 
 
@@ -42,7 +43,7 @@ class DetectionResult:
     best_f1: where precision and recall at IoU 0.5 are best together (F1, their harmonic mean): `f1`, `precision`, `recall`
         and the `score` from which detections count then, by class with objects; 0 each where nothing is found.
     absent_classes: classes without an object, which the means leave out.
-    counts: `objects` (crowds not counted) and `detections`.
+    counts: `objects` (crowds and difficult ones not counted) and `detections`.
     """
 
     metrics: dict[str, float]
@@ -109,7 +110,7 @@ class DetectionEvaluator:
         entries = self._entries(image, truth.boxes_xyxy, truth.labels, truth.masks, len(self._objects))
         self._objects += [
             entry | {"iscrowd": int(many), "area": float(area)}
-            for entry, many, area in zip(entries, crowd, _areas(truth), strict=True)
+            for entry, many, area in zip(entries, crowd, coco_areas(truth), strict=True)
         ]
         entries = self._entries(image, found.boxes, found.labels, found.masks, len(self._found))
         self._found += [e | {"score": float(s)} for e, s in zip(entries, found.scores, strict=True)]
@@ -120,7 +121,7 @@ class DetectionEvaluator:
         Raises:
             DataError: there is no object.
         """
-        if not any(not entry["iscrowd"] for entry in self._objects):
+        if not self._object_count():
             raise DataError(f"no object in {len(self._images)} images; there is nothing to score, check the split")
         kinds = list(_KINDS) if self.has_masks else ["map"]
         counted = {kind: self._counted(_KINDS[kind]) for kind in kinds}
@@ -149,7 +150,7 @@ class DetectionEvaluator:
             },
             absent_classes=[name for name in self.classes if name not in has_objects],
             counts={
-                "objects": sum(not entry["iscrowd"] for entry in self._objects),
+                "objects": self._object_count(),
                 "detections": len(self._found),
             },
             num_images=len(self._images),
@@ -172,6 +173,9 @@ class DetectionEvaluator:
                 files[kind] = [{key: value for key, value in _written(e).items() if key in kept} for e in self._found]
         for name, content in files.items():
             (folder / f"coco_{name}.json").write_text(json.dumps(content), encoding="utf-8")
+
+    def _object_count(self) -> int:
+        return sum(not entry["iscrowd"] and entry["area"] <= _LARGEST for entry in self._objects)
 
     def _truth(self) -> dict[str, Any]:
         """Return COCO's labels without the annotations."""
@@ -220,13 +224,18 @@ def _written(entry: dict[str, Any]) -> dict[str, Any]:
     return known if mask is None else {**known, "segmentation": {**mask, "counts": mask["counts"].decode("ascii")}}
 
 
-def _areas(truth: Instances) -> np.ndarray:
+def coco_areas(truth: Instances) -> np.ndarray:
+    """Return (N,) square pixels, by which COCO calls an object small, and leaves out difficult ones.
+
+    A difficult object must not be a crowd: all detections that lie inside a crowd are forgiven, whatever their IoU.
+    """
     if truth.areas is not None:
-        return truth.areas
-    if truth.masks is not None:
-        return truth.masks.sum(axis=(1, 2)).astype(np.float64)
-    sides = truth.boxes_xyxy[:, 2:] - truth.boxes_xyxy[:, :2]
-    return sides.prod(axis=1)
+        areas = truth.areas
+    elif truth.masks is not None:
+        areas = truth.masks.sum(axis=(1, 2))
+    else:
+        areas = (truth.boxes_xyxy[:, 2:] - truth.boxes_xyxy[:, :2]).prod(axis=1)
+    return areas if truth.is_difficult is None else np.where(truth.is_difficult, 2 * _LARGEST, areas)
 
 
 def _summary(kind: str, counted: tuple[np.ndarray, np.ndarray, np.ndarray]) -> dict[str, float]:

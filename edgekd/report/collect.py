@@ -126,7 +126,7 @@ def _truth(task: str, sample: Sample) -> dict[str, np.ndarray]:
         return {"": sample.mask}
     assert sample.instances is not None
     objects = sample.instances
-    crowd = np.zeros(len(objects.labels), bool) if objects.is_crowd is None else objects.is_crowd
+    crowd = objects.is_ignored
     parts = {"/boxes": objects.boxes_xyxy[~crowd], "/labels": objects.labels[~crowd]}
     parts |= {"/crowd_boxes": objects.boxes_xyxy[crowd], "/crowd_labels": objects.labels[crowd]}
     return parts | (

@@ -134,8 +134,8 @@ def tile(title: str, caption: str, alt: str, picture: np.ndarray) -> Tile:
     """Return a picture (H, W, 3) uint8 as a tile, no larger than it is shown."""
     picture = _shrunk(picture)
     buffer = io.BytesIO()
-    # subsampling=0 keeps one-pixel error marks in colour.
-    Image.fromarray(picture).save(buffer, "JPEG", quality=_JPEG_QUALITY, subsampling=0, optimize=True)
+    # subsampling=0 keeps one-pixel error marks in colour; Pillow's `optimize` fails on noise (its buffer is too small).
+    Image.fromarray(picture).save(buffer, "JPEG", quality=_JPEG_QUALITY, subsampling=0)
     address = "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
     return Tile(title, caption, alt, address, picture.shape[1], picture.shape[0])
 

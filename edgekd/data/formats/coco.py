@@ -178,7 +178,7 @@ def _annotation(
     mask = Segmentation(entry.get("segmentation")) if mask_size else None
     if mask and mask_size and mask.is_blank(*mask_size):
         return None
-    return Annotation(label, (x, y, x + width, y + height), where, mask, bool(is_crowd), area)
+    return Annotation(label, (x, y, x + width, y + height), where, mask, bool(is_crowd), area=area)
 
 
 def _around(shape: Any) -> list[float] | None:

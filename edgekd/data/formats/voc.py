@@ -176,7 +176,7 @@ def _object(node: Any, path: Path, where: str, classes: tuple[str, ...], from_on
     is_flat = x2 <= x1 or y2 <= y1  # a click, not a box
     shift = 1.0 if from_one and not is_flat else 0.0
     is_difficult = (node.findtext("difficult") or "0").strip() == "1"
-    return Annotation(classes.index(label), (x1 - shift, y1 - shift, x2, y2), where, is_crowd=is_difficult)
+    return Annotation(classes.index(label), (x1 - shift, y1 - shift, x2, y2), where, is_difficult=is_difficult)
 
 
 def _image(folder: Path, name: str, filename: str = "") -> Path:

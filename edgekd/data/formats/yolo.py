@@ -10,13 +10,15 @@ Coordinates are shares of width and height; 1 % beyond the image is cut there. A
 empty one, has no objects, but one image of the split must have a text file; those that belong to no image are counted.
 Rows are told apart one by one: five numbers are a box, seven or more a polygon (other tools read five numbers as two
 points as soon as a file holds one polygon). Equal rows count once. All values of data.yaml are read as text: the names
-of `[1, yes, 2024-01-01]` are what stands there. Its aliases and merge keys are not read.
+of `[1, yes, 2024-01-01]` are what stands there. Its aliases and merge keys are not read. With `kpt_shape: [n, d]` rows are a
+box and n keypoints of d numbers, as for pose; the box is read.
 """
 
 from __future__ import annotations
 
 import math
 import os
+import re
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +31,7 @@ import yaml
 from edgekd.data.annotated import AnnotatedDataset, AnnotatedImage, Annotation, Refusals
 from edgekd.data.coco_masks import Segmentation
 from edgekd.data.images import upright_size
-from edgekd.data.paired import SUFFIXES, checked_classes, is_showable, require_folder
+from edgekd.data.paired import checked_classes, images_below, is_showable, require_folder
 from edgekd.errors import DataError, did_you_mean
 
 _BEYOND = 0.01  # share of a side that a coordinate may pass the edge by
@@ -58,7 +60,7 @@ def open_objects(options: Options, split: str, has_masks: bool) -> AnnotatedData
     root = Path(options.root)
     path = root / options.yaml
     config = _read_yaml(path)
-    classes = _classes(config, path)
+    classes, keypoints = _classes(config, path), _keypoint_numbers(config, path)
     places = _places(root, config, split, path)
     files = sorted({file for place in places for file in _files(place, root, _base(root, config))})
     if not files:
@@ -70,7 +72,7 @@ def open_objects(options: Options, split: str, has_masks: bool) -> AnnotatedData
     refusals, images = Refusals(), []
     for file in files:
         with refusals.one():
-            images.append(_annotated(file, base, classes, has_masks, repairs, refusals))
+            images.append(_annotated(file, base, classes, has_masks, repairs, refusals, keypoints))
     return AnnotatedDataset(classes, images, has_masks, repairs, refusals)
 
 
@@ -104,6 +106,16 @@ def _classes(config: dict[str, Any], path: Path) -> tuple[str, ...]:
             f"{path}: names: expected a list of class names, or 0: name, 1: name, ..., got {short(config.get('names'))}"
         )
     return checked_classes(names, f"{path}: names")
+
+
+def _keypoint_numbers(config: dict[str, Any], path: Path) -> int:
+    """Return how many numbers of keypoints follow the box in each row: 0 unless data.yaml has `kpt_shape`."""
+    shape = config.get("kpt_shape")
+    if shape is None:
+        return 0
+    if not isinstance(shape, list) or len(shape) != 2 or not all(re.fullmatch("[0-9]{1,4}", str(n)) for n in shape):
+        raise DataError(f"{path}: kpt_shape: expected [keypoints, numbers of each], got {short(shape)}; fix it")
+    return int(shape[0]) * int(shape[1])
 
 
 def _places(root: Path, config: dict[str, Any], split: str, path: Path) -> list[Path]:
@@ -144,7 +156,7 @@ def _files(place: Path, root: Path, base: Path) -> list[Path]:
     """Return the images in a folder, or those that a text file lists, by paths below root, below `base` or beside the list."""
     if not _is_list(place):
         require_folder(place, "image folder")
-        return [file for file in place.rglob("*") if file.suffix.lower() in SUFFIXES and not file.name.startswith(".")]
+        return images_below(place)
     try:
         rows = [row.strip() for row in place.read_text(encoding="utf-8-sig").splitlines()]
     except (OSError, ValueError) as exc:
@@ -187,7 +199,13 @@ def _orphans(files: list[Path], split: str) -> int:
 
 
 def _annotated(
-    file: Path, folder: Path, classes: tuple[str, ...], has_masks: bool, repairs: Counter[str], refusals: Refusals
+    file: Path,
+    folder: Path,
+    classes: tuple[str, ...],
+    has_masks: bool,
+    repairs: Counter[str],
+    refusals: Refusals,
+    keypoints: int,
 ) -> AnnotatedImage:
     path = _labels_of(file)
     name = _name(file, folder)
@@ -196,6 +214,8 @@ def _annotated(
     except (OSError, ValueError) as exc:
         raise DataError(f"{path}: not readable as text ({' '.join(str(exc).split())}); replace the file") from exc
     rows = [(number, tuple(row.split())) for number, row in enumerate(text.splitlines(), 1) if row.strip()]
+    if keypoints:
+        rows = [(number, row[:5] if len(row) == 5 + keypoints else row) for number, row in rows]
     first = {row: number for number, row in reversed(rows)}  # where each of them stands first
     if len(first) < len(rows):
         repairs["equal rows counted once"] += len(rows) - len(first)

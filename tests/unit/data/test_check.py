@@ -7,12 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from object_files import annotation, image, write_coco
 from PIL import Image
 
 from edgekd.data.check import check_dataset, class_shares
 from edgekd.data.colors import overlay, palette
 from edgekd.data.contact_sheet import write_contact_sheet
 from edgekd.data.fingerprint import END_BYTES, fingerprint
+from edgekd.data.formats import coco
 from edgekd.data.formats.folder import Options, open_dataset
 from edgekd.data.paired import PairedDataset
 from edgekd.errors import DataError, WorkspaceError
@@ -143,6 +145,29 @@ def test_fingerprint_sees_the_first_and_the_last_byte_of_files_of_any_size(root:
         path.write_bytes(content)
         found.add(fingerprint(train_of(root), "train"))
     assert len(found) == 3
+
+
+@pytest.mark.parametrize("suffix", ["bmp", "tif", "pgm"])
+def test_fingerprint_sees_the_middle_of_files_without_a_checksum(root: Path, suffix: str):
+    mask = np.zeros((600, 800), np.uint8)
+    (root / "masks/train/a.png").unlink()
+    found = set()
+    for label in (0, 1):
+        mask[300] = label
+        Image.fromarray(mask).save(root / f"masks/train/a.{suffix}")
+        found.add(fingerprint(train_of(root), "train"))
+    assert len(found) == 2
+
+
+def test_fingerprint_sees_an_object_that_moves_to_the_next_image(tmp_path: Path):
+    found = set()
+    for owner in (5, 6):
+        images = [{"id": n, "file_name": f"{n}.png", "width": 8, "height": 4} for n in (5, 6)]
+        for n in (5, 6):
+            image(tmp_path / f"train/{n}.png")
+        write_coco(tmp_path, [annotation(image_id=owner)], images=images)
+        found.add(fingerprint(coco.open_objects(coco.Options(str(tmp_path)), "train", False), "train"))
+    assert len(found) == 2
 
 
 def test_a_fingerprint_is_remembered_until_a_file_changes(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

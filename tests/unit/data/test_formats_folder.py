@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -42,6 +43,37 @@ def refusal(options: Options, split: str = "train") -> str:
         open_dataset(options, split).load(0)
     assert "\n" not in str(caught.value)
     return str(caught.value)
+
+
+def test_linked_folders_are_read_and_hidden_ones_are_not(tmp_path: Path, write: Writer):
+    write("images/train/a.png", "masks/train/a.png")
+    for folder in ("images", "masks"):
+        write(f"elsewhere/{folder}/b.png")
+        (tmp_path / folder / "train/linked").symlink_to(tmp_path / "elsewhere" / folder)
+        (tmp_path / folder / "train/round").symlink_to(tmp_path / folder)  # a link to a folder around it
+    write("images/train/.ipynb_checkpoints/a-checkpoint.png")
+    dataset = open_dataset(Options(str(tmp_path)), "train")
+    assert [dataset.name(index) for index in range(len(dataset))] == ["a", "linked/b"]
+
+
+@pytest.mark.skipif(
+    os.name == "nt" or not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root reads every folder"
+)
+def test_a_folder_that_cannot_be_read_is_no_empty_one(tmp_path: Path, write: Writer):
+    write("images/train/a.png", "masks/train/a.png")
+    write("images/train/b/b.png", "masks/train/b/b.png")
+    (tmp_path / "images/train/b").chmod(0)
+    try:
+        assert "images/train/b: the folder cannot be read" in refusal(Options(str(tmp_path)))
+    finally:
+        (tmp_path / "images/train/b").chmod(0o700)
+
+
+def test_a_name_that_no_report_can_show_is_refused(tmp_path: Path, write: Writer):
+    write("images/train/a.png", "masks/train/a.png")
+    for folder in ("images", "masks"):
+        (tmp_path / folder / "train/a.png").rename(tmp_path / folder / os.fsdecode(b"train/caf\xe9.png"))
+    assert "the name of a file cannot be shown" in refusal(Options(str(tmp_path)))
 
 
 def test_pairs_by_stem_whatever_the_suffix_and_loads(tmp_path: Path, write: Writer):

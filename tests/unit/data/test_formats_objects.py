@@ -37,8 +37,8 @@ def test_voc_boxes_count_from_one_with_both_ends_included(tmp_path: Path) -> Non
     assert boxes(sample) == [[0, 0, 8, 4], [2, 1, 4, 3]]
     assert sample.instances is not None
     assert sample.instances.labels.tolist() == [1, 0]
-    assert sample.instances.is_crowd is not None
-    assert sample.instances.is_crowd.tolist() == [False, True]
+    assert sample.instances.is_difficult is not None
+    assert sample.instances.is_difficult.tolist() == sample.instances.is_ignored.tolist() == [False, True]
     assert boxes(open_voc(tmp_path, boxes_from_one=False))[0] == [1, 1, 8, 4]
 
 

@@ -178,6 +178,20 @@ def test_a_yolo_polygon_without_a_pixel_is_left_out(tmp_path: Path) -> None:
     assert instances.labels.tolist() == [1]
 
 
+def test_of_keypoint_rows_the_box_is_read(tmp_path: Path) -> None:
+    write_yolo(tmp_path, "0 0.5 0.5 0.25 0.5 0.1 0.1 0.9 0.9\n", "[cat, dog]\nkpt_shape: [2, 2]")
+    assert boxes(open_yolo(tmp_path)) == [[3.0, 1.0, 5.0, 3.0]]
+    write_yolo(tmp_path, "", "[cat, dog]\nkpt_shape: 17")
+    with pytest.raises(DataError, match="kpt_shape: expected"):
+        open_yolo(tmp_path)
+
+
+def test_images_of_hidden_folders_are_not_read(tmp_path: Path) -> None:
+    write_yolo(tmp_path, "0 0.5 0.5 0.25 0.5\n")
+    image(tmp_path / "images/train/.ipynb_checkpoints/a-checkpoint.png")
+    assert len(yolo.open_objects(yolo.Options(str(tmp_path)), "train", False)) == 1
+
+
 BAD_YOLO = {
     "class too high": ("2 0.5 0.5 0.5 0.5", "expected a class from 0 to 1"),
     "pixels": ("1 4 2 4 2", "expected shares"),

@@ -44,6 +44,11 @@ def refusal(read: object, path: Path) -> str:
     return message
 
 
+def test_a_mask_that_a_tiff_keeps_as_jpeg_is_refused(tmp_path: Path):
+    assert "lost its exact labels" in refusal(read_mask, saved(tmp_path / "m.tif", RAMP, compression="jpeg"))
+    np.testing.assert_array_equal(read_mask(saved(tmp_path / "z.tif", RAMP, compression="tiff_lzw")), RAMP)
+
+
 @pytest.mark.parametrize("suffix", ["png", "bmp", "tif", "ppm"])
 def test_rgb_is_read_as_it_is(tmp_path: Path, suffix: str):
     np.testing.assert_array_equal(read_image(saved(tmp_path / f"i.{suffix}", COLOR)), COLOR)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
 from edgekd.core.recipe import Augment, Data
@@ -167,3 +168,21 @@ def test_views_are_augmented_once() -> None:
     loader = training_loader(dataset, VIEWS, 0, StepBatches(14, 3), 0)
     assert sum(len(batch.images) for batch in loader) == 42
     assert dataset.loads == 14
+
+
+def test_an_image_too_large_to_keep_leaves_room_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Uneven(Numbered):
+        def load(self, index: int) -> Sample:
+            sample = super().load(index)
+            return (
+                Sample("large", sample.image.repeat(20, axis=0), sample.mask.repeat(20, axis=0))
+                if index == 0
+                else sample
+            )
+
+    monkeypatch.setattr("edgekd.data.loader.CACHE_BYTES", 12_000)  # six images of 16 x 24 x 4 bytes take 9216
+    dataset = Uneven()
+    sequence = TrainingSequence(dataset, STILL, seed=0)
+    for place in range(21):  # three epochs
+        sequence[place]
+    assert dataset.loads == 6 + 3

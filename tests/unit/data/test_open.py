@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import shutil
 from pathlib import Path
 
 import pytest
+from object_files import annotation, write_coco
 from PIL import Image
 
 from edgekd.core.artifact import Artifact
@@ -73,6 +75,51 @@ def test_an_image_that_cannot_be_read_is_found_before_training(tmp_path: Path) -
     recipe = yolo_recipe(tmp_path, {"train": ROW, "val": ROW})
     Image.new("CMYK", (10, 4)).save(tmp_path / "images/val/a.png", format="JPEG")
     with pytest.raises(DataError, match=r"val/a.png: colour mode CMYK"):
+        run(StageJob(recipe, {}, tmp_path))
+
+
+def folder_recipe(root: Path) -> Recipe:
+    """Return a recipe whose `val` has ten pairs, of which the first masks alone are looked at by other checks."""
+    (root / "classes.txt").write_text("background\nroad\n")
+    for split in ("train", "val"):
+        for folder, mode in (("images", "RGB"), ("masks", "L")):
+            (root / folder / split).mkdir(parents=True)
+            for number in range(10):
+                Image.new(mode, (10, 4), len(split) - 4 if mode == "L" else (len(split), number, 0)).save(
+                    root / folder / split / f"{number}.png"
+                )
+    return load_recipe("quickstart", ["data.format=folder", f"data.options={{root: {root}}}"])
+
+
+@pytest.mark.parametrize(
+    ("mode", "size", "said"),
+    [("RGB", (10, 4), "mask of mode RGB"), ("L", (4, 10), r"mask is 10x4 \(height x width\), image 9.png is 4x10")],
+)
+def test_a_mask_that_cannot_be_read_is_found_before_training(
+    tmp_path: Path, mode: str, size: tuple[int, int], said: str
+):
+    recipe = folder_recipe(tmp_path)
+    assert run(StageJob(recipe, {}, tmp_path)).details["splits"]["val"]["images"] == 10
+    Image.new(mode, size).save(tmp_path / "masks/val/9.png")
+    with pytest.raises(DataError, match=f"masks/val/9.png: {said}"):
+        run(StageJob(recipe, {}, tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"segmentation": [[1, 1, 40, 1, 4, 3]]}, "a polygon's point lies outside"),
+        ({"segmentation": {"size": [4, 9], "counts": [36]}}, r"expected size \[4, 8\]"),
+    ],
+)
+def test_a_mask_outside_of_its_image_is_found_before_training(tmp_path: Path, wrong: dict[str, object], said: str):
+    write_coco(tmp_path, [annotation()])
+    shutil.copytree(tmp_path / "train", tmp_path / "val")
+    labels = json.loads((tmp_path / "annotations/instances_train.json").read_text())
+    labels["annotations"] = [annotation(**wrong)]
+    (tmp_path / "annotations/instances_val.json").write_text(json.dumps(labels))
+    recipe = load_recipe("quickstart_instance", ["data.format=coco", f"data.options={{root: {tmp_path}}}"])
+    with pytest.raises(DataError, match=said):
         run(StageJob(recipe, {}, tmp_path))
 
 

@@ -55,6 +55,20 @@ def test_a_false_alarm_above_a_hit_halves_the_precision() -> None:
     assert got.metrics["map"] == pytest.approx(0.5)
 
 
+def test_a_difficult_object_hides_no_false_alarms() -> None:
+    """16 false boxes lie in a difficult object, and before the one hit: precision is 1/17. In a crowd they would not count."""
+    inside = [[2 * place, 0, 2 * place + 2, 2] for place in range(16)]
+    boxes, scores = [*inside, [70, 50, 80, 60]], np.linspace(0.9, 0.1, 17).tolist()
+    large = [0, 0, 60, 50]
+    for extra, expected in (("is_difficult", 1 / 17), ("is_crowd", 1.0)):
+        truth = objects([large, [70, 50, 80, 60]], [0, 0], **{extra: np.array([True, False])})
+        got = result([(truth, found(boxes, scores, [0] * 17), SIZE)], ["a"])
+        assert got.metrics["map_50"] == pytest.approx(expected)
+        assert got.counts["objects"] == 1
+        hit = result([(truth, found([large, *boxes[16:]], [0.95, 0.9], [0, 0]), SIZE)], ["a"])
+        assert hit.metrics["map_50"] == 1.0  # the difficult object itself is neither a hit nor a false alarm
+
+
 def test_the_best_f1_takes_a_false_alarm_for_the_second_object() -> None:
     """Two objects; a hit at 0.9, a false alarm at 0.8, a hit at 0.7: F1 is 2/3, 1/2 and, of 2/3 and 1, 4/5."""
     boxes = [[0, 0, 10, 10], [30, 30, 40, 40], [20, 0, 30, 10]]

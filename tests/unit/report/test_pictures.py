@@ -14,7 +14,7 @@ from report_rows import network
 
 from edgekd.data.colors import palette
 from edgekd.evaluate.boundary import trimap_band
-from edgekd.report.pictures import boundary_band, boundary_errors, error_color, legend, read_pictures
+from edgekd.report.pictures import boundary_band, boundary_errors, error_color, legend, read_pictures, tile
 from edgekd.report.rows import read_rows
 
 
@@ -22,6 +22,11 @@ def test_the_band_reaches_as_far_as_the_radius_on_both_sides_of_a_class_change()
     truth = np.zeros((1, 10), np.uint8)
     truth[:, 5:] = 1
     assert boundary_band(truth, radius=2).tolist() == [[False] * 3 + [True] * 4 + [False] * 3]
+
+
+def test_noise_is_drawn() -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (300, 400, 3), np.uint8)
+    assert tile("noise", "", "", noise).address.startswith("data:image/jpeg;base64,")
 
 
 def test_a_contour_against_ignored_pixels_is_no_class_change() -> None:
