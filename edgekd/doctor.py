@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import platform
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from edgekd.board.sysinfo import environment, missing_device, snapshot
 from edgekd.core import plugins
 from edgekd.core.artifact import package_version
-from edgekd.errors import TargetError
+from edgekd.errors import UserError
 
 # Capability -> (pip extra, import names it needs).
 _NEEDS = {
@@ -19,6 +20,7 @@ _NEEDS = {
     "report page": ("report", ("jinja2", "matplotlib")),
     "study": ("study", ("scipy", "matplotlib")),
 }
+_LIGHT = {"cv2", "faster_coco_eval", "jinja2"}
 
 
 def examine() -> dict[str, Any]:
@@ -30,18 +32,30 @@ def examine() -> dict[str, Any]:
     ]
     for name, (extra, modules) in _NEEDS.items():
         absent = [module for module in modules if importlib.util.find_spec(module) is None]
-        text = f"no {', '.join(absent)}: pip install 'edgekd[{extra}]'" if absent else "installed"
-        checks.append({"name": name, "ok": not absent, "text": text})
+        text = f"no {', '.join(absent)}: pip install 'edgekd[{extra}]'" if absent else _broken(modules)
+        checks.append({"name": name, "ok": not text, "text": text or "installed"})
     for name in plugins.names("targets"):
-        target = plugins.load("targets", name)
         try:
+            target = plugins.load("targets", name)
             text, ok = f"{target.runtime_version()}, {', '.join(target.INFO.precisions)}", True
             if reason := missing_device(target.INFO.needs):
                 text += f"; engines can be built and not run: {reason}"
-        except TargetError as exc:
+        except UserError as exc:
             text, ok = str(exc), False
+        except Exception as exc:  # noqa: BLE001 - a plugin's own, which must not hide what the others say
+            text, ok = f"does not load: {type(exc).__name__}: {exc}", False
         checks.append({"name": f"target {name}", "ok": ok, "text": text})
     return {"checks": checks, "notes": _notes(host), "environment": host, "version": package_version("edgekd")}
+
+
+def _broken(modules: tuple[str, ...]) -> str:
+    """Return why one of the light modules, which need libraries of the system, cannot be imported; "" when all can."""
+    for name in sorted(_LIGHT & set(modules)):
+        try:
+            importlib.import_module(name)
+        except Exception as exc:  # noqa: BLE001 - a missing library of the system is any of them
+            return f"{name} is installed and does not load: {exc}"
+    return ""
 
 
 def _notes(host: dict[str, Any]) -> list[str]:

@@ -20,12 +20,20 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from edgekd.board.specs import ModelSpec
 from edgekd.board.sysinfo import environment
 from edgekd.errors import ArtifactError
 
 SCHEMA = "edgekd.artifact/1"
 MANIFEST = "manifest.json"
+# What it takes to open an artifact of a kind, in its details.
+_TO_OPEN: dict[str, dict[str, type]] = {
+    "engine": {"target": str, "options": dict, "engine": str},
+    "checkpoint": {"network": dict},
+}
+_SPEC = TypeAdapter(ModelSpec)
 SCRATCH = "_scratch"  # inside a working folder: resume state, never published
 RUNTIMES = (
     *("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "openvino"),
@@ -68,14 +76,23 @@ class Artifact:
         if self.manifest["model_spec"] is None:
             raise ArtifactError(f"{self.path}: a {self.kind} artifact has no network")
         try:
-            return ModelSpec.from_dict(self.manifest["model_spec"])
-        except (KeyError, TypeError, AttributeError) as exc:
+            spec = _SPEC.validate_python(self.manifest["model_spec"])
+            sides = [*spec.preprocess.size, *(side for one in (*spec.inputs, *spec.outputs) for side in one.shape)]
+            if not spec.inputs or not spec.outputs or min(sides) < 1:
+                raise ValueError("an input, an output or a pixel is missing")
+        except ValueError as exc:  # pydantic's ValidationError is one
+            said = " ".join(str(exc).split())[:300]
             raise ArtifactError(
-                f"{self.path / MANIFEST}: damaged model_spec ({exc!r}); make the artifact again"
+                f"{self.path / MANIFEST}: damaged model_spec ({said}); make the artifact again"
             ) from exc
+        return spec
 
     def file(self, name: str) -> Path:
-        """Return the path of one of its files."""
+        """Return the path of one of its files; ArtifactError for one that would lie elsewhere."""
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise ArtifactError(
+                f"{self.path / MANIFEST}: expected a file of the artifact, got {name!r}; do not trust it"
+            )
         return self.path / name
 
     def sha256(self) -> str:
@@ -96,8 +113,10 @@ def open_artifact(path: Path, kind: str | None = None) -> Artifact:
         below = sorted(str(found.parent) for found in Path(path).glob(f"engine/*/{MANIFEST}"))
         hint = f"give one of {', '.join(below)}" if below else "give the folder of one"
         raise ArtifactError(f"{path}: no {MANIFEST}, so not an edgekd artifact; {hint}") from exc
-    except (ValueError, RecursionError, IsADirectoryError) as exc:
-        raise ArtifactError(f"{manifest_path}: damaged ({exc}); remove the folder and run again") from exc
+    except (ValueError, RecursionError, OSError) as exc:
+        raise ArtifactError(
+            f"{manifest_path}: damaged or not readable ({exc}); remove the folder and run again"
+        ) from exc
     schema = manifest.get("schema") if isinstance(manifest, dict) else None
     if schema != SCHEMA:
         raise ArtifactError(f"{manifest_path}: expected schema {SCHEMA}, got {schema!r}")
@@ -105,20 +124,22 @@ def open_artifact(path: Path, kind: str | None = None) -> Artifact:
         raise ArtifactError(f"{manifest_path}: damaged (entries are missing); remove the folder and run again")
     if kind is not None and manifest["kind"] != kind:
         raise ArtifactError(f"{path}: expected an artifact of kind {kind}, got {manifest['kind']}")
+    artifact = Artifact(Path(path), manifest)
     for entry in manifest["files"]:
-        file = Path(path) / entry["name"]
+        file = artifact.file(entry["name"])
         size = file.stat().st_size if file.is_file() else None
         if size != entry["bytes"]:
             raise ArtifactError(f"{file}: expected {entry['bytes']} bytes, got {size}; remove {path} and run again")
-    return Artifact(Path(path), manifest)
+    return artifact
 
 
 def _is_whole(manifest: dict[str, Any]) -> bool:
     texts = all(isinstance(manifest.get(name), str) for name in ("kind", "stage", "key"))
-    files = manifest.get("files")
+    files, details = manifest.get("files"), manifest.get("details")
     return (
         texts
-        and isinstance(manifest.get("details"), dict)
+        and isinstance(details, dict)
+        and all(isinstance(details.get(name), kind) for name, kind in _TO_OPEN.get(manifest["kind"], {}).items())
         and "model_spec" in manifest
         and isinstance(files, list)
         and all(isinstance(f, dict) and isinstance(f.get("name"), str) and "bytes" in f for f in files)

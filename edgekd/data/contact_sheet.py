@@ -15,6 +15,7 @@ from edgekd.data.objects import Color, draw_boxes, draw_masks
 from edgekd.errors import DataError
 
 TILE_WIDTH = 300  # pixels, of one image; each sample takes two
+MAX_HEIGHT = 4 * TILE_WIDTH  # of one image: of a tall strip more would show nothing
 COLUMNS = 3
 GAP = 12
 TEXT = 15
@@ -77,7 +78,7 @@ def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 
 def _tile(sample: Sample, colors: np.ndarray) -> Image.Image:
     height, width = sample.mask.shape
-    size = (TILE_WIDTH, max(1, round(TILE_WIDTH * height / width)))
+    size = (TILE_WIDTH, min(MAX_HEIGHT, max(1, round(TILE_WIDTH * height / width))))
     image = np.array(Image.fromarray(sample.image).resize(size, Image.Resampling.BILINEAR))
     tile = Image.new("RGB", (2 * TILE_WIDTH, size[1] + TEXT + 6), _PAPER)
     tile.paste(Image.fromarray(image), (0, 0))

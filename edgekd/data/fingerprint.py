@@ -60,7 +60,7 @@ def _digest(dataset: DenseDataset, split: str, identity: Callable[[Path], list[s
 def _memory(dataset: DenseDataset, split: str) -> tuple[Path, bool]:
     """Return the file in which the fingerprint of a split is remembered, and whether it may be.
 
-    Not while a file is new: it could change once more without another time of change.
+    Not while a file is new: it could change once more without another time of change. Nor for users without a home.
     """
     newest = 0
 
@@ -71,8 +71,9 @@ def _memory(dataset: DenseDataset, split: str) -> tuple[Path, bool]:
         newest = max(newest, found.st_mtime_ns)
         return [str(path.absolute()), found.st_size, found.st_mtime_ns]
 
-    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").absolute()
-    return root / "edgekd/fingerprints" / _digest(dataset, split, state), newest < time.time_ns() - NEW_NS
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    known = Path(cache).absolute() / "edgekd/fingerprints" / _digest(dataset, split, state)
+    return known, not cache.startswith("~") and newest < time.time_ns() - NEW_NS
 
 
 @contextlib.contextmanager

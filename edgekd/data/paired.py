@@ -170,7 +170,7 @@ def read_split_list(folder: Path, split: str) -> list[str]:
     """Return the image names in `folder/<split>.txt`.
 
     Raises:
-        DataError: no such split, an empty one, or a name that occurs twice or cannot be shown.
+        DataError: no such split, an empty one, or a name that occurs twice, cannot be shown or leads elsewhere.
     """
     path = folder / f"{split}.txt"
     if not folder.parent.parent.is_dir():  # not even the data set's folder
@@ -189,6 +189,8 @@ def read_split_list(folder: Path, split: str) -> list[str]:
             raise DataError(f"{path}: {name!r} is listed twice; remove one")
         if not is_showable(name):
             raise DataError(f"{path}: a name has control characters, {name!a:.60}; fix the list")
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise DataError(f"{path}: expected names below the data set's folder, got {name[:200]!r}; fix the list")
     return list(names)
 
 

@@ -18,6 +18,7 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.plugins import LayerSync
 
 from edgekd.core.recipe import Data, Train, Trainer
 from edgekd.data.base import DenseDataset
@@ -55,6 +56,23 @@ class FitJob:
     validation: DenseDataset | None = None
     answers: Answers | None = None
     class_weights: torch.Tensor | None = None
+
+
+class SharedBatchNorm(LayerSync):
+    """Batch norms whose statistics are those of all devices, by timm.
+
+    Lightning's own, of torch, turns timm's norms that end in an activation into norms without one, there and back.
+    """
+
+    def apply(self, model: torch.nn.Module) -> torch.nn.Module:
+        """Replace the norms of a network, before it trains on several devices."""
+        from timm.layers.norm_act import convert_sync_batchnorm  # seconds
+
+        return convert_sync_batchnorm(model)
+
+    def revert(self, model: torch.nn.Module) -> torch.nn.Module:
+        """Leave them: they evaluate as they did, on one device, too, and their weights have the same names."""
+        return model
 
 
 class _StepData(L.LightningDataModule):
@@ -160,8 +178,9 @@ def _trainer(job: FitJob, own: list[Callback]) -> L.Trainer:
     return L.Trainer(
         accelerator=place.accelerator, devices=_devices(place), num_nodes=place.num_nodes, strategy=place.strategy,
         precision=precision(budget, place), max_steps=budget.steps, max_epochs=-1, use_distributed_sampler=False,
-        gradient_clip_val=budget.gradient_clip, callbacks=callbacks, logger=loggers, plugins=[WholeCheckpoints()],
-        sync_batchnorm=not on_cpu(place),  # statistics of the whole batch, as on one device; it is of GPUs only
+        gradient_clip_val=budget.gradient_clip, callbacks=callbacks, logger=loggers,
+        # Statistics of the whole batch, as on one device, are of GPUs only.
+        plugins=[WholeCheckpoints(), *([] if on_cpu(place) else [SharedBatchNorm()])],
         log_every_n_steps=budget.steps, enable_progress_bar=sys.stderr.isatty(),
         enable_model_summary=False, num_sanity_val_steps=0, default_root_dir=job.scratch,
     )  # fmt: skip

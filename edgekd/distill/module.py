@@ -110,8 +110,10 @@ class DenseTask(L.LightningModule):
             optimizer = torch.optim.SGD(groups, lr=budget.lr, momentum=0.9, nesterov=True)
         scheduler: Any
         if budget.schedule == "one_cycle":
+            steps = budget.steps + 1
+            rise = max(0.1, 2 / steps)  # torch divides by the length of the rise, less one step
             scheduler = torch.optim.lr_scheduler.OneCycleLR(
-                optimizer, max_lr=budget.lr, total_steps=budget.steps + 1, pct_start=0.1, cycle_momentum=False
+                optimizer, max_lr=budget.lr, total_steps=steps, pct_start=rise, cycle_momentum=False
             )
         else:
             scheduler = torch.optim.lr_scheduler.PolynomialLR(optimizer, total_iters=budget.steps, power=0.9)

@@ -143,7 +143,11 @@ def check_arms(recipe: Recipe, arms: dict[str, dict[str, Method]]) -> None:
 def _networks(recipe: Recipe, classes: int) -> tuple[DenseModel, DenseModel]:
     """Return teacher and student, untrained."""
     teacher = untrained_network(recipe.teacher, recipe.task, classes, "teacher")
-    return teacher, untrained_network(recipe.student, recipe.task, classes, "student")
+    student = untrained_network(recipe.student, recipe.task, classes, "student")
+    for network, section in ((teacher, recipe.teacher), (student, recipe.student)):
+        if section.train is not None:
+            network.check_trains()
+    return teacher, student
 
 
 def _options(name: str, config: Method) -> dict[str, Any]:
@@ -152,8 +156,11 @@ def _options(name: str, config: Method) -> dict[str, Any]:
 
 def _maps(model: DenseModel, crop: tuple[int, int]) -> dict[str, Tensor]:
     check_input_size(model, crop)
-    with torch.no_grad():
-        out = model.eval()(torch.zeros(1, 3, *crop))
+    try:
+        with torch.no_grad():
+            out = model.eval()(torch.zeros(1, 3, *crop))
+    except AssertionError as exc:  # encoders of timm say so that they are for images of another size
+        raise RecipeError(f"a network fails on images of {crop[0]}x{crop[1]}: {exc}; use another data.size") from exc
     features = {f"stride {stride}": x for stride, x in out.features.items()}
     levels = {f"level {stride}": x for stride, x in out.levels.items()}
     return {**features, **(levels or {"decoder": out.decoder}), **out.heads}

@@ -11,6 +11,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import lightning as L
 import torch
 from torch import nn
 
@@ -65,7 +66,7 @@ def distill_student(job: StageJob) -> StageResult:
 
 def _train(job: StageJob, network: Network, where: str, distill: tuple[DenseModel, Distill] | None) -> StageResult:
     recipe, classes = job.recipe, tuple(job.inputs["data"].details["classes"])
-    torch.manual_seed(recipe.seed)
+    L.seed_everything(recipe.seed, workers=False, verbose=False)  # networks of one's own may draw by numpy or random
     model = network_from_recipe(network, recipe.task, len(classes), where)
     check_input_size(model, recipe.data.size)
     if network.train is not None and isinstance(model, ReadyDetector):
@@ -73,6 +74,8 @@ def _train(job: StageJob, network: Network, where: str, distill: tuple[DenseMode
             f"{where}.train: networks of family {network.family!r} are not trained here; leave it out and give "
             f"{where}.checkpoint, a file with trained weights"
         )
+    if network.train is not None:
+        model.check_trains()
     training = {} if network.train is None else _fit(job, model, network.train, distill)
     if not is_first_process():  # it has helped; the first one writes the artifact
         return StageResult()

@@ -110,6 +110,7 @@ class TimmBackbone(nn.Module):
         if set(self.places) != set(STRIDES):
             raise RecipeError(f"backbone {name!r}: expected maps at strides {STRIDES}, got {info.reduction()}")
         self.channels = {stride: info.channels()[place] for stride, place in self.places.items()}
+        self.is_channels_last = getattr(self.model, "output_fmt", "NCHW") == "NHWC"  # Swin, for one
         config = timm.get_pretrained_cfg(name)
         self.mean, self.std = (triple(config.mean), triple(config.std)) if config else IMAGENET
         if isinstance(weights, str):
@@ -117,6 +118,8 @@ class TimmBackbone(nn.Module):
 
     def forward(self, images: Tensor) -> dict[int, Tensor]:
         maps = self.model(images)
+        if self.is_channels_last:
+            maps = [each.permute(0, 3, 1, 2).contiguous() for each in maps]
         return {stride: maps[place] for stride, place in self.places.items()}
 
 

@@ -91,6 +91,13 @@ class DenseModel(nn.Module, ABC):
     def forward_normalized(self, images: Tensor) -> Outputs:
         """Run on images (B, 3, H, W) that are already normalised with `mean` and `std`."""
 
+    def check_trains(self) -> None:
+        """Check that the network gives in training what it gives in evaluation; those of one's own may not.
+
+        Raises:
+            RecipeError: it does not.
+        """
+
     def weights_module(self) -> nn.Module:
         """Return the module whose names a weight file uses: the network itself, unless it wraps another."""
         return self

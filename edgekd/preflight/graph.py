@@ -87,16 +87,26 @@ def attributes(node: Any) -> dict[str, Any]:
     from onnx import helper
 
     values = {one.name: helper.get_attribute_value(one) for one in node.attribute}
-    return {name: value.decode() if isinstance(value, bytes) else value for name, value in values.items()}
+    return {
+        name: value.decode(errors="replace") if isinstance(value, bytes) else value for name, value in values.items()
+    }
 
 
 def module_of(node: Any) -> str:
     """Return the torch module that a node came from, e.g. `decoder.psp.blocks.2`; "" when the file does not say."""
     for entry in node.metadata_props:
         if entry.key == SCOPES:
-            scopes = ast.literal_eval(entry.value)
-            return scopes[-2] if len(scopes) > 1 else ""
+            try:
+                scopes = ast.literal_eval(entry.value)
+            except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):  # written by somebody else
+                return ""
+            return str(scopes[-2]) if isinstance(scopes, list) and len(scopes) > 1 else ""
     return ""
+
+
+def name_of(node: Any) -> str:
+    """Return a node's name; where it has none, as many exporters leave it, that of its first output, which is unique."""
+    return node.name or next(iter(node.output), "")
 
 
 def checked_inputs(graph: Graph) -> None:

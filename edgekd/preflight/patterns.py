@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from edgekd.preflight.graph import QDQ, Graph, attributes
+from edgekd.preflight.graph import QDQ, Graph, attributes, name_of
 from edgekd.targets.rewrites import max_pool_pads, stack_sum
 from edgekd.targets.rewrites.base import Edit
 
@@ -109,7 +109,7 @@ def stacked_sum(graph: Graph) -> Iterator[Match]:
 
     names = set(stack_sum.rewrite(onnx.load(str(graph.path))))
     for node in graph.nodes:
-        if (node.name or node.output[0]) in names:
+        if name_of(node) in names:
             yield Match((node,), f"a sum over a stack of tensors, {list(graph.shapes.get(node.input[0], ()))}")
 
 

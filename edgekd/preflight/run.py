@@ -19,7 +19,7 @@ from edgekd.core.recipe_loading import plugin_options
 from edgekd.errors import ArtifactError, TargetError, UserError, did_you_mean
 from edgekd.preflight import trial
 from edgekd.preflight.findings import Finding, Report, Verdict
-from edgekd.preflight.graph import Graph, checked_inputs, module_of
+from edgekd.preflight.graph import Graph, checked_inputs, module_of, name_of
 from edgekd.preflight.rewrites import findings_with_rewrites
 from edgekd.preflight.tables import merged, tables, tables_for, without_table
 
@@ -171,7 +171,7 @@ def _probe(module: ModuleType | None, graph: Graph, options: Any) -> tuple[Verdi
 
 
 def _refusals(graph: Graph, said: Any) -> Iterator[Finding]:
-    by_name = {node.name: node for node in graph.nodes}
+    by_name = {name_of(node): node for node in graph.nodes}
     for one in said.refusals:
         node = by_name.get(one.node)
         module = module_of(node) if node is not None else ""

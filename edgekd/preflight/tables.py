@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict
 from edgekd.core import chips as known
 from edgekd.errors import UserError, did_you_mean
 from edgekd.preflight.findings import Consequence, Finding
-from edgekd.preflight.graph import Graph, attributes, module_of
+from edgekd.preflight.graph import Graph, attributes, module_of, name_of
 from edgekd.preflight.patterns import PATTERNS, kernel, resize_factor
 
 _RANGES = ("kernel", "strides", "pads", "dilations", "input_size", "factor")
@@ -121,13 +121,13 @@ def findings_of(graph: Graph, table: Table) -> Iterator[Finding]:
     covered: set[str] = set()
     for name, pattern in table.patterns.items():
         for match in PATTERNS[name](graph):
-            covered.update(node.name for node in match.nodes)
+            covered.update(map(name_of, match.nodes))
             yield _finding(
                 name, match.nodes, pattern.consequence, f"{match.says}: {pattern.says}", pattern.fix,
                 (pattern.evidence, pattern.source or table.origin),
             )  # fmt: skip
     for node in graph.nodes:
-        if node.name not in covered:
+        if name_of(node) not in covered:
             yield from _about_operator(node, table)
         yield from _about_limits(graph, node, table)
 
@@ -205,6 +205,6 @@ def _finding(
     rule: str, nodes: tuple[Any, ...], consequence: Consequence, says: str, fix: str, known: tuple[str, str]
 ) -> Finding:
     first = nodes[0] if nodes else None
-    names = tuple(node.name for node in nodes)
+    names = tuple(map(name_of, nodes))
     module = module_of(first) if first is not None else ""
     return Finding(rule, names, first.op_type if first is not None else "", module, consequence, says, fix, *known)

@@ -114,6 +114,8 @@ class Method(nn.Module):
         self.teacher_stride = {s: relations.teacher_stride(teacher.channels, s) for s in self.strides}
         at_backbone = options.boundary > 0 and options.boundary_at != "levels"
         needs_strides = at_backbone or options.focus > 0
+        if needs_strides and not student.channels:
+            raise RecipeError("bckd: this student shows no feature maps; give it `taps` or use dist, kd or cwd")
         if needs_strides and not self.strides:
             raise RecipeError(
                 f"bckd.strides: the student has features at strides {sorted(student.channels)}, "

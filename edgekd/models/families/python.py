@@ -9,14 +9,16 @@
 
 The function returns a `DenseModel`, which is taken as it is, or any `nn.Module` that maps normalised images
 (B, 3, H, W) to logits (B, K, h, w) or to a mapping with them under `out`. Such a network has the features named by
-`taps` and no others; without `decoder_tap` its decoder feature is the logits before they are resized.
+`taps` and no others; without `decoder_tap` its decoder feature is the logits before they are resized. Auxiliary heads
+take no part in the training here: what the network returns in training mode must be its logits, too.
 """
 
 from __future__ import annotations
 
 import importlib
+import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,8 @@ from edgekd.models.weights import one_line
 
 TASKS = ("semantic",)
 VARIANTS = None  # any `package.module:function`; `build` checks it
+# What code that does not fit raises.
+_FAILURES = (RuntimeError, TypeError, KeyError, IndexError, AttributeError, ValueError, AssertionError)
 
 
 @dataclass(frozen=True)
@@ -62,9 +66,10 @@ def build(variant: str, task: str, num_classes: int, options: Options) -> DenseM
     function = _function(variant)
     try:
         net = function(num_classes=num_classes, **options.options)
-    except TypeError as exc:
-        raise RecipeError(f"python {variant}: cannot be called: {one_line(exc)}") from exc
+    except _FAILURES as exc:
+        raise RecipeError(f"python {variant}: cannot be called: {type(exc).__name__}: {one_line(exc)}") from exc
     if isinstance(net, DenseModel):
+        _check_outputs(net, num_classes, f"python {variant}")
         return net
     if not isinstance(net, nn.Module):
         raise RecipeError(f"python {variant}: expected an nn.Module or a DenseModel, got {type(net).__name__}")
@@ -76,7 +81,7 @@ class WrappedModel(DenseModel):
 
     def __init__(self, net: nn.Module, num_classes: int, options: Options, name: str) -> None:
         super().__init__(options.mean, options.std)
-        self.net = net
+        self.net, self.name = net, f"python {name}"
         self.size_divisor = options.size_divisor
         self.tapped: dict[str, Tensor] = {}
         self.taps = dict(sorted(options.taps.items()))
@@ -86,7 +91,7 @@ class WrappedModel(DenseModel):
             if tap not in modules:
                 raise RecipeError(f"python {name}: the network has no submodule {tap!r}{did_you_mean(tap, modules)}")
             modules[tap].register_forward_hook(_Keep(self.tapped, tap))
-        self.channels, self.decoder_channels = self._measure(num_classes, name)
+        self.channels, self.decoder_channels = self._measured(num_classes)
 
     def weights_module(self) -> nn.Module:
         return self.net
@@ -95,6 +100,8 @@ class WrappedModel(DenseModel):
         self.tapped.clear()
         answer = self.net(images)
         logits = answer["out"] if isinstance(answer, Mapping) else answer
+        if not isinstance(logits, Tensor):
+            raise TypeError(f"returned a {type(logits).__name__}")
         features = {stride: self.tapped[tap] for stride, tap in self.taps.items()}
         decoded = self.tapped[self.decoder_tap] if self.decoder_tap else logits
         self.tapped.clear()  # or the graph would live until the next step
@@ -102,30 +109,67 @@ class WrappedModel(DenseModel):
             logits = F.interpolate(logits, size=images.shape[-2:], mode="bilinear", align_corners=False)
         return Outputs({"logits": logits}, features, decoded)
 
-    def _measure(self, num_classes: int, name: str) -> tuple[dict[int, int], int]:
-        """Run zeros through and return the channels by stride and of the decoder, checking what was declared."""
-        size = 2 * max(self.size_divisor, *self.taps, 16)
-        was_training = self.training
-        try:
-            with torch.no_grad():
-                outputs = self.eval().forward_normalized(torch.zeros(1, 3, size, size))
-        except (RuntimeError, TypeError, KeyError, AttributeError, ValueError) as exc:
-            raise RecipeError(
-                f"python {name}: fails on an image (1, 3, {size}, {size}): {type(exc).__name__}: {one_line(exc)}; "
-                "it must return logits (B, K, h, w) or a mapping with them under 'out'"
-            ) from exc
-        self.train(was_training)
-        if outputs.logits.shape[1] != num_classes:
-            raise RecipeError(
-                f"python {name}: expected {num_classes} channels of logits, got {outputs.logits.shape[1]}"
-            )
+    def check_trains(self) -> None:
+        _tried(self, self.taps, self.name, training=True)
+
+    def _measured(self, num_classes: int) -> tuple[dict[int, int], int]:
+        """Return the channels by stride and of the decoder, checking what was declared."""
+        outputs, size = _tried(self, self.taps, self.name)
+        _check_logits(outputs, num_classes, size, self.name)
         for stride, feature in outputs.features.items():
-            if feature.ndim != 4 or feature.shape[-1] * stride != size:
-                got = f"output {tuple(feature.shape)} for input size {size}"
+            if not isinstance(feature, Tensor) or feature.ndim != 4 or feature.shape[-1] * stride != size:
+                shown = tuple(feature.shape) if isinstance(feature, Tensor) else f"a {type(feature).__name__}"
                 raise RecipeError(
-                    f"python {name}: tap {self.taps[stride]!r} is declared with stride {stride}, got {got}"
+                    f"{self.name}: tap {self.taps[stride]!r} is declared with stride {stride}, "
+                    f"got output {shown} for input size {size}"
                 )
+        if not isinstance(outputs.decoder, Tensor) or outputs.decoder.ndim != 4:
+            raise RecipeError(f"{self.name}: decoder_tap {self.decoder_tap!r} does not give one map (B, C, h, w)")
         return {stride: feature.shape[1] for stride, feature in outputs.features.items()}, outputs.decoder.shape[1]
+
+
+def _check_outputs(model: DenseModel, num_classes: int, name: str) -> None:
+    """Check that a network of the user's own gives what a `DenseModel` says that it does; RecipeError."""
+    outputs, size = _tried(model, model.channels, name)
+    _check_logits(outputs, num_classes, size, name)
+    found = {stride: (x.shape[1], size // x.shape[-1]) for stride, x in outputs.features.items()}
+    declared = {stride: (channels, stride) for stride, channels in model.channels.items()}
+    if found != declared or outputs.decoder.shape[1] != model.decoder_channels:
+        raise RecipeError(
+            f"{name}: `channels` and `decoder_channels` say {model.channels} and {model.decoder_channels}, got features "
+            f"{ {s: tuple(x.shape) for s, x in outputs.features.items()} } and decoder {tuple(outputs.decoder.shape)} "
+            f"for input size {size}"
+        )
+
+
+def _check_logits(outputs: Outputs, num_classes: int, size: int, name: str) -> None:
+    shape = tuple(outputs.logits.shape)
+    if shape[1] != num_classes:
+        raise RecipeError(f"{name}: expected {num_classes} channels of logits, got {shape[1]}")
+    if shape[2:] != (size, size):
+        raise RecipeError(f"{name}: expected logits of the input's size {(size, size)}, got {shape[2:]}; resize them")
+
+
+def _tried(model: DenseModel, strides: Iterable[int], name: str, training: bool = False) -> tuple[Outputs, int]:
+    """Run zeros through a network, which is left as it was; return what it gives and their height and width."""
+    unit = math.lcm(model.size_divisor, *strides)
+    size = unit * math.ceil(2 * max(model.size_divisor, *strides, 16) / unit)
+    was_training, buffers = model.training, {key: value.clone() for key, value in model.named_buffers()}
+    shape = (2 if training else 1, 3, size, size)  # norms need two in training
+    try:
+        with torch.no_grad(), torch.random.fork_rng():
+            outputs = model.train(training).forward_normalized(torch.zeros(shape))
+    except _FAILURES as exc:
+        mode = " in training mode" if training else ""
+        raise RecipeError(
+            f"{name}: fails on an image {shape}{mode}: {type(exc).__name__}: {one_line(exc)}; "
+            "it must return logits (B, K, h, w) or a mapping with them under 'out'"
+        ) from exc
+    finally:
+        model.train(was_training)
+        for key, value in model.named_buffers():
+            value.copy_(buffers[key])
+    return outputs, size
 
 
 class _Keep:

@@ -184,6 +184,10 @@ def without(name: str) -> Callable[[dict[str, Any]], str]:
         lambda manifest: "[" * 100_000,
         lambda manifest: json.dumps({**manifest, "schema": "edgekd.artifact/99"}),
         lambda manifest: json.dumps({**manifest, "files": 3}),
+        lambda manifest: json.dumps(
+            {**manifest, "kind": "engine", "details": {"target": 5, "options": {}, "engine": "e"}}
+        ),
+        lambda manifest: json.dumps({**manifest, "kind": "checkpoint", "details": {}}),
         lambda manifest: json.dumps({**manifest, "files": ["a.txt"]}),
         *map(without, ("schema", "kind", "stage", "key", "files", "details", "model_spec")),
     ],
@@ -211,6 +215,23 @@ def test_a_contract_that_is_absent_or_damaged_is_told(tmp_path: Path) -> None:
     half = {name: value for name, value in artifact.manifest["model_spec"].items() if name != "classes"}
     with pytest.raises(ArtifactError, match=r"damaged model_spec .*classes"):
         _ = Artifact(artifact.path, {**artifact.manifest, "model_spec": half}).spec
+
+
+@pytest.mark.parametrize("damage", [{"outputs": []}, {"preprocess": {"size": [0, 0]}}, {"preprocess": {"size": "x"}}])
+def test_a_contract_that_no_image_fits_is_told(tmp_path: Path, damage: dict[str, Any]) -> None:
+    artifact = make(tmp_path)
+    with pytest.raises(ArtifactError, match="damaged model_spec"):
+        _ = Artifact(artifact.path, {**artifact.manifest, "model_spec": artifact.manifest["model_spec"] | damage}).spec
+
+
+@pytest.mark.parametrize("name", ["../secret", "/etc/passwd"])
+def test_a_file_of_an_artifact_lies_in_it(tmp_path: Path, name: str) -> None:
+    artifact = make(tmp_path)
+    with pytest.raises(ArtifactError, match="expected a file of the artifact"):
+        artifact.file(name)
+    (artifact.path / MANIFEST).write_text(json.dumps(artifact.manifest | {"files": [{"name": name, "bytes": 1}]}))
+    with pytest.raises(ArtifactError, match="expected a file of the artifact"):
+        open_artifact(artifact.path)
 
 
 def test_a_session_needs_an_artifact_with_a_network(tmp_path: Path) -> None:

@@ -7,17 +7,21 @@ import re
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny_task
 import torch
-from tiny_task import BATCH, SIZE, STEPS, Boxes, job
+from tiny_task import BATCH, SIZE, STEPS, Boxes, TinyNet, job
 
 from edgekd.core.recipe import Train, Trainer
+from edgekd.core.recipe_loading import plugin_options
 from edgekd.data.base import Sample
-from edgekd.distill.fit import fit, on_cpu, own_device, precision
+from edgekd.distill.fit import SharedBatchNorm, fit, on_cpu, own_device, precision
+from edgekd.distill.module import DenseTask
 from edgekd.errors import DataError
 from edgekd.evaluate import semantic
+from edgekd.models.build import build_model
 from edgekd.models.session import TorchSession, torch_spec
 from tests.command import forked
 
@@ -234,3 +238,37 @@ def test_a_process_answers_on_the_device_that_it_trains_on(
         monkeypatch.setenv("LOCAL_RANK", rank)
     assert str(own_device(Trainer(devices=devices))) == expected
     assert str(own_device(Trainer(devices=devices, accelerator="cpu"))) == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("family", "variant", "task", "options"),
+    [
+        ("smp", "fpn", "semantic", {"encoder": "tf_efficientnet_lite0", "decoder_channels": 32}),
+        ("edgedet", "n", "detection", {"encoder": "mobilenetv3_small_050"}),
+    ],
+)
+def test_norms_shared_by_several_devices_keep_their_activations(
+    family: str, variant: str, task: str, options: dict[str, Any]
+) -> None:
+    net = build_model(family, variant, task, 3, plugin_options("families", family, options, "")).eval()
+    images = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        before, names = net(images).tensors(), list(net.state_dict())
+        shared = SharedBatchNorm().revert(SharedBatchNorm().apply(net))
+        after = shared(images).tensors()
+    assert any(isinstance(module, torch.nn.SyncBatchNorm) for module in shared.modules())
+    assert names == list(shared.state_dict())
+    for name, value in before.items():
+        assert torch.equal(value, after[name]), name
+
+
+@pytest.mark.parametrize("steps", range(1, 13))
+def test_any_number_of_steps_has_a_schedule(steps: int) -> None:
+    task = DenseTask(TinyNet(6, seed=5), Train(steps=steps, lr=1.0), None, channels_last=False)
+    made: Any = task.configure_optimizers()
+    rates = []
+    for _ in range(steps):
+        rates.append(made["optimizer"].param_groups[0]["lr"])
+        made["optimizer"].step()
+        made["lr_scheduler"]["scheduler"].step()
+    assert all(0 < rate <= 1 for rate in rates)

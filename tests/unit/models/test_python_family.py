@@ -51,6 +51,46 @@ def fails_in_forward(num_classes: int) -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(7, num_classes))
 
 
+class Auxiliary(TwoLevels):
+    """Gives more than its logits in training, as networks with deep supervision do."""
+
+    def forward(self, x: Tensor) -> Any:
+        out = super().forward(x)["out"]
+        return (out, out) if self.training else out
+
+
+def auxiliary(num_classes: int) -> nn.Module:
+    net = Auxiliary(num_classes, 4)
+    net.norm = nn.BatchNorm2d(3)
+    net.dropout = nn.Dropout()
+    net.register_forward_pre_hook(lambda module, inputs: (module.dropout(module.norm(inputs[0])),))
+    return net
+
+
+class Patches(nn.Module):
+    """Takes images of which the sides are divisible by 14, as DINOv2's do."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.cut = nn.Conv2d(3, num_classes, kernel_size=14, stride=14)
+        self.pair = nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        assert x.shape[-1] % 14 == 0, "should be divisible by patch size (14)"
+        self.pair([x])
+        return self.cut(x)
+
+
+def fails_when_made(num_classes: int) -> nn.Module:
+    raise ValueError("num_classes must be 7")
+
+
+def dense_of_wrong_size(num_classes: int) -> DenseModel:
+    net = build_model("edgeseg", "n", "semantic", num_classes, edgeseg.Options())
+    net.channels = {**net.channels, 8: 5}
+    return net
+
+
 def build(function: str, **options: Any) -> DenseModel:
     return build_model("python", f"{__name__}:{function}", "semantic", 3, Options(**options))
 
@@ -112,6 +152,8 @@ def test_module_is_found_in_the_current_folder(tmp_path: Path, monkeypatch: pyte
         (f"{__name__}:no_such_function", "has no function 'no_such_function'"),
         (f"{__name__}:returns_text", "expected an nn.Module or a DenseModel, got str"),
         (f"{__name__}:one_class_too_many", "expected 3 channels of logits, got 4"),
+        (f"{__name__}:fails_when_made", "cannot be called: ValueError: num_classes must be 7"),
+        (f"{__name__}:dense_of_wrong_size", "`channels` and `decoder_channels` say .*8: 5"),
         (f"{__name__}:fails_in_forward", r"fails on an image \(1, 3, 64, 64\): RuntimeError: .*must return logits"),
     ],
 )
@@ -119,6 +161,25 @@ def test_functions_that_do_not_fit_are_refused_in_one_line(variant: str, message
     with pytest.raises(RecipeError, match=message) as caught:
         build_model("python", variant, "semantic", 3, Options())
     assert "\n" not in str(caught.value)
+
+
+def test_a_network_that_gives_something_else_in_training_is_refused_and_left_as_it_was() -> None:
+    model = build("auxiliary")
+    buffers = copy.deepcopy(dict(model.named_buffers()))
+    drawn = torch.random.get_rng_state()
+    with pytest.raises(RecipeError, match="in training mode: TypeError: returned a tuple; it must return logits"):
+        model.check_trains()
+    assert model.training
+    assert all(torch.equal(value, buffers[key]) for key, value in model.named_buffers())
+    assert torch.equal(torch.random.get_rng_state(), drawn)
+    build("two_levels").check_trains()
+
+
+def test_a_network_of_any_divisor_is_tried_at_a_size_that_it_takes() -> None:
+    model = build("Patches", size_divisor=14, taps={14: "cut"})
+    assert model.channels == {14: 3}
+    with pytest.raises(RecipeError, match="tap 'pair' is declared with stride 14, got output a list"):
+        build("Patches", size_divisor=14, taps={14: "pair"})
 
 
 @pytest.mark.parametrize(
