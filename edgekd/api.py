@@ -126,9 +126,14 @@ def run_study(
                     remember(one, artifacts)
                 else:
                     left.append(one)
-            run.run_all(left, jobs, remember)
-            for one in findings.missing():  # by now they may be done
-                findings.add(one, run.result_elsewhere(one))
+            while left:
+                run.run_all(left, jobs, remember)
+                left = []
+                for one in findings.missing():  # by now they may be done, or left undone by those who had them
+                    if found := run.result_elsewhere(one):
+                        findings.add(one, found)
+                    else:
+                        left.append(one)
         finally:
             content = findings.write()
     return content

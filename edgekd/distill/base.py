@@ -14,6 +14,7 @@ float32 terms; in mixed precision the maps that it gets are bf16 or fp16.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Annotated
 
 from pydantic import Field
@@ -48,7 +49,7 @@ class Batch:
         and from every distillation term; to a detector's loss padding is background."""
         return self.masks != 255
 
-    @property
+    @cached_property
     def labelled(self) -> Tensor:
         """(B, 1, H, W) float: 1 where a pixel carries a label, else 0; what feature maps are pooled with."""
         return self.valid.float().unsqueeze(1)

@@ -133,8 +133,16 @@ def pair_affinities(unit: Tensor, offsets: list[tuple[int, int]]) -> list[Tensor
 
     Each is (B, h - |dy|, w - |dx|); dy is not negative.
     """
-    cosines = _PairCosines.apply(unit, offsets)
-    return [((1 + cosine) / 2).clamp(1e-4, 1 - 1e-4) for cosine in cosines]
+    return [_affinity(cosine) for cosine in _PairCosines.apply(unit, offsets)]
+
+
+def all_pair_affinities(unit: Tensor, offsets: list[tuple[int, int]]) -> Tensor:
+    """Return the same as one vector, offset after offset: a fifth of the kernels."""
+    return _affinity(torch.cat([cosine.flatten() for cosine in _PairCosines.apply(unit, offsets)]))
+
+
+def _affinity(cosine: Tensor) -> Tensor:
+    return ((1 + cosine) / 2).clamp(1e-4, 1 - 1e-4)
 
 
 class _PairCosines(torch.autograd.Function):

@@ -35,6 +35,7 @@ ELSEWHERE = NoResult("missing", "another process works on it")
 LOG = "log.txt"
 _LOOKUP = threading.Lock()  # a data set opened by one thread at a time takes its memory once
 _BEGIN = "--- begin: "  # of every attempt in a run's log
+_ENDED_BY = "ended by "  # a signal: the run can go on
 
 
 def make_teacher(recipe: Recipe, out: Path, on_stage: Callable[[pipeline.StageRun], None]) -> dict[str, Artifact]:
@@ -129,22 +130,28 @@ def finished(run: StudyRun) -> Mapping[str, Artifact] | None:
     return {r.stage.name: r.artifact for r in known} if len(known) == len(stages) else None
 
 
-def result_elsewhere(run: StudyRun) -> Result:
-    """Return what a run that another process had has given by now."""
+def result_elsewhere(run: StudyRun) -> Result | None:
+    """Return what a run that another process had has given by now; None when it was left undone."""
     if artifacts := finished(run):
         return artifacts
     if _is_held(run.folder / ".claim") or _is_held(run.folder / ".lock"):
         return ELSEWHERE
-    return NoResult("failed", why_failed(run))
+    said = _last_words(run)
+    return NoResult("failed", why_failed(run)) if said and not said.startswith(_ENDED_BY) else None
 
 
 def why_failed(run: StudyRun) -> str:
     """Return the line with which the run's last process ended, and where the others are."""
+    return f"{_last_words(run) or 'no reason given'}; see {run.folder / LOG}"
+
+
+def _last_words(run: StudyRun) -> str:
+    """Return what the run's last process said of its end, "" where it could not."""
     log = run.folder / LOG
     text = log.read_text(encoding="utf-8", errors="replace") if log.is_file() else ""
     lines = text.rpartition(_BEGIN)[2].splitlines()
     said = [line.removeprefix("edgekd: ") for line in lines if line.startswith("edgekd: ")]
-    return f"{said[-1] if said else 'no reason given'}; see {log}"
+    return said[-1] if said else ""
 
 
 def _run(run: StudyRun, children: _Children, environment: dict[str, str]) -> Result:
@@ -159,7 +166,9 @@ def _run(run: StudyRun, children: _Children, environment: dict[str, str]) -> Res
                 log.write(f"{_BEGIN}{command[2:]}\n".encode())
                 code = children.run([*command, "--until", run.score], log, environment)
                 if code < 0:
-                    log.write(f"edgekd: ended by {signal.Signals(-code).name}; run the study again to go on\n".encode())
+                    log.write(
+                        f"edgekd: {_ENDED_BY}{signal.Signals(-code).name}; run the study again to go on\n".encode()
+                    )
             return _outcome(run, code, children.stopped)
     except Timeout:
         return ELSEWHERE

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -85,10 +86,15 @@ def versus(study: dict[str, Any]) -> list[str]:
         "",
         f"`{first['name']}` minus each other arm, paired by seed, with the 95 % interval:",
         "",
-        "| arm | " + " | ".join(f"{DEFINITIONS[name][0]} %" for name in metrics) + " |",
-        "|---|" + "---:|" * len(metrics),
-        *(f"| {arm['name']} | " + " | ".join(_between(first, arm, name) for name in metrics) + " |" for arm in others),
+        "| arm | seeds | " + " | ".join(f"{DEFINITIONS[name][0]} %" for name in metrics) + " |",
+        "|---|---:|" + "---:|" * len(metrics),
+        *("| " + " | ".join(_versus(first, arm, metrics)) + " |" for arm in others),
     ]
+
+
+def _versus(first: dict[str, Any], arm: dict[str, Any], metrics: Sequence[str]) -> list[str]:
+    common = set(by_seed(first["runs"], metrics[0])) & set(by_seed(arm["runs"], metrics[0]))
+    return [arm["name"], str(len(common)), *(_between(first, arm, name) for name in metrics)]
 
 
 def _between(arm: dict[str, Any], other: dict[str, Any], metric: str) -> str:

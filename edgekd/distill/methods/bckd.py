@@ -255,7 +255,7 @@ def boundary_loss(
     weight = torch.cat([relations.pair_valid(valid, offset).flatten() for offset in offsets]).float()
     if near is not None:
         weight = weight * torch.cat([relations.pair_max(near, offset).flatten() for offset in offsets])
-    a_t, a_s = (torch.cat([a.flatten() for a in _affinities(x, valid, offsets, form)]) for x in (teacher, student))
+    a_t, a_s = (_affinities(x, valid, offsets, form) for x in (teacher, student))
     kl = a_t * (a_t.log() - a_s.log()) + (1 - a_t) * (torch.log1p(-a_t) - torch.log1p(-a_s))
     # Weights of 0 instead of a selection: the number of valid pairs never leaves the device. No pair at all gives 0.
     pairs = weight.sum().clamp_min(1 if near is None else 1e-6)
@@ -264,10 +264,12 @@ def boundary_loss(
     return (balance * kl * weight).sum() / pairs
 
 
-def _affinities(features: Tensor, valid: Tensor, offsets: list[tuple[int, int]], form: str) -> list[Tensor]:
+def _affinities(features: Tensor, valid: Tensor, offsets: list[tuple[int, int]], form: str) -> Tensor:
+    """Return the affinities of all pairs as one vector, offset after offset."""
     if form == "path":
-        return relations.path_affinities(relations.boundary_map(features, valid), offsets)
-    return relations.pair_affinities(relations.standardised(features, valid), offsets)
+        along = relations.path_affinities(relations.boundary_map(features, valid), offsets)
+        return torch.cat([a.flatten() for a in along])
+    return relations.all_pair_affinities(relations.standardised(features, valid), offsets)
 
 
 def map_loss(teacher: Tensor, student: Tensor, valid: Tensor, near: Tensor | None = None) -> Tensor:

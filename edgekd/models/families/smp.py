@@ -37,6 +37,8 @@ class Options:
     output_stride: stride of the encoder's last map; below 32 its last stages are dilated instead of strided.
         Default fpn and segformer 32, deeplabv3plus 16, pspnet 8 (as published; segmentation-models-pytorch's own
         default cuts the encoder off at stride 8 instead).
+    mean, std: of the network's input, for RGB in [0, 1]; by default those that the encoder was pretrained with. Set them for a
+        checkpoint that was trained with others: [0, 0, 0] and [1, 1, 1] where pixels were only divided by 255.
     """
 
     encoder: str = "tf_efficientnet_lite2"
@@ -44,6 +46,8 @@ class Options:
     encoder_options: dict[str, Any] = field(default_factory=dict)
     decoder_channels: int | None = None
     output_stride: Literal[8, 16, 32] | None = None
+    mean: Triple | None = None
+    std: Triple | None = None
 
 
 @dataclass(frozen=True)
@@ -90,7 +94,8 @@ def build(variant: str, task: str, num_classes: int, options: Options) -> DenseM
         raise RecipeError(f"smp {variant} cannot use encoder {options.encoder!r}: {one_line(exc)}") from exc
     if isinstance(options.encoder_weights, str):
         _load_encoder(net.encoder, name, options.encoder_weights)
-    return SmpModel(net, *_normalisation(name))
+    mean, std = _normalisation(name)
+    return SmpModel(net, options.mean or mean, options.std or std)
 
 
 class SmpModel(DenseModel):

@@ -76,6 +76,12 @@ def test_encoder_with_a_built_in_size_runs_at_others_when_told_to() -> None:
         assert model(torch.rand(1, 3, 64, 96)).logits.shape == (1, 4, 64, 96)
 
 
+def test_a_checkpoint_may_have_been_trained_with_another_mean_and_std() -> None:
+    model = build("fpn", encoder="mobilenetv3_small_050", mean=(0, 0, 0), std=(1, 1, 1)).eval()
+    images = torch.rand(1, 3, 64, 64)
+    assert torch.equal(model(images).logits, model.forward_normalized(images).logits)
+
+
 def test_decoder_width_is_the_recipe_s() -> None:
     assert build("fpn", encoder="resnet18", decoder_channels=64).decoder_channels == 64
     assert build("segformer", encoder="resnet18", decoder_channels=64).decoder_channels == 64

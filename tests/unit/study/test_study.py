@@ -242,7 +242,7 @@ def test_the_table_has_a_row_per_arm(study: dict) -> None:
     )  # of two tables: the teacher and all arms; the first against the other
     assert text.count("\n|") == rules_and_headers + networks + others
     assert "`kd` minus each other arm" in text
-    assert "| kd+bckd | -3.00 | -3.00 | +0.00 | +0.00 |" in text
+    assert "| kd+bckd | 1 | -3.00 | -3.00 | +0.00 | +0.00 |" in text
     assert "teacher 61.00 mIoU" in text
     assert "trained in 32-true on cpu and in 32-true on cuda" in text
     assert "without the teacher" not in text

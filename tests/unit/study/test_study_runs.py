@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import BinaryIO
@@ -93,14 +94,45 @@ def test_why_a_run_has_no_result(
         assert result == expected
 
 
-@pytest.mark.parametrize("lock", [".claim", ".lock", None])
-def test_a_run_that_another_process_had_is_asked_for_again(lock: str | None, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("lock", "log", "status"),
+    [
+        (".claim", "", "missing"),
+        (".lock", "", "missing"),
+        (None, "--- begin: 1\nedgekd: the disk is full\n", "failed"),
+        (None, "--- begin: 1\nedgekd: the disk is full\n--- begin: 2\n", None),  # the machine went down
+        (None, "--- begin: 1\nedgekd: ended by SIGTERM; run the study again to go on\n", None),
+        (None, "", None),
+    ],
+)
+def test_a_run_that_another_process_had_is_asked_for_again(
+    lock: str | None, log: str, status: str | None, tmp_path: Path
+) -> None:
     run = runs_of(small_recipe(tmp_path, study=ARMS), tmp_path)[0]
     run.folder.mkdir(parents=True)
+    (run.folder / "log.txt").write_text(log)
     with FileLock(run.folder / lock) if lock else nullcontext():
         result = result_elsewhere(run)
-    assert isinstance(result, NoResult)
-    assert result.status == ("missing" if lock else "failed")
+    assert getattr(result, "status", None) == status
+
+
+def test_a_run_that_its_process_left_undone_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process has one run while this one does the others, and ends without it."""
+    (tmp_path / "weights.safetensors").touch()
+    teacher = {"teacher": Details(params=5000), "evaluate/teacher": Details(metrics={"miou": 0.61})}
+    monkeypatch.setattr(Details, "file", lambda self, name: tmp_path / name, raising=False)
+    monkeypatch.setattr("edgekd.study.run.make_teacher", lambda *_: teacher)
+    tried: list[list[StudyRun]] = []
+
+    def run_all(runs: list[StudyRun], jobs: int, on_run: Callable[[StudyRun, Result], None]) -> None:
+        tried.append(runs)
+        for run in runs:
+            on_run(run, ELSEWHERE if run is tried[0][2] and len(tried) == 1 else artifacts(run, 0.5))
+
+    monkeypatch.setattr("edgekd.study.run.run_all", run_all)
+    content = run_study(small_recipe(tmp_path, study=ARMS), tmp_path)
+    assert [len(runs) for runs in tried] == [6, 1]
+    assert {run["status"] for arm in content["arms"] for run in arm["runs"]} == {"measured"}
 
 
 def test_a_run_that_was_not_begun_is_not_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
