@@ -203,7 +203,7 @@ def _report(recipe: Recipe, workspace: Workspace, stages: list[Any], ran: list[A
     from edgekd.report import collect
 
     # `edgekd evaluate` keeps what `edgekd bench` measured.
-    known = pipeline.recall(recipe, stages, ran, workspace.finished)
+    known = pipeline.recall(recipe, stages, ran, workspace, is_held=True)
     artifacts = {stage_run.stage.name: stage_run.artifact for stage_run in known}
     timings = [
         {"name": r.stage.name, "seconds": round(r.artifact.manifest["seconds"], 1), "skipped": r.skipped} for r in known

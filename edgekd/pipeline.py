@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
@@ -17,6 +17,7 @@ from edgekd.core.artifact import Artifact, publish
 from edgekd.core.recipe import Engine, Recipe
 from edgekd.core.recipe_loading import plugin_options
 from edgekd.core.session import why_not_here
+from edgekd.core.sources import sources
 from edgekd.core.stage import Stage
 from edgekd.core.workspace import Workspace
 from edgekd.errors import GateError, RecipeError, UserError, did_you_mean
@@ -124,7 +125,7 @@ def run_stages(
             return
         for name in _built_on(stage):
             finish(known[name])
-        key = stage.key(recipe, {name: done[name].artifact for name in _built_on(stage)})
+        key = _key(recipe, workspace, stage, {name: one.artifact for name, one in done.items()})
         artifact = workspace.finished(stage.name, key)
         started = time.monotonic()
         skipped = artifact is not None
@@ -159,7 +160,7 @@ def assist(recipe: Recipe, workspace: Workspace, stages: list[Stage], gates: Col
             return
         for name in _built_on(stage):
             obtain(known[name])
-        key = stage.key(recipe, {name: done[name] for name in _built_on(stage)})
+        key = _key(recipe, workspace, stage, done)
         if stage.kind == "checkpoint" and not workspace.has(stage.name, key):
             for name in stage.gates:
                 obtain(known[name])
@@ -180,19 +181,25 @@ def recall(
     recipe: Recipe,
     stages: list[Stage],
     ran: list[StageRun],
-    find: Callable[[str, str], Artifact | None],
+    workspace: Workspace,
+    is_held: bool,
 ) -> list[StageRun]:
     """Return `ran` and, of the other stages, those that an earlier run finished under the same settings.
 
-    find: a workspace's `finished`, or its `look` by those who do not hold it.
+    is_held: whether this process holds the folder, and may move what is found in `.previous` to its place.
     """
+    find = workspace.finished if is_held else workspace.look
     known = {stage_run.stage.name: stage_run for stage_run in ran}
     for stage in stages:
         if stage.name not in known and set(_built_on(stage)) <= set(known):
-            key = stage.key(recipe, {name: known[name].artifact for name in _built_on(stage)})
+            key = _key(recipe, workspace, stage, {name: one.artifact for name, one in known.items()})
             if artifact := find(stage.name, key):
                 known[stage.name] = StageRun(stage, artifact, skipped=True, seconds=0.0)
     return list(known.values())
+
+
+def _key(recipe: Recipe, workspace: Workspace, stage: Stage, artifacts: Mapping[str, Artifact]) -> str:
+    return stage.key(recipe, {name: artifacts[name] for name in _built_on(stage)}, workspace.code_of(stage.name))
 
 
 def _run(recipe: Recipe, workspace: Workspace, stage: Stage, key: str, inputs: dict[str, Artifact]) -> Artifact:
@@ -204,6 +211,7 @@ def _run(recipe: Recipe, workspace: Workspace, stage: Stage, key: str, inputs: d
         "stage": stage.name,
         "key": key,
         "recipe_sha256": recipe.sha256(),
+        "code": sources(recipe, stage.reads),
         "inputs": {name: artifact.sha256() for name, artifact in inputs.items()},
         "seconds": round(time.monotonic() - started, 3),
     }

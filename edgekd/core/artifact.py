@@ -28,11 +28,6 @@ from edgekd.errors import ArtifactError
 
 SCHEMA = "edgekd.artifact/1"
 MANIFEST = "manifest.json"
-# What it takes to open an artifact of a kind, in its details.
-_TO_OPEN: dict[str, dict[str, type]] = {
-    "engine": {"target": str, "options": dict, "engine": str},
-    "checkpoint": {"network": dict},
-}
 _SPEC = TypeAdapter(ModelSpec)
 SCRATCH = "_scratch"  # inside a working folder: resume state, never published
 RUNTIMES = (
@@ -135,11 +130,10 @@ def open_artifact(path: Path, kind: str | None = None) -> Artifact:
 
 def _is_whole(manifest: dict[str, Any]) -> bool:
     texts = all(isinstance(manifest.get(name), str) for name in ("kind", "stage", "key"))
-    files, details = manifest.get("files"), manifest.get("details")
+    files = manifest.get("files")
     return (
         texts
-        and isinstance(details, dict)
-        and all(isinstance(details.get(name), kind) for name, kind in _TO_OPEN.get(manifest["kind"], {}).items())
+        and isinstance(manifest.get("details"), dict)
         and "model_spec" in manifest
         and isinstance(files, list)
         and all(isinstance(f, dict) and isinstance(f.get("name"), str) and "bytes" in f for f in files)

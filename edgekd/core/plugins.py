@@ -45,6 +45,12 @@ def names(kind: str) -> list[str]:
     return sorted(_own_names(kind) | set(_entry_points(kind)))
 
 
+def foreign_module(kind: str, name: str) -> str:
+    """Return the module of a plugin of another package, "" when it is edgekd's own or there is none of that name."""
+    point = None if name in _own_names(kind) else _entry_points(kind).get(name)
+    return point.module if point else ""
+
+
 def load(kind: str, name: str) -> ModuleType:
     """Import and return one plugin module.
 

@@ -58,6 +58,9 @@ def why_not_here(target: str) -> str:
 
 def _open_engine(artifact: Artifact) -> SessionBase:
     details = artifact.details
+    for name, kind in (("target", str), ("options", dict), ("engine", str)):
+        if not isinstance(details.get(name), kind):
+            raise ArtifactError(f"{artifact.path}: damaged manifest (details.{name}); build the engine again")
     target = plugins.load("targets", details["target"])
     options = plugin_options("targets", details["target"], details["options"], "options")
     return target.Session(artifact.file(details["engine"]), artifact.spec, options)

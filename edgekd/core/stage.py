@@ -8,12 +8,14 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from edgekd.core.artifact import Artifact, StageResult, package_version, sha256_of
 from edgekd.core.plugins import packages_of
 from edgekd.core.recipe import Recipe
 from edgekd.core.recipe_loading import PATH_OPTIONS
+from edgekd.core.sources import sources
 
 
 @dataclass(frozen=True)
@@ -60,9 +62,15 @@ class Stage:
     counts: Mapping[str, str] = field(default_factory=dict)
     version: int = 1
 
-    def key(self, recipe: Recipe, inputs: dict[str, Artifact]) -> str:
-        """Return the cache key: hash of what the stage reads and of the manifests it builds on."""
+    def key(self, recipe: Recipe, inputs: dict[str, Artifact], code: Mapping[str, str] = MappingProxyType({})) -> str:
+        """Return the cache key: hash of what the stage reads, of the code it brings along, and of what it builds on.
+
+        code: hashes of modules as the artifact that is there was made with, for those that are not installed here: a board
+            needs no code of networks that were trained elsewhere.
+        """
+        brought = {name: found or code.get(name) for name, found in sources(recipe, self.reads).items()}
         content = {
+            **({"code": brought} if brought else {}),
             "stage": [self.name, self.kind, self.function, self.part, *([self.version] if self.version > 1 else [])],
             "edgekd": package_version("edgekd"),
             "task": recipe.task,

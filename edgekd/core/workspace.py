@@ -93,6 +93,13 @@ class Workspace:
         """Return what `finished` would and change nothing: for those who do not hold the folder."""
         return self._complete(self.artifact_dir(stage), key) or self._complete(self._previous(stage, key), key)
 
+    def code_of(self, stage: str) -> dict[str, str]:
+        """Return the hashes of the modules from outside of edgekd with which the artifact in its place was made."""
+        try:
+            return open_artifact(self.artifact_dir(stage)).manifest.get("code") or {}
+        except ArtifactError:
+            return {}
+
     def work_path(self, stage: str, key: str) -> Path:
         """Return where the working folder of a stage under one cache key lies."""
         return self.root / ".work" / f"{stage.replace('/', '+')}-{key[:16]}"

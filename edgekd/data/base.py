@@ -20,6 +20,7 @@ from typing import Protocol
 import numpy as np
 
 IGNORE_INDEX = 255
+COCO_LARGEST = 1e10  # square pixels, COCO's end of "all": a larger object is ignored, at its usual IoU
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,20 @@ class Instances:
         for kind in (self.is_crowd, self.is_difficult):
             ignored |= False if kind is None else kind
         return ignored
+
+    @property
+    def coco_areas(self) -> np.ndarray:
+        """(N,) square pixels, by which COCO calls an object small, and leaves out difficult ones.
+
+        A difficult object must not be a crowd: all detections that lie inside a crowd are forgiven, whatever their IoU.
+        """
+        if self.areas is not None:
+            areas = self.areas
+        elif self.masks is not None:
+            areas = self.masks.sum(axis=(1, 2))
+        else:
+            areas = (self.boxes_xyxy[:, 2:] - self.boxes_xyxy[:, :2]).prod(axis=1)
+        return areas if self.is_difficult is None else np.where(self.is_difficult, 2 * COCO_LARGEST, areas)
 
 
 @dataclass(frozen=True)

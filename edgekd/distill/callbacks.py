@@ -23,7 +23,6 @@ from edgekd.data.base import IGNORE_INDEX, DenseDataset
 from edgekd.distill.module import DenseTask
 from edgekd.distill.resume import AveragedWeights
 from edgekd.errors import GateError
-from edgekd.evaluate.detection import coco_areas
 from edgekd.models.base import DenseModel
 from edgekd.models.session import TorchSession, torch_spec
 
@@ -219,7 +218,7 @@ def _average_precision(session: TorchSession, dataset: DenseDataset) -> float:
         entries = {"boxes": truth.boxes_xyxy, "labels": truth.labels, "iscrowd": truth.is_crowd, "masks": truth.masks}
         precision.update(
             [_tensors(boxes=found.boxes, labels=found.labels, scores=found.scores, masks=masks)],
-            [_tensors(**entries, area=coco_areas(truth))],
+            [_tensors(**entries, area=truth.coco_areas)],
         )
     return float(precision.compute()["map"])
 

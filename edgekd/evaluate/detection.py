@@ -20,7 +20,7 @@ from edgekd.board.detection import Detections
 from edgekd.board.masks import Masks
 from edgekd.board.postprocess import Inference, predict_objects
 from edgekd.core.progress import Progress
-from edgekd.data.base import DenseDataset, Instances
+from edgekd.data.base import COCO_LARGEST, DenseDataset, Instances
 from edgekd.errors import DataError, UserError
 
 # How the three kinds of average precision are called by us and by faster-coco-eval.
@@ -28,7 +28,6 @@ _KINDS = {"map": "bbox", "mask_map": "segm", "boundary_map": "boundary"}
 _WRITTEN = ("id", "image_id", "category_id", "iscrowd", "bbox", "area", "score")
 _AREAS = ("all", "small", "medium", "large")
 _MOST = (1, 10, 100)
-_LARGEST = 1e10  # square pixels, COCO's end of "all": a larger object is ignored, at its usual IoU
 _AT_50, _AT_75 = 0, 5  # places of IoU 0.50 and 0.75 among the thresholds
 
 
@@ -110,7 +109,7 @@ class DetectionEvaluator:
         entries = self._entries(image, truth.boxes_xyxy, truth.labels, truth.masks, len(self._objects))
         self._objects += [
             entry | {"iscrowd": int(many), "area": float(area)}
-            for entry, many, area in zip(entries, crowd, coco_areas(truth), strict=True)
+            for entry, many, area in zip(entries, crowd, truth.coco_areas, strict=True)
         ]
         entries = self._entries(image, found.boxes, found.labels, found.masks, len(self._found))
         self._found += [e | {"score": float(s)} for e, s in zip(entries, found.scores, strict=True)]
@@ -175,7 +174,7 @@ class DetectionEvaluator:
             (folder / f"coco_{name}.json").write_text(json.dumps(content), encoding="utf-8")
 
     def _object_count(self) -> int:
-        return sum(not entry["iscrowd"] and entry["area"] <= _LARGEST for entry in self._objects)
+        return sum(not entry["iscrowd"] and entry["area"] <= COCO_LARGEST for entry in self._objects)
 
     def _truth(self) -> dict[str, Any]:
         """Return COCO's labels without the annotations."""
@@ -222,20 +221,6 @@ def _written(entry: dict[str, Any]) -> dict[str, Any]:
     known = {key: entry[key] for key in _WRITTEN if key in entry}
     mask = entry.get("segmentation")
     return known if mask is None else {**known, "segmentation": {**mask, "counts": mask["counts"].decode("ascii")}}
-
-
-def coco_areas(truth: Instances) -> np.ndarray:
-    """Return (N,) square pixels, by which COCO calls an object small, and leaves out difficult ones.
-
-    A difficult object must not be a crowd: all detections that lie inside a crowd are forgiven, whatever their IoU.
-    """
-    if truth.areas is not None:
-        areas = truth.areas
-    elif truth.masks is not None:
-        areas = truth.masks.sum(axis=(1, 2))
-    else:
-        areas = (truth.boxes_xyxy[:, 2:] - truth.boxes_xyxy[:, :2]).prod(axis=1)
-    return areas if truth.is_difficult is None else np.where(truth.is_difficult, 2 * _LARGEST, areas)
 
 
 def _summary(kind: str, counted: tuple[np.ndarray, np.ndarray, np.ndarray]) -> dict[str, float]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from pydantic import ValidationError
 
 from edgekd.core.artifact import Artifact
 from edgekd.core.recipe import Network
 from edgekd.core.recipe_loading import plugin_options
+from edgekd.errors import ArtifactError
 from edgekd.models.base import DenseModel
 from edgekd.models.build import build_model
 from edgekd.models.session import TorchSession
@@ -43,7 +45,10 @@ def untrained_network(network: Network, task: str, num_classes: int, where: str)
 
 def network_from_artifact(artifact: Artifact) -> DenseModel:
     """Return the trained network of a checkpoint artifact in eval mode."""
-    network = Network.model_validate(artifact.details["network"])
+    try:
+        network = Network.model_validate(artifact.details.get("network"))
+    except ValidationError as exc:
+        raise ArtifactError(f"{artifact.path}: damaged manifest (details.network); train it again") from exc
     options = plugin_options("families", network.family, _without_files(network), artifact.path.name)
     model = build_model(network.family, network.variant, artifact.spec.task, len(artifact.spec.classes), options)
     weights = artifact.file(WEIGHTS)

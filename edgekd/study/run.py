@@ -126,7 +126,7 @@ def finished(run: StudyRun) -> Mapping[str, Artifact] | None:
         return None  # without opening the data set, which takes a minute of a large one
     stages = pipeline.select(pipeline.plan(run.recipe), run.score)
     with _LOOKUP:
-        known = pipeline.recall(run.recipe, stages, [], workspace.look)
+        known = pipeline.recall(run.recipe, stages, [], workspace, is_held=False)
     return {r.stage.name: r.artifact for r in known} if len(known) == len(stages) else None
 
 

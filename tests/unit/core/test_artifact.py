@@ -184,10 +184,6 @@ def without(name: str) -> Callable[[dict[str, Any]], str]:
         lambda manifest: "[" * 100_000,
         lambda manifest: json.dumps({**manifest, "schema": "edgekd.artifact/99"}),
         lambda manifest: json.dumps({**manifest, "files": 3}),
-        lambda manifest: json.dumps(
-            {**manifest, "kind": "engine", "details": {"target": 5, "options": {}, "engine": "e"}}
-        ),
-        lambda manifest: json.dumps({**manifest, "kind": "checkpoint", "details": {}}),
         lambda manifest: json.dumps({**manifest, "files": ["a.txt"]}),
         *map(without, ("schema", "kind", "stage", "key", "files", "details", "model_spec")),
     ],
@@ -232,6 +228,23 @@ def test_a_file_of_an_artifact_lies_in_it(tmp_path: Path, name: str) -> None:
     (artifact.path / MANIFEST).write_text(json.dumps(artifact.manifest | {"files": [{"name": name, "bytes": 1}]}))
     with pytest.raises(ArtifactError, match="expected a file of the artifact"):
         open_artifact(artifact.path)
+
+
+@pytest.mark.parametrize(
+    ("kind", "details"),
+    [
+        ("engine", {}),
+        ("engine", {"target": 5, "options": {}, "engine": "e"}),
+        ("engine", {"target": "openvino", "options": None, "engine": "e"}),
+        ("checkpoint", {}),
+        ("checkpoint", {"network": {"family": 3}}),
+    ],
+)
+def test_an_artifact_that_does_not_say_how_it_opens_is_told(tmp_path: Path, kind: str, details: dict[str, Any]) -> None:
+    artifact = make(tmp_path)
+    damaged = Artifact(artifact.path, {**artifact.manifest, "kind": kind, "details": details})
+    with pytest.raises(ArtifactError, match=r"damaged manifest \(details\."):
+        open_session(damaged)
 
 
 def test_a_session_needs_an_artifact_with_a_network(tmp_path: Path) -> None:
