@@ -79,8 +79,17 @@ def decode_runs(counts: str | bytes | Sequence[int], size: tuple[int, int]) -> n
         raise ValueError(
             f"expected runs that add up to {height} x {width} = {height * width} pixels, got {short(sum(runs))}"
         )
-    values = np.arange(len(runs)) % 2 == 1
-    return np.repeat(values, runs).reshape(width, height).T
+    ends = np.cumsum([0, *runs])
+    objects = np.flatnonzero(np.diff(ends)[1::2])  # runs of pixels, and not of zeros
+    mask = np.zeros((height, width), bool)
+    if objects.size:  # only the columns that they reach are filled: photos are large and objects small
+        first, last = 2 * objects[0] + 1, 2 * objects[-1] + 1
+        left, right = ends[first] // height, -(-ends[last + 1] // height)
+        inner = np.diff(ends)[first : last + 1]
+        lengths = [ends[first] - left * height, *inner, right * height - ends[last + 1]]
+        values = np.arange(len(lengths)) % 2 == 1
+        mask[:, left:right] = np.repeat(values, lengths).reshape(right - left, height).T
+    return mask
 
 
 def encode_runs(mask: np.ndarray) -> dict[str, list[int]]:
@@ -125,8 +134,7 @@ def draw_polygons(shape: Any, height: int, width: int) -> np.ndarray:
     solid = [list(map(float, polygon)) for polygon in shape if len(polygon) >= 6]
     if not solid:
         return np.zeros((height, width), bool)
-    runs = mask.merge(mask.frPyObjects(solid, height, width))
-    return np.asarray(mask.decode(runs), bool)
+    return decode_runs(mask.merge(mask.frPyObjects(solid, height, width))["counts"], (height, width))
 
 
 def _decompressed(text: str | bytes) -> list[int]:

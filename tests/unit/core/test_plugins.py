@@ -94,3 +94,19 @@ def test_a_broken_import_inside_edgekd_is_not_blamed_on_the_installation(tmp_pat
     (tmp_path / "broken_format.py").write_text("import edgekd.no_such_module\n")
     done = run("from edgekd.core import plugins; plugins.load('formats', 'broken')", tmp_path)
     assert "ModuleNotFoundError: No module named 'edgekd.no_such_module'" in done.stderr.splitlines()[-1]
+
+
+def test_doctor_shows_a_target_that_does_not_load_beside_those_that_do(tmp_path: Path) -> None:
+    register(tmp_path, "targets", "vendor", "vendor_target")
+    register(tmp_path, "targets", "odd", "odd_target")
+    (tmp_path / "vendor_target.py").write_text("import somevendor\n")
+    (tmp_path / "odd_target.py").write_text("raise OSError('libvendor.so: cannot open')\n")
+    done = run(
+        "from edgekd.doctor import examine\n"
+        "for one in examine()['checks']:\n"
+        "    if one['name'].startswith('target'): print(one['name'], one['ok'], one['text'])",
+        tmp_path,
+    )
+    assert "target vendor False target 'vendor' needs the package 'somevendor'" in done.stdout, done.stderr
+    assert "target odd False does not load: OSError: libvendor.so: cannot open" in done.stdout
+    assert "target openvino" in done.stdout

@@ -101,6 +101,36 @@ def test_a_resize_has_to_be_by_whole_factors_and_of_a_known_kind(
     assert set(rules(checked(path, RKNN))) == ({rule} if rule else set())
 
 
+def test_in_a_graph_without_names_a_pattern_hides_nothing(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Reshape", ["image", "groups"], ["a"]),
+        helper.make_node("InstanceNormalization", ["a", "scale", "bias"], ["b"]),
+        helper.make_node("Reshape", ["b", "back"], ["c"]),
+        helper.make_node("Hardmax", ["c"], ["out"]),
+    ]
+    constants = [constant("groups", [1, 2, -1]), constant("back", [1, 4, 32, 32])]
+    constants += [constant("scale", [1, 1], np.float32), constant("bias", [0, 0], np.float32)]
+    path = write(tmp_path / "named.onnx", nodes, constants, (1, 4, 32, 32), modules=False)
+    named = rules(checked(path, RKNN))
+    model = onnx.load(path)
+    for node in model.graph.node:
+        node.name = ""
+    onnx.save(model, tmp_path / "unnamed.onnx")
+    report = checked(tmp_path / "unnamed.onnx", RKNN)
+    assert rules(report) == named
+    assert len(named) > 1
+    assert {name for one in report.findings for name in one.nodes} >= {"b", "out"}
+
+
+def test_what_another_tool_wrote_about_modules_is_no_obstacle(tmp_path: Path) -> None:
+    path = write(tmp_path / "wide.onnx", [conv(33)], [weights("w", 4, 3, 33, 33)])
+    model = onnx.load(path)
+    for damage in ("garbage(", "5", "{}"):
+        model.graph.node[0].metadata_props[0].value = damage
+        onnx.save(model, path)
+        assert checked(path, RKNN).findings[0].module == ""
+
+
 def test_group_norm_as_torch_lowers_it_runs_on_the_cpu_of_rockchips(tmp_path: Path) -> None:
     nodes = [
         helper.make_node("Reshape", ["image", "groups"], ["a"]),
