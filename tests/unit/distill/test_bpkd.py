@@ -51,6 +51,9 @@ def test_the_edge_is_the_mean_over_classes_of_the_mean_over_their_bands() -> Non
     teacher[0, 1, 0, 1] = log(3)
     value = terms(bpkd, outputs(logits=teacher), outputs(logits=student), batch([[[0, 0, 1, 2, 2, 2]]]), PIXELS)
     assert value["edge"] == pytest.approx(KL * (1 / 2 + 1 / 3 + 0) / 3, rel=1e-5)
+    # Labels 0 0 1 1 1 1: bands {1, 2} of both classes that are there; class 2 has no border and does not count.
+    value = terms(bpkd, outputs(logits=teacher), outputs(logits=student), batch([[[0, 0, 1, 1, 1, 1]]]), PIXELS)
+    assert value["edge"] == pytest.approx(KL / 2, rel=1e-5)
     assert value["body"] == 0.0
 
 

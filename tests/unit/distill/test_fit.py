@@ -7,6 +7,7 @@ import re
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from edgekd.core.recipe_loading import plugin_options
 from edgekd.data.base import Sample
 from edgekd.distill.fit import SharedBatchNorm, fit, on_cpu, own_device, precision
 from edgekd.distill.module import DenseTask
+from edgekd.distill.resume import StepSeeds
 from edgekd.errors import DataError
 from edgekd.evaluate import semantic
 from edgekd.models.build import build_model
@@ -272,3 +274,13 @@ def test_any_number_of_steps_has_a_schedule(steps: int) -> None:
         made["optimizer"].step()
         made["lr_scheduler"]["scheduler"].step()
     assert all(0 < rate <= 1 for rate in rates)
+
+
+def test_every_step_and_every_process_draws_its_own() -> None:
+    def drawn(step: int, rank: int, seed: int = 3) -> float:
+        place: Any = SimpleNamespace(global_step=step, global_rank=rank)
+        StepSeeds(seed).on_train_batch_start(place, place, None, 0)
+        return float(torch.rand(()))
+
+    assert drawn(4, 0) == drawn(4, 0)
+    assert len({drawn(4, 0), drawn(5, 0), drawn(4, 1), drawn(4, 0, seed=2)}) == 4

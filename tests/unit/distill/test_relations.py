@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgekd.distill import relations
+from edgekd.distill import logits, relations
 
 ALL_2X2 = torch.ones(1, 1, 2, 2, dtype=torch.bool)
 EDGE = 1e-4  # affinities are kept this far from 0 and 1
@@ -204,3 +204,15 @@ def test_relation_rows_leave_invalid_cells_out() -> None:
     rows = relations.relation_log_rows(relations.standardised(CORNERS, ALL_2X2), valid, temperature=1.0)
     assert rows[0, 0, 3] < -1000
     assert rows[0, 0, 1].item() == pytest.approx(log(0.5), abs=1e-5)
+
+
+def test_a_cell_counts_when_more_than_half_of_its_pixels_carry_a_label() -> None:
+    """Of four cells 1, 2, 3 and 4 pixels of four are labelled."""
+    labelled = torch.tensor([[1, 0, 1, 1, 1, 1, 1, 1], [0, 0, 0, 0, 1, 0, 1, 1]]).float().view(1, 1, 2, 8)
+    assert relations.cells(labelled, (1, 4)).flatten().tolist() == [False, False, True, True]
+    assert logits.pooled(torch.zeros(1, 2, 2, 8), labelled[:, 0] > 0, 2)[1].flatten().tolist() == [
+        False,
+        False,
+        True,
+        True,
+    ]
