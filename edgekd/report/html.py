@@ -272,4 +272,18 @@ def _problems(report: Mapping[str, Any], rows: Sequence[Row]) -> list[str]:
     open_rows = [row.label for row in rows if not row.is_measured]
     if open_rows:
         problems.append(f"Not measured: {', '.join(open_rows)}. The reasons are in the table.")
-    return problems
+    return problems + _uneven_means(rows)
+
+
+def _uneven_means(rows: Sequence[Row]) -> list[str]:
+    """Return which classes count in the means of some rows alone: no label is of them, and these rows saw them all the same."""
+    scored = [row for row in rows if row.is_measured and row.task == "semantic"]
+    found = []
+    for name in dict.fromkeys(name for row in scored for name in row.per_class):
+        seen = [row.label for row in scored if row.per_class.get(name) is not None]
+        if seen and len(seen) < len(scored):
+            found.append(
+                f"Means over different classes: no label is of class {name}, and {', '.join(seen)} took pixels for it, which "
+                "counts as 0 % there and not in the other rows. Compare the classes."
+            )
+    return found

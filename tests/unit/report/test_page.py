@@ -43,6 +43,14 @@ def test_what_a_runtime_says_of_itself_is_on_the_page(page: str) -> None:
     assert page.count(said) == 2  # openvino fp32 and int8
 
 
+def test_means_over_different_classes_are_told(page: str, tmp_path: Path) -> None:
+    assert "Means over different classes" not in page
+    report = sample_report()
+    report["rows"][5]["iou_per_class"]["never seen"] = 0.0
+    text = render(report, tmp_path)
+    assert "no label is of class never seen, and openvino int8 took pixels for it" in re.sub(r"\s+", " ", text)
+
+
 def test_names_from_outside_are_escaped(tmp_path: Path) -> None:
     report = sample_report() | {"title": "<script>alert(1)</script>"}
     assert "<script>alert(1)</script>" not in render(report, tmp_path)
