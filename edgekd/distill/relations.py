@@ -137,7 +137,7 @@ def pair_affinities(unit: Tensor, offsets: list[tuple[int, int]]) -> list[Tensor
 
 
 def all_pair_affinities(unit: Tensor, offsets: list[tuple[int, int]]) -> Tensor:
-    """Return the same as one vector, offset after offset: a fifth of the kernels."""
+    """Return the same as one vector, offset after offset, by fewer kernels."""
     return _affinity(torch.cat([cosine.flatten() for cosine in _PairCosines.apply(unit, offsets)]))
 
 
