@@ -27,7 +27,7 @@ DOCS = Path(__file__).parent
 
 
 def main() -> None:
-    """Write the result page, and for the quickstart the README's table; of a study its part of the page on studies."""
+    """Write the result page, and for the quickstart the README's table; of a study its part of a page."""
     folder = Path(sys.argv[1])
     if (folder / "study.json").is_file():
         write_study(folder)
@@ -48,7 +48,7 @@ def main() -> None:
 
 
 def write_study(folder: Path) -> None:
-    """Fill the part of the page of docs/results that is marked with the study's name, and copy its picture."""
+    """Fill the part of the page of docs/results that is marked with the study's name, and copy its picture and its table of runs."""
     study = json.loads((folder / "study.json").read_text(encoding="utf-8"))
     name = study["recipe_name"]
     marked = re.compile(rf"(<!-- study: {re.escape(name)} -->).*?(<!-- /study -->)", re.DOTALL)
@@ -56,7 +56,8 @@ def write_study(folder: Path) -> None:
     page = next((page for page, text in texts.items() if marked.search(text)), None)
     if page is None:
         sys.exit(f"docs/results: no part is marked <!-- study: {name} --> ... <!-- /study -->; put it where it belongs")
-    shutil.copyfile(folder / "study.png", page.parent / f"study-{name}.png")
+    for kind in ("png", "csv"):
+        shutil.copyfile(folder / f"study.{kind}", page.parent / f"study-{name}.{kind}")
     page.write_text(
         marked.sub(lambda m: f"{m[1]}\n\n{study_part(study, folder)}\n{m[2]}", texts[page]), encoding="utf-8"
     )
@@ -77,7 +78,7 @@ def study_part(study: dict[str, Any], folder: Path) -> str:
             (folder / "study.md").read_text(encoding="utf-8"),
             f"![Differences by arm and learning curves](study-{name}.png)",
             "",
-            f"{len(measured)} students, {hours:.1f} hours of training. The arms:",
+            f"{len(measured)} students, {hours:.1f} hours of training; [what each gave](study-{name}.csv). The arms:",
             "",
             *(f"    {line}" for line in arms.splitlines()),
             "",

@@ -82,7 +82,7 @@ def run_study(
 ) -> dict[str, Any]:
     """Train every arm of `recipe.study` with every seed, resuming what is there, and return the comparison.
 
-    Also writes `study.json`, `study.md` and `study.png` into `out`, of what there is also while it runs and when it is
+    Also writes `study.json`, `study.csv`, `study.md` and `study.png` into `out`, of what there is also while it runs and when it is
     interrupted.
 
     Args:

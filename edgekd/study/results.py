@@ -17,7 +17,7 @@ from edgekd.core.recipe import Recipe
 from edgekd.evaluate.definitions import DEFINITIONS
 from edgekd.study.difference import by_seed, compare
 from edgekd.study.plan import StudyRun, arms_of
-from edgekd.study.table import markdown
+from edgekd.study.table import csv_lines, markdown
 
 SCHEMA = "edgekd.study/1"
 WRITE_EVERY_S = 60.0  # drawing takes a second
@@ -41,7 +41,7 @@ class Findings:
         recipe: of the study.
         teacher: artifacts of the teacher by stage name.
         runs: all of them, none ended yet.
-        folder: for `study.json`, `study.md` and `study.png`.
+        folder: for the files that `write` writes.
     """
 
     def __init__(self, recipe: Recipe, teacher: Mapping[str, Artifact], runs: Sequence[StudyRun], folder: Path) -> None:
@@ -64,7 +64,7 @@ class Findings:
         return [run for run, result in found if isinstance(result, NoResult) and result.status == "missing"]
 
     def write(self) -> dict[str, Any]:
-        """Write the three files and return the content of `study.json`."""
+        """Write the files and return the content of `study.json`."""
         with self._lock:
             return self._write()
 
@@ -162,10 +162,11 @@ def _mean(entries: list[dict[str, Any]], name: str) -> float | None:
 
 
 def write(study: dict[str, Any], folder: Path) -> None:
-    """Write `study.json`, `study.md` (the table) and `study.png` (the picture) into a folder."""
+    """Write `study.json`, `study.csv` (a line per run), `study.md` (the table) and `study.png` (the picture) into a folder."""
     from edgekd.study.figure import draw
 
     write_atomic(folder / "study.json", json.dumps(study, indent=1, allow_nan=False))
+    write_atomic(folder / "study.csv", csv_lines(study))
     write_atomic(folder / "study.md", markdown(study))
     with replacing(folder / "study.png") as temporary:
         draw(study, temporary)

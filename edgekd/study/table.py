@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -47,6 +49,21 @@ def markdown(study: dict[str, Any]) -> str:
         *("| " + " | ".join(row) + " |" for row in rows(study)),
     ]
     return "\n".join(lines + versus(study) + _remarks(study)) + "\n"
+
+
+def csv_lines(study: dict[str, Any]) -> str:
+    """Return a line per measured run: arm, seed, its metrics as shares of 1, pace and memory; for spreadsheets and statistics."""
+    runs = [(arm["name"], run) for arm in study["arms"] for run in arm["runs"] if run["status"] == "measured"]
+    metrics = [name for name in DEFINITIONS if any(run["metrics"].get(name) is not None for _, run in runs)]
+    other = ["steps", "seconds_per_step", "peak_memory_bytes"]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["arm", "seed", *metrics, *other])
+    for arm, run in runs:
+        writer.writerow(
+            [arm, run["seed"], *(run["metrics"].get(name) for name in metrics), *(run[name] for name in other)]
+        )
+    return text.getvalue()
 
 
 def _remarks(study: dict[str, Any]) -> list[str]:

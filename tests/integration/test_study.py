@@ -58,7 +58,7 @@ def test_a_study_measures_every_arm_once_and_reports_what_fails(tmp_path: Path) 
         assert [step for step, _ in run["validation"]] == [2, 4]
         assert run["validation"][-1][1] == pytest.approx(run["metrics"]["miou"], abs=1e-4)
         assert run["peak_memory_bytes"] > 2**20
-    assert {"study.md", "study.png"} <= {path.name for path in out.iterdir()}
+    assert {"study.csv", "study.md", "study.png"} <= {path.name for path in out.iterdir()}
     for folder, stage in (("plain-seed7", "student"), ("kd-seed7", "distilled")):
         training = open_artifact(out / "runs" / folder / stage, "checkpoint").details["training"]
         np.testing.assert_allclose(training["class_weights"], weights_of_classes(), rtol=1e-5)
