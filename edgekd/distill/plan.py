@@ -97,7 +97,7 @@ def plan(recipe: Recipe) -> DistillPlan:
     dataset = open_split(recipe, recipe.data.train)
     classes, crop = len(dataset.classes), recipe.data.augment.crop or recipe.data.size
     teacher, student = _networks(recipe, classes)
-    maps_t, maps_s = _maps(teacher, crop), _maps(student, crop)
+    maps_t, maps_s = _both_maps(teacher, student, crop)
     labels = _labels(crop, classes) if recipe.task == "semantic" else _object_labels(crop)
     methods = [
         MethodPlan(
@@ -129,7 +129,7 @@ def check_arms(recipe: Recipe, arms: dict[str, dict[str, Method]]) -> None:
     """
     classes, crop = len(open_split(recipe, recipe.data.train).classes), recipe.data.augment.crop or recipe.data.size
     networks = _networks(recipe, classes)
-    maps_t, maps_s = (_maps(network, crop) for network in networks)
+    maps_t, maps_s = _both_maps(*networks, crop)
     labels = _labels(crop, classes) if recipe.task == "semantic" else _object_labels(crop)
     for arm, methods in arms.items():
         try:
@@ -154,13 +154,21 @@ def _options(name: str, config: Method) -> dict[str, Any]:
     return asdict(plugin_options("methods", name, config.options, f"distill.methods.{name}.options"))
 
 
-def _maps(model: DenseModel, crop: tuple[int, int]) -> dict[str, Tensor]:
+def _both_maps(
+    teacher: DenseModel, student: DenseModel, crop: tuple[int, int]
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    return _maps(teacher, crop, "teacher"), _maps(student, crop, "student")
+
+
+def _maps(model: DenseModel, crop: tuple[int, int], section: str) -> dict[str, Tensor]:
     check_input_size(model, crop)
     try:
         with torch.no_grad():
             out = model.eval()(torch.zeros(1, 3, *crop))
     except AssertionError as exc:  # encoders of timm say so that they are for images of another size
-        raise RecipeError(f"a network fails on images of {crop[0]}x{crop[1]}: {exc}; use another data.size") from exc
+        raise RecipeError(
+            f"the {section} fails on images of {crop[0]}x{crop[1]}: {exc}; use another data.size"
+        ) from exc
     features = {f"stride {stride}": x for stride, x in out.features.items()}
     levels = {f"level {stride}": x for stride, x in out.levels.items()}
     return {**features, **(levels or {"decoder": out.decoder}), **out.heads}

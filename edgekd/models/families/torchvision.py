@@ -15,10 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models import segmentation
 
+from edgekd.models.backbones import IMAGENET, Triple
 from edgekd.models.base import DenseModel, Outputs
 from edgekd.models.weights import fill, load_state
 
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 TASKS = ("semantic",)
 VARIANTS = {
     name: getattr(segmentation, name)
@@ -35,9 +35,16 @@ VARIANTS = {
 
 @dataclass(frozen=True)
 class Options:
-    """encoder_weights: a file with torchvision's ImageNet state dict of the backbone; random weights without it."""
+    """Options of this family.
+
+    encoder_weights: a file with torchvision's ImageNet state dict of the backbone; random weights without it.
+    mean, std: of the network's input, for RGB in [0, 1]; ImageNet's by default. Set them for a checkpoint that was trained with
+        others: [0, 0, 0] and [1, 1, 1] where pixels were only divided by 255.
+    """
 
     encoder_weights: str | None = None
+    mean: Triple = IMAGENET[0]
+    std: Triple = IMAGENET[1]
 
 
 def build(variant: str, task: str, num_classes: int, options: Options) -> DenseModel:
@@ -49,7 +56,8 @@ def build(variant: str, task: str, num_classes: int, options: Options) -> DenseM
     net = VARIANTS[variant](weights=None, weights_backbone=None, num_classes=num_classes, aux_loss=None)
     if options.encoder_weights is not None:
         _load_backbone(net.backbone, options.encoder_weights)
-    return LrasppModel(net) if variant.startswith("lraspp") else SequentialHeadModel(net)
+    model = LrasppModel if variant.startswith("lraspp") else SequentialHeadModel
+    return model(net, options.mean, options.std)
 
 
 class TorchvisionModel(DenseModel):
@@ -57,8 +65,8 @@ class TorchvisionModel(DenseModel):
 
     unused_weights = ("aux_classifier.",)
 
-    def __init__(self, net: Any, decoder_channels: int) -> None:
-        super().__init__(MEAN, STD)
+    def __init__(self, net: Any, decoder_channels: int, mean: Triple, std: Triple) -> None:
+        super().__init__(mean, std)
         self.backbone = net.backbone  # an nn.ModuleDict whose modules run one after the other
         self.classifier = net.classifier
         self.taps, self.channels = _taps(self.backbone)
@@ -81,8 +89,8 @@ class TorchvisionModel(DenseModel):
 class SequentialHeadModel(TorchvisionModel):
     """FCN and DeepLabV3: a stack of layers ending in a 1x1 convolution."""
 
-    def __init__(self, net: Any) -> None:
-        super().__init__(net, net.classifier[-1].in_channels)
+    def __init__(self, net: Any, mean: Triple, std: Triple) -> None:
+        super().__init__(net, net.classifier[-1].in_channels, mean, std)
         self.last = list(net.backbone)[-1]
 
     def classify(self, maps: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
@@ -99,8 +107,8 @@ class LrasppModel(TorchvisionModel):
     Source: arXiv 1905.02244, figure 10, as in torchvision's `LRASPPHead.forward`, whose weights these are.
     """
 
-    def __init__(self, net: Any) -> None:
-        super().__init__(net, net.classifier.high_classifier.in_channels)
+    def __init__(self, net: Any, mean: Triple, std: Triple) -> None:
+        super().__init__(net, net.classifier.high_classifier.in_channels, mean, std)
         roles = {role: name for name, role in net.backbone.return_layers.items()}
         self.low, self.high = roles["low"], roles["high"]
 

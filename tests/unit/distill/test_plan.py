@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
+from torch import Tensor
 
 from edgekd.core import plugins
 from edgekd.data.open import open_split
 from edgekd.distill.plan import AdapterPlan, DistillPlan, MapPlan, MethodPlan, TermPlan, plan
 from edgekd.errors import RecipeError
+from edgekd.models.families.edgeseg import EdgeSeg
 from tests.unit.core.small_recipe import small_recipe
 
 DECODER, LOGITS = ["decoder"], ["logits"]
@@ -102,3 +105,15 @@ def test_it_says_what_keeping_the_teachers_answers_needs(tmp_path: Path) -> None
     images = len(open_split(recipe, "train"))
     assert made.answers_bytes == 2 * numbers * images * 3  # float16
     assert plan(small_recipe(tmp_path)).answers_bytes is None
+
+
+def test_a_network_for_images_of_another_size_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = small_recipe(tmp_path, distill={"methods": {"kd": {}}})
+
+    def fails(self: EdgeSeg, images: Tensor) -> NoReturn:
+        raise AssertionError("expected 224")  # as timm does
+
+    monkeypatch.setattr(EdgeSeg, "forward_normalized", fails)
+    monkeypatch.setattr(EdgeSeg, "check_trains", lambda self: None)
+    with pytest.raises(RecipeError, match="the teacher fails on images of .*: expected 224; use another data.size"):
+        plan(recipe)

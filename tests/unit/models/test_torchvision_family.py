@@ -32,6 +32,14 @@ def test_checkpoint_and_logits_are_those_of_torchvision(variant: str, tmp_path: 
         torch.testing.assert_close(ours.forward_normalized(image).logits, theirs(image)["out"])
 
 
+@pytest.mark.parametrize("variant", ["deeplabv3_mobilenet_v3_large", "lraspp_mobilenet_v3_large"])
+def test_a_checkpoint_may_have_been_trained_with_another_mean_and_std(variant: str) -> None:
+    assert build(variant).mean.flatten().tolist() == pytest.approx([0.485, 0.456, 0.406])
+    model = build(variant, Options(mean=(0, 0, 0), std=(1, 1, 1))).eval()
+    images = torch.rand(1, 3, 64, 64)
+    assert torch.equal(model(images).logits, model.forward_normalized(images).logits)
+
+
 def test_features_are_the_last_map_of_each_stride() -> None:
     assert build("fcn_resnet50").channels == {2: 64, 4: 256, 8: 2048}
     assert build("lraspp_mobilenet_v3_large").channels == {2: 16, 4: 24, 8: 40, 16: 960}
