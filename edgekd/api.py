@@ -38,6 +38,7 @@ def run(
         EdgekdError: see edgekd/errors.py; what was finished is kept, and in the report.
     """
     from edgekd import pipeline
+    from edgekd.data.open import opened_once
 
     if not isinstance(recipe, Recipe):
         recipe = load_recipe(str(recipe), overrides)
@@ -45,7 +46,8 @@ def run(
     stages = pipeline.plan(recipe)
     chosen = pipeline.select(stages, until)
     if not is_first_process():
-        pipeline.assist(recipe, Workspace(Path(out)), chosen, gates=stages)
+        with opened_once():
+            pipeline.assist(recipe, Workspace(Path(out)), chosen, gates=stages)
         raise SystemExit(0)
     done: list[pipeline.StageRun] = []
 
@@ -53,7 +55,7 @@ def run(
         done.append(stage_run)
         on_stage(stage_run)
 
-    with Workspace(Path(out)).locked() as workspace, disk_errors(workspace.root):
+    with Workspace(Path(out)).locked() as workspace, disk_errors(workspace.root), opened_once():
         _say_whose(workspace.root, recipe)
         try:
             pipeline.run_stages(recipe, workspace, chosen, remember, gates=stages)
@@ -97,6 +99,7 @@ def run_study(
         EdgekdError: the recipe or the teacher; a run that fails is in the result with its reason.
     """
     from edgekd import pipeline
+    from edgekd.data.open import opened_once
     from edgekd.study import run
     from edgekd.study.plan import StudyRun, arms_of, study_runs, teacher_recipe
     from edgekd.study.results import Findings, Result
@@ -104,14 +107,15 @@ def run_study(
     recipe = recipe if isinstance(recipe, Recipe) else load_recipe(str(recipe), overrides)
     folder, arms = Path(out), arms_of(recipe)
     pipeline.check_options(teacher_recipe(recipe))
-    with packages_of("study"):
-        import matplotlib.figure  # noqa: F401 - of its picture
-        import scipy.stats  # noqa: F401 - of its intervals; all of them before the teacher is trained
+    with opened_once():
+        with packages_of("study"):
+            import matplotlib.figure  # noqa: F401 - of its picture
+            import scipy.stats  # noqa: F401 - of its intervals; all of them before the teacher is trained
 
-        from edgekd.distill.plan import check_arms
+            from edgekd.distill.plan import check_arms
 
-        check_arms(recipe, arms)
-    teacher = run.make_teacher(recipe, folder, on_stage)
+            check_arms(recipe, arms)
+        teacher = run.make_teacher(recipe, folder, on_stage)
     runs = study_runs(recipe, folder, teacher["teacher"].file("weights.safetensors"))
     findings = Findings(recipe, teacher, runs, folder)
 

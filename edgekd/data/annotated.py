@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from reprlib import repr as short
 from typing import Any, Protocol
@@ -158,8 +159,9 @@ class AnnotatedDataset:
         """What was repaired, and how often; polygons that cover no pixel are counted when they are loaded."""
         return dict(self._repairs + Counter({NO_MASK: len(self._blank)}))
 
+    @cached_property
     def digest(self) -> str:
-        """Return a hash of all annotations, image by image, for the fingerprint."""
+        """A hash of all annotations, image by image, for the fingerprint."""
         digest = hashlib.sha256()
         for image in self._images:
             digest.update(repr((image.name, image.size, len(image.objects))).encode())

@@ -53,7 +53,7 @@ def _digest(dataset: DenseDataset, split: str, identity: Callable[[Path], list[s
     for index in range(len(dataset)):
         digest.update(_line([dataset.name(index), *map(identity, dataset.files(index))]))
     if isinstance(dataset, AnnotatedDataset):  # all of them may stand in one large file
-        digest.update(dataset.digest().encode())
+        digest.update(dataset.digest.encode())
     return digest.hexdigest()
 
 

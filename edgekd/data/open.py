@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import filecmp
+import json
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
 import numpy as np
@@ -23,13 +27,39 @@ from edgekd.errors import DataError, RecipeError
 log = logging.getLogger(__name__)
 
 
+_opened: ContextVar[dict[tuple[str, ...], DenseDataset] | None] = ContextVar("_opened", default=None)
+
+
+@contextmanager
+def opened_once() -> Iterator[None]:
+    """Open each split once within this block, however often it is asked for: COCO's training split takes most of a minute.
+
+    The files are taken not to change meanwhile; what changed before is seen by the next block.
+    """
+    before = _opened.set({})
+    try:
+        yield
+    finally:
+        _opened.reset(before)
+
+
 def open_split(recipe: Recipe, split: str) -> DenseDataset:
-    """Return one split of a recipe's data set, as its task needs it.
+    """Return one split of a recipe's data set, as its task needs it; the same one within `opened_once`.
 
     Raises:
         RecipeError: the format has no labels for the task.
         DataError: it cannot be opened or is empty.
     """
+    opened, data = _opened.get(), recipe.data
+    if opened is None:
+        return _open(recipe, split)
+    key = (data.format, json.dumps(data.options, sort_keys=True, default=repr), recipe.task, split)
+    if key not in opened:
+        opened[key] = _open(recipe, split)
+    return opened[key]
+
+
+def _open(recipe: Recipe, split: str) -> DenseDataset:
     data = recipe.data
     module = plugins.load("formats", data.format)
     options = plugin_options("formats", data.format, data.options, "data.options")

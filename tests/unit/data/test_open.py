@@ -15,7 +15,7 @@ from edgekd.core.artifact import Artifact
 from edgekd.core.recipe import Recipe
 from edgekd.core.recipe_loading import load_recipe
 from edgekd.core.stage import StageJob
-from edgekd.data.open import open_split, run, shared_images, together
+from edgekd.data.open import open_split, opened_once, run, shared_images, together
 from edgekd.errors import DataError
 from edgekd.report.collect import collect
 
@@ -49,6 +49,19 @@ def test_repairs_are_recorded_logged_and_reported(tmp_path: Path, caplog: pytest
     assert sorted(caplog.messages) == sorted(f"split train: {count} {what}" for what, count in REPAIRS.items())
     artifact = Artifact(tmp_path, {"kind": "dataset", "details": details})
     assert collect(recipe, {"data": artifact}, [], [], "")["repairs"] == {"train": REPAIRS}
+
+
+def test_a_split_is_opened_once_within_a_run_and_anew_in_the_next(tmp_path: Path) -> None:
+    recipe = yolo_recipe(tmp_path, {"train": "0 0.5 0.5 0.5 0.5\n", "val": "1 0.5 0.5 0.5 0.5\n"})
+    assert open_split(recipe, "train") is not open_split(recipe, "train")
+    with opened_once():
+        first = open_split(recipe, "train")
+        assert open_split(recipe, "train") is first
+        assert open_split(recipe, "val") is not first
+    (tmp_path / "labels/train/a.txt").write_text("")
+    with opened_once():
+        assert open_split(recipe, "train").object_count == 0
+    assert first.object_count == 1
 
 
 def yolo_recipe(root: Path, rows: dict[str, str]) -> Recipe:
