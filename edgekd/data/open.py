@@ -48,7 +48,7 @@ def open_split(recipe: Recipe, split: str) -> DenseDataset:
 
     Raises:
         RecipeError: the format has no labels for the task.
-        DataError: it cannot be opened or is empty.
+        DataError: it cannot be opened, is empty, or has one class for a segmenter.
     """
     opened, data = _opened.get(), recipe.data
     if opened is None:
@@ -72,6 +72,11 @@ def _open(recipe: Recipe, split: str) -> DenseDataset:
         dataset = module.open_dataset(options, split)
     else:
         dataset = module.open_objects(options, split, recipe.task == "instance")
+    if recipe.task == "semantic" and len(dataset.classes) < 2:
+        raise DataError(
+            f"{data.format}: expected two classes or more, got {len(dataset.classes)}; the background is a class, too: "
+            "name it, and label it in the masks"
+        )
     if not len(dataset):
         raise DataError(f"{data.format}: split {split!r} has no images; expected at least one")
     return dataset

@@ -81,7 +81,11 @@ def method_of(case: Case, teacher: Pyramid = TEACHER, student: Pyramid = STUDENT
 
 
 def outputs(
-    pyramid: Pyramid, seed: int, decoder_stride: int = 4, extra: int = 0, size: tuple[int, int] = (HEIGHT, WIDTH)
+    pyramid: Pyramid,
+    seed: int,
+    decoder_stride: int = 4,
+    extra: int = 0,
+    size: tuple[int, int] = (HEIGHT, WIDTH),
 ) -> Outputs:
     """Return random leaf tensors that want gradients; `extra` cells more per side than the declared stride gives."""
     random = torch.Generator().manual_seed(seed)
@@ -91,9 +95,10 @@ def outputs(
         return torch.randn(shape, generator=random).requires_grad_()
 
     features = {stride: leaf(channels, stride, extra) for stride, channels in pyramid.channels.items()}
-    heads = {"logits": leaf(CLASSES, 1, 0)}  # of all tasks: each method reads its own
+    classes = pyramid.num_classes
+    heads = {"logits": leaf(classes, 1, 0)}  # of all tasks: each method reads its own
     for stride in pyramid.level_strides:
-        heads |= {f"scores_{stride}": leaf(CLASSES, stride, 0), f"boxes_{stride}": leaf(4 * BINS, stride, 0)}
+        heads |= {f"scores_{stride}": leaf(classes, stride, 0), f"boxes_{stride}": leaf(4 * BINS, stride, 0)}
         heads[f"coefficients_{stride}"] = leaf(3, stride, 0)
     heads["prototypes"] = leaf(3, 4, 0)
     levels = {stride: leaf(pyramid.decoder_channels, stride, extra) for stride in pyramid.level_strides}
@@ -196,6 +201,23 @@ def test_gradients_reach_the_student_and_never_the_teacher(case: Case) -> None:
     assert_finite(reached)
     for parameter in method.parameters():
         assert parameter.grad is not None, "an adapter that does not train"
+
+
+@pytest.mark.parametrize("classes", [2, 3, CLASSES])
+def test_every_term_teaches_the_student(case: Case, classes: int) -> None:
+    """A term without a gradient costs a user hours: Pearson's r over two classes is 1 or -1 whatever the student says."""
+    sides = [dataclasses.replace(pyramid, num_classes=classes) for pyramid in (TEACHER, STUDENT)]
+    try:
+        method = method_of(case, *sides)
+    except RecipeError:
+        pytest.skip("refused with so few classes")
+    student, batch = outputs(sides[1], 2), batch_of()
+    batch.masks[:] = (torch.arange(WIDTH) * classes // WIDTH).expand(BATCH, HEIGHT, WIDTH)  # bodies and edges
+    terms = method(outputs(sides[0], 1), student, batch)
+    for name, term in terms.items():
+        grads = torch.autograd.grad(term, leaves(student), retain_graph=True, allow_unused=True)
+        slope = sum(grad.abs().sum().item() for grad in grads if grad is not None)
+        assert slope > 1e-3 * term.item() > 0, name
 
 
 def test_a_gradient_step_brings_the_student_nearer(case: Case) -> None:

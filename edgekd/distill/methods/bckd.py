@@ -208,6 +208,10 @@ def _check_task(options: Options, teacher: Pyramid, student: Pyramid) -> None:
         raise RecipeError(
             f"bckd.boundary_at: {options.boundary_at!r} is of detectors, expected backbone for task {task!r}"
         )
+    if options.context > 0 and at == "classes" and student.num_classes < 3:
+        raise RecipeError(
+            "bckd.context_at: 'classes' expected three classes or more, got 2, whose relations are all 1 or -1; use decoder"
+        )
     able = {"classes": ("semantic",), "levels": ("detection", "instance"), "prototypes": ("instance",)}
     if options.context > 0 and task not in able.get(at, (task,)):
         raise RecipeError(

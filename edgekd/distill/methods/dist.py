@@ -9,7 +9,8 @@ Source: Huang et al., "Knowledge Distillation from A Stronger Teacher", NeurIPS 
 Weights: beta = gamma = 1 and tau = 1, the paper's for segmentation.
 Deviations: "pixels" are the labelled means of cells of `stride` image pixels, because neighbouring pixels of an upsampled
 map repeat each other; cells of which half or more carry no label are left out, and so is a class (or a pixel) whose
-scores the teacher leaves constant, as their correlation is not defined.
+scores the teacher leaves constant, as their correlation is not defined. With two classes there is no `inter`: the
+correlation of (p, 1 - p) with (q, 1 - q) is 1 or -1 whatever p and q are, and has no gradient.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 from edgekd.distill import relations
 from edgekd.distill.base import Batch, Pyramid, Temperature, Weight, check_at_least
 from edgekd.distill.logits import pooled
+from edgekd.errors import RecipeError
 from edgekd.models.base import Outputs
 
 TASKS = ("semantic",)
@@ -41,25 +43,33 @@ class Options:
 
 
 class Method(nn.Module):
-    """Terms `inter` and `intra`; no adapter."""
+    """Terms `inter`, of three classes and more, and `intra`; no adapter.
+
+    Raises:
+        RecipeError: two classes and no weight for `intra`.
+    """
 
     def __init__(self, options: Options, teacher: Pyramid, student: Pyramid) -> None:
         super().__init__()
-        self.options = options
+        self.options, self.has_inter = options, student.num_classes > 2
+        if not self.has_inter and not options.intra:
+            raise RecipeError(
+                "dist.intra: expected a weight above 0 for two classes, whose `inter` teaches nothing, got 0"
+            )
 
     def forward(self, teacher: Outputs, student: Outputs, batch: Batch) -> dict[str, Tensor]:
-        """Return both terms; 0 when no cell is labelled."""
+        """Return the terms; 0 when no cell is labelled."""
         options = self.options
         scale = options.temperature**2
         z_t, valid = pooled(teacher.logits.detach(), batch.valid, options.stride)
         z_s, _ = pooled(student.logits, batch.valid, options.stride)
         y_t, y_s = ((z / options.temperature).softmax(dim=1) for z in (z_t, z_s))  # (B, K, h, w)
-        over_classes, has_classes = relations.correlation(y_t, y_s, torch.ones_like(valid), (1,))  # (B, 1, h, w)
+        terms = {}
+        if self.has_inter:
+            over_classes, has_classes = relations.correlation(y_t, y_s, torch.ones_like(valid), (1,))  # (B, 1, h, w)
+            terms["inter"] = options.inter * scale * _distance(over_classes, has_classes & valid)
         over_pixels, has_pixels = relations.correlation(y_t, y_s, valid, (0, 2, 3))  # (1, K, 1, 1)
-        return {
-            "inter": options.inter * scale * _distance(over_classes, has_classes & valid),
-            "intra": options.intra * scale * _distance(over_pixels, has_pixels),
-        }
+        return {**terms, "intra": options.intra * scale * _distance(over_pixels, has_pixels)}
 
 
 def _distance(correlations: Tensor, counted: Tensor) -> Tensor:

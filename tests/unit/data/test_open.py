@@ -51,6 +51,17 @@ def test_repairs_are_recorded_logged_and_reported(tmp_path: Path, caplog: pytest
     assert collect(recipe, {"data": artifact}, [], [], "")["repairs"] == {"train": REPAIRS}
 
 
+def test_a_segmenter_needs_a_second_class(tmp_path: Path) -> None:
+    for folder in ("images/train", "masks/train"):
+        (tmp_path / folder).mkdir(parents=True)
+    Image.new("RGB", (4, 4)).save(tmp_path / "images/train/a.png")
+    Image.new("L", (4, 4)).save(tmp_path / "masks/train/a.png")
+    (tmp_path / "classes.txt").write_text("crack\n")
+    recipe = load_recipe("quickstart", ["data.format=folder", f"data.options={{root: {tmp_path}}}"])
+    with pytest.raises(DataError, match="expected two classes or more, got 1; the background is a class, too"):
+        open_split(recipe, "train")
+
+
 def test_a_split_is_opened_once_within_a_run_and_anew_in_the_next(tmp_path: Path) -> None:
     recipe = yolo_recipe(tmp_path, {"train": "0 0.5 0.5 0.5 0.5\n", "val": "1 0.5 0.5 0.5 0.5\n"})
     assert open_split(recipe, "train") is not open_split(recipe, "train")

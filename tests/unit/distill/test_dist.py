@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from edgekd.distill.base import Pyramid
 from edgekd.distill.methods import dist
+from edgekd.errors import RecipeError
 from tests.unit.distill.maps import batch, labelled, outputs, random_map, terms
 
 PIXELS = dist.Options(stride=1)
@@ -68,9 +70,20 @@ def test_cells_are_the_means_of_their_labelled_pixels() -> None:
     assert fine == {name: pytest.approx(value, rel=1e-4) for name, value in coarse.items()}
 
 
+def test_two_classes_have_no_correlation_over_classes() -> None:
+    """(p, 1 - p) and (q, 1 - q) are on one line: r is 1 or -1, and no gradient tells how far p is from q."""
+    teacher, student = random_map(1, 1, 2, 3, 5), random_map(2, 1, 2, 3, 5)
+    two = Pyramid({}, 8, num_classes=2)
+    made = dist.Method(PIXELS, two, two)
+    assert list(made(outputs(logits=teacher), outputs(logits=student), labelled(1, 3, 5))) == ["intra"]
+    with pytest.raises(RecipeError, match="dist.intra: expected a weight above 0 for two classes"):
+        dist.Method(dist.Options(intra=0), two, two)
+
+
 def test_a_uniform_student_has_a_bounded_gradient() -> None:
     student = torch.zeros(1, 4, 3, 5, requires_grad=True)
-    made = dist.Method(PIXELS, None, None)  # type: ignore[arg-type]  # it has no use for pyramids
+    four = Pyramid({}, 8, num_classes=4)
+    made = dist.Method(PIXELS, four, four)
     sum(made(outputs(logits=random_map(1, 1, 4, 3, 5)), outputs(logits=student), labelled(1, 3, 5)).values()).backward()
     assert student.grad is not None
     assert 0 < student.grad.abs().max() < 1e4
