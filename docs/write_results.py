@@ -18,6 +18,7 @@ from typing import Any
 import yaml
 
 import edgekd
+from edgekd.core.recipe import Method
 from edgekd.core.tasks import TASKS
 from edgekd.report.line import stage_line
 from edgekd.report.table import headers, table_rows
@@ -90,8 +91,13 @@ def study_part(study: dict[str, Any], folder: Path) -> str:
 
 
 def in_short(methods: dict[str, Any]) -> dict[str, Any]:
-    """Return an arm's methods with their weights, and the options that are set."""
-    return {name: {"weight": config["weight"], **config["options"]} for name, config in methods.items()}
+    """Return an arm's methods with their weights, warm-up and schedule where they are not the default, and the options set."""
+    usual = Method().model_dump(mode="json")
+    found = {}
+    for name, config in methods.items():
+        other = {key: config[key] for key in ("warmup", "schedule") if config[key] != usual[key]}
+        found[name] = {"weight": config["weight"], **other, **config["options"]}
+    return found
 
 
 def result_page(report: dict[str, Any]) -> str:

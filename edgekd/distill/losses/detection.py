@@ -7,8 +7,8 @@
     masks    binary cross-entropy of the assembled mask inside the object's box (YOLACT, arXiv 1904.02689, section 3),
              interpolated as at inference to twice the prototypes' size, with the share of a cell that is the object's
 
-Scores, boxes and masks are weighted by the quality of their point and divided by the sum of all qualities of the batch
-(over all devices it is each device's own). The sum of the three is the task loss.
+Boxes and masks are weighted by the quality of their point, which is what scores are to become; all are divided by the sum of
+all qualities of the batch (over all devices it is each device's own). Their sum is the task loss.
 """
 
 from __future__ import annotations
