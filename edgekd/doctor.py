@@ -5,12 +5,14 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import platform
+from types import ModuleType
 from typing import Any
 
 from edgekd.board.sysinfo import environment, missing_device, snapshot
 from edgekd.core import plugins
 from edgekd.core.artifact import package_version
 from edgekd.errors import UserError
+from edgekd.executors import venvs
 
 # Capability -> (pip extra, import names it needs).
 _NEEDS = {
@@ -37,7 +39,7 @@ def examine() -> dict[str, Any]:
     for name in plugins.names("targets"):
         try:
             target = plugins.load("targets", name)
-            text, ok = f"{target.runtime_version()}, {', '.join(target.INFO.precisions)}", True
+            text, ok = f"{_version(name, target)}, {', '.join(target.INFO.precisions)}", True
             if reason := missing_device(target.INFO.needs):
                 text += f"; engines can be built and not run: {reason}"
         except UserError as exc:
@@ -46,6 +48,13 @@ def examine() -> dict[str, Any]:
             text, ok = f"does not load: {type(exc).__name__}: {exc}", False
         checks.append({"name": f"target {name}", "ok": ok, "text": text})
     return {"checks": checks, "notes": _notes(host), "environment": host, "version": package_version("edgekd")}
+
+
+def _version(name: str, target: ModuleType) -> str:
+    """Return the version of a target's runtime, or of its toolchain, which is in a virtualenv of its own."""
+    if target.INFO.compile_at == "toolchain":
+        return venvs.find(venvs.lock_of(name), venvs.root_of()).version
+    return str(target.runtime_version())
 
 
 def _broken(modules: tuple[str, ...]) -> str:

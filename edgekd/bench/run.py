@@ -218,7 +218,7 @@ def _doubts(name: str, measured: Measured) -> list[str]:
 
 
 def _slowed(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
-    """Return the signs that heat took away speed between two snapshots: x86 counts it, an ARM kernel limits the clocks."""
+    """Return the signs that heat took away speed before or between two snapshots: x86 counts it, an ARM kernel limits the clocks."""
     found = []
     if _throttles(after) > _throttles(before):
         found.append("the processor throttled during the run")
@@ -229,10 +229,11 @@ def _slowed(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
             found.append(
                 f"the highest clock that {policy['policy']} may have fell from {was // 1000} to {limit // 1000} MHz"
             )
-    came_on = Counter(after["cooling_active"] or ()) - Counter(before["cooling_active"] or ())
-    slowing = sorted(name for name in came_on if "fan" not in name.lower())  # a fan costs no speed
-    if slowing:
-        found.append(f"the kernel's cooling came on during the run: {', '.join(slowing)}")
+    already, now = (Counter(state["cooling_active"] or ()) for state in (before, after))
+    for slowing, said in ((already, "was on before"), (now - already, "came on during")):
+        names = sorted(name for name in slowing if "fan" not in name.lower())  # a fan costs no speed
+        if names:
+            found.append(f"the kernel's cooling {said} the run: {', '.join(names)}")
     return found
 
 

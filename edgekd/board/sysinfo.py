@@ -247,7 +247,7 @@ def _load_average(base: Path) -> Optional[List[float]]:
 
 
 def soc_names(root: str = "/") -> List[str]:
-    """Return the names of this board's chip as its device tree has them, e.g. `["rk3588s", "rk3588"]`; [] without one.
+    """Return the names of this board's chip as its device tree has them, e.g. `["rock-5a", "rk3588s"]`; [] without one.
 
     Of the `compatible` strings those of Rockchip, `rockchip,<chip>`, and the board's own name, without the maker.
     """

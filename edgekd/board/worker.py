@@ -44,7 +44,12 @@ def main(arguments: List[str]) -> int:
         message = " ".join(str(exc).split())[-500:]
         failure = JobFailure(type(exc).__name__, message, False, None, traceback.format_exc())
     sys.stdout.flush()
-    write_result(Result(value, failure, round(time.monotonic() - started, 3)), path.parent)
+    seconds = round(time.monotonic() - started, 3)
+    try:
+        write_result(Result(value, failure, seconds), path.parent)
+    except (TypeError, ValueError) as exc:  # a value that is no JSON, of a plugin or a vendor
+        failure = JobFailure(type(exc).__name__, f"its result is no JSON: {exc}", False, None, traceback.format_exc())
+        write_result(Result(None, failure, seconds), path.parent)
     return 0 if failure is None else 2 if failure.is_user_error else 70
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -23,6 +24,10 @@ def install(name: NameArg, folder: FolderOption = None) -> None:
 
     made = venvs.install(venvs.lock_of(name), venvs.root_of(folder))
     print(made.path)
+    if folder is not None:
+        print(
+            f"next: export {venvs.ROOT_VARIABLE}={shlex.quote(str(made.path.parent))}   # where the other commands look"
+        )
     print(f"next: edgekd toolchain doctor {name}")
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import math
 import os
 import shutil
 import signal
@@ -210,9 +211,12 @@ def _timeout_s(facts: Toolchain) -> float:
     if not text:
         return facts.timeout_s
     try:
-        return float(text)
-    except ValueError as exc:
-        raise ToolchainError(f"{TIMEOUT_VARIABLE}: expected seconds, got {text!r}") from exc
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not (math.isfinite(seconds) and seconds > 0):
+        raise ToolchainError(f"{TIMEOUT_VARIABLE}: expected seconds, more than 0, got {text!r}")
+    return seconds
 
 
 def _environment(python: Path, code: Path) -> dict[str, str]:

@@ -17,12 +17,14 @@ from edgekd.core.artifact import open_artifact
 from edgekd.core.recipe import Engine, Recipe
 from edgekd.core.recipe_loading import plugin_options
 from edgekd.errors import ArtifactError, TargetError, UserError, did_you_mean
+from edgekd.executors import venvs
 from edgekd.preflight import trial
 from edgekd.preflight.findings import Finding, Report, Verdict
 from edgekd.preflight.graph import Graph, checked_inputs, module_of, name_of
 from edgekd.preflight.rewrites import findings_with_rewrites
 from edgekd.preflight.tables import merged, tables, tables_for, without_table
 
+NO_PARSER = Verdict("not tried", "this target's toolchain is not asked; the tables speak")
 _NOT_ASKED = Verdict("not tried", "only with --build")
 
 
@@ -64,7 +66,7 @@ def check(subject: Subject, toward: Toward, is_built: bool = False) -> Report:
     graph = Graph(subject.model)
     checked_inputs(graph)
     found = findings_with_rewrites(graph, chosen, () if module is None else module.INFO.rewrites)
-    parsed, refused = _probe(module, graph, options)
+    parsed, refused = _probe(toward.target, module, graph, options)
     verdicts = (_NOT_ASKED,) * 3
     findings = merged([*refused, *without_table(toward.target, chip), *found])
     if is_built:
@@ -156,11 +158,15 @@ def _options(module: ModuleType | None, toward: Toward) -> Any:
     return plugin_options("targets", toward.target, toward.options or {}, f"options of {toward.target}")
 
 
-def _probe(module: ModuleType | None, graph: Graph, options: Any) -> tuple[Verdict, list[Finding]]:
+def _probe(target: str, module: ModuleType | None, graph: Graph, options: Any) -> tuple[Verdict, list[Finding]]:
     """Ask the target's toolchain, when it can be asked and is here."""
-    if module is None or not hasattr(module, "probe"):
-        return Verdict("not tried", "this target's toolchain is not asked; the tables speak"), []
+    if module is None:
+        return NO_PARSER, []
     try:
+        if module.INFO.compile_at == "toolchain":
+            venvs.find(venvs.lock_of(target), venvs.root_of())
+        if not hasattr(module, "probe"):
+            return NO_PARSER, []
         said = module.probe(graph.path, options)
     except TargetError as exc:
         return Verdict("not tried", str(exc)), []

@@ -11,7 +11,7 @@ from edgekd.core.recipe import Engine, Recipe
 from edgekd.core.stage import StageJob
 from edgekd.errors import GateError, TargetError
 from edgekd.preflight.findings import Finding, Report
-from edgekd.preflight.run import check, check_engine, toward_of, untrained_student
+from edgekd.preflight.run import NO_PARSER, check, check_engine, toward_of, untrained_student
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +47,8 @@ def _check_engine(recipe: Recipe, engine: Engine, spec: ModelSpec) -> None:
 
 
 def _judge(recipe: Recipe, engine: Engine, report: Report) -> None:
+    if report.parsed.answer == "not tried" and report.parsed != NO_PARSER:
+        log.warning("check: %s: nothing here can try it: %s", engine.id, report.parsed.text)
     fatal = [one for one in report.findings if one.is_fatal_for(engine.precision)]
     others = Counter(one.consequence.replace("_", " ") for one in report.findings if one not in fatal)
     if others:

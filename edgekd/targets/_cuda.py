@@ -1,7 +1,7 @@
 """The few functions of the CUDA runtime that a session needs, through ctypes: nothing but the vendor's libraries.
 
-Not run on hardware. Source: NVIDIA CUDA Runtime API 12, sections 6.2 (errors), 6.4 (streams), 6.5 (events) and 6.9
-(memory); CUDA Driver API 12, section 6.5 (devices).
+Not run on hardware. Source: NVIDIA CUDA Runtime API 12, sections 6.2 (errors), 6.4 (streams) and 6.9 (memory); CUDA
+Driver API 12, section 6.5 (devices).
 Portable: standard library + numpy, Python 3.8.
 """
 
@@ -20,12 +20,13 @@ _CAPABILITY_MAJOR, _CAPABILITY_MINOR = 75, 76  # CUdevice_attribute
 
 
 class Cuda:
-    """One stream on the current device, its memory and its events."""
+    """One stream on the current device, and its memory."""
 
     _TO_DEVICE, _TO_HOST = 1, 2  # cudaMemcpyKind
 
     def __init__(self) -> None:
         self._library = _cudart()
+        self._addresses: List[int] = []
         stream = ctypes.c_void_p()
         self._call("cudaStreamCreate", ctypes.byref(stream))
         self.stream = int(stream.value or 0)
@@ -34,7 +35,8 @@ class Cuda:
         """Return the device address of `size` bytes."""
         address = ctypes.c_void_p()
         self._call("cudaMalloc", ctypes.byref(address), ctypes.c_size_t(size))
-        return int(address.value or 0)
+        self._addresses.append(int(address.value or 0))
+        return self._addresses[-1]
 
     def to_device(self, address: int, array: np.ndarray) -> None:
         """Start copying a C-contiguous array to the device."""
@@ -44,33 +46,16 @@ class Cuda:
         """Start copying from the device into a C-contiguous array."""
         self._copy(array.ctypes.data, address, array.nbytes, self._TO_HOST)
 
-    def event(self) -> int:
-        """Return a new event."""
-        event = ctypes.c_void_p()
-        self._call("cudaEventCreate", ctypes.byref(event))
-        return int(event.value or 0)
-
-    def record(self, event: int) -> None:
-        """Let an event happen when the stream has come here."""
-        self._call("cudaEventRecord", ctypes.c_void_p(event), ctypes.c_void_p(self.stream))
-
-    def elapsed_ms(self, start: int, end: int) -> float:
-        """Return the time between two events that have happened, in ms, to about half a microsecond."""
-        elapsed = ctypes.c_float()
-        self._call("cudaEventElapsedTime", ctypes.byref(elapsed), ctypes.c_void_p(start), ctypes.c_void_p(end))
-        return elapsed.value
-
     def synchronize(self) -> None:
         """Wait until everything that was started is done."""
         self._call("cudaStreamSynchronize", ctypes.c_void_p(self.stream))
 
-    def free(self, addresses: List[int], events: List[int]) -> None:
-        """Give buffers, events and stream back."""
-        for address in addresses:
-            self._call("cudaFree", ctypes.c_void_p(address))
-        for event in events:
-            self._call("cudaEventDestroy", ctypes.c_void_p(event))
-        self._call("cudaStreamDestroy", ctypes.c_void_p(self.stream))
+    def close(self) -> None:
+        """Give memory and stream back; the first error is raised when all of them have been tried."""
+        codes = [("cudaFree", self._library.cudaFree(ctypes.c_void_p(address))) for address in self._addresses]
+        codes.append(("cudaStreamDestroy", self._library.cudaStreamDestroy(ctypes.c_void_p(self.stream))))
+        for name, code in codes:
+            _check(name, code)
 
     def _copy(self, target: int, source: int, size: int, kind: int) -> None:
         addresses = ctypes.c_void_p(target), ctypes.c_void_p(source)

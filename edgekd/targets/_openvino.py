@@ -22,6 +22,7 @@ _COMPUTES: Dict[str, Dict[str, Tuple[str, ...]]] = {
     "GPU": {"fp32": ("f32",), "fp16": ("f16",), "int8": ("f16", "f32")},
     "NPU": {"fp16": ("f16",), "int8": ("f16",)},
 }
+DEVICES = tuple(_COMPUTES)
 # In the file's own metadata: what the IR's float operators are computed in.
 _MARK = ["edgekd", "inference_precision"]
 
@@ -86,7 +87,9 @@ def reason_of(exc: BaseException) -> str:
 
 
 def check_is_one_device(device: str) -> None:
-    """Refuse the devices of OpenVINO that choose another one by themselves; TargetError."""
+    """Refuse the devices of OpenVINO that choose another one by themselves, and what is none; TargetError."""
+    if not device or not device[0].isalpha():
+        raise TargetError(f"openvino: expected a device, e.g. CPU, GPU or NPU, got {device!r}")
     if kind_of(device) in ("AUTO", "MULTI", "HETERO", "BATCH"):
         raise TargetError(
             f"openvino: device {device} chooses by itself what runs where, also the CPU; expected one device, e.g. CPU, GPU or "

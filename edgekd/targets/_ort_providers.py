@@ -12,6 +12,7 @@ Portable: standard library + numpy, Python 3.8.
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from pathlib import Path
@@ -21,14 +22,16 @@ from edgekd.errors import TargetError, did_you_mean
 from edgekd.targets.base import one_line
 
 CPU, OPENVINO = "CPUExecutionProvider", "OpenVINOExecutionProvider"
-# What makes a provider compute float operators in float32: most do not by themselves, or not on every device. TensorRT's
-# TF32 has no option of the provider (NVIDIA_TF32_OVERRIDE=0 in the environment switches it off).
+# What makes a provider compute float operators in float32: most do not by themselves, or not on every device. What others than
+# these, the CPU's and XNNPACK's compute in is not known here.
 FLOAT32 = {
     "CUDAExecutionProvider": {"use_tf32": "0"},
     "TensorrtExecutionProvider": {"trt_fp16_enable": "False"},
     OPENVINO: {"precision": "FP32"},
     "QNNExecutionProvider": {"enable_htp_fp16_precision": "0"},
 }
+# TensorRT's TF32 has no option of the provider (microsoft/onnxruntime, issue 26029).
+TENSORRT, NO_TF32 = "TensorrtExecutionProvider", "NVIDIA_TF32_OVERRIDE"
 _RECORD = "session.record_ep_graph_assignment_info"
 Options = Mapping[str, Mapping[str, str]]
 Nodes = List[Tuple[str, str, str]]
@@ -57,13 +60,17 @@ def with_defaults(providers: Tuple[str, ...], given: Options, threads: int) -> L
     return found
 
 
-def check_float32(given: Options) -> None:
-    """Raise TargetError when the options of an fp32 engine let a provider compute in something else."""
+def check_float32(providers: Tuple[str, ...], given: Options) -> None:
+    """Raise TargetError when the options of an fp32 engine, or the environment, let a provider compute in something else."""
     for name, pins in FLOAT32.items():
         for key, value in pins.items():
             asked = given.get(name, {}).get(key, value)
             if asked.casefold() != value.casefold():
                 raise TargetError(f"onnxruntime: precision fp32 contradicts {name} {key}={asked}; leave the option out")
+    if TENSORRT in providers and os.environ.get(NO_TF32) != "0":
+        raise TargetError(
+            f"onnxruntime: precision fp32: {TENSORRT} computes in TF32 on GPUs that have it; set {NO_TF32}=0 in the environment"
+        )
 
 
 def open_session(runtime: Any, model: Path, settings: Any, providers: List[Tuple[str, Dict[str, str]]]) -> Any:

@@ -38,7 +38,10 @@ class PlanSession(SessionBase):
 
     @abstractmethod
     def _prepare(self, runtime: tensorrt.Runtime, plan: bytes) -> None:
-        """Set up the runtime before the engine is loaded; TargetError when it cannot run the engine."""
+        """Set up the runtime before the engine is loaded; TargetError when it cannot run the engine.
+
+        What the runtime says of the engine goes into `self.runtime`.
+        """
 
     def _is_version_compatible(self) -> bool:
         return False
@@ -57,13 +60,14 @@ class PlanSession(SessionBase):
         self.loaded: tensorrt.ICudaEngine = loaded
         self._check(trt)
         self._context: tensorrt.IExecutionContext = self.loaded.create_execution_context()
+        if self._context is None:  # e.g. too little memory on the GPU; github.com/NVIDIA/TensorRT, issue 3017
+            raise TargetError(f"{self.engine}: {self.product} has no execution context: {self._log.last_error()}")
         self._cuda = Cuda()
         self._buffers = {t.name: self._cuda.allocate(_bytes_of(t)) for t in (*self.spec.inputs, *self.spec.outputs)}
         for name, address in self._buffers.items():
             self._context.set_tensor_address(name, address)
-        self._marks = [self._cuda.event() for _ in range(4)]
         self._outputs = {t.name: np.empty(t.shape, t.dtype) for t in self.spec.outputs}
-        self.runtime = {"runtime": self.target, "version": trt.__version__, "threads": 1, **device_facts()}
+        self.runtime.update(runtime=self.target, version=trt.__version__, threads=1, **device_facts())
 
     def _readable_plan(self) -> bytes:
         """Return the engine after comparing what it and the file beside it say with the runtime and the GPU here."""
@@ -90,30 +94,24 @@ class PlanSession(SessionBase):
         check_tensors(self.engine, self.spec, {n: facts[n] for n in inputs}, {n: facts[n] for n in outputs})
 
     def _infer(self, inputs: Dict[str, np.ndarray]) -> Dict[str, np.ndarray]:
-        cuda, marks = self._cuda, self._marks
+        cuda = self._cuda
         for tensor in self.spec.inputs:
             check_array(self.engine, tensor, inputs.get(tensor.name))
-        cuda.record(marks[0])
         for tensor in self.spec.inputs:
             cuda.to_device(self._buffers[tensor.name], inputs[tensor.name])
-        cuda.record(marks[1])
         if not self._context.execute_async_v3(cuda.stream):
             raise TargetError(f"{self.engine}: {self.product} failed to run it: {self._log.last_error()}")
-        cuda.record(marks[2])
         for name, array in self._outputs.items():
             cuda.to_host(array, self._buffers[name])
-        cuda.record(marks[3])
         cuda.synchronize()
         return dict(self._outputs)
 
-    def device_ms(self) -> Dict[str, float]:
-        """Return how long the last `infer` took on the device in ms: `h2d`, `compute` and `d2h`, by CUDA events."""
-        names = ("h2d", "compute", "d2h")
-        return {name: self._cuda.elapsed_ms(self._marks[i], self._marks[i + 1]) for i, name in enumerate(names)}
-
     def _close(self) -> None:
-        self._cuda.free(list(self._buffers.values()), self._marks)
-        del self._context, self.loaded, self._runtime, self._log
+        cuda = vars(self).pop("_cuda", None)
+        for name in ("_context", "loaded", "_runtime", "_log"):  # before the buffers, which the context uses
+            vars(self).pop(name, None)
+        if cuda is not None:
+            cuda.close()
 
 
 def check_array(engine: Path, tensor: TensorSpec, array: Any) -> None:
@@ -139,15 +137,22 @@ def check_device(engine: Path, here: Dict[str, Any]) -> None:
     """Compare the GPU that an engine was built on with the one here; an engine without `engine.json` is not compared.
 
     Raises:
-        TargetError: another compute capability.
+        TargetError: another compute capability, or an `engine.json` that does not say which.
     """
     beside = engine.with_suffix(".json")
     if not beside.is_file():
         return
-    built = json.loads(beside.read_text(encoding="utf-8"))
-    if built["compute_capability"] != here["compute_capability"]:
+    try:
+        built = json.loads(beside.read_text(encoding="utf-8"))
+        device, capability = built["device"], built["compute_capability"]
+    except (OSError, ValueError, KeyError, TypeError) as exc:
         raise TargetError(
-            f"{engine}: built on {built['device']} (compute capability {built['compute_capability']}), and here is "
+            f"{engine}: expected {beside.name} beside it to say which GPU it was built on: {exc!r}; build it again on this "
+            "machine"
+        ) from exc
+    if capability != here["compute_capability"]:
+        raise TargetError(
+            f"{engine}: built on {device} (compute capability {capability}), and here is "
             f"{here['device']} ({here['compute_capability']}); build it again on this machine"
         )
 

@@ -102,12 +102,19 @@ def check_dla(version: Version, precision: str, core: int, cores: int) -> None:
         )
     if not 0 <= core < cores:
         raise TargetError(f"tensorrt: {said}: expected a core that is there, got {cores} DLA cores on this chip")
-    if precision == "fp32":
-        raise TargetError(f"tensorrt: {said}: the DLA computes in fp16 and int8, got precision fp32; ask for fp16")
+    check_dla_precision(precision, core)
     if precision == "int8" and version[0] < 11:
         raise TargetError(
             f"tensorrt: {said}: the DLA of TensorRT {version[0]} does not take explicit Q/DQ, got precision int8; "
             "ask for fp16 on the DLA, or for int8 on the GPU"
+        )
+
+
+def check_dla_precision(precision: str, core: int) -> None:
+    """Refuse a precision that no DLA computes in; TargetError."""
+    if precision == "fp32":
+        raise TargetError(
+            f"tensorrt: dla_core {core}: the DLA computes in fp16 and int8, got precision fp32; ask for fp16"
         )
 
 

@@ -18,6 +18,8 @@ Vendor packages are imported inside functions. Portable: standard library + nump
 
 from __future__ import annotations
 
+import logging
+import sys
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +33,7 @@ from edgekd.errors import TargetError
 # Tensor name -> (numpy dtype name, shape), as an engine reports its own inputs or outputs.
 Tensors = Mapping[str, Tuple[str, Tuple[int, ...]]]
 SessionT = TypeVar("SessionT", bound="SessionBase")
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -133,11 +136,20 @@ class SessionBase(ABC):
         self.runtime: Dict[str, Any] = {}
 
     def __enter__(self: SessionT) -> SessionT:
-        self._open()
+        try:
+            self._open()
+        except BaseException:
+            self.__exit__(*sys.exc_info())
+            raise
         return self
 
-    def __exit__(self, *exc: Optional[object]) -> None:
-        self._close()
+    def __exit__(self, kind: Optional[object], *exc: Optional[object]) -> None:
+        try:
+            self._close()
+        except Exception as failed:
+            if kind is None:
+                raise
+            log.warning("%s: after an error, closing it failed, too: %s", self.engine, one_line(failed))
 
     def infer(self, inputs: Dict[str, np.ndarray]) -> Dict[str, np.ndarray]:
         """Run once, synchronously, and return all outputs of the spec.
@@ -157,7 +169,7 @@ class SessionBase(ABC):
         """Run the loaded engine."""
 
     def _close(self) -> None:  # noqa: B027 - not every runtime has something to release
-        """Release the runtime's objects."""
+        """Release the runtime's objects, also those of an `_open` that failed half-way: some of them are not there then."""
 
 
 def check_tensors(engine: Path, spec: ModelSpec, inputs: Tensors, outputs: Tensors) -> None:

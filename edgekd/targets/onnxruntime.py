@@ -94,7 +94,7 @@ def build_engine(request: CompileRequest) -> CompileResult:
             contradict fp32, or refused by the runtime.
     """
     if request.precision == "fp32":
-        _ort_providers.check_float32(request.options.provider_options)
+        _ort_providers.check_float32(request.options.providers, request.options.provider_options)
     model = _read(request.model)
     quantized = sum(node.op_type == "DequantizeLinear" for node in model.graph.node)
     if (request.precision == "int8") != (quantized > 0):
@@ -118,7 +118,7 @@ def build_engine(request: CompileRequest) -> CompileResult:
 def check_engine(precision: str, options: Options, spec: ModelSpec) -> None:
     """Refuse options of no provider or against the precision, and providers that no ONNX Runtime has; TargetError."""
     if precision == "fp32":
-        _ort_providers.check_float32(options.provider_options)
+        _ort_providers.check_float32(options.providers, options.provider_options)
     _ort_providers.with_defaults(options.providers, options.provider_options, 1)
     try:
         runtime = import_onnxruntime()
@@ -190,7 +190,7 @@ class Session(SessionBase):
         return {name: arrays[i] for i, name in enumerate(self._names)}
 
     def _close(self) -> None:
-        del self._run, self._session
+        self._run = self._session = None
 
 
 def import_onnxruntime() -> Any:

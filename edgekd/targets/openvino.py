@@ -118,13 +118,16 @@ def build_engine(request: CompileRequest) -> CompileResult:
 
 
 def check_engine(precision: str, options: Options, spec: ModelSpec) -> None:
-    """Refuse a precision against the options, or one that the device, where it is here, does not compute in; TargetError."""
+    """Refuse a device that is none, a precision against the options, or one that the device, where it is here, does not compute
+    in; TargetError."""
     _openvino.check_is_one_device(options.device)
     computed = _openvino.precision_of(options.device, precision, options.inference_precision)
     try:
         capabilities = _core_with(options.device).get_property(options.device, "OPTIMIZATION_CAPABILITIES")
     except TargetError:  # not installed, or no such device here: nothing can be asked
-        return
+        if _openvino.kind_of(options.device) in _openvino.DEVICES:
+            return
+        raise
     if {"f32": "FP32", "f16": "FP16", "bf16": "BF16"}[computed] not in capabilities:
         raise TargetError(
             f"openvino: {options.device} does not compute in {computed} here, only in {', '.join(capabilities)}; ask for "
@@ -191,7 +194,7 @@ class Session(SessionBase):
         return dict(self._outputs)
 
     def _close(self) -> None:
-        del self._outputs, self._bound, self._request, self._compiled
+        self._outputs, self._bound, self._request, self._compiled = {}, {}, None, None
 
     def layers(self) -> Dict[str, int]:
         """Return how many layers of the compiled graph run in each precision, inputs, outputs and constants apart.

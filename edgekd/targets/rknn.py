@@ -48,6 +48,8 @@ INFO = TargetInfo(
     rewrites=REWRITES,
 )
 CALIBRATION, KEPT, MODEL, SPEC = "calibration.npy", "simulator", "model.onnx", "spec.json"
+# rknn-toolkit-lite2 2.5.0, core_mask; the others have one.
+_NPU_CORES = {"rk3588": 3, "rk3576": 2}
 _CORES = {"auto": 0, "0": 1, "1": 2, "2": 4, "0_1": 3, "0_1_2": 7, "all": 0xFFFF}
 
 
@@ -77,6 +79,13 @@ class Options:
     def __post_init__(self) -> None:
         check_range("optimization_level", self.optimization_level, 0, 3)
         check_range("analysed_images", self.analysed_images, 0)
+        if self.auto_hybrid and self.keep_float16:
+            raise ValueError("keep_float16: auto_hybrid chooses these layers by itself; expected one of the two")
+        cores = _NPU_CORES.get(self.chip, 1)
+        if self.core_mask not in ("auto", "all") and _CORES[self.core_mask] >= 1 << cores:
+            raise ValueError(
+                f"core_mask: expected some of the NPU cores of {self.chip} ({cores}), got {self.core_mask}"
+            )
 
 
 def runtime_version() -> str:
@@ -91,6 +100,7 @@ def build_engine(request: CompileRequest) -> CompileResult:
         TargetError: the toolkit is missing or refuses a step, a contract that is not float32 NCHW, a float model for
             int8 or a quantized one for fp16, options that contradict the precision.
     """
+    check_engine(request.precision, request.options, request.spec)
     calibration = _calibration(request)
     spec = folded(request.spec)
     kept = request.out_dir / KEPT
@@ -109,7 +119,10 @@ def build_engine(request: CompileRequest) -> CompileResult:
 
 
 def check_engine(precision: str, options: Options, spec: ModelSpec) -> None:
-    """Refuse a contract that is not float32 NCHW; TargetError."""
+    """Refuse options against the precision, and a contract that is not float32 NCHW; TargetError."""
+    asked = [name for name in ("auto_hybrid", "keep_float16", "analysed_images") if getattr(options, name)]
+    if asked and precision == "fp16":
+        raise TargetError(f"rknn: {', '.join(asked)} contradicts precision fp16; leave it out, or ask for int8")
     folded(spec)
 
 
@@ -140,13 +153,14 @@ class Session(SessionBase):
     """
 
     options: Options
+    _lite: Any = None
 
     def _open(self) -> None:
         _check_engine(self.engine)
         chips = soc_names()
         if reason := missing_device(INFO.needs):
             raise TargetError(f"{self.engine}: RKNN engines run on a Rockchip board, and there is {reason}")
-        if self.options.chip not in chips:
+        if not any(name.startswith(self.options.chip) for name in chips):  # a rk3588s runs what is built for rk3588
             raise TargetError(
                 f"{self.engine}: built for {self.options.chip}, this board is {', '.join(chips)}; compile it for this chip"
             )
@@ -166,13 +180,16 @@ class Session(SessionBase):
         return _named(self._lite.inference(inputs=arrays, data_format=["nhwc"]), self.spec, self.engine)
 
     def _close(self) -> None:
-        self._lite.release()
+        if self._lite is not None:
+            self._lite.release()
+            self._lite = None
 
 
 class Simulator(SessionBase):
     """The toolkit's simulator on the CPU, for correctness only: it builds the engine's graph again and runs that."""
 
     options: Options
+    _toolkit: Any = None
 
     def _open(self) -> None:
         _check_engine(self.engine)
@@ -196,14 +213,16 @@ class Simulator(SessionBase):
         return _named(self._toolkit.run([inputs[t.name] for t in self.spec.inputs]), self.spec, self.engine)
 
     def _close(self) -> None:
-        self._toolkit.close()
+        if self._toolkit is not None:
+            self._toolkit.close()
+            self._toolkit = None
 
 
 def _calibration(request: CompileRequest) -> Optional[Path]:
     """Return the calibration file of an int8 request, None for fp16.
 
     Raises:
-        TargetError: there is none for int8 or one for fp16, or the options contradict the precision.
+        TargetError: there is none for int8 or one for fp16.
     """
     path = request.model.with_name(CALIBRATION)
     if request.precision == "int8":
@@ -217,10 +236,6 @@ def _calibration(request: CompileRequest) -> Optional[Path]:
         raise TargetError(
             f"{request.model}: precision fp16 expected a float model, got one with {CALIBRATION} beside it"
         )
-    options = request.options
-    asked = [name for name in ("auto_hybrid", "keep_float16", "analysed_images") if getattr(options, name)]
-    if asked:
-        raise TargetError(f"rknn: {', '.join(asked)} contradicts precision fp16; leave it out, or ask for int8")
     return None
 
 

@@ -22,12 +22,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Optional
 
+from edgekd.board.specs import ModelSpec
 from edgekd.errors import TargetError
 from edgekd.targets import _trt_graph
 from edgekd.targets._cuda import device_facts
 from edgekd.targets._trt_builder import Build, probe_model
 from edgekd.targets._trt_session import PlanSession, check_device, write_device
-from edgekd.targets._trt_versions import build_flags, check_dla, version_of
+from edgekd.targets._trt_versions import build_flags, check_dla, check_dla_precision, version_of
 from edgekd.targets.base import CompileRequest, CompileResult, Probe, TargetInfo, check_range
 from edgekd.targets.tensorrt_rtx import import_tensorrt_rtx
 
@@ -80,7 +81,7 @@ def runtime_version() -> str:
 
 
 def bound_to(options: Options) -> str:
-    """A plan belongs to the GPU, and to the version unless it is built to be compatible."""
+    """A plan belongs to the GPU and, as far as runs are concerned, to the version: a compatible one is built anew, too."""
     return "machine"
 
 
@@ -92,6 +93,7 @@ def build_engine(request: CompileRequest) -> CompileResult:
             parser refuses, a quantized graph that it would misread, a float model for int8, or a DLA that cannot.
     """
     trt, options = _import(), request.options
+    check_engine(request.precision, options, request.spec)
     version = version_of(trt.__version__)
     device = device_facts()
     flags = build_flags(version, request.precision, options.float_layers)
@@ -119,6 +121,14 @@ def build_engine(request: CompileRequest) -> CompileResult:
         details["layers_file"] = LAYERS
         (request.out_dir / LAYERS).write_text(json.dumps(session.layers(), indent=1), encoding="utf-8")
     return CompileResult(engine, request.spec, details)
+
+
+def check_engine(precision: str, options: Options, spec: ModelSpec) -> None:
+    """Refuse fp32 on the DLA, which has none, and a timing cache in a folder that is not there; TargetError."""
+    if options.dla_core is not None:
+        check_dla_precision(precision, options.dla_core)
+    if options.timing_cache and not Path(options.timing_cache).absolute().parent.is_dir():
+        raise TargetError(f"tensorrt: timing_cache {options.timing_cache}: no such folder; make it, or name another")
 
 
 def probe(model: Path, options: Options) -> Probe:

@@ -15,6 +15,7 @@ Portable: standard library + numpy, Python 3.8.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, List, Literal, Tuple
@@ -37,6 +38,7 @@ INFO = TargetInfo(
 )
 _PRODUCT = "TensorRT-RTX"
 _TYPED_LIKE = (11, 0)  # types and flags are those of TensorRT 11
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -131,6 +133,14 @@ class Session(PlanSession):
             raise TargetError(
                 f"{self.engine}: this GPU or TensorRT-RTX {trt.__version__} cannot run it ({', '.join(reasons)}); "
                 "build it again for this GPU's compute capability with this version"
+            )
+        self.runtime["engine_validity"] = validity.name.lower()
+        if validity == trt.EngineValidity.SUBOPTIMAL:
+            log.warning(
+                "%s: TensorRT-RTX %s runs it on this GPU, perhaps slower than it could; build it again for this GPU's "
+                "compute capability with this version",
+                self.engine,
+                trt.__version__,
             )
 
 

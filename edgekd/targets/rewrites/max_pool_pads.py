@@ -6,8 +6,8 @@ network the fp16 simulator was off by 1 % RMS, at every `optimization_level`, an
 analysis showed it. Found by comparing with ONNX Runtime, 2026-11-23. A padding that is a node of its own is computed rightly,
 unless it pads with 0, which the toolkit takes into the pool again.
 
-So it is slightly negative, which changes no maximum of values that are not (after a ReLU or Sigmoid), nor, to speak of, the
-range of int8; pools of other values are left alone. Bit-equal.
+So it is slightly negative, which changes no maximum of values that are not (after a ReLU, ReLU6 or Sigmoid), nor, to speak
+of, the range of int8; pools of other values are left alone. Bit-equal.
 Delete this when a new version does without (tests/unit/targets/test_rknn_target.py shows it).
 
 Portable: standard library + numpy, Python 3.8; onnx inside.
@@ -41,7 +41,7 @@ def rewrite(model: Any) -> List[str]:
 def misread(edit: Edit) -> Iterator[Any]:
     """Yield the MaxPool nodes that the toolkit takes, each or with the pools that only feed it, for a global one."""
     for node in edit.nodes:
-        if node.op_type != "MaxPool":
+        if node.op_type != "MaxPool" or len(edit.attributes(node)["kernel_shape"]) != 2:
             continue
         kernel, pads, strides = _pool(edit.attributes(node))
         before = edit.maker(node.input[0])
@@ -80,7 +80,12 @@ def _is_not_negative(edit: Edit, tensor: str) -> bool:
     node = edit.maker(tensor)
     while node is not None and node.op_type == "MaxPool":
         node = edit.maker(node.input[0])
-    return node is not None and node.op_type in _NOT_NEGATIVE
+    if node is None:
+        return False
+    if node.op_type == "Clip" and any(node.input[1:2]):
+        bounds = [edit.constant(name) for name in node.input[1:] if name]
+        return all(one is not None and one.min() >= 0 for one in bounds)  # an upper one below the lower one wins
+    return node.op_type in _NOT_NEGATIVE
 
 
 def _padded(edit: Edit, node: Any) -> List[Any]:

@@ -1,8 +1,9 @@
 """Resize by whole factors in one form: constant scales, and of the nearest kind with half-pixel coordinates, at most 8 a step.
 
 Sizes become scales. `nearest` as torch exports it (asymmetric coordinates, floor) picks the same pixel as half_pixel with
-round_prefer_floor when the factor is whole; by more than 8 it is done in steps. `linear` with pytorch_half_pixel is
-half_pixel wherever the output is more than one pixel. Everything else keeps its coordinates. Bit-equal.
+round_prefer_floor when the factor is whole: output i is input i // factor. Such a one by more than 8 is done in steps, since
+i // a // b is i // ab. Other kinds of `nearest` pick other pixels in steps, and stay one node. `linear` with
+pytorch_half_pixel is half_pixel wherever the output is more than one pixel. Everything else keeps its coordinates. Bit-equal.
 
 Source: ONNX operator specification, Resize-19.
 Portable: standard library + numpy, Python 3.8; onnx inside.
@@ -30,7 +31,7 @@ def rewrite(model: Any) -> List[str]:
             continue
         given = edit.attributes(node)
         new = _normal(edit, node, given)
-        steps = _steps(factor) if new.get("mode", "nearest") == "nearest" else [factor]
+        steps = _steps(factor) if _is_floor_division(new) else [factor]
         if new != given or len(steps) > 1 or len(node.input) > 3:
             found.append(edit.replace([node], _resizes(edit, node, new, steps)))
     edit.apply()
@@ -61,6 +62,15 @@ def _normal(edit: Edit, node: Any, given: Dict[str, Any]) -> Dict[str, Any]:
     if mode == "linear" and places == "pytorch_half_pixel" and min(after[2:]) > 1:
         new["coordinate_transformation_mode"] = "half_pixel"
     return new
+
+
+def _is_floor_division(given: Dict[str, Any]) -> bool:
+    """Return whether output i is input i // factor for every whole factor: the nearest centre, which is never a tie."""
+    return (
+        given.get("mode", "nearest") == "nearest"
+        and given.get("coordinate_transformation_mode", "half_pixel") in ("half_pixel", "pytorch_half_pixel")
+        and given.get("nearest_mode", "round_prefer_floor") in ("round_prefer_floor", "round_prefer_ceil")
+    )
 
 
 def _steps(factor: Factor) -> List[Factor]:

@@ -140,4 +140,6 @@ def test_lost_speed_is_told_apart_from_a_fan() -> None:
         "the highest clock that policy0 may have fell from 2400 to 816 MHz",
         "the kernel's cooling came on during the run: thermal-cpufreq-0",
     ]
+    hot = state(816_000, ["thermal-cpufreq-0"])  # by what ran before
+    assert _slowed(hot, hot) == ["the kernel's cooling was on before the run: thermal-cpufreq-0"]
     assert _slowed(state(1, [], 3), state(1, [], 5)) == ["the processor throttled during the run"]

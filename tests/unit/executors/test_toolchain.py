@@ -27,7 +27,7 @@ from edgekd.errors import (
     WorkspaceError,
 )
 from edgekd.executors import portable
-from edgekd.executors.toolchain import run_worker
+from edgekd.executors.toolchain import TIMEOUT_VARIABLE, run_worker
 from tests.unit.executors import broken_target
 
 SPEC = ModelSpec(
@@ -126,6 +126,18 @@ def test_a_signal_that_is_ignored_stays_so() -> None:
         assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+def test_a_result_that_is_no_json_is_said_to_be_one(tmp_path: Path) -> None:
+    with pytest.raises(ToolchainError, match="its result is no JSON"):
+        compile_with("no_json", tmp_path)
+
+
+@pytest.mark.parametrize("seconds", ["soon", "nan", "-1", "0", "inf"])
+def test_a_time_limit_that_is_none_is_refused(seconds: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(TIMEOUT_VARIABLE, seconds)
+    with pytest.raises(ToolchainError, match="expected seconds, more than 0"):
+        compile_with("", tmp_path)
 
 
 @pytest.mark.parametrize("fault", ["hang", "leave_a_child"])

@@ -11,11 +11,15 @@ import pytest
 
 from edgekd.board.sysinfo import environment
 from edgekd.core import plugins
+from edgekd.core.artifact import Artifact
 from edgekd.core.recipe import Engine
 from edgekd.core.recipe_loading import plugin_options
+from edgekd.core.stage import StageJob
+from edgekd.data.open import open_split
 from edgekd.errors import TargetError
+from edgekd.executors import venvs
 from edgekd.preflight.run import check_engine
-from edgekd.preflight.stage import _check_engine
+from edgekd.preflight.stage import _check_engine, run
 from edgekd.targets.base import CompileRequest
 from tests.small_nets import segmenter
 from tests.unit.core.small_recipe import small_recipe
@@ -31,9 +35,15 @@ REFUSED: list[tuple[str, str, dict[str, Any], bool, str]] = [
         {"providers": ["TensorrtExecutionProvider"], "provider_options": {"TensorrtExecutionProvider": {"trt_fp16_enable": "True"}}},
         False, "contradicts",
     ),
+    ("onnxruntime", "fp32", {"providers": ["TensorrtExecutionProvider"]}, False, "set NVIDIA_TF32_OVERRIDE=0"),
+    ("openvino", "fp32", {"device": "GPUU"}, False, "no device GPUU here"),
+    ("openvino", "fp32", {"device": ""}, False, "expected a device, e.g. CPU, GPU or NPU, got ''"),
     ("openvino", "fp32", {"inference_precision": "f16"}, False, "contradicts inference_precision f16"),
     ("openvino", "fp32", {"device": "AUTO"}, False, "chooses by itself"),
     ("openvino", "fp32", {"device": "NPU"}, False, "the NPU computes in"),
+    ("rknn", "fp16", {"auto_hybrid": True}, False, "auto_hybrid contradicts precision fp16"),
+    ("tensorrt", "fp32", {"dla_core": 0}, False, "the DLA computes in fp16 and int8"),
+    ("tensorrt", "fp16", {"timing_cache": "no/such/cache"}, False, "timing_cache no/such/cache: no such folder"),
     ("rknn", "fp16", {}, True, "export with export.input=float32_nchw"),
     ("tensorrt_rtx", "fp16", {"compute_capabilities": ["SM87"]}, False, "'SM87' is not one of"),
 ]  # fmt: skip
@@ -87,3 +97,23 @@ def test_the_recipe_says_whether_such_an_engine_stops_the_training(
     said = str(refusal.value) if check == "stop" else caplog.messages[-1]
     assert "no provider is called 'CPUExecutionProvidr'" in said
     assert ("--set check=warn" in said) == (check == "stop")
+
+
+def test_an_engine_that_nothing_here_can_try_is_said_before_the_training(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its toolchain or runtime would be missed after hours of training."""
+    monkeypatch.setenv(venvs.ROOT_VARIABLE, str(tmp_path / "none"))
+    engines = [
+        {"target": "rknn", "precision": "fp16"},
+        {"target": "openvino", "precision": "fp16", "options": {"device": "NPU"}},
+        {"target": "onnxruntime", "precision": "fp32"},
+    ]
+    recipe = small_recipe(tmp_path, "check=warn", "export.input=float32_nchw", engines=engines)
+    data = Artifact(tmp_path, {"kind": "dataset", "details": {"classes": list(open_split(recipe, "train").classes)}})
+    run(StageJob(recipe, {"data": data}, tmp_path))
+    said = [message for message in caplog.messages if "nothing here can try it" in message]
+    assert len(said) == 2
+    assert "rknn-fp16" in said[0]
+    assert "edgekd toolchain install rknn" in said[0]
+    assert "openvino-fp16" in said[1]

@@ -46,6 +46,14 @@ def test_weights_kept_outside_the_model_are_packed_into_the_engine(tmp_path: Pat
         assert np.isfinite(session.infer(prepared(spec, images(1)[0]))["logits"]).all()
 
 
+def test_an_engine_that_does_not_fit_its_contract_is_not_kept_open(fp32: CompileResult) -> None:
+    other = replace(fp32.spec, outputs=(replace(fp32.spec.outputs[0], name="other"),))
+    session = onnxruntime.Session(fp32.engine, other, onnxruntime.Options())
+    with pytest.raises(TargetError, match="expected output other"), session:
+        pass
+    assert session._session is None
+
+
 def test_threads_default_to_the_usable_cores(fp32: CompileResult) -> None:
     assert fp32.details["threads"] == usable_cores()
     with onnxruntime.Session(fp32.engine, fp32.spec, onnxruntime.Options(intra_op_threads=1)) as session:

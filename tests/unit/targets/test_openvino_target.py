@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -183,6 +184,14 @@ def test_a_damaged_or_missing_blob_and_one_of_unknown_origin_are_refused_in_one_
     built.engine.unlink()
     with pytest.raises(TargetError, match="no such engine"), session_of(built):
         pass
+
+
+def test_an_engine_that_does_not_fit_its_contract_is_not_kept_open(fp32: CompileResult) -> None:
+    other = replace(fp32.spec, outputs=(replace(fp32.spec.outputs[0], name="other"),))
+    session = openvino.Session(fp32.engine, other, openvino.Options())
+    with pytest.raises(TargetError, match="expected output other"), session:
+        pass
+    assert session._compiled is None
 
 
 def session_of(built: CompileResult) -> openvino.Session:

@@ -27,6 +27,18 @@ from edgekd.errors import RecipeError
         ("targets", "tensorrt", {"dla_core": -1}, "dla_core: expected 0 or more, got -1"),
         ("targets", "tensorrt_rtx", {"workspace_mib": -1}, "workspace_mib: expected 0 or more, got -1"),
         ("targets", "rknn", {"optimization_level": 9}, "optimization_level: expected 0 to 3, got 9"),
+        (
+            "targets",
+            "rknn",
+            {"chip": "rk3566", "core_mask": "0_1"},
+            "core_mask: expected some of the NPU cores of rk3566 (1)",
+        ),
+        (
+            "targets",
+            "rknn",
+            {"core_mask": "0_1", "chip": "rk3576", "auto_hybrid": True, "keep_float16": ["a"]},
+            "one of the two",
+        ),
         ("targets", "rknn", {"analysed_images": -1}, "analysed_images: expected 0 or more, got -1"),
         ("quantizers", "qdq", {"percentile": 150}, "percentile: Input should be less than or equal to 100, got 150"),
         ("quantizers", "qdq_signed", {"percentile": -1}, "percentile: Input should be greater than 50, got -1"),

@@ -174,6 +174,25 @@ def test_nearest_as_torch_exports_it_gets_half_pixel_coordinates_in_steps_of_8(f
         assert constants[one.input[2]].max() <= 8
 
 
+@pytest.mark.parametrize("size", [(1, 33), (7, 5)])
+@pytest.mark.parametrize("side", [9, 12, 16, 25, 49, 64])
+@pytest.mark.parametrize("rounding", ["round_prefer_floor", "round_prefer_ceil", "floor", "ceil"])
+@pytest.mark.parametrize("coordinates", ["half_pixel", "pytorch_half_pixel", "align_corners", "asymmetric"])
+def test_only_what_steps_give_exactly_is_done_in_steps(
+    coordinates: str, rounding: str, side: int, size: tuple[int, int]
+) -> None:
+    given = {"mode": "nearest", "coordinate_transformation_mode": coordinates, "nearest_mode": rounding}
+    sizes = np.array([1, 1, size[0] * side, size[1] * side])
+    _, model = rewritten("resize_scales", graph([node("Resize", "image   sizes", **given)], (1, 1, *size), sizes=sizes))
+    steps = [numpy_helper.to_array(one)[2:].max() for one in model.graph.initializer]
+    is_nearest_centre = coordinates.endswith("half_pixel") and rounding.startswith("round")
+    if is_nearest_centre or (coordinates, rounding) == ("asymmetric", "floor"):
+        assert len(steps) > 1
+        assert max(steps) <= 8
+    else:
+        assert steps == [side]
+
+
 @pytest.mark.parametrize("coordinates", ["half_pixel", "pytorch_half_pixel", "align_corners", "asymmetric"])
 @pytest.mark.parametrize("mode", ["linear", "cubic"])
 def test_sizes_become_scales(coordinates: str, mode: str) -> None:
@@ -198,6 +217,48 @@ def test_a_resize_by_other_than_whole_factors_is_left_alone(sizes: list[int], gi
         )[0]
         == []
     )
+
+
+POOL = {"kernel_shape": [5, 5], "pads": [2] * 4}
+
+
+@pytest.mark.parametrize(
+    ("maker", "takes"),
+    [
+        (node("Relu", "image", "r"), True),
+        (node("Clip", "image zero six", "r"), True),
+        (node("Clip", "image zero", "r"), True),
+        (node("Clip", "image half six", "r"), True),
+        (node("Clip", "image below six", "r"), False),
+        (node("Clip", "image  six", "r"), False),
+        (node("Clip", "image zero below", "r"), False),  # all of it is `below`
+        (node("Clip", "image", "r"), False),
+        (node("Neg", "image", "r"), False),
+    ],
+)
+def test_a_pool_of_values_that_are_not_negative_is_padded_apart(maker: Any, takes: bool) -> None:
+    bounds = {"zero": 0, "half": 0.5, "six": 6, "below": -1}
+    constants = {name: np.array(value, np.float32) for name, value in bounds.items()}
+    model = graph([maker, node("MaxPool", "r", **POOL)], (1, 2, 3, 4), **constants)
+    found, model = rewritten("max_pool_pads", model)
+    assert found == (["MaxPool_1"] if takes else [])
+    assert kinds(model) == [maker.op_type, *(["Pad"] if takes else []), "MaxPool"]
+
+
+def test_a_bound_that_is_computed_is_not_known() -> None:
+    nodes = [
+        node("ReduceMax", "image", "low", keepdims=0),
+        node("Clip", "image low", "r"),
+        node("MaxPool", "r", **POOL),
+    ]
+    assert rewritten("max_pool_pads", graph(nodes, (1, 2, 3, 4)))[0] == []
+
+
+@pytest.mark.parametrize("sides", [1, 3])
+def test_a_chain_of_max_pools_of_other_than_two_dimensions_is_left_alone(sides: int) -> None:
+    pool = {"kernel_shape": [5] * sides, "pads": [2] * 2 * sides}
+    nodes = [node("Relu", "image", "a"), node("MaxPool", "a", "b", **pool), node("MaxPool", "b", **pool)]
+    assert rewritten("max_pool_pads", graph(nodes, (1, 2, *[4] * sides)))[0] == []
 
 
 @pytest.mark.parametrize("reduce", ["ReduceSum", "ReduceMean"])

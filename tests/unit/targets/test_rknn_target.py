@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -11,6 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from edgekd.board.specs import ModelSpec, Preprocess, TensorSpec
+from edgekd.board.sysinfo import soc_names
 from edgekd.core.artifact import StageResult, publish
 from edgekd.errors import RecipeError, TargetError, ToolchainError
 from edgekd.executors import venvs
@@ -30,6 +33,30 @@ layer_name                 simulator_error
 \x1b[32m[Conv]\x1b[0m getitem_3  0.99985 | 1.36281   0.99986 | 1.09505
 [Resize] logits            nan | inf   0.50000 | 2.00000
 """
+
+
+class Vendor:
+    """In place of RKNNLite and the toolkit: loads or builds, and does not start."""
+
+    def __init__(self, *arguments: Any) -> None:
+        self.released = 0
+
+    def load_rknn(self, path: str) -> int:
+        return 0
+
+    def init_runtime(self, core_mask: int) -> int:
+        return -1
+
+    def build(self, model: Path, calibration: Path | None) -> None:
+        return None
+
+    def start_simulator(self) -> None:
+        raise TargetError("init_runtime failed")
+
+    def release(self) -> None:
+        self.released += 1
+
+    close = release
 
 
 def pooled(folder: Path, has_relu: bool = True) -> Path:
@@ -118,6 +145,33 @@ def test_a_misread_pool_of_values_that_may_be_negative_is_refused(tmp_path: Path
         rewritten(pooled(tmp_path, has_relu=False), tmp_path / "out.onnx")
 
 
+@pytest.mark.parametrize("session", [rknn.Session, rknn.Simulator])
+def test_what_was_loaded_and_does_not_start_is_released(
+    session: type[rknn.Session | rknn.Simulator], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vendor = Vendor()
+    monkeypatch.setattr(rknn, "soc_names", lambda: ["rk3588"])
+    monkeypatch.setattr(rknn, "missing_device", lambda needs: "")
+    monkeypatch.setattr(rknn, "_import_lite", lambda: lambda: vendor)
+    monkeypatch.setattr(rknn, "Toolkit", lambda options, spec: vendor)
+    (tmp_path / "engine.rknn").write_bytes(b"RKNN")
+    (tmp_path / rknn.KEPT).mkdir()
+    (tmp_path / rknn.KEPT / rknn.SPEC).write_text(json.dumps(SPEC.to_dict()))
+    with (
+        pytest.raises(TargetError, match="init_runtime failed"),
+        session(tmp_path / "engine.rknn", SPEC, rknn.Options()),
+    ):
+        pass
+    assert vendor.released == 1
+
+
+def test_a_session_that_loaded_nothing_has_nothing_to_release(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for session in (rknn.Session, rknn.Simulator):
+        with pytest.raises(TargetError, match="no such engine"), session(tmp_path / "none.rknn", SPEC, rknn.Options()):
+            pass
+    assert caplog.records == []
+
+
 def test_a_chip_of_nobody_is_refused() -> None:
     from edgekd.core import chips
 
@@ -152,3 +206,25 @@ def test_the_simulated_engine_agrees_with_the_onnx_reference(tmp_path: Path) -> 
     image = ((pixels / 255 - mean) / std).transpose(0, 3, 1, 2).astype(np.float32)
     (expected,) = ReferenceEvaluator(str(model)).run(None, {"image": image})
     assert np.abs(found["logits"] - expected).max() < 5e-3 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize(
+    ("compatible", "is_fit"),
+    [
+        ("radxa,rock-5a\0rockchip,rk3588s\0", True),  # Linux, arch/arm64/boot/dts/rockchip/rk3588s-rock-5a.dts
+        ("radxa,rock-5b\0rockchip,rk3588\0", True),
+        ("radxa,rock-3a\0rockchip,rk3568\0", False),
+    ],
+)
+def test_an_engine_runs_on_the_chip_and_its_variants(
+    compatible: str, is_fit: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "proc/device-tree").mkdir(parents=True)
+    (tmp_path / "proc/device-tree/compatible").write_text(compatible)
+    monkeypatch.setattr(rknn, "soc_names", lambda: soc_names(str(tmp_path)))
+    monkeypatch.setattr(rknn, "missing_device", lambda needs: "")
+    monkeypatch.setattr(rknn, "_import_lite", lambda: Vendor)
+    (tmp_path / "engine.rknn").write_bytes(b"RKNN")
+    words = "init_runtime failed" if is_fit else "built for rk3588, this board is rk3568"
+    with pytest.raises(TargetError, match=words), rknn.Session(tmp_path / "engine.rknn", SPEC, rknn.Options()):
+        pass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -108,6 +109,20 @@ def test_an_engine_of_tensorrt_is_told_from_one_of_tensorrt_rtx(model: Path) -> 
     session = tensorrt_rtx.Session(result.engine, result.spec, tensorrt_rtx.Options())
     with pytest.raises(TargetError, match="an engine of TensorRT, and the runtime here is TensorRT-RTX"), session:
         pass
+
+
+@pytest.mark.parametrize("validity", ["VALID", "SUBOPTIMAL"])
+def test_an_engine_that_may_run_slower_is_told_and_recorded(
+    validity: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    vendor = pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx-cu12 is not installed")
+    session = tensorrt_rtx.Session(tmp_path / "engine.plan", segmenter()[1], tensorrt_rtx.Options())
+    answer = (vendor.EngineValidity.__members__[validity], 0)
+    session._prepare(SimpleNamespace(get_engine_validity=lambda plan: answer), b"")
+    assert session.runtime == {"engine_validity": validity.lower()}
+    assert ["perhaps slower than it could" in one.getMessage() for one in caplog.records] == [True] * (
+        validity == "SUBOPTIMAL"
+    )
 
 
 def test_a_jetsons_capability_is_refused(model: Path) -> None:

@@ -6,7 +6,7 @@ import ast
 import os
 import subprocess
 import sys
-from importlib.metadata import PackageNotFoundError, files
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +28,11 @@ SOURCES = [REPOSITORY / "edgekd/targets" / name for name in ("tensorrt.py", "_tr
 
 
 def files_of(distribution: str, suffix: str) -> list[Path]:
-    """Return the installed files of a package; skip where it is not installed."""
-    try:
-        found = files(distribution) or []
-    except PackageNotFoundError:
-        pytest.skip(f"{distribution} is not installed")
-    return [Path(str(one.locate())) for one in found if str(one).endswith(suffix)]
+    """Return the files of a package that `make test` puts beside the virtualenv's own; skip where it is not there."""
+    found = [*distributions(name=distribution, path=[f"{sys.prefix}/.tensorrt-types"])]
+    if not found:
+        pytest.skip(f"{distribution} is not in {sys.prefix}/.tensorrt-types, where `make test` puts it")
+    return [Path(str(one.locate())) for one in found[0].files or () if str(one).endswith(suffix)]
 
 
 @pytest.fixture
@@ -141,6 +140,15 @@ def test_an_engine_built_on_another_gpu_is_refused_in_our_words(tmp_path: Path) 
     check_device(engine, {"device": "Orin Nano", "compute_capability": "8.7"})
     with pytest.raises(TargetError, match=r"built on Orin \(compute capability 8.7\), and here is Thor \(11.0\)"):
         check_device(engine, {"device": "Thor", "compute_capability": "11.0"})
+
+
+@pytest.mark.parametrize("damage", ["", "{", "[1]", "3", '{"device": "Orin"}', '{"compute_capability": "8.7"}', "\xff"])
+def test_a_damaged_file_beside_the_engine_is_told_in_one_line(damage: str, tmp_path: Path) -> None:
+    engine = tmp_path / "engine.plan"
+    engine.with_suffix(".json").write_text(damage, encoding="latin-1")
+    with pytest.raises(TargetError, match=r"expected engine.json beside it to say which GPU it was built on") as caught:
+        check_device(engine, {"device": "Orin", "compute_capability": "8.7"})
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
