@@ -97,6 +97,15 @@ def usable_cores(root: str = "/") -> int:
     return max(1, min(len(cores), int(quota)) if quota is not None else len(cores))
 
 
+def is_hybrid(root: str = "/") -> bool:
+    """Return whether an Intel processor has both performance and efficiency cores, of which Linux makes two counters' devices.
+
+    Source: Linux, tools/perf/Documentation/intel-hybrid.txt.
+    """
+    devices = Path(root) / "sys/bus/event_source/devices"
+    return (devices / "cpu_core").exists() and (devices / "cpu_atom").exists()
+
+
 def _text(path: Path) -> Optional[str]:
     try:
         return path.read_text(encoding="utf-8", errors="replace").strip("\0\n ")

@@ -176,12 +176,12 @@ def precision_of_blob(blob: Path, core: Any, device: str) -> str:
     try:
         built = json.loads(blob.with_name(BUILT_WITH).read_text(encoding="utf-8"))
         wrong = [
-            f"{name.replace('_', ' ')} {built[name]}, here {here}"
+            f"{name.replace('_', ' ')} {built.get(name, 'not said')}, here {here}"
             for name, here in _belongs(core, device).items()
-            if built[name] != here
+            if built.get(name) != here
         ]
         precision = str(built["inference_precision"])
-    except (OSError, ValueError, KeyError, TypeError) as exc:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as exc:
         raise TargetError(f"{blob}: expected {BUILT_WITH} beside it, which says what it belongs to: {exc!r}") from exc
     if wrong:
         raise TargetError(
@@ -191,8 +191,12 @@ def precision_of_blob(blob: Path, core: Any, device: str) -> str:
 
 
 def _belongs(core: Any, device: str) -> Dict[str, str]:
+    """Return what a blob is for. All NPUs have one name, so their architecture and driver count where the device tells them."""
+    supported = core.get_property(device, "SUPPORTED_PROPERTIES")
+    told = [name for name in ("DEVICE_ARCHITECTURE", "NPU_DRIVER_VERSION") if name in supported]
     return {
         "openvino": import_openvino().__version__,
         "device": device,
         "device_name": str(core.get_property(device, "FULL_DEVICE_NAME")),
+        **{name.lower(): str(core.get_property(device, name)) for name in told},
     }

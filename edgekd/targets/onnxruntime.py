@@ -53,6 +53,8 @@ _LEVELS = {
     "basic": "ORT_ENABLE_BASIC",
     "disabled": "ORT_DISABLE_ALL",
 }
+# What a run raises for inputs that do not fit; the rest, of a GPU without memory, say, is not the input's fault.
+_OF_THE_INPUT = ("InvalidArgument", "KeyError", "TypeError", "ValueError", "AttributeError")
 
 
 @dataclass(frozen=True)
@@ -186,7 +188,9 @@ class Session(SessionBase):
         try:
             arrays = self._run(self._names, inputs)
         except Exception as exc:  # the binding's exceptions have no common base but Exception
-            raise ImageError(f"{self.engine.name}: input refused: {one_line(exc)}") from exc
+            if type(exc).__name__ in _OF_THE_INPUT:
+                raise ImageError(f"{self.engine.name}: input refused: {one_line(exc)}") from exc
+            raise TargetError(f"{self.engine.name}: onnxruntime fails: {one_line(exc)}") from exc
         return {name: arrays[i] for i, name in enumerate(self._names)}
 
     def _close(self) -> None:

@@ -21,7 +21,7 @@ from typing import Any, Dict, Literal, Optional, Sequence, Tuple
 import numpy as np
 
 from edgekd.board.specs import ModelSpec, TensorSpec
-from edgekd.board.sysinfo import usable_cores
+from edgekd.board.sysinfo import is_hybrid, usable_cores
 from edgekd.errors import ImageError, TargetError
 from edgekd.targets import _openvino
 from edgekd.targets._openvino import import_openvino, read_model, reason_of
@@ -59,7 +59,8 @@ class Options:
     """Options of OpenVINO.
 
     device: an OpenVINO device name, `CPU`, `GPU`, `GPU.1`, `NPU`; none that chooses by itself, as AUTO does.
-    num_threads: of the CPU device; None takes the physical cores that the process may use.
+    num_threads: of the CPU device; None takes the physical cores that the process may use; of a processor with
+        performance and efficiency cores OpenVINO chooses them by the network.
     performance_hint: what the device arranges its streams for; sessions run one request at a time all the same.
     inference_precision: of the float operators of int8 engines; None pins f32 on the CPU, f16 on GPU and NPU. In fp32
         and fp16 engines it can only be what they are.
@@ -190,7 +191,10 @@ class Session(SessionBase):
                 self._bound[name] = shared
         except (RuntimeError, KeyError) as exc:
             raise ImageError(f"{self.engine.name}: input refused: {one_line(exc)}") from exc
-        self._request.infer(share_outputs=True)
+        try:
+            self._request.infer(share_outputs=True)
+        except RuntimeError as exc:  # a device that is lost, say
+            raise TargetError(f"{self.engine.name}: {self.options.device} fails: {reason_of(exc)}") from exc
         return dict(self._outputs)
 
     def _close(self) -> None:
@@ -289,7 +293,7 @@ def _settings(core: Any, options: Options, precision: str) -> Dict[str, Any]:
         supported = core.get_property(options.device, "SUPPORTED_PROPERTIES")
         settings = {key: value for key, value in settings.items() if key in supported}
         settings["NPU_COMPILER_TYPE"] = options.npu_compiler.upper()
-    if options.device == "CPU":
+    if options.device == "CPU" and (options.num_threads or not is_hybrid()):
         settings["INFERENCE_NUM_THREADS"] = options.num_threads or usable_cores()
     if options.cache_dir is not None:
         settings["CACHE_DIR"] = options.cache_dir

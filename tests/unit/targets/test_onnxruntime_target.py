@@ -237,3 +237,13 @@ def test_importing_onnxruntime_writes_nothing_into_the_home_folder(fp32: Compile
     environment = {**os.environ, "HOME": str(home), "PYTHONPATH": os.pathsep.join(sys.path)}
     subprocess.run([sys.executable, "-c", code], env=environment, check=True, timeout=120, cwd=tmp_path)
     assert list(home.rglob("*")) == []
+
+
+def test_a_run_that_fails_is_not_the_input_s_fault(fp32: CompileResult) -> None:
+    def fails(*_: object) -> list[np.ndarray]:
+        raise RuntimeError("[ONNXRuntimeError] : 6 : RUNTIME_EXCEPTION : Failed to allocate memory")
+
+    with onnxruntime.Session(fp32.engine, fp32.spec, onnxruntime.Options()) as session:
+        session._run = fails
+        with pytest.raises(TargetError, match="engine.onnx: onnxruntime fails: .*Failed to allocate memory"):
+            session.infer(prepared(fp32.spec, images(1)[0]))

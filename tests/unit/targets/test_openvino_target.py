@@ -8,12 +8,14 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
 import pytest
 
 from edgekd.board.specs import ModelSpec
+from edgekd.board.sysinfo import is_hybrid
 from edgekd.errors import ImageError, TargetError
 from edgekd.quantize.schemes import nncf
 from edgekd.targets import _openvino, openvino
@@ -156,6 +158,7 @@ def test_a_blob_gives_what_the_ir_gives(precision: str, tmp_path: Path) -> None:
         ("openvino", "2025.1.0", r"built for openvino 2025\.1\.0, here 20"),
         ("device_name", "Another CPU", "built for device name Another CPU, here "),
         ("device", "GPU.0", "built for device GPU.0, here CPU"),
+        ("device_architecture", "3720", "built for device architecture 3720, here "),  # of an NPU; all have one name
     ],
 )
 def test_a_blob_of_another_device_or_version_is_refused(key: str, value: str, says: str, tmp_path: Path) -> None:
@@ -276,3 +279,27 @@ def test_importing_openvino_writes_nothing_into_the_home_folder(tmp_path: Path) 
     environment = {**os.environ, "HOME": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
     subprocess.run([sys.executable, "-c", code], env=environment, check=True, timeout=120)
     assert list(tmp_path.rglob("*")) == []
+
+
+def test_a_processor_with_two_kinds_of_cores_is_left_to_openvino(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    core = openvino.import_openvino().Core()
+    assert openvino._settings(core, openvino.Options(), "f32")["INFERENCE_NUM_THREADS"] >= 1
+    for kind in ("cpu_core", "cpu_atom"):
+        (tmp_path / "sys/bus/event_source/devices" / kind).mkdir(parents=True)
+    assert is_hybrid(str(tmp_path))
+    monkeypatch.setattr(openvino, "is_hybrid", lambda: is_hybrid(str(tmp_path)))
+    assert "INFERENCE_NUM_THREADS" not in openvino._settings(core, openvino.Options(), "f32")
+    assert openvino._settings(core, openvino.Options(num_threads=3), "f32")["INFERENCE_NUM_THREADS"] == 3
+
+
+def test_a_device_that_is_lost_is_not_the_input_s_fault(fp32: CompileResult) -> None:
+    with session_of(fp32) as session:
+        session._request = SimpleNamespace(set_input_tensor=lambda *_: None, infer=lost)
+        with pytest.raises(TargetError, match="CPU fails: device is lost"):
+            session.infer(prepared(fp32.spec, images(1)[0]))
+
+
+def lost(**_: object) -> None:
+    raise RuntimeError("device is lost")
