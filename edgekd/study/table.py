@@ -71,6 +71,11 @@ def _remarks(study: dict[str, Any]) -> list[str]:
     measured = [run for arm in study["arms"] for run in arm["runs"] if run["status"] == "measured"]
     trained = sorted({f"{run['precision']} on {run['device'].partition(':')[0]}" for run in measured})
     found = []
+    compared = sum(bool(pairs_of(arm, _task(study).metric)) for arm in study["arms"])
+    if compared > 1:
+        found.append(
+            f"Each interval is of its arm alone; for the best of {compared}, picked afterwards, it is too narrow."
+        )
     if len(trained) > 1:
         found.append(f"**The runs differ in more than methods and seeds**: trained in {' and in '.join(trained)}.")
     if len({run.get("world_size") for run in measured} - {None}) > 1:

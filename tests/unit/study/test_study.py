@@ -247,6 +247,7 @@ def test_the_table_has_a_row_per_arm(study: dict) -> None:
     assert "`kd` minus each other arm" in text
     assert "| kd+bckd | 1 | -3.00 | -3.00 | +0.00 | +0.00 |" in text
     assert "teacher 61.00 mIoU" in text
+    assert "for the best of 2, picked afterwards, it is too narrow" in text
     assert "trained in 32-true on cpu and in 32-true on cuda" in text
     assert "without the teacher" not in text
     assert "because they failed: kd+bckd seed 5" in text
