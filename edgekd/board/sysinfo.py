@@ -84,6 +84,22 @@ def snapshot(root: str = "/") -> Dict[str, Any]:
     return state
 
 
+def power_mode(root: str = "/") -> Dict[str, Any]:
+    """Return what a person sets before measuring: `governors` and lowest clocks (`min_khz`) of the CPU's policies in their
+    order, `turbo`, and `nvpmodel`, the power mode of a Jetson.
+
+    jetson_clocks raises the lowest clocks. The highest are left out: heat lowers them, too.
+    """
+    base = Path(root)
+    policies = _cpufreq(base) or []
+    return {
+        "governors": [policy["governor"] for policy in policies],
+        "min_khz": [policy["min_khz"] for policy in policies],
+        "turbo": _turbo(base),
+        "nvpmodel": _first_line(base / "var/lib/nvpmodel/status"),
+    }
+
+
 def usable_cores(root: str = "/") -> int:
     """Return the physical cores that this process may use: affinity, siblings counted once, control-group quota."""
     base = Path(root)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from edgekd.board.sysinfo import environment
+from edgekd.board.sysinfo import environment, power_mode
 from edgekd.core.artifact import RUNTIMES, package_version
 from edgekd.core.recipe import Recipe
 
@@ -15,9 +15,9 @@ _OF_THE_PROCESS = ("affinity", "cpu_quota", "usable_cores")
 
 
 def identity(_: Recipe) -> dict[str, Any]:
-    """Return what a latency is true of: hardware, system, the cores this process may use, versions of the runtimes."""
+    """Return what a latency is true of: hardware, system, the cores this process may use, power mode, versions of the runtimes."""
     facts = {name: value for name, value in environment().items() if name not in _NOT_TIMED}
-    return {**facts, "runtimes": {name: package_version(name) for name in RUNTIMES}}
+    return {**facts, "power_mode": power_mode(), "runtimes": {name: package_version(name) for name in RUNTIMES}}
 
 
 def hardware() -> dict[str, Any]:

@@ -146,3 +146,24 @@ def test_this_machine_can_be_read_and_written_as_json() -> None:
     facts = {**sysinfo.environment(), **sysinfo.snapshot()}
     assert json.loads(json.dumps(facts)) == facts
     assert 1 <= facts["usable_cores"] <= facts["logical_cores"]
+
+
+def test_the_power_mode_changes_with_what_a_person_sets_and_not_with_heat(tmp_path: Path) -> None:
+    assert sysinfo.power_mode(str(tmp_path)) == {"governors": [], "min_khz": [], "turbo": None, "nvpmodel": None}
+    policy = tmp_path / "sys/devices/system/cpu/cpufreq/policy0"
+    policy.mkdir(parents=True)
+    (tmp_path / "var/lib/nvpmodel").mkdir(parents=True)
+    files = {
+        policy / "scaling_governor": "schedutil\n",
+        policy / "scaling_min_freq": "115200\n",
+        policy / "scaling_max_freq": "2201600\n",
+        tmp_path / "var/lib/nvpmodel/status": "pmode:0000\n",
+    }
+    for path, text in files.items():
+        path.write_text(text)
+    before = sysinfo.power_mode(str(tmp_path))
+    assert before == {"governors": ["schedutil"], "min_khz": [115200], "turbo": None, "nvpmodel": "pmode:0000"}
+    (policy / "scaling_max_freq").write_text("729600\n")
+    assert sysinfo.power_mode(str(tmp_path)) == before
+    (tmp_path / "var/lib/nvpmodel/status").write_text("pmode:0002\n")
+    assert sysinfo.power_mode(str(tmp_path)) != before
