@@ -149,13 +149,20 @@ def _affinity() -> Optional[List[int]]:
 
 
 def _cpu_quota(base: Path) -> Optional[float]:
-    """Return the cores' worth of time that the control group allows (v2, then v1); None when unlimited or unknown."""
-    text = _text(base / "sys/fs/cgroup/cpu.max")
-    if text is None:
+    """Return the cores' worth of time that the control groups allow; None when unlimited or unknown.
+
+    Of v2 the tightest of the process's own group and those around it; in a container its own is the root. Else of v1.
+    """
+    own = re.search(r"^0::/(.*)$", _text(base / "proc/self/cgroup") or "", re.M)
+    groups = [base / "sys/fs/cgroup"]
+    for name in own.group(1).split("/") if own else ():
+        groups.append(groups[-1] / name)
+    texts = [_text(group / "cpu.max") or "" for group in groups]
+    if not any(texts):
         limits = [_text(base / f"sys/fs/cgroup/cpu/cpu.cfs_{name}_us") for name in ("quota", "period")]
-        text = " ".join(limit or "" for limit in limits)
-    match = re.fullmatch(r"(\d+) (\d+)", text)
-    return int(match.group(1)) / int(match.group(2)) if match and int(match.group(2)) else None
+        texts = [" ".join(limit or "" for limit in limits)]
+    matches = [match for match in (re.fullmatch(r"(\d+) (\d+)", text) for text in texts) if match]
+    return min((int(m.group(1)) / int(m.group(2)) for m in matches if int(m.group(2))), default=None)
 
 
 def _cpu_model(base: Path, cpuinfo: str) -> Optional[str]:

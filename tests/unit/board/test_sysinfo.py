@@ -142,6 +142,17 @@ def test_a_container_quota_limits_the_cores(tmp_path: Path, limit: str, quota: f
     assert sysinfo.usable_cores(root) == (len(os.sched_getaffinity(0)) if quota is None else 1)
 
 
+def test_the_tightest_quota_of_the_groups_around_a_process_counts(tmp_path: Path) -> None:
+    """As systemd and SLURM set it; the root of control groups has no cpu.max."""
+    files = {
+        "proc/self/cgroup": "0::/system.slice/job.scope/step\n",
+        "sys/fs/cgroup/system.slice/cpu.max": "max 100000\n",
+        "sys/fs/cgroup/system.slice/job.scope/cpu.max": "250000 100000\n",
+        "sys/fs/cgroup/system.slice/job.scope/step/cpu.max": "400000 100000\n",
+    }
+    assert sysinfo.environment(write(tmp_path, files))["cpu_quota"] == 2.5
+
+
 def test_this_machine_can_be_read_and_written_as_json() -> None:
     facts = {**sysinfo.environment(), **sysinfo.snapshot()}
     assert json.loads(json.dumps(facts)) == facts
