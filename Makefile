@@ -48,8 +48,9 @@ $(VENV)/.all: pyproject.toml | $(VENV)/bin/uv
 
 # What our calls of TensorRT are checked against: NVIDIA's types and bindings, 1.4 MB. Beside the packages, because nothing of it
 # works without the libraries. Where there are none for this machine, the tests say that they are skipped.
-$(VENV)/.tensorrt-types: | $(VENV)/.dev
+$(VENV)/.tensorrt-types: Makefile | $(VENV)/.dev
 	-$(BIN)/uv pip install -q --python $(BIN)/python --no-deps --target $@ tensorrt-stubs==10.13.0.35.1 tensorrt-cu12-bindings==11.4.0.106
+	@mkdir -p $@ && touch $@
 
 $(VENV)/.dev: pyproject.toml | $(VENV)/bin/uv
 	$(BIN)/uv pip install -q --python $(BIN)/python -e '.[dev]'

@@ -125,11 +125,12 @@ def run_study(
     with disk_errors(folder):
         try:
             left = []
-            for one in runs:  # all that there is first, so that nothing written meanwhile or later has less
-                if artifacts := run.finished(one):
-                    remember(one, artifacts)
-                else:
-                    left.append(one)
+            with opened_once():
+                for one in runs:  # all that there is first, so that nothing written meanwhile or later has less
+                    if artifacts := run.finished(one):
+                        remember(one, artifacts)
+                    else:
+                        left.append(one)
             while left:
                 run.run_all(left, jobs, remember)
                 left = []

@@ -20,6 +20,7 @@ from edgekd.core.session import why_not_here
 from edgekd.core.sources import sources
 from edgekd.core.stage import Stage
 from edgekd.core.workspace import Workspace
+from edgekd.data.open import forget
 from edgekd.errors import GateError, RecipeError, UserError, did_you_mean
 
 log = logging.getLogger(__name__)
@@ -134,6 +135,8 @@ def run_stages(
                 finish(known[name])
             started = time.monotonic()  # the gates' time is their own
             log.info("%s: running", stage.name)
+            if stage.kind in ("engine", "latency"):  # what a board does: its memory is the GPU's, too
+                forget(recipe.data.train)
             artifact = _run(recipe, workspace, stage, key, {name: done[name].artifact for name in stage.inputs})
         done[stage.name] = StageRun(stage, artifact, skipped, time.monotonic() - started)
         on_stage(done[stage.name])

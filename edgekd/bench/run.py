@@ -217,6 +217,10 @@ def _doubts(name: str, measured: Measured) -> list[str]:
     return found
 
 
+# Of the kernel's cooling devices. Others are on without heat: a dimmed screen (LCD), an offset that is set for good (TCC Offset).
+_LIMITS_CLOCKS = ("cpufreq", "devfreq", "processor", "powerclamp")
+
+
 def _slowed(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
     """Return the signs that heat took away speed before or between two snapshots: x86 counts it, an ARM kernel limits the clocks."""
     found = []
@@ -230,10 +234,12 @@ def _slowed(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
                 f"the highest clock that {policy['policy']} may have fell from {was // 1000} to {limit // 1000} MHz"
             )
     already, now = (Counter(state["cooling_active"] or ()) for state in (before, after))
-    for slowing, said in ((already, "was on before"), (now - already, "came on during")):
-        names = sorted(name for name in slowing if "fan" not in name.lower())  # a fan costs no speed
-        if names:
-            found.append(f"the kernel's cooling {said} the run: {', '.join(names)}")
+    held = sorted(name for name in already if any(kind in name.lower() for kind in _LIMITS_CLOCKS))
+    if held:
+        found.append(f"the kernel's cooling was on before the run: {', '.join(held)}")
+    came_on = sorted(name for name in now - already if "fan" not in name.lower())  # a fan costs no speed
+    if came_on:
+        found.append(f"the kernel's cooling came on during the run: {', '.join(came_on)}")
     return found
 
 

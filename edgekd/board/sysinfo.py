@@ -85,16 +85,22 @@ def snapshot(root: str = "/") -> Dict[str, Any]:
 
 
 def power_mode(root: str = "/") -> Dict[str, Any]:
-    """Return what a person sets before measuring: `governors` and lowest clocks (`min_khz`) of the CPU's policies in their
-    order, `turbo`, and `nvpmodel`, the power mode of a Jetson.
+    """Return what a person sets before measuring.
 
-    jetson_clocks raises the lowest clocks. The highest are left out: heat lowers them, too.
+    Keys: governors (of the CPU's policies and of other clocks, an NPU's or GPU's), raised (per policy, whether its lowest
+    clock is above the processor's own, as jetson_clocks makes it), turbo (bool), nvpmodel (the power mode of a Jetson).
+    Clocks themselves are left out: heat lowers the highest, and the lowest with it.
     """
     base = Path(root)
-    policies = _cpufreq(base) or []
+    policies = _folders(base, "sys/devices/system/cpu/cpufreq/policy*")
+    limits = [[_number(folder / f"{name}_min_freq") for name in ("scaling", "cpuinfo")] for folder in policies]
+    others = _folders(base, "sys/class/devfreq/*")
     return {
-        "governors": [policy["governor"] for policy in policies],
-        "min_khz": [policy["min_khz"] for policy in policies],
+        "governors": [
+            *(_text(folder / "scaling_governor") for folder in policies),
+            *(_text(folder / "governor") for folder in others),
+        ],
+        "raised": [lowest is not None and own is not None and lowest > own for lowest, own in limits],
         "turbo": _turbo(base),
         "nvpmodel": _first_line(base / "var/lib/nvpmodel/status"),
     }
@@ -149,20 +155,25 @@ def _affinity() -> Optional[List[int]]:
 
 
 def _cpu_quota(base: Path) -> Optional[float]:
-    """Return the cores' worth of time that the control groups allow; None when unlimited or unknown.
+    """Return the cores' worth of time that the control groups of v1 and v2 allow; None when unlimited or unknown.
 
-    Of v2 the tightest of the process's own group and those around it; in a container its own is the root. Else of v1.
+    The tightest of the process's own group and those around it counts; in a container its own is the root.
     """
-    own = re.search(r"^0::/(.*)$", _text(base / "proc/self/cgroup") or "", re.M)
-    groups = [base / "sys/fs/cgroup"]
-    for name in own.group(1).split("/") if own else ():
+    own = _text(base / "proc/self/cgroup") or ""
+    texts = [_text(group / "cpu.max") for group in _groups(base / "sys/fs/cgroup", r"^0::(/.*)$", own)]
+    for group in _groups(base / "sys/fs/cgroup/cpu", r"^\d+:(?:[^:\n]*,)?cpu(?:,[^:\n]*)?:(/.*)$", own):
+        texts.append(" ".join(_text(group / f"cpu.cfs_{name}_us") or "" for name in ("quota", "period")))
+    limits = [match.groups() for match in (re.fullmatch(r"(\d+) (\d+)", text or "") for text in texts) if match]
+    return min((int(quota) / int(period) for quota, period in limits if int(period)), default=None)
+
+
+def _groups(root: Path, line: str, own: str) -> List[Path]:
+    """Return a hierarchy's root and the groups down to the process's own, whose path a line of `/proc/self/cgroup` has."""
+    found = re.search(line, own, re.M)
+    groups = [root]
+    for name in found.group(1).split("/") if found else ():
         groups.append(groups[-1] / name)
-    texts = [_text(group / "cpu.max") or "" for group in groups]
-    if not any(texts):
-        limits = [_text(base / f"sys/fs/cgroup/cpu/cpu.cfs_{name}_us") for name in ("quota", "period")]
-        texts = [" ".join(limit or "" for limit in limits)]
-    matches = [match for match in (re.fullmatch(r"(\d+) (\d+)", text) for text in texts) if match]
-    return min((int(m.group(1)) / int(m.group(2)) for m in matches if int(m.group(2))), default=None)
+    return groups
 
 
 def _cpu_model(base: Path, cpuinfo: str) -> Optional[str]:
@@ -279,7 +290,7 @@ def _load_average(base: Path) -> Optional[List[float]]:
 
 
 def soc_names(root: str = "/") -> List[str]:
-    """Return the names of this board's chip as its device tree has them, e.g. `["rock-5a", "rk3588s"]`; [] without one.
+    """Return the names of this board's chip as its device tree has them, e.g. `["rk3588s"]`; [] without one.
 
     Of the `compatible` strings those of Rockchip, `rockchip,<chip>`, and the board's own name, without the maker.
     """

@@ -43,6 +43,14 @@ def opened_once() -> Iterator[None]:
         _opened.reset(before)
 
 
+def forget(split: str) -> None:
+    """Let go of an opened split that will not be asked for soon: COCO's annotations take 2 GB."""
+    opened = _opened.get()
+    for key in [key for key in opened or () if key[-1] == split]:
+        assert opened is not None
+        del opened[key]
+
+
 def open_split(recipe: Recipe, split: str) -> DenseDataset:
     """Return one split of a recipe's data set, as its task needs it; the same one within `opened_once`.
 

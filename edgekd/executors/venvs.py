@@ -153,14 +153,12 @@ def install(lock: Lock, root: Path) -> Installed:
 
 def remove(name: str, root: Path) -> list[Path]:
     """Remove every virtualenv of a toolchain and return their folders; ToolchainError when there is none."""
-    if not root.is_dir():
+    if not any(one.name == name for one in installed(root)):
         raise ToolchainError(f"toolchain {name} is not installed in {root}; edgekd toolchain list")
     with disk_errors(root), FileLock(root / f".{name}.lock"):
         for left in root.glob(f".removing-{name}-*"):  # of a removal that was killed
             shutil.rmtree(left)
         found = [one.path for one in installed(root) if one.name == name]
-        if not found:
-            raise ToolchainError(f"toolchain {name} is not installed in {root}; edgekd toolchain list")
         for path in found:
             gone = path.with_name(f".removing-{path.name}")
             os.replace(path, gone)

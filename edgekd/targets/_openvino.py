@@ -176,16 +176,17 @@ def precision_of_blob(blob: Path, core: Any, device: str) -> str:
     try:
         built = json.loads(blob.with_name(BUILT_WITH).read_text(encoding="utf-8"))
         wrong = [
-            f"{name.replace('_', ' ')} {built.get(name, 'not said')}, here {here}"
+            f"{name.replace('_', ' ')} {built[name]}, here {here}"
             for name, here in _belongs(core, device).items()
-            if built.get(name) != here
+            if built.get(name, here) != here
         ]
         precision = str(built["inference_precision"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as exc:
         raise TargetError(f"{blob}: expected {BUILT_WITH} beside it, which says what it belongs to: {exc!r}") from exc
     if wrong:
         raise TargetError(
-            f"{blob}: a blob runs only where it was compiled: built for {'; '.join(wrong)}; compile it here"
+            f"{blob}: a blob runs only where it was compiled: built for {'; '.join(wrong)}; remove {blob.parent.name}/ and compile "
+            "it here"
         )
     return precision
 

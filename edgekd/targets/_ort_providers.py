@@ -60,17 +60,13 @@ def with_defaults(providers: Tuple[str, ...], given: Options, threads: int) -> L
     return found
 
 
-def check_float32(providers: Tuple[str, ...], given: Options) -> None:
-    """Raise TargetError when the options of an fp32 engine, or the environment, let a provider compute in something else."""
+def check_float32(given: Options) -> None:
+    """Raise TargetError when the options of an fp32 engine let a provider compute in something else."""
     for name, pins in FLOAT32.items():
         for key, value in pins.items():
             asked = given.get(name, {}).get(key, value)
             if asked.casefold() != value.casefold():
                 raise TargetError(f"onnxruntime: precision fp32 contradicts {name} {key}={asked}; leave the option out")
-    if TENSORRT in providers and os.environ.get(NO_TF32) != "0":
-        raise TargetError(
-            f"onnxruntime: precision fp32: {TENSORRT} computes in TF32 on GPUs that have it; set {NO_TF32}=0 in the environment"
-        )
 
 
 def open_session(runtime: Any, model: Path, settings: Any, providers: List[Tuple[str, Dict[str, str]]]) -> Any:
@@ -87,6 +83,9 @@ def open_session(runtime: Any, model: Path, settings: Any, providers: List[Tuple
     """
     said, names = f"onnxruntime {runtime.__version__}", tuple(name for name, _ in providers)
     check_available(runtime, names)
+    half = dict(providers).get(TENSORRT, {}).get("trt_fp16_enable", "")
+    if TENSORRT in names and half.casefold() not in ("true", "1") and os.environ.get(NO_TF32) != "0":
+        raise TargetError(f"{model}: {TENSORRT} computes in TF32, not float32; set {NO_TF32}=0 in the environment")
     if {"CUDAExecutionProvider", "TensorrtExecutionProvider"} & set(names) and hasattr(runtime, "preload_dlls"):
         runtime.preload_dlls()  # CUDA's and cuDNN's libraries that pip installed; since 1.21
     if names != (CPU,):

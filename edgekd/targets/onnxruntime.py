@@ -54,7 +54,7 @@ _LEVELS = {
     "disabled": "ORT_DISABLE_ALL",
 }
 # What a run raises for inputs that do not fit; the rest, of a GPU without memory, say, is not the input's fault.
-_OF_THE_INPUT = ("InvalidArgument", "KeyError", "TypeError", "ValueError", "AttributeError")
+_OF_THE_INPUT = ("InvalidArgument", "ValueError")
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def build_engine(request: CompileRequest) -> CompileResult:
             contradict fp32, or refused by the runtime.
     """
     if request.precision == "fp32":
-        _ort_providers.check_float32(request.options.providers, request.options.provider_options)
+        _ort_providers.check_float32(request.options.provider_options)
     model = _read(request.model)
     quantized = sum(node.op_type == "DequantizeLinear" for node in model.graph.node)
     if (request.precision == "int8") != (quantized > 0):
@@ -120,7 +120,7 @@ def build_engine(request: CompileRequest) -> CompileResult:
 def check_engine(precision: str, options: Options, spec: ModelSpec) -> None:
     """Refuse options of no provider or against the precision, and providers that no ONNX Runtime has; TargetError."""
     if precision == "fp32":
-        _ort_providers.check_float32(options.providers, options.provider_options)
+        _ort_providers.check_float32(options.provider_options)
     _ort_providers.with_defaults(options.providers, options.provider_options, 1)
     try:
         runtime = import_onnxruntime()
@@ -185,6 +185,9 @@ class Session(SessionBase):
         }
 
     def _infer(self, inputs: Dict[str, np.ndarray]) -> Dict[str, np.ndarray]:
+        for tensor in self.spec.inputs:
+            if not isinstance(inputs.get(tensor.name), np.ndarray):
+                raise ImageError(f"{self.engine.name}: input refused: expected an array {tensor.name}")
         try:
             arrays = self._run(self._names, inputs)
         except Exception as exc:  # the binding's exceptions have no common base but Exception

@@ -12,6 +12,7 @@ Portable: standard library + numpy, Python 3.8.
 
 from __future__ import annotations
 
+import re
 import time
 from collections import Counter
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from typing import Any, Dict, Literal, Optional, Sequence, Tuple
 import numpy as np
 
 from edgekd.board.specs import ModelSpec, TensorSpec
-from edgekd.board.sysinfo import is_hybrid, usable_cores
+from edgekd.board.sysinfo import environment, is_hybrid, usable_cores
 from edgekd.errors import ImageError, TargetError
 from edgekd.targets import _openvino
 from edgekd.targets._openvino import import_openvino, read_model, reason_of
@@ -126,7 +127,7 @@ def check_engine(precision: str, options: Options, spec: ModelSpec) -> None:
     try:
         capabilities = _core_with(options.device).get_property(options.device, "OPTIMIZATION_CAPABILITIES")
     except TargetError:  # not installed, or no such device here: nothing can be asked
-        if _openvino.kind_of(options.device) in _openvino.DEVICES:
+        if re.fullmatch(rf"({'|'.join(_openvino.DEVICES)})(\.\d+)?", options.device):
             return
         raise
     if {"f32": "FP32", "f16": "FP16", "bf16": "BF16"}[computed] not in capabilities:
@@ -293,7 +294,8 @@ def _settings(core: Any, options: Options, precision: str) -> Dict[str, Any]:
         supported = core.get_property(options.device, "SUPPORTED_PROPERTIES")
         settings = {key: value for key, value in settings.items() if key in supported}
         settings["NPU_COMPILER_TYPE"] = options.npu_compiler.upper()
-    if options.device == "CPU" and (options.num_threads or not is_hybrid()):
+    is_left_to_it = is_hybrid() and environment()["cpu_quota"] is None
+    if options.device == "CPU" and (options.num_threads or not is_left_to_it):
         settings["INFERENCE_NUM_THREADS"] = options.num_threads or usable_cores()
     if options.cache_dir is not None:
         settings["CACHE_DIR"] = options.cache_dir

@@ -94,6 +94,7 @@ def build_engine(request: CompileRequest) -> CompileResult:
     """
     trt, options = _import(), request.options
     check_engine(request.precision, options, request.spec)
+    _check_timing_cache(options)
     version = version_of(trt.__version__)
     device = device_facts()
     flags = build_flags(version, request.precision, options.float_layers)
@@ -124,9 +125,13 @@ def build_engine(request: CompileRequest) -> CompileResult:
 
 
 def check_engine(precision: str, options: Options, spec: ModelSpec) -> None:
-    """Refuse fp32 on the DLA, which has none, and a timing cache in a folder that is not there; TargetError."""
+    """Refuse fp32 on the DLA, which has none; TargetError."""
     if options.dla_core is not None:
         check_dla_precision(precision, options.dla_core)
+
+
+def _check_timing_cache(options: Options) -> None:
+    """Refuse a file in a folder that is not there, before the long build; TargetError."""
     if options.timing_cache and not Path(options.timing_cache).absolute().parent.is_dir():
         raise TargetError(f"tensorrt: timing_cache {options.timing_cache}: no such folder; make it, or name another")
 

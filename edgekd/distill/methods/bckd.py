@@ -208,14 +208,15 @@ def _check_task(options: Options, teacher: Pyramid, student: Pyramid) -> None:
         raise RecipeError(
             f"bckd.boundary_at: {options.boundary_at!r} is of detectors, expected backbone for task {task!r}"
         )
-    if options.context > 0 and at == "classes" and student.num_classes < 3:
-        raise RecipeError(
-            "bckd.context_at: 'classes' expected three classes or more, got 2, whose relations are all 1 or -1; use decoder"
-        )
     able = {"classes": ("semantic",), "levels": ("detection", "instance"), "prototypes": ("instance",)}
     if options.context > 0 and task not in able.get(at, (task,)):
         raise RecipeError(
             f"bckd.context_at: {at!r} is not for task {task!r}, expected decoder or backbone; use one of them"
+        )
+    if options.context > 0 and at == "classes" and student.num_classes < 3:
+        raise RecipeError(
+            f"bckd.context_at: 'classes' expected three classes or more, got {student.num_classes}, whose relations are all 1 or -1; "
+            "use decoder"
         )
     if options.context > 0 and at == "prototypes" and not teacher.has_heads:
         raise RecipeError("bckd.context_at: this teacher has no prototypes, expected one of family edgedet; use levels")

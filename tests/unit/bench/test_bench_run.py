@@ -142,4 +142,6 @@ def test_lost_speed_is_told_apart_from_a_fan() -> None:
     ]
     hot = state(816_000, ["thermal-cpufreq-0"])  # by what ran before
     assert _slowed(hot, hot) == ["the kernel's cooling was on before the run: thermal-cpufreq-0"]
+    laptop = state(816_000, ["LCD", "TCC Offset"])
+    assert _slowed(laptop, laptop) == []
     assert _slowed(state(1, [], 3), state(1, [], 5)) == ["the processor throttled during the run"]

@@ -150,7 +150,15 @@ def test_the_tightest_quota_of_the_groups_around_a_process_counts(tmp_path: Path
         "sys/fs/cgroup/system.slice/job.scope/cpu.max": "250000 100000\n",
         "sys/fs/cgroup/system.slice/job.scope/step/cpu.max": "400000 100000\n",
     }
-    assert sysinfo.environment(write(tmp_path, files))["cpu_quota"] == 2.5
+    assert sysinfo.environment(write(tmp_path / "v2", files))["cpu_quota"] == 2.5
+    files = {
+        "proc/self/cgroup": "5:memory:/slurm\n4:cpuset,cpu,cpuacct:/slurm/job\n",
+        "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "-1\n",
+        "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000\n",
+        "sys/fs/cgroup/cpu/slurm/job/cpu.cfs_quota_us": "200000\n",
+        "sys/fs/cgroup/cpu/slurm/job/cpu.cfs_period_us": "100000\n",
+    }
+    assert sysinfo.environment(write(tmp_path / "v1", files))["cpu_quota"] == 2.0
 
 
 def test_this_machine_can_be_read_and_written_as_json() -> None:
@@ -160,21 +168,31 @@ def test_this_machine_can_be_read_and_written_as_json() -> None:
 
 
 def test_the_power_mode_changes_with_what_a_person_sets_and_not_with_heat(tmp_path: Path) -> None:
-    assert sysinfo.power_mode(str(tmp_path)) == {"governors": [], "min_khz": [], "turbo": None, "nvpmodel": None}
+    assert sysinfo.power_mode(str(tmp_path)) == {"governors": [], "raised": [], "turbo": None, "nvpmodel": None}
     policy = tmp_path / "sys/devices/system/cpu/cpufreq/policy0"
     policy.mkdir(parents=True)
     (tmp_path / "var/lib/nvpmodel").mkdir(parents=True)
     files = {
         policy / "scaling_governor": "schedutil\n",
-        policy / "scaling_min_freq": "115200\n",
+        policy / "scaling_min_freq": "2201600\n",  # as jetson_clocks leaves it
+        policy / "cpuinfo_min_freq": "115200\n",
         policy / "scaling_max_freq": "2201600\n",
         tmp_path / "var/lib/nvpmodel/status": "pmode:0000\n",
     }
     for path, text in files.items():
         path.write_text(text)
     before = sysinfo.power_mode(str(tmp_path))
-    assert before == {"governors": ["schedutil"], "min_khz": [115200], "turbo": None, "nvpmodel": "pmode:0000"}
-    (policy / "scaling_max_freq").write_text("729600\n")
+    assert before == {"governors": ["schedutil"], "raised": [True], "turbo": None, "nvpmodel": "pmode:0000"}
+    for name in ("min", "max"):  # the kernel lowers both
+        (policy / f"scaling_{name}_freq").write_text("729600\n")
     assert sysinfo.power_mode(str(tmp_path)) == before
-    (tmp_path / "var/lib/nvpmodel/status").write_text("pmode:0002\n")
-    assert sysinfo.power_mode(str(tmp_path)) != before
+    for path, text in (
+        (tmp_path / "var/lib/nvpmodel/status", "pmode:0002\n"),
+        (policy / "scaling_min_freq", "115200\n"),
+        (tmp_path / "sys/class/devfreq/fdab0000.npu/governor", "performance\n"),
+    ):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        mode = sysinfo.power_mode(str(tmp_path))
+        assert mode != before
+        before = mode

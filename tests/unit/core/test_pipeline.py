@@ -343,8 +343,10 @@ def test_a_latency_belongs_to_the_machine_and_to_the_versions_of_the_runtimes(
         monkeypatch.setattr("edgekd.core.machine.environment", lambda facts=facts: real | facts)
         keys.add(key())
     assert len(keys) == 3  # memory is not its identity
-    monkeypatch.setattr("edgekd.core.machine.package_version", lambda name: "9.9.9")
-    assert key() not in keys
+    for place, value in (("power_mode", {"nvpmodel": "pmode:0002"}), ("package_version", "9.9.9")):
+        monkeypatch.setattr(f"edgekd.core.machine.{place}", lambda *_, value=value: value)
+        assert key() not in keys
+        keys.add(key())
 
 
 def test_a_cache_of_an_engine_lies_beside_the_recipe_and_makes_no_other_engine(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from edgekd.core.artifact import Artifact
 from edgekd.core.recipe import Recipe
 from edgekd.core.recipe_loading import load_recipe
 from edgekd.core.stage import StageJob
-from edgekd.data.open import open_split, opened_once, run, shared_images, together
+from edgekd.data.open import forget, open_split, opened_once, run, shared_images, together
 from edgekd.errors import DataError
 from edgekd.report.collect import collect
 
@@ -69,6 +69,11 @@ def test_a_split_is_opened_once_within_a_run_and_anew_in_the_next(tmp_path: Path
         first = open_split(recipe, "train")
         assert open_split(recipe, "train") is first
         assert open_split(recipe, "val") is not first
+        val = open_split(recipe, "val")
+        forget("train")
+        assert open_split(recipe, "train") is not first
+        assert open_split(recipe, "val") is val
+    forget("train")  # nothing is kept here
     (tmp_path / "labels/train/a.txt").write_text("")
     with opened_once():
         assert open_split(recipe, "train").object_count == 0

@@ -35,15 +35,14 @@ REFUSED: list[tuple[str, str, dict[str, Any], bool, str]] = [
         {"providers": ["TensorrtExecutionProvider"], "provider_options": {"TensorrtExecutionProvider": {"trt_fp16_enable": "True"}}},
         False, "contradicts",
     ),
-    ("onnxruntime", "fp32", {"providers": ["TensorrtExecutionProvider"]}, False, "set NVIDIA_TF32_OVERRIDE=0"),
     ("openvino", "fp32", {"device": "GPUU"}, False, "no device GPUU here"),
+    ("openvino", "fp32", {"device": "CPU:GPU"}, False, "no device CPU:GPU here"),
     ("openvino", "fp32", {"device": ""}, False, "expected a device, e.g. CPU, GPU or NPU, got ''"),
     ("openvino", "fp32", {"inference_precision": "f16"}, False, "contradicts inference_precision f16"),
     ("openvino", "fp32", {"device": "AUTO"}, False, "chooses by itself"),
     ("openvino", "fp32", {"device": "NPU"}, False, "the NPU computes in"),
     ("rknn", "fp16", {"auto_hybrid": True}, False, "auto_hybrid contradicts precision fp16"),
     ("tensorrt", "fp32", {"dla_core": 0}, False, "the DLA computes in fp16 and int8"),
-    ("tensorrt", "fp16", {"timing_cache": "no/such/cache"}, False, "timing_cache no/such/cache: no such folder"),
     ("rknn", "fp16", {}, True, "export with export.input=float32_nchw"),
     ("tensorrt_rtx", "fp16", {"compute_capabilities": ["SM87"]}, False, "'SM87' is not one of"),
 ]  # fmt: skip
@@ -106,7 +105,7 @@ def test_an_engine_that_nothing_here_can_try_is_said_before_the_training(
     monkeypatch.setenv(venvs.ROOT_VARIABLE, str(tmp_path / "none"))
     engines = [
         {"target": "rknn", "precision": "fp16"},
-        {"target": "openvino", "precision": "fp16", "options": {"device": "NPU"}},
+        {"target": "openvino", "precision": "fp16", "options": {"device": "NPU.9"}},
         {"target": "onnxruntime", "precision": "fp32"},
     ]
     recipe = small_recipe(tmp_path, "check=warn", "export.input=float32_nchw", engines=engines)

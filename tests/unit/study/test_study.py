@@ -208,7 +208,7 @@ def test_what_is_there_is_written_while_the_study_runs(tmp_path: Path, monkeypat
     assert [run["status"] for run in written["arms"][0]["runs"]] == ["measured", "missing"]
     assert written["arms"][0]["runs"][1]["reason"] == "not run yet"
     assert (tmp_path / "study.md").is_file()
-    (line,) = csv.DictReader((tmp_path / "study.csv").open())
+    (line,) = csv.DictReader((tmp_path / "study.csv").read_text().splitlines())
     assert (line["arm"], line["seed"], line["miou"]) == ("plain", "4", "0.5")
     monkeypatch.setattr(results, "WRITE_EVERY_S", 3600.0)
     assert findings.add(runs[3], artifacts(runs[3], 0.5)) == 2  # type: ignore[arg-type]

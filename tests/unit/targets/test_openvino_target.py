@@ -285,6 +285,8 @@ def test_a_processor_with_two_kinds_of_cores_is_left_to_openvino(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     core = openvino.import_openvino().Core()
+    monkeypatch.setattr(openvino, "environment", lambda: {"cpu_quota": None})
+    monkeypatch.setattr(openvino, "is_hybrid", lambda: False)
     assert openvino._settings(core, openvino.Options(), "f32")["INFERENCE_NUM_THREADS"] >= 1
     for kind in ("cpu_core", "cpu_atom"):
         (tmp_path / "sys/bus/event_source/devices" / kind).mkdir(parents=True)
@@ -292,6 +294,8 @@ def test_a_processor_with_two_kinds_of_cores_is_left_to_openvino(
     monkeypatch.setattr(openvino, "is_hybrid", lambda: is_hybrid(str(tmp_path)))
     assert "INFERENCE_NUM_THREADS" not in openvino._settings(core, openvino.Options(), "f32")
     assert openvino._settings(core, openvino.Options(num_threads=3), "f32")["INFERENCE_NUM_THREADS"] == 3
+    monkeypatch.setattr(openvino, "environment", lambda: {"cpu_quota": 1.0})
+    assert "INFERENCE_NUM_THREADS" in openvino._settings(core, openvino.Options(), "f32")
 
 
 def test_a_device_that_is_lost_is_not_the_input_s_fault(fp32: CompileResult) -> None:
