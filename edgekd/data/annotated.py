@@ -39,7 +39,7 @@ class Mask(Protocol):
         """Check what can be told without drawing it; ValueError when it is damaged."""
 
     def content(self) -> str:
-        """Return what it is made of, for the fingerprint."""
+        """Return what it is made of, for the fingerprint; ValueError when it cannot be written."""
 
 
 @dataclass(frozen=True)
@@ -161,12 +161,13 @@ class AnnotatedDataset:
 
     @cached_property
     def digest(self) -> str:
-        """A hash of all annotations, image by image, for the fingerprint."""
+        """A hash of all annotations, image by image, for the fingerprint; DataError for a mask that cannot be written."""
         digest = hashlib.sha256()
         for image in self._images:
             digest.update(repr((image.name, image.size, len(image.objects))).encode())
             for one in image.objects:
-                content = one.mask.content() if one.mask else ""
+                with _damage_of(one):
+                    content = one.mask.content() if one.mask else ""
                 digest.update(repr((one.label, one.box, one.is_crowd, one.is_difficult, one.area, content)).encode())
         return digest.hexdigest()
 

@@ -61,8 +61,11 @@ class Segmentation:
         return not self.shape
 
     def content(self) -> str:
-        """Return what it is made of, the same for a copy."""
-        return json.dumps(self.shape, sort_keys=True)
+        """Return what it is made of, the same for a copy; ValueError when it is nested too deeply to be written."""
+        try:
+            return json.dumps(self.shape, sort_keys=True)
+        except RecursionError as exc:
+            raise ValueError("expected polygons or run lengths, got lists in lists without end") from exc
 
 
 def decode_runs(counts: str | bytes | Sequence[int], size: tuple[int, int]) -> np.ndarray:

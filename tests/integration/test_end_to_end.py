@@ -47,7 +47,7 @@ def test_every_row_is_measured_and_carries_the_contract(tiny_run: Path) -> None:
             latency = rows[engine][series]
             assert latency["n"] >= 50
             assert latency["min"] <= latency["p50"] <= latency["max"]
-            assert "p99" not in latency  # 50 samples cannot carry it
+            assert ("p99" in latency) == (latency["n"] >= 459)  # fewer samples cannot carry it
         assert rows[engine]["wall_ms"]["p50"] > 0
 
 

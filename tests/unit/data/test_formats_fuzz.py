@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from edgekd.data.check import check_dataset
+from edgekd.data.coco_masks import Segmentation
 from edgekd.data.fingerprint import fingerprint
 from edgekd.data.formats import coco, voc, yolo
 from edgekd.errors import EdgekdError
@@ -153,6 +154,14 @@ def test_a_coco_file_nested_as_deeply_as_can_be_read_is_refused(tmp_path: Path, 
         content = json.dumps(parts).replace('"DEEP"', "[" * depth + "]" * depth)
         text(tmp_path / "annotations/instances_train.json", content)
         assert not read(coco, tmp_path, True)
+
+
+def test_a_mask_that_cannot_be_written_is_damaged() -> None:
+    shape: list[Any] = []
+    for _ in range(5000):
+        shape = [shape]
+    with pytest.raises(ValueError, match="lists in lists without end"):
+        Segmentation(shape).content()
 
 
 ROWS = st.builds(

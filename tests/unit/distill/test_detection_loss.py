@@ -248,5 +248,5 @@ def test_in_mixed_precision_the_losses_are_those_of_float32() -> None:
         mixed = task.training_step(batch, 0)
     assert set(exact) >= {"loss", "boxes", "masks"}
     assert {name: value.item() for name, value in mixed.items()} == {
-        name: value.item() for name, value in exact.items()
-    }
+        name: pytest.approx(value.item(), rel=1e-6) for name, value in exact.items()
+    }  # sums in another order differ in the last digit
