@@ -153,10 +153,11 @@ def install(lock: Lock, root: Path) -> Installed:
 
 def remove(name: str, root: Path) -> list[Path]:
     """Remove every virtualenv of a toolchain and return their folders; ToolchainError when there is none."""
-    if not any(one.name == name for one in installed(root)):
+    left_over = f".removing-{name}-*"  # of a removal that was killed
+    if not any(one.name == name for one in installed(root)) and not any(root.glob(left_over)):
         raise ToolchainError(f"toolchain {name} is not installed in {root}; edgekd toolchain list")
     with disk_errors(root), FileLock(root / f".{name}.lock"):
-        for left in root.glob(f".removing-{name}-*"):  # of a removal that was killed
+        for left in root.glob(left_over):
             shutil.rmtree(left)
         found = [one.path for one in installed(root) if one.name == name]
         for path in found:

@@ -132,6 +132,12 @@ def test_removing_what_is_not_there_is_an_error(tmp_path: Path) -> None:
         venvs.remove("tiny", tmp_path)
 
 
+def test_what_a_killed_removal_left_is_removed(tmp_path: Path) -> None:
+    (tmp_path / ".removing-tiny-1.0-f/left").mkdir(parents=True)
+    assert venvs.remove("tiny", tmp_path) == []
+    assert [path for path in tmp_path.iterdir() if path.is_dir()] == []
+
+
 def test_a_python_that_is_not_here_is_named(lock: venvs.Lock, tmp_path: Path) -> None:
     other = written(tmp_path, "tiny-toolkit==1.0", python="3.99")
     with pytest.raises(ToolchainError, match=r"needs Python 3\.99, this is .*install python3\.99"):
