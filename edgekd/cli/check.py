@@ -40,18 +40,19 @@ def _reports(model: str, target: str, chip: str, build: bool, set_: list[str]) -
     from edgekd.core.recipe_loading import load_recipe
     from edgekd.data.open import open_split
     from edgekd.errors import UserError
+    from edgekd.pipeline import check_options
     from edgekd.preflight import run
 
-    path, chosen = Path(model), [run.Toward(target, chip)] if target else []
+    path, chosen = Path(model), run.Toward(target, chip) if target else None
     if path.is_dir() or path.suffix == ".onnx":
-        if not chosen:
+        if chosen is None:
             raise UserError(f"{model}: expected --target, the target to check it for")
-        return [run.check(run.subject_of(path), one, build) for one in chosen]
+        return [run.check(run.subject_of(path), chosen, build)]
     recipe = load_recipe(model, set_)
-    towards = chosen or list({e.target: run.toward_of(e) for e in recipe.engines}.values())
-    if not towards:
+    check_options(recipe)
+    if chosen is None and not recipe.engines:
         raise UserError(f"{model}: the recipe has no engines; expected --target")
-    return run.check_recipe(recipe, open_split(recipe, recipe.data.train).classes, towards, build)
+    return run.check_recipe(recipe, open_split(recipe, recipe.data.train).classes, chosen, build)
 
 
 def _show(report: Report) -> None:

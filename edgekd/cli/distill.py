@@ -29,8 +29,10 @@ def distill(
         return
     from edgekd.core.plugins import packages_of
     from edgekd.core.recipe_loading import load_recipe
+    from edgekd.pipeline import check_options
 
     loaded = load_recipe(recipe, set_)
+    check_options(loaded)
     with packages_of("distill --plan"):
         from edgekd.distill.plan import plan as plan_of
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from edgekd.preflight.findings import Finding, Report, Verdict
 from edgekd.preflight.graph import Graph, checked_inputs, module_of, name_of
 from edgekd.preflight.rewrites import findings_with_rewrites
 from edgekd.preflight.tables import merged, tables, tables_for, without_table
+
+log = logging.getLogger(__name__)
 
 NO_PARSER = Verdict("not tried", "this target's toolchain is not asked; the tables speak")
 _NOT_ASKED = Verdict("not tried", "only with --build")
@@ -120,11 +123,39 @@ def untrained_student(recipe: Recipe, classes: tuple[str, ...]) -> Iterator[Subj
 
 
 def check_recipe(
-    recipe: Recipe, classes: tuple[str, ...], towards: list[Toward], is_built: bool = False
+    recipe: Recipe, classes: tuple[str, ...], chosen: Toward | None = None, is_built: bool = False
 ) -> list[Report]:
-    """Check the recipe's untrained student; UserError as `check` and `untrained_student`."""
+    """Check the recipe's untrained student for `chosen`, or for its engines, which are checked themselves, too.
+
+    Raises:
+        UserError: as `check` and `untrained_student`.
+        TargetError: as `check_engines`.
+    """
     with untrained_student(recipe, classes) as student:
-        return [check(student, toward, is_built) for toward in towards]
+        if chosen is None:
+            assert student.spec is not None
+            check_engines(recipe, student.spec)
+        return [check(student, toward, is_built) for toward in ([chosen] if chosen else towards_of(recipe))]
+
+
+def towards_of(recipe: Recipe) -> list[Toward]:
+    """Return what the recipe's engines are built for, each once."""
+    return list({repr(toward): toward for toward in map(toward_of, recipe.engines)}.values())
+
+
+def check_engines(recipe: Recipe, spec: ModelSpec) -> None:
+    """Check every engine of a recipe with `check_engine`.
+
+    Raises:
+        TargetError: as `check_engine`. With `check: warn` this is a warning.
+    """
+    for engine in recipe.engines:
+        try:
+            check_engine(engine, spec)
+        except TargetError as exc:
+            if recipe.check == "stop":
+                raise TargetError(f"{exc} (to go on all the same: --set check=warn)") from exc
+            log.warning("check: %s", exc)
 
 
 def check_engine(engine: Engine, spec: ModelSpec) -> None:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import logging
 from collections import Counter
 
-from edgekd.board.specs import ModelSpec
 from edgekd.core.artifact import StageResult
 from edgekd.core.recipe import Engine, Recipe
 from edgekd.core.stage import StageJob
-from edgekd.errors import GateError, TargetError
+from edgekd.errors import GateError
 from edgekd.preflight.findings import Finding, Report
-from edgekd.preflight.run import NO_PARSER, check, check_engine, toward_of, untrained_student
+from edgekd.preflight.run import NO_PARSER, check, check_engines, toward_of, towards_of, untrained_student
 
 log = logging.getLogger(__name__)
 
@@ -21,29 +20,18 @@ def run(job: StageJob) -> StageResult:
 
     Raises:
         GateError: a good engine is not to be expected. With `check: warn` this and the next are warnings.
-        TargetError: an engine that its target cannot build of any network, see `check_engine`.
+        TargetError: an engine that its target cannot build of any network, see `check_engines`.
     """
     recipe = job.recipe
-    towards = [toward_of(engine) for engine in recipe.engines]
-    asked = list({repr(toward): toward for toward in towards}.values())
+    asked = towards_of(recipe)
     with untrained_student(recipe, tuple(job.inputs["data"].details["classes"])) as student:
         assert student.spec is not None
-        for engine in recipe.engines:
-            _check_engine(recipe, engine, student.spec)
+        check_engines(recipe, student.spec)
         found = [check(student, toward) for toward in asked]
     reports = {repr(toward): report for toward, report in zip(asked, found, strict=True)}
-    for engine, toward in zip(recipe.engines, towards, strict=True):
-        _judge(recipe, engine, reports[repr(toward)])
+    for engine in recipe.engines:
+        _judge(recipe, engine, reports[repr(toward_of(engine))])
     return StageResult(details={"reports": [report.to_dict() for report in found]})
-
-
-def _check_engine(recipe: Recipe, engine: Engine, spec: ModelSpec) -> None:
-    try:
-        check_engine(engine, spec)
-    except TargetError as exc:
-        if recipe.check == "stop":
-            raise TargetError(f"{exc} (to train all the same: --set check=warn)") from exc
-        log.warning("check: %s", exc)
 
 
 def _judge(recipe: Recipe, engine: Engine, report: Report) -> None:

@@ -18,8 +18,8 @@ from edgekd.core.stage import StageJob
 from edgekd.data.open import open_split
 from edgekd.errors import TargetError
 from edgekd.executors import venvs
-from edgekd.preflight.run import check_engine
-from edgekd.preflight.stage import _check_engine, run
+from edgekd.preflight.run import Toward, check_engine, check_engines, check_recipe
+from edgekd.preflight.stage import run
 from edgekd.targets.base import CompileRequest
 from tests.small_nets import segmenter
 from tests.unit.core.small_recipe import small_recipe
@@ -92,10 +92,18 @@ def test_the_recipe_says_whether_such_an_engine_stops_the_training(
     engines = [{"target": "onnxruntime", "precision": "fp32", "options": {"providers": ["CPUExecutionProvidr"]}}]
     recipe = small_recipe(tmp_path, f"check={check}", engines=engines)
     with pytest.raises(TargetError) if check == "stop" else nullcontext() as refusal:
-        _check_engine(recipe, recipe.engines[0], segmenter()[1])
+        check_engines(recipe, segmenter()[1])
     said = str(refusal.value) if check == "stop" else caplog.messages[-1]
     assert "no provider is called 'CPUExecutionProvidr'" in said
     assert ("--set check=warn" in said) == (check == "stop")
+
+
+def test_a_check_of_a_recipe_refuses_such_an_engine_but_not_when_asked_about_another_target(tmp_path: Path) -> None:
+    engines = [{"target": "onnxruntime", "precision": "fp32", "options": {"providers": ["CPUExecutionProvidr"]}}]
+    recipe = small_recipe(tmp_path, engines=engines)
+    with pytest.raises(TargetError, match="no provider is called 'CPUExecutionProvidr'"):
+        check_recipe(recipe, ("ground", "thing"))
+    assert [report.target for report in check_recipe(recipe, ("ground", "thing"), Toward("rknn", "rk3588"))] == ["rknn"]
 
 
 def test_an_engine_that_nothing_here_can_try_is_said_before_the_training(
