@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import platform
+from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
@@ -47,7 +48,22 @@ def examine() -> dict[str, Any]:
         except Exception as exc:  # noqa: BLE001 - a plugin's own, which must not hide what the others say
             text, ok = f"does not load: {type(exc).__name__}: {exc}", False
         checks.append({"name": f"target {name}", "ok": ok, "text": text})
+    checks.extend(_on_this_board())
     return {"checks": checks, "notes": _notes(host), "environment": host, "version": package_version("edgekd")}
+
+
+def _on_this_board() -> Iterator[dict[str, Any]]:
+    """Give a check for each target that is compiled elsewhere and has its board here: the runtime of its engines."""
+    for name in plugins.names("targets"):
+        try:
+            target = plugins.load("targets", name)
+        except Exception:  # noqa: BLE001 - said above
+            continue
+        if hasattr(target, "board_version") and not missing_device(target.INFO.needs):
+            try:
+                yield {"name": f"runtime {name}", "ok": True, "text": target.board_version()}
+            except UserError as exc:
+                yield {"name": f"runtime {name}", "ok": False, "text": str(exc)}
 
 
 def _version(name: str, target: ModuleType) -> str:

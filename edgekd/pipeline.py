@@ -305,7 +305,7 @@ def _deployment(recipe: Recipe) -> list[Stage]:
 
 
 def _measuring(recipe: Recipe) -> list[Stage]:
-    engines = tuple(f"engine/{engine.id}" for engine in recipe.engines if not why_not_here(engine.target))
+    engines = tuple(f"engine/{engine.id}" for engine in recipe.engines if not why_not_here(engine))
     trained = [stage.name for stage in _training(recipe) if stage.kind == "checkpoint"]
     stages = []
     inputs: tuple[str, ...]

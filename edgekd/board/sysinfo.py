@@ -298,14 +298,19 @@ def soc_names(root: str = "/") -> List[str]:
     return [name.partition(",")[2] for name in text.split("\0") if name.startswith("rockchip,")]
 
 
-def missing_device(needs: str) -> str:
+def missing_device(needs: str, chip: str = "", root: str = "/") -> str:
     """Return why an engine that needs a device cannot run on this machine; "" when it can.
 
     needs: `cuda`, an NVIDIA GPU that its driver can use; `rknpu`, a Rockchip chip; or "" for the CPU, which is always
         there.
+    chip: of `rknpu`, the one that the engine is built for, e.g. rk3588, which an rk3588s runs, too; "" for any.
     """
     if needs == "rknpu":
-        return "" if soc_names() else "no Rockchip chip in this machine"
+        names = soc_names(root)
+        if not names:
+            return "no Rockchip chip in this machine"
+        fits = any(name.startswith(chip) for name in names)
+        return "" if fits else f"no {chip} in this machine, which is {', '.join(names)}"
     if needs != "cuda":
         return ""
     try:

@@ -42,7 +42,7 @@ def attempt(target: ModuleType | None, graph: Graph, spec: ModelSpec, options: A
 def _run(
     target: ModuleType, graph: Graph, built: CompileResult, options: Any, precision: str
 ) -> tuple[Verdict, Verdict]:
-    absent = missing_device(target.INFO.needs)
+    absent = missing_device(target.INFO.needs, getattr(options, "chip", ""))
     if absent:
         return _stop(Verdict("not tried", absent), 2)
     inputs = _noise(built.spec)

@@ -6,6 +6,7 @@ A target is one file `targets/<name>.py` with
     INFO: TargetInfo         facts, read without importing the vendor's package
     runtime_version() -> str         version of the runtime here; TargetError with the install line when it is absent
     build_engine(CompileRequest) -> CompileResult
+    board_version() -> str           optional, of a toolchain's target: version of the runtime on its board; errors alike
     Session(engine: Path, spec: ModelSpec, options: Options)      context manager, infer(dict) -> dict
     probe(model: Path, options: Options) -> Probe                 optional: asks the toolchain what it takes of a model
     bound_to(options: Options) -> str     optional: "version" when an engine loads in no other one of the runtime, "machine" when

@@ -20,13 +20,14 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Dict, Literal, Optional, Tuple
 
 import numpy as np
 
 from edgekd.board.specs import ModelSpec, TensorSpec
-from edgekd.board.sysinfo import missing_device, soc_names
+from edgekd.board.sysinfo import missing_device
 from edgekd.errors import TargetError
 from edgekd.targets._rknn_toolkit import REWRITES, Toolkit, started_version, toolkit_version
 from edgekd.targets.base import CompileRequest, CompileResult, SessionBase, TargetInfo, Toolchain, check_range
@@ -93,6 +94,12 @@ def runtime_version() -> str:
     return started_version()
 
 
+def board_version() -> str:
+    """Return the version of rknn-toolkit-lite2; TargetError when it is not installed, or does not import."""
+    _import_lite()
+    return version("rknn-toolkit-lite2")
+
+
 def build_engine(request: CompileRequest) -> CompileResult:
     """Write `engine.rknn`, and `simulator/` with what building it again needs.
 
@@ -157,12 +164,9 @@ class Session(SessionBase):
 
     def _open(self) -> None:
         _check_engine(self.engine)
-        chips = soc_names()
-        if reason := missing_device(INFO.needs):
-            raise TargetError(f"{self.engine}: RKNN engines run on a Rockchip board, and there is {reason}")
-        if not any(name.startswith(self.options.chip) for name in chips):  # a rk3588s runs what is built for rk3588
+        if reason := missing_device(INFO.needs, self.options.chip):
             raise TargetError(
-                f"{self.engine}: built for {self.options.chip}, this board is {', '.join(chips)}; compile it for this chip"
+                f"{self.engine}: RKNN engines run on boards of the chip that they are built for, and there is {reason}"
             )
         self._lite = _import_lite()()
         _done(self._lite.load_rknn(str(self.engine)), "load_rknn", self.engine)
@@ -253,7 +257,7 @@ def _import_lite() -> Any:
     try:
         from rknnlite.api import RKNNLite
     except ImportError as exc:
-        raise TargetError("rknn-toolkit-lite2 is not installed; pip install rknn-toolkit-lite2") from exc
+        raise TargetError(f"rknn-toolkit-lite2 does not import ({exc}); pip install rknn-toolkit-lite2") from exc
     return RKNNLite
 
 

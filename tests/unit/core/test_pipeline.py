@@ -8,14 +8,16 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from edgekd.board.sysinfo import environment
-from edgekd.core import plugins
+from edgekd.board.sysinfo import environment, missing_device
+from edgekd.core import plugins, session
 from edgekd.core.artifact import SCRATCH, open_artifact
+from edgekd.core.session import why_not_here
 from edgekd.core.stage import Stage
 from edgekd.core.workspace import Workspace
 from edgekd.errors import GateError, UserError, WorkspaceError
@@ -65,6 +67,21 @@ def test_the_plan_has_the_stages_of_the_recipe(tmp_path: Path, shape: str) -> No
     names = [stage.name for stage in plan(small_recipe(tmp_path, **sections))]
     assert set(names) == expected
     assert len(names) == len(expected)
+
+
+def test_on_a_board_engines_of_other_chips_are_built_and_not_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "proc/device-tree").mkdir(parents=True)
+    (tmp_path / "proc/device-tree/compatible").write_text("radxa,rock-5b\0rockchip,rk3588\0")
+    monkeypatch.setattr(session, "missing_device", partial(missing_device, root=str(tmp_path)))
+    asked = {"int8": "rk3588", "fp16": "rk3576"}
+    engines = [{"target": "rknn", "precision": p, "options": {"chip": chip}} for p, chip in asked.items()]
+    recipe = small_recipe(tmp_path, engines=engines)
+    names = {stage.name for stage in plan(recipe)}
+    assert {"engine/rknn-int8", "engine/rknn-fp16", "evaluate/rknn-int8"} <= names
+    assert "evaluate/rknn-fp16" not in names
+    assert why_not_here(recipe.engines[1]) == "no rk3576 in this machine, which is rk3588"
 
 
 @pytest.mark.parametrize("shape", SHAPES)

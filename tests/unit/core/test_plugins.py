@@ -96,6 +96,17 @@ def test_a_broken_import_inside_edgekd_is_not_blamed_on_the_installation(tmp_pat
     assert "ModuleNotFoundError: No module named 'edgekd.no_such_module'" in done.stderr.splitlines()[-1]
 
 
+def test_doctor_says_on_a_board_whether_its_engines_can_run_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Engines for a Rockchip chip are built elsewhere: what a board needs is the runtime, not the toolchain."""
+    from edgekd import doctor
+
+    assert [check["name"] for check in doctor.examine()["checks"] if check["name"].startswith("runtime")] == []
+    monkeypatch.setattr(doctor, "missing_device", lambda needs: "no GPU" if needs == "cuda" else "")
+    (runtime,) = [check for check in doctor.examine()["checks"] if check["name"].startswith("runtime")]
+    assert (runtime["name"], runtime["ok"]) == ("runtime rknn", False)
+    assert "pip install rknn-toolkit-lite2" in runtime["text"]
+
+
 def test_doctor_shows_a_target_that_does_not_load_beside_those_that_do(tmp_path: Path) -> None:
     register(tmp_path, "targets", "vendor", "vendor_target")
     register(tmp_path, "targets", "odd", "odd_target")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from edgekd.board.specs import ModelSpec, Preprocess, TensorSpec
-from edgekd.board.sysinfo import soc_names
+from edgekd.board.sysinfo import missing_device
 from edgekd.core.artifact import StageResult, publish
 from edgekd.errors import RecipeError, TargetError, ToolchainError
 from edgekd.executors import venvs
@@ -150,8 +151,7 @@ def test_what_was_loaded_and_does_not_start_is_released(
     session: type[rknn.Session | rknn.Simulator], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     vendor = Vendor()
-    monkeypatch.setattr(rknn, "soc_names", lambda: ["rk3588"])
-    monkeypatch.setattr(rknn, "missing_device", lambda needs: "")
+    monkeypatch.setattr(rknn, "missing_device", lambda needs, chip: "")
     monkeypatch.setattr(rknn, "_import_lite", lambda: lambda: vendor)
     monkeypatch.setattr(rknn, "Toolkit", lambda options, spec: vendor)
     (tmp_path / "engine.rknn").write_bytes(b"RKNN")
@@ -221,10 +221,9 @@ def test_an_engine_runs_on_the_chip_and_its_variants(
 ) -> None:
     (tmp_path / "proc/device-tree").mkdir(parents=True)
     (tmp_path / "proc/device-tree/compatible").write_text(compatible)
-    monkeypatch.setattr(rknn, "soc_names", lambda: soc_names(str(tmp_path)))
-    monkeypatch.setattr(rknn, "missing_device", lambda needs: "")
+    monkeypatch.setattr(rknn, "missing_device", partial(missing_device, root=str(tmp_path)))
     monkeypatch.setattr(rknn, "_import_lite", lambda: Vendor)
     (tmp_path / "engine.rknn").write_bytes(b"RKNN")
-    words = "init_runtime failed" if is_fit else "built for rk3588, this board is rk3568"
+    words = "init_runtime failed" if is_fit else "there is no rk3588 in this machine, which is rk3568"
     with pytest.raises(TargetError, match=words), rknn.Session(tmp_path / "engine.rknn", SPEC, rknn.Options()):
         pass
