@@ -108,7 +108,7 @@ def open_session(runtime: Any, model: Path, settings: Any, providers: List[Tuple
 
 def check_known(runtime: Any, names: Tuple[str, ...]) -> None:
     """Raise TargetError when a provider is in no build of ONNX Runtime."""
-    known = runtime.get_all_providers()
+    known = [*runtime.get_all_providers(), *runtime.get_available_providers()]  # the former lacks TensorRT-RTX in 1.32
     for name in names:
         if name not in known:
             raise TargetError(f"onnxruntime: no provider is called {name!r}{did_you_mean(name, known)}")
