@@ -48,7 +48,7 @@ def main() -> None:
         target = engine.details["target"]
         if hasattr(plugins.load("targets", target), SESSION):
             maps[f"{engine.path.name} (simulator)"] = run_simulated(engine, samples)
-        elif reason := why_not_here(target):
+        elif reason := why_not_here(target, engine.details["options"]):
             print(f"{engine.path.name}: built, not run: {reason}")
         else:
             maps[engine.path.name] = run(engine, samples)

@@ -305,7 +305,9 @@ def _deployment(recipe: Recipe) -> list[Stage]:
 
 
 def _measuring(recipe: Recipe) -> list[Stage]:
-    engines = tuple(f"engine/{engine.id}" for engine in recipe.engines if not why_not_here(engine))
+    engines = tuple(
+        f"engine/{engine.id}" for engine in recipe.engines if not why_not_here(engine.target, engine.options)
+    )
     trained = [stage.name for stage in _training(recipe) if stage.kind == "checkpoint"]
     stages = []
     inputs: tuple[str, ...]

@@ -15,7 +15,6 @@ from edgekd.board.specs import ModelSpec
 from edgekd.board.sysinfo import missing_device
 from edgekd.core import plugins
 from edgekd.core.artifact import Artifact
-from edgekd.core.recipe import Engine
 from edgekd.core.recipe_loading import plugin_options
 from edgekd.errors import ArtifactError
 from edgekd.targets.base import SessionBase
@@ -52,10 +51,10 @@ def open_session(artifact: Artifact) -> AbstractContextManager[Session]:
     return getattr(importlib.import_module(module), name)(artifact)
 
 
-def why_not_here(engine: Engine) -> str:
-    """Return why this machine cannot run an engine of a recipe, "" when it can."""
-    options = plugin_options("targets", engine.target, engine.options, "options")
-    return missing_device(plugins.load("targets", engine.target).INFO.needs, getattr(options, "chip", ""))
+def why_not_here(target: str, options: dict[str, Any]) -> str:
+    """Return why this machine cannot run engines of a target with its options as a recipe has them, "" when it can."""
+    chip = getattr(plugin_options("targets", target, options, "options"), "chip", "")
+    return missing_device(plugins.load("targets", target).INFO.needs, chip)
 
 
 def _open_engine(artifact: Artifact) -> SessionBase:

@@ -165,7 +165,7 @@ def _row(recipe: Recipe, stage: str, artifacts: Mapping[str, Artifact], failure:
     row |= timed or {}
     score = artifacts.get(f"evaluate/{name}")
     if score is None:
-        absent = why_not_here(engine) if engine and stage in artifacts else ""
+        absent = why_not_here(engine.target, engine.options) if engine and stage in artifacts else ""
         reason = absent or failure or ("not scored" if timed else "the run was stopped before")
         status = "measured" if timed else "failed" if failure and not absent else "not measured"
         return row | {"status": status, "reason": reason}
