@@ -256,7 +256,7 @@ def _check_engine(engine: Path) -> None:
 def _import_lite() -> Any:
     try:
         from rknnlite.api import RKNNLite
-    except ImportError as exc:
+    except (ImportError, OSError) as exc:  # OSError: a shared library that is missing or of another processor
         raise TargetError(f"rknn-toolkit-lite2 does not import ({exc}); pip install rknn-toolkit-lite2") from exc
     return RKNNLite
 

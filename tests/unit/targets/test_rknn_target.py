@@ -172,6 +172,22 @@ def test_a_session_that_loaded_nothing_has_nothing_to_release(tmp_path: Path, ca
     assert caplog.records == []
 
 
+@pytest.mark.parametrize(
+    "error", ["ImportError('no module')", "OSError('librknnrt.so: cannot open shared object file')"]
+)
+def test_a_board_runtime_that_does_not_load_says_so(
+    error: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "rknnlite").mkdir()
+    (tmp_path / "rknnlite/__init__.py").touch()
+    (tmp_path / "rknnlite/api.py").write_text(f"raise {error}")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(
+        TargetError, match=r"rknn-toolkit-lite2 does not import \((no module|librknnrt.so: cannot open)"
+    ):
+        rknn.board_version()
+
+
 def test_a_chip_of_nobody_is_refused() -> None:
     from edgekd.core import chips
 
