@@ -210,6 +210,13 @@ def _report(recipe: Recipe, workspace: Workspace, stages: list[Any], ran: list[A
     # `edgekd evaluate` keeps what `edgekd bench` measured.
     known = pipeline.recall(recipe, stages, ran, workspace, is_held=True)
     artifacts = {stage_run.stage.name: stage_run.artifact for stage_run in known}
+    older = [s.name for s in stages if s.name not in artifacts and workspace.artifact_dir(s.name).exists()]
+    if older and not failure:
+        log.warning(
+            "the report leaves out %s: made with other settings or, bench, another machine or power mode; "
+            "edgekd run makes it again",
+            ", ".join(older),
+        )
     timings = [
         {"name": r.stage.name, "seconds": round(r.artifact.manifest["seconds"], 1), "skipped": r.skipped} for r in known
     ]

@@ -119,6 +119,18 @@ def test_changed_settings_rerun_only_what_depends_on_them(tiny_run: Path, tiny_r
     assert ran == {f"evaluate/{name}" for name in ("teacher", "student", "distilled", "export", *ENGINES)}
 
 
+def test_what_the_report_leaves_out_is_said(tiny_run: Path, tiny_recipe: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(tiny_run, copy)
+    done = run_edgekd("evaluate", str(tiny_recipe), "--out", str(copy), "--set", "bench.images=3")
+    assert done.returncode == 0, done.stderr
+    assert "the report leaves out bench: made with other settings" in done.stderr
+    assert "latency_ms" not in rows_of(copy)["openvino-int8"]
+    done = run_edgekd("evaluate", str(tiny_recipe), "--out", str(copy))
+    assert "leaves out" not in done.stderr
+    assert "latency_ms" in rows_of(copy)["openvino-int8"]
+
+
 def test_an_engine_whose_device_is_absent_is_built_and_reported_with_the_reason(
     tiny_run: Path, tiny_recipe: Path, tmp_path: Path
 ) -> None:
