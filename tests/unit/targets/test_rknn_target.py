@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -178,6 +179,7 @@ def test_a_session_that_loaded_nothing_has_nothing_to_release(tmp_path: Path, ca
 def test_a_board_runtime_that_does_not_load_says_so(
     error: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.delitem(sys.modules, "rknnlite", raising=False)
     (tmp_path / "rknnlite").mkdir()
     (tmp_path / "rknnlite/__init__.py").touch()
     (tmp_path / "rknnlite/api.py").write_text(f"raise {error}")
