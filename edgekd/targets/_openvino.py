@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sys
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Dict, Iterator, Optional, Tuple
 
@@ -35,6 +36,20 @@ def import_openvino() -> Any:
     except ImportError as exc:
         raise TargetError("openvino is not installed; pip install 'edgekd[openvino]'") from exc
     return openvino
+
+
+@lru_cache(maxsize=None)
+def shared_core() -> Any:
+    """Return OpenVINO's core, the same one for the life of the process.
+
+    With the CPU, each core gives its thread an alternate signal stack, for AMX, and takes it back when the core goes (2026.4,
+    intel_cpu/src/plugin.cpp, SigAltStackSetup). Of two cores that go in the order in which they came, the second puts back
+    the unmapped stack of the first, and whatever runs a signal handler then, as Ctrl+C does, ends the process.
+
+    Raises:
+        TargetError: OpenVINO is not installed.
+    """
+    return import_openvino().Core()
 
 
 @contextmanager
@@ -69,7 +84,7 @@ def read_model(path: Path) -> Any:
     from openvino.passes import ConstantFolding, Manager
 
     try:
-        model = openvino.Core().read_model(str(path))
+        model = shared_core().read_model(str(path))
     except RuntimeError as exc:
         raise TargetError(f"{path}: OpenVINO {openvino.__version__} cannot read it: {reason_of(exc)}") from exc
     if path.suffix == IR:

@@ -260,7 +260,7 @@ def _check_quantized(model: Any, request: CompileRequest) -> None:
 
 def _core_with(device: str) -> Any:
     """Return OpenVINO's core after checking that the device is here."""
-    core = import_openvino().Core()
+    core = _openvino.shared_core()
     _openvino.check_device(core, device)
     return core
 

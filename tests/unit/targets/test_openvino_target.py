@@ -73,7 +73,7 @@ def test_an_unknown_device_is_refused_in_one_line(fp32: CompileResult) -> None:
 
 @pytest.mark.parametrize("device", ["GPU", "NPU"])
 def test_a_device_that_is_not_here_is_refused_and_nothing_falls_back(device: str, tmp_path: Path) -> None:
-    if any(one.startswith(device) for one in _openvino.import_openvino().Core().available_devices):
+    if any(one.startswith(device) for one in _openvino.shared_core().available_devices):
         pytest.skip(f"{device} is here")
     with pytest.raises(TargetError, match=rf"no device {device} here.*available: .*CPU.*nothing falls back") as caught:
         build(tmp_path, openvino.Options(device=device), "fp16")
@@ -127,7 +127,7 @@ def test_a_precision_that_a_device_lacks_is_refused(device: str, precision: str,
 
 
 def test_a_cpu_without_float16_refuses_fp16_and_does_not_run_it_in_another_precision(tmp_path: Path) -> None:
-    if "FP16" in _openvino.import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+    if "FP16" in _openvino.shared_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         assert build(tmp_path, openvino.Options(), "fp16").details["inference_precision"] == "f16"
         return
     with pytest.raises(TargetError, match="expected CPU to run in f16, got (f32|bf16)"):
@@ -281,10 +281,36 @@ def test_importing_openvino_writes_nothing_into_the_home_folder(tmp_path: Path) 
     assert list(tmp_path.rglob("*")) == []
 
 
+_SIGNAL_AFTER_TWO_SESSIONS = """
+import signal, sys
+from pathlib import Path
+from edgekd.targets import openvino
+from tests.small_nets import segmenter
+
+sessions = [openvino.Session(Path(sys.argv[1]), segmenter()[1], openvino.Options()) for _ in range(2)]
+for session in sessions:
+    session.__enter__()
+for session in sessions:  # the one opened first closes first
+    session.__exit__(None, None, None)
+del session, sessions
+signal.signal(signal.SIGTERM, lambda *_: print("told to stop"))
+signal.raise_signal(signal.SIGTERM)
+"""
+
+
+def test_signals_are_handled_after_sessions_have_closed_in_any_order(fp32: CompileResult) -> None:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    ended = subprocess.run(
+        [sys.executable, "-c", _SIGNAL_AFTER_TWO_SESSIONS, str(fp32.engine)], env=environment, capture_output=True, text=True,
+        timeout=120,
+    )  # fmt: skip
+    assert (ended.returncode, ended.stdout) == (0, "told to stop\n"), ended.stderr
+
+
 def test_a_processor_with_two_kinds_of_cores_is_left_to_openvino(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    core = openvino.import_openvino().Core()
+    core = _openvino.shared_core()
     monkeypatch.setattr(openvino, "environment", lambda: {"cpu_quota": None})
     monkeypatch.setattr(openvino, "is_hybrid", lambda: False)
     assert openvino._settings(core, openvino.Options(), "f32")["INFERENCE_NUM_THREADS"] >= 1
