@@ -27,8 +27,9 @@ engines: $(VENV)/.dev
 	$(BIN)/edgekd run $(RECIPE) --out $(RUN) --set 'engines=$(ENGINES)'
 	$(BIN)/python benchmarks/engine_agreement.py $(RUN) --images 32
 
+# A worker that dies ends the tests: pytest-xdist 3.8 starts another one with --dist loadfile and then waits for ever.
 test: lint types $(VENV)/.tensorrt-types
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 15
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 0 --durations 15
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
