@@ -17,7 +17,7 @@ from contextlib import ExitStack
 import timm
 import torch
 
-from edgekd.distill.callbacks import depthwise_in_float32
+from edgekd.train.callbacks import depthwise_in_float32
 
 
 def main() -> int:

@@ -25,13 +25,13 @@ import torch
 from edgekd.board.detection import Selection, detections
 from edgekd.board.specs import ModelSpec
 from edgekd.core.recipe import Export
-from edgekd.export.to_onnx import deployed_spec, export_onnx
+from edgekd.export.onnx_graph import deployed_spec, export_onnx
 from edgekd.models.build import build_model
 from edgekd.models.families.edgedet import Options
 from edgekd.models.heads import BINS
 from edgekd.models.session import torch_spec
-from edgekd.targets import openvino
 from edgekd.targets.base import CompileRequest
+from edgekd.targets.openvino import target as openvino
 
 OBJECTS = (15, 20)  # rows and columns of the grid
 OFFSETS = ((0, 0), (0, 1), (1, 0), (1, 1))  # the cells of an object that speak

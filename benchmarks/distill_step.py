@@ -27,10 +27,11 @@ from edgekd.core import plugins
 from edgekd.core.recipe import Method, Train
 from edgekd.data.loader import TrainingBatch
 from edgekd.distill.base import pyramid_of
-from edgekd.distill.callbacks import depthwise_in_float32
-from edgekd.distill.module import DenseTask, Distiller, FrozenTeacher
+from edgekd.distill.teacher import FrozenTeacher
 from edgekd.models.base import DenseModel
 from edgekd.models.build import build_model, count
+from edgekd.train.callbacks import depthwise_in_float32
+from edgekd.train.module import DenseTask, Distiller
 
 CLASSES = 11
 COMBINATIONS = ["kd+bckd", "dist+bckd"]

@@ -24,7 +24,7 @@ from edgekd.core.artifact import Artifact, open_artifact
 from edgekd.core.recipe import Recipe
 from edgekd.core.session import open_session, why_not_here
 from edgekd.data.base import Sample
-from edgekd.data.open import open_split
+from edgekd.data.splits import open_split
 from edgekd.evaluate.confusion import confusion_matrix, miou
 from edgekd.executors.simulator import SESSION, simulate
 

@@ -112,7 +112,7 @@ def _benchmark_app(session: Any, inputs: dict[str, np.ndarray], seconds: float, 
 
 def _bare_loop(session: Any, inputs: dict[str, np.ndarray], seconds: float, is_first: bool) -> tuple[float, float]:
     """bare run loop"""
-    from edgekd.targets.onnxruntime import import_onnxruntime
+    from edgekd.targets.onnxruntime.target import import_onnxruntime
 
     runtime = import_onnxruntime()
     settings = runtime.SessionOptions()
@@ -147,7 +147,7 @@ def _run_edgekd(session: Any, folder: Path, seconds: float) -> float:
 
 def child(job_file: Path) -> None:
     """Print the p50 in ms of the OpenVINO engine that a job describes."""
-    from edgekd.targets import openvino
+    from edgekd.targets.openvino import target as openvino
 
     job = json.loads(job_file.read_text())
     spec = ModelSpec.from_dict(job["spec"])

@@ -19,7 +19,7 @@ from edgekd.board.frame import frame
 from edgekd.board.masks import assemble
 from edgekd.board.specs import Preprocess
 from edgekd.core.recipe_loading import load_recipe
-from edgekd.data.open import open_split
+from edgekd.data.splits import open_split
 from edgekd.models.heads import MASK_STRIDE
 
 STRIDE = 8  # of the finest level

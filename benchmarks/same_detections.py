@@ -22,8 +22,8 @@ from edgekd.board.postprocess import predict_objects
 from edgekd.core.artifact import Artifact, open_artifact
 from edgekd.core.recipe import Recipe
 from edgekd.core.session import open_session, why_not_here
-from edgekd.data.open import open_split
-from edgekd.evaluate.run import picture_indices
+from edgekd.data.splits import open_split
+from edgekd.evaluate.stage import picture_indices
 from edgekd.export.parity import SAME_SCORE, is_alike
 from edgekd.pipeline import deployed_student
 

@@ -21,8 +21,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from edgekd import pipeline
-from edgekd.bench import run as bench
-from edgekd.board import timing
+from edgekd.board import bench, timing
 from edgekd.cli.main import app
 from edgekd.core import chips, plugins
 from edgekd.core.recipe import Recipe, Section

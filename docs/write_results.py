@@ -19,7 +19,7 @@ import yaml
 
 import edgekd
 from edgekd.core.recipe import Method
-from edgekd.core.tasks import TASKS
+from edgekd.core.task_metrics import TASKS
 from edgekd.report.line import stage_line
 from edgekd.report.table import headers, table_rows
 from edgekd.report.units import percent

@@ -38,7 +38,7 @@ def run(
         EdgekdError: see edgekd/errors.py; what was finished is kept, and in the report.
     """
     from edgekd import pipeline
-    from edgekd.data.open import opened_once
+    from edgekd.data.splits import opened_once
 
     if not isinstance(recipe, Recipe):
         recipe = load_recipe(str(recipe), overrides)
@@ -99,8 +99,8 @@ def run_study(
         EdgekdError: the recipe or the teacher; a run that fails is in the result with its reason.
     """
     from edgekd import pipeline
-    from edgekd.data.open import opened_once
-    from edgekd.study import run
+    from edgekd.data.splits import opened_once
+    from edgekd.study import work
     from edgekd.study.plan import StudyRun, arms_of, study_runs, teacher_recipe
     from edgekd.study.results import Findings, Result
 
@@ -115,7 +115,7 @@ def run_study(
             from edgekd.distill.plan import check_arms
 
             check_arms(recipe, arms)
-        teacher = run.make_teacher(recipe, folder, on_stage)
+        teacher = work.make_teacher(recipe, folder, on_stage)
     runs = study_runs(recipe, folder, teacher["teacher"].file("weights.safetensors"))
     findings = Findings(recipe, teacher, runs, folder)
 
@@ -127,15 +127,15 @@ def run_study(
             left = []
             with opened_once():
                 for one in runs:  # all that there is first, so that nothing written meanwhile or later has less
-                    if artifacts := run.finished(one):
+                    if artifacts := work.finished(one):
                         remember(one, artifacts)
                     else:
                         left.append(one)
             while left:
-                run.run_all(left, jobs, remember)
+                work.run_all(left, jobs, remember)
                 left = []
                 for one in findings.missing():  # by now they may be done, or left undone by those who had them
-                    if found := run.result_elsewhere(one):
+                    if found := work.result_elsewhere(one):
                         findings.add(one, found)
                     else:
                         left.append(one)

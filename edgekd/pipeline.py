@@ -11,16 +11,16 @@ from graphlib import TopologicalSorter
 from importlib.util import find_spec
 from pathlib import Path
 
-from edgekd.compile.run import checked_options
+from edgekd.compile.stage import checked_options
 from edgekd.core import plugins
 from edgekd.core.artifact import Artifact, publish
 from edgekd.core.recipe import Engine, Recipe
 from edgekd.core.recipe_loading import plugin_options
 from edgekd.core.session import why_not_here
-from edgekd.core.sources import sources
 from edgekd.core.stage import Stage
+from edgekd.core.third_party import sources
 from edgekd.core.workspace import Workspace
-from edgekd.data.open import forget
+from edgekd.data.splits import forget
 from edgekd.errors import GateError, RecipeError, UserError, did_you_mean
 
 log = logging.getLogger(__name__)
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 # What decides nothing that is learned: how often a training saves its resume state, and the scored split, on which it only
 # draws its learning curve. With another one, or other labels in it, nothing is trained again.
 _UNLEARNED = ("teacher.train.checkpoint_every", "student.train.checkpoint_every", "data.val")
-_LEARNED = {"data": "edgekd.data.open:learned_from"}
+_LEARNED = {"data": "edgekd.data.stage:learned_from"}
 # Nor do when a training is given up, and what is trained beside it.
 _BESIDE = ("distill.watchdog_ratio", "distill.baseline")
 
@@ -233,7 +233,9 @@ def trains_baseline(recipe: Recipe) -> bool:
 
 
 def _training(recipe: Recipe) -> list[Stage]:
-    stages = [Stage("data", "dataset", "edgekd.data.open:run", (), ("data",), outside="edgekd.data.open:fingerprints")]
+    stages = [
+        Stage("data", "dataset", "edgekd.data.stage:run", (), ("data",), outside="edgekd.data.stage:fingerprints")
+    ]
     check: tuple[str, ...] = ()  # what can be refused is refused before anything is trained
     if recipe.distill.methods:
         check = ("plan",)
@@ -241,7 +243,7 @@ def _training(recipe: Recipe) -> list[Stage]:
             Stage(
                 "plan",
                 "plan",
-                "edgekd.distill.plan:run",
+                "edgekd.distill.stage:run_plan",
                 ("data",),
                 ("data", "teacher", "student", "distill", "trainer"),
                 keyless=_BESIDE,
@@ -256,7 +258,7 @@ def _training(recipe: Recipe) -> list[Stage]:
     stages.append(
         _trained(
             "teacher",
-            "edgekd.distill.run:train_teacher",
+            "edgekd.train.stage:train_teacher",
             inputs,
             ("data", "teacher", "trainer"),
             ("teacher.floor",),
@@ -265,13 +267,13 @@ def _training(recipe: Recipe) -> list[Stage]:
     )
     if trains_baseline(recipe):
         stages.append(
-            _trained("student", "edgekd.distill.run:train_student", inputs, ("data", "student", "trainer"), (), check)
+            _trained("student", "edgekd.train.stage:train_student", inputs, ("data", "student", "trainer"), (), check)
         )
     if recipe.distill.methods:
         gates = ("evaluate/teacher",) if recipe.teacher.floor > 0 else ()
         inputs = ("data", "teacher", *gates)
         reads = ("data", "teacher", "student", "distill", "trainer")
-        stages.append(_trained("distilled", "edgekd.distill.run:distill_student", inputs, reads, _BESIDE, gates))
+        stages.append(_trained("distilled", "edgekd.distill.stage:run", inputs, reads, _BESIDE, gates))
     return stages
 
 
@@ -289,18 +291,18 @@ def _trained(
 
 def _deployment(recipe: Recipe) -> list[Stage]:
     student = deployed_student(recipe)
-    export = "edgekd.export.to_onnx:run"
+    export = "edgekd.export.stage:run"
     stages = [Stage("export", "onnx", export, (student, "data"), ("data", "export"), student, version=2)]
     quantizers = sorted({_quantizer(engine.target) for engine in recipe.engines if engine.precision == "int8"})
     for name in quantizers:
         reads = ("data", "quantize")
         stages.append(
-            Stage(f"quantize/{name}", "quantized", "edgekd.quantize.run:run", ("export", "data"), reads, name)
+            Stage(f"quantize/{name}", "quantized", "edgekd.quantize.stage:run", ("export", "data"), reads, name)
         )
     for engine in recipe.engines:
         source = f"quantize/{_quantizer(engine.target)}" if engine.precision == "int8" else "export"
-        name, read, outside = f"engine/{engine.id}", (f"engines:{engine.id}",), "edgekd.compile.run:bound_to"
-        stages.append(Stage(name, "engine", "edgekd.compile.run:run", (source,), read, engine.id, outside=outside))
+        name, read, outside = f"engine/{engine.id}", (f"engines:{engine.id}",), "edgekd.compile.stage:bound_to"
+        stages.append(Stage(name, "engine", "edgekd.compile.stage:run", (source,), read, engine.id, outside=outside))
     return stages
 
 
@@ -314,7 +316,7 @@ def _measuring(recipe: Recipe) -> list[Stage]:
     for scored in (*trained, "export", *engines):
         row = scored.split("/")[-1]
         inputs, reads = (scored, "data"), ("data", "evaluate")
-        stages.append(Stage(f"evaluate/{row}", "metrics", "edgekd.evaluate.run:run", inputs, reads, scored))
+        stages.append(Stage(f"evaluate/{row}", "metrics", "edgekd.evaluate.stage:run", inputs, reads, scored))
     if engines:
         inputs, reads = (*engines, "data"), ("data", "bench")
         machine = "edgekd.core.machine:identity"

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 
-from edgekd.bench.run import BenchSettings, bench, save
+from edgekd.board.bench import BenchSettings, bench
+from edgekd.board.bench_files import save
 from edgekd.core.artifact import StageResult
+from edgekd.core.progress import progress_bar
 from edgekd.core.session import open_session
 from edgekd.core.stage import StageJob
-from edgekd.data.open import open_split
+from edgekd.data.splits import open_split
 
 
 def run(job: StageJob) -> StageResult:
@@ -22,6 +24,7 @@ def run(job: StageJob) -> StageResult:
     )
     with ExitStack() as stack:
         sessions = {row: stack.enter_context(open_session(artifact)) for row, artifact in engines.items()}
-        results = bench(sessions, images, settings)
+        progress = stack.enter_context(progress_bar("measuring latency, %", redraws_itself=False))
+        results = bench(sessions, images, settings, lambda _, share: progress(int(100 * share), 100))
     save(results, job.out_dir)
     return StageResult(details={"rows": {row: result.row() for row, result in results.items()}})

@@ -24,7 +24,7 @@ JOB_SCHEMA, RESULT_SCHEMA = "edgekd.job/1", "edgekd.result/1"
 
 @dataclass(frozen=True)
 class Job:
-    """One task for a worker. `arguments` is JSON and belongs to the task (`edgekd/targets/_tasks.py`)."""
+    """One task for a worker. `arguments` is JSON and belongs to the task (`edgekd/targets/worker_tasks.py`)."""
 
     task: str
     target: str

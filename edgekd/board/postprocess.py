@@ -5,7 +5,7 @@ Portable: standard library + numpy, Python 3.8.
 
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, Mapping, Optional, Protocol, Tuple
+from typing import Any, Callable, Dict, Mapping, Optional, Tuple
 
 import numpy as np
 
@@ -13,16 +13,8 @@ from edgekd.board.detection import Detections, Selection, detections
 from edgekd.board.frame import frame
 from edgekd.board.preprocess import prepare
 from edgekd.board.resize import resize_argmax, resize_nearest, resize_plane
+from edgekd.board.session import Session
 from edgekd.board.specs import ModelSpec
-
-
-class Inference(Protocol):
-    """What `predict` needs of a session: its contract, and one synchronous run."""
-
-    spec: ModelSpec
-
-    def infer(self, inputs: Dict[str, np.ndarray]) -> Dict[str, np.ndarray]:
-        """Run once and return the outputs by name."""
 
 
 def class_map(outputs: Mapping[str, np.ndarray], spec: ModelSpec, image_size: Tuple[int, int]) -> np.ndarray:
@@ -45,7 +37,7 @@ def class_map(outputs: Mapping[str, np.ndarray], spec: ModelSpec, image_size: Tu
     return resize_nearest(array, image_size).astype(np.uint8)
 
 
-def predict_objects(session: Inference, image: np.ndarray, selection: Optional[Selection] = None) -> Detections:
+def predict_objects(session: Session, image: np.ndarray, selection: Optional[Selection] = None) -> Detections:
     """Return what a detector or an instance segmenter finds in an image (H, W, 3) uint8 RGB, at the image's size.
 
     Raises:
@@ -54,7 +46,7 @@ def predict_objects(session: Inference, image: np.ndarray, selection: Optional[S
     return detections(_run(session, image), session.spec, (image.shape[0], image.shape[1]), selection)
 
 
-def predict(session: Inference, image: np.ndarray) -> np.ndarray:
+def predict(session: Session, image: np.ndarray) -> np.ndarray:
     """Return the class map (H, W) uint8 of an image (H, W, 3) uint8 RGB, at the image's size.
 
     Raises:
@@ -63,10 +55,10 @@ def predict(session: Inference, image: np.ndarray) -> np.ndarray:
     return class_map(_run(session, image), session.spec, (image.shape[0], image.shape[1]))
 
 
-def predictor(task: str) -> Callable[[Inference, np.ndarray], Any]:
+def predictor(task: str) -> Callable[[Session, np.ndarray], Any]:
     """Return the function that gives a task's result for an image: `predict` or `predict_objects`."""
     return predict if task == "semantic" else predict_objects
 
 
-def _run(session: Inference, image: np.ndarray) -> Dict[str, np.ndarray]:
+def _run(session: Session, image: np.ndarray) -> Dict[str, np.ndarray]:
     return session.infer({session.spec.inputs[0].name: prepare(image, session.spec.preprocess)})

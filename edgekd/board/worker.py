@@ -21,9 +21,9 @@ from edgekd.errors import EdgekdError
 
 # Task -> the function that does it: it takes the job, and paths are relative to the working folder.
 TASKS = {
-    "compile": "edgekd.targets._tasks:compile_engine",
-    "infer": "edgekd.targets._tasks:infer",
-    "version": "edgekd.targets._tasks:version",
+    "compile": "edgekd.targets.worker_tasks:compile_engine",
+    "infer": "edgekd.targets.worker_tasks:infer",
+    "version": "edgekd.targets.worker_tasks:version",
 }
 
 

@@ -38,10 +38,10 @@ def check(
 
 def _reports(model: str, target: str, chip: str, build: bool, set_: list[str]) -> list[Report]:
     from edgekd.core.recipe_loading import load_recipe
-    from edgekd.data.open import open_split
+    from edgekd.data.splits import open_split
     from edgekd.errors import UserError
     from edgekd.pipeline import check_options
-    from edgekd.preflight import run
+    from edgekd.preflight import check as run
 
     path, chosen = Path(model), run.Toward(target, chip) if target else None
     if path.is_dir() or path.suffix == ".onnx":

@@ -34,7 +34,7 @@ def check(
     from edgekd.core.workspace import disk_errors
     from edgekd.data.check import check_dataset, unreadable
     from edgekd.data.contact_sheet import write_contact_sheet
-    from edgekd.data.open import open_split, shared_images, together
+    from edgekd.data.splits import open_split, shared_images, together
     from edgekd.errors import DataError
 
     loaded = load_recipe(recipe, set_)

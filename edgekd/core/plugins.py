@@ -1,7 +1,7 @@
 """Plugins: the file name is the key. Listing names imports nothing; loading imports one module.
 
     names("targets")            -> ["onnxruntime", "openvino", ...]
-    load("targets", "openvino") -> the module edgekd.targets.openvino
+    load("targets", "openvino") -> the module edgekd.targets.openvino.target
 
 Third parties register modules through entry points of the group `edgekd.<kind>`.
 """
@@ -24,9 +24,9 @@ KINDS = {
     "families": "edgekd.models.families",
     "methods": "edgekd.distill.methods",
     "quantizers": "edgekd.quantize.schemes",
-    "rewrites": "edgekd.targets.rewrites",
+    "rewrites": "edgekd.rewrites",
 }
-_NOT_PLUGINS = {"base", "rewrites"}  # `rewrites` is a folder in `targets`
+_NOT_PLUGINS = {"base", "worker_tasks"}
 _SINGULAR = {"families": "family"}
 
 
@@ -66,7 +66,9 @@ def load(kind: str, name: str) -> ModuleType:
     if name not in own | set(foreign):
         raise UserError(f"no {noun} is called {name!r}{did_you_mean(name, own | set(foreign))}")
     with packages_of(f"{noun} {name!r}"):
-        return importlib.import_module(f"{KINDS[kind]}.{name}") if name in own else foreign[name].load()
+        if name not in own:
+            return foreign[name].load()
+        return importlib.import_module(f"{KINDS[kind]}.{name}{'.target' if kind == 'targets' else ''}")
 
 
 @contextmanager

@@ -7,28 +7,15 @@ from __future__ import annotations
 
 import importlib
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import Any
 
-import numpy as np
-
-from edgekd.board.specs import ModelSpec
+from edgekd.board.session import Session
 from edgekd.board.sysinfo import missing_device
 from edgekd.core import plugins
 from edgekd.core.artifact import Artifact
 from edgekd.core.recipe_loading import plugin_options
 from edgekd.errors import ArtifactError
 from edgekd.targets.base import SessionBase
-
-
-class Session(Protocol):
-    """A network loaded for inference."""
-
-    spec: ModelSpec
-    runtime: dict[str, Any]
-
-    def infer(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Run once, synchronously."""
-
 
 # Artifact kind -> function that opens it; a string, so that engines open without torch.
 _OPENERS = {

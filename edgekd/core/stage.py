@@ -15,7 +15,7 @@ from edgekd.core.artifact import Artifact, StageResult, package_version, sha256_
 from edgekd.core.plugins import packages_of
 from edgekd.core.recipe import Recipe
 from edgekd.core.recipe_loading import PATH_OPTIONS
-from edgekd.core.sources import sources
+from edgekd.core.third_party import sources
 
 
 @dataclass(frozen=True)

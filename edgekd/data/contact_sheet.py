@@ -11,7 +11,7 @@ from edgekd.core.workspace import disk_errors
 from edgekd.data.base import DenseDataset, Sample
 from edgekd.data.check import labels_objects
 from edgekd.data.colors import overlay, palette
-from edgekd.data.objects import Color, draw_boxes, draw_masks
+from edgekd.data.drawing import Color, draw_boxes, draw_masks
 from edgekd.errors import DataError
 
 TILE_WIDTH = 300  # pixels, of one image; each sample takes two

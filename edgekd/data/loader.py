@@ -4,7 +4,7 @@ Step k takes the next `batch_size` images of an endless sequence of per-epoch pe
 place in that sequence has a seed of its own. Resuming at step k therefore needs no state but k.
 
 With `augment.views` every image has that many fixed views (augmentations drawn once, the same for every training
-seed), and epoch e shows view e mod `views` of each. A teacher's answers to them can be kept (`distill/answers.py`).
+seed), and epoch e shows view e mod `views` of each. A teacher's answers to them can be kept (`distill/teacher_cache.py`).
 """
 
 from __future__ import annotations

@@ -13,8 +13,8 @@ from PIL import Image
 from edgekd.board.detection import Detections, Selection
 from edgekd.data.coco_masks import encode_runs
 from edgekd.data.colors import overlay, palette
+from edgekd.data.drawing import Color, draw_boxes, draw_masks
 from edgekd.data.images import read_image
-from edgekd.data.objects import Color, draw_boxes, draw_masks
 from edgekd.data.paired import SUFFIXES
 from edgekd.errors import UserError
 

@@ -14,13 +14,10 @@ float32 terms; in mixed precision the maps that it gets are bf16 or fp16.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Annotated
 
 from pydantic import Field
-from torch import Tensor
 
-from edgekd.data.augment import Objects
 from edgekd.errors import RecipeError
 from edgekd.models.base import DenseModel, ReadyDetector
 
@@ -28,31 +25,6 @@ from edgekd.models.base import DenseModel, ReadyDetector
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Temperature = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
-
-
-@dataclass(frozen=True)
-class Batch:
-    """images (B, 3, H, W) float in [0, 1]; masks (B, H, W) int64 class indices with 255 = ignore.
-
-    Of detection and instances, masks are 1 inside objects and 0 elsewhere, and `objects` has those of each image.
-    class_weights: (K,) float, what a pixel of each class counts in a segmenter's task loss; None: every pixel alike.
-    """
-
-    images: Tensor
-    masks: Tensor
-    objects: list[Objects] | None = None
-    class_weights: Tensor | None = None
-
-    @property
-    def valid(self) -> Tensor:
-        """(B, H, W) bool: pixels that carry a label. Padding and void are excluded from the losses of segmenters
-        and from every distillation term; to a detector's loss padding is background."""
-        return self.masks != 255
-
-    @cached_property
-    def labelled(self) -> Tensor:
-        """(B, 1, H, W) float: 1 where a pixel carries a label, else 0; what feature maps are pooled with."""
-        return self.valid.float().unsqueeze(1)
 
 
 @dataclass(frozen=True)

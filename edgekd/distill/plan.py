@@ -13,18 +13,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from edgekd.core.artifact import StageResult
+from edgekd.core import plugins
 from edgekd.core.recipe import Distill, Method, Recipe
 from edgekd.core.recipe_loading import plugin_options
-from edgekd.core.stage import StageJob
 from edgekd.data.augment import Objects
-from edgekd.data.open import open_split
-from edgekd.distill.base import Batch
-from edgekd.distill.run import build_methods
+from edgekd.data.splits import open_split
+from edgekd.distill.base import pyramid_of
 from edgekd.errors import RecipeError, UserError
 from edgekd.models.artifact import untrained_network
 from edgekd.models.base import DenseModel, Outputs
 from edgekd.models.build import check_input_size
+from edgekd.train.batch import Batch
 
 _LABEL_BLOCK = 32  # pixels, at most; labels in blocks, so that there are borders and cells away from them
 
@@ -115,12 +114,6 @@ def plan(recipe: Recipe) -> DistillPlan:
     return DistillPlan(crop, classes, _described(maps_t, crop), _described(maps_s, crop), methods, answers_bytes)
 
 
-def run(job: StageJob) -> StageResult:
-    """Record what the recipe's methods compare; it is a stage of its own so that what does not fit is refused before
-    anything is trained."""
-    return StageResult(details=asdict(plan(job.recipe)))
-
-
 def check_arms(recipe: Recipe, arms: dict[str, dict[str, Method]]) -> None:
     """Check that every arm's methods fit the recipe's networks and teach something, as `plan` does for a recipe's own.
 
@@ -138,6 +131,22 @@ def check_arms(recipe: Recipe, arms: dict[str, dict[str, Method]]) -> None:
                 _working(name, _terms(method, maps_t, maps_s, labels))
         except UserError as exc:
             raise RecipeError(f"study.arms.{arm}: {exc}") from exc
+
+
+def build_methods(
+    distill: Distill, teacher: DenseModel, student: DenseModel, num_classes: int, task: str
+) -> dict[str, tuple[Method, nn.Module]]:
+    """Return the config and the module of every method of the recipe; RecipeError when one does not fit."""
+    methods = {}
+    for name, config in distill.methods.items():
+        options = plugin_options("methods", name, config.options, f"distill.methods.{name}.options")
+        module = plugins.load("methods", name)
+        if task not in module.TASKS:
+            able = [other for other in plugins.names("methods") if task in plugins.load("methods", other).TASKS]
+            raise RecipeError(f"distill.methods.{name}: not for task {task!r}; use {', '.join(able)}")
+        pyramids = (pyramid_of(network, num_classes, task) for network in (teacher, student))
+        methods[name] = (config, module.Method(options, *pyramids))
+    return methods
 
 
 def _networks(recipe: Recipe, classes: int) -> tuple[DenseModel, DenseModel]:

@@ -7,9 +7,10 @@ from typing import Literal
 from torch import Tensor, nn
 
 from edgekd.distill import relations
-from edgekd.distill.base import Batch, Pyramid
+from edgekd.distill.base import Pyramid
 from edgekd.errors import RecipeError
 from edgekd.models.base import Outputs
+from edgekd.train.batch import Batch
 
 Place = Literal["decoder", "backbone"]
 

@@ -18,7 +18,8 @@ import numpy as np
 
 from edgekd.board.detection import Detections
 from edgekd.board.masks import Masks
-from edgekd.board.postprocess import Inference, predict_objects
+from edgekd.board.postprocess import predict_objects
+from edgekd.board.session import Session
 from edgekd.core.progress import Progress
 from edgekd.data.base import COCO_LARGEST, DenseDataset, Instances
 from edgekd.errors import DataError, UserError
@@ -55,7 +56,7 @@ class DetectionResult:
 
 
 def evaluate(
-    session: Inference,
+    session: Session,
     dataset: DenseDataset,
     indices: Sequence[int],
     keep: Collection[int] = (),

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgekd.board.postprocess import Inference, predict
+from edgekd.board.postprocess import predict
+from edgekd.board.session import Session
 from edgekd.core.progress import Progress
 from edgekd.data.base import IGNORE_INDEX, DenseDataset, Sample
 from edgekd.errors import DataError, UserError
@@ -83,7 +84,7 @@ class SemanticResult:
 
 
 def evaluate(
-    session: Inference,
+    session: Session,
     dataset: DenseDataset,
     indices: Sequence[int] | None = None,
     keep: Collection[int] = (),

@@ -9,7 +9,7 @@ from types import ModuleType
 
 import edgekd
 
-PARTS = ("__init__.py", "errors.py", "board", "targets")
+PARTS = ("__init__.py", "errors.py", "board", "rewrites", "targets")
 
 
 def copy_to(folder: Path, target: str, module: ModuleType) -> Path:
@@ -27,7 +27,9 @@ def copy_to(folder: Path, target: str, module: ModuleType) -> Path:
             shutil.copytree(source / part, package / part, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shutil.copyfile(source / part, package / part)
-    place = package / "targets" / f"{target}.py"
+    place = package / "targets" / target / "target.py"
     if not place.exists():
+        place.parent.mkdir()
+        (place.parent / "__init__.py").touch()
         shutil.copyfile(inspect.getsourcefile(module) or "", place)
     return folder

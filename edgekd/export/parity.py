@@ -15,7 +15,7 @@ from edgekd.board.specs import ModelSpec
 from edgekd.errors import GateError
 from edgekd.models.base import DenseModel
 from edgekd.models.session import TorchSession
-from edgekd.targets.onnxruntime import import_onnxruntime
+from edgekd.targets.onnxruntime.target import import_onnxruntime
 
 # A detection is the same when one of its class is at least so alike in the other file.
 SAME_IOU, SAME_SCORE = 0.99, 1e-3
@@ -108,7 +108,7 @@ def unmatched(one: Detections, other: Detections) -> tuple[int, int]:
 
 def is_alike(one: Detections, other: Detections) -> np.ndarray:
     """Return (N, M) bool: of one class, IoU of at least SAME_IOU and scores within SAME_SCORE."""
-    from edgekd.data.objects import box_iou
+    from edgekd.data.drawing import box_iou
 
     return np.asarray(
         (box_iou(one.boxes, other.boxes) >= SAME_IOU)

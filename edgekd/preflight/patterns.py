@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from edgekd.preflight.graph import QDQ, Graph, attributes, name_of
-from edgekd.targets.rewrites import max_pool_pads, stack_sum
-from edgekd.targets.rewrites.base import Edit
+from edgekd.rewrites import max_pool_pads, stack_sum
+from edgekd.rewrites.base import Edit
 
 _COPIES = ("Reshape", "Transpose", "Slice", "Concat", "Squeeze", "Unsqueeze", "Cast", "Identity", "Split")
 
@@ -93,7 +93,7 @@ def mixed_range_concat(graph: Graph) -> Iterator[Match]:
 
 
 def misread_max_pool(graph: Graph) -> Iterator[Match]:
-    """MaxPool larger than its input whose windows do not cover it; see `targets/rewrites/max_pool_pads.py`."""
+    """MaxPool larger than its input whose windows do not cover it; see `rewrites/max_pool_pads.py`."""
     import onnx
 
     misread = {node.output[0] for node in max_pool_pads.misread(Edit(onnx.load(str(graph.path))))}

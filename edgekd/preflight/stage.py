@@ -9,8 +9,8 @@ from edgekd.core.artifact import StageResult
 from edgekd.core.recipe import Engine, Recipe
 from edgekd.core.stage import StageJob
 from edgekd.errors import GateError
+from edgekd.preflight.check import NO_PARSER, check, check_engines, toward_of, towards_of, untrained_student
 from edgekd.preflight.findings import Finding, Report
-from edgekd.preflight.run import NO_PARSER, check, check_engines, toward_of, towards_of, untrained_student
 
 log = logging.getLogger(__name__)
 

@@ -17,9 +17,9 @@ from edgekd.core.artifact import SCHEMA as _ARTIFACT_SCHEMA
 from edgekd.core.artifact import Artifact, package_versions, write_atomic
 from edgekd.core.recipe import Recipe
 from edgekd.core.session import why_not_here
-from edgekd.core.tasks import TASKS
+from edgekd.core.task_metrics import TASKS
 from edgekd.data.base import Sample
-from edgekd.data.open import open_split
+from edgekd.data.splits import open_split
 from edgekd.evaluate.definitions import DEFINITIONS
 
 SCHEMA = "edgekd.report/1"

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from edgekd.board.timing import minimum_samples
-from edgekd.core.tasks import TASKS, Task
+from edgekd.core.task_metrics import TASKS, Task
 from edgekd.data.predictions import MIN_SCORE
 from edgekd.errors import ArtifactError, UserError
 from edgekd.evaluate.definitions import DEFINITIONS

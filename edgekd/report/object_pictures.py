@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from edgekd.data.colors import palette
-from edgekd.data.objects import Color, box_iou, draw_boxes, draw_masks
+from edgekd.data.drawing import Color, box_iou, draw_boxes, draw_masks
 from edgekd.report.pictures import Picture, error_color, tile
 from edgekd.report.rows import Row
 

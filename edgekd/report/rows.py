@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from edgekd.core.tasks import TASKS
+from edgekd.core.task_metrics import TASKS
 
 PERCENTILES = ("p50", "p90", "p99")
 _STAGE_LABELS = {

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError, field_validator
 
-from edgekd.core.tasks import TASKS
+from edgekd.core.task_metrics import TASKS
 from edgekd.errors import UserError
 from edgekd.report.collect import REPORT, SCHEMA
 

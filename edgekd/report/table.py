@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from edgekd.core.tasks import TASKS
+from edgekd.core.task_metrics import TASKS
 from edgekd.report.rows import Row, read_rows
 from edgekd.report.units import MISSING, milliseconds, percent, scaled, size
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from edgekd.core.tasks import TASKS
+from edgekd.core.task_metrics import TASKS
 from edgekd.report.line import StageLine
 from edgekd.report.rows import Row, reference_of
 from edgekd.report.units import milliseconds, percent, points, ratio, scaled

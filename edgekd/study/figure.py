@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgekd.core.tasks import TASKS
+from edgekd.core.task_metrics import TASKS
 from edgekd.evaluate.definitions import DEFINITIONS
 from edgekd.study.difference import pairs_of
 

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 from edgekd.core.recipe import PLAIN
-from edgekd.core.tasks import TASKS, Task
+from edgekd.core.task_metrics import TASKS, Task
 from edgekd.evaluate.definitions import DEFINITIONS
 from edgekd.study.difference import by_seed, compare, pairs_of
 

@@ -63,7 +63,7 @@ class TargetInfo:
     extra: the pip extra that installs it here, e.g. `openvino` for `edgekd[openvino]`.
     needs: the device that its engines run on, `cuda`; empty for the CPU. Where it is absent they are built all the
         same, and reported as not measured.
-    rewrites: names in `targets/rewrites` that `build_engine` does by itself, because its toolchain would refuse or misread
+    rewrites: names in `rewrites` that `build_engine` does by itself, because its toolchain would refuse or misread
         the graph.
     toolchain: of a target that compiles in a vendor virtualenv. Its requirements are locked in
         `deploy/toolchains/<target>.txt`.

@@ -14,11 +14,14 @@ from tests.architecture.sources import imports, loaded_with, modules, part, tree
 LAYERS = (
     ("errors",),
     ("board",),
+    ("rewrites",),
     ("targets",),
     ("core",),
     ("data", "executors"),
     ("models",),
-    ("distill", "quantize", "export", "compile", "bench", "evaluate"),
+    ("train",),
+    ("distill",),
+    ("quantize", "export", "compile", "bench", "evaluate"),
     ("report", "preflight"),
     ("pipeline",),
     ("study",),
@@ -28,12 +31,13 @@ LAYERS = (
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 
 TORCH = {"torch", "torchvision", "lightning", "pytorch_lightning", "timm", "segmentation_models_pytorch"}
-TORCH_MAY_BE_IN = ("edgekd.models", "edgekd.distill", "edgekd.export", "edgekd.quantize.qat", "edgekd.data.loader",
+TORCH_MAY_BE_IN = ("edgekd.models", "edgekd.train", "edgekd.distill", "edgekd.export", "edgekd.quantize.qat", "edgekd.data.loader",
                    "edgekd.data.augment")  # fmt: skip
 NO_FRAMEWORK = (
     "",
     "errors",
     "board",
+    "rewrites",
     "targets",
     "core",
     "report",
@@ -135,7 +139,7 @@ def test_the_pipeline_names_its_stages_by_text() -> None:
     named = {
         part(reference.partition(":")[0]) for name, reference in function_references() if name == "edgekd.pipeline"
     }
-    assert {"data", "distill", "export", "quantize", "compile", "bench", "evaluate"} <= named
+    assert {"data", "train", "distill", "export", "quantize", "compile", "bench", "evaluate"} <= named
 
 
 def test_no_module_is_named_like_one_of_the_standard_library() -> None:

@@ -15,10 +15,11 @@ from torch.utils._pytree import tree_leaves
 from edgekd.core import plugins
 from edgekd.core.recipe_loading import plugin_options
 from edgekd.data.augment import Objects
-from edgekd.distill.base import Batch, Pyramid
+from edgekd.distill.base import Pyramid
 from edgekd.errors import RecipeError
 from edgekd.models.base import Outputs
 from edgekd.models.heads import BINS
+from edgekd.train.batch import Batch
 
 CLASSES, HEIGHT, WIDTH, BATCH = 5, 64, 96, 2
 TEACHER = Pyramid({4: 12, 8: 16, 16: 20, 32: 24}, decoder_channels=14, num_classes=CLASSES, level_strides=(4, 8, 16))

@@ -13,14 +13,14 @@ import torch
 
 from edgekd.core import plugins
 from edgekd.core.recipe import Export
-from edgekd.export.to_onnx import deployed_spec, export_onnx
+from edgekd.export.onnx_graph import deployed_spec, export_onnx
 from edgekd.models.build import build_model
 from edgekd.models.families.smp import Options
 from edgekd.models.session import torch_spec
+from edgekd.preflight.check import Subject, Toward, check
 from edgekd.preflight.findings import Report
-from edgekd.preflight.run import Subject, Toward, check
-from edgekd.targets import rknn
-from edgekd.targets.onnxruntime import import_onnxruntime
+from edgekd.targets.onnxruntime.target import import_onnxruntime
+from edgekd.targets.rknn import target as rknn
 from tests.command import edgekd
 
 SIZE = (128, 128)

@@ -19,9 +19,10 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from edgekd.distill import relations
-from edgekd.distill.base import Batch, Pyramid, Weight
+from edgekd.distill.base import Pyramid, Weight
 from edgekd.errors import RecipeError
 from edgekd.models.base import Outputs
+from edgekd.train.batch import Batch
 
 TASKS = ("semantic", "detection", "instance")
 

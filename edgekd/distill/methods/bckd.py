@@ -49,9 +49,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from edgekd.distill import logits, relations, taps
-from edgekd.distill.base import Batch, Count, Pyramid, Temperature, Weight, check_at_least
+from edgekd.distill.base import Count, Pyramid, Temperature, Weight, check_at_least
 from edgekd.errors import RecipeError
 from edgekd.models.base import Outputs
+from edgekd.train.batch import Batch
 
 TASKS = ("semantic", "detection", "instance")
 

@@ -23,9 +23,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from edgekd.data.base import IGNORE_INDEX
-from edgekd.distill.base import Batch, Pyramid, Temperature, Weight, check_at_least
+from edgekd.distill.base import Pyramid, Temperature, Weight, check_at_least
 from edgekd.distill.logits import channel_kl, kl_per_pixel, pooled
 from edgekd.models.base import Outputs
+from edgekd.train.batch import Batch
 
 TASKS = ("semantic",)
 

@@ -23,8 +23,9 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from edgekd.distill import relations, taps
-from edgekd.distill.base import Batch, Pyramid, Temperature, Weight
+from edgekd.distill.base import Pyramid, Temperature, Weight
 from edgekd.models.base import Outputs
+from edgekd.train.batch import Batch
 
 TASKS = ("semantic",)
 

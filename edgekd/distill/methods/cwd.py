@@ -20,10 +20,11 @@ from typing import Literal
 from torch import Tensor, nn
 
 from edgekd.distill import taps
-from edgekd.distill.base import Batch, Pyramid, Temperature, check_at_least
+from edgekd.distill.base import Pyramid, Temperature, check_at_least
 from edgekd.distill.logits import channel_kl, pooled
 from edgekd.errors import RecipeError
 from edgekd.models.base import Outputs
+from edgekd.train.batch import Batch
 
 TASKS = ("semantic", "detection", "instance")
 

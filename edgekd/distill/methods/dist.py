@@ -21,10 +21,11 @@ import torch
 from torch import Tensor, nn
 
 from edgekd.distill import relations
-from edgekd.distill.base import Batch, Pyramid, Temperature, Weight, check_at_least
+from edgekd.distill.base import Pyramid, Temperature, Weight, check_at_least
 from edgekd.distill.logits import pooled
 from edgekd.errors import RecipeError
 from edgekd.models.base import Outputs
+from edgekd.train.batch import Batch
 
 TASKS = ("semantic",)
 

@@ -25,9 +25,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from edgekd.distill import relations, taps
-from edgekd.distill.base import Batch, Pyramid, Temperature, Weight, check_at_least
+from edgekd.distill.base import Pyramid, Temperature, Weight, check_at_least
 from edgekd.distill.logits import log_shares, pooled
 from edgekd.models.base import Outputs
+from edgekd.train.batch import Batch
 
 # Attention maps have length 1; where two stages differ by less, the direction of their difference is noise.
 _SMALL_RESIDUAL = 1e-3

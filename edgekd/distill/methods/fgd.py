@@ -34,9 +34,10 @@ from torch.nn import functional as F
 
 from edgekd.data.augment import Objects
 from edgekd.distill import taps
-from edgekd.distill.base import Batch, Pyramid, Temperature, Weight
-from edgekd.distill.losses.detection import box_masks
+from edgekd.distill.base import Pyramid, Temperature, Weight
 from edgekd.models.base import Outputs
+from edgekd.train.batch import Batch
+from edgekd.train.losses.detection import box_masks
 
 TASKS = ("detection", "instance")
 

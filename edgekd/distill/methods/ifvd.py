@@ -21,8 +21,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from edgekd.distill import relations, taps
-from edgekd.distill.base import Batch, Pyramid, Weight
+from edgekd.distill.base import Pyramid, Weight
 from edgekd.models.base import Outputs
+from edgekd.train.batch import Batch
 
 TASKS = ("semantic",)
 

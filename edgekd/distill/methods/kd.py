@@ -12,9 +12,10 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from edgekd.distill.base import Batch, Pyramid, Temperature
+from edgekd.distill.base import Pyramid, Temperature
 from edgekd.distill.logits import pixel_kl
 from edgekd.models.base import Outputs
+from edgekd.train.batch import Batch
 
 TASKS = ("semantic",)
 

@@ -25,11 +25,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from edgekd.distill import relations, taps
-from edgekd.distill.base import Batch, Count, Pyramid, Temperature, Weight
-from edgekd.distill.losses.detection import Flat, box_masks, flattened
+from edgekd.distill.base import Count, Pyramid, Temperature, Weight
 from edgekd.errors import RecipeError
 from edgekd.models.base import Outputs
 from edgekd.models.heads import BINS, decode
+from edgekd.train.batch import Batch
+from edgekd.train.losses.detection import Flat, box_masks, flattened
 
 TASKS = ("detection", "instance")
 

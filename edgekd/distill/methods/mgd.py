@@ -24,9 +24,10 @@ import torch
 from torch import Tensor, nn
 
 from edgekd.distill import relations, taps
-from edgekd.distill.base import Batch, Pyramid, Weight
+from edgekd.distill.base import Pyramid, Weight
 from edgekd.errors import RecipeError
 from edgekd.models.base import Outputs
+from edgekd.train.batch import Batch
 
 TASKS = ("semantic", "detection", "instance")
 

@@ -20,9 +20,10 @@ import torch
 from torch import Tensor, nn
 
 from edgekd.distill import relations, taps
-from edgekd.distill.base import Batch, Pyramid, Temperature, Weight
+from edgekd.distill.base import Pyramid, Temperature, Weight
 from edgekd.distill.logits import pixel_kl
 from edgekd.models.base import Outputs
+from edgekd.train.batch import Batch
 
 TASKS = ("semantic",)
 

@@ -20,7 +20,7 @@ from typing import Any, Literal
 from edgekd.board.specs import ModelSpec
 from edgekd.errors import RecipeError, TargetError
 from edgekd.quantize.ptq import Batch, QuantizeResult, check_calibration, float_nodes, load_onnx, quiet
-from edgekd.targets._openvino import read_model, without_telemetry
+from edgekd.targets.openvino.runtime import read_model, without_telemetry
 
 SUFFIX = ".xml"
 KEEPS_FLOAT = True

@@ -23,7 +23,7 @@ from pydantic import Field
 from edgekd.board.specs import ModelSpec
 from edgekd.errors import TargetError
 from edgekd.quantize.ptq import WEIGHTED, Batch, QuantizeResult, check_calibration, float_nodes, load_onnx, quiet
-from edgekd.targets.onnxruntime import import_onnxruntime
+from edgekd.targets.onnxruntime.target import import_onnxruntime
 
 SUFFIX = ".onnx"
 KEEPS_FLOAT = True

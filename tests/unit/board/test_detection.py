@@ -91,8 +91,8 @@ def test_a_least_score_of_0_takes_every_candidate_and_1_takes_none() -> None:
 @pytest.mark.parametrize("seed", range(3))
 def test_boxes_are_those_of_the_torch_heads(seed: int) -> None:
     torch = pytest.importorskip("torch")
-    from edgekd.distill.losses.detection import flattened
     from edgekd.models.heads import decode
+    from edgekd.train.losses.detection import flattened
 
     contract, rng = spec(), np.random.default_rng(seed)
     outputs = {t.name: rng.normal(0, 2, t.shape).astype(np.float32) for t in contract.outputs}

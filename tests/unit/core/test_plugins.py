@@ -32,7 +32,8 @@ def register(site: Path, kind: str, name: str, value: str) -> None:
 @pytest.mark.parametrize("kind", plugins.KINDS)
 def test_the_names_of_a_kind_are_its_files(kind: str) -> None:
     folder = Path(edgekd.__file__).parents[1] / Path(*plugins.KINDS[kind].split("."))
-    files = {path.stem for path in folder.glob("*.py") if not path.stem.startswith("_")} - {"base"}
+    found = [*folder.glob("*.py"), *(path.parent for path in folder.glob("*/target.py"))]
+    files = {path.stem for path in found if not path.stem.startswith("_")} - {"base", "worker_tasks"}
     assert files
     assert set(plugins.names(kind)) >= files
 

@@ -10,7 +10,7 @@ import pytest
 from edgekd.data.scenes import BALL, FENCE, POLE, RING, SIGN, SKY, WALL, shapes
 from edgekd.data.scenes.canvas import Canvas
 from edgekd.data.scenes.dice import Dice
-from edgekd.data.scenes.stage import Stage
+from edgekd.data.scenes.scene import Scene
 from edgekd.data.scenes.street import add_fence, add_line, add_plate
 from edgekd.data.scenes.textures import Material
 
@@ -33,10 +33,10 @@ def component_sizes(mask: np.ndarray, diagonal: bool) -> list[int]:
     return sizes
 
 
-def empty_stage(key: int = 0, height: int = 96, width: int = 128) -> Stage:
+def empty_stage(key: int = 0, height: int = 96, width: int = 128) -> Scene:
     canvas = Canvas(height, width)
     canvas.new_object(SKY)
-    return Stage(Dice(key), canvas, ground_y=canvas.scaled(100))
+    return Scene(Dice(key), canvas, ground_y=canvas.scaled(100))
 
 
 def painted(stencil: shapes.Stencil) -> np.ndarray:
@@ -52,9 +52,9 @@ def painted(stencil: shapes.Stencil) -> np.ndarray:
 
 @pytest.mark.parametrize("key", range(12))
 def test_a_line_of_posts_and_wires_is_one_piece(key: int):
-    stage = empty_stage(key)
-    add_line(stage, [50, 180], base=150)
-    line = np.isin(stage.canvas.visible_ids(), [n for n, label in enumerate(stage.canvas.classes) if label == POLE])
+    scene = empty_stage(key)
+    add_line(scene, [50, 180], base=150)
+    line = np.isin(scene.canvas.visible_ids(), [n for n, label in enumerate(scene.canvas.classes) if label == POLE])
     assert len(component_sizes(line, diagonal=True)) == 1
     assert line[:, 0].any()  # wires leave on both sides
     assert line[:, -1].any()
@@ -70,9 +70,9 @@ def test_a_wire_never_breaks(drop: int, sag: int, thickness: int):
 
 @pytest.mark.parametrize("key", range(8))
 def test_a_fence_is_one_piece_with_holes(key: int):
-    stage = empty_stage(key)
-    add_fence(stage, left=40, width=150, height=40, base=150)
-    fence = stage.canvas.visible_ids() == stage.canvas.classes.index(FENCE)
+    scene = empty_stage(key)
+    add_fence(scene, left=40, width=150, height=40, base=150)
+    fence = scene.canvas.visible_ids() == scene.canvas.classes.index(FENCE)
     assert len(component_sizes(fence, diagonal=True)) == 1
     y, x = np.nonzero(fence)
     inside = ~fence[y.min() : y.max() + 1, x.min() : x.max() + 1]
@@ -82,9 +82,9 @@ def test_a_fence_is_one_piece_with_holes(key: int):
 
 def test_one_sees_through_a_ring_but_not_through_a_disc():
     for shape, hole in (("ring", True), ("disc", False)):
-        stage = empty_stage()
-        add_plate(stage, shape, 100, 100, 24, RING)
-        shown = stage.canvas.visible_ids() == 1
+        scene = empty_stage()
+        add_plate(scene, shape, 100, 100, 24, RING)
+        shown = scene.canvas.visible_ids() == 1
         assert shown[50, 50] != hole
         assert shown[50, 39]  # the band, 11 pixels left of the centre
         assert len(component_sizes(~shown, diagonal=False)) == (2 if hole else 1)
@@ -93,9 +93,9 @@ def test_one_sees_through_a_ring_but_not_through_a_disc():
 def test_the_same_plate_is_a_sign_a_ball_or_a_ring_by_label_only():
     images = []
     for label in (SIGN, BALL):
-        stage = empty_stage()
-        add_plate(stage, "disc", 100, 100, 24, label)
-        images.append(stage.canvas.rgb)
+        scene = empty_stage()
+        add_plate(scene, "disc", 100, 100, 24, label)
+        images.append(scene.canvas.rgb)
     np.testing.assert_array_equal(images[0], images[1])
 
 

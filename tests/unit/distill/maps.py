@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from edgekd.distill.base import Batch, Pyramid
+from edgekd.distill.base import Pyramid
 from edgekd.models.base import Outputs
+from edgekd.train.batch import Batch
 
 
 def random_map(seed: int, *shape: int) -> Tensor:

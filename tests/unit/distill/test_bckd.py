@@ -11,7 +11,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from edgekd.core.recipe_loading import plugin_options
-from edgekd.distill.base import Batch, Pyramid
+from edgekd.distill.base import Pyramid
 from edgekd.distill.methods.bckd import (
     Method,
     Options,
@@ -23,6 +23,7 @@ from edgekd.distill.methods.bckd import (
 )
 from edgekd.errors import RecipeError
 from edgekd.models.base import Outputs
+from edgekd.train.batch import Batch
 
 EDGE = 1e-4
 ALL = torch.ones(1, 1, 2, 2, dtype=torch.bool)

@@ -8,7 +8,7 @@ from math import log
 import pytest
 import torch
 
-from edgekd.distill.base import Batch, Pyramid
+from edgekd.distill.base import Pyramid
 from edgekd.distill.methods.bckd import (
     Method,
     Options,
@@ -19,6 +19,7 @@ from edgekd.distill.methods.bckd import (
 )
 from edgekd.errors import RecipeError
 from edgekd.models.base import Outputs
+from edgekd.train.batch import Batch
 from tests.unit.distill.test_bckd import ALL, EDGE, STUDENT, TEACHER
 
 OBJECTS = Pyramid({4: 2}, 2, 1, level_strides=(4, 8), task="instance")

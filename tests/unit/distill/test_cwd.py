@@ -7,10 +7,11 @@ from math import log
 import pytest
 import torch
 
-from edgekd.distill.base import Batch, Pyramid
+from edgekd.distill.base import Pyramid
 from edgekd.distill.methods.cwd import Method, Options
 from edgekd.errors import RecipeError
 from edgekd.models.base import Outputs
+from edgekd.train.batch import Batch
 
 KL = 0.25 * log(0.25 / 0.5) + 0.75 * log(0.75 / 0.5)
 

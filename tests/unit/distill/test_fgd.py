@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from edgekd.data.augment import Objects
-from edgekd.distill.base import Batch, Pyramid
+from edgekd.distill.base import Pyramid
 from edgekd.distill.methods.fgd import GlobalContext, Method, Options, attention, regions_of
 from edgekd.models.base import Outputs
+from edgekd.train.batch import Batch
 
 
 def batch(*boxes: list[float], void: slice | None = None) -> Batch:

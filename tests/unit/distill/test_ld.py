@@ -9,11 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from edgekd.distill.base import Batch, Pyramid
+from edgekd.distill.base import Pyramid
 from edgekd.distill.methods.ld import Method, Options
 from edgekd.errors import RecipeError
 from edgekd.models.base import Outputs
 from edgekd.models.heads import BINS
+from edgekd.train.batch import Batch
 
 PYRAMID = Pyramid({8: 4}, 4, 1, level_strides=(8,))
 

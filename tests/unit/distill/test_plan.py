@@ -9,7 +9,7 @@ import pytest
 from torch import Tensor
 
 from edgekd.core import plugins
-from edgekd.data.open import open_split
+from edgekd.data.splits import open_split
 from edgekd.distill.plan import AdapterPlan, DistillPlan, MapPlan, MethodPlan, TermPlan, plan
 from edgekd.errors import RecipeError
 from edgekd.models.families.edgeseg import EdgeSeg

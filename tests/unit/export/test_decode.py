@@ -15,10 +15,10 @@ from edgekd.board.specs import ModelSpec, Preprocess, TensorSpec
 from edgekd.core import plugins
 from edgekd.errors import TargetError, UserError
 from edgekd.export.decode import append, decoded_outputs
-from edgekd.preflight.run import Subject, Toward, check
-from edgekd.targets import tensorrt_rtx
+from edgekd.preflight.check import Subject, Toward, check
 from edgekd.targets.base import CompileRequest
-from edgekd.targets.onnxruntime import import_onnxruntime
+from edgekd.targets.onnxruntime.target import import_onnxruntime
+from edgekd.targets.tensorrt_rtx import target as tensorrt_rtx
 
 SIZE, STRIDES, CLASSES, BINS, MIXES = (64, 96), (8, 16), ("ball", "ring", "sign"), 17, 5
 TARGETS = [("onnxruntime", "qdq"), ("openvino", "nncf")]

@@ -15,10 +15,10 @@ from edgekd.core.artifact import Artifact
 from edgekd.core.recipe import Engine
 from edgekd.core.recipe_loading import plugin_options
 from edgekd.core.stage import StageJob
-from edgekd.data.open import open_split
+from edgekd.data.splits import open_split
 from edgekd.errors import TargetError
 from edgekd.executors import venvs
-from edgekd.preflight.run import Toward, check_engine, check_engines, check_recipe
+from edgekd.preflight.check import Toward, check_engine, check_engines, check_recipe
 from edgekd.preflight.stage import run
 from edgekd.targets.base import CompileRequest
 from tests.small_nets import segmenter

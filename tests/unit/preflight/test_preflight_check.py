@@ -12,10 +12,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgekd.core import plugins
 from edgekd.errors import ArtifactError, UserError
+from edgekd.preflight.check import Subject, Toward, check
 from edgekd.preflight.findings import Report
 from edgekd.preflight.graph import SCOPES, Graph
 from edgekd.preflight.patterns import PATTERNS
-from edgekd.preflight.run import Subject, Toward, check
 from edgekd.preflight.tables import tables, tables_for
 
 RKNN = Toward("rknn", "rk3588")

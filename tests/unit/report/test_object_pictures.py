@@ -6,7 +6,7 @@ import numpy as np
 from report_rows import network
 
 from edgekd.data.base import Instances, Sample
-from edgekd.data.objects import draw_boxes, draw_masks
+from edgekd.data.drawing import draw_boxes, draw_masks
 from edgekd.report.collect import _truth
 from edgekd.report.object_pictures import _drawn, read_object_pictures
 from edgekd.report.rows import read_rows

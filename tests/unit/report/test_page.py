@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from sample_report import sample_report, write_sample_data
 
-from edgekd.core.tasks import TASKS
+from edgekd.core.task_metrics import TASKS
 from edgekd.report.html import render, shown_metrics
 from edgekd.report.line import stage_line
 from edgekd.report.table import table_rows

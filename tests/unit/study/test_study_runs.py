@@ -19,7 +19,7 @@ from edgekd.api import run_study
 from edgekd.core.ranks import is_first_process
 from edgekd.study.plan import StudyRun
 from edgekd.study.results import NoResult, Result
-from edgekd.study.run import (
+from edgekd.study.work import (
     ELSEWHERE,
     _Children,
     _environment,
@@ -121,7 +121,7 @@ def test_a_run_that_its_process_left_undone_is_done(tmp_path: Path, monkeypatch:
     (tmp_path / "weights.safetensors").touch()
     teacher = {"teacher": Details(params=5000), "evaluate/teacher": Details(metrics={"miou": 0.61})}
     monkeypatch.setattr(Details, "file", lambda self, name: tmp_path / name, raising=False)
-    monkeypatch.setattr("edgekd.study.run.make_teacher", lambda *_: teacher)
+    monkeypatch.setattr("edgekd.study.work.make_teacher", lambda *_: teacher)
     tried: list[list[StudyRun]] = []
 
     def run_all(runs: list[StudyRun], jobs: int, on_run: Callable[[StudyRun, Result], None]) -> None:
@@ -129,7 +129,7 @@ def test_a_run_that_its_process_left_undone_is_done(tmp_path: Path, monkeypatch:
         for run in runs:
             on_run(run, ELSEWHERE if run is tried[0][2] and len(tried) == 1 else artifacts(run, 0.5))
 
-    monkeypatch.setattr("edgekd.study.run.run_all", run_all)
+    monkeypatch.setattr("edgekd.study.work.run_all", run_all)
     content = run_study(small_recipe(tmp_path, study=ARMS), tmp_path)
     assert [len(runs) for runs in tried] == [6, 1]
     assert {run["status"] for arm in content["arms"] for run in arm["runs"]} == {"measured"}
@@ -150,16 +150,16 @@ def test_an_interrupted_study_keeps_what_earlier_ones_found(tmp_path: Path, monk
     (tmp_path / "weights.safetensors").touch()
     teacher = {"teacher": Details(params=5000), "evaluate/teacher": Details(metrics={"miou": 0.61})}
     monkeypatch.setattr(Details, "file", lambda self, name: tmp_path / name, raising=False)
-    monkeypatch.setattr("edgekd.study.run.make_teacher", lambda *_: teacher)
+    monkeypatch.setattr("edgekd.study.work.make_teacher", lambda *_: teacher)
     monkeypatch.setattr(
-        "edgekd.study.run.finished", lambda run: artifacts(run, 0.5) if run.arm != "kd" else None
+        "edgekd.study.work.finished", lambda run: artifacts(run, 0.5) if run.arm != "kd" else None
     )  # as an earlier study left it
 
     def interrupted(runs: list[StudyRun], *_: object) -> None:
         assert {run.arm for run in runs} == {"kd"}
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("edgekd.study.run.run_all", interrupted)
+    monkeypatch.setattr("edgekd.study.work.run_all", interrupted)
     told = []
     with pytest.raises(KeyboardInterrupt):
         run_study(recipe, tmp_path, on_run=lambda run, result, ended, total: told.append((run.arm, ended, total)))
@@ -174,7 +174,7 @@ def test_gpus_are_those_that_this_process_may_use(monkeypatch: pytest.MonkeyPatc
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
         assert visible_gpus() == expected
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5")
-    monkeypatch.setattr("edgekd.study.run.usable_cores", lambda: 8)
+    monkeypatch.setattr("edgekd.study.work.usable_cores", lambda: 8)
     dealt = [_environment(place, jobs=3) for place in range(3)]
     assert [own["CUDA_VISIBLE_DEVICES"] for own in dealt] == ["2", "5", "2"]
     assert {own["OMP_NUM_THREADS"] for own in dealt} == {"2"}

@@ -12,8 +12,9 @@ import pytest
 
 from edgekd.board.specs import ModelSpec, Preprocess, TensorSpec
 from edgekd.errors import TargetError
-from edgekd.targets import _cuda, _trt_session
-from edgekd.targets._trt_session import PlanSession
+from edgekd.targets._nvidia import cuda
+from edgekd.targets._nvidia import session as plan_session
+from edgekd.targets._nvidia.session import PlanSession
 
 SPEC = ModelSpec(
     "semantic", ("a", "b"), 255, (TensorSpec("image", "float32", (1, 3, 2, 2), "image"),),
@@ -121,9 +122,9 @@ class Standing(PlanSession):
 @pytest.fixture
 def library(monkeypatch: pytest.MonkeyPatch) -> Library:
     library = Library([])
-    monkeypatch.setattr(_cuda, "_cudart", lambda: library)
-    monkeypatch.setattr(_trt_session, "missing_device", lambda needs: "")
-    monkeypatch.setattr(_trt_session, "device_facts", lambda: {"device": "GPU"})
+    monkeypatch.setattr(cuda, "_cudart", lambda: library)
+    monkeypatch.setattr(plan_session, "missing_device", lambda needs: "")
+    monkeypatch.setattr(plan_session, "device_facts", lambda: {"device": "GPU"})
     return library
 
 
@@ -143,13 +144,13 @@ def test_the_runtime_of_nvidias_wheels_is_found(package: str, tmp_path: Path, mo
             raise OSError(name)
         return "the library"
 
-    monkeypatch.setattr(_cuda.ctypes, "CDLL", load)
+    monkeypatch.setattr(cuda.ctypes, "CDLL", load)
     monkeypatch.setattr("sys.path", [str(tmp_path), str(tmp_path / "none")])
     with pytest.raises(TargetError, match="libcudart, the CUDA runtime, is not there"):
-        _cuda._cudart()
+        cuda._cudart()
     library.parent.mkdir(parents=True)
     library.touch()
-    assert _cuda._cudart() == "the library"
+    assert cuda._cudart() == "the library"
 
 
 def test_a_run_is_two_copies_and_nothing_else_and_the_context_goes_before_its_buffers(

@@ -15,8 +15,9 @@ from onnx import TensorProto, helper
 
 from edgekd.board.sysinfo import usable_cores
 from edgekd.errors import ImageError, TargetError
-from edgekd.targets import _ort_providers, onnxruntime
 from edgekd.targets.base import CompileRequest, CompileResult
+from edgekd.targets.onnxruntime import providers as ort_providers
+from edgekd.targets.onnxruntime import target as onnxruntime
 from tests.small_nets import images, prepared, segmenter
 
 
@@ -117,13 +118,13 @@ def test_a_probe_names_every_node_that_would_run_on_the_cpu(fp32: CompileResult)
     ],
 )
 def test_strays_are_nodes_on_the_cpu_unasked(providers: tuple[str, ...], nodes: list, stray: list[str]) -> None:
-    assert [name for _, name, _ in _ort_providers.strays(nodes, providers)] == stray
+    assert [name for _, name, _ in ort_providers.strays(nodes, providers)] == stray
 
 
 def test_float32_is_pinned_and_threads_are_the_sessions() -> None:
     given = {"CUDAExecutionProvider": {"device_id": "1"}, "OpenVINOExecutionProvider": {"device_type": "GPU"}}
     names = ("CUDAExecutionProvider", "OpenVINOExecutionProvider", "XnnpackExecutionProvider", "CPUExecutionProvider")
-    assert _ort_providers.with_defaults(names, given, 2) == [
+    assert ort_providers.with_defaults(names, given, 2) == [
         ("CUDAExecutionProvider", {"use_tf32": "0", "device_id": "1"}),
         ("OpenVINOExecutionProvider", {"precision": "FP32", "device_type": "GPU"}),
         ("XnnpackExecutionProvider", {"intra_op_num_threads": "2"}),
@@ -231,7 +232,7 @@ def test_a_file_that_is_no_onnx_is_refused(tmp_path: Path) -> None:
 
 
 def test_importing_onnxruntime_writes_nothing_into_the_home_folder(fp32: CompileResult, tmp_path: Path) -> None:
-    code = "from edgekd.targets import onnxruntime as t; r = t.import_onnxruntime(); r.InferenceSession('engine.onnx')"
+    code = "from edgekd.targets.onnxruntime import target as t; r = t.import_onnxruntime(); r.InferenceSession('engine.onnx')"
     home = tmp_path / "home"
     home.mkdir()
     environment = {**os.environ, "HOME": str(home), "PYTHONPATH": os.pathsep.join(sys.path)}

@@ -18,8 +18,9 @@ from edgekd.board.specs import ModelSpec
 from edgekd.board.sysinfo import is_hybrid
 from edgekd.errors import ImageError, TargetError
 from edgekd.quantize.schemes import nncf
-from edgekd.targets import _openvino, openvino
 from edgekd.targets.base import CompileRequest, CompileResult
+from edgekd.targets.openvino import runtime
+from edgekd.targets.openvino import target as openvino
 from tests.small_nets import images, prepared, segmenter
 
 
@@ -73,7 +74,7 @@ def test_an_unknown_device_is_refused_in_one_line(fp32: CompileResult) -> None:
 
 @pytest.mark.parametrize("device", ["GPU", "NPU"])
 def test_a_device_that_is_not_here_is_refused_and_nothing_falls_back(device: str, tmp_path: Path) -> None:
-    if any(one.startswith(device) for one in _openvino.shared_core().available_devices):
+    if any(one.startswith(device) for one in runtime.shared_core().available_devices):
         pytest.skip(f"{device} is here")
     with pytest.raises(TargetError, match=rf"no device {device} here.*available: .*CPU.*nothing falls back") as caught:
         build(tmp_path, openvino.Options(device=device), "fp16")
@@ -109,7 +110,7 @@ def test_a_device_that_chooses_by_itself_is_refused(device: str, fp32: CompileRe
     ],
 )
 def test_every_device_has_its_precision_pinned(device: str, precision: str, asked: str | None, pinned: str) -> None:
-    assert _openvino.precision_of(device, precision, asked) == pinned
+    assert runtime.precision_of(device, precision, asked) == pinned
 
 
 @pytest.mark.parametrize(
@@ -123,11 +124,11 @@ def test_every_device_has_its_precision_pinned(device: str, precision: str, aske
 )
 def test_a_precision_that_a_device_lacks_is_refused(device: str, precision: str, asked: str | None, says: str) -> None:
     with pytest.raises(TargetError, match=says):
-        _openvino.precision_of(device, precision, asked)
+        runtime.precision_of(device, precision, asked)
 
 
 def test_a_cpu_without_float16_refuses_fp16_and_does_not_run_it_in_another_precision(tmp_path: Path) -> None:
-    if "FP16" in _openvino.shared_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+    if "FP16" in runtime.shared_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         assert build(tmp_path, openvino.Options(), "fp16").details["inference_precision"] == "f16"
         return
     with pytest.raises(TargetError, match="expected CPU to run in f16, got (f32|bf16)"):
@@ -234,12 +235,12 @@ def test_a_model_without_static_shapes_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_ir_without_a_mark_runs_in_f32_and_a_marked_one_as_marked(fp32: CompileResult) -> None:
-    model = _openvino.read_model(fp32.engine)
-    assert _openvino.marked(model) == "f32"
+    model = runtime.read_model(fp32.engine)
+    assert runtime.marked(model) == "f32"
     text = fp32.engine.read_text()
-    assert _openvino.marked(_openvino.read_model(fp32.engine)) == "f32"
+    assert runtime.marked(runtime.read_model(fp32.engine)) == "f32"
     fp32.engine.write_text(text[: text.index("<rt_info>")] + "</net>")
-    assert not _openvino.read_model(fp32.engine).has_rt_info(["edgekd", "inference_precision"])
+    assert not runtime.read_model(fp32.engine).has_rt_info(["edgekd", "inference_precision"])
     with session_of(fp32) as session:
         assert session.runtime["inference_precision"] == "f32"
 
@@ -275,7 +276,7 @@ def test_wrong_input_is_refused_in_one_line(fp32: CompileResult, wrong: np.ndarr
 
 
 def test_importing_openvino_writes_nothing_into_the_home_folder(tmp_path: Path) -> None:
-    code = "from edgekd.targets import openvino; openvino.runtime_version()"
+    code = "from edgekd.targets.openvino import target as openvino; openvino.runtime_version()"
     environment = {**os.environ, "HOME": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
     subprocess.run([sys.executable, "-c", code], env=environment, check=True, timeout=120)
     assert list(tmp_path.rglob("*")) == []
@@ -284,7 +285,7 @@ def test_importing_openvino_writes_nothing_into_the_home_folder(tmp_path: Path) 
 _SIGNAL_AFTER_TWO_SESSIONS = """
 import signal, sys
 from pathlib import Path
-from edgekd.targets import openvino
+from edgekd.targets.openvino import target as openvino
 from tests.small_nets import segmenter
 
 sessions = [openvino.Session(Path(sys.argv[1]), segmenter()[1], openvino.Options()) for _ in range(2)]
@@ -310,7 +311,7 @@ def test_signals_are_handled_after_sessions_have_closed_in_any_order(fp32: Compi
 def test_a_processor_with_two_kinds_of_cores_is_left_to_openvino(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    core = _openvino.shared_core()
+    core = runtime.shared_core()
     monkeypatch.setattr(openvino, "environment", lambda: {"cpu_quota": None})
     monkeypatch.setattr(openvino, "is_hybrid", lambda: False)
     assert openvino._settings(core, openvino.Options(), "f32")["INFERENCE_NUM_THREADS"] >= 1

@@ -21,10 +21,10 @@ from edgekd.core.artifact import StageResult, publish
 from edgekd.errors import RecipeError, TargetError, ToolchainError
 from edgekd.executors import venvs
 from edgekd.executors.logs import lines_with
-from edgekd.targets import rknn
-from edgekd.targets._rknn_toolkit import keep_float16, parse_analysis, rewritten, worst_of
+from edgekd.rewrites.max_pool_pads import is_misread
 from edgekd.targets.base import CompileRequest
-from edgekd.targets.rewrites.max_pool_pads import is_misread
+from edgekd.targets.rknn import target as rknn
+from edgekd.targets.rknn.toolkit import keep_float16, parse_analysis, rewritten, worst_of
 
 SPEC = ModelSpec(
     "semantic", ("a", "b"), 255, (TensorSpec("image", "float32", (1, 3, 3, 4), "image"),),

@@ -13,10 +13,11 @@ from onnx import helper, numpy_helper
 
 from edgekd.errors import TargetError
 from edgekd.quantize.schemes import qdq, qdq_signed
-from edgekd.targets import _trt_graph, tensorrt_rtx
-from edgekd.targets._trt_builder import Build
-from edgekd.targets._trt_versions import read_plan_header
+from edgekd.targets._nvidia import graph as nvidia_graph
+from edgekd.targets._nvidia.builder import Build
+from edgekd.targets._nvidia.versions import read_plan_header
 from edgekd.targets.base import CompileRequest, CompileResult
+from edgekd.targets.tensorrt_rtx import target as tensorrt_rtx
 from tests.small_nets import images, prepared, segmenter
 
 
@@ -154,15 +155,15 @@ def test_only_a_signed_zero_point_of_0_is_read_rightly(zero: np.generic, fits: b
     graph = helper.make_graph([node], "g", [], [], [numpy_helper.from_array(np.asarray(zero), "zero")])
     model = helper.make_model(graph)
     if fits:
-        _trt_graph.check_zero_points(model, Path("m.onnx"))
+        nvidia_graph.check_zero_points(model, Path("m.onnx"))
     else:
         with pytest.raises(
             TargetError, match=r"m.onnx: node 'quantize': expected an int8 zero point of 0, got u?int8 \["
         ):
-            _trt_graph.check_zero_points(model, Path("m.onnx"))
+            nvidia_graph.check_zero_points(model, Path("m.onnx"))
 
 
 def test_a_missing_zero_point_is_unsigned_in_onnx_and_refused() -> None:
     node = helper.make_node("QuantizeLinear", ["x", "scale"], ["y"], name="quantize")
     with pytest.raises(TargetError, match="got uint8"):
-        _trt_graph.check_zero_points(helper.make_model(helper.make_graph([node], "g", [], [])), Path("m.onnx"))
+        nvidia_graph.check_zero_points(helper.make_model(helper.make_graph([node], "g", [], [])), Path("m.onnx"))

@@ -16,15 +16,17 @@ import pytest
 
 from edgekd.board.specs import TensorSpec
 from edgekd.errors import ImageError, TargetError
-from edgekd.targets import tensorrt
-from edgekd.targets._trt_builder import Build
-from edgekd.targets._trt_session import check_array, check_device, write_device
-from edgekd.targets._trt_versions import build_flags
+from edgekd.targets._nvidia.builder import Build
+from edgekd.targets._nvidia.session import check_array, check_device, write_device
+from edgekd.targets._nvidia.versions import build_flags
 from edgekd.targets.base import CompileRequest
+from edgekd.targets.tensorrt import target as tensorrt
 from tests.conftest import REPOSITORY
 from tests.small_nets import segmenter
 
-SOURCES = [REPOSITORY / "edgekd/targets" / name for name in ("tensorrt.py", "_trt_builder.py", "_trt_session.py")]
+SOURCES = [
+    REPOSITORY / "edgekd/targets" / name for name in ("tensorrt/target.py", "_nvidia/builder.py", "_nvidia/session.py")
+]
 
 
 def files_of(distribution: str, suffix: str) -> list[Path]:

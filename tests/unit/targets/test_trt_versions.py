@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from edgekd.errors import TargetError
-from edgekd.targets._trt_versions import (
+from edgekd.targets._nvidia.versions import (
     PlanHeader,
     build_flags,
     check_dla,

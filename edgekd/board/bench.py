@@ -1,0 +1,196 @@
+"""Latency of engines that are open at the same time, on real images, raw samples kept.
+
+Two series per engine. *Engine time*: `session.infer` on inputs prepared beforehand. *Wall time*: image array in, class
+map or objects at image size out. All series are measured in alternating bursts of one run, so their ratios are fair even where
+the machine is not quiet.
+
+Portable: standard library + numpy, Python 3.8.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any, Callable, Dict, List, Mapping, Sequence, Tuple
+
+import numpy as np
+
+from edgekd.board import timing
+from edgekd.board.postprocess import predictor
+from edgekd.board.preprocess import prepare
+from edgekd.board.session import Session
+from edgekd.board.sysinfo import snapshot
+from edgekd.board.timing import Series, WarmUp
+from edgekd.errors import DataError
+
+Progress = Callable[[str, float], None]
+# trtexec warns of unstable clocks above this spread (TensorRT samples/common/sampleReporting.cpp).
+MAX_CV = 0.025
+MAX_DRIFT = 0.05
+
+
+@dataclass(frozen=True)
+class BenchSettings:
+    """Both limits must be met by each series; `warmup_max_seconds` ends a warm-up that never gets steady."""
+
+    min_samples: int = 500
+    min_seconds: float = 3.0
+    warmup_max_seconds: float = 5.0
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One series: its summary in ms (`timing.summarize`), spread and drift as fractions, its warm-up, the raw runs."""
+
+    summary_ms: Dict[str, float]
+    cv: float
+    drift: float
+    warm_up: WarmUp
+    series: Series
+
+
+@dataclass(frozen=True)
+class BenchResult:
+    """What was measured on one engine.
+
+    throughput_fps: 1 / mean engine time, images per second of one stream.
+    images: how many distinct images were rotated, and their sizes (height, width).
+    runtime: what the session says of itself.
+    before, after: `sysinfo.snapshot` around the run that all engines shared.
+    warnings: reasons to doubt the figures, in words; empty when there are none.
+    """
+
+    engine: Measured
+    wall: Measured
+    throughput_fps: float
+    images: Dict[str, Any]
+    runtime: Dict[str, Any]
+    before: Dict[str, Any]
+    after: Dict[str, Any]
+    warnings: Tuple[str, ...]
+
+    def row(self) -> Dict[str, Any]:
+        """Return the keys that a row of report.json takes from here."""
+        return {
+            "latency_ms": self.engine.summary_ms,
+            "wall_ms": self.wall.summary_ms,
+            "throughput_fps": self.throughput_fps,
+            "runtime": self.runtime,
+            "warnings": list(self.warnings),
+        }
+
+
+def bench(
+    sessions: Mapping[str, Session],
+    images: Sequence[np.ndarray],
+    settings: BenchSettings,
+    on_progress: Progress = lambda what, share: None,
+) -> Dict[str, BenchResult]:
+    """Measure all sessions in one interleaved run.
+
+    Args:
+        sessions: row id -> opened session.
+        images: uint8 (H, W, 3) RGB; each series goes through all of them again and again, in order.
+        settings: how long.
+        on_progress: called with what is being done and the share of it that is done, 0 to 1. It must not work from a
+            thread: that would show in the slowest runs.
+
+    Raises:
+        DataError: no images.
+    """
+    if not images:
+        raise DataError("the bench has no images; give at least one, several for data-dependent work")
+    functions: Dict[str, Callable[[], object]] = {}
+    for row, session in sessions.items():
+        functions[f"{row}/engine"] = _engine_time(session, images)
+        functions[f"{row}/wall"] = _wall_time(session, images)
+    before, warm = snapshot(), {}
+    for name, function in functions.items():
+        warm[name] = timing.warm_up(function, settings.warmup_max_seconds)
+        on_progress("warming up", len(warm) / len(functions))
+    budget = timing.Budget(settings.min_samples, settings.min_seconds, seed=settings.seed)
+    series = timing.measure_interleaved(functions, budget, on_round=lambda done: on_progress("measuring", done))
+    after = snapshot()
+    measured = {name: _measured(series[name], warm[name]) for name in functions}
+    sizes = sorted({(image.shape[0], image.shape[1]) for image in images})
+    facts = {"count": len(images), "sizes": [list(size) for size in sizes]}
+    return {
+        row: _result(measured[f"{row}/engine"], measured[f"{row}/wall"], facts, session.runtime, (before, after))
+        for row, session in sessions.items()
+    }
+
+
+def _engine_time(session: Session, images: Sequence[np.ndarray]) -> Callable[[], object]:
+    name = session.spec.inputs[0].name
+    inputs = itertools.cycle([{name: prepare(image, session.spec.preprocess)} for image in images])
+    return lambda: session.infer(next(inputs))
+
+
+def _wall_time(session: Session, images: Sequence[np.ndarray]) -> Callable[[], object]:
+    rotated, predict = itertools.cycle(images), predictor(session.spec.task)
+    return lambda: predict(session, next(rotated))
+
+
+def _measured(series: Series, warm_up: WarmUp) -> Measured:
+    samples = series.samples_ns
+    return Measured(
+        timing.summarize(samples), timing.coefficient_of_variation(samples), timing.drift(samples), warm_up, series
+    )
+
+
+def _result(
+    engine: Measured,
+    wall: Measured,
+    images: Dict[str, Any],
+    runtime: Dict[str, Any],
+    snapshots: Tuple[Dict[str, Any], Dict[str, Any]],
+) -> BenchResult:
+    before, after = snapshots
+    found = [*_doubts("engine time", engine), *_doubts("wall time", wall)]
+    found += _slowed(before, after)
+    return BenchResult(engine, wall, 1000 / engine.summary_ms["mean"], images, runtime, before, after, tuple(found))
+
+
+def _doubts(name: str, measured: Measured) -> List[str]:
+    found = []
+    if not measured.warm_up.is_steady:
+        found.append(f"{name} was not steady after {measured.warm_up.seconds:.1f} s of warm-up")
+    if abs(measured.drift) > MAX_DRIFT:
+        found.append(f"{name} drifted by {measured.drift:+.1%} from the first to the last third")
+    if measured.cv > MAX_CV:
+        found.append(
+            f"{name} spreads by {measured.cv:.1%} of its mean, more than {MAX_CV:.1%}: the machine is not quiet"
+        )
+    return found
+
+
+# Of the kernel's cooling devices. Others are on without heat: a dimmed screen (LCD), an offset that is set for good (TCC Offset).
+_LIMITS_CLOCKS = ("cpufreq", "devfreq", "processor", "powerclamp")
+
+
+def _slowed(before: Mapping[str, Any], after: Mapping[str, Any]) -> List[str]:
+    """Return the signs that heat took away speed before or between two snapshots: x86 counts it, an ARM kernel limits the clocks."""
+    found = []
+    if _throttles(after) > _throttles(before):
+        found.append("the processor throttled during the run")
+    limits = {policy["policy"]: policy["max_khz"] for policy in before["cpufreq"] or ()}
+    for policy in after["cpufreq"] or ():
+        was, limit = limits.get(policy["policy"]), policy["max_khz"]
+        if was and limit and limit < was:
+            found.append(
+                f"the highest clock that {policy['policy']} may have fell from {was // 1000} to {limit // 1000} MHz"
+            )
+    already, now = (Counter(state["cooling_active"] or ()) for state in (before, after))
+    held = sorted(name for name in already if any(kind in name.lower() for kind in _LIMITS_CLOCKS))
+    if held:
+        found.append(f"the kernel's cooling was on before the run: {', '.join(held)}")
+    came_on = sorted(name for name in now - already if "fan" not in name.lower())  # a fan costs no speed
+    if came_on:
+        found.append(f"the kernel's cooling came on during the run: {', '.join(came_on)}")
+    return found
+
+
+def _throttles(state: Mapping[str, Any]) -> int:
+    return sum((state["throttle_counts"] or {}).values())

@@ -1,0 +1,127 @@
+"""Opens the data set of a recipe, and the stage that pins it down: `data`."""
+
+from __future__ import annotations
+
+import filecmp
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path
+
+from edgekd.core import plugins
+from edgekd.core.recipe import Recipe
+from edgekd.core.recipe_loading import plugin_options
+from edgekd.data.annotated import NO_MASK, AnnotatedDataset
+from edgekd.data.base import DenseDataset
+from edgekd.errors import DataError, RecipeError
+
+log = logging.getLogger(__name__)
+
+
+_opened: ContextVar[dict[tuple[str, ...], DenseDataset] | None] = ContextVar("_opened", default=None)
+
+
+@contextmanager
+def opened_once() -> Iterator[None]:
+    """Open each split once within this block, however often it is asked for: COCO's training split takes most of a minute.
+
+    The files are taken not to change meanwhile; what changed before is seen by the next block.
+    """
+    before = _opened.set({})
+    try:
+        yield
+    finally:
+        _opened.reset(before)
+
+
+def forget(split: str) -> None:
+    """Let go of an opened split that will not be asked for soon: COCO's annotations take 2 GB."""
+    opened = _opened.get()
+    for key in [key for key in opened or () if key[-1] == split]:
+        assert opened is not None
+        del opened[key]
+
+
+def open_split(recipe: Recipe, split: str) -> DenseDataset:
+    """Return one split of a recipe's data set, as its task needs it; the same one within `opened_once`.
+
+    Raises:
+        RecipeError: the format has no labels for the task.
+        DataError: it cannot be opened, is empty, or has one class for a segmenter.
+    """
+    opened, data = _opened.get(), recipe.data
+    if opened is None:
+        return _open(recipe, split)
+    key = (data.format, json.dumps(data.options, sort_keys=True, default=repr), recipe.task, split)
+    if key not in opened:
+        opened[key] = _open(recipe, split)
+    return opened[key]
+
+
+def _open(recipe: Recipe, split: str) -> DenseDataset:
+    data = recipe.data
+    module = plugins.load("formats", data.format)
+    options = plugin_options("formats", data.format, data.options, "data.options")
+    wanted = "open_dataset" if recipe.task == "semantic" else "open_objects"
+    if not hasattr(module, wanted):
+        able = [name for name in plugins.names("formats") if hasattr(plugins.load("formats", name), wanted)]
+        raise RecipeError(f"data.format {data.format!r} has no labels for task {recipe.task!r}; {', '.join(able)} have")
+    dataset: DenseDataset
+    if recipe.task == "semantic":
+        dataset = module.open_dataset(options, split)
+    else:
+        dataset = module.open_objects(options, split, recipe.task == "instance")
+    if recipe.task == "semantic" and len(dataset.classes) < 2:
+        raise DataError(
+            f"{data.format}: expected two classes or more, got {len(dataset.classes)}; the background is a class, too: "
+            "name it, and label it in the masks"
+        )
+    if not len(dataset):
+        raise DataError(f"{data.format}: split {split!r} has no images; expected at least one")
+    return dataset
+
+
+def together(recipe: Recipe, train: DenseDataset, val: DenseDataset, shared: list[str]) -> list[str]:
+    """Return what there is to know of both splits before anything is trained, one line each; shared: `shared_images`.
+
+    Raises:
+        DataError: they have different classes, or one has no object to learn or to find.
+    """
+    names = recipe.data.train, recipe.data.val
+    if train.classes != val.classes:
+        raise DataError(
+            f"splits {names[0]!r} and {names[1]!r} have different classes: {train.classes} and {val.classes}"
+        )
+    for split, dataset in zip(names, (train, val), strict=True):
+        if isinstance(dataset, AnnotatedDataset) and not dataset.object_count:
+            left_out = ", ".join(f"{count} {what}" for what, count in dataset.repairs.items())
+            hint = "; without masks, use task: detection" if NO_MASK in dataset.repairs else ""
+            raise DataError(
+                f"split {split!r} has no object in its {len(dataset)} images{f' ({left_out})' * bool(left_out)}, "
+                f"expected at least one{hint}"
+            )
+    if not shared:
+        return []
+    return [
+        f"{len(shared)} of the {len(val)} images of split {names[1]!r} are in split {names[0]!r}, too, the first is "
+        f"{shared[0]}: scores will be too good; take them out of one"
+    ]
+
+
+def shared_images(train: DenseDataset, val: DenseDataset) -> list[str]:
+    """Return the names of the images that both splits have: of the same name and the same bytes."""
+    places = {train.name(i): train.files(i) for i in range(len(train))}
+    return [
+        name
+        for name, files in ((val.name(i), val.files(i)) for i in range(len(val)))
+        if files and (other := places.get(name)) and _same(other[0], files[0])
+    ]
+
+
+def _same(one: Path, other: Path) -> bool:
+    try:
+        return filecmp.cmp(one, other, shallow=False)
+    except OSError:  # one cannot be read: reading it as an image says so
+        return False

@@ -1,0 +1,52 @@
+"""The distillation stages: the plan of what is compared, and the distilled student."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from edgekd.core.artifact import StageResult
+from edgekd.core.stage import StageJob
+from edgekd.core.task_metrics import check_floor
+from edgekd.data.base import DenseDataset
+from edgekd.data.loader import FixedViews
+from edgekd.distill.plan import build_methods, plan
+from edgekd.distill.teacher import FrozenTeacher
+from edgekd.distill.teacher_cache import TeacherAnswers, filled, key_of
+from edgekd.models.artifact import network_from_artifact
+from edgekd.models.base import DenseModel
+from edgekd.train.loop import own_device
+from edgekd.train.module import Distiller
+from edgekd.train.stage import Guidance, train_network
+
+
+def run(job: StageJob) -> StageResult:
+    """Train the student with the methods of the recipe.
+
+    Raises:
+        GateError: the teacher's score is below `teacher.floor`; or the watchdog stopped the run.
+    """
+    if job.recipe.teacher.floor > 0:
+        check_floor(job.recipe.task, job.inputs["evaluate/teacher"].details["metrics"], job.recipe.teacher.floor)
+    recipe, teacher = job.recipe, network_from_artifact(job.inputs["teacher"])
+    num_classes = len(job.inputs["data"].details["classes"])
+
+    def build(student: DenseModel, dataset: DenseDataset) -> tuple[Distiller, TeacherAnswers | None]:
+        methods = build_methods(recipe.distill, teacher, student, num_classes, recipe.task)
+        distiller = Distiller(FrozenTeacher(teacher, recipe.trainer.compile_teacher), methods)
+        return distiller, _answers(job, distiller, dataset)
+
+    methods = recipe.distill.model_dump(mode="json")["methods"]
+    return train_network(job, recipe.student, "student", Guidance(methods, recipe.distill.watchdog_ratio, build))
+
+
+def run_plan(job: StageJob) -> StageResult:
+    """Record which maps the methods compare, so that a method that does not fit is refused before anything is trained."""
+    return StageResult(details=asdict(plan(job.recipe)))
+
+
+def _answers(job: StageJob, distiller: Distiller, dataset: DenseDataset) -> TeacherAnswers | None:
+    data, trainer = job.recipe.data, job.recipe.trainer
+    if trainer.teacher_cache is None:
+        return None
+    folder = trainer.teacher_cache / key_of(job.inputs["teacher"], job.inputs["data"], data)
+    return filled(folder, distiller.teacher, FixedViews(dataset, data, job.recipe.task), own_device(trainer))

@@ -1,0 +1,133 @@
+"""torch -> ONNX: static shape, simplified, with optional in-graph preprocessing, argmax and decoding, as a file."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnxsim
+import torch
+from torch import Tensor, nn
+
+from edgekd.board.specs import ModelSpec, TensorSpec
+from edgekd.core import plugins
+from edgekd.core.recipe import Export
+from edgekd.errors import UserError
+from edgekd.export import decode
+from edgekd.models.base import DenseModel
+from edgekd.models.session import head_shapes
+
+log = logging.getLogger(__name__)
+MODEL = "model.onnx"
+_SCOPES = "pkg.torch.onnx.name_scopes"  # torch.onnx, 2.5 and later
+
+
+def deployed_spec(trained: ModelSpec, model: DenseModel, settings: Export) -> ModelSpec:
+    """Return the contract of the exported graph under the recipe's export options."""
+    height, width = trained.preprocess.size
+    if settings.input == "float32_nchw":
+        preprocess = trained.preprocess
+        image = TensorSpec("image", "float32", (1, 3, height, width), "image")
+    else:
+        layout = settings.input.removeprefix("uint8_").upper()
+        shape = (1, 3, height, width) if layout == "NCHW" else (1, height, width, 3)
+        preprocess = replace(trained.preprocess, mean=(0.0,) * 3, std=(1.0,) * 3, layout=layout, dtype="uint8")
+        image = TensorSpec("image", "uint8", shape, "image")
+    outputs = trained.outputs
+    if settings.argmax:
+        if trained.task != "semantic":
+            raise UserError(f"export.argmax: a {trained.task} network has no class map; leave it out")
+        outputs = (TensorSpec("class_map", "int32", (1, height, width), "class_map"),)
+    if settings.detections != "heads":
+        outputs = decode.decoded_outputs(trained, settings.detections)
+    return replace(trained, inputs=(image,), outputs=outputs, preprocess=preprocess)
+
+
+class _Deployed(nn.Module):
+    """What torch exports: the student with the preprocessing, and the argmax, that the contract puts into the graph."""
+
+    scale: Tensor
+    offset: Tensor
+
+    def __init__(self, model: DenseModel, spec: ModelSpec, names: list[str]) -> None:
+        super().__init__()
+        self.model = model
+        self.names = names
+        self.normalise = spec.preprocess.dtype == "uint8"
+        self.nhwc = spec.preprocess.layout == "NHWC"
+        self.argmax = self.names == ["class_map"]
+        # pixel / 255, minus mean, over std: folded into one multiply and one add.
+        self.register_buffer("scale", 1 / (255 * model.std))
+        self.register_buffer("offset", -model.mean / model.std)
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        if self.normalise:
+            image = image.float()  # first: vendors refuse to transpose uint8
+            image = image.permute(0, 3, 1, 2) if self.nhwc else image
+            image = image * self.scale + self.offset
+        outputs = self.model.forward_normalized(image)
+        if self.argmax:
+            return (outputs.logits.argmax(dim=1).to(torch.int32),)
+        return tuple(outputs.heads[name] for name in self.names)
+
+
+def export_onnx(model: DenseModel, spec: ModelSpec, settings: Export, path: Path) -> dict[str, Any]:
+    """Write the simplified and rewritten ONNX file of `model` under the contract `spec` and return facts of the graph.
+
+    Raises:
+        UserError: the exporter or the checker refuses the network.
+    """
+    is_raw = settings.detections == "heads"
+    names = [tensor.name for tensor in spec.outputs] if is_raw else list(head_shapes(model, spec.preprocess.size))
+    wrapper = _Deployed(model, spec, names).eval()
+    image = spec.inputs[0]
+    example = torch.zeros(image.shape, dtype=getattr(torch, image.dtype))
+    try:
+        program = torch.onnx.export(
+            wrapper, (example,), dynamo=True, opset_version=settings.opset,
+            input_names=[image.name], output_names=names, verbose=False,
+        )  # fmt: skip
+    except torch.onnx.errors.OnnxExporterError as exc:
+        raise UserError(f"export: torch cannot export this network: {' '.join(str(exc).split())[:300]}") from exc
+    assert program is not None
+    made = _opsets(program.model_proto)["ai.onnx"]
+    if made != settings.opset:
+        raise UserError(f"export.opset: torch exports this network to opset {made}, not {settings.opset}; set {made}")
+    simplified, _ = onnxsim.simplify(program.model_proto)  # what it did is compared with torch: `measure_parity`
+    _keep_modules(program.model_proto, simplified)
+    if not is_raw:
+        decode.append(simplified, spec, settings.detections)
+    rewritten = {name: plugins.load("rewrites", name).rewrite(simplified) for name in settings.rewrite}
+    onnx.checker.check_model(simplified, full_check=True)
+    onnx.save(simplified, path)
+    operators: dict[str, int] = {}
+    for node in simplified.graph.node:
+        operators[node.op_type] = operators.get(node.op_type, 0) + 1
+    return {
+        "opsets": _opsets(simplified),
+        "operators": dict(sorted(operators.items())),
+        "nodes": len(simplified.graph.node),
+        "rewritten": rewritten,
+    }
+
+
+def _opsets(model: onnx.ModelProto) -> dict[str, int]:
+    return {entry.domain or "ai.onnx": entry.version for entry in model.opset_import}
+
+
+def _keep_modules(exported: onnx.ModelProto, simplified: onnx.ModelProto) -> None:
+    """Write down again which torch module each node came from: onnxsim 0.8 drops it, and keeps the tensors' names."""
+    scopes = {
+        output: entry
+        for node in exported.graph.node
+        for entry in node.metadata_props
+        if entry.key == _SCOPES
+        for output in node.output
+    }
+    for node in simplified.graph.node:
+        known = [scopes[output] for output in node.output if output in scopes]
+        if known and not node.metadata_props:
+            node.metadata_props.append(known[0])

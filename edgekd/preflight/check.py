@@ -1,0 +1,231 @@
+"""A check: what the target's own toolchain says, what the tables say, and on request a build that is run and compared."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import ModuleType
+from typing import Any
+
+from edgekd.board.specs import ModelSpec, Preprocess, TensorSpec
+from edgekd.compile.stage import checked_options
+from edgekd.core import plugins
+from edgekd.core.artifact import open_artifact
+from edgekd.core.recipe import Engine, Recipe
+from edgekd.core.recipe_loading import plugin_options
+from edgekd.errors import ArtifactError, TargetError, UserError, did_you_mean
+from edgekd.executors import venvs
+from edgekd.preflight import trial
+from edgekd.preflight.findings import Finding, Report, Verdict
+from edgekd.preflight.graph import Graph, checked_inputs, module_of, name_of
+from edgekd.preflight.rewrites import findings_with_rewrites
+from edgekd.preflight.tables import merged, tables, tables_for, without_table
+
+log = logging.getLogger(__name__)
+
+NO_PARSER = Verdict("not tried", "this target's toolchain is not asked; the tables speak")
+_NOT_ASKED = Verdict("not tried", "only with --build")
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is checked: an ONNX file, what to call it, and its contract (None: as the graph says)."""
+
+    model: Path
+    name: str
+    spec: ModelSpec | None = None
+
+
+@dataclass(frozen=True)
+class Toward:
+    """For what it is checked: a target, a chip ("" for the one of the options, if any) and the target's options as a recipe
+    writes them."""
+
+    target: str
+    chip: str = ""
+    options: dict[str, Any] | None = None
+
+
+def check(subject: Subject, toward: Toward, is_built: bool = False) -> Report:
+    """Return what is known of a model on a target.
+
+    Args:
+        subject: the model.
+        toward: the target.
+        is_built: also build an engine, run it and compare it with ONNX Runtime, as far as that can be done here.
+
+    Raises:
+        ArtifactError: the model is not a readable ONNX file.
+        UserError: no such target or chip, or a graph without inputs.
+    """
+    module = _target(toward.target)
+    options = _options(module, toward)
+    chip = toward.chip or getattr(options, "chip", "")
+    chosen = tables_for(toward.target, chip)
+    graph = Graph(subject.model)
+    checked_inputs(graph)
+    found = findings_with_rewrites(graph, chosen, () if module is None else module.INFO.rewrites)
+    parsed, refused = _probe(toward.target, module, graph, options)
+    verdicts = (_NOT_ASKED,) * 3
+    findings = merged([*refused, *without_table(toward.target, chip), *found])
+    if is_built:
+        verdicts = trial.attempt(module, graph, subject.spec or _spec_of(graph), options)
+    precision = "int8" if graph.is_quantized else "fp32"
+    return Report(subject.name, toward.target, chip, precision, findings, parsed, *verdicts)
+
+
+def subject_of(path: Path) -> Subject:
+    """Return what is to be checked at a path: an ONNX file, or the model of an artifact folder with its contract.
+
+    Raises:
+        ArtifactError: a folder that is not an artifact, or one without an ONNX model.
+    """
+    if not path.is_dir():
+        return Subject(path, str(path))
+    artifact = open_artifact(path)
+    if artifact.kind not in ("onnx", "quantized"):
+        raise ArtifactError(
+            f"{path}: expected an artifact with an ONNX model, kind onnx or quantized, got {artifact.kind}"
+        )
+    return Subject(artifact.file(artifact.details.get("model", "model.onnx")), str(path), artifact.spec)
+
+
+def toward_of(engine: Engine) -> Toward:
+    """Return what an engine of a recipe is built for."""
+    return Toward(engine.target, "", engine.options)
+
+
+@contextmanager
+def untrained_student(recipe: Recipe, classes: tuple[str, ...]) -> Iterator[Subject]:
+    """Give the recipe's student, exported with random weights; training changes numbers, not the graph.
+
+    Raises:
+        UserError: torch cannot export it.
+    """
+    from edgekd.export.onnx_graph import deployed_spec, export_onnx
+    from edgekd.models.artifact import untrained_network
+    from edgekd.models.build import check_input_size
+    from edgekd.models.session import torch_spec
+
+    with TemporaryDirectory() as folder:
+        model = untrained_network(recipe.student, recipe.task, len(classes), "student").eval()
+        check_input_size(model, recipe.data.size)
+        spec = deployed_spec(
+            torch_spec(model, recipe.task, classes, recipe.data.size, recipe.data.resize), model, recipe.export
+        )
+        path = Path(folder) / "student.onnx"
+        export_onnx(model, spec, recipe.export, path)
+        yield Subject(path, f"student of {recipe.name}, untrained", spec)
+
+
+def check_recipe(
+    recipe: Recipe, classes: tuple[str, ...], chosen: Toward | None = None, is_built: bool = False
+) -> list[Report]:
+    """Check the recipe's untrained student for `chosen`, or for its engines, which are checked themselves, too.
+
+    Raises:
+        UserError: as `check` and `untrained_student`.
+        TargetError: as `check_engines`.
+    """
+    with untrained_student(recipe, classes) as student:
+        if chosen is None:
+            assert student.spec is not None
+            check_engines(recipe, student.spec)
+        return [check(student, toward, is_built) for toward in ([chosen] if chosen else towards_of(recipe))]
+
+
+def towards_of(recipe: Recipe) -> list[Toward]:
+    """Return what the recipe's engines are built for, each once."""
+    return list({repr(toward): toward for toward in map(toward_of, recipe.engines)}.values())
+
+
+def check_engines(recipe: Recipe, spec: ModelSpec) -> None:
+    """Check every engine of a recipe with `check_engine`.
+
+    Raises:
+        TargetError: as `check_engine`. With `check: warn` this is a warning.
+    """
+    for engine in recipe.engines:
+        try:
+            check_engine(engine, spec)
+        except TargetError as exc:
+            if recipe.check == "stop":
+                raise TargetError(f"{exc} (to go on all the same: --set check=warn)") from exc
+            log.warning("check: %s", exc)
+
+
+def check_engine(engine: Engine, spec: ModelSpec) -> None:
+    """Refuse what the target would refuse of any network under this contract.
+
+    Raises:
+        TargetError: the precision, the options and the contract do not go together, or not on this machine.
+    """
+    module = plugins.load("targets", engine.target)
+    if hasattr(module, "check_engine"):
+        try:
+            module.check_engine(engine.precision, checked_options(engine), spec)
+        except TargetError as exc:
+            raise TargetError(f"engines: {engine.id}: {exc}") from exc
+
+
+def _target(name: str) -> ModuleType | None:
+    """Return the target's plugin, None when only tables know it."""
+    known = set(plugins.names("targets"))
+    if name in known:
+        return plugins.load("targets", name)
+    in_tables = {one for table in tables() for one in table.targets}
+    if name not in in_tables:
+        raise UserError(f"no target is called {name!r}{did_you_mean(name, known | in_tables)}")
+    return None
+
+
+def _options(module: ModuleType | None, toward: Toward) -> Any:
+    if module is None:
+        return None
+    return plugin_options("targets", toward.target, toward.options or {}, f"options of {toward.target}")
+
+
+def _probe(target: str, module: ModuleType | None, graph: Graph, options: Any) -> tuple[Verdict, list[Finding]]:
+    """Ask the target's toolchain, when it can be asked and is here."""
+    if module is None:
+        return NO_PARSER, []
+    try:
+        if module.INFO.compile_at == "toolchain":
+            venvs.find(venvs.lock_of(target), venvs.root_of())
+        if not hasattr(module, "probe"):
+            return NO_PARSER, []
+        said = module.probe(graph.path, options)
+    except TargetError as exc:
+        return Verdict("not tried", str(exc)), []
+    findings = list(_refusals(graph, said))
+    if findings:
+        return Verdict("no", f"{said.tool}: {len(findings)} refused"), findings
+    return Verdict("yes", said.tool), []
+
+
+def _refusals(graph: Graph, said: Any) -> Iterator[Finding]:
+    by_name = {name_of(node): node for node in graph.nodes}
+    for one in said.refusals:
+        node = by_name.get(one.node)
+        module = module_of(node) if node is not None else ""
+        operator = one.operator or (node.op_type if node is not None else "")
+        nodes = (one.node,) if one.node else ()
+        fix = "replace the operator, or leave the module out"
+        yield Finding("parser", nodes, operator, module, "refused", one.reason, fix, "live", said.tool)
+
+
+def _spec_of(graph: Graph) -> ModelSpec:
+    """Return a contract that says of an ONNX file what it says itself; roles and preprocessing are not known from it."""
+    from onnx import helper
+
+    def tensor(value: Any, role: str) -> TensorSpec:
+        dtype = helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type).name
+        return TensorSpec(value.name, dtype, graph.sizes(value.name) or (), role)
+
+    inputs = tuple(tensor(value, "image") for value in graph.inputs)
+    outputs = tuple(tensor(value, "logits") for value in graph.outputs)
+    return ModelSpec("semantic", (), 255, inputs, outputs, Preprocess((1, 1)))

@@ -1,0 +1,217 @@
+"""Runs a study: the teacher in this process, then every arm and seed as `edgekd run` in a child process.
+
+A run is claimed by a lock on its folder that ends with the process holding it. So several studies, on one machine or
+on many that share the folder, work through the same list, and what is finished is never run twice.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+from queue import SimpleQueue
+from typing import BinaryIO
+
+from filelock import FileLock, Timeout
+
+from edgekd import pipeline
+from edgekd.board.sysinfo import usable_cores
+from edgekd.core.artifact import Artifact
+from edgekd.core.interrupts import ended_like_ctrl_c
+from edgekd.core.ranks import LAUNCHER_VARIABLES, is_first_process
+from edgekd.core.recipe import Recipe
+from edgekd.core.task_metrics import check_floor
+from edgekd.core.workspace import Workspace, disk_errors
+from edgekd.study.plan import TEACHER, StudyRun, teacher_recipe, write_recipe
+from edgekd.study.results import NoResult, Result
+
+ELSEWHERE = NoResult("missing", "another process works on it")
+LOG = "log.txt"
+_LOOKUP = threading.Lock()  # a data set opened by one thread at a time takes its memory once
+_BEGIN = "--- begin: "  # of every attempt in a run's log
+_ENDED_BY = "ended by "  # a signal: the run can go on
+
+
+def make_teacher(recipe: Recipe, out: Path, on_stage: Callable[[pipeline.StageRun], None]) -> dict[str, Artifact]:
+    """Train (or take) and score the teacher in OUT/teacher; return its artifacts by stage name.
+
+    Another study that is making this teacher right now is waited for.
+
+    Raises:
+        GateError: its score is below `teacher.floor`.
+        EdgekdError: as a run's.
+    """
+    wanted = teacher_recipe(recipe)
+    everything = pipeline.plan(wanted)
+    stages = pipeline.select(everything, "evaluate/teacher")
+    if not is_first_process():  # Lightning started it to train the teacher on several devices
+        pipeline.assist(wanted, Workspace(out / TEACHER), stages, gates=everything)
+        raise SystemExit(0)
+    with Workspace(out / TEACHER).locked(wait=True) as workspace, disk_errors(workspace.root):
+        done = pipeline.run_stages(wanted, workspace, stages, on_stage, gates=everything)
+    check_floor(recipe.task, done["evaluate/teacher"].artifact.details["metrics"], recipe.teacher.floor)
+    return {name: stage_run.artifact for name, stage_run in done.items()}
+
+
+def run_all(runs: Sequence[StudyRun], jobs: int, on_run: Callable[[StudyRun, Result], None]) -> None:
+    """Run them, `jobs` at a time; a run that fails does not stop the others.
+
+    Args:
+        runs: of `study_runs`, those that are not finished.
+        jobs: child processes at a time; the CPU's cores are shared out among them, GPUs are dealt out in turn.
+        on_run: called with every run when it has ended, with its artifacts or why it has none.
+    """
+    places: SimpleQueue[int] = SimpleQueue()
+    for place in range(jobs):
+        places.put(place)
+    children = _Children()
+
+    def work(run: StudyRun) -> None:
+        place = places.get()
+        try:
+            on_run(run, _run(run, children, _environment(place, jobs)))
+        finally:
+            places.put(place)
+
+    with ended_like_ctrl_c(), ThreadPoolExecutor(jobs) as pool:
+        try:
+            waiting = [pool.submit(work, run) for run in runs]
+            for done in as_completed(waiting):
+                done.result()
+        except BaseException:  # an interrupt above all: nothing more is started, and no child is left behind
+            pool.shutdown(wait=False, cancel_futures=True)
+            children.stop()
+            raise
+
+
+class _Children:
+    """The processes that train, so that they can be told to stop; they keep their checkpoints and go on another time."""
+
+    def __init__(self) -> None:
+        self._lock, self._running, self.stopped = threading.Lock(), set[subprocess.Popen[bytes]](), False
+
+    def run(self, command: list[str], log: BinaryIO, environment: dict[str, str]) -> int:
+        """Run a command to its end and return its exit code; -SIGTERM when it was told to stop before it began."""
+        with self._lock:
+            if self.stopped:
+                return -signal.SIGTERM
+            child = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+            self._running.add(child)
+        code = child.wait()
+        with self._lock:
+            self._running.discard(child)
+        return code
+
+    def stop(self) -> None:
+        """Send SIGTERM to all; none is started from now on."""
+        with self._lock:
+            self.stopped = True
+            for child in self._running:
+                child.terminate()
+
+
+def finished(run: StudyRun) -> Mapping[str, Artifact] | None:
+    """Return the artifacts of a run by stage name, None when it is not finished under the study's settings.
+
+    Nothing is moved: another process may be at work in the folder.
+    """
+    workspace = Workspace(run.folder)
+    if not (workspace.artifact_dir(run.score).exists() or (run.folder / ".previous").exists()):
+        return None  # without opening the data set, which takes a minute of a large one
+    stages = pipeline.select(pipeline.plan(run.recipe), run.score)
+    with _LOOKUP:
+        known = pipeline.recall(run.recipe, stages, [], workspace, is_held=False)
+    return {r.stage.name: r.artifact for r in known} if len(known) == len(stages) else None
+
+
+def result_elsewhere(run: StudyRun) -> Result | None:
+    """Return what a run that another process had has given by now; None when it was left undone."""
+    if artifacts := finished(run):
+        return artifacts
+    if _is_held(run.folder / ".claim") or _is_held(run.folder / ".lock"):
+        return ELSEWHERE
+    said = _last_words(run)
+    return NoResult("failed", why_failed(run)) if said and not said.startswith(_ENDED_BY) else None
+
+
+def why_failed(run: StudyRun) -> str:
+    """Return the line with which the run's last process ended, and where the others are."""
+    return f"{_last_words(run) or 'no reason given'}; see {run.folder / LOG}"
+
+
+def _last_words(run: StudyRun) -> str:
+    """Return what the run's last process said of its end, "" where it could not."""
+    log = run.folder / LOG
+    text = log.read_text(encoding="utf-8", errors="replace") if log.is_file() else ""
+    lines = text.rpartition(_BEGIN)[2].splitlines()
+    said = [line.removeprefix("edgekd: ") for line in lines if line.startswith("edgekd: ")]
+    return said[-1] if said else ""
+
+
+def _run(run: StudyRun, children: _Children, environment: dict[str, str]) -> Result:
+    run.folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(run.folder / ".claim", timeout=0):
+            if artifacts := finished(run):  # by another process, since this one looked
+                return artifacts
+            write_recipe(run)
+            command = [sys.executable, "-m", "edgekd.cli.main", "run", str(run.recipe_file), "--out", str(run.folder)]
+            with open(run.folder / LOG, "ab", buffering=0) as log:
+                log.write(f"{_BEGIN}{command[2:]}\n".encode())
+                code = children.run([*command, "--until", run.score], log, environment)
+                if code < 0:
+                    log.write(
+                        f"edgekd: {_ENDED_BY}{signal.Signals(-code).name}; run the study again to go on\n".encode()
+                    )
+            return _outcome(run, code, children.stopped)
+    except Timeout:
+        return ELSEWHERE
+
+
+def _outcome(run: StudyRun, code: int, stopped: bool) -> Result:
+    """Return the result of a run whose process has ended."""
+    if code == 0:
+        changed = "its data or its settings changed while it ran; run the study again"
+        return finished(run) or NoResult("failed", changed)
+    if stopped:
+        return NoResult("missing", "interrupted")
+    if _is_held(run.folder / ".lock"):  # left by a study that was killed, or started by hand
+        return ELSEWHERE
+    return NoResult("failed", why_failed(run))
+
+
+def _is_held(lock: Path) -> bool:
+    if not lock.exists():
+        return False
+    try:
+        with FileLock(lock, timeout=0):
+            return False
+    except Timeout:
+        return True
+
+
+def _environment(place: int, jobs: int) -> dict[str, str]:
+    own = {name: value for name, value in os.environ.items() if name not in LAUNCHER_VARIABLES}  # left by the teacher's
+    if jobs > 1:
+        own["OMP_NUM_THREADS"] = str(max(1, usable_cores() // jobs))
+        if gpus := visible_gpus():
+            own["CUDA_VISIBLE_DEVICES"] = gpus[place % len(gpus)]
+    return own
+
+
+def visible_gpus() -> list[str]:
+    """Return the CUDA devices that this process may use, by index or UUID; not run on hardware."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is not None:
+        return [name for name in named.split(",") if name.strip()]
+    if not shutil.which("nvidia-smi"):
+        return []
+    command = ["nvidia-smi", "--query-gpu=uuid", "--format=csv,noheader"]
+    asked = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return asked.stdout.split() if asked.returncode == 0 else []

@@ -1,0 +1,323 @@
+"""Target openvino: the engine is an OpenVINO IR, `engine.xml` with `engine.bin` beside it, or a compiled `engine.blob`.
+
+The CPU plugin computes float operators in bf16 by default on CPUs that have it (2026.4, avx512_bf16 and amx), so
+the precision is always pinned and read back after compiling: an fp32 engine that runs in bf16 is an error.
+
+A blob loads faster and runs only on the device and version that compiled it; what these are stands in `engine.json`.
+The devices GPU and NPU were not run on hardware.
+
+Source: OpenVINO 2026.4 documentation, "CPU device", "GPU device", "NPU device", "Model caching overview".
+Portable: standard library + numpy, Python 3.8.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Dict, Literal, Optional, Sequence, Tuple
+
+import numpy as np
+
+from edgekd.board.specs import ModelSpec, TensorSpec
+from edgekd.board.sysinfo import environment, is_hybrid, usable_cores
+from edgekd.errors import ImageError, TargetError
+from edgekd.targets.base import (
+    CompileRequest,
+    CompileResult,
+    Probe,
+    Refusal,
+    SessionBase,
+    TargetInfo,
+    check_range,
+    check_tensors,
+    one_line,
+)
+from edgekd.targets.openvino import runtime
+from edgekd.targets.openvino.runtime import import_openvino, read_model, reason_of
+
+INFO = TargetInfo(
+    suffix=runtime.IR, compile_at="host", quantizer="nncf", precisions=("fp32", "fp16", "int8"), extra="openvino"
+)
+_PRECISION = "INFERENCE_PRECISION_HINT"
+_FACTS = (
+    "INFERENCE_NUM_THREADS",
+    "NUM_STREAMS",
+    "OPTIMAL_NUMBER_OF_INFER_REQUESTS",
+    "PERFORMANCE_HINT",
+    "EXECUTION_MODE_HINT",
+    "EXECUTION_DEVICES",
+    "ENABLE_CPU_PINNING",
+    "ENABLE_HYPER_THREADING",
+    "RUNTIME_REQUIREMENTS",
+)
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of OpenVINO.
+
+    device: an OpenVINO device name, `CPU`, `GPU`, `GPU.1`, `NPU`; none that chooses by itself, as AUTO does.
+    num_threads: of the CPU device; None takes the physical cores that the process may use; of a processor with
+        performance and efficiency cores OpenVINO chooses them by the network.
+    performance_hint: what the device arranges its streams for; sessions run one request at a time all the same.
+    inference_precision: of the float operators of int8 engines; None pins f32 on the CPU, f16 on GPU and NPU. In fp32
+        and fp16 engines it can only be what they are.
+    format: `ir` is compiled whenever it is loaded; `blob` is compiled once, for this very device and OpenVINO version.
+    cache_dir: folder in which OpenVINO keeps compiled IRs, so that loading one again is faster.
+    npu_compiler: of the NPU: `driver` is the one in its driver; `plugin` the library of OpenVINO itself, which the
+        packages on PyPI leave out (2026.4, openvinotoolkit/openvino issue 36374): the user puts it beside OpenVINO's.
+    """
+
+    device: str = "CPU"
+    num_threads: Optional[int] = None
+    performance_hint: Literal["LATENCY", "THROUGHPUT"] = "LATENCY"
+    inference_precision: Optional[Literal["f32", "f16", "bf16"]] = None
+    format: Literal["ir", "blob"] = "ir"
+    cache_dir: Optional[str] = None
+    npu_compiler: Literal["driver", "plugin"] = "driver"
+
+    def __post_init__(self) -> None:
+        check_range("num_threads", self.num_threads, 1)
+
+
+def runtime_version() -> str:
+    """Return OpenVINO's version; TargetError when it is not installed."""
+    return import_openvino().__version__
+
+
+def bound_to(options: Options) -> str:
+    """A blob belongs to the device and the version that compiled it, an IR to nothing."""
+    return "machine" if options.format == "blob" else ""
+
+
+def build_engine(request: CompileRequest) -> CompileResult:
+    """Write `engine.xml` and `engine.bin`, weights uncompressed, or `engine.blob` and `engine.json`, and load it once to
+    learn what the device makes of it.
+
+    Raises:
+        TargetError: unreadable model, float model for int8 or quantized model for fp32, a precision that contradicts
+            the options, a device that is not here or lacks the precision, or refused by the device.
+    """
+    options = request.options
+    precision = runtime.precision_of(options.device, request.precision, options.inference_precision)
+    model = read_model(request.model)
+    _check_quantized(model, request)
+    runtime.mark(model, precision)
+    if options.format == "blob":
+        engine = request.out_dir / f"engine{runtime.BLOB}"
+        core = _core_with(options.device)
+        engine.write_bytes(_compiled(core, model, engine, options, precision).export_model().getvalue())
+        runtime.write_built_with(engine, core, options.device, precision)
+    else:
+        engine = request.out_dir / f"engine{INFO.suffix}"
+        import_openvino().save_model(model, engine, compress_to_fp16=False)
+    with Session(engine, request.spec, options) as session:
+        details = {**session.runtime, "layers": session.layers()}
+    return CompileResult(engine, request.spec, details)
+
+
+def check_engine(precision: str, options: Options, spec: ModelSpec) -> None:
+    """Refuse a device that is none, a precision against the options, or one that the device, where it is here, does not compute
+    in; TargetError."""
+    runtime.check_is_one_device(options.device)
+    computed = runtime.precision_of(options.device, precision, options.inference_precision)
+    try:
+        capabilities = _core_with(options.device).get_property(options.device, "OPTIMIZATION_CAPABILITIES")
+    except TargetError:  # not installed, or no such device here: nothing can be asked
+        if re.fullmatch(rf"({'|'.join(runtime.DEVICES)})(\.\d+)?", options.device):
+            return
+        raise
+    if {"f32": "FP32", "f16": "FP16", "bf16": "BF16"}[computed] not in capabilities:
+        raise TargetError(
+            f"openvino: {options.device} does not compute in {computed} here, only in {', '.join(capabilities)}; ask for "
+            "another precision, or for a device that does"
+        )
+
+
+def probe(model: Path, options: Options) -> Probe:
+    """Ask the device's plugin (`Core.query_model`) which operators of an ONNX or IR file it takes.
+
+    Raises:
+        TargetError: OpenVINO is not installed or has not such a device.
+    """
+    core, tool = _core_with(options.device), f"OpenVINO {runtime_version()}, {options.device}"
+    try:
+        graph = read_model(model)
+        taken = core.query_model(graph, options.device)
+    except (RuntimeError, TargetError) as exc:
+        return Probe(tool, (Refusal("", "", reason_of(exc)),))
+    refused = [op for op in graph.get_ordered_ops() if op.get_friendly_name() not in taken]
+    reason = f"no kernel on {options.device}"
+    return Probe(tool, tuple(Refusal(op.get_friendly_name(), op.get_type_name(), reason) for op in refused))
+
+
+class Session(SessionBase):
+    """An IR or blob on one device, with one infer request. Output arrays are the request's own memory."""
+
+    options: Options
+
+    def _open(self) -> None:
+        started = time.perf_counter_ns()
+        core, device = _core_with(self.options.device), self.options.device
+        if self.engine.suffix == runtime.BLOB:
+            wanted = runtime.precision_of_blob(self.engine, core, device)
+            self._compiled = _imported(core, self.engine, self.options, wanted)
+        else:
+            model = read_model(self.engine)
+            wanted = self.options.inference_precision or runtime.marked(model)
+            self._compiled = _compiled(core, model, self.engine, self.options, wanted)
+        load_ms = (time.perf_counter_ns() - started) / 1e6
+        inputs = _ports(self._compiled.inputs, self.spec.inputs)
+        outputs = _ports(self._compiled.outputs, self.spec.outputs)
+        check_tensors(self.engine, self.spec, _tensors(inputs), _tensors(outputs))
+        self._check_precision(wanted)
+        self._request = self._compiled.create_infer_request()
+        self._tensor = import_openvino().Tensor
+        self._bound: Dict[str, np.ndarray] = {}
+        self._places = {t.name: list(inputs).index(t.name) for t in self.spec.inputs}
+        self._outputs = {t.name: self._request.get_tensor(outputs[t.name]).data for t in self.spec.outputs}
+        self.runtime = {**self._facts(core), "inference_precision": wanted, "load_ms": load_ms}
+
+    def _infer(self, inputs: Dict[str, np.ndarray]) -> Dict[str, np.ndarray]:
+        try:
+            for name, place in self._places.items():
+                array = inputs[name]
+                if array is self._bound.get(name):  # its memory is read in place; binding it costs about 0.1 ms
+                    continue
+                shared = array if array.flags.writeable else array.copy()  # the binding shares writable memory only
+                self._request.set_input_tensor(place, self._tensor(shared, shared_memory=True))
+                self._bound[name] = shared
+        except (RuntimeError, KeyError) as exc:
+            raise ImageError(f"{self.engine.name}: input refused: {one_line(exc)}") from exc
+        try:
+            self._request.infer(share_outputs=True)
+        except RuntimeError as exc:  # a device that is lost, say
+            raise TargetError(f"{self.engine.name}: {self.options.device} fails: {reason_of(exc)}") from exc
+        return dict(self._outputs)
+
+    def _close(self) -> None:
+        self._outputs, self._bound, self._request, self._compiled = {}, {}, None, None
+
+    def layers(self) -> Dict[str, int]:
+        """Return how many layers of the compiled graph run in each precision, inputs, outputs and constants apart.
+
+        Empty where the device does not tell, as the NPU does not.
+        """
+        try:
+            operators = self._compiled.get_runtime_model().get_ops()
+        except RuntimeError:
+            return {}
+        counts = Counter(
+            info["runtimePrecision"].astype(str)
+            for info in (op.get_rt_info() for op in operators)
+            if info["layerType"].astype(str) not in ("Input", "Output", "Const")
+        )
+        return dict(sorted(counts.items()))
+
+    def _check_precision(self, wanted: str) -> None:
+        """Compare what the device says it computes in with what was pinned; an NPU that says nothing has f16 only."""
+        if _PRECISION not in self._compiled.get_property("SUPPORTED_PROPERTIES") and wanted == "f16":
+            return
+        actual = self._compiled.get_property(_PRECISION).to_string()
+        if actual != wanted:
+            raise TargetError(
+                f"{self.engine}: expected {self.options.device} to run in {wanted}, got {actual}; "
+                f"ask for a precision that the device has"
+            )
+
+    def _facts(self, core: Any) -> Dict[str, Any]:
+        supported = self._compiled.get_property("SUPPORTED_PROPERTIES")
+        facts = {key.lower(): _plain(self._compiled.get_property(key)) for key in _FACTS if key in supported}
+        if self.options.cache_dir is not None:
+            facts["loaded_from_cache"] = bool(self._compiled.get_property("LOADED_FROM_CACHE"))
+        return {
+            "runtime": "openvino",
+            "version": runtime_version(),
+            "device": self.options.device,
+            "device_name": core.get_property(self.options.device, "FULL_DEVICE_NAME"),
+            "format": self.engine.suffix[1:],
+            "threads": facts.get("inference_num_threads", 1),
+            **facts,
+        }
+
+
+def _check_quantized(model: Any, request: CompileRequest) -> None:
+    """Raise TargetError for a float model that is to be int8, or the other way round."""
+    quantized = sum(op.get_type_name() in ("FakeQuantize", "FakeConvert") for op in model.get_ops())
+    if (request.precision == "int8") == (quantized > 0):
+        return
+    wanted, todo = (
+        ("quantized", "quantize it with nncf first") if quantized == 0 else ("float", "give the exported one")
+    )
+    raise TargetError(
+        f"{request.model}: precision {request.precision} expected a {wanted} model, got one with {quantized} "
+        f"FakeQuantize operators; {todo}"
+    )
+
+
+def _core_with(device: str) -> Any:
+    """Return OpenVINO's core after checking that the device is here."""
+    core = runtime.shared_core()
+    runtime.check_device(core, device)
+    return core
+
+
+def _compiled(core: Any, model: Any, engine: Path, options: Options, precision: str) -> Any:
+    if any(port.partial_shape.is_dynamic for port in (*model.inputs, *model.outputs)):
+        raise TargetError(
+            f"{engine}: expected static shapes, which the contract names and the NPU needs, got {model.inputs}; "
+            "export with fixed sizes"
+        )
+    try:
+        return core.compile_model(model, options.device, _settings(core, options, precision))
+    except RuntimeError as exc:
+        raise TargetError(f"{engine}: OpenVINO refuses it on {options.device}: {reason_of(exc)}") from exc
+
+
+def _imported(core: Any, blob: Path, options: Options, precision: str) -> Any:
+    try:
+        return core.import_model(blob.read_bytes(), options.device, _settings(core, options, precision))
+    except RuntimeError as exc:
+        raise TargetError(f"{blob}: {options.device} cannot import it: {reason_of(exc)}; compile it again") from exc
+
+
+def _settings(core: Any, options: Options, precision: str) -> Dict[str, Any]:
+    settings: Dict[str, Any] = {
+        "PERFORMANCE_HINT": options.performance_hint,
+        _PRECISION: precision,
+        "EXECUTION_MODE_HINT": "ACCURACY" if precision == "f32" else "PERFORMANCE",
+    }
+    if runtime.kind_of(options.device) == "NPU":  # which properties it has depends on its driver
+        supported = core.get_property(options.device, "SUPPORTED_PROPERTIES")
+        settings = {key: value for key, value in settings.items() if key in supported}
+        settings["NPU_COMPILER_TYPE"] = options.npu_compiler.upper()
+    is_left_to_it = is_hybrid() and environment()["cpu_quota"] is None
+    if options.device == "CPU" and (options.num_threads or not is_left_to_it):
+        settings["INFERENCE_NUM_THREADS"] = options.num_threads or usable_cores()
+    if options.cache_dir is not None:
+        settings["CACHE_DIR"] = options.cache_dir
+    return settings
+
+
+def _ports(ports: Sequence[Any], wanted: Sequence[TensorSpec]) -> Dict[str, Any]:
+    """Return the ports by name, each under the contract's name when it is one of the port's names."""
+    names = {tensor.name for tensor in wanted}
+    return {next(iter(names & port.get_names()), port.get_any_name()): port for port in ports}
+
+
+def _tensors(ports: Dict[str, Any]) -> Dict[str, Tuple[str, Tuple[int, ...]]]:
+    return {name: (port.get_element_type().to_dtype().name, _shape(port.partial_shape)) for name, port in ports.items()}
+
+
+def _shape(partial: Any) -> Tuple[int, ...]:
+    if partial.rank.is_dynamic:
+        return (-1,)
+    return tuple(size.get_length() if size.is_static else -1 for size in partial)
+
+
+def _plain(value: Any) -> Any:
+    """Return a property as JSON-ready data."""
+    return value if isinstance(value, (bool, int, float, list)) else getattr(value, "name", str(value))

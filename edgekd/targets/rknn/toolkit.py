@@ -1,0 +1,258 @@
+"""RKNN-Toolkit2 in calls that raise: every step's return code is checked, and its scratch files stay in one folder.
+
+Return code 0 is not success, the log has to be scanned as well (`Toolchain.log_errors` of the target).
+
+Source: rknn-toolkit2 2.5.0, `rknn.api.RKNN`; RKNN SDK API reference 2.3.2 for the meaning of the arguments.
+Portable: standard library + numpy, Python 3.8.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from importlib import import_module
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Dict, List, Optional, Sequence, Tuple
+
+import numpy as np
+
+from edgekd.board.specs import ModelSpec
+from edgekd.errors import TargetError
+from edgekd.rewrites import max_pool_pads
+from edgekd.rewrites.base import Edit
+
+DISTRIBUTION = "rknn-toolkit2"
+# In this order, before every build: without them 2.5.0 crashes, or builds an engine that is wrong.
+REWRITES = ("adaptive_pool", "stack_sum", "max_pool_pads")
+
+
+def toolkit_version() -> str:
+    """Return the toolkit's version; TargetError when it is not installed in this Python."""
+    return _import()[1]
+
+
+def started_version() -> str:
+    """Return the toolkit's version after starting it, which imports what it forgets to require.
+
+    Raises:
+        TargetError: not installed in this Python, or one of those packages is missing.
+    """
+    toolkit, version = _import()
+    try:
+        toolkit(verbose=False).release()
+    except ImportError as exc:
+        raise TargetError(f"{DISTRIBUTION} {version} does not start: {exc}; edgekd toolchain doctor rknn") from exc
+    return version
+
+
+class Toolkit:
+    """One model in the toolkit: `build`, then `export`, `analyse` or `run`; a context manager.
+
+    Args:
+        options: fields of the target's Options by name.
+        spec: contract of the exported network, float32 NCHW; its mean and std are folded into the engine.
+    """
+
+    def __init__(self, options: Dict[str, Any], spec: ModelSpec) -> None:
+        self._options, self._spec = options, spec
+        self._rknn = _import()[0](verbose=False)
+        self._folder = TemporaryDirectory(prefix="rknn-")
+
+    def __enter__(self) -> "Toolkit":
+        return self
+
+    def __exit__(self, *exc: Optional[object]) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Release the toolkit's memory and remove its scratch files."""
+        self._rknn.release()
+        self._folder.cleanup()
+
+    def build(self, model: Path, calibration: Optional[Path]) -> Dict[str, Any]:
+        """Configure, load and build; int8 when there is a calibration file, else fp16. Return what was configured.
+
+        Args:
+            model: float ONNX file.
+            calibration: .npy of uint8 pixels (N, H, W, 3), in the network's colour order.
+        """
+        settings = self._settings(is_int8=calibration is not None)
+        given = Path(self._folder.name) / model.name
+        details = {"toolkit": toolkit_version(), "config": settings, "rewritten": rewritten(model, given)}
+        _done(self._rknn.config(**settings), "config")
+        _done(self._rknn.load_onnx(model=str(given)), "load_onnx")
+        if calibration is None:
+            _done(self._rknn.build(do_quantization=False), "build")
+            return details
+        images = np.load(str(calibration))
+        dataset = self._dataset(images)
+        if self._options["keep_float16"]:
+            self._build_hybrid(model, dataset)
+        else:
+            hybrid = self._options["auto_hybrid"]
+            _done(self._rknn.build(do_quantization=True, dataset=dataset, auto_hybrid=hybrid), "build")
+        return {**details, "calibration_images": len(images)}
+
+    def export(self, engine: Path) -> None:
+        """Write the engine."""
+        _done(self._rknn.export_rknn(str(engine)), "export_rknn")
+
+    def analyse(self, images: np.ndarray) -> List[Dict[str, Any]]:
+        """Return, for each layer in graph order, how close the simulated engine is to float; see `parse_analysis`.
+
+        Args:
+            images: uint8 pixels (N, H, W, 3); for every layer the worst image counts.
+        """
+        found = []
+        for number, path in enumerate(self._files(images, "analysed")):
+            out = Path(self._folder.name) / f"analysis{number}"
+            _done(self._rknn.accuracy_analysis(inputs=[path], output_dir=str(out)), "accuracy_analysis")
+            found.append(parse_analysis((out / "error_analysis.txt").read_text(encoding="utf-8")))
+        return worst_of(found)
+
+    def start_simulator(self) -> None:
+        """Make `run` possible, on this CPU."""
+        _done(self._rknn.init_runtime(), "init_runtime")
+
+    def run(self, arrays: Sequence[np.ndarray]) -> Any:
+        """Return the outputs (a list of arrays, or None) for uint8 NHWC inputs; the toolkit normalises."""
+        return self._rknn.inference(inputs=list(arrays), data_format=["nhwc"] * len(arrays))
+
+    def _settings(self, is_int8: bool) -> Dict[str, Any]:
+        """Return the arguments of `config`; mean and std are of pixels 0 to 255, one list per input."""
+        before = self._spec.preprocess
+        settings: Dict[str, Any] = {
+            "mean_values": [[255 * value for value in before.mean]],
+            "std_values": [[255 * value for value in before.std]],
+            "target_platform": self._options["chip"],
+            "optimization_level": self._options["optimization_level"],
+        }
+        if is_int8:
+            settings["quantized_dtype"] = "w8a8"
+            settings["quantized_algorithm"] = self._options["algorithm"]
+            settings["quantized_method"] = self._options["weights"]
+        return settings
+
+    def _dataset(self, images: np.ndarray) -> str:
+        """Return a text file with the path of one NCHW array per line, what the toolkit takes as calibration set."""
+        path = os.path.join(self._folder.name, "dataset.txt")
+        with open(path, "w", encoding="utf-8") as file:
+            file.writelines(f"{name}\n" for name in self._files(images, "calibration"))
+        return path
+
+    def _files(self, images: np.ndarray, name: str) -> List[str]:
+        paths = []
+        for number, image in enumerate(images):
+            paths.append(os.path.join(self._folder.name, f"{name}{number:05}.npy"))
+            np.save(paths[-1], np.ascontiguousarray(image.transpose(2, 0, 1)[None]))  # (1, 3, H, W)
+        return paths
+
+    def _build_hybrid(self, model: Path, dataset: str) -> None:
+        """Quantize in the toolkit's two steps, with the named tensors in float16 in between."""
+        here = os.getcwd()
+        os.chdir(self._folder.name)  # step 1 writes into the working folder
+        try:
+            _done(self._rknn.hybrid_quantization_step1(dataset=dataset), "hybrid_quantization_step1")
+            stem = os.path.join(self._folder.name, model.stem)
+            cfg = Path(f"{stem}.quantization.cfg")
+            text = keep_float16(cfg.read_text(encoding="utf-8"), self._options["keep_float16"])
+            cfg.write_text(text, encoding="utf-8")
+            step2 = self._rknn.hybrid_quantization_step2(
+                model_input=f"{stem}.model", data_input=f"{stem}.data", model_quantization_cfg=str(cfg)
+            )
+            _done(step2, "hybrid_quantization_step2")
+        finally:
+            os.chdir(here)
+
+
+def rewritten(model: Path, out: Path) -> List[str]:
+    """Write the model as the toolkit reads it rightly; return the names of the nodes that were rewritten.
+
+    Raises:
+        TargetError: a pool that it would misread, of values that may be negative, which cannot be rewritten.
+    """
+    import onnx
+
+    net = onnx.load(str(model))
+    found = [node for name in REWRITES for node in import_module(f"edgekd.rewrites.{name}").rewrite(net)]
+    edit = Edit(net)
+    for node in max_pool_pads.misread(edit):
+        height, width = (edit.shape(node.input[0]) or ())[2:]
+        raise TargetError(
+            f"{model}: {node.name}: RKNN-Toolkit2 takes a MaxPool that is larger than its input ({height}x{width}) for "
+            "the maximum of the whole input; use a larger input or a smaller kernel, or a ReLU before it"
+        )
+    onnx.save(net, str(out))
+    return found
+
+
+def keep_float16(cfg: str, tensors: Sequence[str]) -> str:
+    """Return the text of a `.quantization.cfg` with tensors set to float16.
+
+    Raises:
+        TargetError: a tensor is not in the file, or the file is not what step 1 of 2.5.0 writes.
+    """
+    empty = "custom_quantize_layers: {}"
+    known = [name.strip("'\"") for name in re.findall(r"^    (\S+):$", cfg, re.M)]
+    for name in tensors:
+        if name not in known:
+            raise TargetError(f"rknn: keep_float16: no tensor {name!r}; known: {', '.join(known)}")
+    if cfg.count(empty) != 1:
+        raise TargetError(
+            f"rknn: expected one line {empty!r} in the quantization configuration, got {cfg.count(empty)}"
+        )
+    return cfg.replace(
+        empty, "\n".join(["custom_quantize_layers:", *(f"    {json.dumps(t)}: float16" for t in tensors)])
+    )
+
+
+def parse_analysis(text: str) -> List[Dict[str, Any]]:
+    """Return the layers of an `error_analysis.txt` in graph order.
+
+    Each has op, tensor, and the cosine similarity and Euclidean distance of its output to the float result:
+    `entire_*` with the errors of all layers before it, `single_*` of this layer alone on float inputs.
+
+    Raises:
+        TargetError: no line of the text is a layer.
+    """
+    number = r"([-+.\w]+)"  # nan and inf, too
+    row = re.compile(rf"^\[(\w+)\]\s+(\S+)\s+{number}\s*\|\s*{number}\s+{number}\s*\|\s*{number}", re.M)
+    keys = ("op", "tensor", "entire_cosine", "entire_euclidean", "single_cosine", "single_euclidean")
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", text)
+    rows = [dict(zip(keys, (*found[:2], *map(_finite, found[2:])))) for found in row.findall(plain)]  # noqa: B905
+    if not rows:
+        raise TargetError(f"rknn: no layer in the accuracy analysis; it begins with {plain[:80]!r}")
+    return rows
+
+
+def worst_of(analyses: Sequence[List[Dict[str, Any]]]) -> List[Dict[str, Any]]:
+    """Return, layer by layer, the row with the smallest accumulated cosine; one that is no number is the smallest."""
+
+    def cosine(row: Dict[str, Any]) -> float:
+        return -2.0 if row["entire_cosine"] is None else float(row["entire_cosine"])
+
+    return [min(rows, key=cosine) for rows in zip(*analyses)]  # noqa: B905
+
+
+def _finite(text: str) -> Optional[float]:
+    """Return a number; None for nan and inf, which JSON does not have."""
+    value = float(text)
+    return value if np.isfinite(value) else None
+
+
+def _import() -> Tuple[Any, str]:
+    """Return the class RKNN and the version of the distribution."""
+    from importlib.metadata import version
+
+    try:
+        from rknn.api import RKNN
+    except ImportError as exc:
+        raise TargetError(f"{DISTRIBUTION} is not installed in this Python; edgekd toolchain install rknn") from exc
+    return RKNN, version(DISTRIBUTION)
+
+
+def _done(code: Any, step: str) -> None:
+    if code != 0:
+        raise TargetError(f"rknn: {DISTRIBUTION} {toolkit_version()} failed in {step} with return code {code!r}")

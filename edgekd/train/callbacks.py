@@ -1,0 +1,250 @@
+"""Lightning callbacks: the record of every step, the learning curve, the watchdog, progress, a fast bf16 on CPUs."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections import deque
+from typing import Any, Literal
+
+import lightning as L
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import Callback
+from torch import nn
+from torch.utils.hooks import RemovableHandle
+from torchmetrics.classification import MulticlassJaccardIndex
+from torchmetrics.detection import MeanAveragePrecision
+
+from edgekd.board.postprocess import predict, predict_objects
+from edgekd.core.recipe import Data
+from edgekd.data.base import IGNORE_INDEX, DenseDataset
+from edgekd.errors import GateError
+from edgekd.models.base import DenseModel
+from edgekd.models.session import TorchSession, torch_spec
+from edgekd.train.module import DenseTask
+from edgekd.train.resume import AveragedWeights
+
+log = logging.getLogger(__name__)
+
+
+class DepthwiseInFloat32(Callback):
+    """Applies `depthwise_in_float32` while a student or teacher trains under bf16 on a CPU."""
+
+    def __init__(self) -> None:
+        self._hooks: list[RemovableHandle] = []
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.precision == "bf16-mixed" and pl_module.device.type == "cpu":
+            self._hooks = depthwise_in_float32(pl_module)
+
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        while self._hooks:
+            self._hooks.pop().remove()
+
+
+def depthwise_in_float32(network: nn.Module) -> list[RemovableHandle]:
+    """Take the grouped convolutions out of bf16 autocast while they train; return the hooks.
+
+    oneDNN has no fast bf16 backward for most of them: a training step of EfficientNet-Lite2 takes 0.65 of the time
+    (`benchmarks/depthwise_bf16.py`). What they give is rounded to bf16 again, so that the next layer reads half the bytes.
+    """
+    grouped = [module for module in network.modules() if isinstance(module, nn.Conv2d) and module.groups > 1]
+    return [
+        hook
+        for module in grouped
+        for hook in (
+            module.register_forward_pre_hook(_leave_autocast), module.register_forward_hook(_enter_autocast)
+        )
+    ]  # fmt: skip
+
+
+def _leave_autocast(module: nn.Module, args: tuple[torch.Tensor]) -> tuple[torch.Tensor] | None:
+    if not module.training:
+        return None
+    torch.set_autocast_enabled("cpu", False)
+    return (args[0].float(),)
+
+
+def _enter_autocast(module: nn.Module, args: Any, output: torch.Tensor) -> torch.Tensor:
+    if not module.training:
+        return output
+    torch.set_autocast_enabled("cpu", True)
+    return output.bfloat16()
+
+
+class StepRecord(Callback):
+    """Keeps (step, losses) of every optimizer step, in the checkpoint: a resumed run's record has no gap or repeat.
+
+    `seconds` is what the steps took, from their batch to their loss; waiting for batches, validation and saving are not in it.
+    """
+
+    def __init__(self, log_every: int) -> None:
+        self.log_every = log_every
+        self.rows: list[dict[str, float]] = []
+        self.seconds = 0.0
+        self._started = 0.0
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        self._started = time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        assert isinstance(pl_module, DenseTask)
+        losses = pl_module.losses_of(outputs)  # waits for the device, too
+        row = {name: round(value, 6) for name, value in losses.items()}
+        self.seconds += time.perf_counter() - self._started
+        self.rows.append({"step": trainer.global_step, **row})
+        if trainer.global_step % self.log_every == 0:
+            for logger in trainer.loggers:
+                logger.log_metrics(row, step=trainer.global_step)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"rows": self.rows, "seconds": self.seconds}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.rows, self.seconds = list(state_dict["rows"]), state_dict["seconds"]
+
+
+class Watchdog(Callback):
+    """Stops a run that cannot end well, with the reason.
+
+    Raises:
+        GateError: the loss is not finite; or the mean of the weighted distillation terms over the last `window` steps
+            exceeds `ratio` times the mean task loss.
+    """
+
+    def __init__(self, ratio: float, window: int = 50) -> None:
+        self.ratio = ratio
+        self.recent: deque[tuple[float, dict[str, float]]] = deque(maxlen=window)
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        assert isinstance(pl_module, DenseTask)
+        step = trainer.global_step
+        values = pl_module.losses_of(outputs)
+        bad = [name for name, value in values.items() if not math.isfinite(value)]
+        if bad:
+            raise GateError(f"step {step}: {', '.join(bad)} is not finite; lower lr, or use precision 32-true")
+        weighted = {
+            # `step` counts from 1 here; the step that was just done had the number below.
+            name: pl_module.weight_at(name.split(".")[0], step - 1) * value
+            for name, value in values.items()
+            if "." in name
+        }
+        self.recent.append((values["task"], weighted))
+        if not weighted or len(self.recent) < (self.recent.maxlen or 0):
+            return
+        task = sum(t for t, _ in self.recent)
+        terms = {name: sum(w[name] for _, w in self.recent) for name in weighted}
+        if sum(terms.values()) > self.ratio * task:
+            largest = max(terms, key=terms.__getitem__)
+            times = sum(terms.values()) / max(task, 1e-12)
+            raise GateError(
+                f"step {step}: the weighted distillation terms are {times:.1f} times the task loss "
+                f"(limit distill.watchdog_ratio = {self.ratio:g}), most of it {largest}; "
+                f"lower distill.methods.{largest.split('.')[0]}.weight"
+            )
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"recent": list(self.recent)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.recent.extend(state_dict["recent"])
+
+
+class Validation(Callback):
+    """Scores the student every so many steps on the scored split; only recorded, nothing is chosen by it.
+
+    `rows` holds [step, score], mIoU or (mask) mAP, from the same prediction at label resolution as `edgekd evaluate`.
+    With `averaged`, which must come before this callback, it scores the weights that are kept, not those of the step.
+    """
+
+    def __init__(
+        self, dataset: DenseDataset, task: str, data: Data, every: int, averaged: AveragedWeights | None = None
+    ) -> None:
+        self.dataset, self.task, self.data, self.every, self.averaged = dataset, task, data, every, averaged
+        self.rows: list[list[float]] = []
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.global_step % self.every or not trainer.is_global_zero:
+            return
+        assert isinstance(pl_module, DenseTask)
+        student = self.averaged.student if self.averaged else pl_module.student
+        self.rows.append([trainer.global_step, self._score(student)])
+        for logger in trainer.loggers:
+            logger.log_metrics({"validation": self.rows[-1][1]}, step=trainer.global_step)
+        student.train()
+
+    def _score(self, student: DenseModel) -> float:
+        classes = tuple(self.dataset.classes)
+        score = _mean_iou if self.task == "semantic" else _average_precision
+        spec = torch_spec(student, self.task, classes, self.data.size, self.data.resize)
+        with TorchSession(student, spec) as session:
+            return round(score(session, self.dataset), 6)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.rows = list(state_dict["rows"])
+
+
+def _mean_iou(session: TorchSession, dataset: DenseDataset) -> float:
+    # Only the first process scores: a metric that waited for the others' would wait forever.
+    iou = MulticlassJaccardIndex(len(dataset.classes), ignore_index=IGNORE_INDEX, sync_on_compute=False)
+    for index in range(len(dataset)):
+        sample = dataset.load(index)
+        predicted, truth = torch.from_numpy(predict(session, sample.image)), torch.from_numpy(sample.mask)
+        iou.update(predicted.long().flatten(), truth.long().flatten())
+    return float(iou.compute())
+
+
+def _average_precision(session: TorchSession, dataset: DenseDataset) -> float:
+    kind: Literal["segm", "bbox"] = "segm" if session.spec.task == "instance" else "bbox"
+    precision = MeanAveragePrecision(iou_type=kind, backend="faster_coco_eval", sync_on_compute=False)
+    for index in range(len(dataset)):
+        sample = dataset.load(index)
+        assert sample.instances is not None
+        found, truth = predict_objects(session, sample.image), sample.instances
+        masks = None if found.masks is None else found.masks.whole()
+        entries = {"boxes": truth.boxes_xyxy, "labels": truth.labels, "iscrowd": truth.is_crowd, "masks": truth.masks}
+        precision.update(
+            [_tensors(boxes=found.boxes, labels=found.labels, scores=found.scores, masks=masks)],
+            [_tensors(**entries, area=truth.coco_areas)],
+        )
+    return float(precision.compute()["map"])
+
+
+def _tensors(**arrays: np.ndarray | None) -> dict[str, torch.Tensor]:
+    return {name: torch.from_numpy(np.ascontiguousarray(a)) for name, a in arrays.items() if a is not None}
+
+
+class LogProgress(Callback):
+    """Logs a line with ETA about every tenth of the run; used where stderr is not a terminal."""
+
+    def __init__(self, title: str, steps: int) -> None:
+        self.title, self.steps = title, steps
+        self._start = (0, 0.0)
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._start = (trainer.global_step, time.monotonic())
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        step = trainer.global_step
+        if step % max(1, self.steps // 10) and step != self.steps:
+            return
+        first_step, first_time = self._start
+        pace = (time.monotonic() - first_time) / max(1, step - first_step)
+        loss, left = float(outputs["loss"]), pace * (self.steps - step)
+        text = "%s: step %d/%d, loss %.3f, %.0f ms/step, %.0f s left"
+        log.info(text, self.title, step, self.steps, loss, 1000 * pace, left)

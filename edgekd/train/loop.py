@@ -1,0 +1,254 @@
+"""One training run by Lightning, resumable: the same data order, augmentation, schedule and record after a kill."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import resource
+import signal
+import sys
+import warnings
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.plugins import LayerSync
+
+from edgekd.core.recipe import Data, Train, Trainer
+from edgekd.data.base import DenseDataset
+from edgekd.data.loader import Answers, StepBatches, training_loader
+from edgekd.errors import EdgekdError, UserError
+from edgekd.models.base import DenseModel
+from edgekd.train.callbacks import DepthwiseInFloat32, LogProgress, StepRecord, Validation, Watchdog
+from edgekd.train.module import DenseTask, Distiller
+from edgekd.train.resume import AveragedWeights, StepSeeds, WholeCheckpoints
+
+RESUME = "resume"
+_CLEAR_REFS, _STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")  # Linux
+
+
+@dataclass(frozen=True)
+class FitJob:
+    """One training run: what trains, on what, for how long, and where its resume state and logs go.
+
+    validation: what the learning curve is measured on, every `budget.validate_every` steps.
+    answers: the teacher's kept answers by number of a fixed view; without them the teacher runs in every step.
+    class_weights: (K,) of the task loss; without them every labelled pixel counts alike.
+    """
+
+    title: str
+    student: DenseModel
+    distiller: Distiller | None
+    dataset: DenseDataset
+    data: Data
+    budget: Train
+    trainer: Trainer
+    seed: int
+    watchdog_ratio: float
+    scratch: Path
+    task: str = "semantic"
+    validation: DenseDataset | None = None
+    answers: Answers | None = None
+    class_weights: torch.Tensor | None = None
+
+
+class SharedBatchNorm(LayerSync):
+    """Batch norms whose statistics are those of all devices, by timm.
+
+    Lightning's own, of torch, turns timm's norms that end in an activation into norms without one, there and back.
+    """
+
+    def apply(self, model: torch.nn.Module) -> torch.nn.Module:
+        """Replace the norms of a network, before it trains on several devices."""
+        from timm.layers.norm_act import convert_sync_batchnorm  # seconds
+
+        return convert_sync_batchnorm(model)
+
+    def revert(self, model: torch.nn.Module) -> torch.nn.Module:
+        """Leave them: they evaluate as they did, on one device, too, and their weights have the same names."""
+        return model
+
+
+class _StepData(L.LightningDataModule):
+    """Hands Lightning a loader that starts at the trainer's step."""
+
+    def __init__(self, job: FitJob, workers: int) -> None:
+        super().__init__()
+        self.job, self.workers = job, workers
+
+    def train_dataloader(self) -> Any:
+        assert self.trainer is not None
+        world = self.trainer.world_size
+        budget = self.job.budget
+        if budget.batch_size % world:
+            raise UserError(
+                f"train.batch_size {budget.batch_size} is not divisible by {world} devices; change one of them"
+            )
+        batches = StepBatches(
+            budget.steps, budget.batch_size, self.trainer.global_step, self.trainer.global_rank, world
+        )
+        job = self.job
+        return training_loader(job.dataset, job.data, job.seed, batches, self.workers, job.answers, job.task)
+
+
+def fit(job: FitJob) -> dict[str, Any]:
+    """Train `job.student` in place and return the facts of the run (JSON): steps, seconds per step, record.
+
+    The budget counts optimizer steps. With `ema` the averaged weights are what the student holds in the end.
+
+    Raises:
+        GateError: the watchdog stopped the run.
+        KeyboardInterrupt: the process was told to stop, by Ctrl+C or SIGTERM.
+    """
+    _forget_peak_memory(job.trainer)
+    L.seed_everything(job.seed, workers=False, verbose=False)
+    task = DenseTask(job.student, job.budget, job.distiller, job.trainer.channels_last, job.task, job.class_weights)
+    record = StepRecord(log_every=max(1, job.budget.steps // 200))
+    averaged = AveragedWeights(decay=job.budget.ema) if job.budget.ema is not None else None
+    every = job.budget.validate_every or 0
+    validation = Validation(job.validation, job.task, job.data, every, averaged) if job.validation else None
+    with _quiet():
+        # In this order: steps are timed without averaging, and scored after it.
+        trainer = _trainer(job, [callback for callback in (record, averaged, validation) if callback])
+    resume = job.scratch / f"{RESUME}.ckpt"
+    workers = job.trainer.workers if job.trainer.workers is not None else (0 if on_cpu(job.trainer) else 4)
+    on_interrupt = signal.getsignal(signal.SIGINT)
+    try:
+        with _quiet():
+            # weights_only=False would run code; our own checkpoint holds tensors, numbers and strings only.
+            trainer.fit(
+                task, _StepData(job, workers), ckpt_path=str(resume) if resume.exists() else None, weights_only=True
+            )
+    except SystemExit as exc:
+        # Lightning 2.6.6 leaves with code 1 on Ctrl+C, which it ignores from then on, and with code 0 on SIGTERM.
+        signal.signal(signal.SIGINT, on_interrupt)
+        raise KeyboardInterrupt from exc
+    except EdgekdError as exc:
+        if (plain := _of_worker(exc)) is exc:
+            raise
+        raise plain from exc
+    job.student.to("cpu").to(memory_format=torch.contiguous_format).eval()
+    steps = [row["step"] for row in record.rows]
+    assert steps == list(range(1, job.budget.steps + 1)), "the record of steps has a gap or a repeat"
+    return {
+        "steps": trainer.global_step,
+        "batch_size": job.budget.batch_size,
+        "class_weights": None if job.class_weights is None else job.class_weights.tolist(),
+        "seconds_per_step": record.seconds / len(steps),
+        "precision": trainer.precision,
+        "device": str(trainer.strategy.root_device),
+        "world_size": trainer.world_size,
+        "teacher_answers": None if job.distiller is None else "kept" if job.answers else "live",
+        "record": record.rows,
+        "validation": validation.rows if validation else [],
+        "peak_memory_bytes": _peak_memory(trainer.strategy.root_device),
+    }
+
+
+def _of_worker(error: EdgekdError) -> EdgekdError:
+    """Return an error without the traceback that torch writes into the message of one that a loader's worker raised."""
+    head, marked, said = str(error).rpartition(f"{type(error).__name__}: ")
+    return type(error)(said.strip()) if marked and "Original Traceback" in head else error
+
+
+def _trainer(job: FitJob, own: list[Callback]) -> L.Trainer:
+    budget, place = job.budget, job.trainer
+    callbacks: list[Callback] = [StepSeeds(job.seed), *own, Watchdog(job.watchdog_ratio), DepthwiseInFloat32()]
+    callbacks.append(
+        ModelCheckpoint(
+            dirpath=job.scratch,
+            filename=RESUME,
+            every_n_train_steps=budget.checkpoint_every,
+            save_top_k=1,
+            enable_version_counter=False,
+            save_on_train_epoch_end=False,
+        )
+    )
+    if sys.stderr.isatty():
+        callbacks.append(RichProgressBar(console_kwargs={"stderr": True}))
+    else:
+        callbacks.append(LogProgress(job.title, budget.steps))
+    loggers = [cls(save_dir=job.scratch / "logs", name="", version="") for cls in (CSVLogger, TensorBoardLogger)]
+    return L.Trainer(
+        accelerator=place.accelerator, devices=_devices(place), num_nodes=place.num_nodes, strategy=place.strategy,
+        precision=precision(budget, place), max_steps=budget.steps, max_epochs=-1, use_distributed_sampler=False,
+        gradient_clip_val=budget.gradient_clip, callbacks=callbacks, logger=loggers,
+        # Statistics of the whole batch, as on one device, are of GPUs only.
+        plugins=[WholeCheckpoints(), *([] if on_cpu(place) else [SharedBatchNorm()])],
+        log_every_n_steps=budget.steps, enable_progress_bar=sys.stderr.isatty(),
+        enable_model_summary=False, num_sanity_val_steps=0, default_root_dir=job.scratch,
+    )  # fmt: skip
+
+
+def _devices(place: Trainer) -> int | str:
+    """Return how many devices train; in a notebook, whose processes cannot start others that use a GPU, one unless asked."""
+    return 1 if place.devices == "auto" and "ipykernel" in sys.modules else place.devices
+
+
+def own_device(place: Trainer) -> torch.device:
+    """Return the device that this process, of those that Lightning starts, trains on."""
+    accelerator = None if on_cpu(place) else torch.accelerator.current_accelerator()
+    if accelerator is None:
+        return torch.device("cpu")
+    rank = int(os.environ.get("LOCAL_RANK", "0"))
+    named = (
+        [int(index) for index in str(place.devices).split(",") if index.strip()] if "," in str(place.devices) else []
+    )
+    return torch.device(accelerator.type, named[rank] if rank < len(named) else rank)
+
+
+def _forget_peak_memory(place: Trainer) -> None:
+    """Let `_peak_memory` count from here, where the system can: what came before is not the training's."""
+    if not on_cpu(place):
+        torch.accelerator.reset_peak_memory_stats()
+    elif _CLEAR_REFS.exists():
+        with suppress(OSError):  # a container may mount it read-only
+            _CLEAR_REFS.write_text("5")  # resets VmHWM (Linux, proc_pid_clear_refs(5))
+
+
+def _peak_memory(device: torch.device) -> int:
+    """Return the most memory used: what torch allocated on the device, on the CPU this process's resident set."""
+    if device.type != "cpu":
+        return torch.accelerator.max_memory_allocated(device)
+    if found := re.search(r"VmHWM:\s*(\d+) kB", _STATUS.read_text() if _STATUS.exists() else ""):
+        return int(found[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def on_cpu(place: Trainer) -> bool:
+    """Return whether Lightning will train on the CPU."""
+    return place.accelerator == "cpu" or (place.accelerator == "auto" and not torch.accelerator.is_available())
+
+
+def precision(budget: Train, place: Trainer) -> Literal["32-true", "bf16-mixed", "16-mixed"]:
+    """Return the precision to train in; `auto` takes bf16 only where the hardware has it (else it is emulated)."""
+    if budget.precision != "auto":
+        return budget.precision
+    if on_cpu(place):
+        return "bf16-mixed" if torch.cpu._is_avx512_bf16_supported() else "32-true"
+    has_bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+    return "bf16-mixed" if has_bf16 else "32-true"
+
+
+class _quiet:
+    """Silences Lightning's advice about loaders and devices during a fit; warnings of others stay."""
+
+    def __enter__(self) -> None:
+        names = ("lightning", "lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero")
+        self._levels = {name: logging.getLogger(name).level for name in names}
+        for name in self._levels:
+            logging.getLogger(name).setLevel(logging.WARNING)
+        self._warnings = warnings.catch_warnings()
+        self._warnings.__enter__()
+        warnings.filterwarnings("ignore", module="lightning.*")
+
+    def __exit__(self, *exc: Any) -> None:
+        self._warnings.__exit__(*exc)
+        for name, level in self._levels.items():
+            logging.getLogger(name).setLevel(level)

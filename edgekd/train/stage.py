@@ -1,0 +1,164 @@
+"""The training stages on labels alone, and the function that distillation and they share.
+
+Baseline and distilled student get the same seed, hence the same initial weights and the same batches in the same
+order, and the same number of steps. Initial weights are drawn before anything else uses the random generator.
+"""
+
+from __future__ import annotations
+
+import csv
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+
+from edgekd.core.artifact import SCRATCH, StageResult
+from edgekd.core.progress import progress_bar
+from edgekd.core.ranks import is_first_process
+from edgekd.core.recipe import Network, Train
+from edgekd.core.stage import StageJob
+from edgekd.data.base import DenseDataset
+from edgekd.data.check import class_shares
+from edgekd.data.loader import Answers
+from edgekd.data.splits import open_split
+from edgekd.errors import RecipeError
+from edgekd.models.artifact import WEIGHTS, network_from_recipe
+from edgekd.models.base import DenseModel, ReadyDetector
+from edgekd.models.build import check_input_size, count
+from edgekd.models.session import torch_spec
+from edgekd.models.weights import save_state
+from edgekd.train.loop import FitJob, fit
+from edgekd.train.losses.semantic import balanced
+from edgekd.train.module import Distiller
+
+log = logging.getLogger(__name__)
+
+
+def train_teacher(job: StageJob) -> StageResult:
+    """Train the teacher on the labels, or take its checkpoint as it is."""
+    return train_network(job, job.recipe.teacher, "teacher")
+
+
+def train_student(job: StageJob) -> StageResult:
+    """Train the student on the labels alone."""
+    return train_network(job, job.recipe.student, "student")
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """What teaches a student beside the labels.
+
+    methods: the configuration of each method by name, for the manifest (JSON).
+    watchdog_ratio: the training stops when the weighted terms exceed this times the task loss.
+    build: makes the distiller, and opens cached teacher outputs, once the student has its initial weights: adapters draw
+        from the same random generator.
+    """
+
+    methods: dict[str, object]
+    watchdog_ratio: float
+    build: Callable[[DenseModel, DenseDataset], tuple[Distiller, Answers | None]]
+
+
+def train_network(job: StageJob, network: Network, where: str, guidance: Guidance | None = None) -> StageResult:
+    """Train a network of the recipe, or take its checkpoint, and write its weights.
+
+    Args:
+        job: the stage's job.
+        network: the section of the recipe.
+        where: the name of that section, for errors.
+        guidance: what teaches it beside the labels.
+
+    Raises:
+        RecipeError: the network cannot be built or trained.
+        GateError: the watchdog stopped the training.
+    """
+    recipe, classes = job.recipe, tuple(job.inputs["data"].details["classes"])
+    L.seed_everything(recipe.seed, workers=False, verbose=False)  # networks of one's own may draw by numpy or random
+    model = network_from_recipe(network, recipe.task, len(classes), where)
+    check_input_size(model, recipe.data.size)
+    if network.train is not None and isinstance(model, ReadyDetector):
+        raise RecipeError(
+            f"{where}.train: networks of family {network.family!r} are not trained here; leave it out and give "
+            f"{where}.checkpoint, a file with trained weights"
+        )
+    if network.train is not None:
+        model.check_trains()
+    training = {} if network.train is None else _fit(job, model, network.train, guidance)
+    if not is_first_process():  # it has helped; the first one writes the artifact
+        return StageResult()
+    if training:
+        record = training.pop("record")
+        _write_record(record, job.out_dir / "steps.csv")
+        training["curve"] = _curve(record)
+    save_state(model, job.out_dir / WEIGHTS)
+    params, macs = count(model, recipe.data.size)
+    details = {
+        "network": network.model_dump(mode="json", include={"family", "variant", "options"}),
+        "initial_weights": str(network.checkpoint.name) if network.checkpoint else None,
+        "methods": guidance.methods if guidance else {},
+        "seed": recipe.seed,
+        "params": params,
+        "macs": macs,
+        "training": training,
+    }
+    return StageResult(torch_spec(model, recipe.task, classes, recipe.data.size, recipe.data.resize), details)
+
+
+def _fit(job: StageJob, model: DenseModel, budget: Train, guidance: Guidance | None) -> dict[str, Any]:
+    """Train a network in place on the recipe's training split and return what `fit` says of it."""
+    recipe = job.recipe
+    check_input_size(model, recipe.data.augment.crop or recipe.data.size)
+    dataset = open_split(recipe, recipe.data.train)
+    distiller, answers = guidance.build(model, dataset) if guidance else (None, None)
+    return fit(
+        FitJob(
+            title=job.part,
+            student=model,
+            distiller=distiller,
+            dataset=dataset,
+            data=recipe.data,
+            budget=budget,
+            trainer=recipe.trainer,
+            seed=recipe.seed,
+            watchdog_ratio=guidance.watchdog_ratio if guidance else float("inf"),
+            scratch=job.out_dir / SCRATCH,
+            task=recipe.task,
+            answers=answers,
+            validation=open_split(recipe, recipe.data.val) if budget.validate_every else None,
+            class_weights=_class_weights(dataset, recipe.data.train, budget.class_balance),
+        )
+    )
+
+
+def _class_weights(dataset: DenseDataset, split: str, balance: float) -> torch.Tensor | None:
+    """Return the weights of the task loss by the classes' shares in the training split, which is read for it; DataError."""
+    if balance == 0:
+        return None
+    title = f"counting the classes of split {split!r}, for class_balance"
+    log.info("%s", title)
+    with progress_bar(title) as progress:
+        weights = balanced(class_shares(dataset, split, progress), balance)
+    named = sorted((w, name) for name, w in zip(dataset.classes, weights.tolist(), strict=True) if w > 0)
+    log.info("a pixel counts from %.2f (%s) to %.2f (%s)", *named[0], *named[-1])
+    return weights
+
+
+def _write_record(record: list[dict[str, float]], path: Path) -> None:
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fieldnames=list(record[0]))
+        writer.writeheader()
+        writer.writerows(record)
+
+
+def _curve(record: list[dict[str, float]], points: int = 150) -> list[list[float]]:
+    """Return [step, mean task loss since the point before] at about `points` steps, for the report."""
+    width = max(1, len(record) // points)
+    curve = []
+    for end in range(width, len(record) + 1, width):
+        window = record[end - width : end]
+        curve.append([window[-1]["step"], round(sum(row["task"] for row in window) / width, 5)])
+    return curve

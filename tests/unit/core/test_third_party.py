@@ -1,0 +1,61 @@
+"""Code that a recipe brings along: an edit of it makes anew what was made with it, its absence does not."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from edgekd.core.artifact import sha256_of
+from edgekd.core.stage import Stage
+from edgekd.core.third_party import sources
+from edgekd.core.workspace import Workspace
+from edgekd.pipeline import _key
+from tests.unit.core.small_recipe import small_recipe
+from tests.unit.core.test_plugins import register
+
+READS = ("data", "teacher", "student", "distill", "trainer")
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return an importable folder with a method `mine` in module `losses.mine` and a network in `nets`."""
+    folder = tmp_path / "site"
+    register(folder, "methods", "mine", "losses.mine")
+    (folder / "losses").mkdir()
+    for name in ("losses/__init__.py", "losses/mine.py", "nets.py"):
+        (folder / name).write_text("raise AssertionError('imported')\n")
+    monkeypatch.syspath_prepend(str(folder))
+    return folder
+
+
+def test_only_what_is_not_edgekds_own_is_named_and_nothing_is_imported(tmp_path: Path, site: Path) -> None:
+    assert sources(small_recipe(tmp_path), READS) == {}
+    recipe = small_recipe(
+        tmp_path,
+        student={"family": "python", "variant": "nets:make", "train": {"steps": 1}},
+        teacher={"family": "python", "variant": "gone.nets:make", "train": {"steps": 1}},
+        distill={"methods": {"kd": {}, "mine": {}}},
+    )
+    found = {"losses.mine": sha256_of(site / "losses/mine.py"), "nets": sha256_of(site / "nets.py"), "gone.nets": None}
+    assert sources(recipe, READS) == found
+    assert sources(recipe, ("data", "student")) == {"nets": found["nets"]}
+    assert not {"losses", "nets"} & set(sys.modules)
+
+
+def test_an_edit_changes_the_key_and_absence_does_not(tmp_path: Path, site: Path) -> None:
+    recipe = small_recipe(tmp_path, distill={"methods": {"mine": {}}})
+    stage = Stage("distilled", "checkpoint", "a:b", (), ("distill",))
+    workspace = Workspace(tmp_path / "run")
+    before = _key(recipe, workspace, stage, {})
+    manifest = tmp_path / "run/distilled/manifest.json"
+    manifest.parent.mkdir(parents=True)
+    manifest.write_text(
+        '{"schema": "edgekd.artifact/1", "kind": "checkpoint", "stage": "distilled", "key": "k", "files": [], "model_spec": null,'
+        f' "details": {{"network": {{}}}}, "code": {{"losses.mine": "{sha256_of(site / "losses/mine.py")}"}}}}'
+    )
+    (site / "losses/mine.py").write_text("edited\n")
+    assert _key(recipe, workspace, stage, {}) != before
+    (site / "losses/mine.py").unlink()
+    assert _key(recipe, workspace, stage, {}) == before
