@@ -15,7 +15,8 @@ from edgekd.core.artifact import Artifact
 from edgekd.core.recipe import Recipe
 from edgekd.core.recipe_loading import load_recipe
 from edgekd.core.stage import StageJob
-from edgekd.data.splits import forget, open_split, opened_once, run, shared_images, together
+from edgekd.data.splits import forget, open_split, opened_once, shared_images, together
+from edgekd.data.stage import run
 from edgekd.errors import DataError
 from edgekd.report.collect import collect
 

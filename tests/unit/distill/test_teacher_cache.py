@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_task import SIZE, Boxes, TinyNet, job
 
 from edgekd.core.artifact import Artifact
 from edgekd.core.recipe import Augment, Data
@@ -18,6 +17,7 @@ from edgekd.distill.teacher_cache import filled, key_of
 from edgekd.errors import WorkspaceError
 from edgekd.models.base import Outputs
 from edgekd.train.loop import fit
+from tests.tiny_task import SIZE, Boxes, TinyNet, job
 
 DATA = Data(format="none", size=SIZE, augment=Augment(views=2))
 CPU = torch.device("cpu")

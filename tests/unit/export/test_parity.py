@@ -14,8 +14,9 @@ from onnx import numpy_helper
 from edgekd.board.specs import ModelSpec
 from edgekd.core.recipe import Export
 from edgekd.errors import GateError, UserError
-from edgekd.export.onnx_graph import check_parity, deployed_spec, export_onnx
+from edgekd.export.onnx_graph import deployed_spec, export_onnx
 from edgekd.export.parity import measure_parity
+from edgekd.export.stage import check_parity
 from edgekd.models.base import DenseModel
 from edgekd.models.build import build_model
 from edgekd.models.families import edgedet, edgeseg

@@ -6,7 +6,7 @@ import pytest
 
 from edgekd.core.recipe import Export
 from edgekd.errors import GateError
-from edgekd.export.onnx_graph import check_parity
+from edgekd.export.stage import check_parity
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from tiny_task import Boxes, job
 from torch import Tensor, nn
 
 from edgekd.core.recipe import Method
@@ -17,6 +16,7 @@ from edgekd.train.callbacks import Watchdog
 from edgekd.train.loop import FitJob, fit
 from edgekd.train.module import DenseTask, Distiller
 from edgekd.train.resume import AveragedWeights
+from tests.tiny_task import Boxes, job
 
 
 def weighted(run: FitJob, ratio: float, **weights: float) -> FitJob:

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 import tiny_task
 import torch
-from tiny_task import BATCH, SIZE, STEPS, Boxes, TinyNet, job
 
 from edgekd.core.recipe import Train, Trainer
 from edgekd.core.recipe_loading import plugin_options
@@ -26,6 +25,7 @@ from edgekd.train.loop import SharedBatchNorm, fit, on_cpu, own_device, precisio
 from edgekd.train.module import DenseTask
 from edgekd.train.resume import StepSeeds
 from tests.command import forked
+from tests.tiny_task import BATCH, SIZE, STEPS, Boxes, TinyNet, job
 
 State = dict[str, torch.Tensor]
 

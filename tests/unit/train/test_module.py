@@ -7,13 +7,13 @@ import shutil
 
 import pytest
 import torch
-from tiny_task import SIZE, TinyNet, distiller
 from torch.nn import functional as F
 
 from edgekd.core.recipe import Method, Train
 from edgekd.data.loader import TrainingBatch
 from edgekd.distill.teacher import FrozenTeacher
 from edgekd.train.module import DenseTask, Distiller
+from tests.tiny_task import SIZE, TinyNet, distiller
 
 
 def task_of(distilled: bool = True, **budget: object) -> DenseTask:
