@@ -11,7 +11,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import tiny_task
 import torch
 
 from edgekd.core.recipe import Train, Trainer
@@ -24,6 +23,7 @@ from edgekd.models.session import TorchSession, torch_spec
 from edgekd.train.loop import SharedBatchNorm, fit, on_cpu, own_device, precision
 from edgekd.train.module import DenseTask
 from edgekd.train.resume import StepSeeds
+from tests import tiny_task
 from tests.command import forked
 from tests.tiny_task import BATCH, SIZE, STEPS, Boxes, TinyNet, job
 
