@@ -26,7 +26,7 @@ KINDS = {
     "quantizers": "edgekd.quantize.schemes",
     "rewrites": "edgekd.rewrites",
 }
-_NOT_PLUGINS = {"base", "worker_tasks"}
+_NOT_PLUGINS = {"base", "graph", "worker_tasks"}
 _SINGULAR = {"families": "family"}
 
 

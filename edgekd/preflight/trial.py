@@ -14,7 +14,7 @@ from edgekd.board.sysinfo import missing_device
 from edgekd.core import plugins
 from edgekd.errors import EdgekdError
 from edgekd.preflight.findings import Verdict
-from edgekd.preflight.graph import Graph
+from edgekd.rewrites.graph import Graph
 from edgekd.targets.base import CompileRequest, CompileResult
 
 # Largest RMS of the difference over RMS of the reference, over all outputs.
