@@ -325,7 +325,7 @@ def _measuring(recipe: Recipe) -> list[Stage]:
 
 
 def _quantizer(target: str) -> str:
-    return plugins.load("targets", target).INFO.quantizer
+    return plugins.target(target).info.quantizer
 
 
 def default_out(recipe: Recipe) -> Path:
