@@ -79,7 +79,7 @@ def plugin_options() -> str:
     for kind, title in _KIND_TITLES.items():
         parts.append(f"### {kind}\n\n{title}.")
         for name in plugins.names(kind):
-            parts.append(_plugin(name, plugins.load(kind, name)))
+            parts.append(_plugin(name, plugins.options_type(kind, name)))
     return "\n\n".join(parts)
 
 
@@ -147,7 +147,7 @@ def support() -> str:
     """Return what was shown of each target on each chip, from the targets' `INFO` and `edgekd/chips`."""
     rows: list[tuple[str, ...]] = []
     for target in plugins.names("targets"):
-        info = plugins.load("targets", target).INFO
+        info = plugins.target(target).info
         for name in (name for name in chips.names() if target in chips.load(name).targets):
             found = [one for one in chips.load(name).evidence if one.target == target]
             kinds = [(one.precisions, _SHOWN[one.shown], one.version, one.date) for one in found]
@@ -285,15 +285,16 @@ def _meaning(field: FieldInfo) -> str:
     return "; ".join(part for part in (field.description or "", ", ".join(limits)) if part)
 
 
-def _plugin(name: str, module: Any) -> str:
-    variants = getattr(module, "VARIANTS", None)
+def _plugin(name: str, options: type[Any]) -> str:
+    module = sys.modules[options.__module__]
+    variants = vars(module).get("VARIANTS")
     head = f"#### {name}\n\n{(module.__doc__ or '').strip().splitlines()[0]}"
     head += f"\n\nVariants: {_names(variants)}." if variants else ""
-    kinds = typing.get_type_hints(module.Options)
-    rows = [(f"`{f.name}`", _kind(kinds[f.name]), _option_default(f)) for f in dataclasses.fields(module.Options)]
+    kinds = typing.get_type_hints(options)
+    rows = [(f"`{f.name}`", _kind(kinds[f.name]), _option_default(f)) for f in dataclasses.fields(options)]
     if not rows:
         return f"{head}\n\nNo options."
-    return f"{head}\n\n{_table(('key', 'type', 'default'), rows)}\n\n```text\n{_text(module.Options.__doc__)}\n```"
+    return f"{head}\n\n{_table(('key', 'type', 'default'), rows)}\n\n```text\n{_text(options.__doc__)}\n```"
 
 
 def _option_default(field: Any) -> str:

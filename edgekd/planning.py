@@ -62,7 +62,7 @@ def trains_baseline(recipe: Recipe) -> bool:
 
 def quantizer_of(engine: Engine) -> str:
     """Return the quantizer whose model an int8 engine of this target is compiled from."""
-    return plugins.load("targets", engine.target).INFO.quantizer
+    return plugins.target(engine.target).info.quantizer
 
 
 def _training(recipe: Recipe) -> list[Stage]:

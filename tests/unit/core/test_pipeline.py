@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from edgekd.board.sysinfo import environment, missing_device
-from edgekd.core import plugins, session
+from edgekd.board.sysinfo import environment
+from edgekd.core import plugins
 from edgekd.core.artifact import SCRATCH, open_artifact
 from edgekd.core.session import why_not_here
 from edgekd.core.stage import Stage
@@ -23,6 +23,7 @@ from edgekd.core.workspace import Workspace
 from edgekd.errors import GateError, UserError, WorkspaceError
 from edgekd.pipeline import assist, check_options, run_stages
 from edgekd.planning import deployed_student, plan, select
+from edgekd.targets.rknn.chip import why_not_on
 from tests.conftest import REPOSITORY
 from tests.unit.core.fake_stages import FAKE_PIPELINE, HERE, STEPS, calls, run_fake_pipeline
 from tests.unit.core.small_recipe import small_recipe, write_recipe
@@ -75,7 +76,7 @@ def test_on_a_board_engines_of_other_chips_are_built_and_not_measured(
 ) -> None:
     (tmp_path / "proc/device-tree").mkdir(parents=True)
     (tmp_path / "proc/device-tree/compatible").write_text("radxa,rock-5b\0rockchip,rk3588\0")
-    monkeypatch.setattr(session, "missing_device", partial(missing_device, root=str(tmp_path)))
+    monkeypatch.setattr("edgekd.targets.rknn.target.why_not_on", partial(why_not_on, root=str(tmp_path)))
     asked = {"int8": "rk3588", "fp16": "rk3576"}
     engines = [{"target": "rknn", "precision": p, "options": {"chip": chip}} for p, chip in asked.items()]
     recipe = small_recipe(tmp_path, engines=engines)
@@ -368,7 +369,8 @@ def test_an_engine_is_built_anew_where_and_when_it_would_not_load(
         elsewhere.setattr("edgekd.core.machine.environment", lambda: {"cpu_model": "Cortex-A76", "memory_bytes": 1})
         assert (key("engine") != before) == is_new_on_a_board
     with monkeypatch.context() as later:
-        later.setattr(plugins.load("targets", engine["target"]), "runtime_version", lambda: "9.9.9")
+        other = replace(plugins.target(engine["target"]), runtime_version=lambda: "9.9.9")
+        later.setattr(plugins.load("targets", engine["target"]), "TARGET", other)
         assert (key("engine") != before) == is_new_in_a_version
     with monkeypatch.context() as pinned:
         facts = environment() | {"affinity": [0], "usable_cores": 1}
