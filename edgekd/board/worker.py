@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Callable, Dict, List
 
 from edgekd.board.job import Job, JobFailure, Result, read_job, write_result
-from edgekd.errors import EdgekdError
+from edgekd.errors import EdgekdError, one_line
 
 # Task -> the function that does it: it takes the job, and paths are relative to the working folder.
 TASKS = {
@@ -37,11 +37,11 @@ def main(arguments: List[str]) -> int:
     try:
         value = _task(job)(job)
     except EdgekdError as exc:
-        failure = JobFailure(type(exc).__name__, " ".join(str(exc).split()), True)
+        failure = JobFailure(type(exc).__name__, one_line(exc, None), True)
     except OSError as exc:  # a full disk is not a bug
-        failure = JobFailure(type(exc).__name__, " ".join(str(exc).split()), False, exc.errno, traceback.format_exc())
+        failure = JobFailure(type(exc).__name__, one_line(exc, None), False, exc.errno, traceback.format_exc())
     except Exception as exc:  # noqa: BLE001 - vendors raise everything; it goes to the host whole
-        message = " ".join(str(exc).split())[-500:]
+        message = one_line(exc, None)[-500:]
         failure = JobFailure(type(exc).__name__, message, False, None, traceback.format_exc())
     sys.stdout.flush()
     seconds = round(time.monotonic() - started, 3)

@@ -7,13 +7,13 @@ Portable: standard library + numpy, Python 3.8.
 from __future__ import annotations
 
 import importlib
-import os
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Dict
 
 import numpy as np
 
+from edgekd.board.files import replacing
 from edgekd.board.job import Job
 from edgekd.board.specs import ModelSpec
 from edgekd.errors import TargetError
@@ -73,10 +73,8 @@ def version(job: Job) -> Dict[str, Any]:
 
 def write_arrays(path: Path, arrays: Dict[str, np.ndarray]) -> None:
     """Write an .npz so that a reader sees a whole one or none."""
-    temporary = path.with_name(path.name + ".tmp")
-    with open(str(temporary), "wb") as file:
+    with replacing(path) as temporary, open(str(temporary), "wb") as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]  # keys never shadow its flags
-    os.replace(str(temporary), str(path))
 
 
 def _target(job: Job) -> Any:
