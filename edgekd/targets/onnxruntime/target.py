@@ -30,6 +30,7 @@ from edgekd.targets.base import (
     Probe,
     Refusal,
     SessionBase,
+    Target,
     TargetInfo,
     check_range,
     check_tensors,
@@ -242,3 +243,14 @@ def _save_as_one_file(model: Path, engine: Path) -> None:
         onnx.save(onnx.load(str(model)), str(engine))
     except Exception as exc:  # the weights' file is missing or damaged, or the whole exceeds protobuf's 2 GiB
         raise TargetError(f"{model}: its external weights cannot be packed into one file: {one_line(exc)}") from exc
+
+
+TARGET = Target(
+    info=INFO,
+    options=Options,
+    session=Session,
+    runtime_version=runtime_version,
+    build_engine=build_engine,
+    probe=probe,
+    check_engine=check_engine,
+)

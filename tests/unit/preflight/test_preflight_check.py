@@ -318,4 +318,4 @@ def test_a_summed_stack_is_rewritten_by_the_target_and_named_all_the_same(tmp_pa
 
 def test_what_a_target_says_it_rewrites_exists() -> None:
     for name in plugins.names("targets"):
-        assert set(plugins.load("targets", name).INFO.rewrites) <= set(plugins.names("rewrites"))
+        assert set(plugins.target(name).info.rewrites) <= set(plugins.names("rewrites"))
