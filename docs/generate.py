@@ -21,7 +21,7 @@ import typer
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from edgekd import pipeline
+from edgekd import planning
 from edgekd.board import bench, timing
 from edgekd.board.options import descriptions, path_options
 from edgekd.cli.main import app
@@ -70,7 +70,7 @@ def recipe_sections() -> str:
 
 def plugin_options(kind: str) -> str:
     """Return a table of options for every plugin of a kind that comes with edgekd."""
-    return "\n\n".join(_plugin(name, plugins.load(kind, name)) for name in plugins.names(kind))
+    return "\n\n".join(_plugin(name, plugins.options_type(kind, name)) for name in plugins.names(kind))
 
 
 def methods() -> str:
@@ -127,8 +127,8 @@ def latency() -> str:
 def stages() -> str:
     """Return the stages of the quickstart recipe: kind, inputs, and the recipe sections in the cache key."""
     rows = [
-        (f"`{s.name}`", s.kind, _names(s.inputs), _key_sections(s.reads))
-        for s in pipeline.plan(load_recipe("quickstart"))
+        (f"`{s.name}`", s.kind, _names(s.inputs), _key_sections(s.sections))
+        for s in planning.plan(load_recipe("quickstart"))
     ]
     return _table(("stage and folder", "kind", "reads the artifacts", "sections in its key"), rows)
 
@@ -137,7 +137,7 @@ def support() -> str:
     """Return what was shown of each target on each chip, from the targets' `INFO` and `edgekd/chips`."""
     rows: list[tuple[str, ...]] = []
     for target in plugins.names("targets"):
-        info = plugins.load("targets", target).INFO
+        info = plugins.target(target).info
         for name in (name for name in chips.names() if target in chips.load(name).targets):
             found = [one for one in chips.load(name).evidence if one.target == target]
             kinds = [(one.precisions, _SHOWN[one.shown], one.version, one.date) for one in found]
@@ -190,9 +190,9 @@ def _names(words: typing.Iterable[str]) -> str:
     return ", ".join(f"`{word}`" for word in words) or "–"
 
 
-def _key_sections(reads: tuple[str, ...]) -> str:
+def _key_sections(sections: tuple[str, ...]) -> str:
     """Return the sections in a cache key; `engines:<id>` is one entry of a list, `trainer` is in no key."""
-    return _names(sorted({f"{r.split(':')[0]}[]" if ":" in r else r for r in reads} - {"trainer"}))
+    return _names(sorted({f"{r.split(':')[0]}[]" if ":" in r else r for r in sections} - {"trainer"}))
 
 
 def _table(titles: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
@@ -275,12 +275,13 @@ def _meaning(description: str | None, limits: Sequence[Any]) -> str:
     return (description or "") + (f" ({', '.join(shown)})" if shown else "")
 
 
-def _plugin(name: str, module: Any) -> str:
-    variants = getattr(module, "VARIANTS", None)
+def _plugin(name: str, options: type[Any]) -> str:
+    module = sys.modules[options.__module__]
+    variants = vars(module).get("VARIANTS")
     head = f"### {name}\n\n{(module.__doc__ or '').strip().splitlines()[0]}"
     head += f"\n\nVariants: {_names(variants)}." if variants else ""
-    kinds, meanings = typing.get_type_hints(module.Options, include_extras=True), descriptions(module.Options)
-    paths = path_options(module.Options)
+    kinds, meanings = typing.get_type_hints(options, include_extras=True), descriptions(options)
+    paths = path_options(options)
     rows = [
         (
             f"`{field.name}`",
@@ -288,7 +289,7 @@ def _plugin(name: str, module: Any) -> str:
             _option_default(field),
             _meaning(meanings[field.name], _limits(kinds[field.name])),
         )
-        for field in dataclasses.fields(module.Options)
+        for field in dataclasses.fields(options)
     ]
     if not rows:
         return f"{head}\n\nNo options."
