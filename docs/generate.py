@@ -7,6 +7,7 @@ python docs/generate.py --check    exit 1 and name the pages that are not up to 
 from __future__ import annotations
 
 import dataclasses
+import enum
 import json
 import re
 import sys
@@ -233,6 +234,8 @@ def _kind(annotation: Any) -> str:
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if isinstance(annotation, type) and issubclass(annotation, Section):
         return "section"
+    if isinstance(annotation, type) and issubclass(annotation, enum.Enum):
+        return " or ".join(one.value for one in annotation)
     if origin is typing.Literal:
         return " or ".join(_plain(value) for value in arguments)
     if origin in (typing.Union, types.UnionType):

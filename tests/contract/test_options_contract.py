@@ -16,12 +16,12 @@ PLUGINS = [(kind, name) for kind in plugins.KINDS if kind != "rewrites" for name
 
 @pytest.mark.parametrize(("kind", "name"), PLUGINS)
 def test_every_option_has_a_description(kind: str, name: str) -> None:
-    assert [key for key, text in descriptions(plugins.load(kind, name).Options).items() if not text.endswith(".")] == []
+    assert [key for key, text in descriptions(plugins.options_type(kind, name)).items() if not text.endswith(".")] == []
 
 
 @pytest.mark.parametrize(("kind", "name"), PLUGINS)
 def test_the_defaults_are_what_the_options_take(kind: str, name: str) -> None:
-    options_type = plugins.load(kind, name).Options
+    options_type = plugins.options_type(kind, name)
     required = {field.name: "x" for field in dataclasses.fields(options_type) if not has_default(field)}
     made = options_type(**required)
     assert TypeAdapter(options_type).validate_python(dataclasses.asdict(made)) == made
