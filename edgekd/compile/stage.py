@@ -11,14 +11,13 @@ from edgekd.core.recipe import Engine, Recipe
 from edgekd.core.recipe_loading import plugin_options
 from edgekd.core.stage import StageJob
 from edgekd.errors import RecipeError, TargetError
-from edgekd.executors.toolchain import Compiled, compile_engine
+from edgekd.executors.builder import build
 from edgekd.targets.base import CompileRequest
 
 
 def run(job: StageJob) -> StageResult:
     """Build the engine whose id is the stage's part."""
     engine = next(e for e in job.recipe.engines if e.id == job.part)
-    target = plugins.target(engine.target)
     options = checked_options(engine)
     (model,) = job.inputs.values()
     request = CompileRequest(
@@ -28,10 +27,7 @@ def run(job: StageJob) -> StageResult:
         out_dir=job.out_dir,
         options=options,
     )
-    if target.info.compile_at == "toolchain":
-        compiled = compile_engine(engine.target, request)
-    else:
-        compiled = Compiled(target.build_engine(request), target.runtime_version())
+    compiled = build(engine.target, request)
     result = compiled.result
     details = {
         "target": engine.target,

@@ -46,7 +46,8 @@ class TargetInfo:
     """Facts of a target, read without importing the vendor's package.
 
     suffix: file suffix of its engine.
-    compile_at: `host` (in this process), `toolchain` (vendor virtualenv) or `board` (where the engine runs).
+    compile_at: `host` (in this process), `child` (in a child process of this Python, because the builder can crash),
+        `toolchain` (in a vendor virtualenv) or `board` (in a child process on the machine that the engine runs on).
     quantizer: name of the plugin in `quantize/schemes` that makes the int8 model it compiles.
     precisions: what a recipe may ask for.
     extra: the pip extra that installs it here, e.g. `openvino` for `edgekd[openvino]`.
@@ -56,7 +57,7 @@ class TargetInfo:
     """
 
     suffix: str
-    compile_at: Literal["host", "toolchain", "board"]
+    compile_at: Literal["host", "child", "toolchain", "board"]
     quantizer: str
     precisions: Tuple[str, ...]
     extra: str
