@@ -20,7 +20,7 @@ import typer
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from edgekd import pipeline
+from edgekd import planning
 from edgekd.board import bench, timing
 from edgekd.cli.main import app
 from edgekd.core import chips, plugins
@@ -137,8 +137,8 @@ def latency() -> str:
 def stages() -> str:
     """Return the stages of the quickstart recipe: kind, inputs, and the recipe sections in the cache key."""
     rows = [
-        (f"`{s.name}`", s.kind, _names(s.inputs), _key_sections(s.reads))
-        for s in pipeline.plan(load_recipe("quickstart"))
+        (f"`{s.name}`", s.kind, _names(s.inputs), _key_sections(s.sections))
+        for s in planning.plan(load_recipe("quickstart"))
     ]
     return _table(("stage and folder", "kind", "reads the artifacts", "sections in its key"), rows)
 
@@ -200,9 +200,9 @@ def _names(words: typing.Iterable[str]) -> str:
     return ", ".join(f"`{word}`" for word in words) or "–"
 
 
-def _key_sections(reads: tuple[str, ...]) -> str:
+def _key_sections(sections: tuple[str, ...]) -> str:
     """Return the sections in a cache key; `engines:<id>` is one entry of a list, `trainer` is in no key."""
-    return _names(sorted({f"{r.split(':')[0]}[]" if ":" in r else r for r in reads} - {"trainer"}))
+    return _names(sorted({f"{r.split(':')[0]}[]" if ":" in r else r for r in sections} - {"trainer"}))
 
 
 def _table(titles: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:

@@ -16,8 +16,8 @@ from edgekd.targets.base import CompileRequest
 
 
 def run(job: StageJob) -> StageResult:
-    """Build the engine whose id is the stage's part."""
-    engine = next(e for e in job.recipe.engines if e.id == job.part)
+    """Build the engine whose id is the stage's subject."""
+    engine = next(e for e in job.recipe.engines if e.id == job.subject)
     options = checked_options(engine)
     (model,) = job.inputs.values()
     request = CompileRequest(
@@ -68,7 +68,7 @@ def checked_options(engine: Engine) -> Any:
     known = plugins.target(engine.target).info.precisions
     if engine.precision not in known:
         raise RecipeError(
-            f"engines: target {engine.target} has no precision {engine.precision!r}; expected one of {', '.join(known)}"
+            f"engines: target {engine.target} has no precision '{engine.precision}'; expected one of {', '.join(known)}"
         )
     chips.check(engine.target, options, engine.precision)
     return options

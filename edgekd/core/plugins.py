@@ -29,7 +29,7 @@ KINDS = {
     "quantizers": "edgekd.quantize.schemes",
     "rewrites": "edgekd.rewrites",
 }
-_NOT_PLUGINS = {"base"}
+_NOT_PLUGINS = {"base", "graph"}
 _SINGULAR = {"families": "family"}
 
 

@@ -16,14 +16,14 @@ from edgekd.core import chips, plugins
 from edgekd.core.artifact import open_artifact
 from edgekd.core.recipe import Engine, Recipe
 from edgekd.core.recipe_loading import plugin_options
-from edgekd.errors import ArtifactError, TargetError, ToolchainCrashError
+from edgekd.errors import ArtifactError, TargetError, ToolchainCrashError, UserError
 from edgekd.executors import venvs
 from edgekd.executors.builder import probe
 from edgekd.preflight import trial
 from edgekd.preflight.findings import Finding, Report, Verdict
-from edgekd.preflight.graph import Graph, checked_inputs, module_of, name_of
 from edgekd.preflight.rewrites import findings_with_rewrites
 from edgekd.preflight.tables import merged, tables_for, without_table
+from edgekd.rewrites.graph import Graph, module_of, name_of, read_graph
 
 log = logging.getLogger(__name__)
 
@@ -66,8 +66,9 @@ def check(subject: Subject, toward: Toward, is_built: bool = False) -> Report:
     options = plugin_options("targets", toward.target, toward.options or {}, f"options of {toward.target}")
     chip = toward.chip or chips.named_in(options) or ""
     chosen = tables_for(toward.target, chip)
-    graph = Graph(subject.model)
-    checked_inputs(graph)
+    graph = read_graph(subject.model)
+    if not graph.inputs:
+        raise UserError(f"{subject.model}: expected a network with an input, got a graph without one")
     found = findings_with_rewrites(graph, chosen, target.info.rewrites)
     parsed, refused = _probe(toward.target, graph, options)
     verdicts = (_NOT_ASKED,) * 3
@@ -208,12 +209,12 @@ def _refusals(graph: Graph, said: Any) -> Iterator[Finding]:
 
 
 def _spec_of(graph: Graph) -> ModelSpec:
-    """Return a contract that says of an ONNX file what it says itself; roles and preprocessing are not known from it."""
+    """Return the contract of an ONNX file as far as the file tells it: tensors, but neither roles nor preprocessing."""
     from onnx import helper
 
     def tensor(value: Any, role: str) -> TensorSpec:
         dtype = helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type).name
-        return TensorSpec(value.name, dtype, graph.sizes(value.name) or (), role)
+        return TensorSpec(value.name, dtype, graph.shape(value.name) or (), role)
 
     inputs = tuple(tensor(value, "image") for value in graph.inputs)
     outputs = tuple(tensor(value, "logits") for value in graph.outputs)

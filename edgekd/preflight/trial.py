@@ -14,7 +14,7 @@ from edgekd.core import plugins
 from edgekd.errors import EdgekdError, ToolchainError
 from edgekd.executors.builder import build
 from edgekd.preflight.findings import Verdict
-from edgekd.preflight.graph import Graph
+from edgekd.rewrites.graph import Graph
 from edgekd.targets.base import CompileRequest, CompileResult, Target
 
 # Largest RMS of the difference over RMS of the reference, over all outputs.

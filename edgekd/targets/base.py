@@ -18,7 +18,7 @@ from typing import Any, Callable, Dict, Literal, Mapping, Optional, Tuple, Type,
 import numpy as np
 
 from edgekd.board.specs import ModelSpec
-from edgekd.errors import TargetError
+from edgekd.errors import TargetError, one_line
 
 # Tensor name -> (numpy dtype name, shape), as an engine reports its own inputs or outputs.
 Tensors = Mapping[str, Tuple[str, Tuple[int, ...]]]
@@ -177,12 +177,6 @@ def check_tensors(engine: Path, spec: ModelSpec, inputs: Tensors, outputs: Tenso
     unknown = set(inputs) - {tensor.name for tensor in spec.inputs}
     if unknown:
         raise TargetError(f"{engine}: needs inputs that its contract does not name: {', '.join(sorted(unknown))}")
-
-
-def one_line(exc: BaseException, limit: int = 300) -> str:
-    """Return a vendor's exception text on one line, at most `limit` characters."""
-    text = " ".join(str(exc).split())
-    return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
 def runs_on_any_machine(options: Optional[Any]) -> str:
