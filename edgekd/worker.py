@@ -57,8 +57,8 @@ def main(arguments: List[str]) -> int:
 def compile_engine(target: Target, given: Dict[str, Any]) -> Dict[str, Any]:
     """Build an engine.
 
-    given: model, out_dir (paths), spec, precision, options. Value: engine (path relative to out_dir), spec, details,
-    runtime_version.
+    given: model, out_dir (paths), spec, precision, options, calibration (path or None). Value: engine (path relative to
+    out_dir), spec, details, runtime_version.
     """
     out_dir = Path(given["out_dir"])
     request = CompileRequest(
@@ -67,6 +67,7 @@ def compile_engine(target: Target, given: Dict[str, Any]) -> Dict[str, Any]:
         precision=given["precision"],
         out_dir=out_dir,
         options=_options(target, given["options"]),
+        calibration=Path(given["calibration"]) if given["calibration"] else None,
     )
     result = target.build_engine(request)
     return {

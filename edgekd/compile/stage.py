@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from edgekd.core import chips, plugins
-from edgekd.core.artifact import StageResult
+from edgekd.core.artifact import Artifact, StageResult
 from edgekd.core.machine import hardware
 from edgekd.core.recipe import Engine, Recipe
 from edgekd.core.recipe_loading import plugin_options
 from edgekd.core.stage import StageJob
-from edgekd.errors import RecipeError, TargetError
+from edgekd.errors import ArtifactError, RecipeError, TargetError
 from edgekd.executors.builder import build
 from edgekd.targets.base import CompileRequest
 
@@ -26,6 +27,7 @@ def run(job: StageJob) -> StageResult:
         precision=engine.precision,
         out_dir=job.out_dir,
         options=options,
+        calibration=_calibration(engine, model),
     )
     compiled = build(engine.target, request)
     result = compiled.result
@@ -38,6 +40,20 @@ def run(job: StageJob) -> StageResult:
         "build": result.details,
     }
     return StageResult(result.spec, {**{k: model.details[k] for k in ("params", "macs")}, **details})
+
+
+def _calibration(engine: Engine, model: Artifact) -> Path | None:
+    """Return the calibration pixels beside a quantized model, for a target that wants them."""
+    info = plugins.target(engine.target).info
+    if info.calibration == "none" or not engine.precision.is_quantized:
+        return None
+    name = model.details.get("calibration_pixels")
+    if name is None:
+        raise ArtifactError(
+            f"{model.path}: expected calibration pixels, which target {engine.target} wants, got none; the quantizer "
+            f"{info.quantizer} has to write them"
+        )
+    return model.file(name)
 
 
 def bound_to(recipe: Recipe) -> dict[str, Any] | None:

@@ -78,6 +78,7 @@ def compile_engine(name: str, request: CompileRequest, run: RunJob | None = None
         "spec": request.spec.to_dict(),
         "precision": request.precision,
         "options": asdict(request.options),
+        "calibration": str(request.calibration.absolute()) if request.calibration else None,
     }
     value = (run or run_job)(Job("compile", name, arguments), out_dir / LOG)
     engine = out_dir / value["engine"]

@@ -40,7 +40,7 @@ def compile_with(fault: str, folder: Path, timeout_s: float = 60.0) -> dict[str,
     """Run the worker in this interpreter on a compile job that has the fault; the log is `toolchain.log`."""
     arguments = {
         "model": "model.onnx", "out_dir": str(folder), "spec": SPEC.to_dict(), "precision": "int8",
-        "options": {"fault": fault, "folder": str(folder)},
+        "options": {"fault": fault, "folder": str(folder)}, "calibration": None,
     }  # fmt: skip
     return work(Job("compile", "broken", arguments, broken_target.__name__), folder, timeout_s)
 
