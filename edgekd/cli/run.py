@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -27,10 +27,17 @@ def run(
 
     loaded = load_recipe(recipe, set_)
     folder = out or pipeline.default_out(loaded)
-    result = api.run(loaded, folder, until=until, on_stage=show.stage_line)
-    if json:
-        show.print_json(result)
-        return
+    with show.failures() as failed:
+        result = api.run(loaded, folder, until=until, on_stage=show.stage_line, on_failure=failed.append)
+        if json:
+            show.print_json(result)
+            return
+        _show(result, recipe, folder, set_)
+
+
+def _show(result: dict[str, Any], recipe: str, folder: Path, set_: list[str]) -> None:
+    from edgekd.cli import show
+
     show.print_results(result)
     print(f"\nreport: {folder / 'report.html'}")
     measured = [row["id"] for row in result["rows"] if row["stage"] == "engine" and row["status"] == "measured"]

@@ -33,6 +33,7 @@ def collect(
     artifacts: Mapping[str, Artifact],
     timings: list[dict[str, Any]],
     planned: Collection[str],
+    failures: Mapping[str, str],
     failure: str,
 ) -> dict[str, Any]:
     """Return the report of a run.
@@ -42,10 +43,14 @@ def collect(
         artifacts: finished artifacts by stage name.
         timings: name, seconds and skipped of each stage of this run.
         planned: names of all stages of the recipe, also those that did not run.
+        failures: reasons by stage name of the stages that failed while the run went on; `bench/<id>` for an engine that
+            the bench left out.
         failure: the line with which the run ended early, or "".
     """
     engines = [f"engine/{engine.id}" for engine in recipe.engines]
-    rows = [_row(recipe, name, artifacts, failure) for name in (*_TRAINED, "export", *engines) if name in planned]
+    rows = [
+        _row(recipe, name, artifacts, failures, failure) for name in (*_TRAINED, "export", *engines) if name in planned
+    ]
     definitions = {
         name: {"title": title, "text": text, "higher_is_better": better}
         for name, (title, text, better) in DEFINITIONS.items()
@@ -146,7 +151,9 @@ def _row_id(stage: str) -> str:
     return "onnx-fp32" if stage == "export" else stage.split("/")[-1]
 
 
-def _row(recipe: Recipe, stage: str, artifacts: Mapping[str, Artifact], failure: str) -> dict[str, Any]:
+def _row(
+    recipe: Recipe, stage: str, artifacts: Mapping[str, Artifact], failures: Mapping[str, str], failure: str
+) -> dict[str, Any]:
     name = stage.split("/")[-1]
     engine = next((e for e in recipe.engines if stage.startswith("engine/") and e.id == name), None)
     methods = "+".join(recipe.distill.methods) or "none"
@@ -157,23 +164,29 @@ def _row(recipe: Recipe, stage: str, artifacts: Mapping[str, Artifact], failure:
         "method": "none" if trained else methods,
         "target": engine.target if engine else "onnxruntime" if stage == "export" else "torch",
         "precision": engine.precision if engine else "fp32",
-        "board": "local",
+        "board": engine.board if engine else "local",
     }
     if stage in artifacts:
         row |= _facts(artifacts[stage])
     timed = artifacts["bench"].details["rows"].get(name) if engine and "bench" in artifacts else None
     row |= timed or {}
     score = artifacts.get(f"evaluate/{name}")
-    if score is None:
+    own = next((failures[one] for one in (stage, f"evaluate/{name}", f"bench/{name}") if one in failures), "")
+    if own or (engine and "bench" in failures):
+        row["status"], row["reason"] = "failed", own or failures["bench"]
+    elif score is None:
         absent = why_not_here(engine.target, engine.options) if engine and stage in artifacts else ""
-        reason = absent or failure or ("not scored" if timed else "the run was stopped before")
-        status = "measured" if timed else "failed" if failure and not absent else "not measured"
-        return row | {"status": status, "reason": reason}
+        row["reason"] = absent or failure or ("not scored" if timed else "the run was stopped before")
+        row["status"] = "measured" if timed else "failed" if failure and not absent else "not measured"
+    else:
+        row["status"], row["reason"] = "measured", ""
+    if score is None:
+        return row
     scored = ("metrics", "iou_per_class", "ap_per_class", "best_f1", "num_images", "absent_classes")
     row |= {k: score.details[k] for k in scored if k in score.details}
     if "precision" in score.details:
         row["precision_at_recall"] = score.details["precision"]
-    return row | {"status": "measured", "reason": ""}
+    return row
 
 
 def _facts(artifact: Artifact) -> dict[str, Any]:

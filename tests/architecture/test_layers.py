@@ -16,6 +16,7 @@ LAYERS = (
     ("board",),
     ("rewrites",),
     ("targets",),
+    ("worker",),
     ("core",),
     ("data", "executors"),
     ("models",),
@@ -23,6 +24,7 @@ LAYERS = (
     ("distill",),
     ("quantize", "export", "compile", "bench", "evaluate"),
     ("report", "preflight"),
+    ("planning",),
     ("pipeline",),
     ("study",),
     ("api", "doctor"),
@@ -38,9 +40,11 @@ NO_FRAMEWORK = (
     "board",
     "rewrites",
     "targets",
+    "worker",
     "core",
     "report",
     "preflight",
+    "planning",
     "pipeline",
     "study",
     "api",
@@ -149,7 +153,7 @@ def is_function(reference: str) -> bool:
 
 def test_the_pipeline_names_its_stages_by_text() -> None:
     named = {
-        part(reference.partition(":")[0]) for name, reference in function_references() if name == "edgekd.pipeline"
+        part(reference.partition(":")[0]) for name, reference in function_references() if name == "edgekd.planning"
     }
     assert {"data", "train", "distill", "export", "quantize", "compile", "bench", "evaluate"} <= named
 
