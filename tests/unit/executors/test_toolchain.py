@@ -220,5 +220,5 @@ def test_a_job_of_inference_writes_one_file_of_outputs_per_file_of_inputs(tmp_pa
     files = {name: str(tmp_path / name) for name in ("engine.bin", *names)}
     job = Job("infer", "broken", arguments, broken_target.__name__, files, str(tmp_path / "out"))
     value = work(job, tmp_path)
-    assert value == {"runtime": {"runtime": "broken"}, "outputs": ["0.npz", "1.npz"]}
-    assert np.load(tmp_path / "out/1.npz")["image"].tolist() == [[2.0, 2.0]]
+    assert value == {"runtime": {"runtime": "broken"}, "outputs": ["00000.npz", "00001.npz"]}
+    assert np.load(tmp_path / "out/00001.npz")["image"].tolist() == [[2.0, 2.0]]
