@@ -141,14 +141,14 @@ def run_study(
                         left.append(one)
         finally:
             content = findings.write()
-    return content
+    return content.to_dict()
 
 
 def load_report(path: str | Path) -> dict[str, Any]:
-    """Return the content of a `report.json`, given its path or its folder."""
+    """Return the content of a `report.json` as plain data, given its path or its folder."""
     from edgekd.report.stored import read_report
 
-    return read_report(Path(path))
+    return read_report(Path(path)).to_dict()
 
 
 class Engine:
@@ -206,6 +206,7 @@ def load_engine(path: str | Path, selection: Selection | None = None) -> Iterato
 def _report(recipe: Recipe, workspace: Workspace, stages: list[Any], ran: list[Any], failure: str) -> dict[str, Any]:
     from edgekd import pipeline
     from edgekd.report import collect
+    from edgekd.report.model import StageTiming
 
     # `edgekd evaluate` keeps what `edgekd bench` measured.
     known = pipeline.recall(recipe, stages, ran, workspace, is_held=True)
@@ -218,10 +219,11 @@ def _report(recipe: Recipe, workspace: Workspace, stages: list[Any], ran: list[A
             ", ".join(older),
         )
     timings = [
-        {"name": r.stage.name, "seconds": round(r.artifact.manifest["seconds"], 1), "skipped": r.skipped} for r in known
+        StageTiming(name=r.stage.name, seconds=round(r.artifact.manifest["seconds"], 1), skipped=r.skipped)
+        for r in known
     ]
     report = collect.collect(recipe, artifacts, timings, [stage.name for stage in stages], failure)
     collect.write_data(recipe, artifacts, workspace.root)
     collect.write_report(report, workspace.root)
     collect.write_page(report, workspace.root)
-    return report
+    return report.to_dict()

@@ -24,6 +24,7 @@ def run(
     from edgekd import api, pipeline
     from edgekd.cli import show
     from edgekd.core.recipe_loading import load_recipe
+    from edgekd.report.stored import read_report
 
     loaded = load_recipe(recipe, set_)
     folder = out or pipeline.default_out(loaded)
@@ -31,9 +32,10 @@ def run(
     if json:
         show.print_json(result)
         return
-    show.print_results(result)
+    report = read_report(folder)
+    show.print_results(report)
     print(f"\nreport: {folder / 'report.html'}")
-    measured = [row["id"] for row in result["rows"] if row["stage"] == "engine" and row["status"] == "measured"]
+    measured = [row.id for row in report.rows if row.stage == "engine" and row.is_measured]
     if measured:
         print(f"next:   edgekd predict {folder / 'engine' / measured[-1]} IMAGE...")
     else:

@@ -8,8 +8,8 @@ import numpy as np
 
 from edgekd.data.colors import palette
 from edgekd.data.drawing import Color, box_iou, draw_boxes, draw_masks
+from edgekd.report.model import Row
 from edgekd.report.pictures import Picture, error_color, tile
-from edgekd.report.rows import Row
 
 MATCH_IOU = 0.5  # of boxes, from which on a detection has found an object of its class
 MISSED: Color = (255, 255, 255)

@@ -13,7 +13,7 @@ from PIL import Image
 from edgekd.data.base import IGNORE_INDEX
 from edgekd.data.colors import overlay, palette
 from edgekd.evaluate.definitions import TRIMAP_RADIUS_PX
-from edgekd.report.rows import Row
+from edgekd.report.model import Row
 from edgekd.report.units import percent
 
 BAND_PX = TRIMAP_RADIUS_PX  # the band of trimap mIoU
