@@ -26,7 +26,7 @@ from edgekd.core.session import open_session, why_not_here
 from edgekd.data.base import Sample
 from edgekd.data.splits import open_split
 from edgekd.evaluate.confusion import confusion_matrix, miou
-from edgekd.executors.simulator import SESSION, simulate
+from edgekd.executors.simulator import simulate
 
 REFERENCES = ("onnx-fp32", "onnxruntime-int8")
 
@@ -46,7 +46,7 @@ def main() -> None:
     maps = {REFERENCES[0]: run(export, samples)}
     for engine in engines:
         target = engine.details["target"]
-        if hasattr(plugins.load("targets", target), SESSION):
+        if plugins.target(target).simulator is not None:
             maps[f"{engine.path.name} (simulator)"] = run_simulated(engine, samples)
         elif reason := why_not_here(target, engine.details["options"]):
             print(f"{engine.path.name}: built, not run: {reason}")

@@ -192,11 +192,11 @@ def made_here(folder: Path) -> list[SessionBase]:
     onnx.save(model, folder / "model.onnx")
     sessions = []
     for name in plugins.names("targets"):
-        target = plugins.load("targets", name)
+        target = plugins.target(name)
         out = folder / name
         out.mkdir()
-        built = target.build_engine(CompileRequest(folder / "model.onnx", spec, "fp32", out, target.Options()))
-        sessions.append(target.Session(built.engine, built.spec, target.Options()))
+        built = target.build_engine(CompileRequest(folder / "model.onnx", spec, "fp32", out, target.options()))
+        sessions.append(target.session(built.engine, built.spec, target.options()))
     return sessions
 
 

@@ -25,7 +25,7 @@ from edgekd.core.session import open_session, why_not_here
 from edgekd.data.splits import open_split
 from edgekd.evaluate.stage import picture_indices
 from edgekd.export.parity import SAME_SCORE, is_alike
-from edgekd.pipeline import deployed_student
+from edgekd.planning import deployed_student
 
 
 def main() -> int:

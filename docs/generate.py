@@ -20,7 +20,7 @@ import typer
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from edgekd import pipeline
+from edgekd import planning
 from edgekd.board import bench, timing
 from edgekd.cli.main import app
 from edgekd.core import chips, plugins
@@ -79,7 +79,7 @@ def plugin_options() -> str:
     for kind, title in _KIND_TITLES.items():
         parts.append(f"### {kind}\n\n{title}.")
         for name in plugins.names(kind):
-            parts.append(_plugin(name, plugins.load(kind, name)))
+            parts.append(_plugin(name, plugins.options_type(kind, name)))
     return "\n\n".join(parts)
 
 
@@ -137,8 +137,8 @@ def latency() -> str:
 def stages() -> str:
     """Return the stages of the quickstart recipe: kind, inputs, and the recipe sections in the cache key."""
     rows = [
-        (f"`{s.name}`", s.kind, _names(s.inputs), _key_sections(s.reads))
-        for s in pipeline.plan(load_recipe("quickstart"))
+        (f"`{s.name}`", s.kind, _names(s.inputs), _key_sections(s.sections))
+        for s in planning.plan(load_recipe("quickstart"))
     ]
     return _table(("stage and folder", "kind", "reads the artifacts", "sections in its key"), rows)
 
@@ -147,7 +147,7 @@ def support() -> str:
     """Return what was shown of each target on each chip, from the targets' `INFO` and `edgekd/chips`."""
     rows: list[tuple[str, ...]] = []
     for target in plugins.names("targets"):
-        info = plugins.load("targets", target).INFO
+        info = plugins.target(target).info
         for name in (name for name in chips.names() if target in chips.load(name).targets):
             found = [one for one in chips.load(name).evidence if one.target == target]
             kinds = [(one.precisions, _SHOWN[one.shown], one.version, one.date) for one in found]
@@ -200,9 +200,9 @@ def _names(words: typing.Iterable[str]) -> str:
     return ", ".join(f"`{word}`" for word in words) or "–"
 
 
-def _key_sections(reads: tuple[str, ...]) -> str:
+def _key_sections(sections: tuple[str, ...]) -> str:
     """Return the sections in a cache key; `engines:<id>` is one entry of a list, `trainer` is in no key."""
-    return _names(sorted({f"{r.split(':')[0]}[]" if ":" in r else r for r in reads} - {"trainer"}))
+    return _names(sorted({f"{r.split(':')[0]}[]" if ":" in r else r for r in sections} - {"trainer"}))
 
 
 def _table(titles: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
@@ -285,15 +285,16 @@ def _meaning(field: FieldInfo) -> str:
     return "; ".join(part for part in (field.description or "", ", ".join(limits)) if part)
 
 
-def _plugin(name: str, module: Any) -> str:
-    variants = getattr(module, "VARIANTS", None)
+def _plugin(name: str, options: type[Any]) -> str:
+    module = sys.modules[options.__module__]
+    variants = vars(module).get("VARIANTS")
     head = f"#### {name}\n\n{(module.__doc__ or '').strip().splitlines()[0]}"
     head += f"\n\nVariants: {_names(variants)}." if variants else ""
-    kinds = typing.get_type_hints(module.Options)
-    rows = [(f"`{f.name}`", _kind(kinds[f.name]), _option_default(f)) for f in dataclasses.fields(module.Options)]
+    kinds = typing.get_type_hints(options)
+    rows = [(f"`{f.name}`", _kind(kinds[f.name]), _option_default(f)) for f in dataclasses.fields(options)]
     if not rows:
         return f"{head}\n\nNo options."
-    return f"{head}\n\n{_table(('key', 'type', 'default'), rows)}\n\n```text\n{_text(module.Options.__doc__)}\n```"
+    return f"{head}\n\n{_table(('key', 'type', 'default'), rows)}\n\n```text\n{_text(options.__doc__)}\n```"
 
 
 def _option_default(field: Any) -> str:

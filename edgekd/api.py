@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -28,42 +28,57 @@ def run(
     overrides: Iterable[str] = (),
     until: str | None = None,
     on_stage: Callable[[Any], None] = lambda _: None,
+    on_failure: Callable[[Any], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Run a recipe into the folder `out`, resuming what is there, and return the report.
 
-    Also writes `report.json`, `report_data/` and `report.html` into `out`, when a stage fails too. A process that Lightning
-    started to train with the first one (several devices) does that and exits here.
+    Also writes `report.json`, `report_data/` and `report.html` into `out`, also when a stage fails. An engine that fails
+    does not end the run: its row has the status `failed` and the reason. A process that Lightning started to train with
+    the first one (several devices) does that and exits here.
+
+    Args:
+        recipe: the recipe, its file, or the name of a shipped one.
+        out: the output folder.
+        overrides: `key.path=value` strings.
+        until: comma-separated stages or groups to stop after.
+        on_stage: called with every stage (`pipeline.StageRun`) that is done.
+        on_failure: called with every stage (`pipeline.StageFailure`) that failed while the run went on.
 
     Raises:
         EdgekdError: see edgekd/errors.py; what was finished is kept, and in the report.
     """
-    from edgekd import pipeline
+    from edgekd import pipeline, planning
     from edgekd.data.splits import opened_once
 
     if not isinstance(recipe, Recipe):
         recipe = load_recipe(str(recipe), overrides)
     pipeline.check_options(recipe)
-    stages = pipeline.plan(recipe)
-    chosen = pipeline.select(stages, until)
+    stages = planning.plan(recipe)
+    chosen = planning.select(stages, until)
     if not is_first_process():
         with opened_once():
-            pipeline.assist(recipe, Workspace(Path(out)), chosen, gates=stages)
+            pipeline.assist(recipe, Workspace(Path(out)), chosen, prerequisites=stages)
         raise SystemExit(0)
     done: list[pipeline.StageRun] = []
+    failures: dict[str, str] = {}
 
     def remember(stage_run: pipeline.StageRun) -> None:
         done.append(stage_run)
         on_stage(stage_run)
 
+    def note(failure: pipeline.StageFailure) -> None:
+        failures[failure.name] = failure.reason
+        on_failure(failure)
+
     with Workspace(Path(out)).locked() as workspace, disk_errors(workspace.root), opened_once():
         _say_whose(workspace.root, recipe)
         try:
-            pipeline.run_stages(recipe, workspace, chosen, remember, gates=stages)
+            pipeline.run_stages(recipe, workspace, chosen, remember, note, prerequisites=stages)
         except EdgekdError as exc:
             if done:
-                _report(recipe, workspace, stages, done, str(exc))
+                _report(recipe, workspace, stages, done, failures, str(exc))
             raise
-        return _report(recipe, workspace, stages, done, "")
+        return _report(recipe, workspace, stages, done, failures, "")
 
 
 def _say_whose(folder: Path, recipe: Recipe) -> None:
@@ -203,7 +218,14 @@ def load_engine(path: str | Path, selection: Selection | None = None) -> Iterato
         yield Engine(artifact, session, selection)
 
 
-def _report(recipe: Recipe, workspace: Workspace, stages: list[Any], ran: list[Any], failure: str) -> dict[str, Any]:
+def _report(
+    recipe: Recipe,
+    workspace: Workspace,
+    stages: list[Any],
+    ran: list[Any],
+    failures: Mapping[str, str],
+    failure: str,
+) -> dict[str, Any]:
     from edgekd import pipeline
     from edgekd.report import collect
     from edgekd.report.model import StageTiming
@@ -211,7 +233,13 @@ def _report(recipe: Recipe, workspace: Workspace, stages: list[Any], ran: list[A
     # `edgekd evaluate` keeps what `edgekd bench` measured.
     known = pipeline.recall(recipe, stages, ran, workspace, is_held=True)
     artifacts = {stage_run.stage.name: stage_run.artifact for stage_run in known}
-    older = [s.name for s in stages if s.name not in artifacts and workspace.artifact_dir(s.name).exists()]
+    earlier = {f"{name}/{subject}": why for name, one in artifacts.items() for subject, why in one.failures.items()}
+    failures = {**earlier, **failures}
+    older = [
+        stage.name
+        for stage in stages
+        if stage.name not in artifacts and stage.name not in failures and workspace.artifact_dir(stage.name).exists()
+    ]
     if older and not failure:
         log.warning(
             "the report leaves out %s: made with other settings or, bench, another machine or power mode; "
@@ -222,7 +250,7 @@ def _report(recipe: Recipe, workspace: Workspace, stages: list[Any], ran: list[A
         StageTiming(name=r.stage.name, seconds=round(r.artifact.manifest["seconds"], 1), skipped=r.skipped)
         for r in known
     ]
-    report = collect.collect(recipe, artifacts, timings, [stage.name for stage in stages], failure)
+    report = collect.collect(recipe, artifacts, timings, [stage.name for stage in stages], failures, failure)
     collect.write_data(recipe, artifacts, workspace.root)
     collect.write_report(report, workspace.root)
     collect.write_page(report, workspace.root)

@@ -6,14 +6,14 @@ import importlib
 import importlib.util
 import platform
 from collections.abc import Iterator
-from types import ModuleType
 from typing import Any
 
-from edgekd.board.sysinfo import environment, missing_device, snapshot
+from edgekd.board.sysinfo import environment, snapshot
 from edgekd.core import plugins
 from edgekd.core.artifact import package_version
 from edgekd.errors import UserError
 from edgekd.executors import venvs
+from edgekd.targets.base import Target
 
 # Capability -> (pip extra, import names it needs).
 _NEEDS = {
@@ -39,9 +39,9 @@ def examine() -> dict[str, Any]:
         checks.append({"name": name, "ok": not text, "text": text or "installed"})
     for name in plugins.names("targets"):
         try:
-            target = plugins.load("targets", name)
-            text, ok = f"{_version(name, target)}, {', '.join(target.INFO.precisions)}", True
-            if reason := missing_device(target.INFO.needs):
+            target = plugins.target(name)
+            text, ok = f"{_version(name, target)}, {', '.join(target.info.precisions)}", True
+            if reason := target.why_not_here(None):
                 text += f"; engines can be built and not run: {reason}"
         except UserError as exc:
             text, ok = str(exc), False
@@ -56,21 +56,21 @@ def _on_this_board() -> Iterator[dict[str, Any]]:
     """Give a check for each target that is compiled elsewhere and has its board here: the runtime of its engines."""
     for name in plugins.names("targets"):
         try:
-            target = plugins.load("targets", name)
+            target = plugins.target(name)
         except Exception:  # noqa: BLE001 - said above
             continue
-        if hasattr(target, "board_version") and not missing_device(target.INFO.needs):
+        if target.board_version is not None and not target.why_not_here(None):
             try:
                 yield {"name": f"runtime {name}", "ok": True, "text": target.board_version()}
             except UserError as exc:
                 yield {"name": f"runtime {name}", "ok": False, "text": str(exc)}
 
 
-def _version(name: str, target: ModuleType) -> str:
+def _version(name: str, target: Target) -> str:
     """Return the version of a target's runtime, or of its toolchain, which is in a virtualenv of its own."""
-    if target.INFO.compile_at == "toolchain":
+    if target.info.compile_at == "toolchain":
         return venvs.find(venvs.lock_of(name), venvs.root_of()).version
-    return str(target.runtime_version())
+    return target.runtime_version()
 
 
 def _broken(modules: tuple[str, ...]) -> str:

@@ -99,3 +99,9 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     if close:
         return f"; did you mean {close[0]!r}?"
     return f"; known: {', '.join(names) or 'none'}"
+
+
+def one_line(exc: BaseException, limit: int = 300) -> str:
+    """Return an exception's text on one line, at most `limit` characters; its type where it has no text."""
+    text = " ".join(str(exc).split()) or type(exc).__name__
+    return text if len(text) <= limit else text[: limit - 3] + "..."

@@ -1,46 +1,51 @@
-"""The pipeline of a recipe: stages ordered by what they read, skipped when their cache key is already done."""
+"""Runs the stages of a recipe and skips those whose cache key is already done."""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from graphlib import TopologicalSorter
 from importlib.util import find_spec
 from pathlib import Path
 
 from edgekd.compile.stage import checked_options
-from edgekd.core import plugins
+from edgekd.core import key_changes, plugins
 from edgekd.core.artifact import Artifact, publish
 from edgekd.core.recipe import Engine, Recipe
 from edgekd.core.recipe_loading import plugin_options
-from edgekd.core.session import why_not_here
-from edgekd.core.stage import Stage
-from edgekd.core.third_party import sources
-from edgekd.core.workspace import Workspace
+from edgekd.core.stage import KeyContent, Stage, hash_of
+from edgekd.core.workspace import Workspace, disk_errors
 from edgekd.data.splits import forget
-from edgekd.errors import GateError, RecipeError, UserError, did_you_mean
+from edgekd.errors import EdgekdError, GateError, RecipeError, WorkspaceError
+from edgekd.planning import quantizer_of
 
 log = logging.getLogger(__name__)
-
-# What decides nothing that is learned: how often a training saves its resume state, and the scored split, on which it only
-# draws its learning curve. With another one, or other labels in it, nothing is trained again.
-_UNLEARNED = ("teacher.train.checkpoint_every", "student.train.checkpoint_every", "data.val")
-_LEARNED = {"data": "edgekd.data.stage:learned_from"}
-# Nor do when a training is given up, and what is trained beside it.
-_BESIDE = ("distill.watchdog_ratio", "distill.baseline")
 
 
 @dataclass(frozen=True)
 class StageRun:
-    """What happened to one stage in a run: its artifact, whether it was skipped, and the seconds it took now."""
+    """A finished stage: its artifact, whether this run skipped it, and the seconds that it took now."""
 
     stage: Stage
     artifact: Artifact
     skipped: bool
     seconds: float
+
+
+@dataclass(frozen=True)
+class StageFailure:
+    """A stage, or one subject of it, that failed while the run went on.
+
+    name: of the stage; `<stage>/<subject>` for one subject.
+    reason: one line.
+    is_bug: whether the error was not one of edgekd's own.
+    """
+
+    name: str
+    reason: str
+    is_bug: bool = False
 
 
 def check_options(recipe: Recipe) -> None:
@@ -50,23 +55,26 @@ def check_options(recipe: Recipe) -> None:
         UserError: unknown plugin, option or precision, or decoding that would be done in int8.
     """
     plugin_options("formats", recipe.data.format, recipe.data.options, "data.options")
-    if find_spec("torch"):  # a board has none: what is trained elsewhere is compiled and measured there
+    if find_spec("torch"):  # a board has none: it compiles and measures what was trained elsewhere
         for where, network in (("teacher", recipe.teacher), ("student", recipe.student)):
             plugin_options("families", network.family, network.options, f"{where}.options")
         for name, method in recipe.distill.methods.items():
             plugin_options("methods", name, method.options, f"distill.methods.{name}.options")
     for name, options in recipe.quantize.options.items():
         plugin_options("quantizers", name, options, f"quantize.options.{name}")
+    for variant, settings in recipe.quantize.variants.items():
+        for name, options in settings.options.items():
+            plugin_options("quantizers", name, options, f"quantize.variants.{variant}.options.{name}")
     for name in recipe.export.rewrite:
         plugins.load("rewrites", name)
     for engine in recipe.engines:
         checked_options(engine)
-        if recipe.export.detections != "heads" and engine.precision == "int8":
+        if recipe.export.detections != "heads" and engine.precision.is_quantized:
             _check_float_decoding(engine)
 
 
 def _check_float_decoding(engine: Engine) -> None:
-    name = _quantizer(engine.target)
+    name = quantizer_of(engine)
     if not plugins.load("quantizers", name).KEEPS_FLOAT:
         raise RecipeError(
             f"engines: {engine.id} would decode in int8, which destroys boxes: its toolchain quantizes the whole graph "
@@ -74,110 +82,141 @@ def _check_float_decoding(engine: Engine) -> None:
         )
 
 
-def plan(recipe: Recipe) -> list[Stage]:
-    """Return the stages of a recipe in an order in which every stage comes after what it reads."""
-    stages = {stage.name: stage for stage in [*_training(recipe), *_deployment(recipe), *_measuring(recipe)]}
-    order = TopologicalSorter({name: stage.inputs for name, stage in stages.items()}).static_order()
-    return [stages[name] for name in order]
-
-
-def select(stages: list[Stage], until: str | None) -> list[Stage]:
-    """Return the stages needed for `until`; all for None. What stands before a stage as a gate is not among them.
-
-    Args:
-        stages: from `plan`.
-        until: comma-separated stages (`engine/openvino-int8`) or groups (`engine`).
-
-    Raises:
-        UserError: nothing is called that.
-    """
-    if until is None:
-        return stages
-    wanted: set[str] = set()
-    for word in until.split(","):
-        found = {s.name for s in stages if s.name == word or s.name.split("/")[0] == word}
-        if not found:
-            known = {s.name for s in stages} | {s.name.split("/")[0] for s in stages}
-            raise UserError(f"no stage of this recipe is called {word!r}{did_you_mean(word, known)}")
-        wanted |= found
-    for stage in reversed(stages):
-        if stage.name in wanted:
-            wanted.update(_built_on(stage))
-    return [s for s in stages if s.name in wanted]
-
-
 def run_stages(
     recipe: Recipe,
     workspace: Workspace,
-    stages: list[Stage],
+    stages: Sequence[Stage],
     on_stage: Callable[[StageRun], None] = lambda _: None,
-    gates: Collection[Stage] = (),
+    on_failure: Callable[[StageFailure], None] | None = None,
+    prerequisites: Collection[Stage] = (),
 ) -> dict[str, StageRun]:
-    """Run the stages that are not already done and return all of them by name; the workspace must be locked.
+    """Run the stages that are not already done and return all that are, by name; the workspace must be locked.
 
-    gates: stages that are run, with what they need, only when one that they stand before has to be run. So a run that was
-        trained elsewhere is compiled and measured on a board without what trains.
+    Args:
+        recipe: the whole recipe.
+        workspace: the locked output folder.
+        stages: from `plan`.
+        on_stage: called with every stage that is done.
+        on_failure: called with every stage that `fails_alone` and failed; None raises its error.
+        prerequisites: stages that run, with what they read, only when a stage that names them has to run. So a run that was
+            trained elsewhere is compiled and measured on a board without the packages that train.
+
+    Raises:
+        EdgekdError: from a stage whose failure ends the run.
     """
-    known = {stage.name: stage for stage in (*gates, *stages)}
-    done: dict[str, StageRun] = {}
-
-    def finish(stage: Stage) -> None:
-        if stage.name in done:
-            return
-        for name in _built_on(stage):
-            finish(known[name])
-        key = _key(recipe, workspace, stage, {name: one.artifact for name, one in done.items()})
-        artifact = workspace.finished(stage.name, key)
-        started = time.monotonic()
-        skipped = artifact is not None
-        if artifact is None:
-            for name in stage.gates:
-                finish(known[name])
-            started = time.monotonic()  # the gates' time is their own
-            log.info("%s: running", stage.name)
-            if stage.kind in ("engine", "latency"):  # what a board does: its memory is the GPU's, too
-                forget(recipe.data.train)
-            artifact = _run(recipe, workspace, stage, key, {name: done[name].artifact for name in stage.inputs})
-        done[stage.name] = StageRun(stage, artifact, skipped, time.monotonic() - started)
-        on_stage(done[stage.name])
-
+    runner = _Runner(
+        recipe, workspace, {stage.name: stage for stage in (*prerequisites, *stages)}, on_stage, on_failure
+    )
     for stage in stages:
-        finish(stage)
-    return done
+        runner.finish(stage)
+    return runner.done
 
 
-def assist(recipe: Recipe, workspace: Workspace, stages: list[Stage], gates: Collection[Stage] = ()) -> None:
+class _Runner:
+    """One pass over the stages: what is done, what has failed."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        workspace: Workspace,
+        known: Mapping[str, Stage],
+        on_stage: Callable[[StageRun], None],
+        on_failure: Callable[[StageFailure], None] | None,
+    ) -> None:
+        self.recipe, self.workspace, self.known = recipe, workspace, known
+        self.on_stage, self.on_failure = on_stage, on_failure
+        self.done: dict[str, StageRun] = {}
+        self.failed: dict[str, str] = {}
+
+    def finish(self, stage: Stage) -> bool:
+        """Run a stage after its inputs, unless it is done; return whether there is an artifact."""
+        if stage.name in self.done or stage.name in self.failed:
+            return stage.name in self.done
+        for name in stage.inputs:
+            if not self.finish(self.known[name]) and name not in stage.optional_inputs:
+                return self._fail(stage, f"{name} failed: {self.failed[name]}")
+        if stage.optional_inputs and not any(name in self.done for name in stage.optional_inputs):
+            self.failed[stage.name] = "all of its inputs failed"  # each of them was reported
+            return False
+        content = _key_content(self.recipe, self.workspace, stage, self._artifacts())
+        artifact = self.workspace.finished(stage.name, hash_of(content))
+        started, skipped = time.monotonic(), artifact is not None and not artifact.failures
+        if artifact is None or not skipped:
+            for name in stage.prerequisites:
+                self.finish(self.known[name])
+            started = time.monotonic()  # the prerequisites' time is their own
+            made = self._made(stage, content)
+            if made is None:
+                return False
+            artifact = made
+            for subject, reason in artifact.failures.items():
+                if self.on_failure is not None:
+                    self.on_failure(StageFailure(f"{stage.name}/{subject}", reason))
+        self.done[stage.name] = StageRun(stage, artifact, skipped, time.monotonic() - started)
+        self.on_stage(self.done[stage.name])
+        return True
+
+    def _made(self, stage: Stage, content: KeyContent) -> Artifact | None:
+        why = _why_again(self.workspace, stage, content)
+        log.info("%s: running%s", stage.name, f" again: {why}" if why else "")
+        if stage.kind in ("engine", "latency"):  # a board's memory is its GPU's as well
+            forget(self.recipe.data.train)
+        inputs = {n: self.done[n].artifact for n in (*stage.inputs, *stage.prerequisites) if n in self.done}
+        try:
+            with disk_errors(self.workspace.root):
+                return _run(self.recipe, self.workspace, stage, content, inputs)
+        except WorkspaceError:
+            raise
+        except EdgekdError as exc:
+            if self.on_failure is None or not stage.fails_alone:
+                raise
+            self._fail(stage, str(exc))
+        except Exception as exc:
+            if self.on_failure is None or not stage.fails_alone:
+                raise
+            log.exception("%s: an error that edgekd did not expect", stage.name)
+            self._fail(stage, f"{type(exc).__name__}: {' '.join(str(exc).split())}", is_bug=True)
+        return None
+
+    def _fail(self, stage: Stage, reason: str, is_bug: bool = False) -> bool:
+        self.failed[stage.name] = reason
+        if self.on_failure is not None:
+            self.on_failure(StageFailure(stage.name, reason, is_bug))
+        return False
+
+    def _artifacts(self) -> dict[str, Artifact]:
+        return {name: one.artifact for name, one in self.done.items()}
+
+
+def assist(recipe: Recipe, workspace: Workspace, stages: list[Stage], prerequisites: Collection[Stage] = ()) -> None:
     """Train with the first process, which runs the same stages in the same folder, and wait for what training builds on.
 
-    A limit that is not met ends the training in all processes alike: the first one says so, and this one just returns,
+    A limit that is not met ends the training in all processes alike. The first one reports it, and this one just returns,
     because Lightning kills the first when another fails.
 
     Raises:
         WorkspaceError: the first process has ended without a stage that is needed.
     """
-    known = {stage.name: stage for stage in (*gates, *stages)}
+    known = {stage.name: stage for stage in (*prerequisites, *stages)}
     done: dict[str, Artifact] = {}
 
     def obtain(stage: Stage) -> None:
         if stage.name in done:
             return
-        for name in _built_on(stage):
+        for name in stage.inputs:
             obtain(known[name])
-        key = _key(recipe, workspace, stage, done)
+        key = hash_of(_key_content(recipe, workspace, stage, done))
         if stage.kind == "checkpoint" and not workspace.has(stage.name, key):
-            for name in stage.gates:
+            for name in stage.prerequisites:
                 obtain(known[name])
-            stage.run(recipe, {name: done[name] for name in stage.inputs}, workspace.work_path(stage.name, key))
+            inputs = {name: done[name] for name in (*stage.inputs, *stage.prerequisites)}
+            stage.run(recipe, inputs, workspace.work_path(stage.name, key))
         done[stage.name] = workspace.awaited(stage.name, key)
 
     with suppress(GateError):
         for stage in stages:
             if stage.kind == "checkpoint":
                 obtain(stage)
-
-
-def _built_on(stage: Stage) -> list[str]:
-    return [name for name in stage.inputs if name not in stage.gates]
 
 
 def recall(
@@ -189,145 +228,59 @@ def recall(
 ) -> list[StageRun]:
     """Return `ran` and, of the other stages, those that an earlier run finished under the same settings.
 
-    is_held: whether this process holds the folder, and may move what is found in `.previous` to its place.
+    Args:
+        recipe: the whole recipe.
+        stages: all of its stages, in order.
+        ran: the stages that this run finished.
+        workspace: the output folder.
+        is_held: whether this process holds the folder, and may move artifacts from `.previous` back.
     """
     find = workspace.finished if is_held else workspace.look
     known = {stage_run.stage.name: stage_run for stage_run in ran}
     for stage in stages:
-        if stage.name not in known and set(_built_on(stage)) <= set(known):
-            key = _key(recipe, workspace, stage, {name: one.artifact for name, one in known.items()})
-            if artifact := find(stage.name, key):
+        needed = set(stage.inputs) - set(stage.optional_inputs)
+        if stage.name not in known and needed <= set(known):
+            artifacts = {name: one.artifact for name, one in known.items()}
+            if artifact := find(stage.name, hash_of(_key_content(recipe, workspace, stage, artifacts))):
                 known[stage.name] = StageRun(stage, artifact, skipped=True, seconds=0.0)
     return list(known.values())
-
-
-def _key(recipe: Recipe, workspace: Workspace, stage: Stage, artifacts: Mapping[str, Artifact]) -> str:
-    return stage.key(recipe, {name: artifacts[name] for name in _built_on(stage)}, workspace.code_of(stage.name))
-
-
-def _run(recipe: Recipe, workspace: Workspace, stage: Stage, key: str, inputs: dict[str, Artifact]) -> Artifact:
-    work = workspace.work_dir(stage.name, key)
-    started = time.monotonic()
-    result = stage.run(recipe, inputs, work)
-    facts = {
-        "kind": stage.kind,
-        "stage": stage.name,
-        "key": key,
-        "recipe_sha256": recipe.sha256(),
-        "code": sources(recipe, stage.reads),
-        "inputs": {name: artifact.sha256() for name, artifact in inputs.items()},
-        "seconds": round(time.monotonic() - started, 3),
-    }
-    workspace.set_aside(stage.name)
-    return publish(work, workspace.artifact_dir(stage.name), facts, result)
-
-
-def deployed_student(recipe: Recipe) -> str:
-    """Return the stage whose student goes to the chip: the distilled one, or the plain one without methods."""
-    return "distilled" if recipe.distill.methods else "student"
-
-
-def trains_baseline(recipe: Recipe) -> bool:
-    """Return whether the plain student is trained: as the baseline, or as the only student."""
-    return recipe.distill.baseline or not recipe.distill.methods
-
-
-def _training(recipe: Recipe) -> list[Stage]:
-    stages = [
-        Stage("data", "dataset", "edgekd.data.stage:run", (), ("data",), outside="edgekd.data.stage:fingerprints")
-    ]
-    check: tuple[str, ...] = ()  # what can be refused is refused before anything is trained
-    if recipe.distill.methods:
-        check = ("plan",)
-        stages.append(
-            Stage(
-                "plan",
-                "plan",
-                "edgekd.distill.stage:run_plan",
-                ("data",),
-                ("data", "teacher", "student", "distill", "trainer"),
-                keyless=_BESIDE,
-            )
-        )
-    if recipe.engines:
-        check = (*check, "check")
-        looked = ("data", "student", "export", "engines", "check")
-        stages.append(Stage("check", "check", "edgekd.preflight.stage:run", ("data",), looked))
-    inputs = ("data", *check)
-    # Of the teacher, the floor is not read: `distilled` holds it to that.
-    stages.append(
-        _trained(
-            "teacher",
-            "edgekd.train.stage:train_teacher",
-            inputs,
-            ("data", "teacher", "trainer"),
-            ("teacher.floor",),
-            check,
-        )
-    )
-    if trains_baseline(recipe):
-        stages.append(
-            _trained("student", "edgekd.train.stage:train_student", inputs, ("data", "student", "trainer"), (), check)
-        )
-    if recipe.distill.methods:
-        gates = ("evaluate/teacher",) if recipe.teacher.floor > 0 else ()
-        inputs = ("data", "teacher", *gates)
-        reads = ("data", "teacher", "student", "distill", "trainer")
-        stages.append(_trained("distilled", "edgekd.distill.stage:run", inputs, reads, _BESIDE, gates))
-    return stages
-
-
-def _trained(
-    name: str,
-    function: str,
-    inputs: tuple[str, ...],
-    reads: tuple[str, ...],
-    keyless: tuple[str, ...],
-    gates: tuple[str, ...],
-) -> Stage:
-    unread = (*_UNLEARNED, *keyless)
-    return Stage(name, "checkpoint", function, inputs, reads, name, unread, gates=gates, counts=_LEARNED)
-
-
-def _deployment(recipe: Recipe) -> list[Stage]:
-    student = deployed_student(recipe)
-    export = "edgekd.export.stage:run"
-    stages = [Stage("export", "onnx", export, (student, "data"), ("data", "export"), student, version=2)]
-    quantizers = sorted({_quantizer(engine.target) for engine in recipe.engines if engine.precision == "int8"})
-    for name in quantizers:
-        reads = ("data", "quantize")
-        stages.append(
-            Stage(f"quantize/{name}", "quantized", "edgekd.quantize.stage:run", ("export", "data"), reads, name)
-        )
-    for engine in recipe.engines:
-        source = f"quantize/{_quantizer(engine.target)}" if engine.precision == "int8" else "export"
-        name, read, outside = f"engine/{engine.id}", (f"engines:{engine.id}",), "edgekd.compile.stage:bound_to"
-        stages.append(Stage(name, "engine", "edgekd.compile.stage:run", (source,), read, engine.id, outside=outside))
-    return stages
-
-
-def _measuring(recipe: Recipe) -> list[Stage]:
-    engines = tuple(
-        f"engine/{engine.id}" for engine in recipe.engines if not why_not_here(engine.target, engine.options)
-    )
-    trained = [stage.name for stage in _training(recipe) if stage.kind == "checkpoint"]
-    stages = []
-    inputs: tuple[str, ...]
-    for scored in (*trained, "export", *engines):
-        row = scored.split("/")[-1]
-        inputs, reads = (scored, "data"), ("data", "evaluate")
-        stages.append(Stage(f"evaluate/{row}", "metrics", "edgekd.evaluate.stage:run", inputs, reads, scored))
-    if engines:
-        inputs, reads = (*engines, "data"), ("data", "bench")
-        machine = "edgekd.core.machine:identity"
-        stages.append(Stage("bench", "latency", "edgekd.bench.stage:run", inputs, reads, outside=machine, version=2))
-    return stages
-
-
-def _quantizer(target: str) -> str:
-    return plugins.load("targets", target).INFO.quantizer
 
 
 def default_out(recipe: Recipe) -> Path:
     """Return `runs/<recipe name>` under the current folder."""
     return Path("runs") / recipe.name
+
+
+def _key_content(recipe: Recipe, workspace: Workspace, stage: Stage, artifacts: Mapping[str, Artifact]) -> KeyContent:
+    inputs = {name: artifacts[name] for name in stage.inputs if name in artifacts}
+    return stage.key_content(recipe, inputs, workspace.code_of(stage.name))
+
+
+def _why_again(workspace: Workspace, stage: Stage, content: KeyContent) -> str:
+    """Return why the artifact in the stage's folder is not the one that is wanted, "" when there is none."""
+    there = workspace.present(stage.name)
+    if there is None:
+        return ""
+    if there.failures:
+        return f"{', '.join(there.failures)} failed before"
+    return key_changes.reasons(there.manifest.get("key_content"), content)
+
+
+def _run(
+    recipe: Recipe, workspace: Workspace, stage: Stage, content: KeyContent, inputs: dict[str, Artifact]
+) -> Artifact:
+    work = workspace.work_dir(stage.name, hash_of(content))
+    started = time.monotonic()
+    result = stage.run(recipe, inputs, work)
+    facts = {
+        "kind": stage.kind,
+        "stage": stage.name,
+        "key": hash_of(content),
+        "key_content": content,
+        "recipe_sha256": recipe.sha256(),
+        "code": content["code"],
+        "inputs": {name: artifact.sha256() for name, artifact in inputs.items()},
+        "seconds": round(time.monotonic() - started, 3),
+    }
+    workspace.set_aside(stage.name)
+    return publish(work, workspace.artifact_dir(stage.name), facts, result)

@@ -1,7 +1,7 @@
 """Jobs: what a worker process is asked to do (`job.json`) and what came of it (`result.json`).
 
 One protocol for vendor virtualenvs and for boards: whoever wants work done writes a folder with `job.json` and the files
-it names, runs `python -m edgekd.board.worker job.json` there, and reads `result.json`. Relative paths in a job are
+it names, runs `python -m edgekd.worker job.json` there, and reads `result.json`. Relative paths in a job are
 relative to the job's folder, so that the folder can be copied. What the process prints goes to a log and is never read
 for results.
 
@@ -24,11 +24,18 @@ JOB_SCHEMA, RESULT_SCHEMA = "edgekd.job/1", "edgekd.result/1"
 
 @dataclass(frozen=True)
 class Job:
-    """One task for a worker. `arguments` is JSON and belongs to the task (`edgekd/targets/worker_tasks.py`)."""
+    """One task for a worker.
+
+    task: its name in `edgekd.worker.TASKS`.
+    target: name of the target, for messages.
+    arguments: JSON, see the task.
+    module: where the worker finds the target's `TARGET`.
+    """
 
     task: str
     target: str
     arguments: Dict[str, Any] = field(default_factory=dict)
+    module: str = ""
 
 
 @dataclass(frozen=True)
@@ -69,7 +76,7 @@ def read_job(path: Path) -> Job:
     """Read a `job.json`; ArtifactError when it is not one."""
     data = _read(Path(path), JOB_SCHEMA)
     try:
-        return Job(data["task"], data["target"], dict(data["arguments"]))
+        return Job(data["task"], data["target"], dict(data["arguments"]), data["module"])
     except (KeyError, TypeError, ValueError) as exc:
         raise ArtifactError(f"{path}: damaged ({exc!r}); write the job again") from exc
 

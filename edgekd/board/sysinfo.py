@@ -9,7 +9,6 @@ Portable: standard library only, Python 3.8. Source of paths and units: Linux Do
 
 from __future__ import annotations
 
-import ctypes
 import glob
 import os
 import platform
@@ -287,37 +286,3 @@ def _cooling_active(base: Path) -> Optional[List[str]]:
 def _load_average(base: Path) -> Optional[List[float]]:
     text = _text(base / "proc/loadavg")
     return [float(x) for x in text.split()[:3]] if text else None
-
-
-def soc_names(root: str = "/") -> List[str]:
-    """Return the names of this board's chip as its device tree has them, e.g. `["rk3588s"]`; [] without one.
-
-    Of the `compatible` strings those of Rockchip, `rockchip,<chip>`, and the board's own name, without the maker.
-    """
-    text = _text(Path(root) / "proc/device-tree/compatible") or ""
-    return [name.partition(",")[2] for name in text.split("\0") if name.startswith("rockchip,")]
-
-
-def missing_device(needs: str, chip: str = "", root: str = "/") -> str:
-    """Return why an engine that needs a device cannot run on this machine; "" when it can.
-
-    needs: `cuda`, an NVIDIA GPU that its driver can use; `rknpu`, a Rockchip chip; or "" for the CPU, which is always
-        there.
-    chip: of `rknpu`, the one that the engine is built for, e.g. rk3588, which an rk3588s runs, too; "" for any.
-    """
-    if needs == "rknpu":
-        names = soc_names(root)
-        if not names:
-            return "no Rockchip chip in this machine"
-        fits = any(name.startswith(chip) for name in names)
-        return "" if fits else f"no {chip} in this machine, which is {', '.join(names)}"
-    if needs != "cuda":
-        return ""
-    try:
-        driver = ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return "no NVIDIA driver on this machine"
-    count = ctypes.c_int(0)
-    if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)) or not count.value:
-        return "no NVIDIA GPU that the driver of this machine can use"
-    return ""

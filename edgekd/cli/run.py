@@ -24,14 +24,21 @@ def run(
     from edgekd import api, pipeline
     from edgekd.cli import show
     from edgekd.core.recipe_loading import load_recipe
-    from edgekd.report.stored import read_report
 
     loaded = load_recipe(recipe, set_)
     folder = out or pipeline.default_out(loaded)
-    result = api.run(loaded, folder, until=until, on_stage=show.stage_line)
-    if json:
-        show.print_json(result)
-        return
+    with show.failures() as failed:
+        result = api.run(loaded, folder, until=until, on_stage=show.stage_line, on_failure=failed.append)
+        if json:
+            show.print_json(result)
+            return
+        _show(recipe, folder, set_)
+
+
+def _show(recipe: str, folder: Path, set_: list[str]) -> None:
+    from edgekd.cli import show
+    from edgekd.report.stored import read_report
+
     report = read_report(folder)
     show.print_results(report)
     print(f"\nreport: {folder / 'report.html'}")

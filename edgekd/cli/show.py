@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import astuple
 from typing import TYPE_CHECKING, Any
 
+import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -72,6 +74,21 @@ def stage_line(stage_run: Any) -> None:
     """Print on stderr what happened to a stage."""
     state = "skipped, already done" if stage_run.skipped else f"done in {stage_run.seconds:.1f} s"
     print(f"{stage_run.stage.name}: {state}", file=sys.stderr)
+
+
+@contextmanager
+def failures() -> Iterator[list[Any]]:
+    """Collect stages that failed while the run went on (`pipeline.StageFailure`), and exit with their code at the end.
+
+    Raises:
+        typer.Exit: 1 when a stage failed, 70 when one failed by an error that edgekd did not expect.
+    """
+    failed: list[Any] = []
+    yield failed
+    for one in failed:
+        print(f"edgekd: {one.name} failed: {' '.join(one.reason.split())}", file=sys.stderr)
+    if failed:
+        raise typer.Exit(70 if any(one.is_bug for one in failed) else 1)
 
 
 def study_run_line(run: Any, result: Any, ended: int, total: int) -> None:

@@ -34,14 +34,14 @@ def _command(until: str, following: str):  # type: ignore[no-untyped-def]  # typ
 
 def run_until(recipe: str, out: Path | None, set_: list[str], json: bool, until: str, following: str) -> None:
     """Run a recipe as far as the stage groups `until` and print their artifacts and the command that follows."""
-    from edgekd import api, pipeline
+    from edgekd import api, pipeline, planning
     from edgekd.cli import show
     from edgekd.core.recipe_loading import load_recipe
     from edgekd.report.stored import read_report
 
     loaded = load_recipe(recipe, set_)
     folder = out or pipeline.default_out(loaded)
-    present = {stage.name.split("/")[0] for stage in pipeline.plan(loaded)}
+    present = {stage.name.split("/")[0] for stage in planning.plan(loaded)}
     groups = ",".join(group for group in until.split(",") if group in present) or until
     ran = []
 
@@ -49,13 +49,14 @@ def run_until(recipe: str, out: Path | None, set_: list[str], json: bool, until:
         ran.append(stage_run)
         show.stage_line(stage_run)
 
-    result = api.run(loaded, folder, until=groups, on_stage=on_stage)
-    if json:
-        show.print_json(result)
-        return
-    for stage_run in ran:
-        if stage_run.stage.name.split("/")[0] in groups.split(","):
-            print(stage_run.artifact.path)
-    if until in ("bench", "evaluate"):
-        show.print_results(read_report(folder))
-    print(f"next: {show.command(following, recipe, '--out', str(folder), set_=set_)}")
+    with show.failures() as failed:
+        result = api.run(loaded, folder, until=groups, on_stage=on_stage, on_failure=failed.append)
+        if json:
+            show.print_json(result)
+            return
+        for stage_run in ran:
+            if stage_run.stage.name.split("/")[0] in groups.split(","):
+                print(stage_run.artifact.path)
+        if until in ("bench", "evaluate"):
+            show.print_results(read_report(folder))
+        print(f"next: {show.command(following, recipe, '--out', str(folder), set_=set_)}")

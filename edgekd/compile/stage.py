@@ -16,9 +16,9 @@ from edgekd.targets.base import CompileRequest
 
 
 def run(job: StageJob) -> StageResult:
-    """Build the engine whose id is the stage's part."""
-    engine = next(e for e in job.recipe.engines if e.id == job.part)
-    target = plugins.load("targets", engine.target)
+    """Build the engine whose id is the stage's subject."""
+    engine = next(e for e in job.recipe.engines if e.id == job.subject)
+    target = plugins.target(engine.target)
     options = checked_options(engine)
     (model,) = job.inputs.values()
     request = CompileRequest(
@@ -28,7 +28,7 @@ def run(job: StageJob) -> StageResult:
         out_dir=job.out_dir,
         options=options,
     )
-    if target.INFO.compile_at == "toolchain":
+    if target.info.compile_at == "toolchain":
         compiled = compile_engine(engine.target, request)
     else:
         compiled = Compiled(target.build_engine(request), target.runtime_version())
@@ -51,8 +51,8 @@ def bound_to(recipe: Recipe) -> dict[str, Any] | None:
     says in its own `bound_to`.
     """
     (engine,) = recipe.engines
-    target = plugins.load("targets", engine.target)
-    bound = target.bound_to(checked_options(engine)) if hasattr(target, "bound_to") else ""
+    target = plugins.target(engine.target)
+    bound = target.bound_to(checked_options(engine)) if target.bound_to else ""
     if not bound:
         return None
     try:
@@ -69,10 +69,10 @@ def checked_options(engine: Engine) -> Any:
         RecipeError: an unknown option, a chip or a precision that the target does not build for.
     """
     options = plugin_options("targets", engine.target, engine.options, f"engines.{engine.id}.options")
-    known = plugins.load("targets", engine.target).INFO.precisions
+    known = plugins.target(engine.target).info.precisions
     if engine.precision not in known:
         raise RecipeError(
-            f"engines: target {engine.target} has no precision {engine.precision!r}; expected one of {', '.join(known)}"
+            f"engines: target {engine.target} has no precision '{engine.precision}'; expected one of {', '.join(known)}"
         )
     chips.check(engine.target, options, engine.precision)
     return options

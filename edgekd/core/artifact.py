@@ -42,10 +42,17 @@ _PACKAGES = (
 
 @dataclass(frozen=True)
 class StageResult:
-    """What a stage returns besides the files it wrote: the contract of the network it made, and details (JSON)."""
+    """What a stage returns besides the files it wrote.
+
+    spec: the contract of the network it made.
+    details: facts for later stages and the report (JSON).
+    failures: of a stage that goes on when one of its subjects fails: subject -> reason on one line. The next run makes
+        such an artifact again.
+    """
 
     spec: ModelSpec | None = None
     details: dict[str, Any] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -64,6 +71,11 @@ class Artifact:
     def details(self) -> dict[str, Any]:
         """What the stage reported."""
         return self.manifest["details"]
+
+    @property
+    def failures(self) -> dict[str, str]:
+        """Reasons by subject, where the stage went on without some of its subjects."""
+        return self.manifest.get("failures") or {}
 
     @property
     def spec(self) -> ModelSpec:
@@ -148,7 +160,7 @@ def publish(work: Path, final: Path, facts: dict[str, Any], result: StageResult)
     Args:
         work: folder with the stage's files; its `_scratch` is dropped.
         final: where the artifact will be; what stands there is the caller's to move away.
-        facts: kind, stage, key, inputs (name -> manifest sha256), recipe_sha256, seconds.
+        facts: kind, stage, key, key_content, inputs (name -> manifest sha256), recipe_sha256, seconds.
         result: what the stage returned.
     """
     scratch = work / SCRATCH
@@ -165,6 +177,7 @@ def publish(work: Path, final: Path, facts: dict[str, Any], result: StageResult)
         "model_spec": asdict(result.spec) if result.spec else None,
         "environment": {**environment(), "packages": package_versions()},
         "details": result.details,
+        "failures": result.failures,
     }
     text = json.dumps(manifest, indent=1, allow_nan=False)
     _write_synced(work / MANIFEST, text)

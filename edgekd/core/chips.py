@@ -77,7 +77,7 @@ def check(target: str, options: Any, precision: str) -> None:
     Raises:
         RecipeError: no chip is called that, the target does not compile for it, or it does not compute so.
     """
-    name = getattr(options, "chip", None)
+    name = named_in(options)
     if name is None:
         return
     if target not in load(name).targets:
@@ -85,6 +85,11 @@ def check(target: str, options: Any, precision: str) -> None:
         raise RecipeError(f"engines: target {target} does not compile for {name}; expected one of {', '.join(known)}")
     if precision in load(name).lacks:
         raise RecipeError(f"engines: {name} has no {precision}; choose another precision of {target}")
+
+
+def named_in(options: Any) -> str | None:
+    """Return the chip that a target's options name in the option `chip`, None when they have none."""
+    return vars(options).get("chip")
 
 
 def _folder() -> Path:

@@ -1,7 +1,8 @@
 """Plugins: the file name is the key. Listing names imports nothing; loading imports one module.
 
-    names("targets")            -> ["onnxruntime", "openvino", ...]
-    load("targets", "openvino") -> the module edgekd.targets.openvino.target
+    names("methods")         -> ["at", "bckd", ...]
+    load("methods", "bckd")  -> the module edgekd.distill.methods.bckd
+    target("mine")           -> the TARGET of the module or package that is registered as target `mine`
 
 Third parties register modules through entry points of the group `edgekd.<kind>`.
 """
@@ -14,8 +15,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import EntryPoint, entry_points
 from types import ModuleType
+from typing import Any
 
 from edgekd.errors import UserError, did_you_mean
+from edgekd.targets.base import Target
 
 # Kind -> the package whose modules are its plugins.
 KINDS = {
@@ -26,7 +29,7 @@ KINDS = {
     "quantizers": "edgekd.quantize.schemes",
     "rewrites": "edgekd.rewrites",
 }
-_NOT_PLUGINS = {"base", "worker_tasks"}
+_NOT_PLUGINS = {"base", "graph"}
 _SINGULAR = {"families": "family"}
 
 
@@ -68,7 +71,21 @@ def load(kind: str, name: str) -> ModuleType:
     with packages_of(f"{noun} {name!r}"):
         if name not in own:
             return foreign[name].load()
-        return importlib.import_module(f"{KINDS[kind]}.{name}{'.target' if kind == 'targets' else ''}")
+        return importlib.import_module(f"{KINDS[kind]}.{name}")
+
+
+def target(name: str) -> Target:
+    """Return a target by name; UserError as `load`, or when its module has no `TARGET`."""
+    module = load("targets", name)
+    found = vars(module).get("TARGET")
+    if not isinstance(found, Target):
+        raise UserError(f"target {name!r}: expected a Target as TARGET in {module.__name__}, got {found!r}")
+    return found
+
+
+def options_type(kind: str, name: str) -> type[Any]:
+    """Return the dataclass of a plugin's own options; UserError as `load`."""
+    return target(name).options if kind == "targets" else load(kind, name).Options
 
 
 @contextmanager

@@ -16,6 +16,9 @@ from pydantic import (
     model_validator,
 )
 
+from edgekd.board.precision import Precision
+from edgekd.errors import did_you_mean
+
 Options = dict[str, Any]
 
 
@@ -202,24 +205,84 @@ class Export(Section):
     )
 
 
-class Quantize(Section):
-    """Calibration on a seeded subset of the *training* split; `options` by quantizer name."""
+PTQ = "ptq"  # the variant of the section itself
 
-    images: int = Field(128, gt=0)
-    options: dict[str, Options] = {}
+
+class QuantizeVariant(Section):
+    """Calibration on a seeded subset of the *training* split, and the quantizers' options."""
+
+    images: int = Field(128, gt=0, description="calibration images")
+    options: dict[str, Options] = Field({}, description="options by quantizer name")
+
+
+class Quantize(QuantizeVariant):
+    """Post-training quantization: the settings of variant `ptq`, and further variants beside it.
+
+    Every int8 engine names a variant; those of one quantizer and variant share the quantized model.
+    """
+
+    variants: dict[str, QuantizeVariant] = Field({}, description="further settings by name, e.g. other layers in float")
+
+    @field_validator("variants")
+    @classmethod
+    def _name_folders(cls, variants: dict[str, QuantizeVariant]) -> dict[str, QuantizeVariant]:
+        for name in variants:
+            _names_a_folder(name)
+            if name == PTQ:
+                raise ValueError(f"{PTQ!r} is the variant of the section itself; call this one otherwise")
+        return variants
+
+    def variant(self, name: str) -> QuantizeVariant:
+        """Return the settings of a variant."""
+        return self if name == PTQ else self.variants[name]
+
+
+LOCAL = "local"  # this machine
+_OTHER_ROWS = ("teacher", "student", "distilled", "export", "onnx-fp32")
 
 
 class Engine(Section):
     """One engine to build, measure and score."""
 
+    id: str = Field(
+        "", description="name of its row and folder; default `target-precision`, with `@board` when one is named"
+    )
     target: str
-    precision: str
+    precision: Precision
+    variant: str = Field(
+        PTQ, description="quantized model that an int8 engine is compiled from, see `quantize.variants`"
+    )
+    board: str = Field(LOCAL, description="machine that it runs on; `local` is this one")
     options: Options = {}
 
-    @property
-    def id(self) -> str:
-        """Row id and folder name, e.g. `openvino-int8`."""
-        return f"{self.target}-{self.precision}"
+    @model_validator(mode="before")
+    @classmethod
+    def _default_id(cls, raw: Any) -> Any:
+        if not isinstance(raw, dict) or raw.get("id"):
+            return raw
+        board = raw.get("board", LOCAL)
+        place = "" if board == LOCAL else f"@{board}"
+        return {**raw, "id": f"{raw.get('target')}-{raw.get('precision')}{place}"}
+
+    @field_validator("id")
+    @classmethod
+    def _names_its_row(cls, name: str) -> str:
+        if name in _OTHER_ROWS:
+            raise ValueError("is the name of another row of the report; call this engine otherwise")
+        return _names_a_folder(name)
+
+    @field_validator("board")
+    @classmethod
+    def _is_local(cls, board: str) -> str:
+        if board != LOCAL:
+            raise ValueError(f"this edgekd reaches no board but {LOCAL!r}, this machine")
+        return board
+
+    @model_validator(mode="after")
+    def _has_a_quantized_model(self) -> Engine:
+        if self.variant != PTQ and not self.precision.is_quantized:
+            raise ValueError(f"variant {self.variant!r} is of a quantized model; precision {self.precision} has none")
+        return self
 
 
 class Bench(Section):
@@ -353,16 +416,34 @@ class Recipe(Section):
         ids = [engine.id for engine in engines]
         twice = {i for i in ids if ids.count(i) > 1}
         if twice:
-            raise ValueError(f"listed twice: {', '.join(sorted(twice))}")
+            raise ValueError(f"two engines have the id {', '.join(sorted(twice))}; give each an `id` of its own")
         return engines
 
-    def only(self, *reads: str) -> Recipe:
-        """Return a copy in which every section that is not named is None, so that a stage cannot read what its
-        cache key does not cover. `engines:<id>` names a single engine."""
-        names = {read.partition(":")[0]: read.partition(":")[2] for read in reads}
+    @model_validator(mode="after")
+    def _engines_name_variants(self) -> Recipe:
+        known = {PTQ, *self.quantize.variants}
+        for engine in self.engines:
+            if engine.variant not in known:
+                raise ValueError(
+                    f"engines.{engine.id}.variant: quantize.variants has no {engine.variant!r}{did_you_mean(engine.variant, known)}"
+                )
+        return self
+
+    def only(self, *sections: str) -> Recipe:
+        """Return a copy in which every section that is not named is None.
+
+        So a stage cannot read what its cache key does not cover. `engines:<id>` names a single engine, and
+        `quantize:<variant>/<quantizer>` the settings of one variant for one quantizer.
+        """
+        names = {section.partition(":")[0]: section.partition(":")[2] for section in sections}
         update: dict[str, Any] = dict.fromkeys(set(type(self).model_fields) - set(names) - {"name", "task", "seed"})
         if names.get("engines"):
             update["engines"] = tuple(engine for engine in self.engines if engine.id == names["engines"])
+        if names.get("quantize"):
+            variant, _, quantizer = names["quantize"].partition("/")
+            settings = self.quantize.variant(variant)
+            options = {quantizer: settings.options.get(quantizer, {})}
+            update["quantize"] = Quantize(images=settings.images, options=options)
         return self.model_copy(update=update)
 
     def sha256(self) -> str:

@@ -74,7 +74,7 @@ def plugin_options(kind: str, name: str, raw: Mapping[str, Any], where: str) -> 
     Raises:
         RecipeError: unknown plugin, unknown key, or a value that does not fit.
     """
-    options_type = plugins.load(kind, name).Options
+    options_type = plugins.options_type(kind, name)
     known = TypeAdapter(options_type).json_schema().get("properties", {})
     for key in raw:
         if key not in known:

@@ -10,7 +10,6 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from edgekd.board.session import Session
-from edgekd.board.sysinfo import missing_device
 from edgekd.core import plugins
 from edgekd.core.artifact import Artifact
 from edgekd.core.recipe_loading import plugin_options
@@ -40,8 +39,7 @@ def open_session(artifact: Artifact) -> AbstractContextManager[Session]:
 
 def why_not_here(target: str, options: dict[str, Any]) -> str:
     """Return why this machine cannot run engines of a target with its options as a recipe has them, "" when it can."""
-    chip = getattr(plugin_options("targets", target, options, "options"), "chip", "")
-    return missing_device(plugins.load("targets", target).INFO.needs, chip)
+    return plugins.target(target).why_not_here(plugin_options("targets", target, options, "options"))
 
 
 def _open_engine(artifact: Artifact) -> SessionBase:
@@ -49,11 +47,11 @@ def _open_engine(artifact: Artifact) -> SessionBase:
     for name, kind in (("target", str), ("options", dict), ("engine", str)):
         if not isinstance(details.get(name), kind):
             raise ArtifactError(f"{artifact.path}: damaged manifest (details.{name}); build the engine again")
-    target = plugins.load("targets", details["target"])
+    target = plugins.target(details["target"])
     options = plugin_options("targets", details["target"], details["options"], "options")
-    return target.Session(artifact.file(details["engine"]), artifact.spec, options)
+    return target.session(artifact.file(details["engine"]), artifact.spec, options)
 
 
 def _open_onnx(artifact: Artifact) -> SessionBase:
-    target = plugins.load("targets", "onnxruntime")
-    return target.Session(artifact.file("model.onnx"), artifact.spec, target.Options())
+    target = plugins.target("onnxruntime")
+    return target.session(artifact.file("model.onnx"), artifact.spec, target.options())

@@ -15,20 +15,25 @@ from edgekd.core.artifact import Artifact, StageResult, package_version, sha256_
 from edgekd.core.plugins import packages_of
 from edgekd.core.recipe import Recipe
 from edgekd.core.recipe_loading import PATH_OPTIONS
-from edgekd.core.third_party import sources
+from edgekd.core.third_party import code_hashes
+
+KeyContent = dict[str, Any]  # JSON; its top-level names are those of `key_changes`
 
 
 @dataclass(frozen=True)
 class StageJob:
-    """What a stage function gets: the sections of the recipe it may read, its input artifacts, its folder, its part.
+    """The arguments of a stage function.
 
-    `part` is what tells apart stages of one kind: an engine id, a quantizer, the artifact to score.
+    recipe: the recipe with the sections that the stage declares; the others are None.
+    inputs: the artifacts that the stage reads, by stage name.
+    out_dir: an empty folder, but for the resume state of an interrupted run.
+    subject: tells stages of one kind apart: an engine id, a quantized model, the artifact to score.
     """
 
     recipe: Recipe
     inputs: dict[str, Artifact]
     out_dir: Path
-    part: str = ""
+    subject: str = ""
 
 
 @dataclass(frozen=True)
@@ -36,95 +41,118 @@ class Stage:
     """One node of the pipeline.
 
     name: also the artifact's folder, e.g. `engine/openvino-int8`.
-    kind: of the artifact.
-    function: `package.module:function` taking a StageJob; imported when the stage runs, not before.
-    inputs: names of the stages whose artifacts it reads.
-    reads: the recipe sections it may read; they make the cache key. `trainer` may be read and is never in the key.
-    part: see StageJob.
-    keyless: recipe keys in those sections that do not change the artifact, e.g. `teacher.floor`.
-    outside: `package.module:function` taking those sections and returning (JSON) the state of what lies outside the
-        run and may change, e.g. a data set's files. Checkpoints that the sections name are covered without it.
-    gates: those of `inputs` that can only stop the stage, e.g. the teacher's score; they are not in the key.
-    counts: input -> `package.module:function` taking its artifact and the sections and returning (JSON) what of it the
-        stage uses; of the other inputs the manifest is in the key.
-    version: raised when the function makes, or proves, something else of the same inputs.
+    kind: kind of the artifact.
+    function: `package.module:function` that takes a StageJob; imported when the stage runs.
+    inputs: names of the stages whose artifacts it reads. Their manifests are in the cache key.
+    sections: the recipe sections that it may read. They are in the cache key, but for `trainer`.
+    subject: see StageJob.
+    ignored_keys: recipe keys in those sections that do not change the artifact, e.g. `teacher.floor`.
+    external_state: `package.module:function` that takes the sections and returns (JSON) the state of what lies outside
+        the run, e.g. a data set's files. Checkpoints that the sections name are covered without it.
+    prerequisites: names of the stages that only decide whether this one may run, e.g. the teacher's score. Their
+        artifacts are among the job's inputs and not in the cache key.
+    optional_inputs: those of `inputs` that are left out when their stage failed, e.g. an engine of the bench.
+    partial_inputs: input -> `package.module:function` that takes its artifact and the sections and returns (JSON) the part
+        that the stage uses. That part is in the cache key instead of the manifest.
+    fails_alone: whether the other stages go on when it fails: an engine that fails does not end the run.
+    version: raised when the function makes something else of the same inputs.
     """
 
     name: str
     kind: str
     function: str
     inputs: tuple[str, ...]
-    reads: tuple[str, ...]
-    part: str = ""
-    keyless: tuple[str, ...] = ()
-    outside: str = ""
-    gates: tuple[str, ...] = ()
-    counts: Mapping[str, str] = field(default_factory=dict)
+    sections: tuple[str, ...]
+    subject: str = ""
+    ignored_keys: tuple[str, ...] = ()
+    external_state: str = ""
+    prerequisites: tuple[str, ...] = ()
+    optional_inputs: tuple[str, ...] = ()
+    partial_inputs: Mapping[str, str] = field(default_factory=dict)
+    fails_alone: bool = False
     version: int = 1
 
     def key(self, recipe: Recipe, inputs: dict[str, Artifact], code: Mapping[str, str] = MappingProxyType({})) -> str:
-        """Return the cache key: hash of what the stage reads, of the code it brings along, and of what it builds on.
+        """Return the cache key, the hash of `key_content`."""
+        return hash_of(self.key_content(recipe, inputs, code))
 
-        code: hashes of modules as the artifact that is there was made with, for those that are not installed here: a board
-            needs no code of networks that were trained elsewhere.
+    def key_content(
+        self, recipe: Recipe, inputs: dict[str, Artifact], code: Mapping[str, str] = MappingProxyType({})
+    ) -> KeyContent:
+        """Return everything that decides what the artifact holds, by kind of cause (JSON).
+
+        Args:
+            recipe: the whole recipe.
+            inputs: artifacts by name; of `optional_inputs` those that there are.
+            code: module -> hash in the artifact that is there, for third-party modules that are not installed here. A
+                board needs no code of networks that were trained elsewhere.
         """
-        brought = {name: found or code.get(name) for name, found in sources(recipe, self.reads).items()}
-        content = {
-            **({"code": brought} if brought else {}),
-            "stage": [self.name, self.kind, self.function, self.part, *([self.version] if self.version > 1 else [])],
+        found = code_hashes(recipe, self.sections)
+        return {
+            "stage": [self.name, self.kind, self.subject, self.version],
             "edgekd": package_version("edgekd"),
             "task": recipe.task,
             "seed": recipe.seed,
             "config": self._config(recipe),
-            "files": _files(recipe, self.reads),
-            "outside": self._imported(self.outside)(recipe.only(*self.reads)) if self.outside else None,
+            "files": _weight_files(recipe, self.sections),
+            "code": {name: value or code.get(name) for name, value in found.items()},
+            "external_state": self._external_state(recipe),
             "inputs": {
-                name: self._what_counts(recipe, name, inputs[name]) for name in self.inputs if name not in self.gates
+                name: self._used_part(recipe, name, inputs[name])
+                for name in self.inputs
+                if name in inputs or name not in self.optional_inputs
             },
         }
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def run(self, recipe: Recipe, inputs: dict[str, Artifact], out_dir: Path) -> StageResult:
-        """Import and run the stage's function on the sections it declared."""
+        """Import and run the stage's function on the sections that it declares."""
         with packages_of(f"stage {self.name}"):
-            function: Callable[[StageJob], StageResult] = self._imported(self.function)
-            return function(StageJob(recipe.only(*self.reads), inputs, out_dir, self.part))
+            function: Callable[[StageJob], StageResult] = _imported(self.function)
+            return function(StageJob(recipe.only(*self.sections), inputs, out_dir, self.subject))
 
-    def _what_counts(self, recipe: Recipe, name: str, artifact: Artifact) -> object:
-        if name not in self.counts:
+    def _external_state(self, recipe: Recipe) -> object:
+        return _imported(self.external_state)(recipe.only(*self.sections)) if self.external_state else None
+
+    def _used_part(self, recipe: Recipe, name: str, artifact: Artifact) -> object:
+        if name not in self.partial_inputs:
             return artifact.sha256()
-        return self._imported(self.counts[name])(artifact, recipe.only(*self.reads))
+        return _imported(self.partial_inputs[name])(artifact, recipe.only(*self.sections))
 
     def _config(self, recipe: Recipe) -> dict[str, object]:
-        sections = {read.partition(":")[0] for read in self.reads} - {"trainer"}
-        config = recipe.only(*self.reads).model_dump(mode="json", include=sections)
-        for path in self.keyless:
+        names = {section.partition(":")[0] for section in self.sections} - {"trainer"}
+        config = recipe.only(*self.sections).model_dump(mode="json", include=names)
+        for path in self.ignored_keys:
             *parents, last = path.split(".")
             node: Any = config
             for parent in parents:
                 node = (node or {}).get(parent)
             (node or {}).pop(last, None)
-        # What lies at a path counts, not where it lies: `files`, and the fingerprint in the manifest of `data`.
-        sections_with_paths = [config[name] for name in ("data", *_NETWORKS) if name in config]
-        for section in [*sections_with_paths, *config.get("engines", ())]:
+        # The content of a file is in the key, not its path: `files`, and the fingerprint in the manifest of `data`.
+        with_paths = [config[name] for name in ("data", *_NETWORKS) if name in config]
+        for section in [*with_paths, *config.get("engines", ())]:
             section.pop("checkpoint", None)
             options = section["options"].items()
             section["options"] = {k: v for k, v in options if k not in PATH_OPTIONS or not isinstance(v, str)}
         return config
 
-    @staticmethod
-    def _imported(function: str) -> Callable[..., Any]:
-        module, _, name = function.partition(":")
-        return getattr(importlib.import_module(module), name)
+
+def hash_of(content: KeyContent) -> str:
+    """Return the cache key of a key's content."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _imported(function: str) -> Callable[..., Any]:
+    module, _, name = function.partition(":")
+    return getattr(importlib.import_module(module), name)
 
 
 _NETWORKS = ("teacher", "student")
 
 
-def _files(recipe: Recipe, reads: tuple[str, ...]) -> dict[str, str]:
-    """Return the hashes of the weight files that the sections name, by where in the recipe they are named."""
+def _weight_files(recipe: Recipe, sections: tuple[str, ...]) -> dict[str, str]:
+    """Return the hashes of the weight files that the sections name, by their key in the recipe."""
     found: dict[str, Path] = {}
-    for name in (name for name in _NETWORKS if name in reads):
+    for name in (name for name in _NETWORKS if name in sections):
         network = getattr(recipe, name)
         named = {key: network.options.get(key) for key in PATH_OPTIONS}
         found |= {f"{name}.options.{key}": Path(value) for key, value in named.items() if isinstance(value, str)}

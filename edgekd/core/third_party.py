@@ -1,7 +1,8 @@
-"""The code that a recipe brings along: plugins of other packages, and networks by `package.module:function`."""
+"""Hashes of the third-party code that a recipe names: plugins of other packages, networks by `package.module:function`."""
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
@@ -11,12 +12,12 @@ from edgekd.core.artifact import sha256_of
 from edgekd.core.recipe import Recipe
 
 
-def sources(recipe: Recipe, reads: tuple[str, ...]) -> dict[str, str | None]:
-    """Return the sha256 of the file of each such module that the sections name, None where it is not here.
+def code_hashes(recipe: Recipe, sections: tuple[str, ...]) -> dict[str, str | None]:
+    """Return module -> sha256 of its code, for each third-party module that the sections name; None where it is absent.
 
-    Nothing is imported. What a module imports in turn is not looked at.
+    Nothing is imported. Modules that such a module imports are not covered.
     """
-    named = {read.partition(":")[0] for read in reads}
+    named = {section.partition(":")[0] for section in sections}
     used: list[tuple[str, str]] = []
     variants: list[str] = []
     if "data" in named:
@@ -26,16 +27,24 @@ def sources(recipe: Recipe, reads: tuple[str, ...]) -> dict[str, str | None]:
         variants.append(network.variant)
     if "distill" in named:
         used += [("methods", name) for name in recipe.distill.methods]
-    used += [("targets", engine.target) for engine in recipe.engines if f"engines:{engine.id}" in reads]
+    if "quantize" in named:
+        used += [("quantizers", name) for name in recipe.quantize.options]
+    used += [("targets", engine.target) for engine in recipe.engines if f"engines:{engine.id}" in sections]
     modules = [plugins.foreign_module(kind, name) for kind, name in used]
     modules += [variant.partition(":")[0] for variant in variants if ":" in variant]
     return {module: _hash(module) for module in sorted(filter(None, modules))}
 
 
 def _hash(module: str) -> str | None:
+    """Return the hash of a module's file, of a package the hash of all its Python files."""
     spec = _spec(module)
     file = Path(spec.origin) if spec and spec.origin else None
-    return sha256_of(file) if file and file.is_file() else None
+    if file is None or not file.is_file():
+        return None
+    if file.name != "__init__.py":
+        return sha256_of(file)
+    hashes = [f"{path.relative_to(file.parent)} {sha256_of(path)}" for path in sorted(file.parent.rglob("*.py"))]
+    return hashlib.sha256("\n".join(hashes).encode()).hexdigest()
 
 
 def _spec(module: str) -> ModuleSpec | None:

@@ -93,12 +93,17 @@ class Workspace:
         """Return what `finished` would and change nothing: for those who do not hold the folder."""
         return self._complete(self.artifact_dir(stage), key) or self._complete(self._previous(stage, key), key)
 
-    def code_of(self, stage: str) -> dict[str, str]:
-        """Return the hashes of the modules from outside of edgekd with which the artifact in its place was made."""
+    def present(self, stage: str) -> Artifact | None:
+        """Return the artifact in a stage's folder, whatever it was made with; None when there is none or it is damaged."""
         try:
-            return open_artifact(self.artifact_dir(stage)).manifest.get("code") or {}
+            return open_artifact(self.artifact_dir(stage))
         except ArtifactError:
-            return {}
+            return None
+
+    def code_of(self, stage: str) -> dict[str, str]:
+        """Return the hashes of the third-party modules that the artifact in the stage's folder was made with."""
+        there = self.present(stage)
+        return (there.manifest.get("code") or {}) if there else {}
 
     def work_path(self, stage: str, key: str) -> Path:
         """Return where the working folder of a stage under one cache key lies."""

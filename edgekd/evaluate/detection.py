@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,9 @@ import numpy as np
 
 from edgekd.board.detection import Detections
 from edgekd.board.masks import Masks
-from edgekd.board.postprocess import predict_objects
-from edgekd.board.session import Session
-from edgekd.core.progress import Progress
-from edgekd.data.base import COCO_LARGEST, DenseDataset, Instances
+from edgekd.data.base import COCO_LARGEST, Instances
 from edgekd.errors import DataError, UserError
+from edgekd.evaluate.predictions import Prediction
 
 # How the three kinds of average precision are called by us and by faster-coco-eval.
 _KINDS = {"map": "bbox", "mask_map": "segm", "boundary_map": "boundary"}
@@ -55,37 +53,33 @@ class DetectionResult:
     num_images: int
 
 
-def evaluate(
-    session: Session,
-    dataset: DenseDataset,
-    indices: Sequence[int],
-    keep: Collection[int] = (),
-    progress: Progress | None = None,
+def score(
+    classes: Sequence[str],
+    predictions: Iterable[Prediction[Detections]],
+    has_masks: bool,
     coco_files: Path | None = None,
-) -> tuple[DetectionResult, dict[int, Detections]]:
-    """Score a network on some images of a split, each at its own size; return what it found on those in `keep`.
+) -> DetectionResult:
+    """Score the objects found in the images of a split, each at its image's own size.
 
-    With `coco_files`, a folder, what was scored is written there, see `DetectionEvaluator.write`.
+    Args:
+        classes: those of the data set and of the network.
+        predictions: of the images to score, see `predict_split`.
+        has_masks: whether masks are scored beside boxes.
+        coco_files: folder for what was scored, see `DetectionEvaluator.write`.
 
     Raises:
-        DataError: a sample cannot be read, or there is no object in any of them.
+        DataError: there is no object in any of the images.
         UserError: faster-coco-eval is not installed.
     """
-    evaluator = DetectionEvaluator(tuple(dataset.classes), has_masks=session.spec.task == "instance")
-    kept: dict[int, Detections] = {}
-    for done, index in enumerate(indices, 1):
-        sample = dataset.load(index)
+    evaluator = DetectionEvaluator(classes, has_masks)
+    for prediction in predictions:
+        sample = prediction.sample
         assert sample.instances is not None
-        found = predict_objects(session, sample.image)
         size = (sample.image.shape[0], sample.image.shape[1])
-        evaluator.update(sample.instances, found, size, dataset.name(index))
-        if index in keep:
-            kept[index] = found
-        if progress:
-            progress(done, len(indices))
+        evaluator.update(sample.instances, prediction.result, size, sample.name)
     if coco_files:
         evaluator.write(coco_files)
-    return evaluator.compute(), kept
+    return evaluator.compute()
 
 
 class DetectionEvaluator:

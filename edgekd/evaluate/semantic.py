@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 
-from edgekd.board.postprocess import predict
-from edgekd.board.session import Session
-from edgekd.core.progress import Progress
-from edgekd.data.base import IGNORE_INDEX, DenseDataset, Sample
+from edgekd.data.base import IGNORE_INDEX
 from edgekd.errors import DataError, UserError
 from edgekd.evaluate.boundary import BoundaryCounts, boundary_counts, trimap_band
 from edgekd.evaluate.confusion import (
@@ -25,9 +22,9 @@ from edgekd.evaluate.confusion import (
 )
 from edgekd.evaluate.connectivity import ComponentCounts, component_counts
 from edgekd.evaluate.definitions import TRIMAP_RADIUS_PX
+from edgekd.evaluate.predictions import Prediction
 
-# Samples that are read ahead of the network, and scored behind it, per worker.
-_AHEAD = 2
+_BEHIND = 2  # predictions that are counted while the network runs
 
 
 @dataclass(frozen=True)
@@ -83,46 +80,28 @@ class SemanticResult:
     confusion: np.ndarray
 
 
-def evaluate(
-    session: Session,
-    dataset: DenseDataset,
-    indices: Sequence[int] | None = None,
-    keep: Collection[int] = (),
-    workers: int = 1,
-    progress: Progress | None = None,
-) -> tuple[SemanticResult, dict[int, np.ndarray]]:
-    """Score a network on a split, each image at its own size, and return the class maps of the indices in `keep`.
+def score(classes: Sequence[str], predictions: Iterable[Prediction[np.ndarray]]) -> SemanticResult:
+    """Score the class maps of a split, each at its image's own size; counting runs in a thread beside the network.
 
     Args:
-        session: the network, whose classes are the data set's.
-        dataset: the split.
-        indices: which samples; None for all.
-        keep: indices whose class maps (H, W) uint8 are returned.
-        workers: threads that read samples and count, beside the network.
-        progress: called with (images done, images in all).
+        classes: those of the data set and of the network.
+        predictions: of the images to score, see `predict_split`.
 
     Raises:
-        DataError: a sample cannot be read, carries a label outside the classes, or no pixel has a label.
+        DataError: a prediction has another size than its mask, a label is outside the classes, or no pixel has a label.
         UserError: OpenCV is not installed.
     """
     _require_opencv()
-    chosen = range(len(dataset)) if indices is None else indices
-    evaluator = SemanticEvaluator(tuple(dataset.classes))
-    kept: dict[int, np.ndarray] = {}
-    with ThreadPoolExecutor(workers) as pool:
-        scored: deque[Future[SemanticCounts]] = deque()
-        for done, (index, sample) in enumerate(_samples(dataset, chosen, pool, workers), 1):
-            prediction = predict(session, sample.image)
-            if index in keep:
-                kept[index] = prediction
-            scored.append(pool.submit(_score, sample, prediction, evaluator))
-            if len(scored) > _AHEAD * workers:
-                evaluator.add(scored.popleft().result())
-            if progress:
-                progress(done, len(chosen))
-        for future in scored:
+    evaluator = SemanticEvaluator(classes)
+    with ThreadPoolExecutor(1) as pool:
+        counting: deque[Future[SemanticCounts]] = deque()
+        for prediction in predictions:
+            counting.append(pool.submit(_count, evaluator, prediction))
+            if len(counting) > _BEHIND:
+                evaluator.add(counting.popleft().result())
+        for future in counting:
             evaluator.add(future.result())
-    return evaluator.compute(), kept
+    return evaluator.compute()
 
 
 class SemanticEvaluator:
@@ -205,25 +184,11 @@ def _component_sums(components: ComponentCounts) -> dict[str, int]:
     return {f"components_{name}": int(values.sum()) for name, values in vars(components).items()}
 
 
-def _score(sample: Sample, prediction: np.ndarray, evaluator: SemanticEvaluator) -> SemanticCounts:
+def _count(evaluator: SemanticEvaluator, prediction: Prediction[np.ndarray]) -> SemanticCounts:
     try:
-        return evaluator.count(sample.mask, prediction)
+        return evaluator.count(prediction.sample.mask, prediction.result)
     except DataError as exc:
-        raise DataError(f"{sample.name}: {exc}") from exc
-
-
-def _samples(
-    dataset: DenseDataset, indices: Sequence[int], pool: ThreadPoolExecutor, workers: int
-) -> Iterator[tuple[int, Sample]]:
-    """Yield (index, sample) in order, read ahead by the pool."""
-    waiting: deque[tuple[int, Future[Sample]]] = deque()
-    for index in indices:
-        waiting.append((index, pool.submit(dataset.load, index)))
-        if len(waiting) > _AHEAD * workers:
-            first, future = waiting.popleft()
-            yield first, future.result()
-    for first, future in waiting:
-        yield first, future.result()
+        raise DataError(f"{prediction.sample.name}: {exc}") from exc
 
 
 def _require_opencv() -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from edgekd.board.session import Session
+from edgekd.board.detection import Detections
 from edgekd.core.artifact import StageResult
 from edgekd.core.progress import progress_bar
 from edgekd.core.session import open_session
@@ -18,38 +19,44 @@ from edgekd.data.predictions import MIN_SCORE
 from edgekd.data.splits import open_split
 from edgekd.errors import DataError
 from edgekd.evaluate import detection, semantic
+from edgekd.evaluate.predictions import Prediction, keeping, predict_split
 
 PICTURES = "pictures.npz"
 Scored = tuple[dict[str, Any], dict[str, np.ndarray]]  # what the manifest says, what the pictures need
 
 
 def run(job: StageJob) -> StageResult:
-    """Score the artifact named by the stage's part; keep what it says of a few images for the report.
+    """Score the artifact named by the stage's subject; keep what it says of a few images for the report.
 
     Raises:
         DataError: the network's classes are not the data set's.
     """
     recipe = job.recipe
-    artifact = job.inputs[job.part]
+    artifact = job.inputs[job.subject]
     dataset = open_split(recipe, recipe.data.val)
     if artifact.spec.classes != tuple(dataset.classes):
-        raise DataError(f"{job.part}: the network has classes {artifact.spec.classes}, the data set {dataset.classes}")
+        raise DataError(
+            f"{job.subject}: the network has classes {artifact.spec.classes}, the data set {dataset.classes}"
+        )
     indices = range(min(recipe.evaluate.images or len(dataset), len(dataset)))
     pictured = picture_indices(len(indices), recipe.evaluate.pictures)
-    with open_session(artifact) as session:
+    kept: dict[int, Any] = {}
+    with open_session(artifact) as session, progress_bar("scoring") as progress:
+        predictions = keeping(predict_split(session, dataset, indices), pictured, kept, progress, len(indices))
         if recipe.task == "semantic":
-            details, arrays = _semantic(session, dataset, list(indices), pictured)
+            details, arrays = _semantic(predictions, dataset, kept)
         else:
             coco_files = job.out_dir if recipe.evaluate.coco_files else None
-            details, arrays = _objects(session, dataset, list(indices), pictured, coco_files)
+            details, arrays = _objects(predictions, dataset, kept, recipe.task == "instance", coco_files)
     np.savez_compressed(job.out_dir / PICTURES, **arrays)  # type: ignore[arg-type]  # keys never shadow its flags
     names = [dataset.name(i) for i in pictured]
-    return StageResult(details={"of": job.part, "split": recipe.data.val, "pictured": names, **details})
+    return StageResult(details={"of": job.subject, "split": recipe.data.val, "pictured": names, **details})
 
 
-def _semantic(session: Session, dataset: DenseDataset, indices: list[int], pictured: list[int]) -> Scored:
-    with progress_bar("scoring") as progress:
-        result, kept = semantic.evaluate(session, dataset, indices=indices, keep=pictured, progress=progress)
+def _semantic(
+    predictions: Iterator[Prediction[np.ndarray]], dataset: DenseDataset, kept: dict[int, np.ndarray]
+) -> Scored:
+    result = semantic.score(dataset.classes, predictions)
     details = {
         "num_images": result.num_images,
         "metrics": result.metrics,
@@ -59,23 +66,31 @@ def _semantic(session: Session, dataset: DenseDataset, indices: list[int], pictu
         "absent_classes": list(result.absent_classes),
         "confusion": result.confusion.tolist(),
     }
-    return details, {str(i): kept[i] for i in pictured}
+    return details, {str(i): class_map for i, class_map in kept.items()}
 
 
 def _objects(
-    session: Session, dataset: DenseDataset, indices: list[int], pictured: list[int], coco_files: Path | None
+    predictions: Iterator[Prediction[Detections]],
+    dataset: DenseDataset,
+    kept: dict[int, Detections],
+    has_masks: bool,
+    coco_files: Path | None,
 ) -> Scored:
-    with progress_bar("scoring") as progress:
-        result, kept = detection.evaluate(session, dataset, indices, pictured, progress, coco_files)
+    result = detection.score(dataset.classes, predictions, has_masks, coco_files)
     arrays: dict[str, np.ndarray] = {}
-    for i in pictured:
-        shown = kept[i].scores >= MIN_SCORE
-        masks = kept[i].masks
-        parts = {"boxes": kept[i].boxes, "labels": kept[i].labels, "scores": kept[i].scores}
-        arrays |= {f"{i}/{name}": part[shown] for name, part in parts.items()}
-        if masks is not None:
-            arrays[f"{i}/mask_bits"] = np.packbits(masks.only(shown).whole(), axis=2)  # of all pictures, an eighth
+    for index, found in kept.items():
+        arrays |= _pictured_objects(index, found)
     return asdict(result), arrays
+
+
+def _pictured_objects(index: int, found: Detections) -> dict[str, np.ndarray]:
+    """Return the arrays of the objects that the report draws, those with a score worth showing."""
+    shown = found.scores >= MIN_SCORE
+    parts = {"boxes": found.boxes, "labels": found.labels, "scores": found.scores}
+    arrays = {f"{index}/{name}": part[shown] for name, part in parts.items()}
+    if found.masks is not None:
+        arrays[f"{index}/mask_bits"] = np.packbits(found.masks.only(shown).whole(), axis=2)
+    return arrays
 
 
 def picture_indices(available: int, wanted: int) -> list[int]:

@@ -2,34 +2,42 @@
 
 from __future__ import annotations
 
-import inspect
 import shutil
 from pathlib import Path
 from types import ModuleType
 
 import edgekd
 
-PARTS = ("__init__.py", "errors.py", "board", "rewrites", "targets")
+PARTS = ("__init__.py", "errors.py", "board", "rewrites", "targets", "worker.py")
 
 
-def copy_to(folder: Path, target: str, module: ModuleType) -> Path:
+def copy_to(folder: Path, module: ModuleType) -> Path:
     """Copy what is needed to run a worker into `folder` and return it, to be put on PYTHONPATH.
 
     Args:
         folder: is made.
-        target: name of the target.
-        module: its module; one from another package is copied to `edgekd/targets/<target>.py`, too.
+        module: that of the target. One of another package is copied under its own name: a package with everything in its
+            folder, a module as one file. The packages around it are empty in the copy.
     """
     source, package = Path(edgekd.__path__[0]), folder / "edgekd"
-    package.mkdir(parents=True)
     for part in PARTS:
-        if (source / part).is_dir():
-            shutil.copytree(source / part, package / part, ignore=shutil.ignore_patterns("__pycache__"))
+        _copy(source / part, package / part)
+    if not module.__name__.startswith("edgekd."):
+        assert module.__file__ is not None  # a target is not a namespace package
+        own = Path(module.__file__)
+        place = folder.joinpath(*module.__name__.split("."))
+        if own.name == "__init__.py":
+            _copy(own.parent, place)
         else:
-            shutil.copyfile(source / part, package / part)
-    place = package / "targets" / target / "target.py"
-    if not place.exists():
-        place.parent.mkdir()
-        (place.parent / "__init__.py").touch()
-        shutil.copyfile(inspect.getsourcefile(module) or "", place)
+            _copy(own, place.with_suffix(".py"))
+        for around in place.parents[: module.__name__.count(".")]:
+            (around / "__init__.py").touch()
     return folder
+
+
+def _copy(source: Path, place: Path) -> None:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    if source.is_dir():
+        shutil.copytree(source, place, ignore=shutil.ignore_patterns("__pycache__"))
+    else:
+        shutil.copyfile(source, place)

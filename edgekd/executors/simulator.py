@@ -17,8 +17,6 @@ from edgekd.core.recipe_loading import plugin_options
 from edgekd.errors import TargetError
 from edgekd.executors.toolchain import LOG, run_job
 
-SESSION = "Simulator"
-
 
 def simulate(
     engine: Artifact, inputs: Iterable[dict[str, np.ndarray]]
@@ -26,7 +24,7 @@ def simulate(
     """Return the outputs for each set of inputs, by tensor name, and what the simulator says of itself.
 
     Args:
-        engine: artifact of kind `engine` of a target whose module has a class `Simulator`.
+        engine: artifact of kind `engine` of a target that has a simulator.
         inputs: arrays by name as the engine's own contract has them.
 
     Raises:
@@ -34,7 +32,7 @@ def simulate(
         ToolchainError: its toolchain is not installed, crashed, hung or logged errors.
     """
     name, details = engine.details["target"], engine.details
-    if not hasattr(plugins.load("targets", name), SESSION):
+    if plugins.target(name).simulator is None:
         raise TargetError(f"{engine.path}: target {name} has no simulator; run the engine on its chip")
     options = plugin_options("targets", name, details["options"], "options")
     with TemporaryDirectory(prefix="edgekd-simulator-") as text:
@@ -48,7 +46,7 @@ def simulate(
             "engine": str(engine.file(details["engine"]).absolute()),
             "spec": engine.spec.to_dict(),
             "options": asdict(options),
-            "session": SESSION,
+            "is_simulated": True,
             "inputs": [str(file) for file in files],
             "out_dir": str(out),
         }

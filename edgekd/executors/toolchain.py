@@ -17,7 +17,7 @@ import subprocess
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -78,7 +78,7 @@ def compile_engine(name: str, request: CompileRequest) -> Compiled:
         raise ToolchainError(
             f"{name}: the toolchain reported success, expected the engine {engine}, got {state}; log: {out_dir / LOG}"
         )
-    facts: Toolchain = plugins.load("targets", name).INFO.toolchain or Toolchain(())
+    facts = plugins.target(name).info.toolchain or Toolchain()
     notes = lines_with(out_dir / LOG, facts.log_notes)
     for note in notes:
         _log.warning("%s: the toolchain noted: %s", name, note)
@@ -99,11 +99,11 @@ def run_job(job: Job, log: Path, root: Path | None = None) -> dict[str, Any]:
         ToolchainError, TargetError, WorkspaceError: as in `compile_engine`.
     """
     module = plugins.load("targets", job.target)
-    facts: Toolchain = module.INFO.toolchain or Toolchain(())
+    facts = plugins.target(job.target).info.toolchain or Toolchain()
     venv = venvs.find(venvs.lock_of(job.target), venvs.root_of(root))
     with TemporaryDirectory(prefix="edgekd-job-") as folder:
-        write_job(job, Path(folder))
-        code = portable.copy_to(Path(folder) / "code", job.target, module)
+        write_job(replace(job, module=module.__name__), Path(folder))
+        code = portable.copy_to(Path(folder) / "code", module)
         return run_worker(venv.python, Path(folder), code, log, facts, f"{job.target} {job.task}")
 
 
@@ -118,7 +118,7 @@ def run_worker(python: Path, folder: Path, code: Path, log: Path, facts: Toolcha
         facts: patterns and time-out of the toolchain.
         what: names the job in messages, e.g. `rknn compile`.
     """
-    command = [str(python), "-m", "edgekd.board.worker", JOB]
+    command = [str(python), "-m", "edgekd.worker", JOB]
     try:
         exit_code = _supervise(command, folder, _environment(python, code), log, _timeout_s(facts), what)
         return _value(folder, exit_code, log, facts, what)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,14 +16,14 @@ from torch import Tensor, nn
 from edgekd.board.specs import ModelSpec, TensorSpec
 from edgekd.core import plugins
 from edgekd.core.recipe import Export
-from edgekd.errors import UserError
+from edgekd.errors import UserError, one_line
 from edgekd.export import decode
 from edgekd.models.base import DenseModel
 from edgekd.models.session import head_shapes
+from edgekd.rewrites.graph import SCOPES, opsets
 
 log = logging.getLogger(__name__)
 MODEL = "model.onnx"
-_SCOPES = "pkg.torch.onnx.name_scopes"  # torch.onnx, 2.5 and later
 
 
 def deployed_spec(trained: ModelSpec, model: DenseModel, settings: Export) -> ModelSpec:
@@ -91,9 +92,9 @@ def export_onnx(model: DenseModel, spec: ModelSpec, settings: Export, path: Path
             input_names=[image.name], output_names=names, verbose=False,
         )  # fmt: skip
     except torch.onnx.errors.OnnxExporterError as exc:
-        raise UserError(f"export: torch cannot export this network: {' '.join(str(exc).split())[:300]}") from exc
+        raise UserError(f"export: torch cannot export this network: {one_line(exc)}") from exc
     assert program is not None
-    made = _opsets(program.model_proto)["ai.onnx"]
+    made = opsets(program.model_proto)["ai.onnx"]
     if made != settings.opset:
         raise UserError(f"export.opset: torch exports this network to opset {made}, not {settings.opset}; set {made}")
     simplified, _ = onnxsim.simplify(program.model_proto)  # what it did is compared with torch: `measure_parity`
@@ -103,28 +104,22 @@ def export_onnx(model: DenseModel, spec: ModelSpec, settings: Export, path: Path
     rewritten = {name: plugins.load("rewrites", name).rewrite(simplified) for name in settings.rewrite}
     onnx.checker.check_model(simplified, full_check=True)
     onnx.save(simplified, path)
-    operators: dict[str, int] = {}
-    for node in simplified.graph.node:
-        operators[node.op_type] = operators.get(node.op_type, 0) + 1
+    operators = Counter(node.op_type for node in simplified.graph.node)
     return {
-        "opsets": _opsets(simplified),
+        "opsets": opsets(simplified),
         "operators": dict(sorted(operators.items())),
         "nodes": len(simplified.graph.node),
         "rewritten": rewritten,
     }
 
 
-def _opsets(model: onnx.ModelProto) -> dict[str, int]:
-    return {entry.domain or "ai.onnx": entry.version for entry in model.opset_import}
-
-
 def _keep_modules(exported: onnx.ModelProto, simplified: onnx.ModelProto) -> None:
-    """Write down again which torch module each node came from: onnxsim 0.8 drops it, and keeps the tensors' names."""
+    """Copy the torch module of each node from the exported graph: onnxsim 0.8 drops it, but keeps the tensors' names."""
     scopes = {
         output: entry
         for node in exported.graph.node
         for entry in node.metadata_props
-        if entry.key == _SCOPES
+        if entry.key == SCOPES
         for output in node.output
     }
     for node in simplified.graph.node:

@@ -15,6 +15,7 @@ from edgekd.board.specs import ModelSpec
 from edgekd.errors import GateError
 from edgekd.models.base import DenseModel
 from edgekd.models.session import TorchSession
+from edgekd.rewrites.graph import read_onnx
 from edgekd.targets.onnxruntime.target import import_onnxruntime
 
 # A detection is the same when one of its class is at least so alike in the other file.
@@ -66,7 +67,7 @@ def measure_parity(
 
 def _with_outputs(path: Path, names: list[str]) -> bytes:
     """Return the model of a file with those of the tensors `names` that it computes among its outputs."""
-    model = onnx.load(path)
+    model = read_onnx(path)
     computed = {name for node in model.graph.node for name in node.output}
     present = {output.name for output in model.graph.output}
     for name in names:

@@ -23,7 +23,7 @@ def run(job: StageJob) -> StageResult:
     Raises:
         GateError: outputs or results differ by more than the recipe's tolerance.
     """
-    source = job.inputs[job.part]
+    source = job.inputs[job.subject]
     settings = job.recipe.export
     model = network_from_artifact(source)
     spec = deployed_spec(source.spec, model, settings)
@@ -34,7 +34,7 @@ def run(job: StageJob) -> StageResult:
     parity = measure_parity(model, source.spec, path, spec, images)
     check_parity(parity, spec.task, settings)
     keep = {name: source.details[name] for name in ("params", "macs", "network")}
-    return StageResult(spec, {**keep, **details, "parity": parity, "source": job.part})
+    return StageResult(spec, {**keep, **details, "parity": parity, "source": job.subject})
 
 
 def check_parity(parity: dict[str, Any], task: str, settings: Export) -> None:

@@ -8,12 +8,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from types import ModuleType
 from typing import Any
 
 from edgekd.board.specs import ModelSpec, Preprocess, TensorSpec
 from edgekd.compile.stage import checked_options
-from edgekd.core import plugins
+from edgekd.core import chips, plugins
 from edgekd.core.artifact import open_artifact
 from edgekd.core.recipe import Engine, Recipe
 from edgekd.core.recipe_loading import plugin_options
@@ -21,9 +20,10 @@ from edgekd.errors import ArtifactError, TargetError, UserError, did_you_mean
 from edgekd.executors import venvs
 from edgekd.preflight import trial
 from edgekd.preflight.findings import Finding, Report, Verdict
-from edgekd.preflight.graph import Graph, checked_inputs, module_of, name_of
 from edgekd.preflight.rewrites import findings_with_rewrites
 from edgekd.preflight.tables import merged, tables, tables_for, without_table
+from edgekd.rewrites.graph import Graph, module_of, name_of, read_graph
+from edgekd.targets.base import Target
 
 log = logging.getLogger(__name__)
 
@@ -62,18 +62,19 @@ def check(subject: Subject, toward: Toward, is_built: bool = False) -> Report:
         ArtifactError: the model is not a readable ONNX file.
         UserError: no such target or chip, or a graph without inputs.
     """
-    module = _target(toward.target)
-    options = _options(module, toward)
-    chip = toward.chip or getattr(options, "chip", "")
+    target = _target(toward.target)
+    options = _options(target, toward)
+    chip = toward.chip or chips.named_in(options) or ""
     chosen = tables_for(toward.target, chip)
-    graph = Graph(subject.model)
-    checked_inputs(graph)
-    found = findings_with_rewrites(graph, chosen, () if module is None else module.INFO.rewrites)
-    parsed, refused = _probe(toward.target, module, graph, options)
+    graph = read_graph(subject.model)
+    if not graph.inputs:
+        raise UserError(f"{subject.model}: expected a network with an input, got a graph without one")
+    found = findings_with_rewrites(graph, chosen, () if target is None else target.info.rewrites)
+    parsed, refused = _probe(toward.target, target, graph, options)
     verdicts = (_NOT_ASKED,) * 3
     findings = merged([*refused, *without_table(toward.target, chip), *found])
     if is_built:
-        verdicts = trial.attempt(module, graph, subject.spec or _spec_of(graph), options)
+        verdicts = trial.attempt(target, graph, subject.spec or _spec_of(graph), options)
     precision = "int8" if graph.is_quantized else "fp32"
     return Report(subject.name, toward.target, chip, precision, findings, parsed, *verdicts)
 
@@ -164,41 +165,41 @@ def check_engine(engine: Engine, spec: ModelSpec) -> None:
     Raises:
         TargetError: the precision, the options and the contract do not go together, or not on this machine.
     """
-    module = plugins.load("targets", engine.target)
-    if hasattr(module, "check_engine"):
+    target = plugins.target(engine.target)
+    if target.check_engine is not None:
         try:
-            module.check_engine(engine.precision, checked_options(engine), spec)
+            target.check_engine(engine.precision, checked_options(engine), spec)
         except TargetError as exc:
             raise TargetError(f"engines: {engine.id}: {exc}") from exc
 
 
-def _target(name: str) -> ModuleType | None:
+def _target(name: str) -> Target | None:
     """Return the target's plugin, None when only tables know it."""
     known = set(plugins.names("targets"))
     if name in known:
-        return plugins.load("targets", name)
+        return plugins.target(name)
     in_tables = {one for table in tables() for one in table.targets}
     if name not in in_tables:
         raise UserError(f"no target is called {name!r}{did_you_mean(name, known | in_tables)}")
     return None
 
 
-def _options(module: ModuleType | None, toward: Toward) -> Any:
-    if module is None:
+def _options(target: Target | None, toward: Toward) -> Any:
+    if target is None:
         return None
     return plugin_options("targets", toward.target, toward.options or {}, f"options of {toward.target}")
 
 
-def _probe(target: str, module: ModuleType | None, graph: Graph, options: Any) -> tuple[Verdict, list[Finding]]:
+def _probe(name: str, target: Target | None, graph: Graph, options: Any) -> tuple[Verdict, list[Finding]]:
     """Ask the target's toolchain, when it can be asked and is here."""
-    if module is None:
+    if target is None:
         return NO_PARSER, []
     try:
-        if module.INFO.compile_at == "toolchain":
-            venvs.find(venvs.lock_of(target), venvs.root_of())
-        if not hasattr(module, "probe"):
+        if target.info.compile_at == "toolchain":
+            venvs.find(venvs.lock_of(name), venvs.root_of())
+        if target.probe is None:
             return NO_PARSER, []
-        said = module.probe(graph.path, options)
+        said = target.probe(graph.path, options)
     except TargetError as exc:
         return Verdict("not tried", str(exc)), []
     findings = list(_refusals(graph, said))
@@ -219,12 +220,12 @@ def _refusals(graph: Graph, said: Any) -> Iterator[Finding]:
 
 
 def _spec_of(graph: Graph) -> ModelSpec:
-    """Return a contract that says of an ONNX file what it says itself; roles and preprocessing are not known from it."""
+    """Return the contract of an ONNX file as far as the file tells it: tensors, but neither roles nor preprocessing."""
     from onnx import helper
 
     def tensor(value: Any, role: str) -> TensorSpec:
         dtype = helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type).name
-        return TensorSpec(value.name, dtype, graph.sizes(value.name) or (), role)
+        return TensorSpec(value.name, dtype, graph.shape(value.name) or (), role)
 
     inputs = tuple(tensor(value, "image") for value in graph.inputs)
     outputs = tuple(tensor(value, "logits") for value in graph.outputs)

@@ -1,4 +1,4 @@
-"""Shapes in a graph that break toolchains, found without asking one: name -> function(graph) -> what was found.
+"""Patterns in a graph that break toolchains, by name: each is a function(graph) that yields its matches.
 
 A table says what a pattern means for its target; a pattern that no table names is not reported.
 """
@@ -9,18 +9,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
-from edgekd.preflight.graph import QDQ, Graph, attributes, name_of
 from edgekd.rewrites import max_pool_pads, stack_sum
-from edgekd.rewrites.base import Edit
+from edgekd.rewrites.graph import Graph, attributes, unsigned_zero_points
 
 _COPIES = ("Reshape", "Transpose", "Slice", "Concat", "Squeeze", "Unsqueeze", "Cast", "Identity", "Split")
 
 
 @dataclass(frozen=True)
 class Match:
-    """Nodes that make up one occurrence, the first of them the telling one, and its numbers in words."""
+    """One occurrence of a pattern: its nodes, the most significant first, and its numbers in words."""
 
     nodes: tuple[Any, ...]
     says: str
@@ -31,7 +28,7 @@ def adaptive_pooling(graph: Graph) -> Iterator[Match]:
     for node in graph.nodes:
         if node.op_type != "GatherND":
             continue
-        data, indices = graph.sizes(node.input[0]), graph.sizes(node.input[1])
+        data, indices = graph.shape(node.input[0]), graph.shape(node.input[1])
         if data is None or indices is None or len(indices) != 5 or indices[-1] != 2:
             continue
         bins, size = (indices[0], indices[2]), data[:2]
@@ -41,11 +38,11 @@ def adaptive_pooling(graph: Graph) -> Iterator[Match]:
 def group_norm(graph: Graph) -> Iterator[Match]:
     """GroupNorm as torch lowers it: Reshape to (B, G, C/G*H*W), InstanceNormalization, Reshape back."""
     for node in graph.nodes:
-        before = graph.producer.get(node.input[0]) if node.op_type == "InstanceNormalization" else None
-        after = graph.readers.get(node.output[0], [])
+        before = graph.producer(node.input[0]) if node.op_type == "InstanceNormalization" else None
+        after = graph.readers(node.output[0])
         if before is None or before.op_type != "Reshape" or [n.op_type for n in after] != ["Reshape"]:
             continue
-        shape = graph.sizes(node.input[0])
+        shape = graph.shape(node.input[0])
         where = f" over an axis of {shape[-1]} values in {shape[1]} groups" if shape else ""
         yield Match((node, before, after[0]), f"GroupNorm lowered to InstanceNormalization{where}")
 
@@ -63,28 +60,22 @@ def dynamic_shape(graph: Graph) -> Iterator[Match]:
     for value in (*graph.inputs, *graph.outputs):
         shape = graph.shapes.get(value.name, ())
         if any(isinstance(size, str) for size in shape):
-            nodes = (*graph.readers.get(value.name, [])[:1], *filter(None, [graph.producer.get(value.name)]))
+            nodes = (*graph.readers(value.name)[:1], *filter(None, [graph.producer(value.name)]))
             yield Match(nodes, f"{value.name} {list(shape)} is not static")
 
 
 def unsigned_quantization(graph: Graph) -> Iterator[Match]:
     """Q/DQ whose zero point is not int8 0."""
-    for node in graph.nodes:
-        if node.op_type not in QDQ:
-            continue
-        zero = graph.constants.get(node.input[2]) if len(node.input) > 2 else np.zeros((), np.uint8)  # ONNX's default
-        if zero is None:
-            yield Match((node,), "a zero point that is computed")
-        elif zero.dtype != np.int8 or zero.any():
-            yield Match((node,), f"zero point {zero.dtype} {np.unique(zero)[:3].tolist()}")
+    for node, zero_point in unsigned_zero_points(graph):
+        yield Match((node,), f"a zero point of {zero_point}")
 
 
 def mixed_range_concat(graph: Graph) -> Iterator[Match]:
     """An output that joins scores in 0 to 1 with values of another range, boxes in pixels say."""
     for output in graph.outputs:
-        node = graph.producer.get(output.name)
+        node = graph.producer(output.name)
         while node is not None and node.op_type in ("Transpose", "Reshape"):
-            node = graph.producer.get(node.input[0])
+            node = graph.producer(node.input[0])
         if node is None or node.op_type != "Concat":
             continue
         is_score = [_origin(graph, name) in ("Sigmoid", "Softmax") for name in node.input]
@@ -94,23 +85,16 @@ def mixed_range_concat(graph: Graph) -> Iterator[Match]:
 
 def misread_max_pool(graph: Graph) -> Iterator[Match]:
     """MaxPool larger than its input whose windows do not cover it; see `rewrites/max_pool_pads.py`."""
-    import onnx
-
-    misread = {node.output[0] for node in max_pool_pads.misread(Edit(onnx.load(str(graph.path))))}
-    for node in graph.nodes:
-        if node.output[0] in misread:
-            size = graph.sizes(node.input[0]) or ()
-            yield Match((node,), f"a MaxPool larger than its input of {size[-2]}x{size[-1]}")
+    for node in max_pool_pads.misread(graph):
+        size = graph.shape(node.input[0]) or ()
+        yield Match((node,), f"a MaxPool larger than its input of {size[-2]}x{size[-1]}")
 
 
 def stacked_sum(graph: Graph) -> Iterator[Match]:
     """Tensors stacked on a new axis and summed over it, as torch.stack(...).sum is exported."""
-    import onnx
-
-    names = set(stack_sum.rewrite(onnx.load(str(graph.path))))
-    for node in graph.nodes:
-        if name_of(node) in names:
-            yield Match((node,), f"a sum over a stack of tensors, {list(graph.shapes.get(node.input[0], ()))}")
+    for stack in stack_sum.stacks(graph):
+        total = stack.nodes[-1]
+        yield Match((total,), f"a sum over a stack of tensors, {list(graph.shapes.get(total.input[0], ()))}")
 
 
 def suppression(graph: Graph) -> Iterator[Match]:
@@ -122,9 +106,9 @@ def suppression(graph: Graph) -> Iterator[Match]:
 
 def _origin(graph: Graph, name: str) -> str:
     """Return the operator that computed a tensor's values, behind those that only move them."""
-    node = graph.producer.get(name)
+    node = graph.producer(name)
     while node is not None and node.op_type in _COPIES:
-        node = graph.producer.get(node.input[0])
+        node = graph.producer(node.input[0])
     return "" if node is None else node.op_type
 
 
@@ -145,8 +129,8 @@ PATTERNS: dict[str, Callable[[Graph], Iterator[Match]]] = {
 
 
 def resize_factor(graph: Graph, node: Any) -> tuple[float, ...] | None:
-    """Return by what a Resize enlarges height and width, (row, column); None when shapes are unknown or not (B, C, H, W)."""
-    before, after = graph.sizes(node.input[0]), graph.sizes(node.output[0])
+    """Return the factor (height, width) of a Resize; None when shapes are unknown or not (B, C, H, W)."""
+    before, after = graph.shape(node.input[0]), graph.shape(node.output[0])
     if before is None or after is None or len(before) != 4:
         return None
     return tuple(new / old for old, new in zip(before[2:], after[2:], strict=True))
@@ -155,5 +139,5 @@ def resize_factor(graph: Graph, node: Any) -> tuple[float, ...] | None:
 def kernel(graph: Graph, node: Any) -> tuple[int, ...] | None:
     """Return a node's kernel (height, width): its attribute, or the shape of its weights."""
     given = attributes(node).get("kernel_shape")
-    shape = graph.sizes(node.input[1]) if given is None and len(node.input) > 1 else None
+    shape = graph.shape(node.input[1]) if given is None and len(node.input) > 1 else None
     return tuple(given) if given is not None else shape and tuple(shape[2:])

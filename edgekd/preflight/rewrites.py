@@ -1,52 +1,46 @@
-"""Findings that an exact rewrite of the graph removes: tried on a copy, and said in the finding's fix."""
+"""Findings that an exact rewrite of the graph removes, tried on a copy of the graph and named in the finding's fix."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from edgekd.core import plugins
 from edgekd.preflight.findings import Finding
-from edgekd.preflight.graph import Graph
 from edgekd.preflight.tables import Table, findings_of
+from edgekd.rewrites.graph import Graph
 
-Places = set[tuple[str, str]]
+Keys = set[tuple[str, str]]
 
 
 def findings_with_rewrites(graph: Graph, tables: Sequence[Table], own: Sequence[str]) -> list[Finding]:
-    """Return what the tables find in a graph, knowing which rewrites remove it.
+    """Return the findings of the tables in a graph, with the rewrites that remove them.
 
-    A rewrite counts only after it was applied to a copy of the graph in which the tables no longer find the same in the
-    same module.
+    A rewrite removes a finding when the tables no longer find the same in the same module of the rewritten graph.
 
     Args:
-        graph: what is compiled.
+        graph: the graph to compile.
         tables: of the target and chip.
-        own: rewrites that the target does by itself. What they remove is reported as `rewritten`; the rest is what is
-            found after them.
+        own: rewrites that the target does itself. The findings that they remove are reported as `rewritten`; the others
+            are those of the graph after them.
     """
     known = {rule: name for table in tables for rule, name in table.rewrites.items()}
     given = _found(graph, tables)
-    with TemporaryDirectory() as folder:
-        seen = _after(graph, own, Path(folder) / "own.onnx")
-        found = _found(seen, tables)
-        left = _places(found)
-        done = [
-            replace(one, consequence="rewritten", fix=_done_by_target(known[one.rule]))
-            for one in given
-            if known.get(one.rule) in own and (one.rule, one.module) not in left
-        ]
-        return [*done, *_with_fixes(seen, tables, found, known)]
+    compiled = _rewritten(graph, own)
+    found = _found(compiled, tables)
+    left = _keys(found)
+    done = [
+        replace(one, consequence="rewritten", fix=_done_by_target(known[one.rule]))
+        for one in given
+        if known.get(one.rule) in own and (one.rule, one.module) not in left
+    ]
+    return [*done, *_with_fixes(compiled, tables, found, known)]
 
 
 def _with_fixes(graph: Graph, tables: Sequence[Table], found: list[Finding], known: dict[str, str]) -> list[Finding]:
-    """Return findings, those that a rewrite in the recipe would remove with that as their fix."""
+    """Return the findings; where a rewrite in the recipe would remove one, that is its fix."""
     names = {known[one.rule] for one in found if one.rule in known}
-    with TemporaryDirectory() as folder:
-        path = Path(folder) / "rewritten.onnx"
-        left = {name: _places(_found(_after(graph, [name], path), tables)) for name in sorted(names)}
+    left = {name: _keys(_found(_rewritten(graph, [name]), tables)) for name in sorted(names)}
     return [
         replace(one, fix=f"export.rewrite: [{known[one.rule]}], {_exactness(known[one.rule])}")
         if one.rule in known and (one.rule, one.module) not in left[known[one.rule]]
@@ -68,16 +62,13 @@ def _found(graph: Graph, tables: Sequence[Table]) -> list[Finding]:
     return [one for table in tables for one in findings_of(graph, table)]
 
 
-def _places(findings: list[Finding]) -> Places:
+def _keys(findings: list[Finding]) -> Keys:
     return {(one.rule, one.module) for one in findings}
 
 
-def _after(graph: Graph, names: Sequence[str], path: Path) -> Graph:
-    """Return the graph after rewrites, written to a path; itself when they change nothing."""
-    import onnx
-
-    model = onnx.load(str(graph.path))
-    if not [node for name in names for node in plugins.load("rewrites", name).rewrite(model)]:
-        return graph
-    onnx.save(model, str(path))
-    return Graph(path)
+def _rewritten(graph: Graph, names: Sequence[str]) -> Graph:
+    """Return a rewritten copy of the graph; the graph itself when the rewrites change nothing."""
+    model = type(graph.model)()
+    model.CopyFrom(graph.model)
+    replaced = [node for name in names for node in plugins.load("rewrites", name).rewrite(model)]
+    return Graph(model, graph.path) if replaced else graph

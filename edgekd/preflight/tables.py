@@ -23,8 +23,8 @@ from pydantic import BaseModel, ConfigDict
 from edgekd.core import chips as known
 from edgekd.errors import UserError, did_you_mean
 from edgekd.preflight.findings import Consequence, Finding
-from edgekd.preflight.graph import Graph, attributes, module_of, name_of
 from edgekd.preflight.patterns import PATTERNS, kernel, resize_factor
+from edgekd.rewrites.graph import Graph, attributes, module_of, name_of
 
 _RANGES = ("kernel", "strides", "pads", "dilations", "input_size", "factor")
 _SMALLEST = {"strides": 1, "dilations": 1, "pads": 0, "ceil_mode": 0}  # ONNX's defaults
@@ -181,7 +181,7 @@ def _numbers(graph: Graph, node: Any, name: str, given: dict[str, Any]) -> tuple
     """Return the numbers of a node that a limit is about; empty when they are not known, or the limit does not apply."""
     if name == "kernel":
         return kernel(graph, node) or ()
-    size = (graph.sizes(node.input[0]) or ())[2:]
+    size = (graph.shape(node.input[0]) or ())[2:]
     if name == "input_size":
         return size
     if name == "factor":
@@ -193,7 +193,7 @@ def _numbers(graph: Graph, node: Any, name: str, given: dict[str, Any]) -> tuple
 
 def _is_depthwise(graph: Graph, node: Any) -> bool:
     group = attributes(node).get("group", 1) if node.op_type == "Conv" else 1
-    channels = graph.sizes(node.input[0])
+    channels = graph.shape(node.input[0])
     return group > 1 and channels is not None and group == channels[1]
 
 

@@ -4,28 +4,26 @@ from __future__ import annotations
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 from edgekd.board.specs import ModelSpec
-from edgekd.board.sysinfo import missing_device
 from edgekd.core import plugins
 from edgekd.errors import EdgekdError
 from edgekd.preflight.findings import Verdict
-from edgekd.preflight.graph import Graph
-from edgekd.targets.base import CompileRequest, CompileResult
+from edgekd.rewrites.graph import Graph
+from edgekd.targets.base import CompileRequest, CompileResult, Target
 
 # Largest RMS of the difference over RMS of the reference, over all outputs.
 TOLERANCE = {"fp32": 1e-3, "int8": 0.05}
 _SEED = 0
 
 
-def attempt(target: ModuleType | None, graph: Graph, spec: ModelSpec, options: Any) -> tuple[Verdict, Verdict, Verdict]:
+def attempt(target: Target | None, graph: Graph, spec: ModelSpec, options: Any) -> tuple[Verdict, Verdict, Verdict]:
     """Return whether an engine was built, ran, and gave what ONNX Runtime gives on one input of seeded noise."""
-    if target is None or target.INFO.compile_at != "host":
-        where = "" if target is None else f": it is compiled at the {target.INFO.compile_at}"
+    if target is None or target.info.compile_at != "host":
+        where = "" if target is None else f": it is compiled at the {target.info.compile_at}"
         return _stop(Verdict("not tried", f"not built in this process{where}"), 3)
     if any(not tensor.shape for tensor in (*spec.inputs, *spec.outputs)):
         return _stop(Verdict("not tried", "inputs or outputs have no static shape"), 3)
@@ -39,15 +37,13 @@ def attempt(target: ModuleType | None, graph: Graph, spec: ModelSpec, options: A
         return (built, *_run(target, graph, result, options, precision))
 
 
-def _run(
-    target: ModuleType, graph: Graph, built: CompileResult, options: Any, precision: str
-) -> tuple[Verdict, Verdict]:
-    absent = missing_device(target.INFO.needs, getattr(options, "chip", ""))
+def _run(target: Target, graph: Graph, built: CompileResult, options: Any, precision: str) -> tuple[Verdict, Verdict]:
+    absent = target.why_not_here(options)
     if absent:
         return _stop(Verdict("not tried", absent), 2)
     inputs = _noise(built.spec)
     try:
-        with target.Session(built.engine, built.spec, options) as session:
+        with target.session(built.engine, built.spec, options) as session:
             outputs = {name: array.copy() for name, array in session.infer(inputs).items()}
             said = f"{session.runtime.get('runtime')} {session.runtime.get('version')}"
     except EdgekdError as exc:
@@ -69,8 +65,8 @@ def _noise(spec: ModelSpec) -> dict[str, np.ndarray]:
 
 
 def _reference(graph: Graph, spec: ModelSpec, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    reference = plugins.load("targets", "onnxruntime")
-    with reference.Session(graph.path, spec, reference.Options()) as session:
+    reference = plugins.target("onnxruntime")
+    with reference.session(graph.path, spec, reference.options()) as session:
         return session.infer(inputs)
 
 

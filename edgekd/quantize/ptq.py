@@ -24,7 +24,8 @@ from typing import Any
 import numpy as np
 
 from edgekd.board.detection import DECODE
-from edgekd.errors import ArtifactError, DataError, RecipeError, TargetError, did_you_mean
+from edgekd.errors import DataError, RecipeError, did_you_mean
+from edgekd.rewrites.graph import Graph
 
 # Network inputs by name, prepared as the contract says.
 Batch = Mapping[str, np.ndarray]
@@ -41,40 +42,25 @@ class QuantizeResult:
     details: dict[str, Any] = field(default_factory=dict)
 
 
-def load_onnx(model: Path) -> Any:
-    """Read an ONNX file; ArtifactError when it is not one, TargetError when onnx is not installed."""
-    try:
-        import onnx
-    except ImportError as exc:
-        raise TargetError("onnx is not installed; pip install 'edgekd[onnxruntime]'") from exc
-    from google.protobuf.message import DecodeError
-
-    try:
-        return onnx.load(str(model))
-    except (OSError, DecodeError) as exc:
-        raise ArtifactError(f"{model}: not a readable ONNX file: {' '.join(str(exc).split())}") from exc
-
-
 def check_calibration(calibration: Sequence[Batch]) -> None:
     """DataError when there are no calibration inputs."""
     if not calibration:
         raise DataError("the calibration set is empty; quantizing needs at least one image")
 
 
-def float_nodes(onnx_model: Any, patterns: Sequence[str], keep_head: bool) -> list[str]:
+def float_nodes(graph: Graph, patterns: Sequence[str], keep_head: bool) -> list[str]:
     """Return the names of the nodes to leave in float, in graph order; decoding inside the graph is always among them.
 
     Args:
-        onnx_model: an `onnx.ModelProto` with named nodes.
+        graph: a graph with named nodes.
         patterns: shell-style patterns of node names.
         keep_head: add, for each output, the nodes from it back to and including the last operator with weights.
 
     Raises:
         RecipeError: a pattern matches no node.
     """
-    nodes = onnx_model.graph.node
-    names = [node.name for node in nodes]
-    chosen = set(_head(onnx_model)) if keep_head else set()
+    names = [node.name for node in graph.nodes]
+    chosen = set(_head(graph)) if keep_head else set()
     chosen.update(name for name in names if name.startswith(DECODE))
     for pattern in patterns:
         matched = fnmatch.filter(names, pattern)
@@ -96,12 +82,11 @@ def quiet() -> Iterator[None]:
             logger.debug("%s", line)
 
 
-def _head(onnx_model: Any) -> Iterator[str]:
-    producer = {output: node for node in onnx_model.graph.node for output in node.output}
-    pending = [output.name for output in onnx_model.graph.output]
+def _head(graph: Graph) -> Iterator[str]:
+    pending = [output.name for output in graph.outputs]
     seen: set[str] = set()
     while pending:
-        node = producer.get(pending.pop())
+        node = graph.producer(pending.pop())
         if node is None or node.name in seen:
             continue
         seen.add(node.name)

@@ -19,11 +19,13 @@ from edgekd.quantize.ptq import Batch
 
 
 def run(job: StageJob) -> StageResult:
-    """Quantize the exported model with the quantizer named by the stage's part."""
+    """Quantize the exported model with the quantizer named by the stage's subject."""
     recipe, onnx = job.recipe, job.inputs["export"]
     settings = recipe.quantize
-    module = plugins.load("quantizers", job.part)
-    options = plugin_options("quantizers", job.part, settings.options.get(job.part, {}), f"quantize.options.{job.part}")
+    module = plugins.load("quantizers", job.subject)
+    options = plugin_options(
+        "quantizers", job.subject, settings.options.get(job.subject, {}), f"quantize.options.{job.subject}"
+    )
     dataset = open_split(recipe, recipe.data.train)
     chosen = calibration_indices(len(dataset), settings.images, recipe.seed)
     spec = onnx.spec

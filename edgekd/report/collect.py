@@ -7,14 +7,13 @@ import os
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
-from types import MappingProxyType
 
 import numpy as np
 
 from edgekd.board.sysinfo import environment
 from edgekd.core.artifact import SCHEMA as _ARTIFACT_SCHEMA
 from edgekd.core.artifact import Artifact, package_versions, write_atomic
-from edgekd.core.recipe import Engine, Recipe
+from edgekd.core.recipe import LOCAL, Engine, Recipe
 from edgekd.core.session import why_not_here
 from edgekd.core.task_metrics import TASKS
 from edgekd.data.base import Sample
@@ -34,8 +33,8 @@ def collect(
     artifacts: Mapping[str, Artifact],
     timings: Sequence[StageTiming],
     planned: Collection[str],
+    failures: Mapping[str, str],
     failure: str,
-    failures: Mapping[str, str] = MappingProxyType({}),
 ) -> Report:
     """Return the report of a run.
 
@@ -44,13 +43,13 @@ def collect(
         artifacts: finished artifacts by stage name.
         timings: the stages of this run.
         planned: names of all stages of the recipe, also of those that did not run.
+        failures: reasons by stage name of the stages that failed while the run went on; `bench/<id>` for an engine that
+            the bench left out.
         failure: the line with which the run ended early, or "".
-        failures: stage name -> one line, for each stage that failed without ending the run. A row fails with its own
-            stage, its evaluate stage and, an engine's row, the bench.
     """
     engines = [f"engine/{engine.id}" for engine in recipe.engines]
     stages = [name for name in (*_TRAINED, "export", *engines) if name in planned]
-    rows = [_row(recipe, stage, artifacts, failure, failures) for stage in stages]
+    rows = [_row(recipe, stage, artifacts, failures, failure) for stage in stages]
     shown = {name for row in rows for name in row.metrics}
     return Report(
         schema=SCHEMA,
@@ -154,7 +153,7 @@ def _row_id(stage: str) -> str:
 
 
 def _row(
-    recipe: Recipe, stage: str, artifacts: Mapping[str, Artifact], failure: str, failures: Mapping[str, str]
+    recipe: Recipe, stage: str, artifacts: Mapping[str, Artifact], failures: Mapping[str, str], failure: str
 ) -> Row:
     name = stage.split("/")[-1]
     engine = next((e for e in recipe.engines if stage.startswith("engine/") and e.id == name), None)
@@ -170,8 +169,8 @@ def _row(
         stage="engine" if engine else "onnx" if stage == "export" else stage,
         method="none" if stage in ("teacher", "student") else "+".join(recipe.distill.methods) or "none",
         target=engine.target if engine else "onnxruntime" if stage == "export" else "torch",
-        precision=engine.precision if engine else "fp32",
-        board="local",
+        precision=str(engine.precision) if engine else "fp32",
+        board=engine.board if engine else LOCAL,
         status=status,
         reason=reason,
         **(_facts(artifacts[stage]) if stage in artifacts else {}),
@@ -181,9 +180,9 @@ def _row(
 
 
 def _own_failure(stage: str, engine: Engine | None, failures: Mapping[str, str]) -> str:
-    """Return the line of the first stage that failed of those that a row is made by; "" when none did."""
+    """Return the reason of the first failed stage among those of a row; "" when none failed."""
     name = stage.split("/")[-1]
-    stages = (stage, f"evaluate/{name}", *(("bench",) if engine else ()))
+    stages = (stage, f"evaluate/{name}", *((f"bench/{name}", "bench") if engine else ()))
     return next((failures[one] for one in stages if one in failures), "")
 
 

@@ -156,13 +156,13 @@ def _page(report: Report, data_dir: Path) -> Page:
 
 
 def judged_rows(rows: Sequence[Row]) -> list[Row]:
-    """Return the rows of the class charts and the pictures: teacher, both students, and the int8 engine with the lowest score.
+    """Return the rows of the class charts and the pictures: teacher, students, and the quantized engine with the lowest score.
 
     The page shows the worst case.
     """
     trunk = [row for row in rows if row.stage in ("teacher", "student", "distilled", "qat") and row.is_measured]
-    int8 = [row for row in rows if row.stage == "engine" and row.precision == "int8" and row.score is not None]
-    return [*trunk, *sorted(int8, key=lambda row: row.score or 0.0)[:1]]
+    quantized = [row for row in rows if row.is_quantized and row.score is not None]
+    return [*trunk, *sorted(quantized, key=lambda row: row.score or 0.0)[:1]]
 
 
 def flatten(data: Json, prefix: str = "") -> list[tuple[str, str]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from edgekd.board.precision import REFERENCES
 from edgekd.report.model import Row
 from edgekd.report.units import points
 
@@ -95,12 +96,9 @@ def stage_line(rows: Sequence[Row]) -> StageLine:
 
 
 def reference_of(rows: Sequence[Row], branch: tuple[str, str]) -> Row | None:
-    """Return the engine with which the others of a (target, board) are compared: its first fp32 engine, else its first fp16.
-
-    RKNN and OpenVINO's NPU have no fp32.
-    """
+    """Return the engine with which the others of a (target, board) are compared: its first fp32 engine, else its first fp16."""
     engines = {row.precision: row for row in reversed(rows) if row.stage == "engine" and row.branch == branch}
-    return next((engines[precision] for precision in ("fp32", "fp16") if precision in engines), None)
+    return next((engines[precision] for precision in REFERENCES if precision in engines), None)
 
 
 def _branch(
@@ -115,7 +113,7 @@ def _branch(
         if reference is not None and row.precision == reference.precision:
             _extend(steps, row, _compilation(row), trunk, skipped)
         else:
-            kind = "quantization" if "int" in row.precision else "reduced precision"
+            kind = "quantization" if row.is_quantized else "reduced precision"
             _extend(steps, row, f"{row.precision} {kind}", source, before)
 
 

@@ -6,6 +6,7 @@ from typing import Final, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
+from edgekd.board.precision import Precision
 from edgekd.core.task_metrics import TASKS
 from edgekd.report.part import Json, Number, Part, Point, TaskName
 
@@ -17,6 +18,7 @@ STAGE_LABELS = {
     "qat": "QAT student",
     "onnx": "ONNX",
 }
+_QUANTIZED = [str(precision) for precision in Precision if precision.is_quantized]
 Status = Literal["measured", "not measured", "failed"]
 
 
@@ -160,6 +162,11 @@ class Row(Part):
     def p50_ms(self) -> float | None:
         """Median engine time."""
         return self.latency_ms.p50 if self.latency_ms else None
+
+    @property
+    def is_quantized(self) -> bool:
+        """Whether this is an engine of a quantized model."""
+        return self.stage == "engine" and self.precision in _QUANTIZED
 
     @property
     def branch(self) -> tuple[str, str]:

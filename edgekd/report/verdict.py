@@ -23,12 +23,12 @@ class Finding:
 
 
 def findings(rows: Sequence[Row], line: StageLine, training: Mapping[str, Training]) -> list[Finding]:
-    """Return the verdict: distillation, then each int8 engine, then the size against the teacher, then the largest loss."""
+    """Return the verdict: distillation, then each quantized engine, then the size against the teacher, then the largest loss."""
     by_stage = {row.stage: row for row in reversed(rows) if row.stage != "engine"}
     result = [_distillation(by_stage.get("student"), by_stage.get("distilled"), training)]
-    int8 = [row for row in rows if row.stage == "engine" and row.precision == "int8"]
-    result += [_int8(row, reference_of(rows, row.branch)) for row in int8]
-    if not int8:
+    quantized = [row for row in rows if row.is_quantized]
+    result += [_quantized(row, reference_of(rows, row.branch)) for row in quantized]
+    if not quantized:
         result.append(
             Finding("unknown", "No int8 engine yet", "This run has no int8 engine, so its cost and speed are open.")
         )
@@ -91,12 +91,12 @@ def _images(*rows: Row) -> str:
     return f"on {count} images" if count else "on an unrecorded number of images"
 
 
-def _int8(row: Row, reference: Row | None) -> Finding:
+def _quantized(row: Row, reference: Row | None) -> Finding:
     where = row.runtime_label if row.has_default_id else row.id
     compared = reference.label if reference else f"{row.runtime_label} fp32 or fp16"
     missing = _missing(row.label, row) or _missing(compared, reference)
     if missing or reference is None:
-        return Finding("unknown", f"{where}: the cost of int8 is not known", missing)
+        return Finding("unknown", f"{where}: the cost of {row.precision} is not known", missing)
     parts, facts, tone = [], [], "unknown"
     if row.score is not None and reference.score:
         share = row.score / reference.score
@@ -117,8 +117,12 @@ def _int8(row: Row, reference: Row | None) -> Finding:
     if row.size_bytes and reference.size_bytes:
         facts.append(f"file {ratio(reference.size_bytes / row.size_bytes)} smaller")
     if not parts:
-        return Finding("unknown", f"{where}: the cost of int8 is not known", "; ".join(facts).capitalize() + ".")
-    return Finding(tone, f"{where}: int8 {' and '.join(parts)}", f"Against {reference.label}: {'; '.join(facts)}.")
+        return Finding(
+            "unknown", f"{where}: the cost of {row.precision} is not known", "; ".join(facts).capitalize() + "."
+        )
+    return Finding(
+        tone, f"{where}: {row.precision} {' and '.join(parts)}", f"Against {reference.label}: {'; '.join(facts)}."
+    )
 
 
 def _compactness(teacher: Row | None, student: Row | None) -> Finding | None:

@@ -20,7 +20,7 @@ from typing import BinaryIO
 
 from filelock import FileLock, Timeout
 
-from edgekd import pipeline
+from edgekd import pipeline, planning
 from edgekd.board.sysinfo import usable_cores
 from edgekd.core.artifact import Artifact
 from edgekd.core.interrupts import ended_like_ctrl_c
@@ -48,13 +48,13 @@ def make_teacher(recipe: Recipe, out: Path, on_stage: Callable[[pipeline.StageRu
         EdgekdError: as a run's.
     """
     wanted = teacher_recipe(recipe)
-    everything = pipeline.plan(wanted)
-    stages = pipeline.select(everything, "evaluate/teacher")
+    everything = planning.plan(wanted)
+    stages = planning.select(everything, "evaluate/teacher")
     if not is_first_process():  # Lightning started it to train the teacher on several devices
-        pipeline.assist(wanted, Workspace(out / TEACHER), stages, gates=everything)
+        pipeline.assist(wanted, Workspace(out / TEACHER), stages, prerequisites=everything)
         raise SystemExit(0)
     with Workspace(out / TEACHER).locked(wait=True) as workspace, disk_errors(workspace.root):
-        done = pipeline.run_stages(wanted, workspace, stages, on_stage, gates=everything)
+        done = pipeline.run_stages(wanted, workspace, stages, on_stage, prerequisites=everything)
     check_floor(recipe.task, done["evaluate/teacher"].artifact.details["metrics"], recipe.teacher.floor)
     return {name: stage_run.artifact for name, stage_run in done.items()}
 
@@ -124,7 +124,7 @@ def finished(run: StudyRun) -> Mapping[str, Artifact] | None:
     workspace = Workspace(run.folder)
     if not (workspace.artifact_dir(run.score).exists() or (run.folder / ".previous").exists()):
         return None  # without opening the data set, which takes a minute of a large one
-    stages = pipeline.select(pipeline.plan(run.recipe), run.score)
+    stages = planning.select(planning.plan(run.recipe), run.score)
     with _LOOKUP:
         known = pipeline.recall(run.recipe, stages, [], workspace, is_held=False)
     return {r.stage.name: r.artifact for r in known} if len(known) == len(stages) else None

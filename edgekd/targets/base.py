@@ -1,18 +1,7 @@
 """What a target is: a toolchain that turns ONNX into an engine, and the runtime that runs it.
 
-A target is one file `targets/<name>.py` with
-
-    Options                  a frozen dataclass: the target's own options in a recipe
-    INFO: TargetInfo         facts, read without importing the vendor's package
-    runtime_version() -> str         version of the runtime here; TargetError with the install line when it is absent
-    build_engine(CompileRequest) -> CompileResult
-    board_version() -> str           optional, of a toolchain's target: version of the runtime on its board; errors alike
-    Session(engine: Path, spec: ModelSpec, options: Options)      context manager, infer(dict) -> dict
-    probe(model: Path, options: Options) -> Probe                 optional: asks the toolchain what it takes of a model
-    bound_to(options: Options) -> str     optional: "version" when an engine loads in no other one of the runtime, "machine" when
-                             also on no other machine
-    check_engine(precision: str, options: Options, spec: ModelSpec)   optional: TargetError for what `build_engine` would refuse
-                             of any network under this contract; what is not installed is not asked
+A target is a package or module with `TARGET`, a `Target`: facts (`TargetInfo`), options, session class and functions. What a
+target does not have is None in it. The record is made when the module is imported; a misspelt field is a TypeError then.
 
 Vendor packages are imported inside functions. Portable: standard library + numpy, Python 3.8.
 """
@@ -24,12 +13,12 @@ import sys
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Dict, Mapping, Optional, Tuple, TypeVar
+from typing import Any, Callable, Dict, Literal, Mapping, Optional, Tuple, Type, TypeVar
 
 import numpy as np
 
 from edgekd.board.specs import ModelSpec
-from edgekd.errors import TargetError
+from edgekd.errors import TargetError, one_line
 
 # Tensor name -> (numpy dtype name, shape), as an engine reports its own inputs or outputs.
 Tensors = Mapping[str, Tuple[str, Tuple[int, ...]]]
@@ -39,7 +28,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Toolchain:
-    """Facts of the vendor virtualenv in which a target with `compile_at` = `toolchain` compiles.
+    """Facts of the process in which a target compiles that does not compile in this one.
 
     log_errors: regular expressions, searched in each line of the log without colours; a hit fails the job, whatever
         the vendor's return code says.
@@ -47,36 +36,32 @@ class Toolchain:
     timeout_s: seconds after which a job is killed.
     """
 
-    log_errors: Tuple[str, ...]
+    log_errors: Tuple[str, ...] = ()
     log_notes: Tuple[str, ...] = ()
     timeout_s: float = 3600.0
 
 
 @dataclass(frozen=True)
 class TargetInfo:
-    """Facts of a target.
+    """Facts of a target, read without importing the vendor's package.
 
     suffix: file suffix of its engine.
-    compile_at: `host`, `toolchain` (vendor virtualenv) or `board`.
+    compile_at: `host` (in this process), `toolchain` (vendor virtualenv) or `board` (where the engine runs).
     quantizer: name of the plugin in `quantize/schemes` that makes the int8 model it compiles.
     precisions: what a recipe may ask for.
     extra: the pip extra that installs it here, e.g. `openvino` for `edgekd[openvino]`.
-    needs: the device that its engines run on, `cuda`; empty for the CPU. Where it is absent they are built all the
-        same, and reported as not measured.
     rewrites: names in `rewrites` that `build_engine` does by itself, because its toolchain would refuse or misread
         the graph.
-    toolchain: of a target that compiles in a vendor virtualenv. Its requirements are locked in
-        `deploy/toolchains/<target>.txt`.
+    toolchain: of a target that compiles in another process.
     """
 
     suffix: str
-    compile_at: str
+    compile_at: Literal["host", "toolchain", "board"]
     quantizer: str
     precisions: Tuple[str, ...]
     extra: str
-    needs: str = ""
-    toolchain: Optional[Toolchain] = None
     rewrites: Tuple[str, ...] = ()
+    toolchain: Optional[Toolchain] = None
 
 
 def check_range(name: str, value: Optional[int], low: int, high: Optional[int] = None) -> None:
@@ -193,7 +178,39 @@ def check_tensors(engine: Path, spec: ModelSpec, inputs: Tensors, outputs: Tenso
         raise TargetError(f"{engine}: needs inputs that its contract does not name: {', '.join(sorted(unknown))}")
 
 
-def one_line(exc: BaseException, limit: int = 300) -> str:
-    """Return a vendor's exception text on one line, at most `limit` characters."""
-    text = " ".join(str(exc).split())
-    return text if len(text) <= limit else text[: limit - 3] + "..."
+def runs_on_any_machine(options: Optional[Any]) -> str:
+    """Return "": every machine has the device that the engines run on."""
+    return ""
+
+
+@dataclass(frozen=True)
+class Target:
+    """A target: facts, options, session class and functions; None stands for what it does not have.
+
+    info: its facts.
+    options: a frozen dataclass, the target's own options in a recipe; every field has a default.
+    session: opens an engine; `session(engine, spec, options)` is a context manager.
+    runtime_version: returns the version of the runtime in this Python; TargetError with the install line when it is absent.
+    build_engine: compiles a model.
+    why_not_here: takes options, or None for any options, and returns why this machine cannot run such an engine, "" when it
+        can. Whether the runtime is installed is not asked.
+    probe: takes an ONNX file and options, and asks the toolchain which nodes it takes.
+    check_engine: takes precision, options and the contract of a network; TargetError for what `build_engine` would refuse of
+        any network under this contract. What is not installed is not asked.
+    bound_to: takes options and returns "version" when an engine loads in no other version of the runtime, "machine" when it
+        also loads on no other machine, else "". None: always "".
+    board_version: returns the version of the runtime on the board, when that is not `runtime_version`; errors alike.
+    simulator: a session class that computes what the chip computes, where the toolchain is.
+    """
+
+    info: TargetInfo
+    options: Type[Any]
+    session: Type[SessionBase]
+    runtime_version: Callable[[], str]
+    build_engine: Callable[[CompileRequest], CompileResult]
+    why_not_here: Callable[[Optional[Any]], str] = runs_on_any_machine
+    probe: Optional[Callable[[Path, Any], Probe]] = None
+    check_engine: Optional[Callable[[str, Any, ModelSpec], None]] = None
+    bound_to: Optional[Callable[[Any], str]] = None
+    board_version: Optional[Callable[[], str]] = None
+    simulator: Optional[Type[SessionBase]] = None

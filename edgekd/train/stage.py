@@ -116,7 +116,7 @@ def _fit(job: StageJob, model: DenseModel, budget: Train, guidance: Guidance | N
     distiller, answers = guidance.build(model, dataset) if guidance else (None, None)
     return fit(
         FitJob(
-            title=job.part,
+            title=job.subject,
             student=model,
             distiller=distiller,
             dataset=dataset,

@@ -16,6 +16,7 @@ LAYERS = (
     ("board",),
     ("rewrites",),
     ("targets",),
+    ("worker",),
     ("core",),
     ("data", "executors"),
     ("models",),
@@ -23,6 +24,7 @@ LAYERS = (
     ("distill",),
     ("quantize", "export", "compile", "bench", "evaluate"),
     ("report", "preflight"),
+    ("planning",),
     ("pipeline",),
     ("study",),
     ("api", "doctor"),
@@ -39,9 +41,11 @@ NO_FRAMEWORK = (
     "board",
     "rewrites",
     "targets",
+    "worker",
     "core",
     "report",
     "preflight",
+    "planning",
     "pipeline",
     "study",
     "api",
@@ -137,7 +141,7 @@ def test_functions_named_by_text_exist(name: str, reference: str) -> None:
 
 def test_the_pipeline_names_its_stages_by_text() -> None:
     named = {
-        part(reference.partition(":")[0]) for name, reference in function_references() if name == "edgekd.pipeline"
+        part(reference.partition(":")[0]) for name, reference in function_references() if name == "edgekd.planning"
     }
     assert {"data", "train", "distill", "export", "quantize", "compile", "bench", "evaluate"} <= named
 

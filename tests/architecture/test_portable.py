@@ -13,7 +13,7 @@ import pytest
 from tests.architecture.sources import PACKAGE, imports, modules, part, tree
 from tests.architecture.test_layers import root
 
-PORTABLE_PARTS = ("", "errors", "board", "rewrites", "targets")
+PORTABLE_PARTS = ("", "errors", "board", "rewrites", "targets", "worker")
 PORTABLE = [name for name in modules() if part(name) in PORTABLE_PARTS]
 BUILTIN_GENERICS = {"list", "dict", "tuple", "set", "frozenset", "type"}
 # Names that the standard library got after Python 3.8.

@@ -19,7 +19,7 @@ def test_a_chip_has_sourced_facts_and_evidence_of_what_its_targets_build(name: s
     assert set(chip.targets) <= set(plugins.names("targets"))
     for one in chip.evidence:
         assert one.target in chip.targets
-        assert set(one.precisions) <= set(plugins.load("targets", one.target).INFO.precisions) - set(chip.lacks)
+        assert set(one.precisions) <= set(plugins.target(one.target).info.precisions) - set(chip.lacks)
         assert date.fromisoformat(one.date)
 
 

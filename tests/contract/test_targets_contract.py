@@ -5,22 +5,23 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 from onnx.reference import ReferenceEvaluator
 
-from edgekd.board.sysinfo import missing_device
 from edgekd.core import plugins
 from edgekd.errors import TargetError
-from edgekd.targets.base import CompileRequest, CompileResult
+from edgekd.targets.base import CompileRequest, CompileResult, SessionBase
+from tests.contract.target_record import findings
 from tests.small_nets import images, prepared, segmenter
 
 CASES = [
     pytest.param(name, precision, id=f"{name}-{precision}")
     for name in plugins.names("targets")
-    for precision in plugins.load("targets", name).INFO.precisions
+    for precision in plugins.target(name).info.precisions
 ]
 # RMS error over RMS of the logits. int8: 7-bit weights, 8-bit activations, four layers, calibrated on 8 images.
 TOLERANCE = {"fp32": 1e-5, "fp16": 5e-3, "int8": 0.05}
@@ -28,27 +29,27 @@ TOLERANCE = {"fp32": 1e-5, "fp16": 5e-3, "int8": 0.05}
 
 def needs(name: str, device: bool = True) -> None:
     """Skip where the target's toolchain is not installed or, if a session is opened, where its device is absent."""
-    target = plugins.load("targets", name)
+    target = plugins.target(name)
     try:
         target.runtime_version()
     except TargetError as exc:
         pytest.skip(str(exc))
-    if device and (reason := missing_device(target.INFO.needs)):
+    if device and (reason := target.why_not_here(None)):
         pytest.skip(reason)
 
 
 def build(name: str, precision: str, folder: Path, is_uint8: bool = False, has_argmax: bool = False) -> CompileResult:
-    target = plugins.load("targets", name)
+    target = plugins.target(name)
     net, spec = segmenter(is_uint8, has_argmax)
     model = folder / "model.onnx"
     onnx.save(net, model)
     if precision == "int8":
-        quantizer = plugins.load("quantizers", target.INFO.quantizer)
+        quantizer = plugins.load("quantizers", target.info.quantizer)
         calibration = [prepared(spec, image) for image in images(8)]
         (folder / "quantized").mkdir()
         model = quantizer.quantize(model, spec, calibration, folder / "quantized", quantizer.Options()).model
     (folder / "engine").mkdir()
-    request = CompileRequest(model, spec, precision, folder / "engine", target.Options())
+    request = CompileRequest(model, spec, precision, folder / "engine", target.options())
     try:
         return target.build_engine(request)
     except TargetError as exc:
@@ -57,16 +58,45 @@ def build(name: str, precision: str, folder: Path, is_uint8: bool = False, has_a
         raise
 
 
+@pytest.mark.parametrize("name", plugins.names("targets"))
+def test_the_record_holds_what_the_pipeline_calls(name: str) -> None:
+    assert findings(plugins.target(name)) == []
+
+
+def test_a_misspelt_field_is_an_error_and_a_half_written_one_is_found() -> None:
+    target = plugins.target("onnxruntime")
+    with pytest.raises(TypeError, match="prob"):
+        replace(target, prob=target.probe)  # type: ignore[call-arg]
+
+    def two_of_three(precision: str, options: Any) -> None:
+        """Takes no contract."""
+
+    def yes(options: Any) -> bool:
+        return True
+
+    changes: list[tuple[dict[str, Any], str]] = [
+        ({"check_engine": two_of_three}, "check_engine: expected to be called with 3 arguments"),
+        ({"bound_to": yes}, "bound_to: expected to return <class 'str'>, got <class 'bool'>"),
+        ({"probe": None}, "probe: the module has a function of this name, the record does not"),
+        ({"session": SessionBase}, "session: expected a class made of SessionBase"),
+        ({"options": object}, "options: expected a frozen dataclass"),
+        ({"info": replace(target.info, compile_at="hots")}, "info.compile_at: expected typing.Literal"),
+        ({"info": replace(target.info, precisions="fp32")}, "info.precisions: expected typing.Tuple"),
+    ]
+    for change, words in changes:
+        assert any(one.startswith(words) for one in findings(replace(target, **change))), (change, words)
+
+
 @pytest.mark.parametrize(("name", "precision"), CASES)
 @pytest.mark.parametrize("is_uint8", [False, True], ids=["float_nchw", "uint8_nhwc"])
 def test_engine_agrees_with_the_onnx_reference(name: str, precision: str, is_uint8: bool, tmp_path: Path) -> None:
     needs(name)
-    target = plugins.load("targets", name)
+    target = plugins.target(name)
     built = build(name, precision, tmp_path, is_uint8)
     assert built.engine.parent == tmp_path / "engine"
-    assert built.engine.suffix == target.INFO.suffix
+    assert built.engine.suffix == target.info.suffix
     reference = ReferenceEvaluator(segmenter(is_uint8)[0])
-    with target.Session(built.engine, built.spec, target.Options()) as session:
+    with target.session(built.engine, built.spec, target.options()) as session:
         for image in images(3, seed=7):  # several, so that reused output memory would show
             inputs = prepared(built.spec, image)
             (expected,) = reference.run(None, inputs)
@@ -80,12 +110,12 @@ def test_engine_agrees_with_the_onnx_reference(name: str, precision: str, is_uin
 @pytest.mark.parametrize("name", plugins.names("targets"))
 def test_an_input_buffer_that_is_filled_anew_or_read_only_is_read_each_time(name: str, tmp_path: Path) -> None:
     needs(name)
-    target = plugins.load("targets", name)
+    target = plugins.target(name)
     built = build(name, "fp32", tmp_path)
     frames = [prepared(built.spec, image)["image"] for image in images(3, seed=7)]
     buffer, locked = np.empty_like(frames[0]), frames[1].copy()
     locked.flags.writeable = False
-    with target.Session(built.engine, built.spec, target.Options()) as session:
+    with target.session(built.engine, built.spec, target.options()) as session:
         fresh = [session.infer({"image": frame.copy()})["logits"].copy() for frame in frames]
         for frame, expected in zip(frames, fresh, strict=True):
             buffer[...] = frame
@@ -96,11 +126,11 @@ def test_an_input_buffer_that_is_filled_anew_or_read_only_is_read_each_time(name
 @pytest.mark.parametrize(("name", "precision"), CASES)
 def test_class_maps_come_out_as_declared(name: str, precision: str, tmp_path: Path) -> None:
     needs(name)
-    target = plugins.load("targets", name)
+    target = plugins.target(name)
     built = build(name, precision, tmp_path, has_argmax=True)
     inputs = prepared(built.spec, images(1, seed=7)[0])
     (expected,) = ReferenceEvaluator(segmenter(has_argmax=True)[0]).run(None, inputs)
-    with target.Session(built.engine, built.spec, target.Options()) as session:
+    with target.session(built.engine, built.spec, target.options()) as session:
         class_map = session.infer(inputs)["class_map"]
     assert (class_map.dtype, class_map.shape) == (np.uint8, expected.shape)
     assert (class_map == expected).mean() > 0.96
@@ -109,9 +139,9 @@ def test_class_maps_come_out_as_declared(name: str, precision: str, tmp_path: Pa
 @pytest.mark.parametrize(("name", "precision"), CASES)
 def test_session_says_what_it_runs_on(name: str, precision: str, tmp_path: Path) -> None:
     needs(name)
-    target = plugins.load("targets", name)
+    target = plugins.target(name)
     built = build(name, precision, tmp_path)
-    with target.Session(built.engine, built.spec, target.Options()) as session:
+    with target.session(built.engine, built.spec, target.options()) as session:
         assert session.runtime["version"] == target.runtime_version()
         assert session.runtime["runtime"] == name
         assert session.runtime["threads"] >= 1
@@ -122,20 +152,20 @@ def test_the_engine_is_built_also_where_it_cannot_run(name: str, precision: str,
     needs(name, device=False)
     built = build(name, precision, tmp_path)
     assert built.engine.stat().st_size > 1000
-    assert built.engine.suffix == plugins.load("targets", name).INFO.suffix
+    assert built.engine.suffix == plugins.target(name).info.suffix
     assert json.loads(json.dumps(built.details)) == built.details
 
 
 @pytest.mark.parametrize("name", plugins.names("targets"))
 def test_an_engine_whose_device_is_absent_is_refused_in_one_line(name: str, tmp_path: Path) -> None:
     needs(name, device=False)
-    target = plugins.load("targets", name)
-    if not missing_device(target.INFO.needs):
-        pytest.skip(f"{target.INFO.needs or 'the CPU'} is here")
+    target = plugins.target(name)
+    if not target.why_not_here(None):
+        pytest.skip("its device is here")
     built = build(name, "fp32", tmp_path)
     with (
         pytest.raises(TargetError, match="and there is no ") as caught,
-        target.Session(built.engine, built.spec, target.Options()),
+        target.session(built.engine, built.spec, target.options()),
     ):
         pass
     assert "\n" not in str(caught.value)
@@ -144,12 +174,12 @@ def test_an_engine_whose_device_is_absent_is_refused_in_one_line(name: str, tmp_
 @pytest.mark.parametrize("name", plugins.names("targets"))
 def test_a_damaged_engine_is_refused_in_one_line(name: str, tmp_path: Path) -> None:
     needs(name, device=False)
-    target = plugins.load("targets", name)
+    target = plugins.target(name)
     _, spec = segmenter()
     built = build(name, "fp32", tmp_path)
     for damage in (built.engine.read_bytes()[:200], b"", b"this is not an engine"):
         built.engine.write_bytes(damage)
-        with pytest.raises(TargetError) as caught, target.Session(built.engine, spec, target.Options()):
+        with pytest.raises(TargetError) as caught, target.session(built.engine, spec, target.options()):
             pass
         assert str(built.engine) in str(caught.value)
         assert "\n" not in str(caught.value)
@@ -158,11 +188,11 @@ def test_a_damaged_engine_is_refused_in_one_line(name: str, tmp_path: Path) -> N
 @pytest.mark.parametrize("name", plugins.names("targets"))
 def test_a_missing_engine_is_refused_in_one_line(name: str, tmp_path: Path) -> None:
     needs(name, device=False)
-    target = plugins.load("targets", name)
-    missing = tmp_path / f"engine{target.INFO.suffix}"
+    target = plugins.target(name)
+    missing = tmp_path / f"engine{target.info.suffix}"
     with (
         pytest.raises(TargetError, match="engine") as caught,
-        target.Session(missing, segmenter()[1], target.Options()),
+        target.session(missing, segmenter()[1], target.options()),
     ):
         pass
     assert "\n" not in str(caught.value)
@@ -171,12 +201,12 @@ def test_a_missing_engine_is_refused_in_one_line(name: str, tmp_path: Path) -> N
 @pytest.mark.parametrize("name", plugins.names("targets"))
 def test_an_engine_of_another_contract_is_refused(name: str, tmp_path: Path) -> None:
     needs(name)
-    target = plugins.load("targets", name)
+    target = plugins.target(name)
     built = build(name, "fp32", tmp_path)
     other = replace(built.spec, outputs=(replace(built.spec.outputs[0], name="scores"),))
     with (
         pytest.raises(TargetError, match=r"expected output scores float32 \[1, 3, 32, 48\], got logits float32"),
-        target.Session(built.engine, other, target.Options()),
+        target.session(built.engine, other, target.options()),
     ):
         pass
 
@@ -184,10 +214,10 @@ def test_an_engine_of_another_contract_is_refused(name: str, tmp_path: Path) -> 
 @pytest.mark.parametrize("name", plugins.names("targets"))
 def test_a_float_model_is_not_passed_off_as_int8(name: str, tmp_path: Path) -> None:
     needs(name, device=False)
-    target = plugins.load("targets", name)
+    target = plugins.target(name)
     net, spec = segmenter()
     onnx.save(net, tmp_path / "model.onnx")
-    request = CompileRequest(tmp_path / "model.onnx", spec, "int8", tmp_path, target.Options())
+    request = CompileRequest(tmp_path / "model.onnx", spec, "int8", tmp_path, target.options())
     with pytest.raises(TargetError, match="precision int8 expected a quantized model"):
         target.build_engine(request)
 
@@ -195,10 +225,10 @@ def test_a_float_model_is_not_passed_off_as_int8(name: str, tmp_path: Path) -> N
 @pytest.mark.parametrize("name", plugins.names("targets"))
 def test_a_quantized_model_is_not_passed_off_as_fp32(name: str, tmp_path: Path) -> None:
     needs(name, device=False)
-    target = plugins.load("targets", name)
+    target = plugins.target(name)
     build(name, "int8", tmp_path)
-    (model,) = (tmp_path / "quantized").glob(f"model{plugins.load('quantizers', target.INFO.quantizer).SUFFIX}")
+    (model,) = (tmp_path / "quantized").glob(f"model{plugins.load('quantizers', target.info.quantizer).SUFFIX}")
     again = tmp_path / "again"
     again.mkdir()
     with pytest.raises(TargetError, match="precision fp32 expected a float model"):
-        target.build_engine(CompileRequest(model, segmenter()[1], "fp32", again, target.Options()))
+        target.build_engine(CompileRequest(model, segmenter()[1], "fp32", again, target.options()))

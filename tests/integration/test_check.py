@@ -128,7 +128,7 @@ def test_a_run_stops_before_training_when_its_target_is_known_to_break_the_stude
 
 
 def test_a_run_checks_once_and_other_engines_do_not_train_again(tiny_recipe: Path, tiny_run: Path) -> None:
-    from edgekd import pipeline
+    from edgekd import planning
     from edgekd.core.artifact import open_artifact
     from edgekd.core.recipe_loading import load_recipe
 
@@ -138,7 +138,7 @@ def test_a_run_checks_once_and_other_engines_do_not_train_again(tiny_recipe: Pat
     keys = []
     for recipe in (one, other):
         data = open_artifact(tiny_run / "data")
-        stages = {stage.name: stage for stage in pipeline.plan(recipe)}
+        stages = {stage.name: stage for stage in planning.plan(recipe)}
         keys.append({name: stages[name].key(recipe, {"data": data}) for name in ("check", "teacher", "student")})
     assert keys[0]["check"] != keys[1]["check"]
     assert keys[0]["teacher"] == keys[1]["teacher"]

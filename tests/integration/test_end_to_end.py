@@ -18,9 +18,9 @@ from PIL import Image
 from torchmetrics.classification import MulticlassJaccardIndex
 
 import edgekd
-from edgekd.board.sysinfo import missing_device
 from edgekd.core.artifact import open_artifact
 from edgekd.data.formats import scenes
+from edgekd.targets._nvidia.cuda import why_no_gpu
 from tests.command import edgekd as run_edgekd
 from tests.integration.conftest import TINY
 
@@ -135,7 +135,7 @@ def test_an_engine_whose_device_is_absent_is_built_and_reported_with_the_reason(
     tiny_run: Path, tiny_recipe: Path, tmp_path: Path
 ) -> None:
     pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx-cu12 is not installed")
-    if not (reason := missing_device("cuda")):
+    if not (reason := why_no_gpu()):
         pytest.skip("there is an NVIDIA GPU")
     copy = tmp_path / "run"
     shutil.copytree(tiny_run, copy)

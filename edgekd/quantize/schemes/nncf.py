@@ -19,7 +19,8 @@ from typing import Any, Literal
 
 from edgekd.board.specs import ModelSpec
 from edgekd.errors import RecipeError, TargetError
-from edgekd.quantize.ptq import Batch, QuantizeResult, check_calibration, float_nodes, load_onnx, quiet
+from edgekd.quantize.ptq import Batch, QuantizeResult, check_calibration, float_nodes, quiet
+from edgekd.rewrites.graph import read_graph
 from edgekd.targets.openvino.runtime import read_model, without_telemetry
 
 SUFFIX = ".xml"
@@ -68,7 +69,7 @@ def quantize(
     nncf, openvino = _import()
     check_calibration(calibration)
     float_head = spec.task != "semantic" if options.float_head is None else options.float_head
-    keep = float_nodes(load_onnx(model), options.keep_float, float_head)
+    keep = float_nodes(read_graph(model), options.keep_float, float_head)
     graph = read_model(model)
     ignored = _operators(graph, keep)
     out = out_dir / f"model{SUFFIX}"

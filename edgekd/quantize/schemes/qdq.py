@@ -22,7 +22,8 @@ from pydantic import Field
 
 from edgekd.board.specs import ModelSpec
 from edgekd.errors import TargetError
-from edgekd.quantize.ptq import WEIGHTED, Batch, QuantizeResult, check_calibration, float_nodes, load_onnx, quiet
+from edgekd.quantize.ptq import WEIGHTED, Batch, QuantizeResult, check_calibration, float_nodes, quiet
+from edgekd.rewrites.graph import QDQ, Graph, read_graph, read_onnx
 from edgekd.targets.onnxruntime.target import import_onnxruntime
 
 SUFFIX = ".onnx"
@@ -86,14 +87,14 @@ def write(model: Path, calibration: Sequence[Batch], out_dir: Path, options: Set
     """Write `model.onnx` by ONNX Runtime's static quantization; arguments and errors as in `quantize`."""
     runtime = _import()
     check_calibration(calibration)
-    load_onnx(model)
+    read_onnx(model, has_weights=False)
     out = out_dir / f"model{SUFFIX}"
     with TemporaryDirectory() as folder, quiet():
         cleaned = Path(folder) / "cleaned.onnx"
         runtime.quant_pre_process(str(model), str(cleaned), skip_symbolic_shape=True)  # folds BN, infers shapes
-        keep = float_nodes(load_onnx(cleaned), options.keep_float, options.float_head)
+        keep = float_nodes(read_graph(cleaned), options.keep_float, options.float_head)
         _quantize_static(runtime, cleaned, out, calibration, keep, options)
-    quantized, floating = _count_operators(load_onnx(out))
+    quantized, floating = _count_operators(read_graph(out))
     details = {
         "versions": {"onnxruntime": runtime.version, "onnx": runtime.onnx_version},
         "calibration_batches": len(calibration),
@@ -156,13 +157,13 @@ def _quantize_static(
     )
 
 
-def _count_operators(onnx_model: Any) -> tuple[dict[str, int], dict[str, int]]:
-    """Return counts by type of the operators that read quantized data (and weights, if they have any), and others."""
-    dequantized = {o for n in onnx_model.graph.node if n.op_type == "DequantizeLinear" for o in n.output}
+def _count_operators(graph: Graph) -> tuple[dict[str, int], dict[str, int]]:
+    """Count by type the operators that read quantized data (and weights, if they have any), and the others."""
+    dequantized = {output for node in graph.nodes if node.op_type == "DequantizeLinear" for output in node.output}
     quantized: Counter[str] = Counter()
     floating: Counter[str] = Counter()
-    for node in onnx_model.graph.node:
-        if node.op_type in ("QuantizeLinear", "DequantizeLinear", "Constant"):
+    for node in graph.nodes:
+        if node.op_type in QDQ:
             continue
         inputs = node.input[:2] if node.op_type in WEIGHTED else node.input[:1]
         (quantized if dequantized.issuperset(inputs) else floating)[node.op_type] += 1

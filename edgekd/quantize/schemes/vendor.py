@@ -14,7 +14,8 @@ import numpy as np
 
 from edgekd.board.preprocess import pixels_of
 from edgekd.board.specs import ModelSpec
-from edgekd.quantize.ptq import Batch, QuantizeResult, check_calibration, load_onnx
+from edgekd.quantize.ptq import Batch, QuantizeResult, check_calibration
+from edgekd.rewrites.graph import read_onnx
 
 SUFFIX = ".onnx"
 KEEPS_FLOAT = False
@@ -44,7 +45,7 @@ def quantize(
         ImageError: calibration inputs that the contract did not prepare.
     """
     check_calibration(calibration)
-    load_onnx(model)
+    read_onnx(model, has_weights=False)
     (image,) = spec.inputs
     shape = (len(calibration), *spec.preprocess.size, 3)
     out = out_dir / f"model{SUFFIX}"

@@ -10,9 +10,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict, List, Tuple
 
-from edgekd.errors import TargetError
+from edgekd.errors import TargetError, one_line
 from edgekd.targets._nvidia.versions import BuildFlags
-from edgekd.targets.base import Probe, Refusal, one_line
+from edgekd.targets.base import Probe, Refusal
 
 if TYPE_CHECKING:
     import tensorrt

@@ -10,7 +10,7 @@ from __future__ import annotations
 import ctypes
 import sys
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Optional
 
 import numpy as np
 
@@ -65,6 +65,18 @@ class Cuda:
 
     def _call(self, name: str, *arguments: Any) -> None:
         _check(name, getattr(self._library, name)(*arguments))
+
+
+def why_no_gpu(options: Optional[Any] = None) -> str:
+    """Return why this machine cannot run an engine for a GPU, "" when its driver can use one; options do not matter."""
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return "no NVIDIA driver on this machine"
+    count = ctypes.c_int(0)
+    if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)) or not count.value:
+        return "no NVIDIA GPU that the driver of this machine can use"
+    return ""
 
 
 def device_facts() -> Dict[str, Any]:

@@ -15,10 +15,9 @@ from typing import TYPE_CHECKING, Any, Dict, Tuple
 import numpy as np
 
 from edgekd.board.specs import TensorSpec
-from edgekd.board.sysinfo import missing_device
 from edgekd.errors import ImageError, TargetError
 from edgekd.targets._nvidia.builder import Log
-from edgekd.targets._nvidia.cuda import Cuda, device_facts
+from edgekd.targets._nvidia.cuda import Cuda, device_facts, why_no_gpu
 from edgekd.targets._nvidia.versions import read_plan_header, why_not_loadable
 from edgekd.targets.base import SessionBase, check_tensors
 
@@ -48,7 +47,7 @@ class PlanSession(SessionBase):
 
     def _open(self) -> None:
         trt, plan = self._module(), self._readable_plan()
-        reason = missing_device("cuda")
+        reason = why_no_gpu()
         if reason:
             raise TargetError(f"{self.engine}: {self.product} engines run on an NVIDIA GPU, and there is {reason}")
         self._log = Log(trt)

@@ -18,8 +18,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Tuple
 
-from edgekd.errors import TargetError, did_you_mean
-from edgekd.targets.base import one_line
+from edgekd.errors import TargetError, did_you_mean, one_line
 
 CPU, OPENVINO = "CPUExecutionProvider", "OpenVINOExecutionProvider"
 # What makes a provider compute float operators in float32: most do not by themselves, or not on every device. What others than

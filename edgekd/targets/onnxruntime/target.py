@@ -22,17 +22,18 @@ import numpy as np
 
 from edgekd.board.specs import ModelSpec
 from edgekd.board.sysinfo import usable_cores
-from edgekd.errors import ImageError, TargetError
+from edgekd.errors import ImageError, TargetError, one_line
+from edgekd.rewrites.graph import import_onnx, read_onnx
 from edgekd.targets.base import (
     CompileRequest,
     CompileResult,
     Probe,
     Refusal,
     SessionBase,
+    Target,
     TargetInfo,
     check_range,
     check_tensors,
-    one_line,
 )
 from edgekd.targets.onnxruntime import providers
 
@@ -92,12 +93,13 @@ def build_engine(request: CompileRequest) -> CompileResult:
     """Copy the model to `engine.onnx` after checking that it is of the asked precision and that the runtime takes it.
 
     Raises:
-        TargetError: unreadable model, float model for int8 or quantized model for fp32, provider options that
+        ArtifactError: the file is not a readable ONNX model.
+        TargetError: float model for int8 or quantized model for fp32, provider options that
             contradict fp32, or refused by the runtime.
     """
     if request.precision == "fp32":
         providers.check_float32(request.options.provider_options)
-    model = _read(request.model)
+    model = read_onnx(request.model, has_weights=False)
     quantized = sum(node.op_type == "DequantizeLinear" for node in model.graph.node)
     if (request.precision == "int8") != (quantized > 0):
         wanted, todo = (
@@ -235,26 +237,20 @@ def _tensors(arguments: List[Any]) -> Dict[str, Tuple[str, Tuple[int, ...]]]:
     return {a.name: (_DTYPES.get(a.type, a.type), tuple(a.shape)) for a in arguments}
 
 
-def _onnx() -> Any:
-    try:
-        import onnx
-    except ImportError as exc:
-        raise TargetError("onnx is not installed; pip install 'edgekd[onnxruntime]'") from exc
-    return onnx
-
-
-def _read(model: Path) -> Any:
-    """Return the ONNX model without the weights it keeps in other files."""
-    onnx = _onnx()
-    try:
-        return onnx.load(str(model), load_external_data=False)
-    except Exception as exc:  # protobuf's DecodeError or OSError, depending on the damage and on protobuf's version
-        raise TargetError(f"{model}: not a readable ONNX file: {one_line(exc)}") from exc
-
-
 def _save_as_one_file(model: Path, engine: Path) -> None:
-    onnx = _onnx()
+    onnx = import_onnx()
     try:
         onnx.save(onnx.load(str(model)), str(engine))
     except Exception as exc:  # the weights' file is missing or damaged, or the whole exceeds protobuf's 2 GiB
         raise TargetError(f"{model}: its external weights cannot be packed into one file: {one_line(exc)}") from exc
+
+
+TARGET = Target(
+    info=INFO,
+    options=Options,
+    session=Session,
+    runtime_version=runtime_version,
+    build_engine=build_engine,
+    probe=probe,
+    check_engine=check_engine,
+)

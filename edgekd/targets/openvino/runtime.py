@@ -13,8 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Dict, Iterator, Optional, Tuple
 
-from edgekd.errors import TargetError
-from edgekd.targets.base import one_line
+from edgekd.errors import TargetError, one_line
 
 IR, BLOB, BUILT_WITH = ".xml", ".blob", "engine.json"
 # Precision of an engine -> what its float operators may be computed in on a kind of device, the default first.

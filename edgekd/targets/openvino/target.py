@@ -30,6 +30,7 @@ from edgekd.targets.base import (
     Probe,
     Refusal,
     SessionBase,
+    Target,
     TargetInfo,
     check_range,
     check_tensors,
@@ -321,3 +322,15 @@ def _shape(partial: Any) -> Tuple[int, ...]:
 def _plain(value: Any) -> Any:
     """Return a property as JSON-ready data."""
     return value if isinstance(value, (bool, int, float, list)) else getattr(value, "name", str(value))
+
+
+TARGET = Target(
+    info=INFO,
+    options=Options,
+    session=Session,
+    runtime_version=runtime_version,
+    build_engine=build_engine,
+    probe=probe,
+    check_engine=check_engine,
+    bound_to=bound_to,
+)

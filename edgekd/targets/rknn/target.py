@@ -27,9 +27,9 @@ from typing import Any, Dict, Literal, Optional, Tuple
 import numpy as np
 
 from edgekd.board.specs import ModelSpec, TensorSpec
-from edgekd.board.sysinfo import missing_device
 from edgekd.errors import TargetError
-from edgekd.targets.base import CompileRequest, CompileResult, SessionBase, TargetInfo, Toolchain, check_range
+from edgekd.targets.base import CompileRequest, CompileResult, SessionBase, Target, TargetInfo, Toolchain, check_range
+from edgekd.targets.rknn.chip import why_not_on
 from edgekd.targets.rknn.toolkit import REWRITES, Toolkit, started_version, toolkit_version
 
 # The vendor's libraries print `E RKNN: ...` and `E build: ...` and return 0 all the same. Progress bars end without a new
@@ -44,7 +44,6 @@ INFO = TargetInfo(
     quantizer="vendor",
     precisions=("fp16", "int8"),
     extra="",
-    needs="rknpu",
     toolchain=Toolchain(LOG_ERRORS, LOG_NOTES, timeout_s=3600.0),
     rewrites=REWRITES,
 )
@@ -98,6 +97,11 @@ def board_version() -> str:
     """Return the version of rknn-toolkit-lite2; TargetError when it is not installed, or does not import."""
     _import_lite()
     return version("rknn-toolkit-lite2")
+
+
+def why_not_here(options: Optional[Options]) -> str:
+    """Return why this machine cannot run an engine; without options, an engine for any Rockchip chip."""
+    return why_not_on(options.chip if options else "")
 
 
 def build_engine(request: CompileRequest) -> CompileResult:
@@ -164,7 +168,7 @@ class Session(SessionBase):
 
     def _open(self) -> None:
         _check_engine(self.engine)
-        if reason := missing_device(INFO.needs, self.options.chip):
+        if reason := why_not_here(self.options):
             raise TargetError(
                 f"{self.engine}: RKNN engines run on boards of the chip that they are built for, and there is {reason}"
             )
@@ -276,3 +280,16 @@ def _named(arrays: Any, spec: ModelSpec, engine: Path) -> Dict[str, np.ndarray]:
     if [array.shape for array in found] != expected:
         raise TargetError(f"{engine}: expected outputs {expected}, got {[array.shape for array in found]}")
     return {t.name: np.ascontiguousarray(a, dtype=t.dtype) for t, a in zip(spec.outputs, found)}  # noqa: B905
+
+
+TARGET = Target(
+    info=INFO,
+    options=Options,
+    session=Session,
+    runtime_version=runtime_version,
+    build_engine=build_engine,
+    why_not_here=why_not_here,
+    check_engine=check_engine,
+    board_version=board_version,
+    simulator=Simulator,
+)

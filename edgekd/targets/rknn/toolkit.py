@@ -21,7 +21,7 @@ import numpy as np
 from edgekd.board.specs import ModelSpec
 from edgekd.errors import TargetError
 from edgekd.rewrites import max_pool_pads
-from edgekd.rewrites.base import Edit
+from edgekd.rewrites.graph import Graph, import_onnx, read_onnx
 
 DISTRIBUTION = "rknn-toolkit2"
 # In this order, before every build: without them 2.5.0 crashes, or builds an engine that is wrong.
@@ -168,23 +168,22 @@ class Toolkit:
 
 
 def rewritten(model: Path, out: Path) -> List[str]:
-    """Write the model as the toolkit reads it rightly; return the names of the nodes that were rewritten.
+    """Write the model in a form that the toolkit reads correctly; return the names of the rewritten nodes.
 
     Raises:
+        ArtifactError: the file is not a readable ONNX model.
         TargetError: a pool that it would misread, of values that may be negative, which cannot be rewritten.
     """
-    import onnx
-
-    net = onnx.load(str(model))
+    net = read_onnx(model)
     found = [node for name in REWRITES for node in import_module(f"edgekd.rewrites.{name}").rewrite(net)]
-    edit = Edit(net)
-    for node in max_pool_pads.misread(edit):
-        height, width = (edit.shape(node.input[0]) or ())[2:]
+    graph = Graph(net)
+    for node in max_pool_pads.misread(graph):
+        height, width = (graph.shape(node.input[0]) or ())[2:]
         raise TargetError(
             f"{model}: {node.name}: RKNN-Toolkit2 takes a MaxPool that is larger than its input ({height}x{width}) for "
             "the maximum of the whole input; use a larger input or a smaller kernel, or a ReLU before it"
         )
-    onnx.save(net, str(out))
+    import_onnx().save(net, str(out))
     return found
 
 

@@ -25,11 +25,11 @@ from typing import TYPE_CHECKING, Any, Literal, Optional
 from edgekd.board.specs import ModelSpec
 from edgekd.errors import TargetError
 from edgekd.targets._nvidia.builder import Build, probe_model
-from edgekd.targets._nvidia.cuda import device_facts
+from edgekd.targets._nvidia.cuda import device_facts, why_no_gpu
 from edgekd.targets._nvidia.graph import QUANTIZER, graph_for
 from edgekd.targets._nvidia.session import PlanSession, check_device, write_device
 from edgekd.targets._nvidia.versions import build_flags, check_dla, check_dla_precision, version_of
-from edgekd.targets.base import CompileRequest, CompileResult, Probe, TargetInfo, check_range
+from edgekd.targets.base import CompileRequest, CompileResult, Probe, Target, TargetInfo, check_range
 from edgekd.targets.tensorrt_rtx.target import import_tensorrt_rtx
 
 if TYPE_CHECKING:
@@ -41,7 +41,6 @@ INFO = TargetInfo(
     quantizer=QUANTIZER,
     precisions=("fp32", "fp16", "int8"),
     extra="tensorrt",
-    needs="cuda",
 )
 _PRODUCT = "TensorRT"
 LAYERS = "layers.json"
@@ -222,3 +221,16 @@ def _import() -> Any:
             f"tensorrt is not installed; it comes with JetPack on a Jetson; elsewhere pip install 'edgekd[{INFO.extra}]'"
         )
     return module
+
+
+TARGET = Target(
+    info=INFO,
+    options=Options,
+    session=Session,
+    runtime_version=runtime_version,
+    build_engine=build_engine,
+    why_not_here=why_no_gpu,
+    probe=probe,
+    check_engine=check_engine,
+    bound_to=bound_to,
+)

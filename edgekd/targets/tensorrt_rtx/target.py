@@ -23,10 +23,11 @@ from typing import Any, List, Literal, Tuple
 from edgekd.board.specs import ModelSpec
 from edgekd.errors import TargetError
 from edgekd.targets._nvidia.builder import Build, probe_model
+from edgekd.targets._nvidia.cuda import why_no_gpu
 from edgekd.targets._nvidia.graph import QUANTIZER, graph_for
 from edgekd.targets._nvidia.session import PlanSession
 from edgekd.targets._nvidia.versions import build_flags, read_plan_header
-from edgekd.targets.base import CompileRequest, CompileResult, Probe, TargetInfo, check_range
+from edgekd.targets.base import CompileRequest, CompileResult, Probe, Target, TargetInfo, check_range
 
 INFO = TargetInfo(
     suffix=".plan",
@@ -34,7 +35,6 @@ INFO = TargetInfo(
     quantizer=QUANTIZER,
     precisions=("fp32", "fp16", "int8"),
     extra="tensorrt-rtx",
-    needs="cuda",
 )
 _PRODUCT = "TensorRT-RTX"
 _TYPED_LIKE = (11, 0)  # types and flags are those of TensorRT 11
@@ -159,3 +159,16 @@ def _capabilities(trt: Any, names: Tuple[str, ...]) -> List[Any]:
         if name not in known:
             raise TargetError(f"tensorrt_rtx: compute capability {name!r} is not one of {', '.join(sorted(known))}")
     return [known[name] for name in names]
+
+
+TARGET = Target(
+    info=INFO,
+    options=Options,
+    session=Session,
+    runtime_version=runtime_version,
+    build_engine=build_engine,
+    why_not_here=why_no_gpu,
+    probe=probe,
+    check_engine=check_engine,
+    bound_to=bound_to,
+)

@@ -28,7 +28,7 @@ HERE = "tests.unit.core.fake_stages"
 FAKE_PIPELINE = [
     Stage("first", "dataset", f"{HERE}:write_size", (), ("data",)),
     Stage("slow", "checkpoint", f"{HERE}:count", ("first",), ("data", "student", "trainer")),
-    Stage("group/last", "metrics", f"{HERE}:join", ("first", "slow"), ("data", "evaluate"), part="last"),
+    Stage("group/last", "metrics", f"{HERE}:join", ("first", "slow"), ("data", "evaluate"), subject="last"),
 ]
 SPEC = ModelSpec(
     task="semantic",
@@ -69,7 +69,7 @@ def join(job: StageJob) -> StageResult:
     """Read both inputs."""
     _called(job, "last")
     size, weights = job.inputs["first"].file("size.txt").read_text(), job.inputs["slow"].file("weights").read_text()
-    return StageResult(details={"text": f"{job.part} {size} {len(weights)}"})
+    return StageResult(details={"text": f"{job.subject} {size} {len(weights)}"})
 
 
 def never_the_same(_: Recipe) -> float:

@@ -14,14 +14,16 @@ from typing import Any
 
 import pytest
 
-from edgekd.board.sysinfo import environment, missing_device
-from edgekd.core import plugins, session
+from edgekd.board.sysinfo import environment
+from edgekd.core import plugins
 from edgekd.core.artifact import SCRATCH, open_artifact
 from edgekd.core.session import why_not_here
 from edgekd.core.stage import Stage
 from edgekd.core.workspace import Workspace
 from edgekd.errors import GateError, UserError, WorkspaceError
-from edgekd.pipeline import assist, check_options, deployed_student, plan, run_stages, select
+from edgekd.pipeline import assist, check_options, run_stages
+from edgekd.planning import deployed_student, plan, select
+from edgekd.targets.rknn.chip import why_not_on
 from tests.conftest import REPOSITORY
 from tests.unit.core.fake_stages import FAKE_PIPELINE, HERE, STEPS, calls, run_fake_pipeline
 from tests.unit.core.small_recipe import small_recipe, write_recipe
@@ -55,7 +57,7 @@ SHAPES: dict[str, tuple[dict[str, Any], set[str]]] = {
     ),
     "int8 only": (
         {"distill": {"baseline": False}, "engines": [{"target": "openvino", "precision": "int8"}]},
-        {"data", "plan", "check", "teacher", "distilled", "export", "quantize/nncf", "engine/openvino-int8", "bench",
+        {"data", "plan", "check", "teacher", "distilled", "export", "quantize/nncf-ptq", "engine/openvino-int8", "bench",
          "evaluate/teacher", "evaluate/distilled", "evaluate/export", "evaluate/openvino-int8"},
     ),
 }  # fmt: skip
@@ -74,7 +76,7 @@ def test_on_a_board_engines_of_other_chips_are_built_and_not_measured(
 ) -> None:
     (tmp_path / "proc/device-tree").mkdir(parents=True)
     (tmp_path / "proc/device-tree/compatible").write_text("radxa,rock-5b\0rockchip,rk3588\0")
-    monkeypatch.setattr(session, "missing_device", partial(missing_device, root=str(tmp_path)))
+    monkeypatch.setattr("edgekd.targets.rknn.target.why_not_on", partial(why_not_on, root=str(tmp_path)))
     asked = {"int8": "rk3588", "fp16": "rk3576"}
     engines = [{"target": "rknn", "precision": p, "options": {"chip": chip}} for p, chip in asked.items()]
     recipe = small_recipe(tmp_path, engines=engines)
@@ -106,7 +108,7 @@ def test_the_teacher_is_scored_before_it_teaches(tmp_path: Path) -> None:
 def test_int8_engines_are_made_from_the_quantized_model_and_fp32_from_the_export(tmp_path: Path) -> None:
     stages = {stage.name: stage for stage in plan(small_recipe(tmp_path))}
     assert stages["engine/onnxruntime-fp32"].inputs == ("export",)
-    assert stages["engine/openvino-int8"].inputs == ("quantize/nncf",)
+    assert stages["engine/openvino-int8"].inputs == ("quantize/nncf-ptq",)
 
 
 def test_what_is_deployed_is_the_distilled_student_when_there_is_one(tmp_path: Path) -> None:
@@ -137,7 +139,7 @@ def test_until_takes_a_stage_and_what_it_is_built_on_without_gates(
 def test_until_takes_whole_groups_and_none_takes_all(tmp_path: Path) -> None:
     stages = plan(small_recipe(tmp_path))
     names = {stage.name for stage in select(stages, "engine")}
-    assert {"engine/onnxruntime-fp32", "engine/openvino-int8", "quantize/nncf"} <= names
+    assert {"engine/onnxruntime-fp32", "engine/openvino-int8", "quantize/nncf-ptq"} <= names
     assert "bench" not in names
     assert select(stages, None) == stages
 
@@ -164,7 +166,7 @@ def test_a_typo_in_until_gets_a_suggestion(tmp_path: Path, until: str, words: st
         ("data.format=scense", "no format is called 'scense'; did you mean 'scenes'?"),
         ("teacher.family=edgsseg", "no family is called 'edgsseg'; did you mean 'edgeseg'?"),
         ("export.rewrite=[resize_scale]", "no rewrite is called 'resize_scale'; did you mean 'resize_scales'?"),
-        ("engines.0.precision=int3", "target onnxruntime has no precision 'int3'; expected one of fp32, int8"),
+        ("engines.0.precision=fp16", "target onnxruntime has no precision 'fp16'; expected one of fp32, int8"),
         ("engines.1.options.treads=3", "engines.openvino-int8.options.treads: unknown option of 'openvino'"),
         ("quantize.options.nncf.prest=1", "quantize.options.nncf.prest: unknown option of 'nncf'"),
     ],
@@ -224,6 +226,37 @@ def test_a_changed_recipe_runs_what_depends_on_the_change(tmp_path: Path, overri
     assert calls(out)[3:] == again
 
 
+def test_quantized_models_of_other_settings_stand_side_by_side(tmp_path: Path) -> None:
+    int8 = {"target": "openvino", "precision": "int8"}
+    recipe = small_recipe(
+        tmp_path,
+        engines=[int8, {**int8, "id": "wide", "variant": "wide"}, {**int8, "id": "again", "variant": "wide"}],
+        quantize={"images": 8, "variants": {"wide": {"images": 4, "options": {"nncf": {"float_head": True}}}}},
+    )
+    stages = {stage.name: stage for stage in plan(recipe)}
+    assert [name for name in stages if name.startswith("quantize/")] == ["quantize/nncf-ptq", "quantize/nncf-wide"]
+    assert stages["engine/openvino-int8"].inputs == ("quantize/nncf-ptq",)
+    assert stages["engine/wide"].inputs == stages["engine/again"].inputs == ("quantize/nncf-wide",)
+    settings = {name: recipe.only(*stages[f"quantize/nncf-{name}"].sections).quantize for name in ("ptq", "wide")}
+    assert (settings["ptq"].images, settings["ptq"].options) == (8, {"nncf": {}})
+    assert (settings["wide"].images, settings["wide"].options) == (4, {"nncf": {"float_head": True}})
+
+
+def test_another_variant_or_quantizer_does_not_quantize_again(tmp_path: Path) -> None:
+    artifact = run_fake_pipeline(small_recipe(tmp_path), tmp_path / "out")["slow"].artifact
+
+    def key(**quantize: Any) -> str:
+        recipe = small_recipe(tmp_path, quantize=quantize)
+        stage = next(stage for stage in plan(recipe) if stage.name == "quantize/nncf-ptq")
+        return stage.key(recipe, dict.fromkeys(stage.inputs, artifact))
+
+    before = key(images=8)
+    assert key(images=8, variants={"wide": {"images": 4}}) == before
+    assert key(images=8, options={"qdq": {"float_head": True}}) == before
+    assert key(images=8, options={"nncf": {"float_head": True}}) != before
+    assert key(images=9) != before
+
+
 def test_going_back_to_earlier_settings_costs_nothing(tmp_path: Path) -> None:
     out = tmp_path / "out"
     first = run_fake_pipeline(small_recipe(tmp_path), out)
@@ -250,12 +283,12 @@ def test_a_gate_stands_before_work_alone(tmp_path: Path) -> None:
     """What was finished elsewhere is gone on with where its gates cannot be run, and a gate that is run comes first."""
     first, slow, last = FAKE_PIPELINE
     gate = Stage("gate", "check", f"{HERE}:refuse", ("first",), ("data",))
-    gated = replace(slow, inputs=("first", "gate"), gates=("gate",))
+    gated = replace(slow, prerequisites=("gate",))
     recipe, out = small_recipe(tmp_path), tmp_path / "out"
 
     def run() -> list[str]:
         with Workspace(out).locked() as workspace:
-            return list(run_stages(recipe, workspace, [first, gated, last], gates=[gate]))
+            return list(run_stages(recipe, workspace, [first, gated, last], prerequisites=[gate]))
 
     with pytest.raises(GateError, match="refused"):
         run()
@@ -272,19 +305,19 @@ def test_a_gate_stands_before_work_alone(tmp_path: Path) -> None:
 def test_other_processes_wait_for_what_trains_alone(tmp_path: Path) -> None:
     first, slow, last = FAKE_PIPELINE
     gate = Stage("gate", "check", f"{HERE}:refuse", ("first",), ("data",))
-    gated = replace(slow, inputs=("first", "gate"), gates=("gate",))
-    timed = replace(last, outside=f"{HERE}:never_the_same")
+    gated = replace(slow, prerequisites=("gate",))
+    timed = replace(last, external_state=f"{HERE}:never_the_same")
     recipe, out = small_recipe(tmp_path), tmp_path / "out"
     out.mkdir()
     (out / "pass").touch()
     with Workspace(out).locked() as workspace:
-        run_stages(recipe, workspace, [first, gated, timed], gates=[gate])
+        run_stages(recipe, workspace, [first, gated, timed], prerequisites=[gate])
     ran = calls(out)
     shutil.rmtree(out / "gate")
-    assist(recipe, Workspace(out), [first, gated, timed], gates=[gate])
+    assist(recipe, Workspace(out), [first, gated, timed], prerequisites=[gate])
     assert calls(out) == ran == ["first", "gate", "slow", "last"]
     with pytest.raises(WorkspaceError, match="first"):
-        assist(recipe, Workspace(tmp_path / "empty"), [first, gated, timed], gates=[gate])
+        assist(recipe, Workspace(tmp_path / "empty"), [first, gated, timed], prerequisites=[gate])
 
 
 @pytest.mark.parametrize("kill_at", [1, STEPS // 2, STEPS])
@@ -336,7 +369,8 @@ def test_an_engine_is_built_anew_where_and_when_it_would_not_load(
         elsewhere.setattr("edgekd.core.machine.environment", lambda: {"cpu_model": "Cortex-A76", "memory_bytes": 1})
         assert (key("engine") != before) == is_new_on_a_board
     with monkeypatch.context() as later:
-        later.setattr(plugins.load("targets", engine["target"]), "runtime_version", lambda: "9.9.9")
+        other = replace(plugins.target(engine["target"]), runtime_version=lambda: "9.9.9")
+        later.setattr(plugins.load("targets", engine["target"]), "TARGET", other)
         assert (key("engine") != before) == is_new_in_a_version
     with monkeypatch.context() as pinned:
         facts = environment() | {"affinity": [0], "usable_cores": 1}

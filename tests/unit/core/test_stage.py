@@ -14,7 +14,7 @@ from edgekd.core.artifact import Artifact, StageResult, publish
 from edgekd.core.recipe import Recipe
 from edgekd.core.stage import Stage
 from edgekd.errors import UserError
-from edgekd.pipeline import plan
+from edgekd.planning import plan
 from tests.unit.core.fake_stages import HERE
 from tests.unit.core.small_recipe import small_recipe
 
@@ -79,7 +79,7 @@ def test_a_section_that_is_not_read_is_not_in_the_key(
         "distill": "distill.baseline=false", "export": "export.argmax=true", "quantize": "quantize.images=3",
         "bench": "bench.images=3", "evaluate": "evaluate.pictures=3",
     }  # fmt: skip
-    blind = dataclasses.replace(STAGE, reads=tuple(name for name in READS_ALL if name != section))
+    blind = dataclasses.replace(STAGE, sections=tuple(name for name in READS_ALL if name != section))
     plain, changed = small_recipe(tmp_path), small_recipe(tmp_path, change[section])
     assert blind.key(plain, inputs) == blind.key(changed, inputs)
     assert STAGE.key(plain, inputs) != STAGE.key(changed, inputs)
@@ -97,7 +97,7 @@ def test_the_key_changes_with_an_input_and_not_with_the_order_of_inputs(
 
 def test_an_input_that_can_only_stop_the_stage_is_not_in_the_key(tmp_path: Path, inputs: dict[str, Artifact]) -> None:
     recipe = small_recipe(tmp_path)
-    gated = dataclasses.replace(STAGE, gates=("b",))
+    gated = dataclasses.replace(STAGE, inputs=("a",), prerequisites=("b",))
     changed = {**inputs, "b": make(tmp_path, "b", "changed")}
     assert gated.key(recipe, inputs) == gated.key(recipe, changed)
     assert gated.key(recipe, inputs) != gated.key(recipe, {**inputs, "a": changed["b"]})
@@ -145,7 +145,7 @@ def test_stages_of_one_function_have_keys_of_their_own(tmp_path: Path, inputs: d
     recipe = small_recipe(tmp_path)
     others = [
         dataclasses.replace(STAGE, **change)
-        for change in ({"name": "t"}, {"part": "p"}, {"kind": "engine"}, {"function": f"{HERE}:join"})
+        for change in ({"name": "t"}, {"subject": "p"}, {"kind": "engine"}, {"version": 2})
     ]
     assert len({stage.key(recipe, inputs) for stage in (STAGE, *others)}) == 5
 
@@ -217,7 +217,7 @@ def test_a_lower_floor_or_another_saving_pace_does_not_train_the_teacher_again(t
     assert key("distilled") != key("distilled", "teacher.floor=0")  # it is what checks the floor
 
 
-def test_keyless_keys_may_be_absent(tmp_path: Path) -> None:
+def test_ignored_keys_may_be_absent(tmp_path: Path) -> None:
     recipe = small_recipe(tmp_path, "teacher.checkpoint=w.pt", "teacher.train=null")
     assert dataclasses.replace(stage_of(recipe, "teacher"), inputs=()).key(recipe, {})
 

@@ -9,9 +9,9 @@ import pytest
 
 from edgekd.core.artifact import sha256_of
 from edgekd.core.stage import Stage
-from edgekd.core.third_party import sources
+from edgekd.core.third_party import code_hashes
 from edgekd.core.workspace import Workspace
-from edgekd.pipeline import _key
+from edgekd.pipeline import _key_content
 from tests.unit.core.small_recipe import small_recipe
 from tests.unit.core.test_plugins import register
 
@@ -31,7 +31,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_only_what_is_not_edgekds_own_is_named_and_nothing_is_imported(tmp_path: Path, site: Path) -> None:
-    assert sources(small_recipe(tmp_path), READS) == {}
+    assert code_hashes(small_recipe(tmp_path), READS) == {}
     recipe = small_recipe(
         tmp_path,
         student={"family": "python", "variant": "nets:make", "train": {"steps": 1}},
@@ -39,8 +39,8 @@ def test_only_what_is_not_edgekds_own_is_named_and_nothing_is_imported(tmp_path:
         distill={"methods": {"kd": {}, "mine": {}}},
     )
     found = {"losses.mine": sha256_of(site / "losses/mine.py"), "nets": sha256_of(site / "nets.py"), "gone.nets": None}
-    assert sources(recipe, READS) == found
-    assert sources(recipe, ("data", "student")) == {"nets": found["nets"]}
+    assert code_hashes(recipe, READS) == found
+    assert code_hashes(recipe, ("data", "student")) == {"nets": found["nets"]}
     assert not {"losses", "nets"} & set(sys.modules)
 
 
@@ -48,7 +48,7 @@ def test_an_edit_changes_the_key_and_absence_does_not(tmp_path: Path, site: Path
     recipe = small_recipe(tmp_path, distill={"methods": {"mine": {}}})
     stage = Stage("distilled", "checkpoint", "a:b", (), ("distill",))
     workspace = Workspace(tmp_path / "run")
-    before = _key(recipe, workspace, stage, {})
+    before = _key_content(recipe, workspace, stage, {})
     manifest = tmp_path / "run/distilled/manifest.json"
     manifest.parent.mkdir(parents=True)
     manifest.write_text(
@@ -56,6 +56,6 @@ def test_an_edit_changes_the_key_and_absence_does_not(tmp_path: Path, site: Path
         f' "details": {{"network": {{}}}}, "code": {{"losses.mine": "{sha256_of(site / "losses/mine.py")}"}}}}'
     )
     (site / "losses/mine.py").write_text("edited\n")
-    assert _key(recipe, workspace, stage, {}) != before
+    assert _key_content(recipe, workspace, stage, {}) != before
     (site / "losses/mine.py").unlink()
-    assert _key(recipe, workspace, stage, {}) == before
+    assert _key_content(recipe, workspace, stage, {}) == before

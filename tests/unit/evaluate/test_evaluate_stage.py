@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
 
 from edgekd.board.detection import Detections
 from edgekd.board.masks import Masks
-from edgekd.evaluate import detection, stage
+from edgekd.evaluate import stage
 
 
 def test_only_masks_that_are_shown_are_made_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     corners = np.array([[0, 0, 2, 1], [1, 0, 3, 1], [2, 0, 4, 1]])
     masks = Masks((1, 4), corners, [np.ones((1, 2), bool)] * 3)
     found = Detections(corners.astype(np.float32), np.array([0.9, 0.3, 0.1]), np.array([1, 0, 1]), masks)
-    result = detection.DetectionResult({}, {}, {}, {}, [], {}, 1)
-    monkeypatch.setattr(detection, "evaluate", lambda *_, **__: (result, {7: found}))
     made: list[int] = []
     one_of = Masks.__getitem__
     monkeypatch.setattr(Masks, "__getitem__", lambda masks, number: made.append(number) or one_of(masks, number))
-    nothing: Any = None
-    arrays = stage._objects(nothing, nothing, [7], [7], None)[1]
+    arrays = stage._pictured_objects(7, found)
     assert made == [0, 1]
     bits = np.unpackbits(arrays["7/mask_bits"], axis=2, count=4)
     assert bits.tolist() == [[[1, 1, 0, 0]], [[0, 1, 1, 0]]]

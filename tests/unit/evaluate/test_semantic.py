@@ -13,7 +13,8 @@ from edgekd.board.specs import ModelSpec, Preprocess, TensorSpec
 from edgekd.data.base import Sample
 from edgekd.errors import DataError
 from edgekd.evaluate.definitions import DEFINITIONS
-from edgekd.evaluate.semantic import SemanticEvaluator, SemanticResult, evaluate
+from edgekd.evaluate.predictions import Prediction, keeping, predict_split
+from edgekd.evaluate.semantic import SemanticEvaluator, SemanticResult, score
 
 CLASSES = ("ground", "pole", "ring", "never")
 SIZE = (20, 30)
@@ -151,28 +152,34 @@ def test_no_labelled_pixel_is_refused() -> None:
         SemanticEvaluator(CLASSES).compute()
 
 
-@pytest.mark.parametrize("workers", [1, 3])
-def test_evaluate_scores_what_the_session_answers(workers: int) -> None:
+def test_the_score_is_of_the_predictions_of_the_session() -> None:
     pairs = maps(9)
     steps: list[tuple[int, int]] = []
-    result, kept = evaluate(
-        RedIsTheClass(), split_of(pairs), keep=[7, 2], workers=workers, progress=lambda *s: steps.append(s)
-    )
+    kept: dict[int, np.ndarray] = {}
+    predictions = predict_split(RedIsTheClass(), split_of(pairs), range(9))
+    result = score(CLASSES, keeping(predictions, [7, 2], kept, lambda *s: steps.append(s), 9))
     assert_same(result, counted(pairs).compute())
     assert sorted(kept) == [2, 7]
     np.testing.assert_array_equal(kept[7], pairs[7][1])
     assert steps == [(i, 9) for i in range(1, 10)]
 
 
-def test_evaluate_scores_only_the_chosen_indices() -> None:
+def test_only_the_chosen_indices_are_predicted() -> None:
     pairs = maps(6)
-    result, kept = evaluate(RedIsTheClass(), split_of(pairs), indices=[4, 1], keep=[1, 3])
-    assert_same(result, counted([pairs[4], pairs[1]]).compute())
-    assert list(kept) == [1]
+    predictions = list(predict_split(RedIsTheClass(), split_of(pairs), [4, 1]))
+    assert [one.index for one in predictions] == [4, 1]
+    assert_same(score(CLASSES, predictions), counted([pairs[4], pairs[1]]).compute())
+
+
+def test_predictions_of_elsewhere_are_scored_without_a_session() -> None:
+    pairs = maps(2)
+    split = split_of(pairs)
+    predictions = [Prediction(i, split.load(i), predicted) for i, (_, predicted) in enumerate(pairs)]
+    assert_same(score(CLASSES, predictions), counted(pairs).compute())
 
 
 def test_label_outside_the_classes_names_the_sample() -> None:
     pairs = maps(3)
     pairs[1][0][10, 10] = 37
     with pytest.raises(DataError, match="s1: truth has label 37, expected 0 to 3"):
-        evaluate(RedIsTheClass(), split_of(pairs))
+        score(CLASSES, predict_split(RedIsTheClass(), split_of(pairs), range(3)))

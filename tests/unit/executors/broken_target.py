@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgekd.errors import TargetError
-from edgekd.targets.base import CompileRequest, CompileResult, SessionBase, TargetInfo, Toolchain
+from edgekd.targets.base import CompileRequest, CompileResult, SessionBase, Target, TargetInfo, Toolchain
 
-INFO = TargetInfo(".bin", "toolchain", "vendor", ("int8",), "", toolchain=Toolchain((r"^E RKNN: ",), timeout_s=60.0))
+TOOLCHAIN = Toolchain((r"^E RKNN: ",), timeout_s=60.0)
+INFO = TargetInfo(".bin", "toolchain", "vendor", ("int8",), "", toolchain=TOOLCHAIN)
 
 
 @dataclass(frozen=True)
@@ -118,3 +119,6 @@ class Session(SessionBase):
 
     def _infer(self, inputs):  # type: ignore[no-untyped-def]
         return {name: array + 1 for name, array in inputs.items()}
+
+
+TARGET = Target(INFO, Options, Session, runtime_version, build_engine)

@@ -42,15 +42,15 @@ def compile_with(fault: str, folder: Path, timeout_s: float = 60.0) -> dict[str,
         "model": "model.onnx", "out_dir": str(folder), "spec": SPEC.to_dict(), "precision": "int8",
         "options": {"fault": fault, "folder": str(folder)},
     }  # fmt: skip
-    return work(Job("compile", "broken", arguments), folder, timeout_s)
+    return work(Job("compile", "broken", arguments, broken_target.__name__), folder, timeout_s)
 
 
 def work(job: Job, folder: Path, timeout_s: float = 60.0) -> dict[str, Any]:
     place = folder / "job"
     place.mkdir()
     write_job(job, place)
-    code = portable.copy_to(place / "code", "broken", broken_target)
-    facts = replace(broken_target.INFO.toolchain, timeout_s=timeout_s)
+    code = portable.copy_to(place / "code", broken_target)
+    facts = replace(broken_target.TOOLCHAIN, timeout_s=timeout_s)
     return run_worker(Path(sys.executable), place, code, folder / "toolchain.log", facts, "broken compile")
 
 
@@ -212,9 +212,9 @@ def test_a_job_of_inference_writes_one_file_of_outputs_per_file_of_inputs(tmp_pa
         np.savez(name, image=np.full((1, 2), i, np.float32))
     (tmp_path / "out").mkdir()
     arguments = {
-        "engine": "engine.bin", "spec": SPEC.to_dict(), "options": {}, "session": "Session", "inputs": names,
+        "engine": "engine.bin", "spec": SPEC.to_dict(), "options": {}, "is_simulated": False, "inputs": names,
         "out_dir": str(tmp_path / "out"),
     }  # fmt: skip
-    value = work(Job("infer", "broken", arguments), tmp_path)
+    value = work(Job("infer", "broken", arguments, broken_target.__name__), tmp_path)
     assert value == {"runtime": {"runtime": "broken"}, "outputs": ["0.npz", "1.npz"]}
     assert np.load(tmp_path / "out/1.npz")["image"].tolist() == [[2.0, 2.0]]

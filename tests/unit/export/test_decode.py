@@ -71,11 +71,11 @@ def images(count: int, seed: int = 3) -> list[np.ndarray]:
 
 
 def found(target: str, model: Path, spec: ModelSpec, precision: str, inputs: list[np.ndarray]) -> list[Detections]:
-    module = plugins.load("targets", target)
+    module = plugins.target(target)
     folder = model.parent / f"{target}-{precision}"
     folder.mkdir()
-    built = module.build_engine(CompileRequest(model, spec, precision, folder, module.Options()))
-    with module.Session(built.engine, built.spec, module.Options()) as session:
+    built = module.build_engine(CompileRequest(model, spec, precision, folder, module.options()))
+    with module.session(built.engine, built.spec, module.options()) as session:
         return [detections(session.infer({"image": image}), spec, (80, 150)) for image in inputs]
 
 

@@ -64,14 +64,12 @@ def test_what_cannot_be_built_of_any_network_is_refused_at_once(
         onnx.save(model, tmp_path / "model.onnx")
         own = plugin_options("targets", target, options, "options")
         with pytest.raises(TargetError):
-            plugins.load("targets", target).build_engine(
-                CompileRequest(tmp_path / "model.onnx", spec, precision, tmp_path, own)
-            )
+            plugins.target(target).build_engine(CompileRequest(tmp_path / "model.onnx", spec, precision, tmp_path, own))
 
 
 @pytest.mark.parametrize(
     ("target", "precision"),
-    [(name, p) for name in plugins.names("targets") for p in plugins.load("targets", name).INFO.precisions],
+    [(name, p) for name in plugins.names("targets") for p in plugins.target(name).info.precisions],
 )
 def test_the_defaults_of_every_target_are_taken_but_what_this_cpu_does_not_compute_in(
     target: str, precision: str

@@ -14,9 +14,9 @@ from edgekd.core import plugins
 from edgekd.errors import ArtifactError, UserError
 from edgekd.preflight.check import Subject, Toward, check
 from edgekd.preflight.findings import Report
-from edgekd.preflight.graph import SCOPES, Graph
 from edgekd.preflight.patterns import PATTERNS
 from edgekd.preflight.tables import tables, tables_for
+from edgekd.rewrites.graph import SCOPES, read_graph
 
 RKNN = Toward("rknn", "rk3588")
 
@@ -240,7 +240,7 @@ def test_every_pattern_of_a_table_exists_and_every_table_has_source_and_date() -
 def test_a_node_without_scopes_has_no_module(tmp_path: Path) -> None:
     path = write(tmp_path / "plain.onnx", [conv(33)], [weights("w", 4, 3, 33, 33)], modules=False)
     assert checked(path, RKNN).findings[0].module == ""
-    assert Graph(path).nodes[0].name == "Conv_0"
+    assert read_graph(path).nodes[0].name == "Conv_0"
 
 
 @pytest.mark.parametrize(
@@ -275,7 +275,7 @@ def test_a_finding_names_the_rewrite_that_removes_it_and_after_that_nothing_is_f
     onnx.save(model, path)
     report = checked(path, RKNN)
     assert report.findings == ()
-    assert Graph(path).nodes[0].metadata_props  # the module is still known
+    assert read_graph(path).nodes[0].metadata_props  # the module is still known
 
 
 def test_a_rewrite_that_would_not_help_is_not_named(tmp_path: Path) -> None:
@@ -318,4 +318,4 @@ def test_a_summed_stack_is_rewritten_by_the_target_and_named_all_the_same(tmp_pa
 
 def test_what_a_target_says_it_rewrites_exists() -> None:
     for name in plugins.names("targets"):
-        assert set(plugins.load("targets", name).INFO.rewrites) <= set(plugins.names("rewrites"))
+        assert set(plugins.target(name).info.rewrites) <= set(plugins.names("rewrites"))

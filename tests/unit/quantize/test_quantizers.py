@@ -16,6 +16,7 @@ from edgekd.core import plugins
 from edgekd.errors import ArtifactError, DataError, RecipeError
 from edgekd.quantize.ptq import QuantizeResult, float_nodes
 from edgekd.quantize.schemes import nncf, qdq, qdq_signed
+from edgekd.rewrites.graph import Graph
 from tests.small_nets import images, prepared, segmenter
 
 QUANTIZERS = [pytest.param(module, id=module.__name__.rpartition(".")[2]) for module in (qdq, qdq_signed, nncf)]
@@ -156,5 +157,5 @@ def test_nncf_corrects_biases(tmp_path: Path) -> None:
 
 def test_the_head_reaches_back_to_the_last_operator_with_weights() -> None:
     net, _ = segmenter(has_argmax=True)
-    assert float_nodes(net, (), keep_head=True) == ["head", "up", "argmax", "cast"]
-    assert float_nodes(net, ("stem*",), keep_head=False) == ["stem", "stem.relu"]
+    assert float_nodes(Graph(net), (), keep_head=True) == ["head", "up", "argmax", "cast"]
+    assert float_nodes(Graph(net), ("stem*",), keep_head=False) == ["stem", "stem.relu"]

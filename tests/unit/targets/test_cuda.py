@@ -123,7 +123,7 @@ class Standing(PlanSession):
 def library(monkeypatch: pytest.MonkeyPatch) -> Library:
     library = Library([])
     monkeypatch.setattr(cuda, "_cudart", lambda: library)
-    monkeypatch.setattr(plan_session, "missing_device", lambda needs: "")
+    monkeypatch.setattr(plan_session, "why_no_gpu", lambda: "")
     monkeypatch.setattr(plan_session, "device_facts", lambda: {"device": "GPU"})
     return library
 

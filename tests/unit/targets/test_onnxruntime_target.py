@@ -14,7 +14,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from edgekd.board.sysinfo import usable_cores
-from edgekd.errors import ImageError, TargetError
+from edgekd.errors import ArtifactError, ImageError, TargetError
 from edgekd.targets.base import CompileRequest, CompileResult
 from edgekd.targets.onnxruntime import providers as ort_providers
 from edgekd.targets.onnxruntime import target as onnxruntime
@@ -227,7 +227,7 @@ def test_wrong_input_is_refused_in_one_line(fp32: CompileResult, wrong: np.ndarr
 def test_a_file_that_is_no_onnx_is_refused(tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(b"\xff" * 100)
     request = CompileRequest(tmp_path / "model.onnx", segmenter()[1], "fp32", tmp_path, onnxruntime.Options())
-    with pytest.raises(TargetError, match="not a readable ONNX file"):
+    with pytest.raises(ArtifactError, match="not a readable ONNX file"):
         onnxruntime.build_engine(request)
 
 

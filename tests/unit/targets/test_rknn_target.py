@@ -16,7 +16,6 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from edgekd.board.specs import ModelSpec, Preprocess, TensorSpec
-from edgekd.board.sysinfo import missing_device
 from edgekd.core.artifact import StageResult, publish
 from edgekd.errors import RecipeError, TargetError, ToolchainError
 from edgekd.executors import venvs
@@ -24,6 +23,7 @@ from edgekd.executors.logs import lines_with
 from edgekd.rewrites.max_pool_pads import is_misread
 from edgekd.targets.base import CompileRequest
 from edgekd.targets.rknn import target as rknn
+from edgekd.targets.rknn.chip import why_not_on
 from edgekd.targets.rknn.toolkit import keep_float16, parse_analysis, rewritten, worst_of
 
 SPEC = ModelSpec(
@@ -153,7 +153,7 @@ def test_what_was_loaded_and_does_not_start_is_released(
     session: type[rknn.Session | rknn.Simulator], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     vendor = Vendor()
-    monkeypatch.setattr(rknn, "missing_device", lambda needs, chip: "")
+    monkeypatch.setattr(rknn, "why_not_on", lambda chip: "")
     monkeypatch.setattr(rknn, "_import_lite", lambda: lambda: vendor)
     monkeypatch.setattr(rknn, "Toolkit", lambda options, spec: vendor)
     (tmp_path / "engine.rknn").write_bytes(b"RKNN")
@@ -235,7 +235,7 @@ def test_an_engine_runs_on_the_chip_and_its_variants(
 ) -> None:
     (tmp_path / "proc/device-tree").mkdir(parents=True)
     (tmp_path / "proc/device-tree/compatible").write_text(compatible)
-    monkeypatch.setattr(rknn, "missing_device", partial(missing_device, root=str(tmp_path)))
+    monkeypatch.setattr(rknn, "why_not_on", partial(why_not_on, root=str(tmp_path)))
     monkeypatch.setattr(rknn, "_import_lite", lambda: Vendor)
     (tmp_path / "engine.rknn").write_bytes(b"RKNN")
     words = "init_runtime failed" if is_fit else "there is no rk3588 in this machine, which is rk3568"

@@ -1,0 +1,213 @@
+"""The stages of a recipe, ordered by what they read."""
+
+from __future__ import annotations
+
+from graphlib import TopologicalSorter
+
+from edgekd.core import plugins
+from edgekd.core.recipe import Engine, Recipe
+from edgekd.core.session import why_not_here
+from edgekd.core.stage import Stage
+from edgekd.errors import UserError, did_you_mean
+
+# They decide nothing that is learned: how often a training saves its resume state, and the scored split, on which it only
+# draws its learning curve.
+_NOT_LEARNED = ("teacher.train.checkpoint_every", "student.train.checkpoint_every", "data.val")
+_TRAINED_ON = {"data": "edgekd.data.stage:learned_from"}
+# Nor do when a training is given up, and whether a baseline is trained beside it.
+_NOT_DISTILLED = ("distill.watchdog_ratio", "distill.baseline")
+
+
+def plan(recipe: Recipe) -> list[Stage]:
+    """Return the stages of a recipe in an order in which every stage comes after what it reads."""
+    stages = {stage.name: stage for stage in [*_training(recipe), *_deployment(recipe), *_measuring(recipe)]}
+    graph = {name: (*stage.inputs, *stage.prerequisites) for name, stage in stages.items()}
+    return [stages[name] for name in TopologicalSorter(graph).static_order()]
+
+
+def select(stages: list[Stage], until: str | None) -> list[Stage]:
+    """Return the stages needed for `until`, without their prerequisites; all for None.
+
+    Args:
+        stages: from `plan`.
+        until: comma-separated stages (`engine/openvino-int8`) or groups (`engine`).
+
+    Raises:
+        UserError: no stage or group has this name.
+    """
+    if until is None:
+        return stages
+    wanted: set[str] = set()
+    for word in until.split(","):
+        found = {s.name for s in stages if s.name == word or s.name.split("/")[0] == word}
+        if not found:
+            known = {s.name for s in stages} | {s.name.split("/")[0] for s in stages}
+            raise UserError(f"no stage of this recipe is called {word!r}{did_you_mean(word, known)}")
+        wanted |= found
+    for stage in reversed(stages):
+        if stage.name in wanted:
+            wanted.update(stage.inputs)
+    return [s for s in stages if s.name in wanted]
+
+
+def deployed_student(recipe: Recipe) -> str:
+    """Return the stage whose student goes to the chip: the distilled one, or the plain one without methods."""
+    return "distilled" if recipe.distill.methods else "student"
+
+
+def trains_baseline(recipe: Recipe) -> bool:
+    """Return whether the plain student is trained: as the baseline, or as the only student."""
+    return recipe.distill.baseline or not recipe.distill.methods
+
+
+def quantizer_of(engine: Engine) -> str:
+    """Return the quantizer whose model an int8 engine of this target is compiled from."""
+    return plugins.target(engine.target).info.quantizer
+
+
+def _training(recipe: Recipe) -> list[Stage]:
+    stages = [
+        Stage(
+            name="data",
+            kind="dataset",
+            function="edgekd.data.stage:run",
+            inputs=(),
+            sections=("data",),
+            external_state="edgekd.data.stage:fingerprints",
+        )
+    ]
+    checks: tuple[str, ...] = ()  # they refuse, before anything is trained, what cannot end well
+    if recipe.distill.methods:
+        checks = ("plan",)
+        stages.append(
+            Stage(
+                name="plan",
+                kind="plan",
+                function="edgekd.distill.stage:run_plan",
+                inputs=("data",),
+                sections=("data", "teacher", "student", "distill", "trainer"),
+                ignored_keys=_NOT_DISTILLED,
+            )
+        )
+    if recipe.engines:
+        checks = (*checks, "check")
+        stages.append(
+            Stage(
+                name="check",
+                kind="check",
+                function="edgekd.preflight.stage:run",
+                inputs=("data",),
+                sections=("data", "student", "export", "engines", "check"),
+            )
+        )
+    # The teacher does not read its floor: `distilled` holds it to that.
+    stages.append(_trained("teacher", "edgekd.train.stage:train_teacher", ("data",), checks, ("teacher.floor",)))
+    if trains_baseline(recipe):
+        stages.append(_trained("student", "edgekd.train.stage:train_student", ("data",), checks))
+    if recipe.distill.methods:
+        floor = ("evaluate/teacher",) if recipe.teacher.floor > 0 else ()
+        stages.append(_trained("distilled", "edgekd.distill.stage:run", ("data", "teacher"), floor, _NOT_DISTILLED))
+    return stages
+
+
+def _trained(
+    name: str,
+    function: str,
+    inputs: tuple[str, ...],
+    prerequisites: tuple[str, ...],
+    ignored_keys: tuple[str, ...] = (),
+) -> Stage:
+    own = ("teacher", "student", "distill") if name == "distilled" else (name,)
+    return Stage(
+        name=name,
+        kind="checkpoint",
+        function=function,
+        inputs=inputs,
+        sections=("data", *own, "trainer"),
+        subject=name,
+        ignored_keys=(*_NOT_LEARNED, *ignored_keys),
+        prerequisites=prerequisites,
+        partial_inputs=_TRAINED_ON,
+    )
+
+
+def _deployment(recipe: Recipe) -> list[Stage]:
+    student = deployed_student(recipe)
+    stages = [
+        Stage(
+            name="export",
+            kind="onnx",
+            function="edgekd.export.stage:run",
+            inputs=(student, "data"),
+            sections=("data", "export"),
+            subject=student,
+            version=2,
+        )
+    ]
+    quantized = {_source(engine): engine for engine in recipe.engines if engine.precision.is_quantized}
+    for name, engine in sorted(quantized.items()):
+        quantizer = quantizer_of(engine)
+        stages.append(
+            Stage(
+                name=name,
+                kind="quantized",
+                function="edgekd.quantize.stage:run",
+                inputs=("export", "data"),
+                sections=("data", f"quantize:{engine.variant}/{quantizer}"),
+                subject=quantizer,
+                fails_alone=True,
+            )
+        )
+    for engine in recipe.engines:
+        stages.append(
+            Stage(
+                name=f"engine/{engine.id}",
+                kind="engine",
+                function="edgekd.compile.stage:run",
+                inputs=(_source(engine),),
+                sections=(f"engines:{engine.id}",),
+                subject=engine.id,
+                external_state="edgekd.compile.stage:bound_to",
+                fails_alone=True,
+            )
+        )
+    return stages
+
+
+def _source(engine: Engine) -> str:
+    """Return the stage whose model an engine is compiled from."""
+    return f"quantize/{quantizer_of(engine)}-{engine.variant}" if engine.precision.is_quantized else "export"
+
+
+def _measuring(recipe: Recipe) -> list[Stage]:
+    engines = tuple(
+        f"engine/{engine.id}" for engine in recipe.engines if not why_not_here(engine.target, engine.options)
+    )
+    trained = [stage.name for stage in _training(recipe) if stage.kind == "checkpoint"]
+    stages = [
+        Stage(
+            name=f"evaluate/{scored.split('/')[-1]}",
+            kind="metrics",
+            function="edgekd.evaluate.stage:run",
+            inputs=(scored, "data"),
+            sections=("data", "evaluate"),
+            subject=scored,
+            fails_alone=scored in engines,
+        )
+        for scored in (*trained, "export", *engines)
+    ]
+    if engines:
+        stages.append(
+            Stage(
+                name="bench",
+                kind="latency",
+                function="edgekd.bench.stage:run",
+                inputs=(*engines, "data"),
+                sections=("data", "bench"),
+                external_state="edgekd.core.machine:identity",
+                optional_inputs=engines,
+                fails_alone=True,
+                version=2,
+            )
+        )
+    return stages

@@ -1,0 +1,238 @@
+"""The one reader of ONNX graphs: nodes, producers, readers, constants, shapes, names.
+
+`read_onnx` loads a file, `read_graph` loads it without its large weights, `Graph` reads a model in memory.
+
+Portable: standard library + numpy, Python 3.8; onnx inside functions.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections import defaultdict
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Dict, Iterator, List, Optional, Tuple, Union
+
+import numpy as np
+
+from edgekd.errors import ArtifactError, TargetError, one_line
+
+# torch.onnx (2.5 and later) writes the path of modules down to the operation, as a Python list.
+SCOPES = "pkg.torch.onnx.name_scopes"
+QDQ = ("QuantizeLinear", "DequantizeLinear")
+# Larger tensors are left on disk by `read_graph` and left out of shape inference: they are weights, not shapes or indices.
+SMALL_BYTES = 1 << 20
+Shape = Tuple[int, ...]
+
+
+def import_onnx() -> Any:
+    """Import onnx; TargetError when it is not installed."""
+    try:
+        import onnx
+    except ImportError as exc:
+        raise TargetError("onnx is not installed; pip install 'edgekd[onnxruntime]'") from exc
+    return onnx
+
+
+def read_onnx(path: Path, has_weights: bool = True) -> Any:
+    """Load and check an ONNX file: an `onnx.ModelProto`.
+
+    Args:
+        path: the file.
+        has_weights: also load the weights that it keeps in other files.
+
+    Raises:
+        ArtifactError: the file is not a readable ONNX model.
+        TargetError: onnx is not installed.
+    """
+    onnx = import_onnx()
+    try:
+        onnx.checker.check_model(str(path))  # damaged protobuf can parse as an empty model, which the checker refuses
+        return onnx.load(str(path), load_external_data=has_weights)
+    except Exception as exc:  # DecodeError, OSError or ValidationError, depending on the damage
+        raise ArtifactError(f"{path}: not a readable ONNX file: {one_line(exc)}; export it again") from exc
+
+
+def read_graph(path: Path) -> "Graph":
+    """Read the graph of an ONNX file. Tensors over SMALL_BYTES that it keeps in other files stay there.
+
+    Raises:
+        ArtifactError: the file is not a readable ONNX model.
+        TargetError: onnx is not installed.
+    """
+    model = read_onnx(path, has_weights=False)
+    from onnx.external_data_helper import load_external_data_for_tensor
+
+    try:
+        for tensor in model.graph.initializer:
+            if _is_outside(tensor) and _size_bytes(tensor) <= SMALL_BYTES:
+                load_external_data_for_tensor(tensor, str(path.parent))
+        graph = Graph(model, path)
+        graph.shapes  # noqa: B018 - a graph that contradicts itself is found here
+    except Exception as exc:  # OSError, ValidationError or InferenceError, depending on the damage
+        raise ArtifactError(f"{path}: not a readable ONNX file: {one_line(exc)}; export it again") from exc
+    return graph
+
+
+class Graph:
+    """An ONNX model as a graph. It reads the model once: after changing the model, make a new one.
+
+    model: the `onnx.ModelProto`.
+    path: the file it came from, if any.
+    nodes: in graph order, without Constant nodes.
+    inputs, outputs: `onnx.ValueInfoProto` of the network; initializers are not inputs.
+    """
+
+    def __init__(self, model: Any, path: Path = Path()) -> None:
+        graph = model.graph
+        self.model = model
+        self.path = path
+        self.nodes: List[Any] = [node for node in graph.node if node.op_type != "Constant"]
+        self._constants = {one.name: one for one in graph.initializer}
+        for node in graph.node:
+            if node.op_type == "Constant" and node.attribute[0].HasField("t"):
+                self._constants[node.output[0]] = node.attribute[0].t
+        self.inputs: List[Any] = [value for value in graph.input if value.name not in self._constants]
+        self.outputs: List[Any] = list(graph.output)
+        self._producers = {name: node for node in self.nodes for name in node.output}
+        self._readers: Dict[str, List[Any]] = defaultdict(list)
+        for node in self.nodes:
+            for name in node.input:
+                self._readers[name].append(node)
+
+    @cached_property
+    def shapes(self) -> Dict[str, Tuple[Union[int, str], ...]]:
+        """Shape by tensor name; a dimension that is not static is its name, or `?`."""
+        graph = inferred(self.model)
+        values = (*graph.input, *graph.output, *graph.value_info)
+        found = {value.name: _dimensions(value) for value in values if value.type.tensor_type.HasField("shape")}
+        return {**found, **{name: tuple(tensor.dims) for name, tensor in self._constants.items()}}
+
+    @property
+    def is_quantized(self) -> bool:
+        """Whether it has Q/DQ nodes."""
+        return any(node.op_type in QDQ for node in self.nodes)
+
+    def shape(self, tensor: str) -> Optional[Shape]:
+        """Return a tensor's shape, None when it is unknown or not static."""
+        shape = self.shapes.get(tensor)
+        return None if shape is None or any(isinstance(size, str) for size in shape) else shape  # type: ignore[return-value]
+
+    def producer(self, tensor: str) -> Any:
+        """Return the node that computes a tensor, None for an input or constant."""
+        return self._producers.get(tensor)
+
+    def readers(self, tensor: str) -> List[Any]:
+        """Return the nodes that read a tensor, a node once for each of its inputs that does."""
+        return self._readers.get(tensor, [])
+
+    def only_reader(self, tensor: str) -> Any:
+        """Return the node that reads a tensor; None when there are more readers, or it is an output of the network."""
+        readers = self.readers(tensor)
+        return readers[0] if len(readers) == 1 and not self.is_output(tensor) else None
+
+    def is_output(self, tensor: str) -> bool:
+        """Whether a tensor is an output of the network."""
+        return any(value.name == tensor for value in self.outputs)
+
+    def is_constant(self, tensor: str) -> bool:
+        """Whether a tensor is an initializer or the output of a Constant node."""
+        return tensor in self._constants
+
+    def constant(self, tensor: str) -> Optional[np.ndarray]:
+        """Return the value of an initializer or Constant node; None for other tensors and for weights left on disk."""
+        from onnx import numpy_helper
+
+        value = self._constants.get(tensor)
+        return None if value is None or _is_outside(value) else np.asarray(numpy_helper.to_array(value))
+
+
+def inferred(model: Any) -> Any:
+    """Infer the shapes of a model: a `GraphProto` with its values' shapes, without its large weights.
+
+    Leaving the weights out saves two copies of them, and takes models over protobuf's limit of 2 GiB.
+    """
+    from onnx import ModelProto, helper, shape_inference
+
+    graph = model.graph
+    light = ModelProto(ir_version=model.ir_version, opset_import=model.opset_import, functions=model.functions)
+    light.graph.name = graph.name
+    for name in ("node", "input", "output", "value_info"):
+        getattr(light.graph, name).extend(getattr(graph, name))
+    known = {value.name for value in graph.input}
+    for tensor in graph.initializer:
+        if not _is_outside(tensor) and _size_bytes(tensor) <= SMALL_BYTES:
+            light.graph.initializer.append(tensor)
+        elif tensor.name not in known:
+            light.graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
+    return shape_inference.infer_shapes(light, data_prop=True).graph
+
+
+def attributes(node: Any) -> Dict[str, Any]:
+    """Return a node's attributes as Python values; text is decoded, lists are tuples."""
+    from onnx import helper
+
+    return {one.name: _plain(helper.get_attribute_value(one)) for one in node.attribute}
+
+
+def axes_of(graph: Graph, node: Any) -> Optional[Shape]:
+    """Return the axes of a Reduce, Squeeze or Unsqueeze: its attribute, or its second input where that is constant."""
+    axes = attributes(node).get("axes")
+    if axes is None and len(node.input) > 1:
+        axes = graph.constant(node.input[1])
+    return None if axes is None else tuple(int(axis) for axis in axes)
+
+
+def opsets(model: Any) -> Dict[str, int]:
+    """Return the version of each operator set that an `onnx.ModelProto` imports, by domain; ONNX's own is `ai.onnx`."""
+    return {entry.domain or "ai.onnx": entry.version for entry in model.opset_import}
+
+
+def module_of(node: Any) -> str:
+    """Return the torch module that a node came from, e.g. `decoder.psp.blocks.2`; "" when the file does not say."""
+    for entry in node.metadata_props:
+        if entry.key == SCOPES:
+            try:
+                scopes = ast.literal_eval(entry.value)
+            except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):  # written by somebody else
+                return ""
+            return str(scopes[-2]) if isinstance(scopes, list) and len(scopes) > 1 else ""
+    return ""
+
+
+def name_of(node: Any) -> str:
+    """Return a node's name, or its first output where it has no name, as many exporters leave it."""
+    return str(node.name or next(iter(node.output), ""))
+
+
+def unsigned_zero_points(graph: Graph) -> Iterator[Tuple[Any, str]]:
+    """Yield each Q/DQ node whose zero point is not int8 0, and its zero point in words."""
+    for node in graph.nodes:
+        if node.op_type not in QDQ:
+            continue
+        zero = graph.constant(node.input[2]) if len(node.input) > 2 else np.zeros((), np.uint8)  # ONNX's default
+        if zero is None:
+            yield node, "a computed value"
+        elif zero.dtype != np.int8 or zero.any():
+            yield node, f"{zero.dtype} {np.unique(zero)[:3].tolist()}"
+
+
+def _is_outside(tensor: Any) -> bool:
+    return bool(tensor.data_location == tensor.EXTERNAL)
+
+
+def _size_bytes(tensor: Any) -> int:
+    from onnx import helper
+
+    return int(np.prod(tensor.dims, dtype=np.int64)) * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+
+
+def _dimensions(value: Any) -> Tuple[Union[int, str], ...]:
+    dims = value.type.tensor_type.shape.dim
+    return tuple(dim.dim_value if dim.HasField("dim_value") else dim.dim_param or "?" for dim in dims)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return value.decode(errors="replace")
+    return tuple(value) if isinstance(value, list) else value

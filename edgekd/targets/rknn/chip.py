@@ -1,0 +1,35 @@
+"""The Rockchip chip of this machine, from its device tree.
+
+Portable: standard library only, Python 3.8.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import List
+
+
+def names_of_chip(root: str = "/") -> List[str]:
+    """Return the names of this board's chip as its device tree has them, e.g. `["rk3588s"]`; [] without one.
+
+    Of the `compatible` strings those of Rockchip, `rockchip,<chip>`, and the board's own name, without the maker.
+    """
+    try:
+        text = (Path(root) / "proc/device-tree/compatible").read_text(encoding="utf-8", errors="replace")
+    except OSError:  # no device tree
+        return []
+    return [name.partition(",")[2] for name in text.strip("\0\n ").split("\0") if name.startswith("rockchip,")]
+
+
+def why_not_on(chip: str, root: str = "/") -> str:
+    """Return why this machine cannot run an engine for a chip, "" when it can.
+
+    Args:
+        chip: e.g. rk3588, whose engines run on an rk3588s as well; "" for any of Rockchip's.
+        root: of the file system.
+    """
+    names = names_of_chip(root)
+    if not names:
+        return "no Rockchip chip in this machine"
+    fits = any(name.startswith(chip) for name in names)
+    return "" if fits else f"no {chip} in this machine, which is {', '.join(names)}"
