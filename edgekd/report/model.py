@@ -130,7 +130,7 @@ class Row(Part):
 
     @property
     def is_measured(self) -> bool:
-        """Whether the row has measurements that count."""
+        """Whether the row was measured, and no stage of it failed."""
         return self.status == "measured"
 
     @property
@@ -228,7 +228,7 @@ class Calibration(Part):
 
 
 class Report(Part):
-    """Content of `report.json`."""
+    """Everything that a run measured, with its recipe and its environment."""
 
     schema_: Literal["edgekd.report/1"] = Field(alias="schema", description=f"`{SCHEMA}`")
     artifact_schema: str = Field("", description="schema of the [artifacts](artifacts.md) behind the report")

@@ -64,7 +64,7 @@ class StudyTeacher(Part):
 
 
 class Study(Part):
-    """Content of `study.json`."""
+    """Comparison of all arms, with the recipe and the environment."""
 
     schema_: Literal["edgekd.study/1"] = Field(alias="schema", description=f"`{SCHEMA}`")
     recipe_name: str = Field(description="name of the recipe")
