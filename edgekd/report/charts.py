@@ -105,10 +105,7 @@ def scatter_chart(rows: Sequence[Row]) -> str:
 
     def draw(axes: Axes) -> None:
         for row in dots:
-            axes.plot(
-                [row.p50_ms or 0], 100 * (row.score or 0), _MARKERS[branches.index(row.branch) % len(_MARKERS)], markersize=10,
-                color=CSS[color_name(row)], label=plain(f"{row.label}: {percent(row.score)} %, {milliseconds(row.p50_ms)} ms"),
-            )  # fmt: skip
+            _dot(axes, row, _MARKERS[branches.index(row.branch) % len(_MARKERS)])
             reference = reference_of(dots, row.branch) or row
             pair = (reference, row)
             axes.plot([r.p50_ms or 0 for r in pair], [100 * (r.score or 0) for r in pair], ":", color=SOFT)
@@ -128,6 +125,15 @@ def scatter_chart(rows: Sequence[Row]) -> str:
 
     said = [f"{row.label} {percent(row.score)} % at {milliseconds(row.p50_ms)} ms" for row in dots]
     return responsive(f"{dots[0].score_title} against engine latency", said, 4.6 + 0.12 * len(dots), draw)
+
+
+def _dot(axes: Axes, row: Row, marker: str) -> None:
+    """Draw one engine, with its id when other engines of its target and precision look like it."""
+    time, score = row.p50_ms or 0.0, 100 * (row.score or 0.0)
+    label = plain(f"{row.label}: {percent(row.score)} %, {milliseconds(row.p50_ms)} ms")
+    axes.plot([time], score, marker, markersize=10, color=CSS[color_name(row)], label=label)
+    if not row.has_default_id:
+        axes.annotate(row.id, (time, score), (5, 7), textcoords="offset points", fontsize=8, color=SOFT)
 
 
 def latency_chart(runs: Sequence[Runs], title: str) -> str:

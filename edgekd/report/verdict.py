@@ -143,5 +143,6 @@ def _missing(name: str, row: Row | None) -> str:
     if row is None:
         return f"This run has no row for the {name}."
     if not row.is_measured:
-        return f"{name[:1].upper()}{name[1:]}: {row.status}" + (f" ({row.reason})." if row.reason else ".")
+        start = name if row.stage == "engine" else f"{name[:1].upper()}{name[1:]}"
+        return f"{start}: {row.status}" + (f" ({row.reason})." if row.reason else ".")
     return ""

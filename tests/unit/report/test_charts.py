@@ -152,5 +152,6 @@ def test_engines_of_one_target_and_precision_are_told_apart_by_their_ids() -> No
     markup = charts.scatter_chart(rows)
     name = next(element.get("aria-label") or "" for element in elements(markup) if element.tag == "svg")
     assert "a fp32 70.0 % at 9.00 ms; streams (a fp32) 70.0 % at 6.00 ms; a int8 60.0 % at 4.00 ms" in name
+    assert "streams" in texts(markup)  # beside its dot, which looks like that of the other fp32 engine
     line = charts.stage_line_chart(stage_line([network("onnx", 0.71), *rows]))
     assert {"a fp32", "streams (a fp32)", "a int8"} <= {text.split("\n")[0] for text in texts(line)} | set(texts(line))

@@ -129,7 +129,7 @@ def test_an_engine_that_failed_leaves_its_question_open_with_the_reason() -> Non
     crashed = engine("a", "int8", None, status="failed", reason="the compiler ended by SIGSEGV")
     _, int8, _ = verdict([engine("a", "fp32", 0.60, p50=8.0), crashed])
     assert (int8.tone, int8.headline) == ("unknown", "a: the cost of int8 is not known")
-    assert int8.text == "A int8: failed (the compiler ended by SIGSEGV)."
+    assert int8.text == "a int8: failed (the compiler ended by SIGSEGV)."
 
 
 def test_the_largest_loss_closes_the_verdict() -> None:
