@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 
 import numpy as np
 
+from edgekd.board.files import write_atomic
 from edgekd.board.sysinfo import environment
 from edgekd.core.artifact import SCHEMA as _ARTIFACT_SCHEMA
-from edgekd.core.artifact import Artifact, package_versions, write_atomic
+from edgekd.core.artifact import Artifact, package_versions
 from edgekd.core.recipe import LOCAL, Engine, Recipe
 from edgekd.core.session import why_not_here
 from edgekd.core.task_metrics import TASKS
@@ -100,7 +100,7 @@ def write_data(recipe: Recipe, artifacts: Mapping[str, Artifact], root: Path) ->
     folder.mkdir(exist_ok=True)
     samples, pictures = folder / "samples.npz", folder / "pictures.npz"
     if "bench" in artifacts:
-        _replace(samples, artifacts["bench"].file("samples.npz").read_bytes())
+        write_atomic(samples, artifacts["bench"].file("samples.npz").read_bytes())
     else:  # samples of an earlier state of this run belong to other engines
         samples.unlink(missing_ok=True)
     scored = {name: a for name, a in artifacts.items() if name.startswith("evaluate/")}
@@ -123,7 +123,7 @@ def write_data(recipe: Recipe, artifacts: Mapping[str, Artifact], root: Path) ->
             arrays |= {f"{number}/{row_id}{key.removeprefix(index)}": archive[key] for key in own}
     in_memory = io.BytesIO()
     np.savez_compressed(in_memory, **arrays)  # type: ignore[arg-type]  # keys never shadow its flags
-    _replace(pictures, in_memory.getvalue())
+    write_atomic(pictures, in_memory.getvalue())
 
 
 def _truth(task: str, sample: Sample) -> dict[str, np.ndarray]:
@@ -140,12 +140,6 @@ def _truth(task: str, sample: Sample) -> dict[str, np.ndarray]:
         if task == "instance" and objects.masks is not None
         else {}
     )
-
-
-def _replace(path: Path, content: bytes) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)
 
 
 def _row_id(stage: str) -> str:

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from edgekd.board.files import replacing, write_atomic
 from edgekd.board.sysinfo import environment
-from edgekd.core.artifact import Artifact, package_versions, replacing, write_atomic
+from edgekd.core.artifact import Artifact, package_versions
 from edgekd.core.recipe import Recipe
 from edgekd.evaluate.definitions import DEFINITIONS
 from edgekd.report.model import TrainedMethod
