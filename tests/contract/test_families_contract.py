@@ -12,7 +12,7 @@ from edgekd.core import plugins
 from edgekd.models.base import DenseModel, ReadyDetector
 from edgekd.models.build import build_model, count
 from edgekd.models.heads import BINS
-from edgekd.models.session import answers
+from edgekd.models.session import outputs_of
 
 CLASSES = 5
 HEIGHT, WIDTH = 64, 96  # not square, and divisible by every stride
@@ -95,7 +95,7 @@ def assert_finds(task: str, found: dict[str, Tensor], batch: int, size: tuple[in
 
 def summed(model: DenseModel, images: Tensor) -> Tensor:
     normalised = (images - model.mean) / model.std
-    return torch.cat([value.flatten() for value in answers(model, normalised).values()])
+    return torch.cat([value.flatten() for value in outputs_of(model, normalised).values()])
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +108,7 @@ def test_declared_channels_and_strides_are_the_real_ones(
 ) -> None:
     with torch.no_grad():
         outputs = model.eval()(images)
-        said = answers(model, images)
+        said = outputs_of(model, images)
     (assert_finds if isinstance(model, ReadyDetector) else assert_heads)(case[0], said, 2, (HEIGHT, WIDTH))
     assert list(outputs.features) == list(model.channels) == sorted(model.channels)
     for stride, feature in outputs.features.items():
@@ -122,7 +122,7 @@ def test_declared_channels_and_strides_are_the_real_ones(
 def test_the_smallest_declared_input_size_works(case: tuple[str, str, str], model: DenseModel) -> None:
     size = model.size_divisor
     with torch.no_grad():
-        said = answers(model.eval(), torch.rand(1, 3, size, 2 * size))
+        said = outputs_of(model.eval(), torch.rand(1, 3, size, 2 * size))
     (assert_finds if isinstance(model, ReadyDetector) else assert_heads)(case[0], said, 1, (size, 2 * size))
 
 
