@@ -60,10 +60,11 @@ def _open(recipe: Recipe, split: str) -> DenseDataset:
     data = recipe.data
     module = plugins.load("formats", data.format)
     options = plugin_options("formats", data.format, data.options, "data.options")
-    wanted = "open_dataset" if recipe.task == "semantic" else "open_objects"
-    if not hasattr(module, wanted):
-        able = [name for name in plugins.names("formats") if hasattr(plugins.load("formats", name), wanted)]
-        raise RecipeError(f"data.format {data.format!r} has no labels for task {recipe.task!r}; {', '.join(able)} have")
+    if recipe.task not in module.TASKS:
+        others = [name for name in plugins.names("formats") if recipe.task in plugins.load("formats", name).TASKS]
+        raise RecipeError(
+            f"data.format {data.format!r} has no labels for task {recipe.task!r}; use {', '.join(others)}"
+        )
     dataset: DenseDataset
     if recipe.task == "semantic":
         dataset = module.open_dataset(options, split)
@@ -71,7 +72,7 @@ def _open(recipe: Recipe, split: str) -> DenseDataset:
         dataset = module.open_objects(options, split, recipe.task == "instance")
     if recipe.task == "semantic" and len(dataset.classes) < 2:
         raise DataError(
-            f"{data.format}: expected two classes or more, got {len(dataset.classes)}; the background is a class, too: "
+            f"{data.format}: expected two classes or more, got {len(dataset.classes)}; the background is also a class: "
             "name it, and label it in the masks"
         )
     if not len(dataset):

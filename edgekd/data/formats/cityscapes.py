@@ -15,6 +15,8 @@ from typing import Literal
 from edgekd.data.base import IGNORE_INDEX
 from edgekd.data.paired import PairedDataset, label_table, pairs_by_name
 
+TASKS = ("semantic",)
+
 # Source: cityscapesScripts helpers/labels.py: (id, name) in the order of trainId.
 _TRAIN_LABELS = (
     (7, "road"),

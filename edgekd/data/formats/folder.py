@@ -17,8 +17,10 @@ import numpy as np
 
 from edgekd.data.base import IGNORE_INDEX
 from edgekd.data.images import read_color_mask, read_mask
-from edgekd.data.paired import PairedDataset, checked_classes, label_table, pairs_by_name, read_lines
+from edgekd.data.paired import PairedDataset, checked_classes, label_table, named_classes, pairs_by_name
 from edgekd.errors import DataError
+
+TASKS = ("semantic",)
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ def _by_value(options: Options) -> _Stored:
     if stored:
         classes = checked_classes(dict.fromkeys(stored.values()), "data.options.labels")
     else:
-        classes = _classes(options, Path(options.root))
+        classes = named_classes(Path(options.root), options.classes)
         stored = dict(enumerate(classes))
     if not 0 <= options.ignore_index <= 65535:
         raise DataError(f"data.options.ignore_index is {options.ignore_index}, expected 0..65535; 255 is usual")
@@ -117,10 +119,3 @@ def _packed(color: str) -> int:
     if not re.fullmatch("#[0-9a-fA-F]{6}", color):
         raise DataError(f'data.options.colors: expected colours like "#804080", got {color!r}')
     return int(color[1:], 16)
-
-
-def _classes(options: Options, root: Path) -> tuple[str, ...]:
-    if isinstance(options.classes, str):
-        path = root / options.classes
-        return checked_classes(read_lines(path, "class list"), str(path))
-    return checked_classes(options.classes, "data.options.classes")

@@ -12,6 +12,8 @@ from edgekd.data.scenes import CLASSES, THINGS
 from edgekd.data.scenes.render import render_scene
 from edgekd.errors import DataError, did_you_mean
 
+TASKS = ("semantic", "detection", "instance")
+
 SPLITS = ("train", "val", "test")
 MIN_SIDE = 64  # below it a wire would be thinner than one pixel
 MAX_SIDE = 4096

@@ -39,14 +39,15 @@ from edgekd.data.paired import (
     SUFFIXES,
     Pair,
     PairedDataset,
-    checked_classes,
     is_showable,
     label_table,
     listed_pairs,
-    read_lines,
+    named_classes,
     read_split_list,
 )
 from edgekd.errors import DataError, did_you_mean, one_line
+
+TASKS = ("semantic", "detection")
 
 # Source: VOC 2012 development kit, section 2.1, with background first.
 # fmt: off
@@ -81,7 +82,7 @@ def open_dataset(options: Options, split: str) -> PairedDataset:
         DataError: missing list, image or mask, an empty split, or a `trainaug` list that holds images of `val`.
     """
     root = Path(options.root)
-    classes = _classes(options)
+    classes = named_classes(root, options.classes)
     if not options.masks:
         raise DataError("data.options.masks is empty, expected at least one folder, e.g. [SegmentationClass]")
     lists = root / "ImageSets" / "Segmentation"
@@ -106,7 +107,7 @@ def open_objects(options: Options, split: str, has_masks: bool) -> AnnotatedData
     if has_masks:
         raise DataError("voc: instance masks are not read, expected task detection or semantic; convert them to coco")
     root = Path(options.root)
-    classes = tuple(name for name in _classes(options) if name != "background")
+    classes = tuple(name for name in named_classes(root, options.classes) if name != "background")
     if (root / split).is_dir() and not (root / "ImageSets").is_dir():
         names, folders = _names_in(root / split), (root / split, root / split)
     else:
@@ -118,13 +119,6 @@ def open_objects(options: Options, split: str, has_masks: bool) -> AnnotatedData
             images.append(_annotated(folders, name, classes, options.boxes_from_one, refusals))
     require_images(images)
     return AnnotatedDataset(classes, images, has_masks=False, refusals=refusals)
-
-
-def _classes(options: Options) -> tuple[str, ...]:
-    if isinstance(options.classes, str):
-        path = Path(options.root) / options.classes
-        return checked_classes(read_lines(path, "class list"), str(path))
-    return checked_classes(options.classes, "data.options.classes")
 
 
 def _names_in(folder: Path) -> list[str]:

@@ -34,6 +34,8 @@ from edgekd.data.images import upright_size
 from edgekd.data.paired import checked_classes, images_below, is_showable, read_lines, require_folder
 from edgekd.errors import DataError, did_you_mean, one_line
 
+TASKS = ("detection", "instance")
+
 _BEYOND = 0.01  # share of a side that a coordinate may pass the edge by
 
 

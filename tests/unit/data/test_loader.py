@@ -124,7 +124,7 @@ def test_an_image_is_read_once_and_kept() -> None:
 def test_images_beyond_the_cache_are_read_again() -> None:
     dataset = Numbered(count=3)
     sequence = TrainingSequence(dataset, DATA, seed=0)
-    sequence._kept._bytes = 2 << 30  # full
+    sequence._cache._bytes = 2 << 30  # full
     for place in (0, 1, 2, 3):
         sequence[place]
     assert dataset.loads == 4
