@@ -49,7 +49,7 @@ def test_repairs_are_recorded_logged_and_reported(tmp_path: Path, caplog: pytest
     assert details["splits"]["val"]["repairs"] == {}
     assert sorted(caplog.messages) == sorted(f"split train: {count} {what}" for what, count in REPAIRS.items())
     artifact = Artifact(tmp_path, {"kind": "dataset", "details": details})
-    assert collect(recipe, {"data": artifact}, [], [], "")["repairs"] == {"train": REPAIRS}
+    assert collect(recipe, {"data": artifact}, [], [], {}, "")["repairs"] == {"train": REPAIRS}
 
 
 def test_a_segmenter_needs_a_second_class(tmp_path: Path) -> None:
@@ -59,7 +59,7 @@ def test_a_segmenter_needs_a_second_class(tmp_path: Path) -> None:
     Image.new("L", (4, 4)).save(tmp_path / "masks/train/a.png")
     (tmp_path / "classes.txt").write_text("crack\n")
     recipe = load_recipe("quickstart", ["data.format=folder", f"data.options={{root: {tmp_path}}}"])
-    with pytest.raises(DataError, match="expected two classes or more, got 1; the background is a class, too"):
+    with pytest.raises(DataError, match="expected two classes or more, got 1; the background is also a class"):
         open_split(recipe, "train")
 
 
