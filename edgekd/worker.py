@@ -9,6 +9,7 @@ Portable: standard library + numpy, Python 3.8.
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import sys
 import time
@@ -30,6 +31,8 @@ def main(arguments: List[str]) -> int:
     """Do the job in the file that is the only argument and return the exit code."""
     path = Path(arguments[0]).resolve()
     job = read_job(path)
+    logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(message)s")
+    logging.getLogger("edgekd").setLevel(logging.DEBUG)
     os.chdir(str(path.parent))
     started = time.monotonic()
     value, failure = None, None
@@ -55,8 +58,8 @@ def main(arguments: List[str]) -> int:
 def compile_engine(target: Target, given: Dict[str, Any]) -> Dict[str, Any]:
     """Build an engine.
 
-    given: model, out_dir (paths), spec, precision, options. Value: engine (path relative to out_dir), spec, details,
-    runtime_version.
+    given: model, out_dir (paths), spec, precision, options, calibration (path or None). Value: engine (path relative to
+    out_dir), spec, details, runtime_version.
     """
     out_dir = Path(given["out_dir"])
     request = CompileRequest(
@@ -65,6 +68,7 @@ def compile_engine(target: Target, given: Dict[str, Any]) -> Dict[str, Any]:
         precision=given["precision"],
         out_dir=out_dir,
         options=_options(target, given["options"]),
+        calibration=Path(given["calibration"]) if given["calibration"] else None,
     )
     result = target.build_engine(request)
     return {
@@ -122,11 +126,16 @@ def _target(job: Job) -> Target:
 
 
 def _options(target: Target, given: Dict[str, Any]) -> Any:
-    """Return the target's options from JSON, where tuples are lists."""
+    """Return the target's options from JSON."""
     known = {one.name for one in fields(target.options)}
     if not set(given) <= known:
         raise TargetError(f"unknown options {sorted(set(given) - known)}; known: {sorted(known)}")
-    return target.options(**{key: tuple(value) if isinstance(value, list) else value for key, value in given.items()})
+    return target.options(**{key: _immutable(value) for key, value in given.items()})
+
+
+def _immutable(value: Any) -> Any:
+    """Return JSON with tuples for lists."""
+    return tuple(map(_immutable, value)) if isinstance(value, list) else value
 
 
 def _write_arrays(path: Path, arrays: Dict[str, np.ndarray]) -> None:

@@ -3,7 +3,7 @@
 A format is one file `data/formats/<name>.py` with
 
     TASKS                                             the tasks whose labels it has: semantic, detection, instance
-    Options                                           a frozen dataclass: the keys under `data.options` in a recipe
+    Options                                           a frozen dataclass of `option` fields: the keys under `data.options`
     open_dataset(options, split) -> DenseDataset      class masks; for the task `semantic`
     open_objects(options, split, has_masks) -> DenseDataset    boxes, and masks where has_masks; for the other two
 

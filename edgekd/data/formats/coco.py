@@ -20,6 +20,7 @@ from pathlib import Path
 from reprlib import repr as short  # of what may be endless, deeply nested or of many lines
 from typing import Any, TypeGuard
 
+from edgekd.board.options import option
 from edgekd.data.annotated import (
     NO_MASK,
     AnnotatedDataset,
@@ -39,17 +40,13 @@ TASKS = ("detection", "instance")
 
 @dataclass(frozen=True)
 class Options:
-    """Where the files are.
+    """Where the data set lies."""
 
-    Attributes:
-        root: the data set's folder.
-        annotations: the JSON below root; `{split}` stands for the split.
-        images: the folder of a split's images below root.
-    """
-
-    root: str
-    annotations: str = "annotations/instances_{split}.json"
-    images: str = "{split}"
+    root: str = option(..., "Folder of the data set.", is_path=True)
+    annotations: str = option(
+        "annotations/instances_{split}.json", "Annotation file below `root`; `{split}` stands for the split's name."
+    )
+    images: str = option("{split}", "Image folder below `root`; `{split}` stands for the split's name.")
 
 
 def open_objects(options: Options, split: str, has_masks: bool) -> AnnotatedDataset:

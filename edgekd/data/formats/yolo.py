@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from edgekd.board.options import option
 from edgekd.data.annotated import AnnotatedDataset, AnnotatedImage, Annotation, Refusals
 from edgekd.data.coco_masks import Segmentation
 from edgekd.data.images import upright_size
@@ -41,15 +42,10 @@ _BEYOND = 0.01  # share of a side that a coordinate may pass the edge by
 
 @dataclass(frozen=True)
 class Options:
-    """Where the files are.
+    """Where the data set lies."""
 
-    Attributes:
-        root: the folder with the images and the labels.
-        yaml: the file with the class names, below root.
-    """
-
-    root: str
-    yaml: str = "data.yaml"
+    root: str = option(..., "Folder with the images and the labels.", is_path=True)
+    yaml: str = option("data.yaml", "File with the class names, below `root`.")
 
 
 def open_objects(options: Options, split: str, has_masks: bool) -> AnnotatedDataset:

@@ -4,7 +4,7 @@ The engine takes the uint8 image itself, (1, H, W, 3): the normalisation of the 
 toolkit's configuration, once, and the contract that comes back has none.
 
 int8 is the toolkit's own quantization (asymmetric activations, weights per channel) of the float model with the
-calibration pixels that the quantizer `vendor` hands over.
+calibration pixels that the compile request hands over.
 
 `Session` runs on a board through rknn-toolkit-lite2 and was not run on hardware. `Simulator` runs here, in the toolchain:
 the toolkit simulates only what the same process has built, so it builds again from the files kept in `simulator/` beside
@@ -26,6 +26,7 @@ from typing import Any, Dict, Literal, Optional, Tuple
 
 import numpy as np
 
+from edgekd.board.options import option
 from edgekd.board.specs import ModelSpec, TensorSpec
 from edgekd.errors import TargetError
 from edgekd.targets.base import CompileRequest, CompileResult, SessionBase, Target, TargetInfo, Toolchain, check_range
@@ -44,6 +45,7 @@ INFO = TargetInfo(
     quantizer="vendor",
     precisions=("fp16", "int8"),
     extra="",
+    calibration="pixels",
     toolchain=Toolchain(LOG_ERRORS, LOG_NOTES, timeout_s=3600.0),
     rewrites=REWRITES,
 )
@@ -55,26 +57,28 @@ _CORES = {"auto": 0, "0": 1, "1": 2, "2": 4, "0_1": 3, "0_1_2": 7, "all": 0xFFFF
 
 @dataclass(frozen=True)
 class Options:
-    """Options of RKNN-Toolkit2 and of the runtime.
+    """Options of RKNN-Toolkit2 and of the runtime."""
 
-    chip: the toolkit's `target_platform`; see `edgekd/chips`.
-    algorithm: how activation ranges come from the calibration set.
-    weights: quantized per output channel or per layer.
-    auto_hybrid: let the toolkit keep layers in float16 whose cosine to the float result is below its threshold.
-    keep_float16: tensors (names of the ONNX graph) whose layers stay in float16; after accuracy analysis, the worst.
-    optimization_level: 0 to 3; 0 turns the toolkit's rewrites off, to find the one that is wrong.
-    analysed_images: calibration images on which every layer is compared with float; 0 skips the analysis.
-    core_mask: NPU cores that a session on the board uses.
-    """
-
-    chip: str = "rk3588"
-    algorithm: Literal["normal", "mmse", "kl_divergence", "gdq"] = "normal"
-    weights: Literal["channel", "layer"] = "channel"
-    auto_hybrid: bool = False
-    keep_float16: Tuple[str, ...] = ()
-    optimization_level: int = 3
-    analysed_images: int = 0
-    core_mask: Literal["auto", "0", "1", "2", "0_1", "0_1_2", "all"] = "auto"
+    chip: str = option("rk3588", "Chip, the toolkit's `target_platform`; `edgekd/chips` lists them.")
+    algorithm: Literal["normal", "mmse", "kl_divergence", "gdq"] = option(
+        "normal", "Method that derives activation ranges from the calibration set."
+    )
+    weights: Literal["channel", "layer"] = option("channel", "Weight scales: one per output channel, or one per layer.")
+    auto_hybrid: bool = option(
+        False, "The toolkit keeps layers in float16 whose cosine to the float result is below its threshold."
+    )
+    keep_float16: Tuple[str, ...] = option(
+        (), "ONNX tensors whose layers stay in float16; take the worst ones of the accuracy analysis."
+    )
+    optimization_level: int = option(
+        3, "Level of the toolkit's graph rewrites, 0 to 3. 0 turns them off, to find a wrong one."
+    )
+    analysed_images: int = option(
+        0, "Calibration images on which every layer is compared with float. 0 skips the analysis."
+    )
+    core_mask: Literal["auto", "0", "1", "2", "0_1", "0_1_2", "all"] = option(
+        "auto", "NPU cores that a session on the board uses."
+    )
 
     def __post_init__(self) -> None:
         check_range("optimization_level", self.optimization_level, 0, 3)
@@ -227,24 +231,19 @@ class Simulator(SessionBase):
 
 
 def _calibration(request: CompileRequest) -> Optional[Path]:
-    """Return the calibration file of an int8 request, None for fp16.
+    """Return the calibration pixels of an int8 request, None for fp16.
 
     Raises:
-        TargetError: there is none for int8 or one for fp16.
+        TargetError: there are none for int8 or some for fp16.
     """
-    path = request.model.with_name(CALIBRATION)
-    if request.precision == "int8":
-        if not path.is_file():
-            raise TargetError(
-                f"{request.model}: precision int8 expected a quantized model, got one without {CALIBRATION} beside it; "
-                f"quantize it with {INFO.quantizer} first"
-            )
-        return path
-    if path.is_file():
+    if request.precision == "int8" and request.calibration is None:
         raise TargetError(
-            f"{request.model}: precision fp16 expected a float model, got one with {CALIBRATION} beside it"
+            f"{request.model}: precision int8 expected a quantized model, got one without calibration pixels; quantize it "
+            f"with {INFO.quantizer} first"
         )
-    return None
+    if request.precision != "int8" and request.calibration is not None:
+        raise TargetError(f"{request.model}: precision fp16 expected a float model, got one with calibration pixels")
+    return request.calibration
 
 
 def _check_engine(engine: Path) -> None:
