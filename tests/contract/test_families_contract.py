@@ -53,7 +53,7 @@ def cases() -> list[tuple[str, str, str]]:
 def few_detections() -> Iterator[None]:
     """Let ready-made detectors find 30 objects per image: their mask head runs once per object, most of the time here."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("edgekd.models.families.torchvision_det.MOST", 30)
+        patch.setattr("edgekd.models.families.torchvision_det.MAX_DETECTIONS", 30)
         yield
 
 

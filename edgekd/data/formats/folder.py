@@ -75,7 +75,7 @@ def open_dataset(options: Options, split: str) -> PairedDataset:
     return PairedDataset(classes, pairs, table, expected, read)
 
 
-# Class names, label table, what may be stored, and how a mask is read: what `PairedDataset` takes beside the pairs.
+# Class names, label table, valid stored labels and mask reader: the arguments of `PairedDataset` beside the pairs.
 _Stored = tuple[tuple[str, ...], np.ndarray, str, Callable[[Path], np.ndarray]]
 
 
@@ -90,7 +90,7 @@ def _by_value(options: Options) -> _Stored:
         raise DataError(f"data.options.ignore_index is {options.ignore_index}, expected 0..65535; 255 is usual")
     if not 0 <= min(stored) <= max(stored) <= 65535:
         raise DataError(f"data.options.labels: expected stored values 0..65535, got {min(stored)}..{max(stored)}")
-    # 255 in `labels` is meant: it is there because it would be ignored otherwise.
+    # 255 in `labels` is a class: it is listed because it would be ignored otherwise.
     if options.ignore_index in stored and not (options.labels and options.ignore_index == IGNORE_INDEX):
         taken = stored[options.ignore_index]
         raise DataError(
@@ -110,7 +110,7 @@ def _by_color(options: Options) -> _Stored:
     classes = checked_classes(dict.fromkeys(name for name in named.values() if name is not None), "data.options.colors")
     colors = sorted(named)
     names = [named[color] for color in colors]
-    mapping = {place: IGNORE_INDEX if name is None else classes.index(name) for place, name in enumerate(names)}
+    mapping = {i: IGNORE_INDEX if name is None else classes.index(name) for i, name in enumerate(names)}
     read = partial(read_color_mask, colors=np.array(colors))
     return classes, label_table(mapping, len(colors)), "one of data.options.colors", read
 

@@ -18,7 +18,7 @@ that the XML names as its `filename`: LabelImg and others write VOC's XML for im
 `masks: [SegmentationClassAug]` takes all from the one folder (CIRKD).
 
 Boxes: coordinates are pixels counted from 1, both ends included (VOC 2012 development kit, section 5), so x1 = xmin - 1 and
-x2 = xmax. `difficult` objects are not trained on and need not be found.
+x2 = xmax. Training and evaluation ignore `difficult` objects.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def open_dataset(options: Options, split: str) -> PairedDataset:
         leaked = sorted(set(names) & set(read_split_list(lists, "val")))
         if leaked:
             raise DataError(
-                f"{lists / 'trainaug.txt'}: {len(leaked)} images are in val.txt too, the first is {leaked[0]}"
+                f"{lists / 'trainaug.txt'}: {len(leaked)} images are also in val.txt, the first is {leaked[0]}"
             )
     pairs = [Pair(name, _image(root / "JPEGImages", name), _mask(root, options.masks, name)) for name in names]
     table = label_table({index: index for index in range(len(classes))} | {IGNORE_INDEX: IGNORE_INDEX})
@@ -146,14 +146,14 @@ def _annotated(
     image = _image(folders[1], name, (tree.findtext("filename") or "").strip())
     size = _size(tree, path, image)
     objects = []
-    for place, node in enumerate(tree.findall("object"), 1):
+    for number, node in enumerate(tree.findall("object"), 1):
         with refusals.one():
-            objects.append(_object(node, path, f"{path}, object {place}", classes, from_one))
+            objects.append(_object(node, path, f"{path}, object {number}", classes, from_one))
     return AnnotatedImage(name, image, size, tuple(objects))
 
 
 def _size(tree: Any, path: Path, image: Path) -> tuple[int, int]:
-    """Return (height, width) as the XML says, or of the image where it says 0 or nothing, as some tools do."""
+    """Return (height, width) from the XML, or from the image where the XML has 0 or nothing, as some tools write it."""
     is_left_out = all((tree.findtext(f"size/{side}") or "0").strip() == "0" for side in ("height", "width"))
     if is_left_out and os.path.isfile(image):
         return upright_size(image)
@@ -174,7 +174,7 @@ def _object(node: Any, path: Path, where: str, classes: tuple[str, ...], from_on
 
 
 def _image(folder: Path, name: str, filename: str = "") -> Path:
-    """Return `name`.jpg or, where it is missing, what stands for it; a `filename` with folders is not followed."""
+    """Return `name`.jpg or, where it is missing, an image with another suffix; a `filename` with folders is ignored."""
     others = [f"{name}{suffix}" for suffix in (".png", ".jpeg", ".bmp")]
     others += [f"{name}{spelt}" for suffix in sorted(SUFFIXES) for spelt in (suffix, suffix.upper())]
     if filename and filename == Path(filename).name and is_showable(filename):
