@@ -12,15 +12,14 @@ from typing import Any
 import numpy as np
 
 from edgekd.board.files import write_atomic
-from edgekd.board.sysinfo import environment
 from edgekd.core.artifact import SCHEMA as _ARTIFACT_SCHEMA
 from edgekd.core.artifact import Artifact, package_versions
-from edgekd.core.recipe import Recipe
-from edgekd.core.session import why_not_here
+from edgekd.core.recipe import LOCAL, Recipe
 from edgekd.core.task_metrics import TASKS
 from edgekd.data.base import Sample
 from edgekd.data.splits import open_split
 from edgekd.evaluate.definitions import DEFINITIONS
+from edgekd.executors.boards import executor_of, why_not_here
 
 SCHEMA = "edgekd.report/1"
 REPORT = "report.json"
@@ -67,7 +66,7 @@ def collect(
         "recipe": recipe.model_dump(mode="json"),
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "classes": artifacts["data"].details["classes"] if "data" in artifacts else [],
-        "environment": {**environment(), "packages": package_versions()},
+        "environment": {**executor_of(LOCAL).facts()["environment"], "packages": package_versions()},
         "rows": rows,
         "definitions": definitions,
         "stages": timings,
@@ -169,7 +168,7 @@ def _row(
     if own or (engine and "bench" in failures):
         row["status"], row["reason"] = "failed", own or failures["bench"]
     elif score is None:
-        absent = why_not_here(engine.target, engine.options) if engine and stage in artifacts else ""
+        absent = why_not_here(engine.target, engine.options, engine.board) if engine and stage in artifacts else ""
         row["reason"] = absent or failure or ("not scored" if timed else "the run was stopped before")
         row["status"] = "measured" if timed else "failed" if failure and not absent else "not measured"
     else:
