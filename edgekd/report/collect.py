@@ -50,7 +50,6 @@ def collect(
     engines = [f"engine/{engine.id}" for engine in recipe.engines]
     stages = [name for name in (*_TRAINED, "export", *engines) if name in planned]
     rows = [_row(recipe, stage, artifacts, failures, failure) for stage in stages]
-    shown = {name for row in rows for name in row.metrics}
     return Report(
         schema=SCHEMA,
         artifact_schema=_ARTIFACT_SCHEMA,
@@ -64,11 +63,7 @@ def collect(
         classes=artifacts["data"].details["classes"] if "data" in artifacts else [],
         environment={**environment(), "packages": package_versions()},
         rows=rows,
-        definitions={
-            name: Definition(title=title, text=text, higher_is_better=better)
-            for name, (title, text, better) in DEFINITIONS.items()
-            if name in shown
-        },
+        definitions=_definitions(rows),
         stages=list(timings),
         training={name: _training(artifacts[name]) for name in _TRAINED if name in artifacts},
         gates=_gates(recipe, artifacts),
@@ -199,6 +194,16 @@ def _scores(artifact: Artifact) -> Json:
     if "precision" in artifact.details:
         scores["precision_at_recall"] = artifact.details["precision"]
     return scores
+
+
+def _definitions(rows: Sequence[Row]) -> dict[str, Definition]:
+    """Return the definitions of the metrics that some row has."""
+    shown = {name for row in rows for name in row.metrics}
+    return {
+        name: Definition(title=title, text=text, higher_is_better=better)
+        for name, (title, text, better) in DEFINITIONS.items()
+        if name in shown
+    }
 
 
 def _facts(artifact: Artifact) -> Json:

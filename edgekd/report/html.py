@@ -106,7 +106,7 @@ def render(report: Report, data_dir: Path) -> str:
     return environment.get_template("template.html.j2").render(page=_page(report, data_dir), style=style, script=script)
 
 
-def told_apart(rows: Sequence[Row]) -> list[str]:
+def classes_with_curves(rows: Sequence[Row]) -> list[str]:
     """Return the classes whose precision curves are drawn: the MAX_CURVES on which the rows differ most."""
     names = list(dict.fromkeys(name for row in rows for name in row.precision_at_recall))
 
@@ -142,7 +142,7 @@ def _page(report: Report, data_dir: Path) -> Page:
         engine_time=charts.latency_chart(engine, "engine time"), wall_time=charts.latency_chart(wall, "wall time"),
         timing_notes=_timing_notes(rows), class_rows=scored,
         class_figure=charts.class_chart(scored, classes, task.per_class),
-        precision_figures={name: charts.precision_chart(scored, name) for name in told_apart(scored)},
+        precision_figures={name: charts.precision_chart(scored, name) for name in classes_with_curves(scored)},
         curves=charts.curves_chart(curves), curve_keys=curves,
         validation=charts.validation_chart(_curves(report.training, "validation"), task.title),
         trainings=_trainings(report.training), pictures=pictures,
