@@ -209,7 +209,7 @@ def load_engine(path: str | Path, selection: Selection | None = None) -> Iterato
         ArtifactError: not a complete artifact folder with a network.
         TargetError: the runtime is not installed, or refuses the engine.
     """
-    from edgekd.core.session import open_session
+    from edgekd.executors.boards import open_session
 
     artifact = open_artifact(Path(path))
     if selection is not None and artifact.spec.task == "semantic":

@@ -10,15 +10,14 @@ from pathlib import Path
 import numpy as np
 
 from edgekd.board.files import write_atomic
-from edgekd.board.sysinfo import environment
 from edgekd.core.artifact import SCHEMA as _ARTIFACT_SCHEMA
 from edgekd.core.artifact import Artifact, package_versions
 from edgekd.core.recipe import LOCAL, Engine, Recipe
-from edgekd.core.session import why_not_here
 from edgekd.core.task_metrics import TASKS
 from edgekd.data.base import Sample
 from edgekd.data.splits import open_split
 from edgekd.evaluate.definitions import DEFINITIONS
+from edgekd.executors.boards import executor_of, why_not_here
 from edgekd.report.model import SCHEMA, Calibration, Definition, Gate, Report, Row, StageTiming, Status, Training
 from edgekd.report.part import Json
 from edgekd.report.stored import REPORT
@@ -61,7 +60,7 @@ def collect(
         recipe=recipe.model_dump(mode="json"),
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         classes=artifacts["data"].details["classes"] if "data" in artifacts else [],
-        environment={**environment(), "packages": package_versions()},
+        environment={**executor_of(LOCAL).facts()["environment"], "packages": package_versions()},
         rows=rows,
         definitions=_definitions(rows),
         stages=list(timings),
@@ -181,7 +180,7 @@ def _status(
     """Return status and reason of a row none of whose stages failed by itself."""
     if f"evaluate/{stage.split('/')[-1]}" in artifacts:
         return "measured", ""
-    absent = why_not_here(engine.target, engine.options) if engine and stage in artifacts else ""
+    absent = why_not_here(engine.target, engine.options, engine.board) if engine and stage in artifacts else ""
     if is_timed:
         return "measured", absent or failure or "not scored"
     if absent or not failure:
