@@ -161,7 +161,7 @@ def _row(
         board=engine.board if engine else LOCAL,
         status=status,
         reason=reason,
-        **(_facts(artifacts[stage]) if stage in artifacts else {}),
+        **(_facts(artifacts[stage], artifacts) if stage in artifacts else {}),
         **timed,
         **(_scores(score) if score else {}),
     )
@@ -205,12 +205,14 @@ def _definitions(rows: Sequence[Row]) -> dict[str, Definition]:
     }
 
 
-def _facts(artifact: Artifact) -> Json:
-    """Return size and hash of the deployed file of an artifact, and the parameters and MACs of its network."""
+def _facts(artifact: Artifact, artifacts: Mapping[str, Artifact]) -> Json:
+    """Return size and hash of the deployed file of an artifact, parameters and MACs of its network, and its calibration."""
     main = artifact.details.get("engine") or artifact.details.get("model") or {"onnx": "model.onnx"}.get(artifact.kind)
     stem = Path(main).stem if main else "weights"
     files = [f for f in artifact.manifest["files"] if Path(f["name"]).stem == stem]
+    calibration = _calibration({name: artifacts[name] for name in artifact.manifest["inputs"] if name in artifacts})
     return {
+        **({"calibration": calibration} if calibration else {}),
         "size_bytes": sum(f["bytes"] for f in files),
         "sha256": files[0]["sha256"] if len(files) == 1 else artifact.sha256(),
         "params": artifact.details["params"],

@@ -64,6 +64,7 @@ class Page:
     curve_keys: list[Curve]
     validation: str
     trainings: list[TrainingRow]
+    calibration: str
     pictures: list[Picture]
     pictured: list[Row]
     legend: list[tuple[str, str]]
@@ -149,7 +150,7 @@ def _page(report: Report, data_dir: Path) -> Page:
         pictured=judged, legend=legend(classes) if classes else [], error_color=error_color(len(classes) or 1),
         environment=flatten(report.environment),
         runtimes=[(row.label, "; ".join(map(": ".join, flatten(row.runtime)))) for row in rows if row.runtime],
-        created=_readable_time(report.created),
+        calibration=_calibration(report), created=_readable_time(report.created),
         recipe=json.dumps(report.recipe, indent=2) if report.recipe else "",
         problems=_problems(report), task=task,
     )  # fmt: skip
@@ -181,6 +182,17 @@ def flatten(data: Json, prefix: str = "") -> list[tuple[str, str]]:
             )
             pairs.append((prefix + key, text))
     return pairs
+
+
+def _calibration(report: Report) -> str:
+    """Return the images of the int8 calibration in words; "" without one. Each quantized model can have another number."""
+    found = [row.calibration for row in report.rows if row.calibration]
+    found = found or ([report.calibration] if report.calibration else [])
+    if not found:
+        return ""
+    counts = sorted({one.count for one in found})
+    images = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else f"{counts[0]}"
+    return f"{images} images of the split “{found[0].split}”"
 
 
 def _readable_time(iso: str) -> str:
