@@ -7,12 +7,14 @@ python docs/generate.py --check    exit 1 and name the pages that are not up to 
 from __future__ import annotations
 
 import dataclasses
+import enum
 import json
 import re
 import sys
 import types
 import typing
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from pydantic.fields import FieldInfo
 
 from edgekd import planning
 from edgekd.board import bench, timing
+from edgekd.board.options import descriptions, path_options
 from edgekd.cli.main import app
 from edgekd.core import chips, plugins
 from edgekd.core.recipe import Recipe, Section
@@ -30,13 +33,6 @@ from edgekd.evaluate.definitions import DEFINITIONS
 
 DOCS = Path(__file__).parent
 _REGION = re.compile(r"(<!-- generated: (?P<name>[\w-]+) -->\n).*?(<!-- /generated -->)", re.S)
-_KIND_TITLES = {
-    "formats": "`data.format`, keys under `data.options`",
-    "families": "`teacher.family` and `student.family`, keys under their `options`",
-    "methods": "names under `distill.methods`, keys under their `options`",
-    "quantizers": "names under `quantize.options`; which one is used, the target decides",
-    "targets": "`engines[].target`, keys under `engines[].options`",
-}
 _SHOWN = {"hardware": "hardware", "simulated": "simulated", "built": "built here"}
 
 
@@ -73,14 +69,9 @@ def recipe_sections() -> str:
     return "\n\n".join(parts)
 
 
-def plugin_options() -> str:
-    """Return the options of every plugin that comes with edgekd, by kind."""
-    parts = []
-    for kind, title in _KIND_TITLES.items():
-        parts.append(f"### {kind}\n\n{title}.")
-        for name in plugins.names(kind):
-            parts.append(_plugin(name, plugins.options_type(kind, name)))
-    return "\n\n".join(parts)
+def plugin_options(kind: str) -> str:
+    """Return a table of options for every plugin of a kind that comes with edgekd."""
+    return "\n\n".join(_plugin(name, plugins.options_type(kind, name)) for name in plugins.names(kind))
 
 
 def methods() -> str:
@@ -93,7 +84,7 @@ def methods() -> str:
         paper = f"[{number[1]}](https://arxiv.org/abs/{number[1]})" if number else "–"
         terms, _, adapter = module.Method.__doc__.splitlines()[0].rstrip(".").partition("; ")
         adapter, _, labels = adapter.partition("; ")
-        rows.append((f"[`{name}`](recipe.md#{name})", paper, head, terms, adapter, "yes" if labels else "no"))
+        rows.append((f"[`{name}`](#{name})", paper, head, terms, adapter, "yes" if labels else "no"))
     return _table(("name", "arXiv", "what it transfers", "terms", "adapter", "needs labels"), rows)
 
 
@@ -184,7 +175,7 @@ def results() -> str:
 
 PARTS: dict[str, Callable[[], str]] = {
     "recipe-sections": recipe_sections,
-    "plugin-options": plugin_options,
+    **{f"{kind}-options": partial(plugin_options, kind) for kind in plugins.KINDS if kind != "rewrites"},
     "methods": methods,
     "commands": commands,
     "metrics": metrics,
@@ -231,7 +222,7 @@ def _models_in(annotation: Any) -> list[type[BaseModel]]:
 
 def _section(path: str, section: type[BaseModel]) -> str:
     rows = [
-        (f"`{name}`", _kind(field.annotation), _default(field), _meaning(field))
+        (f"`{name}`", _kind(field.annotation), _default(field), _meaning(field.description, field.metadata))
         for name, field in section.model_fields.items()
     ]
     title = f"### {path}" if path else "### top level"
@@ -243,13 +234,15 @@ def _kind(annotation: Any) -> str:
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if isinstance(annotation, type) and issubclass(annotation, Section):
         return "section"
+    if isinstance(annotation, type) and issubclass(annotation, enum.Enum):
+        return " or ".join(one.value for one in annotation)
     if origin is typing.Literal:
         return " or ".join(_plain(value) for value in arguments)
     if origin in (typing.Union, types.UnionType):
         return " or ".join(_kind(argument) for argument in arguments)
     if origin is typing.Annotated:
         return _kind(arguments[0])
-    if origin is dict:
+    if origin in (dict, Mapping):
         return "mapping" if Any in arguments else f"mapping of {_kind(arguments[0])} to {_kind(arguments[1])}"
     if origin is tuple and ... in arguments:
         return f"list of {_kind(arguments[0])}"
@@ -275,26 +268,45 @@ def _plain(value: Any) -> str:
     return value if isinstance(value, str) and value else json.dumps(value, ensure_ascii=False)
 
 
-def _meaning(field: FieldInfo) -> str:
-    limits = [
+def _meaning(description: str | None, limits: Sequence[Any]) -> str:
+    shown = [
         f"{sign} {getattr(limit, name):g}"
-        for limit in field.metadata
+        for limit in limits
         for name, sign in (("gt", ">"), ("ge", ">="), ("lt", "<"), ("le", "<="))
         if hasattr(limit, name)
     ]
-    return "; ".join(part for part in (field.description or "", ", ".join(limits)) if part)
+    return (description or "") + (f" ({', '.join(shown)})" if shown else "")
 
 
 def _plugin(name: str, options: type[Any]) -> str:
     module = sys.modules[options.__module__]
     variants = vars(module).get("VARIANTS")
-    head = f"#### {name}\n\n{(module.__doc__ or '').strip().splitlines()[0]}"
+    head = f"### {name}\n\n{(module.__doc__ or '').strip().splitlines()[0]}"
     head += f"\n\nVariants: {_names(variants)}." if variants else ""
-    kinds = typing.get_type_hints(options)
-    rows = [(f"`{f.name}`", _kind(kinds[f.name]), _option_default(f)) for f in dataclasses.fields(options)]
+    kinds, meanings = typing.get_type_hints(options, include_extras=True), descriptions(options)
+    paths = path_options(options)
+    rows = [
+        (
+            f"`{field.name}`",
+            _kind(kinds[field.name]).replace("text", "path" if field.name in paths else "text"),
+            _option_default(field),
+            _meaning(meanings[field.name], _limits(kinds[field.name])),
+        )
+        for field in dataclasses.fields(options)
+    ]
     if not rows:
         return f"{head}\n\nNo options."
-    return f"{head}\n\n{_table(('key', 'type', 'default'), rows)}\n\n```text\n{_text(options.__doc__)}\n```"
+    return f"{head}\n\n{_table(('key', 'type', 'default', 'meaning'), rows)}"
+
+
+def _limits(annotation: Any) -> list[Any]:
+    """Return the limits of a number in a type, of `X | None` those of X."""
+    arguments = typing.get_args(annotation)
+    if typing.get_origin(annotation) is typing.Annotated:
+        return [limit for one in arguments[1:] for limit in getattr(one, "metadata", [])]
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        return [limit for argument in arguments for limit in _limits(argument)]
+    return []
 
 
 def _option_default(field: Any) -> str:

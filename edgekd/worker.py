@@ -20,9 +20,10 @@ from typing import Any, Callable, Dict, List
 
 import numpy as np
 
+from edgekd.board.files import replacing
 from edgekd.board.job import Job, JobFailure, Result, read_job, write_result
 from edgekd.board.specs import ModelSpec
-from edgekd.errors import EdgekdError, TargetError
+from edgekd.errors import EdgekdError, TargetError, one_line
 from edgekd.targets.base import CompileRequest, Target
 
 
@@ -38,11 +39,11 @@ def main(arguments: List[str]) -> int:
     try:
         value = TASKS[job.task](_target(job), job.arguments)
     except EdgekdError as exc:
-        failure = JobFailure(type(exc).__name__, " ".join(str(exc).split()), True)
+        failure = JobFailure(type(exc).__name__, one_line(exc, None), True)
     except OSError as exc:  # a full disk is not a bug
-        failure = JobFailure(type(exc).__name__, " ".join(str(exc).split()), False, exc.errno, traceback.format_exc())
+        failure = JobFailure(type(exc).__name__, one_line(exc, None), False, exc.errno, traceback.format_exc())
     except Exception as exc:  # noqa: BLE001 - vendors raise everything; it goes to the host whole
-        message = " ".join(str(exc).split())[-500:]
+        message = one_line(exc, None)[-500:]
         failure = JobFailure(type(exc).__name__, message, False, None, traceback.format_exc())
     sys.stdout.flush()
     seconds = round(time.monotonic() - started, 3)
@@ -139,10 +140,8 @@ def _immutable(value: Any) -> Any:
 
 def _write_arrays(path: Path, arrays: Dict[str, np.ndarray]) -> None:
     """Write an .npz so that a reader sees a whole one or none."""
-    temporary = path.with_name(path.name + ".tmp")
-    with open(str(temporary), "wb") as file:
+    with replacing(path) as temporary, open(str(temporary), "wb") as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]  # keys never shadow its flags
-    os.replace(str(temporary), str(path))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Recipes: what a pipeline is told, in frozen typed sections. They are read from YAML by `core/recipe_loading.py`."""
+"""Recipe sections: frozen, typed, each key with its description. `core/recipe_loading.py` reads them from YAML."""
 
 from __future__ import annotations
 
@@ -35,17 +35,21 @@ def _names_a_folder(name: str) -> str:
 
 
 class Augment(Section):
-    """Training augmentation. `crop` (height, width) defaults to `data.size`; `scale` is relative to `data.size`."""
+    """Training augmentation."""
 
-    crop: tuple[PositiveInt, PositiveInt] | None = None
-    scale: tuple[PositiveFloat, PositiveFloat] = (0.75, 1.5)
-    flip: float = Field(0.5, ge=0, le=1, description="probability of a horizontal flip")
-    flip_vertical: float = Field(
-        0.0, ge=0, le=1, description="probability of a vertical flip: views from above, microscopes"
+    crop: tuple[PositiveInt, PositiveInt] | None = Field(
+        None, description="Size of training crops (height, width). `null`: `data.size`."
     )
-    color: float = Field(0.3, ge=0, le=1, description="strength of brightness, contrast and saturation jitter")
+    scale: tuple[PositiveFloat, PositiveFloat] = Field(
+        (0.75, 1.5), description="Smallest and largest random scale, relative to `data.size`."
+    )
+    flip: float = Field(0.5, ge=0, le=1, description="Probability of a horizontal flip.")
+    flip_vertical: float = Field(
+        0.0, ge=0, le=1, description="Probability of a vertical flip, for views from above and microscopes."
+    )
+    color: float = Field(0.3, ge=0, le=1, description="Strength of brightness, contrast and saturation jitter.")
     views: int | None = Field(
-        None, gt=0, description="fixed augmentations per image, shown in turn; by default each time a new one"
+        None, gt=0, description="Fixed augmentations per image, shown in turn. `null`: a new augmentation every time."
     )
 
     @field_validator("scale")
@@ -57,60 +61,75 @@ class Augment(Section):
 
 
 class Data(Section):
-    """The data set, its splits, and the network's input size (height, width)."""
+    """The data set, its splits, and the network's input size."""
 
-    format: str
-    options: Options = {}
-    train: str = "train"
-    val: str = "val"
-    size: tuple[PositiveInt, PositiveInt]
+    format: str = Field(description="Data format (a plugin).")
+    options: Options = Field({}, description="Options of the format.")
+    train: str = Field("train", description="Split that trains and calibrates.")
+    val: str = Field("val", description="Split that is scored.")
+    size: tuple[PositiveInt, PositiveInt] = Field(description="Input size of the networks (height, width).")
     resize: Literal["stretch", "letterbox"] = Field(
-        "stretch", description="how an image gets to `size`: by changing its aspect, or with black bars beside it"
+        "stretch", description="Resizing to `size`: `stretch` changes the aspect, `letterbox` adds black bars."
     )
-    augment: Augment = Augment()
+    augment: Augment = Field(Augment(), description="Training augmentation.")
 
 
 class Train(Section):
     """One training budget. Baseline and distilled student share the student's."""
 
-    steps: int = Field(gt=0)
-    batch_size: int = Field(8, gt=0, description="images per optimizer step over all devices")
-    optimizer: Literal["adamw", "sgd"] = "adamw"
-    lr: float = Field(1e-3, gt=0)
-    weight_decay: float = Field(0.01, ge=0)
-    schedule: Literal["one_cycle", "poly"] = "one_cycle"
-    gradient_clip: float | None = Field(5.0, gt=0, description="largest gradient norm")
-    ema: float | None = Field(None, gt=0, lt=1, description="decay of the averaged weights that are kept")
+    steps: int = Field(gt=0, description="Number of optimizer steps.")
+    batch_size: int = Field(8, gt=0, description="Images per optimizer step, over all devices.")
+    optimizer: Literal["adamw", "sgd"] = Field("adamw", description="Optimizer.")
+    lr: float = Field(1e-3, gt=0, description="Peak learning rate.")
+    weight_decay: float = Field(0.01, ge=0, description="Weight decay.")
+    schedule: Literal["one_cycle", "poly"] = Field("one_cycle", description="Learning-rate schedule.")
+    gradient_clip: float | None = Field(5.0, gt=0, description="Max gradient norm. `null`: no clipping.")
+    ema: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="Decay of the averaged weights, which then become the result. `null`: no averaging.",
+    )
     class_balance: float = Field(
         0.0,
         ge=0,
         le=1,
-        description="of segmenters: a pixel counts share^-class_balance in the task loss, by its class's share of the "
-        "training split; 0: every pixel alike, 1: every class alike; rare classes are found more often, also where they are not",
+        description="Segmenters: weight classes by frequency^-class_balance in the task loss (0 off, 1 inverse frequency). "
+        "Finds rare classes more often, with more false positives.",
     )
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = Field(
-        "auto", description="auto: bf16-mixed where the hardware computes in bf16, else 32-true"
+        "auto",
+        description="Training precision. `auto`: `bf16-mixed` where the hardware computes in bf16, else `32-true`.",
     )
-    checkpoint_every: int = Field(100, gt=0, description="steps between resume checkpoints")
+    checkpoint_every: int = Field(100, gt=0, description="Steps between resume checkpoints.")
     validate_every: int | None = Field(
-        None, gt=0, description="steps between scores on `data.val`, for the learning curve; nothing is chosen by them"
+        None,
+        gt=0,
+        description="Steps between scores on `data.val`, for the learning curve only; they choose nothing. `null`: none.",
     )
 
 
 class Network(Section):
-    """One network. `checkpoint` is a local file with its weights; with `train` absent it is used as it is."""
+    """One network."""
 
-    family: str
-    variant: str
-    options: Options = {}
-    checkpoint: Path | None = None
-    train: Train | None = None
+    family: str = Field(description="Model family (a plugin).")
+    variant: str = Field(description="Variant of the family.")
+    options: Options = Field({}, description="Options of the family.")
+    checkpoint: Path | None = Field(
+        None, description="Local file with the network's weights. Without `train` the network is used as it is."
+    )
+    train: Train | None = Field(None, description="Training budget.")
 
 
 class Teacher(Network):
-    """The teacher; a run stops when its mIoU or mAP (a fraction) on the scored split is below `floor`."""
+    """The teacher. It needs `train` (a budget) or `checkpoint` (a file)."""
 
-    floor: float = Field(0.0, ge=0, le=1)
+    floor: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Min mIoU or mAP (a fraction) on `data.val`. The run stops when the teacher is below.",
+    )
 
     @model_validator(mode="after")
     def _has_weights(self) -> Teacher:
@@ -120,18 +139,18 @@ class Teacher(Network):
 
 
 class Student(Network):
-    """The student. One that is already trained (`checkpoint` without `train`, `distill.methods: {}`) goes on to the chip."""
+    """The student. A trained one (`checkpoint` without `train`, `distill.methods: {}`) is deployed as it is."""
 
 
 class Method(Section):
-    """One distillation method: its total weight, how that changes over the training steps, and its own options."""
+    """One distillation method: its total weight over the training steps, and its own options."""
 
-    weight: float = Field(1.0, gt=0)
-    warmup: float = Field(0.1, ge=0, le=1, description="fraction of all steps over which the weight rises from 0")
+    weight: float = Field(1.0, gt=0, description="Weight of the method beside the task loss.")
+    warmup: float = Field(0.1, ge=0, le=1, description="Fraction of all steps over which the weight rises from 0.")
     schedule: Literal["constant", "decay"] = Field(
-        "constant", description="after the warm-up; decay: falls linearly, to reach 0 right after the last step"
+        "constant", description="Weight after the warm-up. `decay`: falls linearly to 0, right after the last step."
     )
-    options: Options = {}
+    options: Options = Field({}, description="Options of the method.")
 
     def weight_at(self, step: int, steps: int) -> float:
         """Return the weight at one of the steps 0 ... steps - 1; a function of the step alone, as a resumed run needs.
@@ -147,61 +166,67 @@ class Method(Section):
 
 
 class Distill(Section):
-    """Methods by name, in any combination; the baseline is the student on the same budget without them."""
+    """Methods by name, in any combination. The baseline is the student on the same budget without methods."""
 
     methods: dict[str, Method] = Field(
         {"dist": Method(), "bckd": Method()},
-        description="the default of segmenters; of detectors and instance segmenters `ld` and `bckd` with boundary 1 and context 1",
+        description="Settings of each method by its name. Default of segmenters: `dist`, `bckd`. Default of detectors and "
+        "instance segmenters: `ld`, and `bckd` with boundary 1 and context 1.",
     )
-    baseline: bool = True
+    baseline: bool = Field(True, description="Train the plain student for comparison.")
     watchdog_ratio: float = Field(
-        10.0, gt=0, description="stop when the weighted terms exceed this times the task loss"
+        10.0, gt=0, description="Max ratio of the weighted terms to the task loss. The training stops above."
     )
 
 
 class Trainer(Section):
-    """Where and how Lightning runs; passed on to it, and not in cache keys.
+    """Where and how Lightning runs. These keys are not in cache keys.
 
-    What is learned is the same but for rounding, except on several devices: there each has the loss of its own part of a
-    batch, and on CPUs its batch statistics.
+    They change results by rounding only. The exception are several devices: each device has the loss of its own part of a
+    batch, and on CPUs its own batch statistics.
     """
 
-    accelerator: str = "auto"
-    devices: int | str = "auto"
-    num_nodes: int = 1
-    strategy: str = "auto"
-    workers: int | None = Field(None, ge=0, description="loader processes; default 0 on CPU, else 4")
-    channels_last: bool = Field(True, description="memory format of the networks and the images while training")
+    accelerator: str = Field("auto", description="Accelerator, passed to Lightning.")
+    devices: int | str = Field("auto", description="Devices, passed to Lightning.")
+    num_nodes: int = Field(1, description="Number of machines, passed to Lightning.")
+    strategy: str = Field("auto", description="Strategy over several devices, passed to Lightning.")
+    workers: int | None = Field(None, ge=0, description="Loader processes. `null`: 0 on the CPU, else 4.")
+    channels_last: bool = Field(True, description="Train with the memory format channels_last.")
     compile_teacher: bool = Field(
-        False, description="compile the teacher's forward with torch.compile; needs a C++ compiler, pays on GPUs"
+        False, description="Compile the teacher's forward with torch.compile. Needs a C++ compiler; faster on GPUs."
     )
     teacher_cache: Path | None = Field(
-        None, description="folder that keeps the teacher's answers to the views; needs `data.augment.views`"
+        None, description="Folder that caches the teacher's outputs for all views. Needs `data.augment.views`."
     )
 
 
 class Export(Section):
-    """The ONNX graph. `input` float32_nchw is normalised outside; uint8_* takes the resized image itself."""
+    """The ONNX graph, and its parity with torch."""
 
-    opset: int = Field(18, ge=17)
-    input: Literal["float32_nchw", "uint8_nchw", "uint8_nhwc"] = "float32_nchw"
-    argmax: bool = False
-    detections: Literal["heads", "boxes", "nms"] = Field(
-        "heads",
-        description="a detector's graph ends in its raw heads, in decoded boxes, or in what NonMaxSuppression keeps",
+    opset: int = Field(18, ge=17, description="ONNX opset.")
+    input: Literal["float32_nchw", "uint8_nchw", "uint8_nhwc"] = Field(
+        "float32_nchw",
+        description="Input of the graph. `float32_nchw`: the normalised image. `uint8_*`: the resized image, normalised in "
+        "the graph.",
     )
-    rewrite: tuple[str, ...] = Field((), description="exact rewrites of the graph, in order; see edgekd check")
-    parity_images: int = Field(8, gt=0)
+    argmax: bool = Field(False, description="Segmenters: end the graph in the class map instead of the logits.")
+    detections: Literal["heads", "boxes", "nms"] = Field(
+        "heads", description="Detectors: end the graph in raw `heads`, decoded `boxes`, or the detections after `nms`."
+    )
+    rewrite: tuple[str, ...] = Field(
+        (), description="Exact rewrites of the graph, in order; `edgekd check` names them."
+    )
+    parity_images: int = Field(8, gt=0, description="Images on which ONNX is compared with torch.")
     logits_tolerance: float = Field(
-        1e-3, gt=0, description="largest |torch - ONNX| of an output, relative to its largest value"
+        1e-3, gt=0, description="Max |torch - ONNX| of an output, relative to its largest value."
     )
     class_map_tolerance: float = Field(
-        1e-3, ge=0, description="of a segmenter: largest fraction of pixels that get another class than in torch"
+        1e-3, ge=0, description="Segmenters: max fraction of pixels with another class than in torch."
     )
     detections_tolerance: float = Field(
         1e-3,
         ge=0,
-        description="of a detector: largest fraction of detections without a counterpart in torch (IoU 0.99, score 1e-3)",
+        description="Detectors: max fraction of detections without a counterpart in torch (IoU 0.99, score 1e-3).",
     )
 
 
@@ -209,10 +234,10 @@ PTQ = "ptq"  # the variant of the section itself
 
 
 class QuantizeVariant(Section):
-    """Calibration on a seeded subset of the *training* split, and the quantizers' options."""
+    """Calibration on a seeded subset of the training split, and the quantizers' options."""
 
-    images: int = Field(128, gt=0, description="calibration images")
-    options: dict[str, Options] = Field({}, description="options by quantizer name")
+    images: int = Field(128, gt=0, description="Number of calibration images.")
+    options: dict[str, Options] = Field({}, description="Options of each quantizer by its name.")
 
 
 class Quantize(QuantizeVariant):
@@ -221,7 +246,9 @@ class Quantize(QuantizeVariant):
     Every int8 engine names a variant; those of one quantizer and variant share the quantized model.
     """
 
-    variants: dict[str, QuantizeVariant] = Field({}, description="further settings by name, e.g. other layers in float")
+    variants: dict[str, QuantizeVariant] = Field(
+        {}, description="Further settings by name, e.g. other layers in float."
+    )
 
     @field_validator("variants")
     @classmethod
@@ -245,15 +272,15 @@ class Engine(Section):
     """One engine to build, measure and score."""
 
     id: str = Field(
-        "", description="name of its row and folder; default `target-precision`, with `@board` when one is named"
+        "", description="Name of its row and folder. Default: `target-precision`, with `@board` for a named board."
     )
-    target: str
-    precision: Precision
+    target: str = Field(description="Target (a plugin).")
+    precision: Precision = Field(description="Precision of the engine; the target decides which ones it has.")
     variant: str = Field(
-        PTQ, description="quantized model that an int8 engine is compiled from, see `quantize.variants`"
+        PTQ, description="Quantized model that an int8 engine is compiled from; see `quantize.variants`."
     )
-    board: str = Field(LOCAL, description="machine that it runs on; `local` is this one")
-    options: Options = {}
+    board: str = Field(LOCAL, description="Board that runs the engine. `local` is this machine.")
+    options: Options = Field({}, description="Options of the target.")
 
     @model_validator(mode="before")
     @classmethod
@@ -288,19 +315,19 @@ class Engine(Section):
 class Bench(Section):
     """Latency measurement per engine and series."""
 
-    min_samples: int = Field(500, gt=0)
-    min_seconds: float = Field(3.0, gt=0)
-    warmup_max_seconds: float = Field(5.0, gt=0)
-    images: int = Field(16, gt=0, description="distinct real images that are rotated")
+    min_samples: int = Field(500, gt=0, description="Min measured runs per series.")
+    min_seconds: float = Field(3.0, gt=0, description="Min measured time per series, in seconds.")
+    warmup_max_seconds: float = Field(5.0, gt=0, description="Max warm-up, in seconds.")
+    images: int = Field(16, gt=0, description="Distinct real images in rotation.")
 
 
 class Evaluate(Section):
-    """Scoring on `data.val`; `pictures` of it are kept for the report."""
+    """Scoring on `data.val`."""
 
-    images: int | None = Field(None, gt=0, description="score only the first N images; all by default")
-    pictures: int = Field(6, ge=0)
+    images: int | None = Field(None, gt=0, description="Score only the first N images. `null`: all.")
+    pictures: int = Field(6, ge=0, description="Images that the report shows.")
     coco_files: bool = Field(
-        False, description="objects: write labels and detections as COCO's JSON files, to score them with another tool"
+        False, description="Objects: write labels and detections as COCO's JSON files, to score them with another tool."
     )
 
 
@@ -308,14 +335,15 @@ PLAIN = "plain"  # the arm without methods
 
 
 class Study(Section):
-    """What `edgekd study` compares: arms of distillation methods by name, each with every seed.
+    """Arms that `edgekd study` compares, each with every seed. The plain student is always an arm."""
 
-    The plain student is always an arm; without named arms the recipe's own `distill.methods` are the other one.
-    """
-
-    seeds: tuple[Annotated[int, Field(ge=0, lt=2**32)], ...] = Field((0, 1, 2), min_length=1)
-    arms: dict[str, dict[str, Method]] = {}
-    baseline: str = Field(PLAIN, description="the arm that the others are compared with, e.g. the best peer")
+    seeds: tuple[Annotated[int, Field(ge=0, lt=2**32)], ...] = Field(
+        (0, 1, 2), min_length=1, description="Seeds of every arm."
+    )
+    arms: dict[str, dict[str, Method]] = Field(
+        {}, description="Methods of each arm by its name. Empty: one arm with the methods of `distill.methods`."
+    )
+    baseline: str = Field(PLAIN, description="Arm that the others are compared with, e.g. the best peer.")
 
     @field_validator("arms")
     @classmethod
@@ -340,25 +368,25 @@ _OF_OBJECTS = {"boundary": 1.0, "context": 1.0}
 
 
 class Recipe(Section):
-    """A whole pipeline. `source` is where it was read from."""
+    """A whole pipeline."""
 
-    name: str
-    task: Literal["semantic", "detection", "instance"] = "semantic"
-    seed: int = Field(0, ge=0, lt=2**32)  # what Lightning and numpy take
-    data: Data
-    teacher: Teacher
-    student: Student
-    distill: Distill = Distill()
-    trainer: Trainer = Trainer()
-    export: Export = Export()
-    quantize: Quantize = Quantize()
-    engines: tuple[Engine, ...] = ()
+    name: str = Field(description="Name of the recipe and of its folder in `runs/`.")
+    task: Literal["semantic", "detection", "instance"] = Field("semantic", description="Task of both networks.")
+    seed: int = Field(0, ge=0, lt=2**32, description="Seed of everything random.")  # the range of Lightning and numpy
+    data: Data = Field(description="Data set.")
+    teacher: Teacher = Field(description="Teacher network.")
+    student: Student = Field(description="Student network.")
+    distill: Distill = Field(Distill(), description="Distillation.")
+    trainer: Trainer = Field(Trainer(), description="Place of the training: devices, processes, memory.")
+    export: Export = Field(Export(), description="ONNX export.")
+    quantize: Quantize = Field(Quantize(), description="Calibration of int8 models.")
+    engines: tuple[Engine, ...] = Field((), description="Engines to build.")
     check: Literal["stop", "warn"] = Field(
-        "stop", description="when a target is known to refuse or to break the student: stop before training, or go on"
+        "stop", description="Reaction to a target that is known to refuse or break the student, before any training."
     )
-    bench: Bench = Bench()
-    evaluate: Evaluate = Evaluate()
-    study: Study = Study()
+    bench: Bench = Field(Bench(), description="Latency measurement.")
+    evaluate: Evaluate = Field(Evaluate(), description="Scoring.")
+    study: Study = Field(Study(), description="Comparison of methods over seeds.")
 
     @model_validator(mode="before")
     @classmethod

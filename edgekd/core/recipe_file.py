@@ -1,7 +1,8 @@
 """Reads a recipe file into a plain tree of JSON values and applies overrides to it.
 
 Stricter than YAML, since a recipe is hashed, stored in reports and may come from strangers: no tags, no key twice,
-no values that JSON has not, no nesting or aliases that grow without bound.
+no values that JSON has not, no nesting or aliases that grow without bound. A key that is a whole number becomes its text:
+`{8: 1.0}` and `{"8": 1.0}` are one recipe with one hash.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ Tree = dict[str, Any]
 MAX_DEPTH = 20
 MAX_NODES = 10_000  # with aliases written out; the largest shipped recipe has under 100
 _INT_BITS = 63
+_INT_TAG = "tag:yaml.org,2002:int"
 _YAML_FAILURES = (yaml.YAMLError, ValueError, OverflowError, RecursionError)  # e.g. ValueError for the date 2020-13-45
 
 
@@ -94,9 +96,12 @@ class _Loader(yaml.SafeLoader):
         node = super().compose_mapping_node(anchor)
         seen = set()
         for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.value in seen:
-                raise yaml.composer.ComposerError(None, None, f"key {key.value!r} is given twice", key.start_mark)
-            seen.add(key.value if isinstance(key, yaml.ScalarNode) else None)
+            if not isinstance(key, yaml.ScalarNode):
+                continue
+            text = str(self.construct_yaml_int(key)) if key.tag == _INT_TAG else key.value  # 8, 0x8 and "8" are one
+            if text in seen:
+                raise yaml.composer.ComposerError(None, None, f"key {text!r} is given twice", key.start_mark)
+            seen.add(text)
         return node
 
 
@@ -119,10 +124,16 @@ class _Plain:
         if depth > MAX_DEPTH or self.nodes > MAX_NODES:
             raise ValueError(f"nested deeper than {MAX_DEPTH} or more than {MAX_NODES} values, aliases written out")
         if isinstance(value, dict):
-            return {_text(key, "key"): self.copy(child, depth + 1) for key, child in value.items()}
+            return {_key(key): self.copy(child, depth + 1) for key, child in value.items()}
         if isinstance(value, list):
             return [self.copy(child, depth + 1) for child in value]
         return _scalar(value)
+
+
+def _key(key: Any) -> str:
+    if isinstance(key, int) and not isinstance(key, bool):
+        return str(_scalar(key))
+    return _text(key, "key")
 
 
 def _scalar(value: Any) -> Any:

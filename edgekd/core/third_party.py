@@ -7,8 +7,8 @@ import importlib.util
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 
+from edgekd.board.files import sha256_of
 from edgekd.core import plugins
-from edgekd.core.artifact import sha256_of
 from edgekd.core.recipe import Recipe
 
 

@@ -2,7 +2,7 @@
 
 A format is one file `data/formats/<name>.py` with
 
-    Options                                           a frozen dataclass: the keys under `data.options` in a recipe
+    Options                                           a frozen dataclass of `option` fields: the keys under `data.options`
     open_dataset(options, split) -> DenseDataset      masks of classes, for the task `semantic`
     open_objects(options, split, has_masks) -> DenseDataset    objects: boxes, and masks where has_masks
 

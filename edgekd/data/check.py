@@ -17,7 +17,7 @@ from edgekd.errors import DataError
 MAX_THREADS = 8
 IS_255_A_CLASS = (
     "of all pixels one class is labelled and the rest ignored, as in a mask of 0 and 255; if both are classes, use format "
-    '`folder` with data.options.labels, e.g. {"0": background, "255": crack}'
+    "`folder` with data.options.labels, e.g. {0: background, 255: crack}"
 )
 
 

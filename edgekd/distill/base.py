@@ -3,7 +3,7 @@
 A method is one file `distill/methods/<name>.py` with
 
     TASKS                                            the tasks whose networks it can compare
-    Options                                          a frozen dataclass: the keys under `options` in a recipe
+    Options                                          a frozen dataclass of `option` fields: the keys under `options`
     Method(options, teacher, student)                an nn.Module; `teacher`, `student` are the two `Pyramid`s
     Method.forward(teacher, student, batch) -> dict of scalar terms
 

@@ -11,7 +11,6 @@ import errno
 import logging
 import math
 import os
-import shutil
 import signal
 import subprocess
 import time
@@ -23,6 +22,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from edgekd import errors
+from edgekd.board.files import is_full
 from edgekd.board.job import JOB, RESULT, Job, JobFailure, read_result, write_job
 from edgekd.board.specs import ModelSpec
 from edgekd.core import plugins
@@ -36,14 +36,13 @@ from edgekd.errors import (
     WorkspaceError,
 )
 from edgekd.executors import portable, venvs
-from edgekd.executors.logs import last_line, lines_with
+from edgekd.executors.logs import last_lines, lines_with
 from edgekd.targets.base import CompileRequest, CompileResult, Toolchain
 
 _log = logging.getLogger(__name__)
 TIMEOUT_VARIABLE = "EDGEKD_TOOLCHAIN_TIMEOUT_S"
 LOG = "toolchain.log"
 MAX_LOG_BYTES = 256 << 20
-_FULL_BYTES = 1 << 20
 _POLL_S = 0.05
 
 
@@ -136,7 +135,7 @@ def run_worker(
         return _value(folder, exit_code, log, facts, what)
     except errors.TargetError as exc:
         for place in (log.parent, folder):
-            if shutil.disk_usage(place).free < _FULL_BYTES:  # whatever else it looks like
+            if is_full(place):  # whatever else it looks like
                 raise WorkspaceError(f"{place}: {os.strerror(errno.ENOSPC)}; make room and run it again") from exc
         raise
 
@@ -215,7 +214,7 @@ def _raise(failure: JobFailure, found: list[str], log: Path, what: str) -> None:
 
 
 def _ending(log: Path) -> str:
-    last = last_line(log)
+    last = last_lines(log)
     return f"the last of its log: {last!r}; whole log: {log}" if last else "it logged nothing"
 
 

@@ -2,7 +2,8 @@
 
 A family is one file `models/families/<name>.py` with
 
-    Options                  a frozen dataclass: the family's own options in a recipe
+    Options                  a frozen dataclass of `option` fields: the keys under `teacher.options` or `student.options`.
+                             `encoder_weights` is the name of start weights; a trained network is built without them
     TASKS                    the tasks it has networks for
     VARIANTS                 the names a recipe may use as `variant`; None when `build` checks the name itself
     build(variant, task, num_classes, options) -> DenseModel

@@ -2,7 +2,7 @@
 
 A quantizer is one file `quantize/schemes/<name>.py` with
 
-    Options                                                          a frozen dataclass
+    Options                                                          a frozen dataclass of `option` fields
     SUFFIX                                                           file suffix of the model it writes
     KEEPS_FLOAT                                                      whether it can leave operators in float
     quantize(model, spec, calibration, out_dir, options) -> QuantizeResult

@@ -14,6 +14,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgekd.board.options import option
 from edgekd.data.base import IGNORE_INDEX
 from edgekd.data.paired import PairedDataset, checked_classes, label_table, pairs_by_name, read_lines
 from edgekd.errors import DataError
@@ -24,16 +25,14 @@ _SPLITS = {"train": "training", "val": "validation"}
 
 @dataclass(frozen=True)
 class Options:
-    """Where the files are.
+    """Where the data set lies."""
 
-    Attributes:
-        root: the ADEChallengeData2016 folder.
-        classes: class names in index order. Empty takes them from objectInfo150.txt; where that file is absent the
-            names are the placeholders class_0 .. class_149, since the labels do not depend on them.
-    """
-
-    root: str
-    classes: tuple[str, ...] = ()
+    root: str = option(..., "Folder `ADEChallengeData2016`.", is_path=True)
+    classes: tuple[str, ...] = option(
+        (),
+        "Class names in index order. Empty: the names in `objectInfo150.txt`, or `class_0` to `class_149` where that file "
+        "is absent.",
+    )
 
 
 def open_dataset(options: Options, split: str) -> PairedDataset:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from edgekd.board.options import option
 from edgekd.data.base import IGNORE_INDEX
 from edgekd.data.paired import PairedDataset, label_table, pairs_by_name
 
@@ -43,10 +44,10 @@ LAST_ID = 33
 
 @dataclass(frozen=True)
 class Options:
-    """`root`: the folder with leftImg8bit and gtFine; `labels`: which of the label files to read."""
+    """Where the data set lies and which label files to read."""
 
-    root: str
-    labels: Literal["labelIds", "labelTrainIds"] = "labelIds"
+    root: str = option(..., "Folder with `leftImg8bit` and `gtFine`.", is_path=True)
+    labels: Literal["labelIds", "labelTrainIds"] = option("labelIds", "Label files to read, by the end of their names.")
 
 
 def open_dataset(options: Options, split: str) -> PairedDataset:

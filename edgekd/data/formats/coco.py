@@ -20,6 +20,7 @@ from pathlib import Path
 from reprlib import repr as short  # of what may be endless, deeply nested or of many lines
 from typing import Any, TypeGuard
 
+from edgekd.board.options import option
 from edgekd.data.annotated import (
     NO_MASK,
     AnnotatedDataset,
@@ -32,22 +33,18 @@ from edgekd.data.annotated import (
 from edgekd.data.coco_masks import Segmentation
 from edgekd.data.images import upright_size
 from edgekd.data.paired import checked_classes, is_showable, require_folder
-from edgekd.errors import DataError
+from edgekd.errors import DataError, one_line
 
 
 @dataclass(frozen=True)
 class Options:
-    """Where the files are.
+    """Where the data set lies."""
 
-    Attributes:
-        root: the data set's folder.
-        annotations: the JSON below root; `{split}` stands for the split.
-        images: the folder of a split's images below root.
-    """
-
-    root: str
-    annotations: str = "annotations/instances_{split}.json"
-    images: str = "{split}"
+    root: str = option(..., "Folder of the data set.", is_path=True)
+    annotations: str = option(
+        "annotations/instances_{split}.json", "Annotation file below `root`; `{split}` stands for the split's name."
+    )
+    images: str = option("{split}", "Image folder below `root`; `{split}` stands for the split's name.")
 
 
 def open_objects(options: Options, split: str, has_masks: bool) -> AnnotatedDataset:
@@ -100,7 +97,7 @@ def _read(path: Path) -> Mapping[str, Any]:
     except FileNotFoundError as exc:
         raise DataError(f"{path}: no such file; check data.options.annotations and the split name") from exc
     except (OSError, ValueError, RecursionError) as exc:
-        raise DataError(f"{path}: not readable as JSON ({' '.join(str(exc).split())[:200]}); replace the file") from exc
+        raise DataError(f"{path}: not readable as JSON ({one_line(exc)}); replace the file") from exc
     if not isinstance(content, dict):
         raise DataError(
             f"{path}: expected COCO's object with images, annotations, categories, got {type(content).__name__}"

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from edgekd.board.options import option
 from edgekd.data.base import IGNORE_INDEX
 from edgekd.data.matlab import read_integer_matrix
 from edgekd.data.paired import Pair, PairedDataset, label_table, listed_pairs, read_split_list
@@ -50,9 +51,9 @@ CLASSES = (
 
 @dataclass(frozen=True)
 class Options:
-    """`root`: the folder with images, annotations and imageLists."""
+    """Where the data set lies."""
 
-    root: str
+    root: str = option(..., "Folder with `images`, `annotations` and `imageLists`.", is_path=True)
 
 
 def open_dataset(options: Options, split: str) -> PairedDataset:

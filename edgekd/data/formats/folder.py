@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from edgekd.board.options import option
 from edgekd.data.base import IGNORE_INDEX
 from edgekd.data.images import read_color_mask, read_mask
 from edgekd.data.paired import PairedDataset, checked_classes, label_table, pairs_by_name, read_lines
@@ -23,31 +24,31 @@ from edgekd.errors import DataError
 
 @dataclass(frozen=True)
 class Options:
-    """Where the files are.
+    """Where the data set lies, and how masks name classes."""
 
-    Attributes:
-        root: folder of the data set.
-        images: folder of the images below root; `{split}` stands for the split's name.
-        masks: folder of the masks below root, likewise.
-        classes: class names, or a text file below root with one per line.
-        labels: stored value -> class name, where masks store something else than indices, `{"0": background, "255": crack}`;
-            the classes are then these names, by stored value, and `classes` is not read.
-        colors: colour -> class name, where masks store colours, `{"#804080": road, "#000000": null}`; the classes are then
-            these names, in this order, and pixels of a colour that is null have no label.
-        ignore_index: stored value of pixels without a label; 255 after loading. 16-bit masks may use up to 65535.
-        image_ending: what follows the common name in image files, before the suffix.
-        mask_ending: the same for masks: `_mask` pairs `0001.jpg` with `0001_mask.png`.
-    """
-
-    root: str
-    images: str = "images/{split}"
-    masks: str = "masks/{split}"
-    classes: tuple[str, ...] | str = "classes.txt"
-    labels: dict[int, str] = field(default_factory=dict)
-    colors: dict[str, str | None] = field(default_factory=dict)
-    ignore_index: int = IGNORE_INDEX
-    image_ending: str = ""
-    mask_ending: str = ""
+    root: str = option(..., "Folder of the data set.", is_path=True)
+    images: str = option("images/{split}", "Image folder below `root`; `{split}` stands for the split's name.")
+    masks: str = option("masks/{split}", "Mask folder below `root`; `{split}` stands for the split's name.")
+    classes: tuple[str, ...] | str = option(
+        "classes.txt", "Class names in index order, or a text file below `root` with one name per line."
+    )
+    labels: dict[int, str] = option(
+        {},
+        "Class name of each stored value, for masks that do not store indices: `{0: background, 255: crack}`. Class "
+        "indices follow the stored values; `classes` is not read.",
+    )
+    colors: dict[str, str | None] = option(
+        {},
+        'Class name of each colour, for masks that store colours: `{"#804080": road, "#000000": null}`. Class indices '
+        "follow this order; pixels of a colour with `null` have no label. `classes` is not read.",
+    )
+    ignore_index: int = option(
+        IGNORE_INDEX, "Stored value of pixels without a label, at most 65535 (16-bit masks). Loading turns it into 255."
+    )
+    image_ending: str = option("", "End of image names that mask names do not share, before the suffix.")
+    mask_ending: str = option(
+        "", "End of mask names that image names do not share: `_mask` pairs `0001.jpg` with `0001_mask.png`."
+    )
 
 
 def open_dataset(options: Options, split: str) -> PairedDataset:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from edgekd.board.options import option
 from edgekd.data.base import IGNORE_INDEX, Sample
 from edgekd.data.scenes import CLASSES, THINGS
 from edgekd.data.scenes.render import render_scene
@@ -19,23 +20,14 @@ MAX_SIDE = 4096
 
 @dataclass(frozen=True)
 class Options:
-    """Which scenes to render. A scene depends on seed, split and its own index only, never on how many there are.
+    """Which scenes to render. A scene depends only on seed, split and its own index, not on the number of scenes."""
 
-    Attributes:
-        height: image height in pixels, 64..4096; everything scales with it.
-        width: image width in pixels, 64..4096.
-        train: number of scenes of split `train`.
-        val: number of scenes of split `val`.
-        test: number of scenes of split `test`.
-        seed: another seed gives other scenes; at least 0.
-    """
-
-    height: int = 96
-    width: int = 128
-    train: int = 2000
-    val: int = 200
-    test: int = 200
-    seed: int = 0
+    height: int = option(96, "Image height in pixels, 64 to 4096. The scene scales with it.")
+    width: int = option(128, "Image width in pixels, 64 to 4096.")
+    train: int = option(2000, "Number of scenes in split `train`.")
+    val: int = option(200, "Number of scenes in split `val`.")
+    test: int = option(200, "Number of scenes in split `test`.")
+    seed: int = option(0, "Seed of the scenes, 0 or more.")
 
 
 class ScenesDataset:

@@ -32,6 +32,7 @@ from xml.etree.ElementTree import ParseError
 
 from defusedxml import DefusedXmlException, ElementTree
 
+from edgekd.board.options import option
 from edgekd.data.annotated import AnnotatedDataset, AnnotatedImage, Annotation, Refusals, checked_size, require_images
 from edgekd.data.base import IGNORE_INDEX
 from edgekd.data.images import upright_size
@@ -46,7 +47,7 @@ from edgekd.data.paired import (
     read_lines,
     read_split_list,
 )
-from edgekd.errors import DataError, did_you_mean
+from edgekd.errors import DataError, did_you_mean, one_line
 
 # Source: VOC 2012 development kit, section 2.1, with background first.
 # fmt: off
@@ -59,19 +60,18 @@ CLASSES = (
 
 @dataclass(frozen=True)
 class Options:
-    """Where the files are.
+    """Where the data set lies, and what it contains."""
 
-    Attributes:
-        root: the VOC2012 folder.
-        masks: mask folders below root; an image takes its mask from the first one that has it.
-        boxes_from_one: whether box coordinates count from 1 with both ends included, as VOC's do; else from 0.
-        classes: class names in index order, or a text file below root with one per line, for other data in the same layout.
-    """
-
-    root: str
-    masks: tuple[str, ...] = ("SegmentationClass",)
-    boxes_from_one: bool = True
-    classes: tuple[str, ...] | str = CLASSES
+    root: str = option(..., "Folder `VOC2012`, or one with the same layout.", is_path=True)
+    masks: tuple[str, ...] = option(
+        ("SegmentationClass",), "Mask folders below `root`. An image takes its mask from the first folder that has one."
+    )
+    boxes_from_one: bool = option(
+        True, "Box coordinates count from 1 and include both ends, as VOC's do. `false`: they count from 0."
+    )
+    classes: tuple[str, ...] | str = option(
+        CLASSES, "Class names in index order, or a text file below `root` with one name per line."
+    )
 
 
 def open_dataset(options: Options, split: str) -> PairedDataset:
@@ -148,7 +148,7 @@ def _annotated(
             f"{path}: no such file, expected the boxes of image {name!r}; add it or unlist {name!r}"
         ) from exc
     except (ParseError, DefusedXmlException, OSError, ValueError, LookupError) as exc:
-        raise DataError(f"{path}: not readable as XML ({' '.join(str(exc).split())[:200]}); replace the file") from exc
+        raise DataError(f"{path}: not readable as XML ({one_line(exc)}); replace the file") from exc
     image = _image(folders[1], name, (tree.findtext("filename") or "").strip())
     size = _size(tree, path, image)
     objects = []

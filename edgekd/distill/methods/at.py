@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from edgekd.board.options import option
 from edgekd.distill import relations
 from edgekd.distill.base import Pyramid, Weight
 from edgekd.errors import RecipeError
@@ -29,11 +30,14 @@ TASKS = ("semantic", "detection", "instance")
 
 @dataclass(frozen=True)
 class Options:
-    """attention: weight. strides: backbone stages of the student; each is compared with the teacher's at that stride,
-    or with the next finer one that the teacher has."""
+    """Weight and stages."""
 
-    attention: Weight = 1.22
-    strides: tuple[int, ...] = (8, 16, 32)
+    attention: Weight = option(1.22, "Weight of the term.")
+    strides: tuple[int, ...] = option(
+        (8, 16, 32),
+        "Backbone stages of the student. Each is compared with the teacher's stage of the same stride, or with its next "
+        "finer one.",
+    )
 
 
 class Method(nn.Module):

@@ -40,7 +40,7 @@ the other's grid). Cells of which most pixels carry no label take no part. Both 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import torch
@@ -48,6 +48,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from edgekd.board.options import option
 from edgekd.distill import logits, relations, taps
 from edgekd.distill.base import Count, Pyramid, Temperature, Weight, check_at_least
 from edgekd.errors import RecipeError
@@ -59,35 +60,44 @@ TASKS = ("semantic", "detection", "instance")
 
 @dataclass(frozen=True)
 class Options:
-    """The method's knobs.
+    """Weights, maps and limits of the three terms."""
 
-    boundary, context, focus: weight of each term; 0 switches it off and costs nothing.
-    form: what the boundary term compares: `pairs` of neighbours, the boundary `map`, or that along the `path` of a pair.
-    boundary_at: the maps of the boundary term: the `backbone`'s stages, of detectors the pyramid's `levels`, or `both`.
-    strides: stride -> weight of its boundary term; late stages mark objects, early ones texture.
-    dilations: distances of the neighbour pairs, in cells.
-    background: weight of neighbour pairs away from all objects, of detection and instances; 1 weighs all alike.
-    ring: cells around an object, at each stride, that count as its own, so that its boundary does.
-    context_at: the map of the context term: `decoder`, `backbone` (its coarsest stage) or `classes` (probabilities); of
-        detectors `levels` (of the pyramid), of instances `prototypes`.
-    tokens: largest number of cells of the relation matrix; bounds its memory to tokens^2 floats per image.
-    anchors: rows of that matrix, drawn anew in every step; None takes all. Memory is then anchors * tokens.
-    temperature: tau of the relation rows.
-    """
-
-    boundary: Weight = 4.0
-    context: Weight = 0.5
-    focus: Weight = 0.0
-    form: Literal["pairs", "map", "path"] = "pairs"
-    boundary_at: Literal["backbone", "levels", "both"] = "backbone"
-    strides: dict[int, Weight] = field(default_factory=lambda: {4: 0.25, 8: 0.5, 16: 1.0, 32: 1.0})
-    dilations: Annotated[tuple[Count, ...], Field(min_length=1)] = (1, 2)
-    background: float = 1.0
-    ring: int = 1
-    context_at: Literal["decoder", "backbone", "classes", "levels", "prototypes"] = "decoder"
-    tokens: Annotated[int, Field(ge=2)] = 320
-    anchors: Count | None = None
-    temperature: Temperature = 0.1
+    boundary: Weight = option(4.0, "Weight of the boundary term. 0 switches it off at no cost.")
+    context: Weight = option(0.5, "Weight of the context term. 0 switches it off at no cost.")
+    focus: Weight = option(0.0, "Weight of the focus term, which compares logits at boundaries. 0 switches it off.")
+    form: Literal["pairs", "map", "path"] = option(
+        "pairs",
+        "What the boundary term compares: affinities of neighbour `pairs`, the boundary `map`, or the map along the `path` "
+        "of a pair.",
+    )
+    boundary_at: Literal["backbone", "levels", "both"] = option(
+        "backbone", "Maps of the boundary term: stages of the `backbone`, a detector's pyramid `levels`, or `both`."
+    )
+    strides: dict[int, Weight] = option(
+        {4: 0.25, 8: 0.5, 16: 1.0, 32: 1.0},
+        "Weight of the boundary term at each stride. Late stages mark objects, early ones texture.",
+    )
+    dilations: Annotated[tuple[Count, ...], Field(min_length=1)] = option(
+        (1, 2), "Distances of neighbour pairs, in cells."
+    )
+    background: float = option(
+        1.0,
+        "Detection and instances: weight of neighbour pairs away from all objects, 0 to 1. 1 weights all pairs alike.",
+    )
+    ring: int = option(1, "Cells around an object that belong to it, at each stride; they contain its boundary.")
+    context_at: Literal["decoder", "backbone", "classes", "levels", "prototypes"] = option(
+        "decoder",
+        "Map of the context term: `decoder`, `backbone` (its coarsest stage) or `classes` (class probabilities); of "
+        "detectors also the pyramid's `levels`, of instance segmenters also `prototypes`.",
+    )
+    tokens: Annotated[int, Field(ge=2)] = option(
+        320, "Max cells of the relation matrix, which takes tokens^2 floats per image."
+    )
+    anchors: Count | None = option(
+        None,
+        "Rows of the relation matrix, drawn in every step; it then takes anchors * tokens floats. `null`: all rows.",
+    )
+    temperature: Temperature = option(0.1, "Temperature tau of the relation rows.")
 
     def __post_init__(self) -> None:
         if not 0 <= self.background <= 1:

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from edgekd.board.options import option
 from edgekd.data.base import IGNORE_INDEX
 from edgekd.distill.base import Pyramid, Temperature, Weight, check_at_least
 from edgekd.distill.logits import channel_kl, kl_per_pixel, pooled
@@ -33,14 +34,13 @@ TASKS = ("semantic",)
 
 @dataclass(frozen=True)
 class Options:
-    """edge, body: weight of each term. temperature: tau of both. radius: half width of the band in image pixels, 3 for
-    the paper's 7 x 7 window. stride: image pixels per cell of the pooled logits."""
+    """Weights, temperature and band."""
 
-    edge: Weight = 2.0
-    body: Weight = 0.4
-    temperature: Temperature = 1.0
-    radius: int = 3
-    stride: int = 8
+    edge: Weight = option(2.0, "Weight of the edge term.")
+    body: Weight = option(0.4, "Weight of the body term.")
+    temperature: Temperature = option(1.0, "Temperature tau of both terms.")
+    radius: int = option(3, "Half width of the edge band in image pixels; 3 is the paper's 7 x 7 window.")
+    stride: int = option(8, "Image pixels per cell of the pooled logits.")
 
     def __post_init__(self) -> None:
         check_at_least(1, self.stride, "bpkd.stride")

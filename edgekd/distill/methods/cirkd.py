@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from edgekd.board.options import option
 from edgekd.distill import relations, taps
 from edgekd.distill.base import Pyramid, Temperature, Weight
 from edgekd.models.base import Outputs
@@ -32,18 +33,12 @@ TASKS = ("semantic",)
 
 @dataclass(frozen=True)
 class Options:
-    """The method's knobs.
+    """Weight, temperature and maps."""
 
-    minibatch: weight.
-    temperature: tau of the relation rows.
-    at: the maps that are compared, `decoder` or `backbone` (its coarsest stage).
-    tokens: largest number of cells of an image; the rows of one image take batch * tokens^2 floats.
-    """
-
-    minibatch: Weight = 1.0
-    temperature: Temperature = 0.1
-    at: taps.Place = "decoder"
-    tokens: int = 256
+    minibatch: Weight = option(1.0, "Weight of the term.")
+    temperature: Temperature = option(0.1, "Temperature tau of the relation rows.")
+    at: taps.Place = option("decoder", "Map to compare: `decoder`, or `backbone` (its coarsest stage).")
+    tokens: int = option(256, "Max cells per image. The rows of one image take batch * tokens^2 floats.")
 
     def __post_init__(self) -> None:
         taps.check_tokens(self.tokens, "cirkd")

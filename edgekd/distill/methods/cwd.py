@@ -19,6 +19,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from edgekd.board.options import option
 from edgekd.distill import taps
 from edgekd.distill.base import Pyramid, Temperature, check_at_least
 from edgekd.distill.logits import channel_kl, pooled
@@ -31,12 +32,15 @@ TASKS = ("semantic", "detection", "instance")
 
 @dataclass(frozen=True)
 class Options:
-    """temperature: tau; by default 4 of logits, 1 of features. stride: image pixels per cell of the pooled logits, by default 4.
-    at: the maps, `logits`, `decoder` or `backbone` (its coarsest stage); by default a segmenter's logits, else `decoder`."""
+    """Temperature and maps."""
 
-    temperature: Temperature | None = None
-    stride: int | None = None
-    at: Literal["logits"] | taps.Place | None = None
+    temperature: Temperature | None = option(None, "Temperature tau. `null`: 4 for logits, 1 for features.")
+    stride: int | None = option(None, "Image pixels per cell of the pooled logits. `null`: 4.")
+    at: Literal["logits"] | taps.Place | None = option(
+        None,
+        "Map to compare: `logits`, `decoder`, or `backbone` (its coarsest stage). `null`: `logits` of segmenters, else "
+        "`decoder`.",
+    )
 
     def __post_init__(self) -> None:
         if self.stride is not None:

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from edgekd.board.options import option
 from edgekd.distill import relations
 from edgekd.distill.base import Pyramid, Temperature, Weight, check_at_least
 from edgekd.distill.logits import pooled
@@ -32,12 +33,12 @@ TASKS = ("semantic",)
 
 @dataclass(frozen=True)
 class Options:
-    """inter, intra: weight of each term. temperature: tau. stride: image pixels per cell of the pooled logits."""
+    """Weights and temperature."""
 
-    inter: Weight = 1.0
-    intra: Weight = 1.0
-    temperature: Temperature = 1.0
-    stride: int = 4
+    inter: Weight = option(1.0, "Weight of the inter-class term (correlation over the classes of a cell).")
+    intra: Weight = option(1.0, "Weight of the intra-class term (correlation over the cells of a class).")
+    temperature: Temperature = option(1.0, "Temperature tau.")
+    stride: int = option(4, "Image pixels per cell of the pooled logits.")
 
     def __post_init__(self) -> None:
         check_at_least(1, self.stride, "dist.stride")

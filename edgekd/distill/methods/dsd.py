@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from edgekd.board.options import option
 from edgekd.distill import relations, taps
 from edgekd.distill.base import Pyramid, Temperature, Weight, check_at_least
 from edgekd.distill.logits import log_shares, pooled
@@ -39,12 +40,12 @@ TASKS = ("semantic",)
 
 @dataclass(frozen=True)
 class Options:
-    """pixel, category: weight of each term. temperature: tau. stride: image pixels per cell of the pooled logits."""
+    """Weights and temperature."""
 
-    pixel: Weight = 0.122
-    category: Weight = 10.0
-    temperature: Temperature = 4.0
-    stride: int = 8
+    pixel: Weight = option(0.122, "Weight of the pixel-wise similarity term.")
+    category: Weight = option(10.0, "Weight of the category-wise similarity term.")
+    temperature: Temperature = option(4.0, "Temperature tau.")
+    stride: int = option(8, "Image pixels per cell of the pooled logits.")
 
     def __post_init__(self) -> None:
         check_at_least(1, self.stride, "dsd.stride")

@@ -32,6 +32,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from edgekd.board.options import option
 from edgekd.data.augment import Objects
 from edgekd.distill import taps
 from edgekd.distill.base import Pyramid, Temperature, Weight
@@ -44,13 +45,13 @@ TASKS = ("detection", "instance")
 
 @dataclass(frozen=True)
 class Options:
-    """foreground, background, attention, relation: weight of each term. temperature: T of the attention."""
+    """Weights and temperature."""
 
-    foreground: Weight = 1.0
-    background: Weight = 0.5
-    attention: Weight = 0.5
-    relation: Weight = 1.0
-    temperature: Temperature = 0.5
+    foreground: Weight = option(1.0, "Weight of the term over object cells.")
+    background: Weight = option(0.5, "Weight of the term over background cells.")
+    attention: Weight = option(0.5, "Weight of the attention term.")
+    relation: Weight = option(1.0, "Weight of the term that compares relations of the whole map.")
+    temperature: Temperature = option(0.5, "Temperature T of the attention.")
 
 
 class Method(nn.Module):

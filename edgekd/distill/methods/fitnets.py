@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from edgekd.board.options import option
 from edgekd.distill import relations, taps
 from edgekd.distill.base import Pyramid, Weight
 from edgekd.models.base import Outputs
@@ -27,10 +28,10 @@ TASKS = ("semantic", "detection", "instance")
 
 @dataclass(frozen=True)
 class Options:
-    """features: weight. at: the maps that are compared, `decoder` or `backbone` (its coarsest stage)."""
+    """Weight and maps."""
 
-    features: Weight = 1.0
-    at: taps.Place = "decoder"
+    features: Weight = option(1.0, "Weight of the term.")
+    at: taps.Place = option("decoder", "Map to compare: `decoder`, or `backbone` (its coarsest stage).")
 
 
 class Method(nn.Module):

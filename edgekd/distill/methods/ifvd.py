@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from edgekd.board.options import option
 from edgekd.distill import relations, taps
 from edgekd.distill.base import Pyramid, Weight
 from edgekd.models.base import Outputs
@@ -30,10 +31,10 @@ TASKS = ("semantic",)
 
 @dataclass(frozen=True)
 class Options:
-    """variation: weight. at: the maps that are compared, `decoder` or `backbone` (its coarsest stage)."""
+    """Weight and maps."""
 
-    variation: Weight = 20.0
-    at: taps.Place = "decoder"
+    variation: Weight = option(20.0, "Weight of the term.")
+    at: taps.Place = option("decoder", "Map to compare: `decoder`, or `backbone` (its coarsest stage).")
 
 
 class Method(nn.Module):

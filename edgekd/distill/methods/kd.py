@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from edgekd.board.options import option
 from edgekd.distill.base import Pyramid, Temperature
 from edgekd.distill.logits import pixel_kl
 from edgekd.models.base import Outputs
@@ -22,9 +23,11 @@ TASKS = ("semantic",)
 
 @dataclass(frozen=True)
 class Options:
-    """temperature: T. At T = 1 the term has the scale of the cross-entropy; T^2 keeps gradients comparable above."""
+    """Temperature of the softened distributions."""
 
-    temperature: Temperature = 1.0
+    temperature: Temperature = option(
+        1.0, "Temperature T. At 1 the term has the scale of the cross-entropy; above, the factor T^2 keeps that scale."
+    )
 
 
 class Method(nn.Module):

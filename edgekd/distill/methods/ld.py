@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from edgekd.board.options import option
 from edgekd.distill import relations, taps
 from edgekd.distill.base import Count, Pyramid, Temperature, Weight
 from edgekd.errors import RecipeError
@@ -37,17 +38,18 @@ TASKS = ("detection", "instance")
 
 @dataclass(frozen=True)
 class Options:
-    """temperature: T of the box distributions. boxes: weight of that term. points: drawn per image, to compare their masks.
+    """Weights, temperature and samples.
 
-    focus: exponent of the scores' weight. 2 is GFL's, and was ahead on rendered scenes (one seed), though a student that is close
-    to its teacher learns little from it: the loss beside the weight is itself quadratic there. 1 is CrossKD's (arXiv
-    2306.11369); 0 weights all points alike.
+    `focus` 2 is GFL's exponent and was ahead on rendered scenes (one seed). With it, a student close to its teacher learns
+    little, since the loss beside the weight is itself quadratic there. 1 is CrossKD's (arXiv 2306.11369).
     """
 
-    temperature: Temperature = 2.0
-    boxes: Weight = 0.25
-    focus: Weight = 2.0
-    points: Count = 32
+    temperature: Temperature = option(2.0, "Temperature T of the box distributions.")
+    boxes: Weight = option(0.25, "Weight of the box term.")
+    focus: Weight = option(
+        2.0, "Exponent of the score weights. 2 is GFL's, 1 is CrossKD's, 0 weights all points alike."
+    )
+    points: Count = option(32, "Points per image whose masks are compared, drawn in every step.")
 
 
 class Method(nn.Module):

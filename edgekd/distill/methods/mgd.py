@@ -23,6 +23,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from edgekd.board.options import option
 from edgekd.distill import relations, taps
 from edgekd.distill.base import Pyramid, Weight
 from edgekd.errors import RecipeError
@@ -34,12 +35,13 @@ TASKS = ("semantic", "detection", "instance")
 
 @dataclass(frozen=True)
 class Options:
-    """features: weight. masked: share of the cells that the generator does not see, 0.75 in the paper's segmentation.
-    at: the maps, `decoder` or `backbone` (its coarsest stage)."""
+    """Weight, mask and maps."""
 
-    features: Weight = 1.0
-    masked: float = 0.75
-    at: taps.Place = "decoder"
+    features: Weight = option(1.0, "Weight of the term.")
+    masked: float = option(
+        0.75, "Share of cells hidden from the generator, 0 to below 1. The paper segments with 0.75."
+    )
+    at: taps.Place = option("decoder", "Map to compare: `decoder`, or `backbone` (its coarsest stage).")
 
     def __post_init__(self) -> None:
         if not 0 <= self.masked < 1:

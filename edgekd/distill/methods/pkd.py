@@ -22,6 +22,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from edgekd.board.options import option
 from edgekd.distill import relations, taps
 from edgekd.distill.base import Pyramid, Weight
 from edgekd.errors import RecipeError
@@ -33,11 +34,14 @@ TASKS = ("semantic", "detection", "instance")
 
 @dataclass(frozen=True)
 class Options:
-    """features: weight. at: the maps that are compared: `decoder`, `backbone` (its coarsest stage) or `levels` (all that both
-    detectors' pyramids have); by default a segmenter's `decoder`, else `levels`."""
+    """Weight and maps."""
 
-    features: Weight = 1.0
-    at: taps.Place | Literal["levels"] | None = None
+    features: Weight = option(1.0, "Weight of the term.")
+    at: taps.Place | Literal["levels"] | None = option(
+        None,
+        "Maps to compare: `decoder`, `backbone` (its coarsest stage) or `levels` (pyramid levels that both detectors have). "
+        "`null`: `decoder` of segmenters, else `levels`.",
+    )
 
 
 class Method(nn.Module):

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from edgekd.board.options import option
 from edgekd.distill import relations, taps
 from edgekd.distill.base import Pyramid, Temperature, Weight
 from edgekd.distill.logits import pixel_kl
@@ -30,19 +31,13 @@ TASKS = ("semantic",)
 
 @dataclass(frozen=True)
 class Options:
-    """The method's knobs.
+    """Weights, temperature and maps."""
 
-    pixel, pairwise: weight of each term; 0 switches it off and costs nothing.
-    temperature: T of the pixel term.
-    at: the maps of the pairwise term, `decoder` or `backbone` (its coarsest stage).
-    tokens: largest number of cells of the relation matrix, at most 4096; its memory is tokens^2 floats per image.
-    """
-
-    pixel: Weight = 1.0
-    pairwise: Weight = 10.0
-    temperature: Temperature = 1.0
-    at: taps.Place = "decoder"
-    tokens: int = 512
+    pixel: Weight = option(1.0, "Weight of the pixel term. 0 switches it off at no cost.")
+    pairwise: Weight = option(10.0, "Weight of the pairwise term. 0 switches it off at no cost.")
+    temperature: Temperature = option(1.0, "Temperature T of the pixel term.")
+    at: taps.Place = option("decoder", "Map of the pairwise term: `decoder`, or `backbone` (its coarsest stage).")
+    tokens: int = option(512, "Max cells of the relation matrix, at most 4096. It takes tokens^2 floats per image.")
 
     def __post_init__(self) -> None:
         taps.check_tokens(self.tokens, "skd")

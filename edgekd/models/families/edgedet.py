@@ -14,6 +14,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from edgekd.board.options import option
 from edgekd.errors import RecipeError
 from edgekd.models.backbones import SIZES, STRIDES, EdgeBackbone, Size, TimmBackbone
 from edgekd.models.base import DenseModel, Outputs
@@ -26,20 +27,19 @@ VARIANTS = SIZES
 
 @dataclass(frozen=True)
 class Options:
-    """Options of this family.
+    """Backbone, pyramid and head."""
 
-    encoder: a timm model as the backbone; by default edgekd's own of the variant.
-    encoder_weights: a file with the timm model's state dict; `true` downloads it from timm's hub; by default random.
-    strides: of the pyramid's levels, fine to coarse; put 4 in front for objects of a few pixels, at a cost.
-    depth: 3x3 convolutions of the head before its outputs.
-    prototypes: masks that an object's mask is mixed from (instances only).
-    """
-
-    encoder: str | None = None
-    encoder_weights: str | Literal[True] | None = None
-    strides: tuple[int, ...] = (8, 16, 32)
-    depth: int = 2
-    prototypes: int = 16
+    encoder: str | None = option(None, "Name of a timm model as the backbone. `null`: edgekd's own of the variant.")
+    encoder_weights: str | Literal[True] | None = option(
+        None,
+        "File with the timm model's state dict. `true`: download it from timm's hub. `null`: random weights.",
+        is_path=True,
+    )
+    strides: tuple[int, ...] = option(
+        (8, 16, 32), "Strides of the pyramid levels, fine to coarse. Level 4 finds objects of a few pixels, at a cost."
+    )
+    depth: int = option(2, "Number of 3x3 convolutions in the head before its outputs.")
+    prototypes: int = option(16, "Number of mask prototypes that an object's mask is mixed from (instances only).")
 
 
 def build(variant: str, task: str, num_classes: int, options: Options) -> DenseModel:

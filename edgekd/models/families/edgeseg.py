@@ -20,6 +20,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from edgekd.board.options import option
 from edgekd.models.backbones import IMAGENET, SIZES, STRIDES, Size, edge_stages, run_stages
 from edgekd.models.base import DenseModel, Outputs
 from edgekd.models.blocks import PooledContext, TopDown, initialise
@@ -30,12 +31,11 @@ VARIANTS = SIZES
 
 @dataclass(frozen=True)
 class Options:
-    """Options of this family.
+    """Which maps the distillation methods get."""
 
-    before_relu: methods compare the stages' maps before their last ReLU; the network itself is the same.
-    """
-
-    before_relu: bool = False
+    before_relu: bool = option(
+        False, "Methods compare the maps of the stages before their last ReLU. The network stays the same."
+    )
 
 
 def build(variant: str, task: str, num_classes: int, options: Options) -> DenseModel:

@@ -19,7 +19,7 @@ import importlib
 import math
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +27,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgekd.errors import RecipeError, did_you_mean
+from edgekd.board.options import option
+from edgekd.errors import RecipeError, did_you_mean, one_line
 from edgekd.models.base import DenseModel, Outputs
-from edgekd.models.weights import one_line
 
 TASKS = ("semantic",)
 VARIANTS = None  # any `package.module:function`; `build` checks it
@@ -39,22 +39,23 @@ _FAILURES = (RuntimeError, TypeError, KeyError, IndexError, AttributeError, Valu
 
 @dataclass(frozen=True)
 class Options:
-    """Options of this family; all but `options` are for networks that are not a `DenseModel`.
+    """Arguments of the function, and facts of a network that is not a `DenseModel`. A `DenseModel` needs `options` only."""
 
-    options: arguments of the function, beside `num_classes`.
-    taps: stride -> name of the submodule whose output (B, C, H/stride, W/stride) is the feature of that stride;
-        an in-place ReLU behind it changes that feature too.
-    decoder_tap: name of the submodule whose output is the decoder's last map before the classifier.
-    mean, std: of the network's input, for RGB in [0, 1].
-    size_divisor: input height and width must be divisible by it.
-    """
-
-    options: dict[str, Any] = field(default_factory=dict)
-    taps: dict[int, str] = field(default_factory=dict)
-    decoder_tap: str | None = None
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
-    size_divisor: int = 32
+    options: dict[str, Any] = option({}, "Arguments of the function, beside `num_classes`.")
+    taps: dict[int, str] = option(
+        {},
+        "Submodule whose output (B, C, H/stride, W/stride) is the feature of each stride: `{8: encoder.layer2}`. An "
+        "in-place ReLU behind the submodule changes that feature.",
+    )
+    decoder_tap: str | None = option(
+        None,
+        "Submodule whose output is the last map before the classifier. `null`: the logits before they are resized.",
+    )
+    mean: tuple[float, float, float] = option((0.485, 0.456, 0.406), "Mean of the network's input, for RGB in [0, 1].")
+    std: tuple[float, float, float] = option(
+        (0.229, 0.224, 0.225), "Standard deviation of the network's input, for RGB in [0, 1]."
+    )
+    size_divisor: int = option(32, "Number that divides the input height and width.")
 
 
 def build(variant: str, task: str, num_classes: int, options: Options) -> DenseModel:

@@ -10,7 +10,7 @@ adaptively to 2, 3 and 6 bins, which NPU compilers refuse or miscompile; all fou
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import segmentation_models_pytorch as smp
@@ -18,36 +18,47 @@ import timm
 from segmentation_models_pytorch.encoders import encoders as SMP_ENCODERS
 from torch import Tensor
 
-from edgekd.errors import CheckpointError, RecipeError
+from edgekd.board.options import option
+from edgekd.errors import CheckpointError, RecipeError, one_line
 from edgekd.models.backbones import IMAGENET, Triple, fill_timm, triple
 from edgekd.models.base import DenseModel, Outputs
-from edgekd.models.weights import fill, load_state, one_line
+from edgekd.models.weights import fill, load_state
 
 
 @dataclass(frozen=True)
 class Options:
-    """Options of this family.
+    """Encoder, decoder and normalisation."""
 
-    encoder: a timm model name, or, when timm does not know it, one of segmentation-models-pytorch's (`mit_b0`).
-    encoder_weights: a file with the encoder's state dict as timm (or segmentation-models-pytorch) names it; `true`
-        downloads the pretrained weights from their hub; by default the encoder starts from random weights.
-    encoder_options: further arguments of `timm.create_model`, e.g. `drop_path_rate`.
-    decoder_channels: width of the decoder; default fpn 128 (and twice that in its pyramid), pspnet 512,
-        deeplabv3plus 256, segformer 256.
-    output_stride: stride of the encoder's last map; below 32 its last stages are dilated instead of strided.
-        Default fpn and segformer 32, deeplabv3plus 16, pspnet 8 (as published; segmentation-models-pytorch's own
-        default cuts the encoder off at stride 8 instead).
-    mean, std: of the network's input, for RGB in [0, 1]; by default those that the encoder was pretrained with. Set them for a
-        checkpoint that was trained with others: [0, 0, 0] and [1, 1, 1] where pixels were only divided by 255.
-    """
-
-    encoder: str = "tf_efficientnet_lite2"
-    encoder_weights: str | Literal[True] | None = None
-    encoder_options: dict[str, Any] = field(default_factory=dict)
-    decoder_channels: int | None = None
-    output_stride: Literal[8, 16, 32] | None = None
-    mean: Triple | None = None
-    std: Triple | None = None
+    encoder: str = option(
+        "tf_efficientnet_lite2",
+        "Name of a timm model, or of an encoder that only segmentation-models-pytorch has (`mit_b0`).",
+    )
+    encoder_weights: str | Literal[True] | None = option(
+        None,
+        "File with the encoder's state dict, with the names of timm or segmentation-models-pytorch. `true`: download the "
+        "pretrained weights. `null`: random weights.",
+        is_path=True,
+    )
+    encoder_options: dict[str, Any] = option({}, "Further arguments of `timm.create_model`, e.g. `drop_path_rate`.")
+    decoder_channels: int | None = option(
+        None,
+        "Width of the decoder. `null`: fpn 128 (its pyramid has twice that), pspnet 512, deeplabv3plus 256, segformer 256.",
+    )
+    output_stride: Literal[8, 16, 32] | None = option(
+        None,
+        "Stride of the encoder's last map; below 32 the last stages are dilated instead of strided. `null`: fpn and "
+        "segformer 32, deeplabv3plus 16, pspnet 8 (as published; segmentation-models-pytorch cuts the encoder at stride 8).",
+    )
+    mean: Triple | None = option(
+        None,
+        "Mean of the network's input, for RGB in [0, 1]. `null`: the encoder's pretraining. `[0, 0, 0]` for a checkpoint "
+        "whose pixels were only divided by 255.",
+    )
+    std: Triple | None = option(
+        None,
+        "Standard deviation of the network's input, for RGB in [0, 1]. `null`: the encoder's pretraining. `[1, 1, 1]` for a "
+        "checkpoint whose pixels were only divided by 255.",
+    )
 
 
 @dataclass(frozen=True)

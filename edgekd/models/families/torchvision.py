@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models import segmentation
 
+from edgekd.board.options import option
 from edgekd.models.backbones import IMAGENET, Triple
 from edgekd.models.base import DenseModel, Outputs
 from edgekd.models.weights import fill, load_state
@@ -35,16 +36,20 @@ VARIANTS = {
 
 @dataclass(frozen=True)
 class Options:
-    """Options of this family.
+    """Start weights and normalisation."""
 
-    encoder_weights: a file with torchvision's ImageNet state dict of the backbone; random weights without it.
-    mean, std: of the network's input, for RGB in [0, 1]; ImageNet's by default. Set them for a checkpoint that was trained with
-        others: [0, 0, 0] and [1, 1, 1] where pixels were only divided by 255.
-    """
-
-    encoder_weights: str | None = None
-    mean: Triple = IMAGENET[0]
-    std: Triple = IMAGENET[1]
+    encoder_weights: str | None = option(
+        None, "File with torchvision's ImageNet state dict of the backbone. `null`: random weights.", is_path=True
+    )
+    mean: Triple = option(
+        IMAGENET[0],
+        "Mean of the network's input, for RGB in [0, 1]. `[0, 0, 0]` for a checkpoint whose pixels were only divided by 255.",
+    )
+    std: Triple = option(
+        IMAGENET[1],
+        "Standard deviation of the network's input, for RGB in [0, 1]. `[1, 1, 1]` for a checkpoint whose pixels were only "
+        "divided by 255.",
+    )
 
 
 def build(variant: str, task: str, num_classes: int, options: Options) -> DenseModel:

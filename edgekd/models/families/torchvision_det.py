@@ -22,6 +22,7 @@ from torchvision.models import detection
 from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import FrozenBatchNorm2d
 
+from edgekd.board.options import option
 from edgekd.errors import RecipeError
 from edgekd.models.base import Outputs, ReadyDetector
 
@@ -61,20 +62,23 @@ VARIANTS = {
 
 @dataclass(frozen=True)
 class Options:
-    """Options of this family.
+    """How outputs map to classes, and which maps the distillation methods get."""
 
-    labels: which output is which class: `background_first`, output i + 1 is class i; `coco`, COCO's 91 ids for its 80
-        classes; or the output of each class of the data set, e.g. `[1, 3]` for persons and cars by COCO's ids.
-    outputs: number of outputs when `labels` lists them, background included; 91 by default.
-    finest: stride of the pyramid's level that methods take as the decoder's map; coarser ones are its levels. The student's
-        finest stride; 4 only of the R-CNNs.
-    norm_eps: of the frozen batch norms; 0 for torchvision's COCO_V1 files of RetinaNet, Faster R-CNN and Mask R-CNN.
-    """
-
-    labels: Literal["background_first", "coco"] | tuple[int, ...] = "background_first"
-    outputs: int = COCO_OUTPUTS
-    finest: Literal[4, 8] = 8
-    norm_eps: float = 1e-5
+    labels: Literal["background_first", "coco"] | tuple[int, ...] = option(
+        "background_first",
+        "Output of each class. `background_first`: output i + 1 is class i. `coco`: COCO's 91 ids for its 80 classes. A "
+        "list: the output of each class of the data set, e.g. `[1, 3]` for persons and cars by COCO's ids.",
+    )
+    outputs: int = option(COCO_OUTPUTS, "Number of outputs, background included, when `labels` is a list.")
+    finest: Literal[4, 8] = option(
+        8,
+        "Stride of the pyramid level that methods take as the decoder's map; coarser levels are its pyramid. Use the "
+        "student's finest stride. Only the R-CNNs have 4.",
+    )
+    norm_eps: float = option(
+        1e-5,
+        "Epsilon of the frozen batch norms. 0 for torchvision's COCO_V1 files of RetinaNet, Faster R-CNN and Mask R-CNN.",
+    )
 
 
 def build(variant: str, task: str, num_classes: int, options: Options) -> TorchvisionDetector:

@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from edgekd.board.options import option
 from edgekd.board.specs import ModelSpec
 from edgekd.errors import RecipeError, TargetError
 from edgekd.quantize.ptq import Batch, QuantizeResult, check_calibration, float_nodes, quiet
@@ -31,21 +32,24 @@ _NOT_COUNTED = ("Constant", "Convert", "Parameter", "Result", "FakeQuantize")
 
 @dataclass(frozen=True)
 class Options:
-    """Options of the quantizer.
+    """How NNCF quantizes."""
 
-    preset: `performance` quantizes activations symmetrically, `mixed` with zero points (for nets without ReLU).
-    bias_correction: `accurate` runs the net layer by layer, `fast` works on means, `none` leaves biases alone.
-    overflow_fix: which weights get 7 bits; `disable` only when every CPU it will run on has VNNI or is ARM.
-    float_head: leave the last operator with weights before each output, and what follows it, in float; by default those
-        of detectors and instance segmenters, whose boxes and coefficients are numbers, not choices between classes.
-    keep_float: shell-style patterns of ONNX node names to leave in float.
-    """
-
-    preset: Literal["performance", "mixed"] = "performance"
-    bias_correction: Literal["accurate", "fast", "none"] = "accurate"
-    overflow_fix: Literal["enable", "first_layer_only", "disable"] = "enable"
-    float_head: bool | None = None
-    keep_float: tuple[str, ...] = ()
+    preset: Literal["performance", "mixed"] = option(
+        "performance",
+        "`performance`: symmetric activations. `mixed`: activations with zero points, for nets without ReLU.",
+    )
+    bias_correction: Literal["accurate", "fast", "none"] = option(
+        "accurate", "`accurate`: runs the net layer by layer. `fast`: works on means. `none`: leaves biases alone."
+    )
+    overflow_fix: Literal["enable", "first_layer_only", "disable"] = option(
+        "enable", "Weights that get 7 bits. `disable` only when every CPU that runs the engine has VNNI or is ARM."
+    )
+    float_head: bool | None = option(
+        None,
+        "Leave the last operator with weights before each output, and the operators after it, in float. `null`: only of "
+        "detectors and instance segmenters, whose boxes and coefficients are numbers, not choices between classes.",
+    )
+    keep_float: tuple[str, ...] = option((), "Shell-style patterns of ONNX node names to leave in float.")
 
 
 def quantize(

@@ -20,6 +20,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from edgekd.board.options import option
 from edgekd.board.specs import ModelSpec
 from edgekd.errors import TargetError
 from edgekd.quantize.ptq import WEIGHTED, Batch, QuantizeResult, check_calibration, float_nodes, quiet
@@ -32,23 +33,26 @@ KEEPS_FLOAT = True
 
 @dataclass(frozen=True)
 class Options:
-    """Options of the quantizer.
+    """How ONNX Runtime quantizes."""
 
-    calibration: how activation ranges come from the calibration set; `percentile` and `entropy` keep every activation
-        of every image in memory.
-    percentile: for `percentile` calibration, the share in % of values inside the range.
-    activation_type: `uint8` with zero points; `int8` for ARM.
-    reduce_range: weights in 7 bits; set False when every CPU it will run on has VNNI or is ARM.
-    float_head: leave the last operator with weights before each output, and what follows it, in float.
-    keep_float: shell-style patterns of ONNX node names to leave in float.
-    """
-
-    calibration: Literal["minmax", "percentile", "entropy"] = "minmax"
-    percentile: Annotated[float, Field(gt=50, le=100)] = 99.999
-    activation_type: Literal["uint8", "int8"] = "uint8"
-    reduce_range: bool = True
-    float_head: bool = True
-    keep_float: tuple[str, ...] = ()
+    calibration: Literal["minmax", "percentile", "entropy"] = option(
+        "minmax",
+        "Method that derives activation ranges from the calibration set. `percentile` and `entropy` keep all activations in "
+        "memory.",
+    )
+    percentile: Annotated[float, Field(gt=50, le=100)] = option(
+        99.999, "Share in % of the values inside the range, for `percentile` calibration."
+    )
+    activation_type: Literal["uint8", "int8"] = option(
+        "uint8", "Type of quantized activations: `uint8` with zero points, or `int8` for ARM."
+    )
+    reduce_range: bool = option(
+        True, "Quantize weights to 7 bits. `false` only when every CPU that runs the engine has VNNI or is ARM."
+    )
+    float_head: bool = option(
+        True, "Leave the last operator with weights before each output, and the operators after it, in float."
+    )
+    keep_float: tuple[str, ...] = option((), "Shell-style patterns of ONNX node names to leave in float.")
 
 
 def quantize(

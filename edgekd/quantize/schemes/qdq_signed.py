@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from edgekd.board.options import option
 from edgekd.board.specs import ModelSpec
 from edgekd.quantize.ptq import WEIGHTED, Batch, QuantizeResult
 from edgekd.quantize.schemes import qdq
@@ -27,19 +28,20 @@ KEEPS_FLOAT = True
 
 @dataclass(frozen=True)
 class Options:
-    """Options of the quantizer.
+    """How ONNX Runtime quantizes for TensorRT."""
 
-    calibration: how activation ranges come from the calibration set; `percentile` and `entropy` keep every activation
-        of every image in memory.
-    percentile: for `percentile` calibration, the share in % of values inside the range.
-    float_head: leave the last operator with weights before each output, and what follows it, in float.
-    keep_float: shell-style patterns of ONNX node names to leave in float.
-    """
-
-    calibration: Literal["minmax", "percentile", "entropy"] = "minmax"
-    percentile: Annotated[float, Field(gt=50, le=100)] = 99.999
-    float_head: bool = True
-    keep_float: tuple[str, ...] = ()
+    calibration: Literal["minmax", "percentile", "entropy"] = option(
+        "minmax",
+        "Method that derives activation ranges from the calibration set. `percentile` and `entropy` keep all activations in "
+        "memory.",
+    )
+    percentile: Annotated[float, Field(gt=50, le=100)] = option(
+        99.999, "Share in % of the values inside the range, for `percentile` calibration."
+    )
+    float_head: bool = option(
+        True, "Leave the last operator with weights before each output, and the operators after it, in float."
+    )
+    keep_float: tuple[str, ...] = option((), "Shell-style patterns of ONNX node names to leave in float.")
 
 
 def quantize(

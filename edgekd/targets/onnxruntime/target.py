@@ -14,12 +14,13 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Dict, List, Literal, Mapping, Optional, Tuple
 
 import numpy as np
 
+from edgekd.board.options import option
 from edgekd.board.specs import ModelSpec
 from edgekd.board.sysinfo import usable_cores
 from edgekd.errors import ImageError, TargetError, one_line
@@ -60,21 +61,27 @@ _OF_THE_INPUT = ("InvalidArgument", "ValueError")
 
 @dataclass(frozen=True)
 class Options:
-    """Options of ONNX Runtime.
+    """Options of ONNX Runtime."""
 
-    intra_op_threads: threads of one operator; None takes the physical cores that the process may use.
-    providers: execution providers, in order; one that is absent is an error, and so are nodes that fall back to the CPU
-        unless CPUExecutionProvider is named, too.
-    provider_options: by provider, as ONNX Runtime documents them; float operators compute in float32 and threads are
-        those of the session where nothing else is said.
-    session_config: entries of the session's configuration, e.g. `session.intra_op.allow_spinning: "0"`.
-    """
-
-    intra_op_threads: Optional[int] = None
-    providers: Tuple[str, ...] = ("CPUExecutionProvider",)
-    graph_optimization: Literal["all", "extended", "basic", "disabled"] = "all"
-    provider_options: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    session_config: Mapping[str, str] = field(default_factory=dict)
+    intra_op_threads: Optional[int] = option(
+        None, "Threads of one operator, 1 to 1024. `null`: the physical cores that the process may use."
+    )
+    providers: Tuple[str, ...] = option(
+        ("CPUExecutionProvider",),
+        "Execution providers, in order. A provider that is absent is an error. Nodes that fall back to the CPU are an error "
+        "unless the list names CPUExecutionProvider.",
+    )
+    graph_optimization: Literal["all", "extended", "basic", "disabled"] = option(
+        "all", "Level of ONNX Runtime's graph optimizations."
+    )
+    provider_options: Mapping[str, Mapping[str, str]] = option(
+        {},
+        "Options of each provider, as ONNX Runtime documents them. By default float operators compute in float32 and a "
+        "provider has the session's threads.",
+    )
+    session_config: Mapping[str, str] = option(
+        {}, 'Entries of the session configuration, e.g. `session.intra_op.allow_spinning: "0"`.'
+    )
 
     def __post_init__(self) -> None:
         check_range("intra_op_threads", self.intra_op_threads, 1, 1024)

@@ -21,9 +21,10 @@ from typing import Any, Dict, Literal, Optional, Sequence, Tuple
 
 import numpy as np
 
+from edgekd.board.options import option
 from edgekd.board.specs import ModelSpec, TensorSpec
 from edgekd.board.sysinfo import environment, is_hybrid, usable_cores
-from edgekd.errors import ImageError, TargetError
+from edgekd.errors import ImageError, TargetError, one_line
 from edgekd.targets.base import (
     CompileRequest,
     CompileResult,
@@ -34,7 +35,6 @@ from edgekd.targets.base import (
     TargetInfo,
     check_range,
     check_tensors,
-    one_line,
 )
 from edgekd.targets.openvino import runtime
 from edgekd.targets.openvino.runtime import import_openvino, read_model, reason_of
@@ -58,27 +58,36 @@ _FACTS = (
 
 @dataclass(frozen=True)
 class Options:
-    """Options of OpenVINO.
+    """Options of OpenVINO."""
 
-    device: an OpenVINO device name, `CPU`, `GPU`, `GPU.1`, `NPU`; none that chooses by itself, as AUTO does.
-    num_threads: of the CPU device; None takes the physical cores that the process may use; of a processor with
-        performance and efficiency cores OpenVINO chooses them by the network.
-    performance_hint: what the device arranges its streams for; sessions run one request at a time all the same.
-    inference_precision: of the float operators of int8 engines; None pins f32 on the CPU, f16 on GPU and NPU. In fp32
-        and fp16 engines it can only be what they are.
-    format: `ir` is compiled whenever it is loaded; `blob` is compiled once, for this very device and OpenVINO version.
-    cache_dir: folder in which OpenVINO keeps compiled IRs, so that loading one again is faster.
-    npu_compiler: of the NPU: `driver` is the one in its driver; `plugin` the library of OpenVINO itself, which the
-        packages on PyPI leave out (2026.4, openvinotoolkit/openvino issue 36374): the user puts it beside OpenVINO's.
-    """
-
-    device: str = "CPU"
-    num_threads: Optional[int] = None
-    performance_hint: Literal["LATENCY", "THROUGHPUT"] = "LATENCY"
-    inference_precision: Optional[Literal["f32", "f16", "bf16"]] = None
-    format: Literal["ir", "blob"] = "ir"
-    cache_dir: Optional[str] = None
-    npu_compiler: Literal["driver", "plugin"] = "driver"
+    device: str = option(
+        "CPU",
+        "OpenVINO device name: `CPU`, `GPU`, `GPU.1`, `NPU`. Devices that choose by themselves, as AUTO, are refused.",
+    )
+    num_threads: Optional[int] = option(
+        None,
+        "Threads of the CPU device. `null`: the physical cores that the process may use; on processors with performance "
+        "and efficiency cores OpenVINO chooses.",
+    )
+    performance_hint: Literal["LATENCY", "THROUGHPUT"] = option(
+        "LATENCY", "Goal that the device arranges its streams for. Sessions run one request at a time either way."
+    )
+    inference_precision: Optional[Literal["f32", "f16", "bf16"]] = option(
+        None,
+        "Precision of the float operators of int8 engines. `null`: f32 on the CPU, f16 on GPU and NPU. For fp32 and fp16 "
+        "engines it must be the engine's own.",
+    )
+    format: Literal["ir", "blob"] = option(
+        "ir", "`ir`: compiled at every load. `blob`: compiled once, for one device and one OpenVINO version."
+    )
+    cache_dir: Optional[str] = option(
+        None, "Folder in which OpenVINO keeps compiled IRs, so that the next load is faster.", is_path=True
+    )
+    npu_compiler: Literal["driver", "plugin"] = option(
+        "driver",
+        "Compiler of the NPU: the one in its `driver`, or OpenVINO's `plugin` library. The packages on PyPI leave the "
+        "library out (2026.4, openvinotoolkit/openvino issue 36374); put it beside OpenVINO's.",
+    )
 
     def __post_init__(self) -> None:
         check_range("num_threads", self.num_threads, 1)

@@ -26,6 +26,7 @@ from typing import Any, Dict, Literal, Optional, Tuple
 
 import numpy as np
 
+from edgekd.board.options import option
 from edgekd.board.specs import ModelSpec, TensorSpec
 from edgekd.errors import TargetError
 from edgekd.targets.base import CompileRequest, CompileResult, SessionBase, Target, TargetInfo, Toolchain, check_range
@@ -56,26 +57,28 @@ _CORES = {"auto": 0, "0": 1, "1": 2, "2": 4, "0_1": 3, "0_1_2": 7, "all": 0xFFFF
 
 @dataclass(frozen=True)
 class Options:
-    """Options of RKNN-Toolkit2 and of the runtime.
+    """Options of RKNN-Toolkit2 and of the runtime."""
 
-    chip: the toolkit's `target_platform`; see `edgekd/chips`.
-    algorithm: how activation ranges come from the calibration set.
-    weights: quantized per output channel or per layer.
-    auto_hybrid: let the toolkit keep layers in float16 whose cosine to the float result is below its threshold.
-    keep_float16: tensors (names of the ONNX graph) whose layers stay in float16; after accuracy analysis, the worst.
-    optimization_level: 0 to 3; 0 turns the toolkit's rewrites off, to find the one that is wrong.
-    analysed_images: calibration images on which every layer is compared with float; 0 skips the analysis.
-    core_mask: NPU cores that a session on the board uses.
-    """
-
-    chip: str = "rk3588"
-    algorithm: Literal["normal", "mmse", "kl_divergence", "gdq"] = "normal"
-    weights: Literal["channel", "layer"] = "channel"
-    auto_hybrid: bool = False
-    keep_float16: Tuple[str, ...] = ()
-    optimization_level: int = 3
-    analysed_images: int = 0
-    core_mask: Literal["auto", "0", "1", "2", "0_1", "0_1_2", "all"] = "auto"
+    chip: str = option("rk3588", "Chip, the toolkit's `target_platform`; `edgekd/chips` lists them.")
+    algorithm: Literal["normal", "mmse", "kl_divergence", "gdq"] = option(
+        "normal", "Method that derives activation ranges from the calibration set."
+    )
+    weights: Literal["channel", "layer"] = option("channel", "Weight scales: one per output channel, or one per layer.")
+    auto_hybrid: bool = option(
+        False, "The toolkit keeps layers in float16 whose cosine to the float result is below its threshold."
+    )
+    keep_float16: Tuple[str, ...] = option(
+        (), "ONNX tensors whose layers stay in float16; take the worst ones of the accuracy analysis."
+    )
+    optimization_level: int = option(
+        3, "Level of the toolkit's graph rewrites, 0 to 3. 0 turns them off, to find a wrong one."
+    )
+    analysed_images: int = option(
+        0, "Calibration images on which every layer is compared with float. 0 skips the analysis."
+    )
+    core_mask: Literal["auto", "0", "1", "2", "0_1", "0_1_2", "all"] = option(
+        "auto", "NPU cores that a session on the board uses."
+    )
 
     def __post_init__(self) -> None:
         check_range("optimization_level", self.optimization_level, 0, 3)

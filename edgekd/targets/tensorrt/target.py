@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Optional
 
+from edgekd.board.options import option
 from edgekd.board.specs import ModelSpec
 from edgekd.errors import TargetError
 from edgekd.targets._nvidia.builder import Build, probe_model
@@ -48,26 +49,28 @@ LAYERS = "layers.json"
 
 @dataclass(frozen=True)
 class Options:
-    """Options of TensorRT.
+    """Options of TensorRT."""
 
-    float_layers: what int8 engines compute in where nothing is quantized.
-    workspace_mib: limit of the scratch memory that layers may take; 0 leaves the runtime's own.
-    optimization_level: 0 (fast build) to 5 (searches longest); None leaves TensorRT's 3.
-    timing_cache: file with measured kernel times, read if it is there and written after the build; makes the next build
-        fast and alike. It belongs to one GPU and version.
-    version_compatible: the engine also loads in later versions (8 in 10, 10 in 11), and may be slower. It holds code
-        that runs on the host: load only what you built.
-    dla_core: run on this core of the DLA instead of the GPU.
-    dla_gpu_fallback: let layers that the DLA does not take run on the GPU; otherwise they are an error.
-    """
-
-    float_layers: Literal["fp32", "fp16"] = "fp16"
-    workspace_mib: int = 0
-    optimization_level: Optional[Literal[0, 1, 2, 3, 4, 5]] = None
-    timing_cache: Optional[str] = None
-    version_compatible: bool = False
-    dla_core: Optional[int] = None
-    dla_gpu_fallback: bool = False
+    float_layers: Literal["fp32", "fp16"] = option("fp16", "Precision of the float layers of int8 engines.")
+    workspace_mib: int = option(0, "Limit of the scratch memory of layers in MiB. 0: the runtime's own limit.")
+    optimization_level: Optional[Literal[0, 1, 2, 3, 4, 5]] = option(
+        None, "Level of the builder's search, 0 (fast build) to 5 (longest search). `null`: TensorRT's own, 3."
+    )
+    timing_cache: Optional[str] = option(
+        None,
+        "File with measured kernel times, read if it exists and written after the build. The next build is faster and picks "
+        "the same kernels. The file belongs to one GPU and one TensorRT version.",
+        is_path=True,
+    )
+    version_compatible: bool = option(
+        False,
+        "The engine also loads in later versions (8 in 10, 10 in 11), and may be slower. It holds code that runs on the "
+        "host: load only engines that you built.",
+    )
+    dla_core: Optional[int] = option(None, "DLA core that runs the engine. `null`: the GPU.")
+    dla_gpu_fallback: bool = option(
+        False, "Layers that the DLA does not support run on the GPU. `false`: they are an error."
+    )
 
     def __post_init__(self) -> None:
         check_range("workspace_mib", self.workspace_mib, 0)

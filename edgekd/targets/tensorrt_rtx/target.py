@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, List, Literal, Tuple
 
+from edgekd.board.options import option
 from edgekd.board.specs import ModelSpec
 from edgekd.errors import TargetError
 from edgekd.targets._nvidia.builder import Build, probe_model
@@ -43,17 +44,15 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Options:
-    """Options of TensorRT-RTX.
+    """Options of TensorRT-RTX."""
 
-    compute_capabilities: what to build for, e.g. `SM86`, `SM89`, `SM120`; empty builds one portable engine for SM 8.0
-        and later (Turing, SM75, has to be named).
-    float_layers: what int8 engines compute in where nothing is quantized.
-    workspace_mib: limit of the scratch memory that layers may take; 0 leaves the runtime's own.
-    """
-
-    compute_capabilities: Tuple[str, ...] = ()
-    float_layers: Literal["fp32", "fp16"] = "fp16"
-    workspace_mib: int = 0
+    compute_capabilities: Tuple[str, ...] = option(
+        (),
+        "GPUs to build for, e.g. `SM86`, `SM89`, `SM120`. Empty: one portable engine for SM 8.0 and later. Turing (`SM75`) "
+        "needs to be named.",
+    )
+    float_layers: Literal["fp32", "fp16"] = option("fp16", "Precision of the float layers of int8 engines.")
+    workspace_mib: int = option(0, "Limit of the scratch memory of layers in MiB. 0: the runtime's own limit.")
 
     def __post_init__(self) -> None:
         check_range("workspace_mib", self.workspace_mib, 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import typing
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from edgekd.core.recipe import Engine
+from edgekd.core.recipe import Engine, Recipe
 from edgekd.core.recipe_file import MAX_DEPTH, MAX_NODES
 from edgekd.core.recipe_loading import find_recipe, load_recipe, plugin_options, shipped_recipes
 from edgekd.errors import RecipeError
@@ -233,7 +234,10 @@ def test_an_override_of_an_aliased_section_changes_that_place_only(tmp_path: Pat
         ("seed=!!python/object/apply:os.getcwd []", "not allowed"),
         ("seed=2020-13-45", "not plain YAML"),
         ("name=2020-01-01", "put it in quotes if it is meant as text"),
-        ("data.options={1: 2}", "put it in quotes"),
+        ("data.options={1.5: 2}", "put it in quotes"),
+        ("data.options={true: 2}", "put it in quotes"),
+        ("data.options={8: 2, 0x8: 3}", "key '8' is given twice"),
+        ('data.options={8: 2, "8": 3}', "key '8' is given twice"),
         ("data..size=1", "data.: unknown key"),
     ],
 )
@@ -288,6 +292,52 @@ def test_any_file_either_loads_or_is_a_recipe_error(tmp_path: Path, content: byt
     path.write_bytes(content)
     with pytest.raises(RecipeError):
         load_recipe(str(path))
+
+
+# --- keys that are numbers --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("strides", ["{8: 0.5, 16: 2}", '{"8": 0.5, "16": 2}', "{0x8: 0.5, '16': 2}"])
+def test_a_key_may_be_a_number_or_its_text(tmp_path: Path, strides: str) -> None:
+    key = "distill.methods.bckd.options.strides"
+    recipe = small_recipe(tmp_path, f"{key}={strides}")
+    options = plugin_options("methods", "bckd", recipe.distill.methods["bckd"].options, "here")
+    assert options.strides == {8: 0.5, 16: 2.0}
+    assert recipe.sha256() == small_recipe(tmp_path, f"{key}.8=0.5", f"{key}.16=2").sha256()
+
+
+def test_a_file_may_have_numbers_as_keys(tmp_path: Path) -> None:
+    mine = {"family": "python", "variant": "nets:big", "options": {"taps": {8: "layer2", 16: "layer3"}}}
+    masks = {"format": "folder", "size": [64, 96], "options": {"root": ".", "labels": {0: "wall", 255: "crack"}}}
+    recipe = small_recipe(tmp_path, student={**mine, "train": {"steps": 10}}, data=masks)
+    assert plugin_options("families", "python", recipe.student.options, "here").taps == {8: "layer2", 16: "layer3"}
+    assert plugin_options("formats", "folder", recipe.data.options, "here").labels == {0: "wall", 255: "crack"}
+
+
+def test_a_number_where_text_is_expected_names_its_place(tmp_path: Path) -> None:
+    recipe = small_recipe(tmp_path, "distill.methods.bckd.options.strides={eight: 1.0}")
+    with pytest.raises(RecipeError, match=r"here\.strides\.eight.*valid integer.*got 'eight'"):
+        plugin_options("methods", "bckd", recipe.distill.methods["bckd"].options, "here")
+
+
+# --- descriptions -----------------------------------------------------------------------------------------------------
+
+
+def sections(section: type[pydantic.BaseModel]) -> dict[str, type[pydantic.BaseModel]]:
+    """Return a recipe section and all sections in it, by name."""
+    found = {section.__name__: section}
+    annotations = [field.annotation for field in section.model_fields.values()]
+    while annotations:
+        annotation = annotations.pop()
+        if isinstance(annotation, type) and issubclass(annotation, pydantic.BaseModel):
+            found |= sections(annotation)
+        annotations += typing.get_args(annotation)
+    return found
+
+
+@pytest.mark.parametrize("section", sections(Recipe).values())
+def test_every_key_of_a_section_has_a_description(section: type[pydantic.BaseModel]) -> None:
+    assert [name for name, field in section.model_fields.items() if not (field.description or "").endswith(".")] == []
 
 
 # --- hostile files ----------------------------------------------------------------------------------------------------
