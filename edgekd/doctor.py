@@ -8,9 +8,9 @@ import platform
 from collections.abc import Iterator
 from typing import Any
 
-from edgekd.board.sysinfo import environment, snapshot
+from edgekd.board.sysinfo import snapshot
 from edgekd.core import plugins
-from edgekd.core.artifact import package_version
+from edgekd.core.machine import environment, package_version
 from edgekd.errors import UserError
 from edgekd.executors import venvs
 from edgekd.targets.base import Target

@@ -1,26 +1,86 @@
-"""Which machine, and whose runtimes: a run that is copied to a board is compiled (TensorRT) and measured there anew."""
+"""Facts of this machine: hardware, power mode and versions, with those that the targets add.
+
+A run that is copied to a board is measured there anew, and compiled there anew when its engines belong to a machine.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import logging
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
 
-from edgekd.board.sysinfo import environment, power_mode
-from edgekd.core.artifact import RUNTIMES, package_version
-from edgekd.core.recipe import Recipe
+from edgekd.board import sysinfo
+from edgekd.core import plugins
+from edgekd.errors import UserError
+from edgekd.targets.base import Target
+
+if TYPE_CHECKING:
+    from edgekd.core.recipe import Recipe
+
+log = logging.getLogger(__name__)
 
 # A virtual machine's memory comes and goes, and Python is not what is timed.
 _NOT_TIMED = ("memory_bytes", "python")
 # What this process may use of it does not decide whether an engine loads.
 _OF_THE_PROCESS = ("affinity", "cpu_quota", "usable_cores")
+# The packages that change what is learned, exported or drawn, whatever the target.
+_FRAMEWORKS = (
+    *("torch", "torchvision", "lightning", "timm", "segmentation-models-pytorch", "onnx", "onnxsim"),
+    *("numpy", "pillow", "opencv-python-headless"),
+)
 
 
 def identity(_: Recipe) -> dict[str, Any]:
     """Return what a latency is true of: hardware, system, the cores this process may use, power mode, versions of the runtimes."""
     facts = {name: value for name, value in environment().items() if name not in _NOT_TIMED}
-    return {**facts, "power_mode": power_mode(), "runtimes": {name: package_version(name) for name in RUNTIMES}}
+    runtimes = {name: package_version(name) for target in _targets() for name in target.info.distributions}
+    return {**facts, "power_mode": power_mode(), "runtimes": runtimes}
 
 
 def hardware() -> dict[str, Any]:
     """Return what an engine that belongs to a machine is compiled for."""
     left_out = (*_NOT_TIMED, *_OF_THE_PROCESS)
     return {name: value for name, value in environment().items() if name not in left_out}
+
+
+def environment(root: str = "/") -> dict[str, Any]:
+    """Return `sysinfo.environment`, with the facts that targets know of the machine, e.g. its GPUs."""
+    facts = sysinfo.environment(root)
+    for target in _targets():
+        if target.machine_facts is not None:
+            facts.update(target.machine_facts(root))
+    return facts
+
+
+def power_mode(root: str = "/") -> dict[str, Any]:
+    """Return `sysinfo.power_mode`, with the settings that targets know of."""
+    settings = sysinfo.power_mode(root)
+    for target in _targets():
+        if target.power_mode is not None:
+            settings.update(target.power_mode(root))
+    return settings
+
+
+def package_version(name: str) -> str | None:
+    """Return the installed version of a package, None when it is not installed."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def package_versions() -> dict[str, str]:
+    """Return the versions of the installed packages that can change a result."""
+    names = [*_FRAMEWORKS, *(name for one in _targets() for name in (*one.info.distributions, *one.info.tools))]
+    found = {name: package_version(name) for name in names}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _targets() -> Iterator[Target]:
+    """Yield every target that loads; `edgekd doctor` says why one does not."""
+    for name in plugins.names("targets"):
+        try:
+            yield plugins.target(name)
+        except (UserError, ImportError, OSError) as exc:
+            log.debug("target %s does not load: %s", name, exc)

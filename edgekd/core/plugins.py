@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from types import ModuleType
 from typing import Any
@@ -34,6 +36,12 @@ _SINGULAR = {"families": "family"}
 
 
 def _entry_points(kind: str) -> dict[str, EntryPoint]:
+    return _registered(kind, tuple(sys.path))
+
+
+@cache
+def _registered(kind: str, path: tuple[str, ...]) -> dict[str, EntryPoint]:
+    """Return the entry points of a kind; the metadata of every package on the import path is read once."""
     return {point.name: point for point in entry_points(group=f"edgekd.{kind}")}
 
 

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from edgekd.board.files import write_atomic
-from edgekd.board.sysinfo import environment
 from edgekd.core.artifact import SCHEMA as _ARTIFACT_SCHEMA
-from edgekd.core.artifact import Artifact, package_versions
+from edgekd.core.artifact import Artifact
+from edgekd.core.machine import environment, package_versions
 from edgekd.core.recipe import Recipe
 from edgekd.core.session import why_not_here
 from edgekd.core.task_metrics import TASKS

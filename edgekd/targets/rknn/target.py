@@ -45,6 +45,7 @@ INFO = TargetInfo(
     quantizer="vendor",
     precisions=("fp16", "int8"),
     extra="",
+    distributions=("rknn-toolkit2", "rknn-toolkit-lite2"),
     calibration="pixels",
     toolchain=Toolchain(LOG_ERRORS, LOG_NOTES, timeout_s=3600.0),
     rewrites=REWRITES,

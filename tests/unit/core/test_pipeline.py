@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from edgekd.board.sysinfo import environment
 from edgekd.core import plugins
 from edgekd.core.artifact import SCRATCH, open_artifact
+from edgekd.core.machine import environment
 from edgekd.core.session import why_not_here
 from edgekd.core.stage import Stage
 from edgekd.core.workspace import Workspace
