@@ -5,20 +5,14 @@ A run that is copied to a board is measured there anew, and compiled there anew 
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from edgekd.board import sysinfo
 from edgekd.core import plugins
-from edgekd.errors import UserError
-from edgekd.targets.base import Target
 
 if TYPE_CHECKING:
     from edgekd.core.recipe import Recipe
-
-log = logging.getLogger(__name__)
 
 # A virtual machine's memory comes and goes, and Python is not what is timed.
 _NOT_TIMED = ("memory_bytes", "python")
@@ -34,7 +28,7 @@ _FRAMEWORKS = (
 def identity(_: Recipe) -> dict[str, Any]:
     """Return what a latency is true of: hardware, system, the cores this process may use, power mode, versions of the runtimes."""
     facts = {name: value for name, value in environment().items() if name not in _NOT_TIMED}
-    runtimes = {name: package_version(name) for target in _targets() for name in target.info.distributions}
+    runtimes = {name: package_version(name) for _, target in plugins.targets() for name in target.info.distributions}
     return {**facts, "power_mode": power_mode(), "runtimes": runtimes}
 
 
@@ -47,7 +41,7 @@ def hardware() -> dict[str, Any]:
 def environment(root: str = "/") -> dict[str, Any]:
     """Return `sysinfo.environment`, with the facts that targets know of the machine, e.g. its GPUs."""
     facts = sysinfo.environment(root)
-    for target in _targets():
+    for _, target in plugins.targets():
         if target.machine_facts is not None:
             facts.update(target.machine_facts(root))
     return facts
@@ -56,7 +50,7 @@ def environment(root: str = "/") -> dict[str, Any]:
 def power_mode(root: str = "/") -> dict[str, Any]:
     """Return `sysinfo.power_mode`, with the settings that targets know of."""
     settings = sysinfo.power_mode(root)
-    for target in _targets():
+    for _, target in plugins.targets():
         if target.power_mode is not None:
             settings.update(target.power_mode(root))
     return settings
@@ -72,15 +66,9 @@ def package_version(name: str) -> str | None:
 
 def package_versions() -> dict[str, str]:
     """Return the versions of the installed packages that can change a result."""
-    names = [*_FRAMEWORKS, *(name for one in _targets() for name in (*one.info.distributions, *one.info.tools))]
+    names = [
+        *_FRAMEWORKS,
+        *(name for _, one in plugins.targets() for name in (*one.info.distributions, *one.info.tools)),
+    ]
     found = {name: package_version(name) for name in names}
     return {name: value for name, value in found.items() if value is not None}
-
-
-def _targets() -> Iterator[Target]:
-    """Yield every target that loads; `edgekd doctor` says why one does not."""
-    for name in plugins.names("targets"):
-        try:
-            yield plugins.target(name)
-        except (UserError, ImportError, OSError) as exc:
-            log.debug("target %s does not load: %s", name, exc)

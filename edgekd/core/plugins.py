@@ -10,6 +10,7 @@ Third parties register modules through entry points of the group `edgekd.<kind>`
 from __future__ import annotations
 
 import importlib
+import logging
 import pkgutil
 import sys
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from typing import Any
 from edgekd.errors import UserError, did_you_mean
 from edgekd.targets.base import Target
 
+log = logging.getLogger(__name__)
 # Kind -> the package whose modules are its plugins.
 KINDS = {
     "targets": "edgekd.targets",
@@ -89,6 +91,15 @@ def target(name: str) -> Target:
     if not isinstance(found, Target):
         raise UserError(f"target {name!r}: expected a Target as TARGET in {module.__name__}, got {found!r}")
     return found
+
+
+def targets() -> Iterator[tuple[str, Target]]:
+    """Yield name and record of every target that loads; `edgekd doctor` says why one does not."""
+    for name in names("targets"):
+        try:
+            yield name, target(name)
+        except Exception as exc:  # noqa: BLE001 - a plugin's own, which must not stop what needs the others
+            log.debug("target %s does not load: %s", name, exc)
 
 
 def options_type(kind: str, name: str) -> type[Any]:

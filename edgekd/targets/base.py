@@ -34,11 +34,14 @@ class Toolchain:
         the vendor's return code says.
     log_notes: regular expressions of lines that look like errors and are none; they are recorded with the engine.
     timeout_s: seconds after which a job is killed.
+    requirements: locked requirements file of the vendor virtualenv, with hashes; None for a target that compiles in this
+        Python. Its head has the lines `# toolchain: <the toolchain's own package>` and `# python: <versions>`.
     """
 
     log_errors: Tuple[str, ...] = ()
     log_notes: Tuple[str, ...] = ()
     timeout_s: float = 3600.0
+    requirements: Optional[Path] = None
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,7 @@ class TargetInfo:
     rewrites: names in `rewrites` that `build_engine` does by itself, because its toolchain would refuse or misread
         the graph.
     toolchain: of a target that compiles in another process.
+    support: YAML files of what the toolchain is known to take, see `preflight/tables.py`.
     """
 
     suffix: str
@@ -70,6 +74,7 @@ class TargetInfo:
     calibration: Literal["none", "pixels"] = "none"
     rewrites: Tuple[str, ...] = ()
     toolchain: Optional[Toolchain] = None
+    support: Tuple[Path, ...] = ()
 
 
 def check_range(name: str, value: Optional[int], low: int, high: Optional[int] = None) -> None:

@@ -45,6 +45,7 @@ INFO = TargetInfo(
     precisions=("fp32", "int8"),
     extra="onnxruntime",
     distributions=("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino"),
+    support=(Path(__file__).with_name("support.yaml"),),
 )
 _DTYPES = {
     "tensor(float)": "float32",

@@ -47,6 +47,7 @@ INFO = TargetInfo(
     extra="openvino",
     distributions=("openvino",),
     tools=("nncf",),
+    support=(Path(__file__).with_name("support.yaml"),),
 )
 _PRECISION = "INFERENCE_PRECISION_HINT"
 _FACTS = (
