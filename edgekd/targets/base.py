@@ -62,6 +62,7 @@ class TargetInfo:
         the graph.
     toolchain: of a target that compiles in another process.
     support: YAML files of what the toolchain is known to take, see `preflight/tables.py`.
+    chips: YAML files of chips that edgekd does not know by itself, see `core/chips.py`; a file's name is the chip's.
     """
 
     suffix: str
@@ -75,6 +76,7 @@ class TargetInfo:
     rewrites: Tuple[str, ...] = ()
     toolchain: Optional[Toolchain] = None
     support: Tuple[Path, ...] = ()
+    chips: Tuple[Path, ...] = ()
 
 
 def check_range(name: str, value: Optional[int], low: int, high: Optional[int] = None) -> None:
