@@ -156,14 +156,14 @@ def run_study(
                         left.append(one)
         finally:
             content = findings.write()
-    return content
+    return content.to_dict()
 
 
 def load_report(path: str | Path) -> dict[str, Any]:
-    """Return the content of a `report.json`, given its path or its folder."""
+    """Return the content of a `report.json` as plain data, given its path or its folder."""
     from edgekd.report.stored import read_report
 
-    return read_report(Path(path))
+    return read_report(Path(path)).to_dict()
 
 
 class Engine:
@@ -209,7 +209,7 @@ def load_engine(path: str | Path, selection: Selection | None = None) -> Iterato
         ArtifactError: not a complete artifact folder with a network.
         TargetError: the runtime is not installed, or refuses the engine.
     """
-    from edgekd.core.session import open_session
+    from edgekd.executors.boards import open_session
 
     artifact = open_artifact(Path(path))
     if selection is not None and artifact.spec.task == "semantic":
@@ -228,6 +228,7 @@ def _report(
 ) -> dict[str, Any]:
     from edgekd import pipeline
     from edgekd.report import collect
+    from edgekd.report.model import StageTiming
 
     # `edgekd evaluate` keeps what `edgekd bench` measured.
     known = pipeline.recall(recipe, stages, ran, workspace, is_held=True)
@@ -246,10 +247,11 @@ def _report(
             ", ".join(older),
         )
     timings = [
-        {"name": r.stage.name, "seconds": round(r.artifact.manifest["seconds"], 1), "skipped": r.skipped} for r in known
+        StageTiming(name=r.stage.name, seconds=round(r.artifact.manifest["seconds"], 1), skipped=r.skipped)
+        for r in known
     ]
     report = collect.collect(recipe, artifacts, timings, [stage.name for stage in stages], failures, failure)
     collect.write_data(recipe, artifacts, workspace.root)
     collect.write_report(report, workspace.root)
     collect.write_page(report, workspace.root)
-    return report
+    return report.to_dict()

@@ -6,36 +6,16 @@ A run that is copied to a board is measured there anew, and compiled there anew 
 from __future__ import annotations
 
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from edgekd.board import sysinfo
 from edgekd.core import plugins
 
-if TYPE_CHECKING:
-    from edgekd.core.recipe import Recipe
-
-# A virtual machine's memory comes and goes, and Python is not what is timed.
-_NOT_TIMED = ("memory_bytes", "python")
-# What this process may use of it does not decide whether an engine loads.
-_OF_THE_PROCESS = ("affinity", "cpu_quota", "usable_cores")
 # The packages that change what is learned, exported or drawn, whatever the target.
 _FRAMEWORKS = (
     *("torch", "torchvision", "lightning", "timm", "segmentation-models-pytorch", "onnx", "onnxsim"),
     *("numpy", "pillow", "opencv-python-headless"),
 )
-
-
-def identity(_: Recipe) -> dict[str, Any]:
-    """Return what a latency is true of: hardware, system, the cores this process may use, power mode, versions of the runtimes."""
-    facts = {name: value for name, value in environment().items() if name not in _NOT_TIMED}
-    runtimes = {name: package_version(name) for _, target in plugins.targets() for name in target.info.distributions}
-    return {**facts, "power_mode": power_mode(), "runtimes": runtimes}
-
-
-def hardware() -> dict[str, Any]:
-    """Return what an engine that belongs to a machine is compiled for."""
-    left_out = (*_NOT_TIMED, *_OF_THE_PROCESS)
-    return {name: value for name, value in environment().items() if name not in left_out}
 
 
 def environment(root: str = "/") -> dict[str, Any]:
@@ -62,6 +42,11 @@ def package_version(name: str) -> str | None:
         return version(name)
     except PackageNotFoundError:
         return None
+
+
+def runtime_versions() -> dict[str, str | None]:
+    """Return distribution -> version of every target's runtime, None for one that is not installed."""
+    return {name: package_version(name) for _, target in plugins.targets() for name in target.info.distributions}
 
 
 def package_versions() -> dict[str, str]:

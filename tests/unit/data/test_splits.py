@@ -49,7 +49,7 @@ def test_repairs_are_recorded_logged_and_reported(tmp_path: Path, caplog: pytest
     assert details["splits"]["val"]["repairs"] == {}
     assert sorted(caplog.messages) == sorted(f"split train: {count} {what}" for what, count in REPAIRS.items())
     artifact = Artifact(tmp_path, {"kind": "dataset", "details": details})
-    assert collect(recipe, {"data": artifact}, [], [], "")["repairs"] == {"train": REPAIRS}
+    assert collect(recipe, {"data": artifact}, [], [], {}, "").repairs == {"train": REPAIRS}
 
 
 def test_a_segmenter_needs_a_second_class(tmp_path: Path) -> None:
