@@ -33,6 +33,15 @@ KINDS = {
     "quantizers": "edgekd.quantize.schemes",
     "rewrites": "edgekd.rewrites",
 }
+# What the module of a plugin has to have, by kind; a name that it may leave out is None in it.
+_NAMES = {
+    "targets": ("TARGET",),
+    "formats": ("Options", "TASKS"),
+    "families": ("Options", "TASKS", "VARIANTS", "build"),
+    "methods": ("Options", "TASKS", "Method"),
+    "quantizers": ("Options", "SUFFIX", "KEEPS_FLOAT", "quantize"),
+    "rewrites": ("ERROR", "rewrite"),
+}
 _NOT_PLUGINS = {"base", "graph"}
 _SINGULAR = {"families": "family"}
 
@@ -68,7 +77,8 @@ def load(kind: str, name: str) -> ModuleType:
     """Import and return one plugin module.
 
     Raises:
-        UserError: no plugin of that kind has this name, two claim it, or it needs a package that is not installed.
+        UserError: no plugin of that kind has this name, two claim it, it needs a package that is not installed, or its
+            module lacks a part of a plugin.
     """
     own, foreign = _own_names(kind), _entry_points(kind)
     if name in own and name in foreign:
@@ -79,9 +89,12 @@ def load(kind: str, name: str) -> ModuleType:
     if name not in own | set(foreign):
         raise UserError(f"no {noun} is called {name!r}{did_you_mean(name, own | set(foreign))}")
     with packages_of(f"{noun} {name!r}"):
-        if name not in own:
-            return foreign[name].load()
-        return importlib.import_module(f"{KINDS[kind]}.{name}")
+        module = importlib.import_module(f"{KINDS[kind]}.{name}") if name in own else foreign[name].load()
+    if absent := [one for one in _NAMES[kind] if one not in vars(module)]:
+        raise UserError(
+            f"{noun} {name!r}: expected {', '.join(_NAMES[kind])} in {module.__name__}, got no {', '.join(absent)}"
+        )
+    return module
 
 
 def target(name: str) -> Target:

@@ -64,9 +64,8 @@ def _open(recipe: Recipe, split: str) -> DenseDataset:
     data = recipe.data
     module = plugins.load("formats", data.format)
     options = plugin_options("formats", data.format, data.options, "data.options")
-    wanted = "open_dataset" if recipe.task == "semantic" else "open_objects"
-    if not hasattr(module, wanted):
-        able = [name for name in plugins.names("formats") if hasattr(plugins.load("formats", name), wanted)]
+    if recipe.task not in module.TASKS:
+        able = [name for name in plugins.names("formats") if recipe.task in plugins.load("formats", name).TASKS]
         raise RecipeError(f"data.format {data.format!r} has no labels for task {recipe.task!r}; {', '.join(able)} have")
     dataset: DenseDataset
     if recipe.task == "semantic":

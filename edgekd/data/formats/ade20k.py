@@ -23,6 +23,9 @@ NUM_CLASSES = 150
 _SPLITS = {"train": "training", "val": "validation"}
 
 
+TASKS = ("semantic",)
+
+
 @dataclass(frozen=True)
 class Options:
     """Where the data set lies."""

@@ -42,6 +42,9 @@ CLASSES = tuple(name for _, name in _TRAIN_LABELS)
 LAST_ID = 33
 
 
+TASKS = ("semantic",)
+
+
 @dataclass(frozen=True)
 class Options:
     """Where the data set lies and which label files to read."""

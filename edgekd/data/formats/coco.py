@@ -35,6 +35,8 @@ from edgekd.data.images import upright_size
 from edgekd.data.paired import checked_classes, is_showable, require_folder
 from edgekd.errors import DataError, one_line
 
+TASKS = ("detection", "instance")
+
 
 @dataclass(frozen=True)
 class Options:

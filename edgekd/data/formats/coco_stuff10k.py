@@ -49,6 +49,9 @@ CLASSES = (
 # fmt: on
 
 
+TASKS = ("semantic",)
+
+
 @dataclass(frozen=True)
 class Options:
     """Where the data set lies."""

@@ -21,6 +21,8 @@ from edgekd.data.images import read_color_mask, read_mask
 from edgekd.data.paired import PairedDataset, checked_classes, label_table, pairs_by_name, read_lines
 from edgekd.errors import DataError
 
+TASKS = ("semantic",)
+
 
 @dataclass(frozen=True)
 class Options:

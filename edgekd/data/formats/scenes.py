@@ -18,6 +18,9 @@ MIN_SIDE = 64  # below it a wire would be thinner than one pixel
 MAX_SIDE = 4096
 
 
+TASKS = ("semantic", "detection", "instance")
+
+
 @dataclass(frozen=True)
 class Options:
     """Which scenes to render. A scene depends only on seed, split and its own index, not on the number of scenes."""

@@ -58,6 +58,9 @@ CLASSES = (
 # fmt: on
 
 
+TASKS = ("semantic", "detection", "instance")
+
+
 @dataclass(frozen=True)
 class Options:
     """Where the data set lies, and what it contains."""

@@ -38,6 +38,9 @@ from edgekd.errors import DataError, did_you_mean, one_line
 _BEYOND = 0.01  # share of a side that a coordinate may pass the edge by
 
 
+TASKS = ("detection", "instance")
+
+
 @dataclass(frozen=True)
 class Options:
     """Where the data set lies."""
