@@ -1,4 +1,4 @@
-"""Writes the hashes into a toolchain's lock: python deploy/lock_toolchain.py deploy/toolchains/rknn.txt
+"""Writes the hashes into a toolchain's lock: python deploy/lock_toolchain.py edgekd/targets/rknn/toolchain.txt
 
 Versions stay as they stand in the file. For each package the hashes of the wheels that uv would install under Linux on
 x86-64 and arm64 with the lock's Python are written; other files of the release, source packages among them, cannot be

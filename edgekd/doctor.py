@@ -10,7 +10,7 @@ from typing import Any
 
 from edgekd.board.job import Job
 from edgekd.core import plugins
-from edgekd.core.artifact import package_version
+from edgekd.core.machine import package_version
 from edgekd.core.recipe import LOCAL
 from edgekd.errors import UserError
 from edgekd.executors import venvs

@@ -28,8 +28,7 @@ def environment(root: str = "/") -> Dict[str, Any]:
 
     Keys: cpu_model, cpu_flags (those of KNOWN_FLAGS that it has), logical_cores, usable_cores, affinity (CPU numbers),
     cpu_quota (cores, from the control group), memory_bytes, os, kernel, machine, python, board_model (device tree),
-    gpus (names, of NVIDIA's driver), gpu_driver (its version line; on a Jetson that of Jetson Linux), virtualized (True,
-    False, or None where it cannot be told).
+    virtualized (True, False, or None where it cannot be told).
     """
     base = Path(root)
     cpuinfo = _text(base / "proc/cpuinfo") or ""
@@ -46,8 +45,6 @@ def environment(root: str = "/") -> Dict[str, Any]:
         "machine": platform.machine(),
         "python": platform.python_version(),
         "board_model": _board_model(base),
-        "gpus": _gpus(base),
-        "gpu_driver": _first_line(base / "proc/driver/nvidia/version") or _first_line(base / "etc/nv_tegra_release"),
         "virtualized": _is_virtualized(base, cpuinfo),
     }
 
@@ -87,7 +84,7 @@ def power_mode(root: str = "/") -> Dict[str, Any]:
     """Return what a person sets before measuring.
 
     Keys: governors (of the CPU's policies and of other clocks, an NPU's or GPU's), raised (per policy, whether its lowest
-    clock is above the processor's own, as jetson_clocks makes it), turbo (bool), nvpmodel (the power mode of a Jetson).
+    clock is above the processor's own), turbo (bool).
     Clocks themselves are left out: heat lowers the highest, and the lowest with it.
     """
     base = Path(root)
@@ -101,7 +98,6 @@ def power_mode(root: str = "/") -> Dict[str, Any]:
         ],
         "raised": [lowest is not None and own is not None and lowest > own for lowest, own in limits],
         "turbo": _turbo(base),
-        "nvpmodel": _first_line(base / "var/lib/nvpmodel/status"),
     }
 
 
@@ -207,16 +203,6 @@ def _board_model(base: Path) -> Optional[str]:
         if text:
             return text
     return None
-
-
-def _gpus(base: Path) -> Optional[List[str]]:
-    files = glob.glob(str(base / "proc/driver/nvidia/gpus/*/information"))
-    names = [re.search(r"^Model:\s*(.+)$", _text(Path(file)) or "", re.M) for file in files]
-    return sorted(name.group(1).strip() for name in names if name) or None
-
-
-def _first_line(path: Path) -> Optional[str]:
-    return (_text(path) or "").partition("\n")[0] or None
 
 
 def _is_virtualized(base: Path, cpuinfo: str) -> Optional[bool]:

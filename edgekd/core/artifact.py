@@ -12,7 +12,6 @@ import shutil
 import subprocess
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -20,21 +19,13 @@ from pydantic import TypeAdapter
 
 from edgekd.board.files import sha256_of, write_atomic
 from edgekd.board.specs import ModelSpec
-from edgekd.board.sysinfo import environment
+from edgekd.core.machine import environment, package_version, package_versions
 from edgekd.errors import ArtifactError, one_line
 
 SCHEMA = "edgekd.artifact/1"
 MANIFEST = "manifest.json"
 _SPEC = TypeAdapter(ModelSpec)
 SCRATCH = "_scratch"  # inside a working folder: resume state, never published
-RUNTIMES = (
-    *("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "openvino"),
-    *("tensorrt", "tensorrt-cu12", "tensorrt-cu13", "tensorrt-rtx-cu12", "rknn-toolkit2", "rknn-toolkit-lite2"),
-)
-_PACKAGES = (
-    *("torch", "torchvision", "lightning", "timm", "segmentation-models-pytorch", "onnx", "onnxsim"),
-    *(*RUNTIMES, "nncf", "numpy", "pillow", "opencv-python-headless"),
-)
 
 
 @dataclass(frozen=True)
@@ -187,20 +178,6 @@ def drop_scratch(final: Path) -> None:
     """Remove the resume state from an artifact folder, if a kill left it there."""
     if (final / SCRATCH).exists():
         shutil.rmtree(final / SCRATCH)
-
-
-def package_version(name: str) -> str | None:
-    """Return the installed version of a package, None when it is not installed."""
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
-
-
-def package_versions() -> dict[str, str]:
-    """Return the versions of the installed packages that can change a result."""
-    found = {name: package_version(name) for name in _PACKAGES}
-    return {name: value for name, value in found.items() if value is not None}
 
 
 def git_commit() -> str | None:

@@ -1,4 +1,4 @@
-"""Chips: silicon facts as data, one file each in `edgekd/chips/`, every fact with its source.
+"""Chips: silicon facts as data, one file each in `edgekd/chips/` or beside a target, every fact with its source.
 
 What was shown on a chip stands there too, as evidence; the support matrix of the docs is made from it.
 """
@@ -13,6 +13,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from edgekd.core import plugins
 from edgekd.errors import ArtifactError, RecipeError, did_you_mean, one_line
 
 
@@ -51,10 +52,9 @@ class Chip(BaseModel):
 
 def names() -> list[str]:
     """Return the names of the chips, sorted; recipes use them in a target's option `chip`."""
-    return sorted(path.stem for path in _folder().glob("*.yaml"))
+    return sorted(_files())
 
 
-@cache
 def load(name: str) -> Chip:
     """Return a chip by name.
 
@@ -62,9 +62,14 @@ def load(name: str) -> Chip:
         RecipeError: none is called that.
         ArtifactError: its file is damaged.
     """
-    if name not in names():
-        raise RecipeError(f"no chip is called {name!r}{did_you_mean(name, names())}")
-    path = _folder() / f"{name}.yaml"
+    files = _files()
+    if name not in files:
+        raise RecipeError(f"no chip is called {name!r}{did_you_mean(name, files)}")
+    return _read(files[name])
+
+
+@cache
+def _read(path: Path) -> Chip:
     try:
         return Chip.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
     except (yaml.YAMLError, ValidationError) as exc:
@@ -92,5 +97,8 @@ def named_in(options: Any) -> str | None:
     return vars(options).get("chip")
 
 
-def _folder() -> Path:
-    return Path(str(resources.files("edgekd"))) / "chips"
+def _files() -> dict[str, Path]:
+    """Return the file of each chip by name; edgekd's own come before those of targets."""
+    own = (Path(str(resources.files("edgekd"))) / "chips").glob("*.yaml")
+    brought = (path for _, target in plugins.targets() for path in target.info.chips)
+    return {path.stem: path for path in (*brought, *own)}

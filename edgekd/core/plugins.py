@@ -10,9 +10,12 @@ Third parties register modules through entry points of the group `edgekd.<kind>`
 from __future__ import annotations
 
 import importlib
+import logging
 import pkgutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from types import ModuleType
 from typing import Any
@@ -20,6 +23,7 @@ from typing import Any
 from edgekd.errors import UserError, did_you_mean
 from edgekd.targets.base import Target
 
+log = logging.getLogger(__name__)
 # Kind -> the package whose modules are its plugins.
 KINDS = {
     "targets": "edgekd.targets",
@@ -29,11 +33,26 @@ KINDS = {
     "quantizers": "edgekd.quantize.schemes",
     "rewrites": "edgekd.rewrites",
 }
+# What the module of a plugin has to have, by kind; a name that it may leave out is None in it.
+_NAMES = {
+    "targets": ("TARGET",),
+    "formats": ("Options", "TASKS"),
+    "families": ("Options", "TASKS", "VARIANTS", "build"),
+    "methods": ("Options", "TASKS", "Method"),
+    "quantizers": ("Options", "SUFFIX", "KEEPS_FLOAT", "quantize"),
+    "rewrites": ("ERROR", "rewrite"),
+}
 _NOT_PLUGINS = {"base", "graph"}
 _SINGULAR = {"families": "family"}
 
 
 def _entry_points(kind: str) -> dict[str, EntryPoint]:
+    return _registered(kind, tuple(sys.path))
+
+
+@cache
+def _registered(kind: str, path: tuple[str, ...]) -> dict[str, EntryPoint]:
+    """Return the entry points of a kind; the metadata of every package on the import path is read once."""
     return {point.name: point for point in entry_points(group=f"edgekd.{kind}")}
 
 
@@ -58,7 +77,8 @@ def load(kind: str, name: str) -> ModuleType:
     """Import and return one plugin module.
 
     Raises:
-        UserError: no plugin of that kind has this name, two claim it, or it needs a package that is not installed.
+        UserError: no plugin of that kind has this name, two claim it, it needs a package that is not installed, or its
+            module lacks a part of a plugin.
     """
     own, foreign = _own_names(kind), _entry_points(kind)
     if name in own and name in foreign:
@@ -69,9 +89,12 @@ def load(kind: str, name: str) -> ModuleType:
     if name not in own | set(foreign):
         raise UserError(f"no {noun} is called {name!r}{did_you_mean(name, own | set(foreign))}")
     with packages_of(f"{noun} {name!r}"):
-        if name not in own:
-            return foreign[name].load()
-        return importlib.import_module(f"{KINDS[kind]}.{name}")
+        module = importlib.import_module(f"{KINDS[kind]}.{name}") if name in own else foreign[name].load()
+    if absent := [one for one in _NAMES[kind] if one not in vars(module)]:
+        raise UserError(
+            f"{noun} {name!r}: expected {', '.join(_NAMES[kind])} in {module.__name__}, got no {', '.join(absent)}"
+        )
+    return module
 
 
 def target(name: str) -> Target:
@@ -81,6 +104,15 @@ def target(name: str) -> Target:
     if not isinstance(found, Target):
         raise UserError(f"target {name!r}: expected a Target as TARGET in {module.__name__}, got {found!r}")
     return found
+
+
+def targets() -> Iterator[tuple[str, Target]]:
+    """Yield name and record of every target that loads; `edgekd doctor` says why one does not."""
+    for name in names("targets"):
+        try:
+            yield name, target(name)
+        except Exception as exc:  # noqa: BLE001 - a plugin's own, which must not stop what needs the others
+            log.debug("target %s does not load: %s", name, exc)
 
 
 def options_type(kind: str, name: str) -> type[Any]:

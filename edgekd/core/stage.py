@@ -12,7 +12,8 @@ from types import MappingProxyType
 from typing import Any
 
 from edgekd.board.files import sha256_of
-from edgekd.core.artifact import Artifact, StageResult, package_version
+from edgekd.core.artifact import Artifact, StageResult
+from edgekd.core.machine import package_version
 from edgekd.core.plugins import packages_of
 from edgekd.core.recipe import Recipe
 from edgekd.core.recipe_loading import PATH_OPTIONS

@@ -10,9 +10,10 @@ from pathlib import Path
 
 from edgekd.board.job import Job
 from edgekd.board.session import Session
-from edgekd.board.sysinfo import environment, power_mode, snapshot
+from edgekd.board.sysinfo import snapshot
 from edgekd.core import plugins
-from edgekd.core.artifact import RUNTIMES, Artifact, package_version
+from edgekd.core.artifact import Artifact
+from edgekd.core.machine import environment, power_mode, runtime_versions
 from edgekd.core.recipe_loading import plugin_options
 from edgekd.errors import ArtifactError
 from edgekd.executors.base import Facts, Identity, JobValue, Progress, absolute, no_progress
@@ -55,7 +56,7 @@ class Local:
         facts = {name: value for name, value in environment().items() if name not in _NOT_TIMED}
         hardware = {name: value for name, value in facts.items() if name not in _OF_THE_PROCESS}
         use = {name: facts.get(name) for name in _OF_THE_PROCESS} | {"power_mode": power_mode()}
-        return Identity(hardware, use, {name: package_version(name) for name in RUNTIMES})
+        return Identity(hardware, use, runtime_versions())
 
     def facts(self) -> Facts:
         """Return what is known of this machine."""

@@ -1,6 +1,6 @@
 """Toolchain virtualenvs: one per toolchain and locked version, in the user's cache folder, never in their environment.
 
-    deploy/toolchains/<name>.txt     what goes in, exact versions with hashes; its head says which Pythons it was locked for
+    <target>/toolchain.txt           what goes in, exact versions with hashes; its head says which Pythons it was locked for
     <root>/<name>-<version>-<lock>/  a finished virtualenv; `toolchain.json` in it says what it is
     <root>/.making-...               an unfinished one; never used, removed by the next install
 
@@ -17,12 +17,12 @@ import subprocess
 import sys
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
-from importlib import resources
 from pathlib import Path
 
 from filelock import FileLock
 
 from edgekd.board.files import cache_folder, sha256_of, write_atomic
+from edgekd.core import plugins
 from edgekd.core.workspace import disk_errors
 from edgekd.errors import ToolchainError, did_you_mean
 from edgekd.executors.logs import last_lines
@@ -67,10 +67,9 @@ class Installed:
 
 
 def locks() -> dict[str, Lock]:
-    """Return the toolchains that can be installed, by name."""
-    packaged = Path(str(resources.files("edgekd"))) / "deploy/toolchains"
-    folder = packaged if packaged.is_dir() else Path(__file__).parents[2] / "deploy/toolchains"
-    return {path.stem: read_lock(path) for path in sorted(folder.glob("*.txt"))}
+    """Return the toolchains that can be installed, by name of the target that compiles in it."""
+    files = {name: one.info.toolchain.requirements for name, one in plugins.targets() if one.info.toolchain}
+    return {name: read_lock(name, path) for name, path in files.items() if path is not None}
 
 
 def lock_of(name: str) -> Lock:
@@ -81,13 +80,13 @@ def lock_of(name: str) -> Lock:
     return known[name]
 
 
-def read_lock(path: Path) -> Lock:
-    """Return the lock in a requirements file with `# toolchain: <its own package>` and `# python: <versions>`."""
+def read_lock(name: str, path: Path) -> Lock:
+    """Return the lock of a toolchain in a requirements file with `# toolchain: <its own package>` and `# python: <versions>`."""
     text = path.read_text(encoding="utf-8")
     head = dict(re.findall(r"^# (toolchain|python): (.+)$", text, re.M))
     version = re.search(rf"^{re.escape(head['toolchain'])}==([^\s;\\]+)", text, re.M)
     assert version is not None, f"{path}: the toolchain's own package is not pinned"
-    return Lock(path.stem, path, version[1], tuple(head["python"].split()))
+    return Lock(name, path, version[1], tuple(head["python"].split()))
 
 
 def root_of(folder: Path | None = None) -> Path:

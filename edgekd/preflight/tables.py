@@ -1,6 +1,6 @@
-"""Tables of what a target takes on a chip: YAML with its source and date, checked against a graph.
+"""Tables of what a target takes on a chip: YAML beside the target, with its source and date, checked against a graph.
 
-targets, chips      for which target plugins, and chips of these (absent: whatever the chip)
+chips               for which chips of the target (absent: whatever the chip)
 source, date        where the rows come from
 operators           run on the accelerator; with this list, an operator that is in none is `unverified`
 cpu_operators       run on the CPU of the same chip
@@ -14,14 +14,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from functools import cache
-from importlib import resources
+from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from edgekd.core import chips as known
-from edgekd.errors import UserError, did_you_mean
+from edgekd.core import plugins
+from edgekd.errors import ArtifactError, UserError, did_you_mean, one_line
 from edgekd.preflight.findings import Consequence, Finding
 from edgekd.preflight.patterns import PATTERNS, kernel, resize_factor
 from edgekd.rewrites.graph import Graph, attributes, module_of, name_of
@@ -58,9 +59,8 @@ class Pattern(_Row):
 
 
 class Table(_Row):
-    """One file of `support/`."""
+    """One file of a target's `INFO.support`."""
 
-    targets: list[str]
     chips: list[str] = []
     source: str
     date: str
@@ -77,12 +77,17 @@ class Table(_Row):
         return f"{self.source}, {self.date}"
 
 
+def tables_of(target: str) -> list[Table]:
+    """Return the tables of a target; ArtifactError for one that is damaged."""
+    return [_read(path) for path in plugins.target(target).info.support]
+
+
 @cache
-def tables() -> tuple[Table, ...]:
-    """Return every table that comes with edgekd."""
-    folder = resources.files("edgekd.preflight") / "support"
-    files = sorted((one for one in folder.iterdir() if one.name.endswith(".yaml")), key=lambda one: one.name)
-    return tuple(Table.model_validate(yaml.safe_load(one.read_text(encoding="utf-8"))) for one in files)
+def _read(path: Path) -> Table:
+    try:
+        return Table.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except (OSError, yaml.YAMLError, ValidationError) as exc:
+        raise ArtifactError(f"{path}: not a table of what a target takes: {one_line(exc)}") from exc
 
 
 def tables_for(target: str, chip: str) -> list[Table]:
@@ -91,7 +96,7 @@ def tables_for(target: str, chip: str) -> list[Table]:
     Raises:
         UserError: the target's tables are by chip, and this is none of its chips.
     """
-    of_target = [table for table in tables() if target in table.targets]
+    of_target = tables_of(target)
     found = [table for table in of_target if not table.chips or chip in table.chips]
     chips = {one for table in of_target for one in table.chips}
     compiled_for = chips | {name for name in known.names() if target in known.load(name).targets}
@@ -109,7 +114,7 @@ def tables_for(target: str, chip: str) -> list[Table]:
 
 def without_table(target: str, chip: str) -> Iterator[Finding]:
     """Yield that nothing is known of a chip's operators, when the target's tables are by chip and none has this one."""
-    of_target = [table for table in tables() if target in table.targets and table.chips]
+    of_target = [table for table in tables_of(target) if table.chips]
     if of_target and not any(chip in table.chips for table in of_target):
         says = f"no table says which operators {chip} takes, only for {', '.join(sorted(of_target[0].chips))}"
         fix = "let the vendor's toolkit build it (--build) and look, before training"

@@ -13,6 +13,7 @@ from edgekd.board.specs import ModelSpec
 from edgekd.core import plugins
 from edgekd.errors import EdgekdError, ToolchainError
 from edgekd.executors.builder import build
+from edgekd.executors.local import REFERENCE_TARGET
 from edgekd.preflight.findings import Verdict
 from edgekd.rewrites.graph import Graph
 from edgekd.targets.base import CompileRequest, CompileResult, Target
@@ -70,7 +71,7 @@ def _noise(spec: ModelSpec) -> dict[str, np.ndarray]:
 
 
 def _reference(graph: Graph, spec: ModelSpec, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    reference = plugins.target("onnxruntime")
+    reference = plugins.target(REFERENCE_TARGET)
     with reference.session(graph.path, spec, reference.options()) as session:
         return session.infer(inputs)
 

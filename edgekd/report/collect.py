@@ -11,13 +11,15 @@ import numpy as np
 
 from edgekd.board.files import write_atomic
 from edgekd.core.artifact import SCHEMA as _ARTIFACT_SCHEMA
-from edgekd.core.artifact import Artifact, package_versions
+from edgekd.core.artifact import Artifact
+from edgekd.core.machine import package_versions
 from edgekd.core.recipe import LOCAL, Engine, Recipe
 from edgekd.core.task_metrics import TASKS
 from edgekd.data.base import Sample
 from edgekd.data.splits import open_split
 from edgekd.evaluate.definitions import DEFINITIONS
 from edgekd.executors.boards import executor_of, why_not_here
+from edgekd.executors.local import REFERENCE_TARGET
 from edgekd.report.model import SCHEMA, Calibration, Definition, Gate, Report, Row, StageTiming, Status, Training
 from edgekd.report.part import Json
 from edgekd.report.stored import REPORT
@@ -156,7 +158,7 @@ def _row(
         id=_row_id(stage),
         stage="engine" if engine else "onnx" if stage == "export" else stage,
         method="none" if stage in ("teacher", "student") else "+".join(recipe.distill.methods) or "none",
-        target=engine.target if engine else "onnxruntime" if stage == "export" else "torch",
+        target=engine.target if engine else REFERENCE_TARGET if stage == "export" else "torch",
         precision=str(engine.precision) if engine else "fp32",
         board=engine.board if engine else LOCAL,
         status=status,

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Literal
 
 from edgekd.board.files import replacing, write_atomic
-from edgekd.board.sysinfo import environment
-from edgekd.core.artifact import Artifact, package_versions
+from edgekd.core.artifact import Artifact
+from edgekd.core.machine import environment, package_versions
 from edgekd.core.recipe import Recipe
 from edgekd.evaluate.definitions import DEFINITIONS
 from edgekd.report.model import TrainedMethod

@@ -34,11 +34,14 @@ class Toolchain:
         the vendor's return code says.
     log_notes: regular expressions of lines that look like errors and are none; they are recorded with the engine.
     timeout_s: seconds after which a job is killed.
+    requirements: locked requirements file of the vendor virtualenv, with hashes; None for a target that compiles in this
+        Python. Its head has the lines `# toolchain: <the toolchain's own package>` and `# python: <versions>`.
     """
 
     log_errors: Tuple[str, ...] = ()
     log_notes: Tuple[str, ...] = ()
     timeout_s: float = 3600.0
+    requirements: Optional[Path] = None
 
 
 @dataclass(frozen=True)
@@ -51,11 +54,15 @@ class TargetInfo:
     quantizer: name of the plugin in `quantize/schemes` that makes the int8 model it compiles.
     precisions: what a recipe may ask for.
     extra: the pip extra that installs it here, e.g. `openvino` for `edgekd[openvino]`.
+    distributions: names on PyPI of the packages that its runtime can come from.
+    tools: names on PyPI of further packages that change its engines, e.g. of its quantizer.
     calibration: what `build_engine` gets of the calibration set for a quantized engine: `none`, or `pixels`, see
         `CompileRequest`. Its quantizer writes them.
     rewrites: names in `rewrites` that `build_engine` does by itself, because its toolchain would refuse or misread
         the graph.
     toolchain: of a target that compiles in another process.
+    support: YAML files of what the toolchain is known to take, see `preflight/tables.py`.
+    chips: YAML files of chips that edgekd does not know by itself, see `core/chips.py`; a file's name is the chip's.
     """
 
     suffix: str
@@ -63,9 +70,13 @@ class TargetInfo:
     quantizer: str
     precisions: Tuple[str, ...]
     extra: str
+    distributions: Tuple[str, ...] = ()
+    tools: Tuple[str, ...] = ()
     calibration: Literal["none", "pixels"] = "none"
     rewrites: Tuple[str, ...] = ()
     toolchain: Optional[Toolchain] = None
+    support: Tuple[Path, ...] = ()
+    chips: Tuple[Path, ...] = ()
 
 
 def check_range(name: str, value: Optional[int], low: int, high: Optional[int] = None) -> None:
@@ -215,6 +226,9 @@ class Target:
         also loads on no other machine, else "". None: always "".
     board_version: returns the version of the runtime on the board, when that is not `runtime_version`; errors alike.
     simulator: a session class that computes what the chip computes, where the toolchain is.
+    machine_facts: takes the root of a file system and returns facts (JSON) of the machine that edgekd does not know by
+        itself; they stand in manifests, and a latency belongs to them.
+    power_mode: takes the root of a file system and returns settings (JSON) that a person makes before measuring.
     """
 
     info: TargetInfo
@@ -228,3 +242,5 @@ class Target:
     bound_to: Optional[Callable[[Any], str]] = None
     board_version: Optional[Callable[[], str]] = None
     simulator: Optional[Type[SessionBase]] = None
+    machine_facts: Optional[Callable[[str], Dict[str, Any]]] = None
+    power_mode: Optional[Callable[[str], Dict[str, Any]]] = None

@@ -76,9 +76,14 @@ def _of_functions(target: Target) -> list[str]:
         except TypeError as exc:
             found.append(f"{name}: expected to be called with {len(parameters)} arguments: {exc}")
         returned = typing.get_type_hints(function).get("return", result)
-        if returned != result:
+        if _plain(returned) != _plain(result):
             found.append(f"{name}: expected to return {result}, got {returned}")
     return found
+
+
+def _plain(hint: Any) -> tuple[Any, tuple[Any, ...]]:
+    """Return origin and arguments of a type, which are those of `Dict[str, Any]` for `dict[str, Any]` as well."""
+    return typing.get_origin(hint) or hint, typing.get_args(hint)
 
 
 def _functions() -> dict[str, tuple[list[Any], Any]]:

@@ -14,6 +14,7 @@ from onnx.reference import ReferenceEvaluator
 
 from edgekd.core import plugins
 from edgekd.errors import TargetError
+from edgekd.quantize.ptq import QuantizeResult
 from edgekd.targets.base import CompileRequest, CompileResult, SessionBase
 from tests.contract.target_record import findings
 from tests.small_nets import images, prepared, segmenter
@@ -38,18 +39,29 @@ def needs(name: str, device: bool = True) -> None:
         pytest.skip(reason)
 
 
+def quantized(name: str, folder: Path, is_uint8: bool = False, has_argmax: bool = False) -> QuantizeResult:
+    """Return what the target's quantizer makes of the small net in `folder/model.onnx`."""
+    target = plugins.target(name)
+    net, spec = segmenter(is_uint8, has_argmax)
+    onnx.save(net, folder / "model.onnx")
+    quantizer = plugins.load("quantizers", target.info.quantizer)
+    (folder / "quantized").mkdir()
+    calibration = [prepared(spec, image) for image in images(8)]
+    result: QuantizeResult = quantizer.quantize(
+        folder / "model.onnx", spec, calibration, folder / "quantized", quantizer.Options()
+    )
+    assert (result.pixels is not None) == (target.info.calibration == "pixels")
+    return result
+
+
 def build(name: str, precision: str, folder: Path, is_uint8: bool = False, has_argmax: bool = False) -> CompileResult:
     target = plugins.target(name)
     net, spec = segmenter(is_uint8, has_argmax)
     model, pixels = folder / "model.onnx", None
     onnx.save(net, model)
     if precision == "int8":
-        quantizer = plugins.load("quantizers", target.info.quantizer)
-        calibration = [prepared(spec, image) for image in images(8)]
-        (folder / "quantized").mkdir()
-        quantized = quantizer.quantize(model, spec, calibration, folder / "quantized", quantizer.Options())
-        model, pixels = quantized.model, quantized.pixels
-        assert (pixels is not None) == (target.info.calibration == "pixels")
+        made = quantized(name, folder, is_uint8, has_argmax)
+        model, pixels = made.model, made.pixels
     (folder / "engine").mkdir()
     request = CompileRequest(model, spec, precision, folder / "engine", target.options(), pixels)
     try:
@@ -228,9 +240,9 @@ def test_a_float_model_is_not_passed_off_as_int8(name: str, tmp_path: Path) -> N
 def test_a_quantized_model_is_not_passed_off_as_fp32(name: str, tmp_path: Path) -> None:
     needs(name, device=False)
     target = plugins.target(name)
-    build(name, "int8", tmp_path)
-    (model,) = (tmp_path / "quantized").glob(f"model{plugins.load('quantizers', target.info.quantizer).SUFFIX}")
+    made = quantized(name, tmp_path)
     again = tmp_path / "again"
     again.mkdir()
+    request = CompileRequest(made.model, segmenter()[1], "fp32", again, target.options(), made.pixels)
     with pytest.raises(TargetError, match="precision fp32 expected a float model"):
-        target.build_engine(CompileRequest(model, segmenter()[1], "fp32", again, target.options()))
+        target.build_engine(request)

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     import tensorrt
 
 
+# A build that searches longest, on a small board; nobody has measured one.
+BUILD_TIMEOUT_S = 6 * 3600.0
 _log = logging.getLogger(__name__)
 
 

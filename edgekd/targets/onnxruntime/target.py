@@ -38,7 +38,15 @@ from edgekd.targets.base import (
 )
 from edgekd.targets.onnxruntime import providers
 
-INFO = TargetInfo(suffix=".onnx", compile_at="host", quantizer="qdq", precisions=("fp32", "int8"), extra="onnxruntime")
+INFO = TargetInfo(
+    suffix=".onnx",
+    compile_at="host",
+    quantizer="qdq",
+    precisions=("fp32", "int8"),
+    extra="onnxruntime",
+    distributions=("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino"),
+    support=(Path(__file__).with_name("support.yaml"),),
+)
 _DTYPES = {
     "tensor(float)": "float32",
     "tensor(float16)": "float16",

@@ -40,7 +40,14 @@ from edgekd.targets.openvino import runtime
 from edgekd.targets.openvino.runtime import import_openvino, read_model, reason_of
 
 INFO = TargetInfo(
-    suffix=runtime.IR, compile_at="host", quantizer="nncf", precisions=("fp32", "fp16", "int8"), extra="openvino"
+    suffix=runtime.IR,
+    compile_at="host",
+    quantizer="nncf",
+    precisions=("fp32", "fp16", "int8"),
+    extra="openvino",
+    distributions=("openvino",),
+    tools=("nncf",),
+    support=(Path(__file__).with_name("support.yaml"),),
 )
 _PRECISION = "INFERENCE_PRECISION_HINT"
 _FACTS = (

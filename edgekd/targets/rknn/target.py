@@ -45,8 +45,10 @@ INFO = TargetInfo(
     quantizer="vendor",
     precisions=("fp16", "int8"),
     extra="",
+    distributions=("rknn-toolkit2", "rknn-toolkit-lite2"),
     calibration="pixels",
-    toolchain=Toolchain(LOG_ERRORS, LOG_NOTES, timeout_s=3600.0),
+    toolchain=Toolchain(LOG_ERRORS, LOG_NOTES, 3600.0, Path(__file__).with_name("toolchain.txt")),
+    support=(Path(__file__).with_name("support.yaml"),),
     rewrites=REWRITES,
 )
 CALIBRATION, KEPT, MODEL, SPEC = "calibration.npy", "simulator", "model.onnx", "spec.json"

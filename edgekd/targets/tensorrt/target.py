@@ -25,12 +25,14 @@ from typing import TYPE_CHECKING, Any, Literal, Optional
 from edgekd.board.options import option
 from edgekd.board.specs import ModelSpec
 from edgekd.errors import TargetError
-from edgekd.targets._nvidia.builder import Build, probe_model
+from edgekd.targets._nvidia import SUPPORT
+from edgekd.targets._nvidia.builder import BUILD_TIMEOUT_S, Build, probe_model
 from edgekd.targets._nvidia.cuda import device_facts, why_no_gpu
 from edgekd.targets._nvidia.graph import QUANTIZER, graph_for
+from edgekd.targets._nvidia.machine import machine_facts, power_mode
 from edgekd.targets._nvidia.session import PlanSession, check_device, write_device
 from edgekd.targets._nvidia.versions import build_flags, check_dla, check_dla_precision, version_of
-from edgekd.targets.base import CompileRequest, CompileResult, Probe, Target, TargetInfo, check_range
+from edgekd.targets.base import CompileRequest, CompileResult, Probe, Target, TargetInfo, Toolchain, check_range
 from edgekd.targets.tensorrt_rtx.target import import_tensorrt_rtx
 
 if TYPE_CHECKING:
@@ -42,6 +44,9 @@ INFO = TargetInfo(
     quantizer=QUANTIZER,
     precisions=("fp32", "fp16", "int8"),
     extra="tensorrt",
+    distributions=("tensorrt", "tensorrt-cu12", "tensorrt-cu13"),
+    toolchain=Toolchain(timeout_s=BUILD_TIMEOUT_S),
+    support=(SUPPORT,),
 )
 _PRODUCT = "TensorRT"
 LAYERS = "layers.json"
@@ -236,4 +241,6 @@ TARGET = Target(
     probe=probe,
     check_engine=check_engine,
     bound_to=bound_to,
+    machine_facts=machine_facts,
+    power_mode=power_mode,
 )

@@ -23,12 +23,14 @@ from typing import Any, List, Literal, Tuple
 from edgekd.board.options import option
 from edgekd.board.specs import ModelSpec
 from edgekd.errors import TargetError
-from edgekd.targets._nvidia.builder import Build, probe_model
+from edgekd.targets._nvidia import SUPPORT
+from edgekd.targets._nvidia.builder import BUILD_TIMEOUT_S, Build, probe_model
 from edgekd.targets._nvidia.cuda import why_no_gpu
 from edgekd.targets._nvidia.graph import QUANTIZER, graph_for
+from edgekd.targets._nvidia.machine import machine_facts, power_mode
 from edgekd.targets._nvidia.session import PlanSession
 from edgekd.targets._nvidia.versions import build_flags, read_plan_header
-from edgekd.targets.base import CompileRequest, CompileResult, Probe, Target, TargetInfo, check_range
+from edgekd.targets.base import CompileRequest, CompileResult, Probe, Target, TargetInfo, Toolchain, check_range
 
 INFO = TargetInfo(
     suffix=".plan",
@@ -36,6 +38,9 @@ INFO = TargetInfo(
     quantizer=QUANTIZER,
     precisions=("fp32", "fp16", "int8"),
     extra="tensorrt-rtx",
+    distributions=("tensorrt-rtx-cu12",),
+    toolchain=Toolchain(timeout_s=BUILD_TIMEOUT_S),
+    support=(SUPPORT, Path(__file__).with_name("support.yaml")),
 )
 _PRODUCT = "TensorRT-RTX"
 _TYPED_LIKE = (11, 0)  # types and flags are those of TensorRT 11
@@ -170,4 +175,6 @@ TARGET = Target(
     probe=probe,
     check_engine=check_engine,
     bound_to=bound_to,
+    machine_facts=machine_facts,
+    power_mode=power_mode,
 )

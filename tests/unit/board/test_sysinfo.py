@@ -168,26 +168,23 @@ def test_this_machine_can_be_read_and_written_as_json() -> None:
 
 
 def test_the_power_mode_changes_with_what_a_person_sets_and_not_with_heat(tmp_path: Path) -> None:
-    assert sysinfo.power_mode(str(tmp_path)) == {"governors": [], "raised": [], "turbo": None, "nvpmodel": None}
+    assert sysinfo.power_mode(str(tmp_path)) == {"governors": [], "raised": [], "turbo": None}
     policy = tmp_path / "sys/devices/system/cpu/cpufreq/policy0"
     policy.mkdir(parents=True)
-    (tmp_path / "var/lib/nvpmodel").mkdir(parents=True)
     files = {
         policy / "scaling_governor": "schedutil\n",
         policy / "scaling_min_freq": "2201600\n",  # as jetson_clocks leaves it
         policy / "cpuinfo_min_freq": "115200\n",
         policy / "scaling_max_freq": "2201600\n",
-        tmp_path / "var/lib/nvpmodel/status": "pmode:0000\n",
     }
     for path, text in files.items():
         path.write_text(text)
     before = sysinfo.power_mode(str(tmp_path))
-    assert before == {"governors": ["schedutil"], "raised": [True], "turbo": None, "nvpmodel": "pmode:0000"}
+    assert before == {"governors": ["schedutil"], "raised": [True], "turbo": None}
     for name in ("min", "max"):  # the kernel lowers both
         (policy / f"scaling_{name}_freq").write_text("729600\n")
     assert sysinfo.power_mode(str(tmp_path)) == before
     for path, text in (
-        (tmp_path / "var/lib/nvpmodel/status", "pmode:0002\n"),
         (policy / "scaling_min_freq", "115200\n"),
         (tmp_path / "sys/class/devfreq/fdab0000.npu/governor", "performance\n"),
     ):

@@ -91,7 +91,9 @@ PUBLISH_UNTIL_KILLED = """
 import os, signal, sys
 from pathlib import Path
 from edgekd.core.artifact import StageResult, publish
+from edgekd.core.machine import package_versions
 
+package_versions()  # reads the metadata of every installed package, as planning a run does
 counter, kill_at = 0, int(sys.argv[2])
 def watch(event, arguments):  # every file system call of publish is a moment at which a kill may come
     global counter

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from edgekd.board.sysinfo import environment
 from edgekd.core import plugins
 from edgekd.core.artifact import SCRATCH, open_artifact
+from edgekd.core.machine import environment
 from edgekd.core.stage import Stage
 from edgekd.core.workspace import Workspace
 from edgekd.errors import GateError, UserError, WorkspaceError
@@ -394,8 +394,11 @@ def test_a_latency_belongs_to_the_machine_and_to_the_versions_of_the_runtimes(
         monkeypatch.setattr("edgekd.executors.local.environment", lambda facts=facts: real | facts)
         keys.add(key())
     assert len(keys) == 3  # memory is not its identity
-    for place, value in (("power_mode", {"nvpmodel": "pmode:0002"}), ("package_version", "9.9.9")):
-        monkeypatch.setattr(f"edgekd.executors.local.{place}", lambda *_, value=value: value)
+    for place, value in (
+        ("edgekd.executors.local.power_mode", {"nvpmodel": "pmode:0002"}),
+        ("edgekd.core.machine.package_version", "9.9.9"),
+    ):
+        monkeypatch.setattr(place, lambda *_, value=value: value)
         assert key() not in keys
         keys.add(key())
 

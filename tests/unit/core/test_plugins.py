@@ -67,7 +67,7 @@ def test_an_unknown_name_gets_a_suggestion(kind: str, typo: str, words: str) -> 
 
 def test_an_entry_point_adds_a_plugin(tmp_path: Path) -> None:
     register(tmp_path, "formats", "mine", "my_format")
-    (tmp_path / "my_format.py").write_text("NAME = 'my own'\n")
+    (tmp_path / "my_format.py").write_text("NAME, Options, TASKS = 'my own', object, ()\n")
     done = run(
         "from edgekd.core import plugins\n"
         "assert 'mine' in plugins.names('formats') and 'my_format' not in sys.modules\n"

@@ -45,7 +45,7 @@ def pinned(folder: Path) -> str:
 def written(folder: Path, requirements: str, python: str = RUNNING) -> venvs.Lock:
     path = folder / "tiny.txt"
     path.write_text(f"# toolchain: tiny-toolkit\n# python: {python}\n{requirements}\n")
-    return venvs.read_lock(path)
+    return venvs.read_lock("tiny", path)
 
 
 def test_install_makes_what_find_finds(lock: venvs.Lock, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from edgekd.errors import ArtifactError, UserError
 from edgekd.preflight.check import Subject, Toward, check
 from edgekd.preflight.findings import Report
 from edgekd.preflight.patterns import PATTERNS
-from edgekd.preflight.tables import tables, tables_for
+from edgekd.preflight.tables import tables_for, tables_of
 from edgekd.rewrites.graph import SCOPES, read_graph
 
 RKNN = Toward("rknn", "rk3588")
@@ -229,8 +229,8 @@ def test_files_targets_and_chips_that_are_none_are_refused_in_one_line(tmp_path:
 
 
 def test_every_pattern_of_a_table_exists_and_every_table_has_source_and_date() -> None:
-    assert {target for table in tables() for target in table.targets} >= {"rknn", "tensorrt", "openvino", "onnxruntime"}
-    for table in tables():
+    assert all(tables_of(name) for name in ("rknn", "tensorrt", "tensorrt_rtx", "openvino", "onnxruntime"))
+    for table in (table for name in plugins.names("targets") for table in tables_of(name)):
         assert set(table.patterns) <= set(PATTERNS)
         assert table.source
         assert table.date
@@ -283,7 +283,7 @@ def test_a_rewrite_that_would_not_help_is_not_named(tmp_path: Path) -> None:
     path = write(tmp_path / "net.onnx", [pool], [], (1, 3, 11, 11))  # 11 is prime
     (found,) = checked(path, RKNN).findings
     assert "export.rewrite" not in found.fix
-    for table in tables():
+    for table in (table for name in plugins.names("targets") for table in tables_of(name)):
         assert set(table.rewrites.values()) <= set(plugins.names("rewrites"))
 
 

@@ -1,0 +1,54 @@
+"""Facts of the machine: edgekd's own, and those that the targets add."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from edgekd.core import machine
+
+# What manifests and benches of the first version held.
+RUNTIMES = {
+    *(
+        "onnxruntime",
+        "onnxruntime-gpu",
+        "onnxruntime-openvino",
+        "openvino",
+        "tensorrt",
+        "tensorrt-cu12",
+        "tensorrt-cu13",
+    ),
+    *("tensorrt-rtx-cu12", "rknn-toolkit2", "rknn-toolkit-lite2"),
+}
+
+
+def write(root: Path, files: dict[str, str]) -> str:
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    return str(root)
+
+
+def test_a_jetson_has_nvidias_facts_beside_the_others(tmp_path: Path) -> None:
+    files = {
+        "proc/driver/nvidia/gpus/0000:01:00.0/information": "Model: \t\t NVIDIA L4\nIRQ: 1\n",
+        "etc/nv_tegra_release": "# R36 (release), REVISION: 4.0\nmore\n",
+        "var/lib/nvpmodel/status": "pmode:0002\n",
+    }
+    root = write(tmp_path, files)
+    facts = machine.environment(root)
+    assert (facts["gpus"], facts["gpu_driver"]) == (["NVIDIA L4"], "# R36 (release), REVISION: 4.0")
+    assert facts["cpu_model"] is None
+    assert machine.power_mode(root) == {"governors": [], "raised": [], "turbo": None, "nvpmodel": "pmode:0002"}
+
+
+def test_without_nvidias_driver_the_facts_are_there_and_none(tmp_path: Path) -> None:
+    facts = machine.environment(str(tmp_path))
+    assert (facts["gpus"], facts["gpu_driver"]) == (None, None)
+    assert machine.power_mode(str(tmp_path))["nvpmodel"] is None
+
+
+def test_a_latency_names_every_runtime_and_a_manifest_what_is_installed() -> None:
+    assert set(machine.runtime_versions()) == RUNTIMES
+    installed = machine.package_versions()
+    assert {"numpy", "onnx", "openvino", "nncf", "onnxruntime"} <= set(installed)
+    assert "rknn-toolkit2" not in installed
