@@ -8,7 +8,6 @@ from edgekd.core import chips, plugins
 from edgekd.core.artifact import StageResult
 from edgekd.core.machine import hardware
 from edgekd.core.recipe import Engine, Recipe
-from edgekd.core.recipe_loading import plugin_options
 from edgekd.core.stage import StageJob
 from edgekd.errors import RecipeError, TargetError
 from edgekd.executors.toolchain import Compiled, compile_engine
@@ -36,7 +35,7 @@ def run(job: StageJob) -> StageResult:
     details = {
         "target": engine.target,
         "precision": engine.precision,
-        "options": engine.options,
+        "options": dict(engine.options),
         "engine": result.engine.relative_to(job.out_dir).as_posix(),
         "runtime_version": compiled.runtime_version,
         "build": result.details,
@@ -68,7 +67,7 @@ def checked_options(engine: Engine) -> Any:
     Raises:
         RecipeError: an unknown option, a chip or a precision that the target does not build for.
     """
-    options = plugin_options("targets", engine.target, engine.options, f"engines.{engine.id}.options")
+    options = engine.target_options
     known = plugins.target(engine.target).info.precisions
     if engine.precision not in known:
         raise RecipeError(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,9 +19,8 @@ from pydantic import (
 )
 
 from edgekd.board.precision import Precision
+from edgekd.core.plugin_options import PluginOptions
 from edgekd.errors import did_you_mean
-
-Options = dict[str, Any]
 
 
 class Section(BaseModel):
@@ -64,7 +65,7 @@ class Data(Section):
     """The data set, its splits, and the network's input size."""
 
     format: str = Field(description="Data format (a plugin).")
-    options: Options = Field({}, description="Options of the format.")
+    options: PluginOptions = Field(PluginOptions(), description="Options of the format.")
     train: str = Field("train", description="Split that trains and calibrates.")
     val: str = Field("val", description="Split that is scored.")
     size: tuple[PositiveInt, PositiveInt] = Field(description="Input size of the networks (height, width).")
@@ -72,6 +73,11 @@ class Data(Section):
         "stretch", description="Resizing to `size`: `stretch` changes the aspect, `letterbox` adds black bars."
     )
     augment: Augment = Field(Augment(), description="Training augmentation.")
+
+    @property
+    def format_options(self) -> Any:
+        """The format's `Options`; RecipeError when they do not fit."""
+        return self.options.typed("formats", self.format, "data.options")
 
 
 class Train(Section):
@@ -114,7 +120,7 @@ class Network(Section):
 
     family: str = Field(description="Model family (a plugin).")
     variant: str = Field(description="Variant of the family.")
-    options: Options = Field({}, description="Options of the family.")
+    options: PluginOptions = Field(PluginOptions(), description="Options of the family.")
     checkpoint: Path | None = Field(
         None, description="Local file with the network's weights. Without `train` the network is used as it is."
     )
@@ -150,7 +156,11 @@ class Method(Section):
     schedule: Literal["constant", "decay"] = Field(
         "constant", description="Weight after the warm-up. `decay`: falls linearly to 0, right after the last step."
     )
-    options: Options = Field({}, description="Options of the method.")
+    options: PluginOptions = Field(PluginOptions(), description="Options of the method.")
+
+    def typed_options(self, name: str) -> Any:
+        """Return the `Options` of the method, whose name is the section's key; RecipeError when they do not fit."""
+        return self.options.typed("methods", name, f"distill.methods.{name}.options")
 
     def weight_at(self, step: int, steps: int) -> float:
         """Return the weight at one of the steps 0 ... steps - 1; a function of the step alone, as a resumed run needs.
@@ -237,7 +247,12 @@ class QuantizeVariant(Section):
     """Calibration on a seeded subset of the training split, and the quantizers' options."""
 
     images: int = Field(128, gt=0, description="Number of calibration images.")
-    options: dict[str, Options] = Field({}, description="Options of each quantizer by its name.")
+    options: dict[str, PluginOptions] = Field({}, description="Options of each quantizer by its name.")
+
+    def typed_options(self, quantizer: str) -> Any:
+        """Return a quantizer's `Options`; RecipeError when they do not fit."""
+        given = self.options.get(quantizer, PluginOptions())
+        return given.typed("quantizers", quantizer, f"quantize.options.{quantizer}")
 
 
 class Quantize(QuantizeVariant):
@@ -280,7 +295,12 @@ class Engine(Section):
         PTQ, description="Quantized model that an int8 engine is compiled from; see `quantize.variants`."
     )
     board: str = Field(LOCAL, description="Board that runs the engine. `local` is this machine.")
-    options: Options = Field({}, description="Options of the target.")
+    options: PluginOptions = Field(PluginOptions(), description="Options of the target.")
+
+    @property
+    def target_options(self) -> Any:
+        """The target's `Options`; RecipeError when they do not fit."""
+        return self.options.typed("targets", self.target, f"engines.{self.id}.options")
 
     @model_validator(mode="before")
     @classmethod
@@ -365,6 +385,25 @@ class Study(Section):
 
 
 _OF_OBJECTS = {"boundary": 1.0, "context": 1.0}
+
+
+@dataclass(frozen=True)
+class PluginUse:
+    """A plugin that a recipe names.
+
+    at: keys that lead to its options in the recipe, list items by index.
+    where: the same for errors, engines by id.
+    """
+
+    kind: str
+    name: str
+    options: PluginOptions
+    at: tuple[str | int, ...]
+    where: str
+
+    def typed(self) -> Any:
+        """Return the plugin's `Options`; RecipeError when they do not fit, UserError for an unknown plugin."""
+        return self.options.typed(self.kind, self.name, self.where)
 
 
 class Recipe(Section):
@@ -470,10 +509,43 @@ class Recipe(Section):
         if names.get("quantize"):
             variant, _, quantizer = names["quantize"].partition("/")
             settings = self.quantize.variant(variant)
-            options = {quantizer: settings.options.get(quantizer, {})}
+            options = {quantizer: settings.options.get(quantizer, PluginOptions())}
             update["quantize"] = Quantize(images=settings.images, options=options)
         return self.model_copy(update=update)
+
+    def plugin_uses(self) -> Iterator[PluginUse]:
+        """Return every plugin that has options in the recipe, without those of sections that are None (see `only`)."""
+        networks = {"teacher": self.teacher, "student": self.student}
+        if self.data is not None:
+            yield _use("formats", self.data.format, self.data.options, "data", "options")
+        for name, network in networks.items():
+            if network is not None:
+                yield _use("families", network.family, network.options, name, "options")
+        if self.distill is not None:
+            yield from _methods(self.distill.methods, "distill", "methods")
+        if self.quantize is not None:
+            yield from _quantizers(self.quantize, "quantize")
+            for name, variant in self.quantize.variants.items():
+                yield from _quantizers(variant, "quantize", "variants", name)
+        for index, engine in enumerate(self.engines or ()):
+            where = f"engines.{engine.id}.options"
+            yield PluginUse("targets", engine.target, engine.options, ("engines", index, "options"), where)
+        if self.study is not None:
+            for name, methods in self.study.arms.items():
+                yield from _methods(methods, "study", "arms", name)
 
     def sha256(self) -> str:
         """Return the hash of the recipe's content, defaults included."""
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+
+
+def _use(kind: str, name: str, options: PluginOptions, *at: str) -> PluginUse:
+    return PluginUse(kind, name, options, at, ".".join(at))
+
+
+def _methods(methods: dict[str, Method], *at: str) -> Iterator[PluginUse]:
+    return (_use("methods", name, method.options, *at, name, "options") for name, method in methods.items())
+
+
+def _quantizers(settings: QuantizeVariant, *at: str) -> Iterator[PluginUse]:
+    return (_use("quantizers", name, options, *at, "options", name) for name, options in settings.options.items())

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import importlib
 from contextlib import AbstractContextManager
-from typing import Any
 
 from edgekd.board.session import Session
 from edgekd.core import plugins
 from edgekd.core.artifact import Artifact
-from edgekd.core.recipe_loading import plugin_options
+from edgekd.core.plugin_options import plugin_options
+from edgekd.core.recipe import Engine
 from edgekd.errors import ArtifactError
 from edgekd.targets.base import SessionBase
 
@@ -37,9 +37,9 @@ def open_session(artifact: Artifact) -> AbstractContextManager[Session]:
     return getattr(importlib.import_module(module), name)(artifact)
 
 
-def why_not_here(target: str, options: dict[str, Any]) -> str:
-    """Return why this machine cannot run engines of a target with its options as a recipe has them, "" when it can."""
-    return plugins.target(target).why_not_here(plugin_options("targets", target, options, "options"))
+def why_not_here(engine: Engine) -> str:
+    """Return why this machine cannot run an engine of a recipe, "" when it can."""
+    return plugins.target(engine.target).why_not_here(engine.target_options)
 
 
 def _open_engine(artifact: Artifact) -> SessionBase:

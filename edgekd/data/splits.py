@@ -12,7 +12,6 @@ from pathlib import Path
 
 from edgekd.core import plugins
 from edgekd.core.recipe import Recipe
-from edgekd.core.recipe_loading import plugin_options
 from edgekd.data.annotated import NO_MASK, AnnotatedDataset
 from edgekd.data.base import DenseDataset
 from edgekd.errors import DataError, RecipeError
@@ -54,7 +53,7 @@ def open_split(recipe: Recipe, split: str) -> DenseDataset:
     opened, data = _opened.get(), recipe.data
     if opened is None:
         return _open(recipe, split)
-    key = (data.format, json.dumps(data.options, sort_keys=True, default=repr), recipe.task, split)
+    key = (data.format, json.dumps(dict(data.options), sort_keys=True, default=repr), recipe.task, split)
     if key not in opened:
         opened[key] = _open(recipe, split)
     return opened[key]
@@ -63,7 +62,7 @@ def open_split(recipe: Recipe, split: str) -> DenseDataset:
 def _open(recipe: Recipe, split: str) -> DenseDataset:
     data = recipe.data
     module = plugins.load("formats", data.format)
-    options = plugin_options("formats", data.format, data.options, "data.options")
+    options = data.format_options
     wanted = "open_dataset" if recipe.task == "semantic" else "open_objects"
     if not hasattr(module, wanted):
         able = [name for name in plugins.names("formats") if hasattr(plugins.load("formats", name), wanted)]

@@ -175,7 +175,7 @@ def _row(
     if own or (engine and "bench" in failures):
         row["status"], row["reason"] = "failed", own or failures["bench"]
     elif score is None:
-        absent = why_not_here(engine.target, engine.options) if engine and stage in artifacts else ""
+        absent = why_not_here(engine) if engine and stage in artifacts else ""
         row["reason"] = absent or failure or ("not scored" if timed else "the run was stopped before")
         row["status"] = "measured" if timed else "failed" if failure and not absent else "not measured"
     else:
