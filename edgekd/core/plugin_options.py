@@ -17,7 +17,7 @@ from pydantic_core import CoreSchema, core_schema
 
 from edgekd.board.options import path_options
 from edgekd.core import plugins
-from edgekd.errors import RecipeError, did_you_mean
+from edgekd.errors import RecipeError, UserError, did_you_mean
 
 
 class PluginOptions(Mapping[str, Any]):
@@ -47,8 +47,7 @@ class PluginOptions(Mapping[str, Any]):
         """Return the plugin's `Options`, made at the first call; where: their place in the recipe, for errors.
 
         Raises:
-            RecipeError: an unknown option, or a value that does not fit.
-            UserError: unknown plugin, or one whose packages are not installed.
+            RecipeError: as `plugin_options`.
         """
         if (kind, name) not in self._typed:
             self._typed[kind, name] = plugin_options(kind, name, self._given, where)
@@ -81,10 +80,13 @@ def plugin_options(kind: str, name: str, given: Mapping[str, Any], where: str) -
     """Return a plugin's `Options` made of a mapping.
 
     Raises:
-        RecipeError: an unknown option, or a value that does not fit.
-        UserError: unknown plugin, one whose packages are not installed, or a path that it does not declare as a literal.
+        RecipeError: an unknown plugin, one whose packages are not installed or whose paths cannot be read from its source,
+            an unknown option, or a value that does not fit.
     """
-    options_type = plugins.options_type(kind, name)
+    try:
+        options_type = plugins.options_type(kind, name)
+    except UserError as exc:
+        raise RecipeError(f"{where}: {exc}") from exc
     if path_options(options_type) != path_options_of(kind, name):
         raise RecipeError(
             f"{where}: the paths among the options of {name!r} cannot be read from its source; declare `class Options` in "

@@ -402,7 +402,7 @@ class PluginUse:
     where: str
 
     def typed(self) -> Any:
-        """Return the plugin's `Options`; RecipeError when they do not fit, UserError for an unknown plugin."""
+        """Return the plugin's `Options`; RecipeError when they do not fit."""
         return self.options.typed(self.kind, self.name, self.where)
 
 

@@ -59,8 +59,7 @@ def load_recipe(name_or_path: str, overrides: Iterable[str] = ()) -> Recipe:
         overrides: `key.path=value` strings; values are YAML.
 
     Raises:
-        RecipeError: unreadable, not YAML, unknown key, value that does not fit; all findings in one line.
-        UserError: an unknown data format, quantizer or target, or one whose packages are not installed.
+        RecipeError: unreadable, not YAML, unknown key or plugin, value that does not fit; all findings in one line.
     """
     path = find_recipe(name_or_path)
     raw = read_tree(path)
@@ -75,8 +74,8 @@ def check_plugins(recipe: Recipe, but: Collection[str] = ()) -> None:
     """Make the typed options of every plugin in a recipe, but those of some kinds.
 
     Raises:
-        RecipeError: an unknown option, or a value that does not fit.
-        UserError: an unknown plugin, or one whose packages are not installed.
+        RecipeError: an unknown plugin, one whose packages are not installed, an unknown option, or a value that does not
+            fit.
     """
     for use in recipe.plugin_uses():
         if use.kind not in but:
