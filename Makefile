@@ -1,6 +1,3 @@
-# make demo   install and run the quickstart: a distilled, quantized, measured student in minutes
-# make engines  the run's student for every target that builds here: ONNX Runtime, OpenVINO, TensorRT-RTX, RKNN (RK3588)
-# make test   install and run lint, types and tests
 PYTHON ?= python3
 VENV ?= .venv
 RECIPE ?= quickstart
@@ -10,9 +7,13 @@ BIN := $(VENV)/bin
 # Some machines set this; every command would then compile thousands of torch's modules again (half its time).
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo engines test lint types clean
+.DEFAULT_GOAL := help
+.PHONY: help demo engines quick test tests coverage lint types clean
 
-demo: $(VENV)/.all
+help: ## list what can be made
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1,\2/p' $(MAKEFILE_LIST) | while IFS=, read -r name what; do printf '%-14s %s\n' "$$name" "$$what"; done
+
+demo: $(VENV)/.all ## install and run the quickstart: a distilled, quantized, measured student in minutes
 	$(BIN)/edgekd run $(RECIPE) --out $(RUN)
 
 # What is trained already is not trained again. Class maps are compared pixel by pixel; TensorRT-RTX needs a GPU for that.
@@ -22,20 +23,33 @@ ENGINES := [{target: onnxruntime, precision: fp32}, {target: onnxruntime, precis
   {target: tensorrt_rtx, precision: fp16, options: $(GPUS)}, {target: tensorrt_rtx, precision: int8, options: $(GPUS)}, \
   {target: rknn, precision: fp16}, {target: rknn, precision: int8}]
 
-engines: $(VENV)/.dev
+engines: $(VENV)/.dev ## build the run's student for every target that builds here: ONNX Runtime, OpenVINO, TensorRT-RTX, RKNN (RK3588)
 	$(BIN)/edgekd toolchain install rknn
 	$(BIN)/edgekd run $(RECIPE) --out $(RUN) --set 'engines=$(ENGINES)'
 	$(BIN)/python benchmarks/engine_agreement.py $(RUN) --images 32
 
 # A worker that dies ends the tests: pytest-xdist 3.8 starts another one with --dist loadfile and then waits for ever.
-test: lint types $(VENV)/.tensorrt-types
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 0 --durations 15
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 
-lint: $(VENV)/.dev
+quick: lint ## lint, and run the tests that need no framework (no torch, onnx, openvino): under a minute on two cores
+	$(PYTEST) -p tests.quick -m 'not slow' --durations 5
+
+# The types are checked beside the tests, whose last file keeps one core only.
+test: lint ## install and run lint, types and all tests
+	$(MAKE) -j 2 types tests
+
+tests: $(VENV)/.tensorrt-types ## run all tests
+	$(PYTEST) --durations 15
+
+# Subprocesses and forked commands are measured, too: `patch = subprocess` in pyproject.toml.
+coverage: $(VENV)/.tensorrt-types ## run all tests and say which lines of edgekd they reach
+	$(PYTEST) --cov --cov-report term:skip-covered --cov-report html:build/coverage
+
+lint: $(VENV)/.dev ## check style and format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: $(VENV)/.dev
+types: $(VENV)/.dev ## check types
 	$(BIN)/mypy
 
 # uv installs in parallel; it is put into the virtualenv itself, nothing outside is touched.
@@ -57,5 +71,5 @@ $(VENV)/.dev: pyproject.toml | $(VENV)/bin/uv
 	$(BIN)/uv pip install -q --python $(BIN)/python -e '.[dev]'
 	@touch $@ $(VENV)/.all
 
-clean:
+clean: ## remove the virtualenv, runs and builds
 	rm -rf $(VENV) runs build dist

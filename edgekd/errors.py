@@ -22,7 +22,7 @@ Portable: standard library only, Python 3.8.
 from __future__ import annotations
 
 import difflib
-from typing import Iterable, Tuple
+from typing import Iterable, Optional, Tuple
 
 
 class EdgekdError(Exception):
@@ -101,7 +101,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f"; known: {', '.join(names) or 'none'}"
 
 
-def one_line(exc: BaseException, limit: int = 300) -> str:
-    """Return an exception's text on one line, at most `limit` characters; its type where it has no text."""
+def one_line(exc: BaseException, limit: Optional[int] = 300) -> str:
+    """Return an exception's text on one line, at most `limit` characters (None: all); its type where it has no text."""
     text = " ".join(str(exc).split()) or type(exc).__name__
-    return text if len(text) <= limit else text[: limit - 3] + "..."
+    return text if limit is None or len(text) <= limit else text[: limit - 3] + "..."

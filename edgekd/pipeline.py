@@ -18,7 +18,7 @@ from edgekd.core.recipe_loading import check_plugins
 from edgekd.core.stage import KeyContent, Stage, hash_of
 from edgekd.core.workspace import Workspace, disk_errors
 from edgekd.data.splits import forget
-from edgekd.errors import EdgekdError, GateError, RecipeError, WorkspaceError
+from edgekd.errors import EdgekdError, GateError, RecipeError, WorkspaceError, one_line
 from edgekd.planning import quantizer_of
 
 log = logging.getLogger(__name__)
@@ -41,11 +41,13 @@ class StageFailure:
     name: of the stage; `<stage>/<subject>` for one subject.
     reason: one line.
     is_bug: whether the error was not one of edgekd's own.
+    cause: the input whose failure this one follows from, "" for a failure of its own.
     """
 
     name: str
     reason: str
     is_bug: bool = False
+    cause: str = ""
 
 
 def check_options(recipe: Recipe) -> None:
@@ -125,7 +127,7 @@ class _Runner:
             return stage.name in self.done
         for name in stage.inputs:
             if not self.finish(self.known[name]) and name not in stage.optional_inputs:
-                return self._fail(stage, f"{name} failed: {self.failed[name]}")
+                return self._fail(StageFailure(stage.name, f"{name} failed: {self.failed[name]}", cause=name))
         if stage.optional_inputs and not any(name in self.done for name in stage.optional_inputs):
             self.failed[stage.name] = "all of its inputs failed"  # each of them was reported
             return False
@@ -161,18 +163,18 @@ class _Runner:
         except EdgekdError as exc:
             if self.on_failure is None or not stage.fails_alone:
                 raise
-            self._fail(stage, str(exc))
+            self._fail(StageFailure(stage.name, str(exc)))
         except Exception as exc:
             if self.on_failure is None or not stage.fails_alone:
                 raise
             log.exception("%s: an error that edgekd did not expect", stage.name)
-            self._fail(stage, f"{type(exc).__name__}: {' '.join(str(exc).split())}", is_bug=True)
+            self._fail(StageFailure(stage.name, f"{type(exc).__name__}: {one_line(exc)}", is_bug=True))
         return None
 
-    def _fail(self, stage: Stage, reason: str, is_bug: bool = False) -> bool:
-        self.failed[stage.name] = reason
+    def _fail(self, failure: StageFailure) -> bool:
+        self.failed[failure.name] = failure.reason
         if self.on_failure is not None:
-            self.on_failure(StageFailure(stage.name, reason, is_bug))
+            self.on_failure(failure)
         return False
 
     def _artifacts(self) -> dict[str, Artifact]:

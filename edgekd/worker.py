@@ -9,6 +9,7 @@ Portable: standard library + numpy, Python 3.8.
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import sys
 import time
@@ -19,9 +20,10 @@ from typing import Any, Callable, Dict, List
 
 import numpy as np
 
+from edgekd.board.files import replacing
 from edgekd.board.job import Job, JobFailure, Result, read_job, write_result
 from edgekd.board.specs import ModelSpec
-from edgekd.errors import EdgekdError, TargetError
+from edgekd.errors import EdgekdError, TargetError, one_line
 from edgekd.targets.base import CompileRequest, Target
 
 
@@ -29,17 +31,19 @@ def main(arguments: List[str]) -> int:
     """Do the job in the file that is the only argument and return the exit code."""
     path = Path(arguments[0]).resolve()
     job = read_job(path)
+    logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(message)s")
+    logging.getLogger("edgekd").setLevel(logging.DEBUG)
     os.chdir(str(path.parent))
     started = time.monotonic()
     value, failure = None, None
     try:
         value = TASKS[job.task](_target(job), job.arguments)
     except EdgekdError as exc:
-        failure = JobFailure(type(exc).__name__, " ".join(str(exc).split()), True)
+        failure = JobFailure(type(exc).__name__, one_line(exc, None), True)
     except OSError as exc:  # a full disk is not a bug
-        failure = JobFailure(type(exc).__name__, " ".join(str(exc).split()), False, exc.errno, traceback.format_exc())
+        failure = JobFailure(type(exc).__name__, one_line(exc, None), False, exc.errno, traceback.format_exc())
     except Exception as exc:  # noqa: BLE001 - vendors raise everything; it goes to the host whole
-        message = " ".join(str(exc).split())[-500:]
+        message = one_line(exc, None)[-500:]
         failure = JobFailure(type(exc).__name__, message, False, None, traceback.format_exc())
     sys.stdout.flush()
     seconds = round(time.monotonic() - started, 3)
@@ -54,8 +58,8 @@ def main(arguments: List[str]) -> int:
 def compile_engine(target: Target, given: Dict[str, Any]) -> Dict[str, Any]:
     """Build an engine.
 
-    given: model, out_dir (paths), spec, precision, options. Value: engine (path relative to out_dir), spec, details,
-    runtime_version.
+    given: model, out_dir (paths), spec, precision, options, calibration (path or None). Value: engine (path relative to
+    out_dir), spec, details, runtime_version.
     """
     out_dir = Path(given["out_dir"])
     request = CompileRequest(
@@ -64,6 +68,7 @@ def compile_engine(target: Target, given: Dict[str, Any]) -> Dict[str, Any]:
         precision=given["precision"],
         out_dir=out_dir,
         options=_options(target, given["options"]),
+        calibration=Path(given["calibration"]) if given["calibration"] else None,
     )
     result = target.build_engine(request)
     return {
@@ -121,19 +126,22 @@ def _target(job: Job) -> Target:
 
 
 def _options(target: Target, given: Dict[str, Any]) -> Any:
-    """Return the target's options from JSON, where tuples are lists."""
+    """Return the target's options from JSON."""
     known = {one.name for one in fields(target.options)}
     if not set(given) <= known:
         raise TargetError(f"unknown options {sorted(set(given) - known)}; known: {sorted(known)}")
-    return target.options(**{key: tuple(value) if isinstance(value, list) else value for key, value in given.items()})
+    return target.options(**{key: _immutable(value) for key, value in given.items()})
+
+
+def _immutable(value: Any) -> Any:
+    """Return JSON with tuples for lists."""
+    return tuple(map(_immutable, value)) if isinstance(value, list) else value
 
 
 def _write_arrays(path: Path, arrays: Dict[str, np.ndarray]) -> None:
     """Write an .npz so that a reader sees a whole one or none."""
-    temporary = path.with_name(path.name + ".tmp")
-    with open(str(temporary), "wb") as file:
+    with replacing(path) as temporary, open(str(temporary), "wb") as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]  # keys never shadow its flags
-    os.replace(str(temporary), str(path))
 
 
 if __name__ == "__main__":

@@ -11,11 +11,11 @@ Portable: standard library only, Python 3.8.
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Dict, Optional
 
+from edgekd.board.files import write_atomic
 from edgekd.errors import ArtifactError
 
 JOB, RESULT = "job.json", "result.json"
@@ -68,7 +68,7 @@ class Result:
 def write_job(job: Job, folder: Path) -> Path:
     """Write `job.json` into an existing folder and return its path."""
     path = Path(folder) / JOB
-    _write_atomic(path, {"schema": JOB_SCHEMA, **asdict(job)})
+    _write(path, {"schema": JOB_SCHEMA, **asdict(job)})
     return path
 
 
@@ -84,7 +84,7 @@ def read_job(path: Path) -> Job:
 def write_result(result: Result, folder: Path) -> Path:
     """Write `result.json` so that a reader sees a whole one or none, and return its path."""
     path = Path(folder) / RESULT
-    _write_atomic(path, {"schema": RESULT_SCHEMA, **asdict(result)})
+    _write(path, {"schema": RESULT_SCHEMA, **asdict(result)})
     return path
 
 
@@ -117,11 +117,5 @@ def _read(path: Path, schema: str) -> Dict[str, Any]:
     return data
 
 
-def _write_atomic(path: Path, data: Dict[str, Any]) -> None:
-    text = json.dumps(data, indent=1, allow_nan=False)
-    temporary = path.with_name(path.name + ".tmp")
-    with open(str(temporary), "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(str(temporary), str(path))
+def _write(path: Path, data: Dict[str, Any]) -> None:
+    write_atomic(path, json.dumps(data, indent=1, allow_nan=False))

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from edgekd.cli.run import JsonOption, RecipeArg, SetOption
+from edgekd.errors import one_line
 
 SHOWN = 100  # errors of annotations; more are rarely read
 
@@ -44,7 +45,7 @@ def check(
         try:
             dataset = opened[split] = open_split(loaded, split)
         except DataError as exc:
-            reports.append(unreadable(split, exc.lines or (" ".join(str(exc).split()),)))
+            reports.append(unreadable(split, exc.lines or (one_line(exc, None),)))
             continue
         with progress_bar(f"reading split {split}") as progress:
             reports.append(check_dataset(dataset, split, progress))

@@ -81,7 +81,7 @@ def failures() -> Iterator[list[Any]]:
     """
     failed: list[Any] = []
     yield failed
-    for one in failed:
+    for one in (one for one in failed if not one.cause):
         print(f"edgekd: {one.name} failed: {' '.join(one.reason.split())}", file=sys.stderr)
     if failed:
         raise typer.Exit(70 if any(one.is_bug for one in failed) else 1)

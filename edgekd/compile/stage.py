@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from edgekd.core import chips, plugins
-from edgekd.core.artifact import StageResult
+from edgekd.core.artifact import Artifact, StageResult
 from edgekd.core.machine import hardware
 from edgekd.core.recipe import Engine, Recipe
 from edgekd.core.stage import StageJob
-from edgekd.errors import RecipeError, TargetError
-from edgekd.executors.toolchain import Compiled, compile_engine
+from edgekd.errors import ArtifactError, RecipeError, TargetError
+from edgekd.executors.builder import build
 from edgekd.targets.base import CompileRequest
 
 
 def run(job: StageJob) -> StageResult:
     """Build the engine whose id is the stage's subject."""
     engine = next(e for e in job.recipe.engines if e.id == job.subject)
-    target = plugins.target(engine.target)
     options = checked_options(engine)
     (model,) = job.inputs.values()
     request = CompileRequest(
@@ -26,11 +26,9 @@ def run(job: StageJob) -> StageResult:
         precision=engine.precision,
         out_dir=job.out_dir,
         options=options,
+        calibration=_calibration(engine, model),
     )
-    if target.info.compile_at == "toolchain":
-        compiled = compile_engine(engine.target, request)
-    else:
-        compiled = Compiled(target.build_engine(request), target.runtime_version())
+    compiled = build(engine.target, request)
     result = compiled.result
     details = {
         "target": engine.target,
@@ -41,6 +39,20 @@ def run(job: StageJob) -> StageResult:
         "build": result.details,
     }
     return StageResult(result.spec, {**{k: model.details[k] for k in ("params", "macs")}, **details})
+
+
+def _calibration(engine: Engine, model: Artifact) -> Path | None:
+    """Return the calibration pixels beside a quantized model, for a target that wants them."""
+    info = plugins.target(engine.target).info
+    if info.calibration == "none" or not engine.precision.is_quantized:
+        return None
+    name = model.details.get("calibration_pixels")
+    if name is None:
+        raise ArtifactError(
+            f"{model.path}: expected calibration pixels, which target {engine.target} wants, got none; the quantizer "
+            f"{info.quantizer} has to write them"
+        )
+    return model.file(name)
 
 
 def bound_to(recipe: Recipe) -> dict[str, Any] | None:

@@ -6,14 +6,10 @@ place. A kill at any moment leaves a complete artifact or none.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
 import subprocess
-import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
@@ -22,9 +18,10 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from edgekd.board.files import sha256_of, write_atomic
 from edgekd.board.specs import ModelSpec
 from edgekd.board.sysinfo import environment
-from edgekd.errors import ArtifactError
+from edgekd.errors import ArtifactError, one_line
 
 SCHEMA = "edgekd.artifact/1"
 MANIFEST = "manifest.json"
@@ -88,9 +85,8 @@ class Artifact:
             if not spec.inputs or not spec.outputs or min(sides) < 1:
                 raise ValueError("an input, an output or a pixel is missing")
         except ValueError as exc:  # pydantic's ValidationError is one
-            said = " ".join(str(exc).split())[:300]
             raise ArtifactError(
-                f"{self.path / MANIFEST}: damaged model_spec ({said}); make the artifact again"
+                f"{self.path / MANIFEST}: damaged model_spec ({one_line(exc)}); make the artifact again"
             ) from exc
         return spec
 
@@ -180,7 +176,7 @@ def publish(work: Path, final: Path, facts: dict[str, Any], result: StageResult)
         "failures": result.failures,
     }
     text = json.dumps(manifest, indent=1, allow_nan=False)
-    _write_synced(work / MANIFEST, text)
+    write_atomic(work / MANIFEST, text)
     final.parent.mkdir(parents=True, exist_ok=True)
     os.replace(work, final)
     drop_scratch(final)
@@ -191,32 +187,6 @@ def drop_scratch(final: Path) -> None:
     """Remove the resume state from an artifact folder, if a kill left it there."""
     if (final / SCRATCH).exists():
         shutil.rmtree(final / SCRATCH)
-
-
-def write_atomic(path: Path, text: str) -> None:
-    """Write a text file so that a reader sees the old or the new content, never a part, whoever else writes it, too."""
-    with replacing(path) as temporary:
-        _write_synced(temporary, text)
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Give the path of a new file beside `path`, of this writer alone, that takes its place at the end."""
-    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def sha256_of(path: Path) -> str:
-    """Return the hash of a file's content."""
-    with open(path, "rb") as file:
-        digest = hashlib.sha256()
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def package_version(name: str) -> str | None:
@@ -246,10 +216,3 @@ def git_commit() -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return text.strip()
-
-
-def _write_synced(path: Path, text: str) -> None:
-    with open(path, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())

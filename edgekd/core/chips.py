@@ -13,7 +13,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from edgekd.errors import ArtifactError, RecipeError, did_you_mean
+from edgekd.errors import ArtifactError, RecipeError, did_you_mean, one_line
 
 
 class Fact(BaseModel):
@@ -68,7 +68,7 @@ def load(name: str) -> Chip:
     try:
         return Chip.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
     except (yaml.YAMLError, ValidationError) as exc:
-        raise ArtifactError(f"{path}: damaged: {' '.join(str(exc).split())}") from exc
+        raise ArtifactError(f"{path}: damaged: {one_line(exc)}") from exc
 
 
 def check(target: str, options: Any, precision: str) -> None:

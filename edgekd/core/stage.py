@@ -12,7 +12,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from edgekd.core.artifact import Artifact, StageResult, package_version, sha256_of
+from edgekd.board.files import sha256_of
+from edgekd.core.artifact import Artifact, StageResult, package_version
 from edgekd.core.plugins import packages_of
 from edgekd.core.recipe import Recipe
 from edgekd.core.third_party import code_hashes

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+from edgekd.board.files import sha256_of
 from edgekd.core import plugins
-from edgekd.core.artifact import sha256_of
 from edgekd.core.recipe import Recipe
 
 

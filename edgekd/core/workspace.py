@@ -18,12 +18,12 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from edgekd.board.files import is_full
 from edgekd.core.artifact import SCRATCH, Artifact, drop_scratch, open_artifact
 from edgekd.errors import ArtifactError, EdgekdError, WorkspaceError
 
 log = logging.getLogger(__name__)
 
-_FULL_BYTES = 1 << 20
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG)
 
 
@@ -178,6 +178,6 @@ def disk_errors(path: Path) -> Iterator[None]:
     except Exception as exc:
         if isinstance(exc, OSError) and exc.errno in _DISK_ERRORS:
             raise WorkspaceError(f"{exc.filename or path}: {os.strerror(exc.errno)}; {advice}") from exc
-        if path.exists() and shutil.disk_usage(path).free < _FULL_BYTES:  # vendors wrap ENOSPC in their own errors
+        if path.exists() and is_full(path):  # vendors wrap ENOSPC in their own errors
             raise WorkspaceError(f"{path}: {os.strerror(errno.ENOSPC)}; {advice}") from exc
         raise

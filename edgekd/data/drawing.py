@@ -28,12 +28,3 @@ def draw_boxes(image: np.ndarray, boxes: np.ndarray, colors: list[Color], width:
             (left, top, max(left, round(float(x2)) - 1), max(top, round(float(y2)) - 1)), outline=color, width=width
         )
     return np.asarray(picture)
-
-
-def box_iou(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Return (N, M) intersection over union of boxes (N, 4) and (M, 4), 0 where both are empty."""
-    top_left = np.maximum(boxes[:, None, :2], others[None, :, :2])
-    bottom_right = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
-    shared = np.clip(bottom_right - top_left, 0, None).prod(axis=2)
-    areas = [(b[:, 2:] - b[:, :2]).prod(axis=1) for b in (boxes, others)]
-    return shared / np.maximum(areas[0][:, None] + areas[1][None, :] - shared, 1e-9)

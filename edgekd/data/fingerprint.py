@@ -1,4 +1,4 @@
-"""The identity of a data set's split: equal for a copy elsewhere, different when a file changed."""
+"""The fingerprint of a data set's split: the same for a copy in another folder, different when a file changed."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from edgekd.core.artifact import write_atomic
+from edgekd.board.files import cache_folder, write_atomic
 from edgekd.data.annotated import AnnotatedDataset
 from edgekd.data.base import DenseDataset
 from edgekd.errors import DataError
 
-# Of these, which end in a checksum or whose bytes shift, the ends tell; reading no more keeps large sets quick.
-_TOLD_BY_THEIR_ENDS = frozenset({".png", ".jpg", ".jpeg"})
+# A change shows at the ends of these files: PNG ends in a checksum, JPEG bytes shift. Reading only the ends keeps large sets quick.
+_READ_AT_THE_ENDS = frozenset({".png", ".jpg", ".jpeg"})
 END_BYTES = 64 << 10
 NEW_NS = 2_000_000_000  # file systems tell times of change apart by milliseconds, some by seconds
 
@@ -25,26 +25,28 @@ NEW_NS = 2_000_000_000  # file systems tell times of change apart by millisecond
 def fingerprint(dataset: DenseDataset, split: str) -> str:
     """Return a sha256 (hex) over the split, the classes, and name, suffix, size and content of every file.
 
-    Folders and dates do not count, so a copied data set is the same. Of PNG and JPEG 64 KiB at either end are read: PNG
-    ends in a checksum of its pixels; of a JPEG a change between them, at equal size, is not seen. Generated data has no
-    files: only names and classes count, and its options belong in the cache key beside this.
+    Folders and dates do not count, so a copied data set has the same fingerprint. PNG and JPEG files are read for 64 KiB at
+    either end. PNG ends in a checksum of its pixels; a change in the middle of a JPEG, at equal size, stays unseen. Generated
+    data has no files: only names and classes count, and the cache key holds its options besides.
 
-    Every command asks for it, and of COCO's 123 thousand images it reads 15 GB. So it is remembered, in a file per split in
-    the user's cache folder, until the path, size or time of change of a file is another.
+    Every command needs the fingerprint, and for COCO's 123 thousand images it reads 15 GB. A file per split in the user's
+    cache folder therefore keeps it until the path, size or modification time of a file changes.
 
     Raises:
         DataError: a file cannot be read.
     """
-    known, may_keep = _memory(dataset, split)
+    cached, is_stable = _cache_file(dataset, split)
+    if cached is None:
+        return _digest(dataset, split, _identity)
     try:
-        return known.read_text(encoding="ascii")
+        return cached.read_text(encoding="ascii")
     except (OSError, ValueError):
-        found = _digest(dataset, split, _identity)
-    if may_keep:
-        with contextlib.suppress(OSError):  # a cache that cannot be written is none
-            known.parent.mkdir(parents=True, exist_ok=True)
-            write_atomic(known, found)
-    return found
+        digest = _digest(dataset, split, _identity)
+    if is_stable:
+        with contextlib.suppress(OSError):  # a cache that cannot be written is no cache
+            cached.parent.mkdir(parents=True, exist_ok=True)
+            write_atomic(cached, digest)
+    return digest
 
 
 def _digest(dataset: DenseDataset, split: str, identity: Callable[[Path], list[str | int]]) -> str:
@@ -57,23 +59,24 @@ def _digest(dataset: DenseDataset, split: str, identity: Callable[[Path], list[s
     return digest.hexdigest()
 
 
-def _memory(dataset: DenseDataset, split: str) -> tuple[Path, bool]:
-    """Return the file in which the fingerprint of a split is remembered, and whether it may be.
+def _cache_file(dataset: DenseDataset, split: str) -> tuple[Path | None, bool]:
+    """Return the cache file of a split's fingerprint (None for users without a home), and whether to write it.
 
-    Not while a file is new: it could change once more without another time of change. Nor for users without a home.
+    It is not written while a file of the split is new: that file could change again within the same modification time.
     """
-    newest = 0
+    newest_ns = 0
 
     def state(path: Path) -> list[str | int]:
-        nonlocal newest
+        nonlocal newest_ns
         with _readable(path):
             found = path.stat()
-        newest = max(newest, found.st_mtime_ns)
+        newest_ns = max(newest_ns, found.st_mtime_ns)
         return [str(path.absolute()), found.st_size, found.st_mtime_ns]
 
-    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    known = Path(cache).absolute() / "edgekd/fingerprints" / _digest(dataset, split, state)
-    return known, not cache.startswith("~") and newest < time.time_ns() - NEW_NS
+    cache = cache_folder()
+    if cache is None:
+        return None, False
+    return cache / "fingerprints" / _digest(dataset, split, state), newest_ns < time.time_ns() - NEW_NS
 
 
 @contextlib.contextmanager
@@ -92,7 +95,7 @@ def _identity(path: Path) -> list[str | int]:
     with _readable(path), path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
         crc = zlib.crc32(file.read(END_BYTES))
-        if path.suffix.lower() in _TOLD_BY_THEIR_ENDS:
+        if path.suffix.lower() in _READ_AT_THE_ENDS:
             file.seek(max(END_BYTES, size - END_BYTES))
         while chunk := file.read(END_BYTES):
             crc = zlib.crc32(chunk, crc)

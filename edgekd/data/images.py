@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
-from edgekd.errors import DataError
+from edgekd.errors import DataError, one_line
 
 # What Pillow's decoders raise on damaged bytes, beside UnidentifiedImageError (an OSError).
 _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, struct.error, zlib.error)
@@ -195,8 +195,7 @@ def _opened(path: Path) -> Iterator[tuple[ImageFile.ImageFile, str]]:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as exc:
         raise DataError(f"{path}: its header claims too many pixels ({exc}); cut it into tiles") from exc
     except _DAMAGE as exc:
-        reason = " ".join(str(exc).split()) or type(exc).__name__
-        raise DataError(f"{path}: damaged or truncated ({reason}); replace the file or remove it") from exc
+        raise DataError(f"{path}: damaged or truncated ({one_line(exc)}); replace the file or remove it") from exc
 
 
 def _raw_mode(image: ImageFile.ImageFile, path: Path) -> str:

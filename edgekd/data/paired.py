@@ -16,7 +16,7 @@ import numpy as np
 
 from edgekd.data.base import IGNORE_INDEX, Sample
 from edgekd.data.images import check_image, check_mask, read_image, read_mask
-from edgekd.errors import DataError, did_you_mean
+from edgekd.errors import DataError, did_you_mean, one_line
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".gif"})
 REFUSED = -1  # entry of a label table for a stored value that no class has
@@ -157,13 +157,13 @@ def is_showable(text: str) -> bool:
 
 
 def read_lines(path: Path, what: str) -> list[str]:
-    """Return the lines of a UTF-8 text file, stripped, without empty ones at the end; DataError when unreadable."""
+    """Read the lines of a UTF-8 text file, stripped, without empty ones at the end; DataError when it is not readable."""
     try:
         return [line.strip() for line in path.read_text(encoding="utf-8-sig").rstrip().splitlines()]
     except FileNotFoundError as exc:
         raise DataError(f"{what} {path} does not exist; check data.options.root") from exc
-    except (OSError, UnicodeDecodeError) as exc:
-        raise DataError(f"{what} {path} is not readable as UTF-8 text: {exc}") from exc
+    except (OSError, ValueError) as exc:
+        raise DataError(f"{what} {path} is not readable as UTF-8 text ({one_line(exc)}); replace the file") from exc
 
 
 def read_split_list(folder: Path, split: str) -> list[str]:

@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
+from edgekd.board.files import replacing
 from edgekd.core.artifact import Artifact, package_version
 from edgekd.core.recipe import Data
 from edgekd.data.loader import FixedViews
@@ -91,8 +92,8 @@ def filled(folder: Path, teacher: Teacher, views: FixedViews, device: torch.devi
             for at, images in enumerate(track(loader, title, console=screen, disable=not screen.is_terminal)):
                 for number, tensors in zip(missing[at * BATCH :], _answer(teacher, images, device), strict=False):
                     answers.file(number).parent.mkdir(exist_ok=True)
-                    save_file(tensors, part := folder / "part")
-                    part.replace(answers.file(number))
+                    with replacing(answers.file(number)) as temporary:
+                        save_file(tensors, temporary)
     return answers
 
 

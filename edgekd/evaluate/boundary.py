@@ -35,13 +35,8 @@ def boundary_band(class_map: np.ndarray, width_px: int) -> np.ndarray:
     `width_px` erosions with 3x3 ones after padding with zeros. That is so where the smallest and the largest label in
     the square differ, the frame counting as different from everything; so two filters serve any number of classes.
     """
-    import cv2
-
-    square = np.ones((3, 3), np.uint8)
-    border = cv2.BORDER_CONSTANT
-    lowest = cv2.erode(class_map, square, iterations=width_px, borderType=border, borderValue=0)
-    highest = cv2.dilate(class_map, square, iterations=width_px, borderType=border, borderValue=255)
-    return lowest != highest
+    lowest, highest = _lowest(class_map, width_px, beyond=0), _highest(class_map, width_px, beyond=255)
+    return np.asarray(lowest != highest)
 
 
 def boundary_counts(
@@ -68,10 +63,29 @@ def trimap_band(truth: np.ndarray, radius_px: int, ignore_index: int = 255) -> n
 
     Contours against ignored pixels and the frame do not count.
     """
-    import cv2
-
-    square = np.ones((3, 3), np.uint8)
     kept = truth != ignore_index
-    lowest = cv2.erode(np.where(kept, truth, np.uint8(255)), square, iterations=radius_px)
-    highest = cv2.dilate(np.where(kept, truth, np.uint8(0)), square, iterations=radius_px)
+    lowest = _lowest(np.where(kept, truth, np.uint8(255)), radius_px, beyond=255)
+    highest = _highest(np.where(kept, truth, np.uint8(0)), radius_px, beyond=0)
     return (lowest < highest) & kept
+
+
+def _lowest(values: np.ndarray, radius: int, beyond: int) -> np.ndarray:
+    """Return the minimum of each square of 2 radius + 1 pixels; `beyond` is the value outside the image."""
+    return _squares(values, radius, np.minimum, beyond)
+
+
+def _highest(values: np.ndarray, radius: int, beyond: int) -> np.ndarray:
+    """Return the maximum of each square of 2 radius + 1 pixels; `beyond` is the value outside the image."""
+    return _squares(values, radius, np.maximum, beyond)
+
+
+def _squares(values: np.ndarray, radius: int, reduce: np.ufunc, beyond: int) -> np.ndarray:
+    values = np.pad(values, radius, constant_values=beyond)
+    for is_row in (True, False):
+        size = 1  # of the windows whose extremes `values` holds: doubled until it is that of the squares
+        while size < 2 * radius + 1:
+            step = min(size, 2 * radius + 1 - size)
+            pair = (values[:-step], values[step:]) if is_row else (values[:, :-step], values[:, step:])
+            values = reduce(*pair)
+            size += step
+    return values

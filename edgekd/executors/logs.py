@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 _COLOURS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
-_LONGEST = 300
+_MAX_LENGTH = 300
 
 
 def lines_with(log: Path, patterns: Iterable[str], without: Iterable[str] = ()) -> list[str]:
@@ -17,22 +18,19 @@ def lines_with(log: Path, patterns: Iterable[str], without: Iterable[str] = ()) 
     """
     wanted, unwanted = ([re.compile(pattern) for pattern in some] for some in (patterns, without))
     return [
-        line[:_LONGEST]
+        line[:_MAX_LENGTH]
         for line in _lines(log)
         if any(p.search(line) for p in wanted) and not any(p.search(line) for p in unwanted)
     ]
 
 
-def last_line(log: Path) -> str:
-    """Return the last line with something on it, cut to its last 300 characters; "" for an empty log."""
-    last = ""
-    for last in _lines(log):  # noqa: B007 - the last one is wanted
-        pass
-    return last[-_LONGEST:]
+def last_lines(log: Path, count: int = 1) -> str:
+    """Return the last lines that are not empty as one, cut to its last 300 characters; "" for an empty log."""
+    return " ".join(deque(_lines(log), maxlen=count))[-_MAX_LENGTH:]
 
 
 def _lines(log: Path) -> Iterator[str]:
-    """Yield the lines that are not empty; a carriage return ends one too, as progress bars use it."""
+    """Yield the lines that are not empty, without colours; a carriage return ends a line, as in progress bars."""
     with open(log, encoding="utf-8", errors="replace", newline=None) as file:  # None: \r and \r\n are \n
         for line in file:
             text = " ".join(_COLOURS.sub("", line).split())

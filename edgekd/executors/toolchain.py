@@ -11,11 +11,10 @@ import errno
 import logging
 import math
 import os
-import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -23,6 +22,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from edgekd import errors
+from edgekd.board.files import is_full
 from edgekd.board.job import JOB, RESULT, Job, JobFailure, read_result, write_job
 from edgekd.board.specs import ModelSpec
 from edgekd.core import plugins
@@ -36,27 +36,34 @@ from edgekd.errors import (
     WorkspaceError,
 )
 from edgekd.executors import portable, venvs
-from edgekd.executors.logs import last_line, lines_with
+from edgekd.executors.logs import last_lines, lines_with
 from edgekd.targets.base import CompileRequest, CompileResult, Toolchain
 
 _log = logging.getLogger(__name__)
 TIMEOUT_VARIABLE = "EDGEKD_TOOLCHAIN_TIMEOUT_S"
 LOG = "toolchain.log"
 MAX_LOG_BYTES = 256 << 20
-_FULL_BYTES = 1 << 20
 _POLL_S = 0.05
+
+
+RunJob = Callable[[Job, Path], dict[str, Any]]
 
 
 @dataclass(frozen=True)
 class Compiled:
-    """An engine built in a toolchain's virtualenv, and the version that the toolchain gave of itself."""
+    """An engine, and the version that its toolchain gave of itself."""
 
     result: CompileResult
     runtime_version: str
 
 
-def compile_engine(name: str, request: CompileRequest) -> Compiled:
-    """Build an engine in the virtualenv of target `name`; its log is `toolchain.log` in `request.out_dir`.
+def compile_engine(name: str, request: CompileRequest, run: RunJob | None = None) -> Compiled:
+    """Build an engine in another process; its log is `toolchain.log` in `request.out_dir`.
+
+    Args:
+        name: of the target.
+        request: what to build.
+        run: runs the job; default: in the virtualenv of the target.
 
     Raises:
         ToolchainError: not installed, crashed, hung, logged errors, or left no engine; see its subclasses.
@@ -70,8 +77,9 @@ def compile_engine(name: str, request: CompileRequest) -> Compiled:
         "spec": request.spec.to_dict(),
         "precision": request.precision,
         "options": asdict(request.options),
+        "calibration": str(request.calibration.absolute()) if request.calibration else None,
     }
-    value = run_job(Job("compile", name, arguments), out_dir / LOG)
+    value = (run or run_job)(Job("compile", name, arguments), out_dir / LOG)
     engine = out_dir / value["engine"]
     if not engine.is_file() or engine.stat().st_size == 0:
         state = "an empty one" if engine.is_file() else "none"
@@ -104,27 +112,30 @@ def run_job(job: Job, log: Path, root: Path | None = None) -> dict[str, Any]:
     with TemporaryDirectory(prefix="edgekd-job-") as folder:
         write_job(replace(job, module=module.__name__), Path(folder))
         code = portable.copy_to(Path(folder) / "code", module)
-        return run_worker(venv.python, Path(folder), code, log, facts, f"{job.target} {job.task}")
+        environment = isolated(venv.python, code)
+        return run_worker(venv.python, Path(folder), environment, log, facts, f"{job.target} {job.task}")
 
 
-def run_worker(python: Path, folder: Path, code: Path, log: Path, facts: Toolchain, what: str) -> dict[str, Any]:
+def run_worker(
+    python: Path, folder: Path, environment: dict[str, str], log: Path, facts: Toolchain, what: str
+) -> dict[str, Any]:
     """Run the worker on the job in `folder` and return the value of its result; errors as in `run_job`.
 
     Args:
-        python: interpreter of the virtualenv.
+        python: interpreter.
         folder: holds job.json; the process works in it.
-        code: folder that holds the portable part of edgekd.
+        environment: of the process; edgekd's portable part is on its PYTHONPATH.
         log: file to write.
         facts: patterns and time-out of the toolchain.
         what: names the job in messages, e.g. `rknn compile`.
     """
     command = [str(python), "-m", "edgekd.worker", JOB]
     try:
-        exit_code = _supervise(command, folder, _environment(python, code), log, _timeout_s(facts), what)
+        exit_code = _supervise(command, folder, environment, log, _timeout_s(facts), what)
         return _value(folder, exit_code, log, facts, what)
     except errors.TargetError as exc:
         for place in (log.parent, folder):
-            if shutil.disk_usage(place).free < _FULL_BYTES:  # whatever else it looks like
+            if is_full(place):  # whatever else it looks like
                 raise WorkspaceError(f"{place}: {os.strerror(errno.ENOSPC)}; make room and run it again") from exc
         raise
 
@@ -203,7 +214,8 @@ def _raise(failure: JobFailure, found: list[str], log: Path, what: str) -> None:
 
 
 def _ending(log: Path) -> str:
-    return f"the last of its log: {last_line(log)!r}; whole log: {log}"
+    last = last_lines(log)
+    return f"the last of its log: {last!r}; whole log: {log}" if last else "it logged nothing"
 
 
 def _timeout_s(facts: Toolchain) -> float:
@@ -219,7 +231,7 @@ def _timeout_s(facts: Toolchain) -> float:
     return seconds
 
 
-def _environment(python: Path, code: Path) -> dict[str, str]:
+def isolated(python: Path, code: Path) -> dict[str, str]:
     """Return the caller's environment without its Python: only the virtualenv's packages and edgekd's portable code."""
     kept: Mapping[str, str] = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "VIRTUAL_ENV"))}
     return {

@@ -22,9 +22,10 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from edgekd.core.artifact import sha256_of, write_atomic
+from edgekd.board.files import cache_folder, sha256_of, write_atomic
 from edgekd.core.workspace import disk_errors
 from edgekd.errors import ToolchainError, did_you_mean
+from edgekd.executors.logs import last_lines
 
 ROOT_VARIABLE = "EDGEKD_TOOLCHAINS"
 FACTS = "toolchain.json"
@@ -90,12 +91,19 @@ def read_lock(path: Path) -> Lock:
 
 
 def root_of(folder: Path | None = None) -> Path:
-    """Return where toolchains are kept: `folder`, `$EDGEKD_TOOLCHAINS`, or below the user's cache folder."""
+    """Return the folder of all toolchains: `folder`, `$EDGEKD_TOOLCHAINS`, or one in the user's cache folder.
+
+    Raises:
+        ToolchainError: neither is given and the user has no home folder.
+    """
     if folder is not None:
         return folder.expanduser().absolute()
     if chosen := os.environ.get(ROOT_VARIABLE):
         return Path(chosen).expanduser().absolute()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").absolute() / "edgekd/toolchains"
+    cache = cache_folder()
+    if cache is None:
+        raise ToolchainError(f"there is no home folder to install toolchains in; set {ROOT_VARIABLE} to a folder")
+    return cache / "toolchains"
 
 
 def installed(root: Path) -> list[Installed]:
@@ -226,7 +234,7 @@ def _make(lock: Lock, folder: Path, log: Path) -> tuple[str, str]:
                 shutil.rmtree(folder, ignore_errors=True)
                 raise ToolchainError(
                     f"toolchain {lock.name}: {_called(step)} failed with exit code {code}: "
-                    f"{_last_line(log)}; whole log: {log}"
+                    f"{last_lines(log, 3)}; whole log: {log}"
                 )
     return ("uv" if installer else "pip"), version
 
@@ -251,8 +259,3 @@ def _interpreter(lock: Lock) -> tuple[str, str]:
         f"toolchain {lock.name} {lock.version} needs Python {' or '.join(lock.pythons)}, this is {running} and none of "
         f"them is on the PATH; install python{lock.pythons[0]} (uv python install {lock.pythons[0]})"
     )
-
-
-def _last_line(log: Path) -> str:
-    lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-    return " ".join(lines[-3:])[-400:]

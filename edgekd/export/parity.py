@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import onnx
 
+from edgekd.board.boxes import box_iou
 from edgekd.board.detection import Detections, detections
 from edgekd.board.postprocess import class_map
 from edgekd.board.preprocess import prepare
@@ -109,8 +110,6 @@ def unmatched(one: Detections, other: Detections) -> tuple[int, int]:
 
 def is_alike(one: Detections, other: Detections) -> np.ndarray:
     """Return (N, M) bool: of one class, IoU of at least SAME_IOU and scores within SAME_SCORE."""
-    from edgekd.data.drawing import box_iou
-
     return np.asarray(
         (box_iou(one.boxes, other.boxes) >= SAME_IOU)
         & (np.abs(one.scores[:, None] - other.scores[None, :]) <= SAME_SCORE)

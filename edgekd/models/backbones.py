@@ -9,9 +9,9 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
-from edgekd.errors import CheckpointError, RecipeError, did_you_mean
+from edgekd.errors import CheckpointError, RecipeError, did_you_mean, one_line
 from edgekd.models.blocks import ConvNorm, Residual
-from edgekd.models.weights import fill, load_state, one_line
+from edgekd.models.weights import fill, load_state
 
 Triple = tuple[float, float, float]
 STRIDES = (4, 8, 16, 32)

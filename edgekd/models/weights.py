@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from edgekd.errors import CheckpointError, WorkspaceError
+from edgekd.errors import CheckpointError, WorkspaceError, one_line
 from edgekd.models.base import DenseModel
 
 PICKLED = (".pt", ".pth", ".ckpt", ".bin", ".tar")
@@ -179,8 +179,3 @@ def _unprefixed(state: Mapping[str, Tensor], wanted: Iterable[str]) -> dict[str,
                 return inside
         prefixes = [a + b for a in prefixes for b in PREFIXES if any(key.startswith(a + b) for key in state)]
     return dict(state)
-
-
-def one_line(exc: BaseException) -> str:
-    """Return a foreign error's text for use inside one of ours: one line, at most 200 characters."""
-    return " ".join(str(exc).split())[:200] or type(exc).__name__

@@ -16,14 +16,14 @@ from edgekd.core import chips, plugins
 from edgekd.core.artifact import open_artifact
 from edgekd.core.plugin_options import PluginOptions
 from edgekd.core.recipe import Engine, Recipe
-from edgekd.errors import ArtifactError, TargetError, UserError, did_you_mean
+from edgekd.errors import ArtifactError, TargetError, ToolchainCrashError, UserError
 from edgekd.executors import venvs
+from edgekd.executors.builder import probe
 from edgekd.preflight import trial
 from edgekd.preflight.findings import Finding, Report, Verdict
 from edgekd.preflight.rewrites import findings_with_rewrites
-from edgekd.preflight.tables import merged, tables, tables_for, without_table
+from edgekd.preflight.tables import merged, tables_for, without_table
 from edgekd.rewrites.graph import Graph, module_of, name_of, read_graph
-from edgekd.targets.base import Target
 
 log = logging.getLogger(__name__)
 
@@ -62,19 +62,19 @@ def check(subject: Subject, toward: Toward, is_built: bool = False) -> Report:
         ArtifactError: the model is not a readable ONNX file.
         UserError: no such target or chip, or a graph without inputs.
     """
-    target = _target(toward.target)
-    options = _options(target, toward)
+    target = plugins.target(toward.target)
+    options = toward.options.typed("targets", toward.target, f"options of {toward.target}")
     chip = toward.chip or chips.named_in(options) or ""
     chosen = tables_for(toward.target, chip)
     graph = read_graph(subject.model)
     if not graph.inputs:
         raise UserError(f"{subject.model}: expected a network with an input, got a graph without one")
-    found = findings_with_rewrites(graph, chosen, () if target is None else target.info.rewrites)
-    parsed, refused = _probe(toward.target, target, graph, options)
+    found = findings_with_rewrites(graph, chosen, target.info.rewrites)
+    parsed, refused = _probe(toward.target, graph, options)
     verdicts = (_NOT_ASKED,) * 3
     findings = merged([*refused, *without_table(toward.target, chip), *found])
     if is_built:
-        verdicts = trial.attempt(target, graph, subject.spec or _spec_of(graph), options)
+        verdicts = trial.attempt(toward.target, graph, subject.spec or _spec_of(graph), options)
     precision = "int8" if graph.is_quantized else "fp32"
     return Report(subject.name, toward.target, chip, precision, findings, parsed, *verdicts)
 
@@ -173,39 +173,28 @@ def check_engine(engine: Engine, spec: ModelSpec) -> None:
             raise TargetError(f"engines: {engine.id}: {exc}") from exc
 
 
-def _target(name: str) -> Target | None:
-    """Return the target's plugin, None when only tables know it."""
-    known = set(plugins.names("targets"))
-    if name in known:
-        return plugins.target(name)
-    in_tables = {one for table in tables() for one in table.targets}
-    if name not in in_tables:
-        raise UserError(f"no target is called {name!r}{did_you_mean(name, known | in_tables)}")
-    return None
-
-
-def _options(target: Target | None, toward: Toward) -> Any:
-    if target is None:
-        return None
-    return toward.options.typed("targets", toward.target, f"options of {toward.target}")
-
-
-def _probe(name: str, target: Target | None, graph: Graph, options: Any) -> tuple[Verdict, list[Finding]]:
+def _probe(name: str, graph: Graph, options: Any) -> tuple[Verdict, list[Finding]]:
     """Ask the target's toolchain, when it can be asked and is here."""
-    if target is None:
-        return NO_PARSER, []
+    target = plugins.target(name)
     try:
         if target.info.compile_at == "toolchain":
             venvs.find(venvs.lock_of(name), venvs.root_of())
         if target.probe is None:
             return NO_PARSER, []
-        said = target.probe(graph.path, options)
+        said = probe(name, graph.path, options)
+    except ToolchainCrashError as exc:
+        return Verdict("no", str(exc)), [_crash(str(exc))]
     except TargetError as exc:
         return Verdict("not tried", str(exc)), []
     findings = list(_refusals(graph, said))
     if findings:
         return Verdict("no", f"{said.tool}: {len(findings)} refused"), findings
     return Verdict("yes", said.tool), []
+
+
+def _crash(said: str) -> Finding:
+    fix = "replace the operator that its log names last, or choose another target"
+    return Finding("parser", (), "", "", "refused", said, fix, "live", "its parser, asked in a process of its own")
 
 
 def _refusals(graph: Graph, said: Any) -> Iterator[Finding]:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from shutil import rmtree
+from tempfile import mkdtemp
 from typing import Any
 
 import numpy as np
 
 from edgekd.board.specs import ModelSpec
 from edgekd.core import plugins
-from edgekd.errors import EdgekdError
+from edgekd.errors import EdgekdError, ToolchainError
+from edgekd.executors.builder import build
 from edgekd.preflight.findings import Verdict
 from edgekd.rewrites.graph import Graph
 from edgekd.targets.base import CompileRequest, CompileResult, Target
@@ -20,21 +22,24 @@ TOLERANCE = {"fp32": 1e-3, "int8": 0.05}
 _SEED = 0
 
 
-def attempt(target: Target | None, graph: Graph, spec: ModelSpec, options: Any) -> tuple[Verdict, Verdict, Verdict]:
+def attempt(name: str, graph: Graph, spec: ModelSpec, options: Any) -> tuple[Verdict, Verdict, Verdict]:
     """Return whether an engine was built, ran, and gave what ONNX Runtime gives on one input of seeded noise."""
-    if target is None or target.info.compile_at != "host":
-        where = "" if target is None else f": it is compiled at the {target.info.compile_at}"
-        return _stop(Verdict("not tried", f"not built in this process{where}"), 3)
+    target = plugins.target(name)
+    if target.info.compile_at not in ("host", "child"):
+        return _stop(Verdict("not tried", f"not built here: it is compiled at the {target.info.compile_at}"), 3)
     if any(not tensor.shape for tensor in (*spec.inputs, *spec.outputs)):
         return _stop(Verdict("not tried", "inputs or outputs have no static shape"), 3)
-    with TemporaryDirectory() as folder:
-        precision = "int8" if graph.is_quantized else "fp32"
-        try:
-            result = target.build_engine(CompileRequest(graph.path, spec, precision, Path(folder), options))
-        except EdgekdError as exc:
-            return (Verdict("no", str(exc)), *_stop(Verdict("not tried", "nothing was built"), 2))
-        built = Verdict("yes", f"{precision}, {result.engine.stat().st_size} bytes")
-        return (built, *_run(target, graph, result, options, precision))
+    folder, precision = Path(mkdtemp(prefix="edgekd-check-")), "int8" if graph.is_quantized else "fp32"
+    try:
+        result = build(name, CompileRequest(graph.path, spec, precision, folder, options)).result
+    except EdgekdError as exc:
+        if not isinstance(exc, ToolchainError):  # whose log stands there
+            rmtree(folder)
+        return (Verdict("no", str(exc)), *_stop(Verdict("not tried", "nothing was built"), 2))
+    built = Verdict("yes", f"{precision}, {result.engine.stat().st_size} bytes")
+    verdicts = (built, *_run(target, graph, result, options, precision))
+    rmtree(folder)
+    return verdicts
 
 
 def _run(target: Target, graph: Graph, built: CompileResult, options: Any, precision: str) -> tuple[Verdict, Verdict]:

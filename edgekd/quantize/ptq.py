@@ -36,10 +36,14 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class QuantizeResult:
-    """The quantized model's main file and what is to be recorded of it (JSON-ready)."""
+    """The quantized model's main file, facts of it for the manifest (JSON), and the calibration set as pixels.
+
+    pixels: .npy of uint8 images (N, H, W, 3) for a toolchain that calibrates by itself, see `CompileRequest`; else None.
+    """
 
     model: Path
     details: dict[str, Any] = field(default_factory=dict)
+    pixels: Path | None = None
 
 
 def check_calibration(calibration: Sequence[Batch]) -> None:

@@ -30,8 +30,10 @@ def run(job: StageJob) -> StageResult:
     result = module.quantize(onnx.file("model.onnx"), spec, calibration_set, job.out_dir, options)
     calibration = {"split": recipe.data.train, "images": [dataset.name(i) for i in chosen], "seed": recipe.seed}
     details = {name: onnx.details[name] for name in ("params", "macs")}
-    model = result.model.relative_to(job.out_dir).as_posix()
-    return StageResult(spec, {**details, "model": model, "calibration": calibration, "quantizer": result.details})
+    details["model"] = result.model.relative_to(job.out_dir).as_posix()
+    if result.pixels is not None:
+        details["calibration_pixels"] = result.pixels.relative_to(job.out_dir).as_posix()
+    return StageResult(spec, {**details, "calibration": calibration, "quantizer": result.details})
 
 
 class Prepared(Sequence[Batch]):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 from collections.abc import Collection, Mapping
 from datetime import datetime, timezone
 from pathlib import Path
@@ -12,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from edgekd.board.files import write_atomic
 from edgekd.board.sysinfo import environment
 from edgekd.core.artifact import SCHEMA as _ARTIFACT_SCHEMA
-from edgekd.core.artifact import Artifact, package_versions, write_atomic
+from edgekd.core.artifact import Artifact, package_versions
 from edgekd.core.recipe import Recipe
 from edgekd.core.session import why_not_here
 from edgekd.core.task_metrics import TASKS
@@ -101,7 +101,7 @@ def write_data(recipe: Recipe, artifacts: Mapping[str, Artifact], root: Path) ->
     folder.mkdir(exist_ok=True)
     samples, pictures = folder / "samples.npz", folder / "pictures.npz"
     if "bench" in artifacts:
-        _replace(samples, artifacts["bench"].file("samples.npz").read_bytes())
+        write_atomic(samples, artifacts["bench"].file("samples.npz").read_bytes())
     else:  # those of an earlier state of this run are not the present engines'
         samples.unlink(missing_ok=True)
     scored = {name: a for name, a in artifacts.items() if name.startswith("evaluate/")}
@@ -122,7 +122,7 @@ def write_data(recipe: Recipe, artifacts: Mapping[str, Artifact], root: Path) ->
             arrays |= {f"{place}/{_row_id(row)}{key.removeprefix(index)}": archive[key] for key in own}
     in_memory = io.BytesIO()
     np.savez_compressed(in_memory, **arrays)  # type: ignore[arg-type]  # keys never shadow its flags
-    _replace(pictures, in_memory.getvalue())
+    write_atomic(pictures, in_memory.getvalue())
 
 
 def _truth(task: str, sample: Sample) -> dict[str, np.ndarray]:
@@ -139,12 +139,6 @@ def _truth(task: str, sample: Sample) -> dict[str, np.ndarray]:
         if task == "instance" and objects.masks is not None
         else {}
     )
-
-
-def _replace(path: Path, content: bytes) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)
 
 
 def _row_id(stage: str) -> str:

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
+from edgekd.board.boxes import areas, box_iou, intersections
 from edgekd.data.colors import palette
-from edgekd.data.drawing import Color, box_iou, draw_boxes, draw_masks
+from edgekd.data.drawing import Color, draw_boxes, draw_masks
 from edgekd.report.pictures import Picture, error_color, tile
 from edgekd.report.rows import Row
 
@@ -53,11 +54,7 @@ def excused(crowd: tuple[np.ndarray, np.ndarray], found: tuple[np.ndarray, np.nd
         crowd: boxes (M, 4) and labels (M,) of crowds and of objects labelled as difficult.
         found: boxes (N, 4) and labels (N,).
     """
-    low = np.maximum(found[0][:, None, :2], crowd[0][None, :, :2])
-    high = np.minimum(found[0][:, None, 2:], crowd[0][None, :, 2:])
-    shared = np.clip(high - low, 0, None).prod(axis=2)  # (N, M)
-    areas = (found[0][:, 2:] - found[0][:, :2]).prod(axis=1)
-    inside = shared >= MATCH_IOU * areas[:, None]
+    inside = intersections(found[0], crowd[0]) >= MATCH_IOU * areas(found[0])[:, None]
     return np.asarray((inside & (found[1][:, None] == crowd[1][None, :])).any(axis=1))
 
 

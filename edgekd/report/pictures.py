@@ -12,6 +12,7 @@ from PIL import Image
 
 from edgekd.data.base import IGNORE_INDEX
 from edgekd.data.colors import overlay, palette
+from edgekd.evaluate.boundary import trimap_band
 from edgekd.evaluate.definitions import TRIMAP_RADIUS_PX
 from edgekd.report.rows import Row
 from edgekd.report.units import percent
@@ -55,19 +56,9 @@ def read_pictures(archive: Mapping[str, np.ndarray], rows: Sequence[Row], classe
         index += 1
 
 
-def boundary_band(truth: np.ndarray, radius: int = BAND_PX) -> np.ndarray:
-    """Return (H, W) bool: labelled pixels with a pixel of another class at most `radius` px away (Chebyshev).
-
-    Contours against ignored pixels (255) are no class change. `truth` is (H, W) uint8.
-    """
-    lowest = _window(np.where(truth == IGNORE_INDEX, 255, truth), radius, np.minimum, 255)
-    highest = _window(np.where(truth == IGNORE_INDEX, 0, truth), radius, np.maximum, 0)
-    return (lowest < highest) & (truth != IGNORE_INDEX)
-
-
 def boundary_errors(truth: np.ndarray, class_map: np.ndarray, radius: int = BAND_PX) -> tuple[np.ndarray, float | None]:
     """Return the wrong pixels of the band (H, W) bool and their share of the band; None when the band is empty."""
-    band = boundary_band(truth, radius)
+    band = trimap_band(truth, radius, IGNORE_INDEX)
     wrong = band & (class_map != truth)
     return wrong, float(wrong.sum() / band.sum()) if band.any() else None
 
@@ -138,15 +129,3 @@ def tile(title: str, caption: str, alt: str, picture: np.ndarray) -> Tile:
     Image.fromarray(picture).save(buffer, "JPEG", quality=_JPEG_QUALITY, subsampling=0)
     address = "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
     return Tile(title, caption, alt, address, picture.shape[1], picture.shape[0])
-
-
-def _window(values: np.ndarray, radius: int, reduce: np.ufunc, outside: int) -> np.ndarray:
-    """Return the minimum or maximum of each (2 radius + 1)-square window; `outside` fills beyond the image."""
-    for axis in (0, 1):
-        width = [(0, 0), (0, 0)]
-        width[axis] = (radius, radius)
-        padded = np.pad(values, width, constant_values=outside)
-        length = values.shape[axis]
-        shifted = [np.take(padded, range(i, i + length), axis=axis) for i in range(2 * radius + 1)]
-        values = reduce.reduce(shifted)
-    return values

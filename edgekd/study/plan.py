@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from edgekd.core.artifact import write_atomic
+from edgekd.board.files import write_atomic
 from edgekd.core.recipe import PLAIN, Method, Recipe
 from edgekd.errors import RecipeError, did_you_mean
 

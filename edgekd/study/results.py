@@ -11,8 +11,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from edgekd.board.files import replacing, write_atomic
 from edgekd.board.sysinfo import environment
-from edgekd.core.artifact import Artifact, package_versions, replacing, write_atomic
+from edgekd.core.artifact import Artifact, package_versions
 from edgekd.core.recipe import Recipe
 from edgekd.evaluate.definitions import DEFINITIONS
 from edgekd.study.difference import by_seed, compare

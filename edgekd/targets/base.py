@@ -46,20 +46,24 @@ class TargetInfo:
     """Facts of a target, read without importing the vendor's package.
 
     suffix: file suffix of its engine.
-    compile_at: `host` (in this process), `toolchain` (vendor virtualenv) or `board` (where the engine runs).
+    compile_at: `host` (in this process), `child` (in a child process of this Python, because the builder can crash),
+        `toolchain` (in a vendor virtualenv) or `board` (in a child process on the machine that the engine runs on).
     quantizer: name of the plugin in `quantize/schemes` that makes the int8 model it compiles.
     precisions: what a recipe may ask for.
     extra: the pip extra that installs it here, e.g. `openvino` for `edgekd[openvino]`.
+    calibration: what `build_engine` gets of the calibration set for a quantized engine: `none`, or `pixels`, see
+        `CompileRequest`. Its quantizer writes them.
     rewrites: names in `rewrites` that `build_engine` does by itself, because its toolchain would refuse or misread
         the graph.
     toolchain: of a target that compiles in another process.
     """
 
     suffix: str
-    compile_at: Literal["host", "toolchain", "board"]
+    compile_at: Literal["host", "child", "toolchain", "board"]
     quantizer: str
     precisions: Tuple[str, ...]
     extra: str
+    calibration: Literal["none", "pixels"] = "none"
     rewrites: Tuple[str, ...] = ()
     toolchain: Optional[Toolchain] = None
 
@@ -73,13 +77,23 @@ def check_range(name: str, value: Optional[int], low: int, high: Optional[int] =
 
 @dataclass(frozen=True)
 class CompileRequest:
-    """One compile job: `model` (an ONNX file, or what the target's quantizer wrote) into `out_dir`."""
+    """One compile job.
+
+    model: an ONNX file, or what the target's quantizer wrote.
+    spec: contract of the model.
+    precision: of the engine.
+    out_dir: existing folder for the engine.
+    options: the target's own.
+    calibration: .npy of uint8 images (N, H, W, 3), in the network's colour order, of a quantized engine of a target that
+        wants pixels; else None.
+    """
 
     model: Path
     spec: ModelSpec
     precision: str
     out_dir: Path
     options: Any
+    calibration: Optional[Path] = None
 
 
 @dataclass(frozen=True)

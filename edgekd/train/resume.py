@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import Callback, WeightAveraging
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from edgekd.board.files import write_atomic
 from edgekd.models.base import DenseModel
 from edgekd.train.module import DenseTask
 
@@ -29,14 +29,9 @@ class WholeCheckpoints(TorchCheckpointIO):
         """Save `checkpoint` as the local file `path`."""
         final = Path(path)
         final.parent.mkdir(parents=True, exist_ok=True)
-        partial = final.with_name(final.name + ".partial")
         in_memory = io.BytesIO()  # torch reports a full disk as RuntimeError, a plain write as OSError
         torch.save(checkpoint, in_memory)
-        with open(partial, "wb") as file:
-            file.write(in_memory.getbuffer())
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, final)
+        write_atomic(final, in_memory.getbuffer())
 
 
 class StepSeeds(Callback):

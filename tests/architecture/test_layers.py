@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import ast
 import importlib
-import importlib.util
+import sys
+from collections.abc import Callable, Iterable
+from functools import cache
 
-import pytest
-
-from tests.architecture.sources import imports, loaded_with, modules, part, tree
+from tests.architecture.sources import FRAMEWORKS, TORCH, imports, loaded_with, modules, part, root, tree
 
 # Lower never imports higher; parts on one line never import each other. A new part of edgekd takes its place here.
 LAYERS = (
@@ -32,7 +32,6 @@ LAYERS = (
 )
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 
-TORCH = {"torch", "torchvision", "lightning", "pytorch_lightning", "timm", "segmentation_models_pytorch"}
 TORCH_MAY_BE_IN = ("edgekd.models", "edgekd.train", "edgekd.distill", "edgekd.export", "edgekd.quantize.qat", "edgekd.data.loader",
                    "edgekd.data.augment")  # fmt: skip
 NO_FRAMEWORK = (
@@ -52,7 +51,6 @@ NO_FRAMEWORK = (
     "doctor",
     "cli",
 )
-FRAMEWORKS = {*TORCH, "onnx", "onnxruntime", "onnxsim", "onnxscript", "openvino", "nncf"}
 
 
 def is_in(name: str, *places: str) -> bool:
@@ -60,49 +58,58 @@ def is_in(name: str, *places: str) -> bool:
     return any(name == place or name.startswith(f"{place}.") for place in places)
 
 
-def root(name: str) -> str:
-    """Return the distribution-level name of a module: `torch.nn` -> `torch`."""
-    return name.partition(".")[0]
-
-
 def test_every_part_of_edgekd_has_a_layer() -> None:
     assert {part(name) for name in modules()} - {""} <= set(RANK)
 
 
-@pytest.mark.parametrize("name", [name for name in modules() if part(name)])
-def test_a_module_imports_only_lower_layers_and_its_own_part(name: str) -> None:
-    wrong = [
-        f"line {found.line}: {found.module}"
-        for found in imports(name)
-        if root(found.module) == "edgekd"
-        and part(found.module) not in ("", part(name))
-        and RANK[part(found.module)] >= RANK[part(name)]
+def breaches(names: Iterable[str], is_wrong: Callable[[str, str], bool]) -> list[str]:
+    """`importer:line imports module` for every import for which `is_wrong(importer, module)`."""
+    return [
+        f"{name}:{one.line} imports {one.module}"
+        for name in names
+        for one in imports(name)
+        if is_wrong(name, one.module)
     ]
-    assert not wrong
 
 
-@pytest.mark.parametrize("name", modules())
-def test_every_import_of_edgekd_is_of_a_module_that_exists(name: str) -> None:
-    assert [i for i in imports(name) if root(i.module) == "edgekd" and i.module not in modules()] == []
+def modules_in(*parts: str) -> list[str]:
+    return [name for name in modules() if part(name) in parts]
 
 
-@pytest.mark.parametrize("name", [name for name in modules() if not is_in(name, *TORCH_MAY_BE_IN)])
-def test_torch_and_what_brings_it_stay_in_the_training_parts(name: str) -> None:
-    assert [i for i in imports(name) if root(i.module) in TORCH] == []
+def test_a_module_imports_only_lower_layers_and_its_own_part() -> None:
+    def is_not_lower(importer: str, module: str) -> bool:
+        own, other = part(importer), part(module)
+        return root(module) == "edgekd" and other not in ("", own) and RANK.get(other, -1) >= RANK[own]
+
+    assert breaches(modules_in(*RANK), is_not_lower) == []
 
 
-@pytest.mark.parametrize("name", [name for name in modules() if part(name) in ("compile", "bench", "evaluate")])
-def test_compile_bench_and_evaluate_run_without_torch(name: str) -> None:
-    assert {root(module) for module in loaded_with(name)} & TORCH == set()
-    used = {i.module for i in imports(name) if root(i.module) == "edgekd"}
-    assert [module for module in used if {root(loaded) for loaded in loaded_with(module)} & TORCH] == []
+def test_every_import_of_edgekd_is_of_a_module_that_exists() -> None:
+    assert breaches(modules(), lambda _, module: root(module) == "edgekd" and module not in modules()) == []
 
 
-@pytest.mark.parametrize("name", [name for name in modules() if part(name) in NO_FRAMEWORK])
-def test_light_modules_load_no_framework(name: str) -> None:
-    assert {root(module) for module in loaded_with(name)} & FRAMEWORKS == set()
+def test_torch_and_what_brings_it_stay_in_the_training_parts() -> None:
+    others = [name for name in modules() if not is_in(name, *TORCH_MAY_BE_IN)]
+    assert breaches(others, lambda _, module: root(module) in TORCH) == []
 
 
+def test_compile_bench_and_evaluate_run_without_torch() -> None:
+    names = modules_in("compile", "bench", "evaluate")
+    assert [name for name in names if loads(name, TORCH)] == []
+    assert breaches(names, lambda _, module: root(module) == "edgekd" and bool(loads(module, TORCH))) == []
+
+
+def test_light_modules_load_no_framework() -> None:
+    loaded = {name: loads(name, FRAMEWORKS) for name in modules_in(*NO_FRAMEWORK)}
+    assert {name: found for name, found in loaded.items() if found} == {}
+
+
+def loads(name: str, distributions: set[str]) -> set[str]:
+    """Distributions among those given that importing a module imports."""
+    return {root(module) for module in loaded_with(name)} & distributions
+
+
+@cache
 def function_references() -> list[tuple[str, str]]:
     """Return (module, text) for every text of the form `edgekd.module:function` in the sources, f-strings included."""
     found = []
@@ -131,12 +138,17 @@ def function_references() -> list[tuple[str, str]]:
     return found
 
 
-@pytest.mark.parametrize(("name", "reference"), function_references())
-def test_functions_named_by_text_exist(name: str, reference: str) -> None:
+def test_functions_named_by_text_exist() -> None:
+    assert [
+        f"{name} names {reference}" for name, reference in function_references() if not is_function(reference)
+    ] == []
+
+
+def is_function(reference: str) -> bool:
+    """Whether `edgekd.module:function` names a function at the top of a module."""
     module, _, function = reference.partition(":")
-    assert module in modules(), f"{name} names {reference}"
-    defined = {node.name for node in tree(module).body if isinstance(node, ast.FunctionDef)}
-    assert function in defined
+    body = tree(module).body if module in modules() else []
+    return function in {node.name for node in body if isinstance(node, ast.FunctionDef)}
 
 
 def test_the_pipeline_names_its_stages_by_text() -> None:
@@ -147,8 +159,6 @@ def test_the_pipeline_names_its_stages_by_text() -> None:
 
 
 def test_no_module_is_named_like_one_of_the_standard_library() -> None:
-    import sys
-
     own = {name.rpartition(".")[2] for name in modules() if name.count(".") == 1}
     assert own & set(sys.stdlib_module_names) == set()
 

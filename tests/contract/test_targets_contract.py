@@ -41,15 +41,17 @@ def needs(name: str, device: bool = True) -> None:
 def build(name: str, precision: str, folder: Path, is_uint8: bool = False, has_argmax: bool = False) -> CompileResult:
     target = plugins.target(name)
     net, spec = segmenter(is_uint8, has_argmax)
-    model = folder / "model.onnx"
+    model, pixels = folder / "model.onnx", None
     onnx.save(net, model)
     if precision == "int8":
         quantizer = plugins.load("quantizers", target.info.quantizer)
         calibration = [prepared(spec, image) for image in images(8)]
         (folder / "quantized").mkdir()
-        model = quantizer.quantize(model, spec, calibration, folder / "quantized", quantizer.Options()).model
+        quantized = quantizer.quantize(model, spec, calibration, folder / "quantized", quantizer.Options())
+        model, pixels = quantized.model, quantized.pixels
+        assert (pixels is not None) == (target.info.calibration == "pixels")
     (folder / "engine").mkdir()
-    request = CompileRequest(model, spec, precision, folder / "engine", target.options())
+    request = CompileRequest(model, spec, precision, folder / "engine", target.options(), pixels)
     try:
         return target.build_engine(request)
     except TargetError as exc:

@@ -33,7 +33,7 @@ from edgekd.data.annotated import (
 from edgekd.data.coco_masks import Segmentation
 from edgekd.data.images import upright_size
 from edgekd.data.paired import checked_classes, is_showable, require_folder
-from edgekd.errors import DataError
+from edgekd.errors import DataError, one_line
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def _read(path: Path) -> Mapping[str, Any]:
     except FileNotFoundError as exc:
         raise DataError(f"{path}: no such file; check data.options.annotations and the split name") from exc
     except (OSError, ValueError, RecursionError) as exc:
-        raise DataError(f"{path}: not readable as JSON ({' '.join(str(exc).split())[:200]}); replace the file") from exc
+        raise DataError(f"{path}: not readable as JSON ({one_line(exc)}); replace the file") from exc
     if not isinstance(content, dict):
         raise DataError(
             f"{path}: expected COCO's object with images, annotations, categories, got {type(content).__name__}"

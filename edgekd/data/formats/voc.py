@@ -47,7 +47,7 @@ from edgekd.data.paired import (
     read_lines,
     read_split_list,
 )
-from edgekd.errors import DataError, did_you_mean
+from edgekd.errors import DataError, did_you_mean, one_line
 
 # Source: VOC 2012 development kit, section 2.1, with background first.
 # fmt: off
@@ -148,7 +148,7 @@ def _annotated(
             f"{path}: no such file, expected the boxes of image {name!r}; add it or unlist {name!r}"
         ) from exc
     except (ParseError, DefusedXmlException, OSError, ValueError, LookupError) as exc:
-        raise DataError(f"{path}: not readable as XML ({' '.join(str(exc).split())[:200]}); replace the file") from exc
+        raise DataError(f"{path}: not readable as XML ({one_line(exc)}); replace the file") from exc
     image = _image(folders[1], name, (tree.findtext("filename") or "").strip())
     size = _size(tree, path, image)
     objects = []

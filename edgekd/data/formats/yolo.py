@@ -32,8 +32,8 @@ from edgekd.board.options import option
 from edgekd.data.annotated import AnnotatedDataset, AnnotatedImage, Annotation, Refusals
 from edgekd.data.coco_masks import Segmentation
 from edgekd.data.images import upright_size
-from edgekd.data.paired import checked_classes, images_below, is_showable, require_folder
-from edgekd.errors import DataError, did_you_mean
+from edgekd.data.paired import checked_classes, images_below, is_showable, read_lines, require_folder
+from edgekd.errors import DataError, did_you_mean, one_line
 
 _BEYOND = 0.01  # share of a side that a coordinate may pass the edge by
 
@@ -87,7 +87,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     except FileNotFoundError as exc:
         raise DataError(f"{path}: no such file, expected the class names; set data.options.yaml") from exc
     except (OSError, ValueError, OverflowError, yaml.YAMLError, RecursionError) as exc:
-        raise DataError(f"{path}: not readable as YAML ({' '.join(str(exc).split())[:200]}); fix the file") from exc
+        raise DataError(f"{path}: not readable as YAML ({one_line(exc)}); fix the file") from exc
     if not isinstance(config, dict):
         raise DataError(f"{path}: expected keys names, train, val, got {type(config).__name__}; fix the file")
     return config
@@ -153,12 +153,8 @@ def _files(place: Path, root: Path, base: Path) -> list[Path]:
     if not _is_list(place):
         require_folder(place, "image folder")
         return images_below(place)
-    try:
-        rows = [row.strip() for row in place.read_text(encoding="utf-8-sig").splitlines()]
-    except (OSError, ValueError) as exc:
-        raise DataError(f"{place}: not readable as text ({' '.join(str(exc).split())}); replace the file") from exc
     files, folders = [], (root, base, place.parent)
-    for number, row in enumerate(rows, 1):
+    for number, row in enumerate(read_lines(place, "image list"), 1):
         if not row:
             continue
         is_below = not Path(row).is_absolute() or Path(row).is_relative_to(root.absolute())
@@ -205,11 +201,8 @@ def _annotated(
 ) -> AnnotatedImage:
     path = _labels_of(file)
     name = _name(file, folder)
-    try:
-        text = path.read_text(encoding="utf-8-sig") if path.is_file() else ""
-    except (OSError, ValueError) as exc:
-        raise DataError(f"{path}: not readable as text ({' '.join(str(exc).split())}); replace the file") from exc
-    rows = [(number, tuple(row.split())) for number, row in enumerate(text.splitlines(), 1) if row.strip()]
+    lines = read_lines(path, "label file") if path.is_file() else []
+    rows = [(number, tuple(row.split())) for number, row in enumerate(lines, 1) if row]
     if keypoints:
         rows = [(number, row[:5] if len(row) == 5 + keypoints else row) for number, row in rows]
     first = {row: number for number, row in reversed(rows)}  # where each of them stands first

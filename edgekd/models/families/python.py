@@ -28,9 +28,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgekd.board.options import option
-from edgekd.errors import RecipeError, did_you_mean
+from edgekd.errors import RecipeError, did_you_mean, one_line
 from edgekd.models.base import DenseModel, Outputs
-from edgekd.models.weights import one_line
 
 TASKS = ("semantic",)
 VARIANTS = None  # any `package.module:function`; `build` checks it

@@ -19,10 +19,10 @@ from segmentation_models_pytorch.encoders import encoders as SMP_ENCODERS
 from torch import Tensor
 
 from edgekd.board.options import option
-from edgekd.errors import CheckpointError, RecipeError
+from edgekd.errors import CheckpointError, RecipeError, one_line
 from edgekd.models.backbones import IMAGENET, Triple, fill_timm, triple
 from edgekd.models.base import DenseModel, Outputs
-from edgekd.models.weights import fill, load_state, one_line
+from edgekd.models.weights import fill, load_state
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,6 @@ from edgekd.rewrites.graph import read_onnx
 
 SUFFIX = ".onnx"
 KEEPS_FLOAT = False
-CALIBRATION = "calibration.npy"
 
 
 @dataclass(frozen=True)
@@ -50,8 +49,10 @@ def quantize(
     shape = (len(calibration), *spec.preprocess.size, 3)
     out = out_dir / f"model{SUFFIX}"
     shutil.copyfile(model, out)
-    pixels = np.lib.format.open_memmap(out_dir / CALIBRATION, mode="w+", dtype=np.uint8, shape=shape)
+    pixels_file = out_dir / "calibration.npy"
+    pixels = np.lib.format.open_memmap(pixels_file, mode="w+", dtype=np.uint8, shape=shape)
     for place, batch in enumerate(calibration):
         pixels[place] = pixels_of(batch[image.name], spec.preprocess)[0]
     pixels.flush()
-    return QuantizeResult(out, {"quantizer": "vendor", "calibration_batches": len(calibration), "options": {}})
+    details = {"quantizer": "vendor", "calibration_batches": len(calibration), "options": {}}
+    return QuantizeResult(out, details, pixels=pixels_file)

@@ -7,6 +7,7 @@ Portable: standard library + numpy, Python 3.8.
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict, List, Tuple
 
@@ -18,12 +19,15 @@ if TYPE_CHECKING:
     import tensorrt
 
 
+_log = logging.getLogger(__name__)
+
+
 class Log:
-    """Collects what the vendor's library says, instead of printing it."""
+    """Collects what the vendor's library says, instead of printing it, and logs all but its verbose lines at level debug."""
 
     def __init__(self, trt: Any) -> None:
         self.lines: List[Tuple[Any, str]] = []
-        lines = self.lines
+        lines, verbose = self.lines, trt.ILogger.Severity.VERBOSE
         self._severe = (trt.ILogger.Severity.ERROR, trt.ILogger.Severity.INTERNAL_ERROR)
 
         class Collect(trt.ILogger):
@@ -32,6 +36,8 @@ class Log:
 
             def log(self, severity: Any, message: str) -> None:
                 lines.append((severity, message))
+                if severity != verbose:
+                    _log.debug("%s", message)
 
         self.logger = Collect()
 

@@ -24,7 +24,7 @@ import numpy as np
 from edgekd.board.options import option
 from edgekd.board.specs import ModelSpec, TensorSpec
 from edgekd.board.sysinfo import environment, is_hybrid, usable_cores
-from edgekd.errors import ImageError, TargetError
+from edgekd.errors import ImageError, TargetError, one_line
 from edgekd.targets.base import (
     CompileRequest,
     CompileResult,
@@ -35,7 +35,6 @@ from edgekd.targets.base import (
     TargetInfo,
     check_range,
     check_tensors,
-    one_line,
 )
 from edgekd.targets.openvino import runtime
 from edgekd.targets.openvino.runtime import import_openvino, read_model, reason_of

@@ -4,7 +4,7 @@ The engine takes the uint8 image itself, (1, H, W, 3): the normalisation of the 
 toolkit's configuration, once, and the contract that comes back has none.
 
 int8 is the toolkit's own quantization (asymmetric activations, weights per channel) of the float model with the
-calibration pixels that the quantizer `vendor` hands over.
+calibration pixels that the compile request hands over.
 
 `Session` runs on a board through rknn-toolkit-lite2 and was not run on hardware. `Simulator` runs here, in the toolchain:
 the toolkit simulates only what the same process has built, so it builds again from the files kept in `simulator/` beside
@@ -45,6 +45,7 @@ INFO = TargetInfo(
     quantizer="vendor",
     precisions=("fp16", "int8"),
     extra="",
+    calibration="pixels",
     toolchain=Toolchain(LOG_ERRORS, LOG_NOTES, timeout_s=3600.0),
     rewrites=REWRITES,
 )
@@ -230,24 +231,19 @@ class Simulator(SessionBase):
 
 
 def _calibration(request: CompileRequest) -> Optional[Path]:
-    """Return the calibration file of an int8 request, None for fp16.
+    """Return the calibration pixels of an int8 request, None for fp16.
 
     Raises:
-        TargetError: there is none for int8 or one for fp16.
+        TargetError: there are none for int8 or some for fp16.
     """
-    path = request.model.with_name(CALIBRATION)
-    if request.precision == "int8":
-        if not path.is_file():
-            raise TargetError(
-                f"{request.model}: precision int8 expected a quantized model, got one without {CALIBRATION} beside it; "
-                f"quantize it with {INFO.quantizer} first"
-            )
-        return path
-    if path.is_file():
+    if request.precision == "int8" and request.calibration is None:
         raise TargetError(
-            f"{request.model}: precision fp16 expected a float model, got one with {CALIBRATION} beside it"
+            f"{request.model}: precision int8 expected a quantized model, got one without calibration pixels; quantize it "
+            f"with {INFO.quantizer} first"
         )
-    return None
+    if request.precision != "int8" and request.calibration is not None:
+        raise TargetError(f"{request.model}: precision fp16 expected a float model, got one with calibration pixels")
+    return request.calibration
 
 
 def _check_engine(engine: Path) -> None:

@@ -32,7 +32,7 @@ from edgekd.targets.base import CompileRequest, CompileResult, Probe, Target, Ta
 
 INFO = TargetInfo(
     suffix=".plan",
-    compile_at="host",
+    compile_at="child",
     quantizer=QUANTIZER,
     precisions=("fp32", "fp16", "int8"),
     extra="tensorrt-rtx",

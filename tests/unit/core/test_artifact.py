@@ -7,7 +7,6 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +19,6 @@ from edgekd.core.artifact import (
     StageResult,
     open_artifact,
     publish,
-    replacing,
-    write_atomic,
 )
 from edgekd.core.session import open_session
 from edgekd.errors import ArtifactError
@@ -92,7 +89,6 @@ def test_details_that_json_cannot_hold_are_refused_and_nothing_is_published(tmp_
 
 PUBLISH_UNTIL_KILLED = """
 import os, signal, sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from edgekd.core.artifact import StageResult, publish
 
@@ -250,35 +246,3 @@ def test_an_artifact_that_does_not_say_how_it_opens_is_told(tmp_path: Path, kind
 def test_a_session_needs_an_artifact_with_a_network(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="expected an artifact of kind checkpoint, onnx, engine, got metrics"):
         open_session(make(tmp_path, kind="metrics"))
-
-
-def test_write_atomic_replaces_the_whole_file(tmp_path: Path) -> None:
-    path = tmp_path / "report.json"
-    write_atomic(path, "long old content")
-    write_atomic(path, "new")
-    assert path.read_text() == "new"
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_writers_at_the_same_time_do_not_meet(tmp_path: Path) -> None:
-    """Studies on several machines write one `study.json`; a reader sees what one of them wrote, whole."""
-    path = tmp_path / "study.json"
-    texts = ["a" * 100_000, "b" * 100_000]
-    write_atomic(path, texts[0])
-    with ThreadPoolExecutor(2) as pool:
-        writers = [pool.submit(lambda text=text: [write_atomic(path, text) for _ in range(50)]) for text in texts]
-        while not all(writer.done() for writer in writers):
-            assert path.read_text() in texts
-        for writer in writers:
-            writer.result()
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_a_file_that_could_not_be_written_leaves_the_old_one_and_nothing_else(tmp_path: Path) -> None:
-    path = tmp_path / "study.png"
-    path.write_text("old")
-    with pytest.raises(RuntimeError), replacing(path) as temporary:
-        temporary.write_text("half")
-        raise RuntimeError
-    assert path.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [path]

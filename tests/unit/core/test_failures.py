@@ -67,7 +67,9 @@ def test_an_engine_that_fails_leaves_the_others_and_is_named_with_its_reason(tmp
 def test_a_stage_whose_input_failed_does_not_run_and_says_why(tmp_path: Path) -> None:
     done, failed = run(tmp_path, BAD, SCORE)
     assert done == ["first"]
-    assert failed[1] == StageFailure("evaluate/bad", "engine/bad failed: bad: this operator is not supported")
+    assert failed[1] == StageFailure(
+        "evaluate/bad", "engine/bad failed: bad: this operator is not supported", cause="engine/bad"
+    )
 
 
 def test_the_bench_measures_the_engines_that_were_built(tmp_path: Path) -> None:

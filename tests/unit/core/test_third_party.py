@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from edgekd.core.artifact import sha256_of
+from edgekd.board.files import sha256_of
 from edgekd.core.stage import Stage
 from edgekd.core.third_party import code_hashes
 from edgekd.core.workspace import Workspace

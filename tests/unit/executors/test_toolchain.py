@@ -27,7 +27,7 @@ from edgekd.errors import (
     WorkspaceError,
 )
 from edgekd.executors import portable
-from edgekd.executors.toolchain import TIMEOUT_VARIABLE, run_worker
+from edgekd.executors.toolchain import TIMEOUT_VARIABLE, isolated, run_worker
 from tests.unit.executors import broken_target
 
 SPEC = ModelSpec(
@@ -40,7 +40,7 @@ def compile_with(fault: str, folder: Path, timeout_s: float = 60.0) -> dict[str,
     """Run the worker in this interpreter on a compile job that has the fault; the log is `toolchain.log`."""
     arguments = {
         "model": "model.onnx", "out_dir": str(folder), "spec": SPEC.to_dict(), "precision": "int8",
-        "options": {"fault": fault, "folder": str(folder)},
+        "options": {"fault": fault, "folder": str(folder)}, "calibration": None,
     }  # fmt: skip
     return work(Job("compile", "broken", arguments, broken_target.__name__), folder, timeout_s)
 
@@ -49,9 +49,10 @@ def work(job: Job, folder: Path, timeout_s: float = 60.0) -> dict[str, Any]:
     place = folder / "job"
     place.mkdir()
     write_job(job, place)
-    code = portable.copy_to(place / "code", broken_target)
+    python = Path(sys.executable)
+    environment = isolated(python, portable.copy_to(place / "code", broken_target))
     facts = replace(broken_target.TOOLCHAIN, timeout_s=timeout_s)
-    return run_worker(Path(sys.executable), place, code, folder / "toolchain.log", facts, "broken compile")
+    return run_worker(python, place, environment, folder / "toolchain.log", facts, "broken compile")
 
 
 def test_a_job_that_works_gives_engine_contract_and_version(tmp_path: Path) -> None:

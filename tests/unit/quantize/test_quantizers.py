@@ -15,7 +15,7 @@ from onnx import numpy_helper
 from edgekd.core import plugins
 from edgekd.errors import ArtifactError, DataError, RecipeError
 from edgekd.quantize.ptq import QuantizeResult, float_nodes
-from edgekd.quantize.schemes import nncf, qdq, qdq_signed
+from edgekd.quantize.schemes import nncf, qdq, qdq_signed, vendor
 from edgekd.rewrites.graph import Graph
 from tests.small_nets import images, prepared, segmenter
 
@@ -159,3 +159,17 @@ def test_the_head_reaches_back_to_the_last_operator_with_weights() -> None:
     net, _ = segmenter(has_argmax=True)
     assert float_nodes(Graph(net), (), keep_head=True) == ["head", "up", "argmax", "cast"]
     assert float_nodes(Graph(net), ("stem*",), keep_head=False) == ["stem", "stem.relu"]
+
+
+def test_vendor_hands_over_the_float_model_and_the_pixels_of_the_images(tmp_path: Path) -> None:
+    net, spec = segmenter()
+    onnx.save(net, tmp_path / "float.onnx")
+    given = images(3)
+    batches = [prepared(spec, image) for image in given]
+    (tmp_path / "out").mkdir()
+    result = vendor.quantize(tmp_path / "float.onnx", spec, batches, tmp_path / "out", vendor.Options())
+    assert result.pixels is not None
+    assert result.model.read_bytes() == (tmp_path / "float.onnx").read_bytes()
+    pixels = np.load(result.pixels)
+    assert (pixels.dtype, pixels.shape) == (np.uint8, (3, *spec.preprocess.size, 3))
+    assert all(np.array_equal(one, image) for one, image in zip(pixels, given, strict=True))

@@ -7,38 +7,17 @@ import io
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 from report_rows import network
 
 from edgekd.data.colors import palette
-from edgekd.evaluate.boundary import trimap_band
-from edgekd.report.pictures import boundary_band, boundary_errors, error_color, legend, read_pictures, tile
+from edgekd.report.pictures import boundary_errors, error_color, legend, read_pictures, tile
 from edgekd.report.rows import read_rows
-
-
-def test_the_band_reaches_as_far_as_the_radius_on_both_sides_of_a_class_change() -> None:
-    truth = np.zeros((1, 10), np.uint8)
-    truth[:, 5:] = 1
-    assert boundary_band(truth, radius=2).tolist() == [[False] * 3 + [True] * 4 + [False] * 3]
 
 
 def test_noise_is_drawn() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (300, 400, 3), np.uint8)
     assert tile("noise", "", "", noise).address.startswith("data:image/jpeg;base64,")
-
-
-def test_a_contour_against_ignored_pixels_is_no_class_change() -> None:
-    truth = np.zeros((1, 6), np.uint8)
-    truth[:, 3:] = 255
-    assert not boundary_band(truth).any()
-
-
-@given(st.integers(0, 2**32 - 1), st.integers(1, 4))
-def test_the_band_is_that_of_the_trimap_metric(seed: int, radius: int) -> None:
-    truth = np.random.default_rng(seed).choice(np.array([0, 0, 0, 1, 2, 255], np.uint8), (12, 17))
-    assert np.array_equal(boundary_band(truth, radius), trimap_band(truth, radius))
 
 
 def test_errors_are_the_wrong_pixels_of_the_band_and_their_share_of_it() -> None:

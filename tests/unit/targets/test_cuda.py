@@ -67,7 +67,7 @@ class Trt:
     num_io_tensors = 2
 
     class ILogger:
-        Severity = SimpleNamespace(INTERNAL_ERROR=0, ERROR=1)
+        Severity = SimpleNamespace(INTERNAL_ERROR=0, ERROR=1, VERBOSE=4)
 
     def __init__(self, happened: list[str]) -> None:
         self.happened = happened

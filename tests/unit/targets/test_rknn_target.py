@@ -241,3 +241,13 @@ def test_an_engine_runs_on_the_chip_and_its_variants(
     words = "init_runtime failed" if is_fit else "there is no rk3588 in this machine, which is rk3568"
     with pytest.raises(TargetError, match=words), rknn.Session(tmp_path / "engine.rknn", SPEC, rknn.Options()):
         pass
+
+
+def test_calibration_pixels_and_precision_have_to_fit(tmp_path: Path) -> None:
+    model, pixels = tmp_path / "model.onnx", tmp_path / "pixels.npy"
+    with pytest.raises(
+        TargetError, match="precision int8 expected a quantized model, got one without calibration pixels"
+    ):
+        rknn.build_engine(CompileRequest(model, SPEC, "int8", tmp_path, rknn.Options()))
+    with pytest.raises(TargetError, match="precision fp16 expected a float model, got one with calibration pixels"):
+        rknn.build_engine(CompileRequest(model, SPEC, "fp16", tmp_path, rknn.Options(), pixels))

@@ -1,0 +1,55 @@
+"""Files and disks: atomic writes, hashes, the user's cache folder, room on a disk.
+
+Portable: standard library only, Python 3.8.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import uuid
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Iterator, Optional, Union
+
+FULL_BYTES = 1 << 20  # a disk with less room is full: vendors report that in errors of their own
+
+
+def write_atomic(path: Path, content: Union[str, bytes, memoryview]) -> None:
+    """Write a file so that a reader sees the old or the new content, never a part, whoever else writes it."""
+    with replacing(path) as temporary, open(str(temporary), "wb") as file:
+        file.write(content.encode("utf-8") if isinstance(content, str) else content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give the path of a temporary file beside `path`, for this writer alone; it becomes `path` when the block ends."""
+    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        yield temporary
+        os.replace(str(temporary), str(path))
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def sha256_of(path: Path) -> str:
+    """Return the hash (hex) of a file's content."""
+    with open(str(path), "rb") as file:
+        digest = hashlib.sha256()
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def cache_folder() -> Optional[Path]:
+    """Return edgekd's folder in the user's cache folder; None for a user without a home folder."""
+    folder = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return None if folder.startswith("~") else Path(folder).absolute() / "edgekd"
+
+
+def is_full(path: Path) -> bool:
+    """Whether the disk of an existing file or folder has no room left."""
+    return shutil.disk_usage(str(path)).free < FULL_BYTES

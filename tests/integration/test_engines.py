@@ -1,0 +1,91 @@
+"""Several engines of one student: side by side under their ids, and an engine that fails beside others that do not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+import edgekd
+from edgekd.core.artifact import open_artifact
+from edgekd.models.build import build_model
+from edgekd.models.families.edgeseg import Options
+from edgekd.models.weights import save_state
+from tests.command import edgekd as run_edgekd
+from tests.integration.conftest import TINY
+
+CLASSES = 9  # of the rendered scenes
+FP32 = {"target": "openvino", "precision": "fp32"}
+INT8 = {"target": "openvino", "precision": "int8"}
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the weight file of a student that is deployed as it is."""
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("weights") / "student.safetensors"
+    save_state(build_model("edgeseg", "n", "semantic", CLASSES, Options()), path)
+    return path
+
+
+def recipe(folder: Path, weights: Path, engines: list[dict[str, Any]], **sections: Any) -> Path:
+    """Write a recipe that deploys the student without training."""
+    student = {"family": "edgeseg", "variant": "n", "checkpoint": str(weights)}
+    changes = {"student": student, "distill": {"methods": {}}, "engines": engines, **sections}
+    path = folder / "engines.yaml"
+    path.write_text(yaml.safe_dump({**TINY, **changes}))
+    return path
+
+
+def rows_of(run: Path) -> dict[str, dict[str, Any]]:
+    return {row["id"]: row for row in edgekd.load_report(run)["rows"] if row["stage"] == "engine"}
+
+
+def test_engines_of_one_target_and_precision_are_built_scored_and_timed_under_their_ids(
+    tmp_path: Path, weights: Path
+) -> None:
+    engines = [
+        FP32,
+        {**FP32, "id": "one-thread", "options": {"num_threads": 1}},
+        INT8,
+        {**INT8, "id": "float-head", "variant": "float-head"},
+    ]
+    quantize = {"images": 8, "variants": {"float-head": {"images": 4, "options": {"nncf": {"float_head": True}}}}}
+    ids = ["openvino-fp32", "one-thread", "openvino-int8", "float-head"]
+    until = ",".join(["bench", *(f"evaluate/{name}" for name in ids)])
+    edgekd.run(recipe(tmp_path, weights, engines, quantize=quantize), tmp_path / "run", until=until)
+    rows = rows_of(tmp_path / "run")
+    assert list(rows) == ids
+    for name, row in rows.items():
+        assert (row["status"], row["board"]) == ("measured", "local")
+        assert row["metrics"]["miou"] >= 0
+        assert row["latency_ms"]["n"] >= 50
+        assert open_artifact(tmp_path / "run/engine" / name).kind == "engine"
+    assert rows["one-thread"]["runtime"]["threads"] == 1
+    assert rows["openvino-int8"]["sha256"] != rows["float-head"]["sha256"]
+    counts = {name: len(open_artifact(tmp_path / f"run/quantize/nncf-{name}").details["calibration"]["images"])
+              for name in ("ptq", "float-head")}  # fmt: skip
+    assert counts == {"ptq": 8, "float-head": 4}
+    page = (tmp_path / "run/report.html").read_text()
+    assert all(name in page for name in ids)
+
+
+def test_an_engine_that_fails_fails_its_row_and_the_others_are_reported(tmp_path: Path, weights: Path) -> None:
+    refused = {"target": "onnxruntime", "precision": "fp32", "options": {"providers": ["AzureExecutionProvider"]}}
+    path = recipe(tmp_path, weights, [refused, FP32], check="warn")
+    until = "bench,evaluate/onnxruntime-fp32,evaluate/openvino-fp32"
+    done = run_edgekd("run", str(path), "--out", str(tmp_path / "run"), "--until", until)
+    assert done.returncode == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    failed = [line for line in done.stderr.splitlines() if line.startswith("edgekd: engine/onnxruntime-fp32 failed: ")]
+    assert len(failed) == 1
+    rows = rows_of(tmp_path / "run")
+    assert rows["onnxruntime-fp32"]["status"] == "failed"
+    assert rows["onnxruntime-fp32"]["reason"] in failed[0]
+    assert "latency_ms" not in rows["onnxruntime-fp32"]
+    assert rows["openvino-fp32"]["status"] == "measured"
+    assert rows["openvino-fp32"]["latency_ms"]["n"] >= 50
+    assert "openvino-fp32" in done.stdout
