@@ -17,17 +17,18 @@ from pathlib import Path
 
 import numpy as np
 
+from edgekd.board.job import Job
 from edgekd.board.postprocess import class_map, predict
 from edgekd.board.preprocess import prepare
 from edgekd.core import plugins
 from edgekd.core.artifact import Artifact, open_artifact
-from edgekd.core.plugin_options import plugin_options
-from edgekd.core.recipe import Recipe
-from edgekd.core.session import open_session
+from edgekd.core.recipe import LOCAL, Recipe
 from edgekd.data.base import Sample
 from edgekd.data.splits import open_split
 from edgekd.evaluate.confusion import confusion_matrix, miou
+from edgekd.executors.boards import ask, open_session
 from edgekd.executors.simulator import simulate
+from edgekd.executors.toolchain import ToolchainExecutor
 
 REFERENCES = ("onnx-fp32", "onnxruntime-int8")
 
@@ -50,7 +51,7 @@ def main() -> None:
         target = plugins.target(name)
         if target.simulator is not None:
             maps[f"{engine.path.name} (simulator)"] = run_simulated(engine, samples)
-        elif reason := target.why_not_here(plugin_options("targets", name, given, "options")):
+        elif reason := ask(LOCAL, Job("why_not_here", name, {"options": given}))["reason"]:
             print(f"{engine.path.name}: built, not run: {reason}")
         else:
             maps[engine.path.name] = run(engine, samples)
@@ -73,7 +74,8 @@ def run(network: Artifact, samples: Sequence[Sample]) -> list[np.ndarray]:
 def run_simulated(engine: Artifact, samples: Sequence[Sample]) -> list[np.ndarray]:
     """Return the class map of each sample, computed by the toolchain's simulator."""
     (image,) = engine.spec.inputs
-    outputs, _ = simulate(engine, ({image.name: prepare(s.image, engine.spec.preprocess)} for s in samples))
+    inputs = ({image.name: prepare(sample.image, engine.spec.preprocess)} for sample in samples)
+    outputs, _ = simulate(engine, inputs, ToolchainExecutor(engine.details["target"]))
     return [
         class_map(found, engine.spec, sample.image.shape[:2]) for found, sample in zip(outputs, samples, strict=True)
     ]
