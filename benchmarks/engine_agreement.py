@@ -17,15 +17,16 @@ from pathlib import Path
 
 import numpy as np
 
+from edgekd.board.job import Job
 from edgekd.board.postprocess import class_map, predict
 from edgekd.board.preprocess import prepare
 from edgekd.core import plugins
 from edgekd.core.artifact import Artifact, open_artifact
-from edgekd.core.recipe import Recipe
+from edgekd.core.recipe import LOCAL, Recipe
 from edgekd.data.base import Sample
 from edgekd.data.splits import open_split
 from edgekd.evaluate.confusion import confusion_matrix, miou
-from edgekd.executors.boards import open_session, why_not_here
+from edgekd.executors.boards import ask, open_session
 from edgekd.executors.simulator import simulate
 from edgekd.executors.toolchain import ToolchainExecutor
 
@@ -46,10 +47,11 @@ def main() -> None:
     engines = [open_artifact(path, "engine") for path in sorted((arguments.run / "engine").iterdir())]
     maps = {REFERENCES[0]: run(export, samples)}
     for engine in engines:
-        target = engine.details["target"]
-        if plugins.target(target).simulator is not None:
+        name, given = engine.details["target"], engine.details["options"]
+        target = plugins.target(name)
+        if target.simulator is not None:
             maps[f"{engine.path.name} (simulator)"] = run_simulated(engine, samples)
-        elif reason := why_not_here(target, engine.details["options"]):
+        elif reason := ask(LOCAL, Job("why_not_here", name, {"options": given}))["reason"]:
             print(f"{engine.path.name}: built, not run: {reason}")
         else:
             maps[engine.path.name] = run(engine, samples)

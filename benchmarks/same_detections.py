@@ -39,11 +39,10 @@ def main() -> int:
     images = [dataset.load(index).image for index in picture_indices(len(dataset), arguments.images)]
     expected = found_by(open_artifact(arguments.run / deployed_student(recipe), "checkpoint"), images)
     print(f"{len(images)} images of {recipe.data.val}, torch finds {sum(len(one.boxes) for one in expected)} objects")
-    engines = [open_artifact(arguments.run / "engine" / one.id, "engine") for one in recipe.engines]
-    fp32 = [one for one in engines if one.details["precision"] == "fp32"]
+    fp32 = [one for one in recipe.engines if one.precision == "fp32" and not why_not_here(one)]
     others = [
         open_artifact(arguments.run / "export", "onnx"),
-        *(one for one in fp32 if not why_not_here(one.details["target"], one.details["options"])),
+        *(open_artifact(arguments.run / "engine" / one.id, "engine") for one in fp32),
     ]
     missing = 0
     for artifact in others:

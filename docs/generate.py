@@ -27,6 +27,7 @@ from edgekd.board import bench, timing
 from edgekd.board.options import descriptions, path_options
 from edgekd.cli.main import app
 from edgekd.core import chips, plugins
+from edgekd.core.plugin_options import PluginOptions
 from edgekd.core.recipe import Recipe, Section
 from edgekd.core.recipe_loading import load_recipe
 from edgekd.evaluate.definitions import DEFINITIONS
@@ -262,6 +263,8 @@ def _kind(annotation: Any) -> str:
         return "section"
     if isinstance(annotation, type) and issubclass(annotation, enum.Enum):
         return " or ".join(one.value for one in annotation)
+    if annotation is PluginOptions:
+        return "mapping"
     if origin is typing.Literal:
         return " or ".join(_plain(value) for value in arguments)
     if origin in (typing.Union, types.UnionType):
@@ -280,7 +283,7 @@ def _kind(annotation: Any) -> str:
 def _default(field: FieldInfo) -> str:
     if field.is_required():
         return "required"
-    value = field.default
+    value = dict(field.default) if isinstance(field.default, PluginOptions) else field.default
     if isinstance(value, BaseModel):
         return "see below"
     if isinstance(value, dict) and any(isinstance(item, BaseModel) for item in value.values()):

@@ -14,7 +14,7 @@ from edgekd.compile.stage import checked_options
 from edgekd.core import key_changes, plugins
 from edgekd.core.artifact import Artifact, publish
 from edgekd.core.recipe import Engine, Recipe
-from edgekd.core.recipe_loading import plugin_options
+from edgekd.core.recipe_loading import check_plugins
 from edgekd.core.stage import KeyContent, Stage, hash_of
 from edgekd.core.workspace import Workspace, disk_errors
 from edgekd.data.splits import release_split
@@ -56,17 +56,8 @@ def check_options(recipe: Recipe) -> None:
     Raises:
         UserError: unknown plugin, option or precision, or decoding that would be done in int8.
     """
-    plugin_options("formats", recipe.data.format, recipe.data.options, "data.options")
-    if find_spec("torch"):  # a board has none: it compiles and measures what was trained elsewhere
-        for where, network in (("teacher", recipe.teacher), ("student", recipe.student)):
-            plugin_options("families", network.family, network.options, f"{where}.options")
-        for name, method in recipe.distill.methods.items():
-            plugin_options("methods", name, method.options, f"distill.methods.{name}.options")
-    for name, options in recipe.quantize.options.items():
-        plugin_options("quantizers", name, options, f"quantize.options.{name}")
-    for variant, settings in recipe.quantize.variants.items():
-        for name, options in settings.options.items():
-            plugin_options("quantizers", name, options, f"quantize.variants.{variant}.options.{name}")
+    # A board has no torch: it compiles and measures what was trained elsewhere.
+    check_plugins(recipe, but=() if find_spec("torch") else plugins.TRAINED)
     for name in recipe.export.rewrite:
         plugins.load("rewrites", name)
     for engine in recipe.engines:

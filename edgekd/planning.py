@@ -180,11 +180,7 @@ def _source(engine: Engine) -> str:
 
 
 def _measuring(recipe: Recipe) -> list[Stage]:
-    engines = tuple(
-        f"engine/{engine.id}"
-        for engine in recipe.engines
-        if not why_not_here(engine.target, engine.options, engine.board)
-    )
+    engines = tuple(f"engine/{engine.id}" for engine in recipe.engines if not why_not_here(engine))
     trained = [stage.name for stage in _training(recipe) if stage.kind == "checkpoint"]
     stages = [
         Stage(

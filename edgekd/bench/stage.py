@@ -12,9 +12,9 @@ from edgekd.board.bench import BenchSettings
 from edgekd.board.job import Job
 from edgekd.core import plugins
 from edgekd.core.artifact import Artifact, StageResult
+from edgekd.core.plugin_options import plugin_options
 from edgekd.core.progress import progress_bar
 from edgekd.core.recipe import LOCAL, Recipe
-from edgekd.core.recipe_loading import plugin_options
 from edgekd.core.stage import StageJob
 from edgekd.data.splits import open_split
 from edgekd.executors.boards import executor_of

@@ -23,8 +23,8 @@ def option(default: Any, description: str, is_path: bool = False) -> Any:
         default: value of recipes that leave it out; `...` for an option that every recipe has to give. A list or a dict
             is copied for every `Options`.
         description: the meaning, in sentences.
-        is_path: a text value is a file or a folder. Write `is_path=True` as a literal: it is read without importing
-            the plugin (`core/plugins.py`).
+        is_path: a text value is a file or a folder. Write `is_path=True` in the plugin's own module: it is read from the
+            source without an import (`core/plugin_options.py`).
     """
     metadata = {"description": description, "is_path": is_path}
     if default is ...:

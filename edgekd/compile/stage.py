@@ -9,7 +9,6 @@ from edgekd.board.job import Job
 from edgekd.core import chips, plugins
 from edgekd.core.artifact import Artifact, StageResult
 from edgekd.core.recipe import Engine, Recipe
-from edgekd.core.recipe_loading import plugin_options
 from edgekd.core.stage import StageJob
 from edgekd.errors import ArtifactError, RecipeError, TargetError
 from edgekd.executors.boards import ask, executor_of
@@ -35,7 +34,7 @@ def run(job: StageJob) -> StageResult:
     details = {
         "target": engine.target,
         "precision": engine.precision,
-        "options": engine.options,
+        "options": dict(engine.options),
         "board": engine.board,
         "engine": result.engine.relative_to(job.out_dir).as_posix(),
         "runtime_version": compiled.runtime_version,
@@ -83,7 +82,7 @@ def checked_options(engine: Engine) -> Any:
     Raises:
         RecipeError: an unknown option, a chip or a precision that the target does not build for.
     """
-    options = plugin_options("targets", engine.target, engine.options, f"engines.{engine.id}.options")
+    options = engine.target_options
     known = plugins.target(engine.target).info.precisions
     if engine.precision not in known:
         raise RecipeError(

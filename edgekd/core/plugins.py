@@ -10,13 +10,16 @@ Third parties register modules through entry points of the group `edgekd.<kind>`
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import logging
 import pkgutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from importlib.machinery import ModuleSpec, PathFinder
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -44,6 +47,7 @@ _NAMES = {
 }
 _NOT_PLUGINS = {"base", "graph"}
 _SINGULAR = {"families": "family"}
+TRAINED = ("families", "methods")  # their modules import torch, and boards do not need them
 
 
 def _entry_points(kind: str) -> dict[str, EntryPoint]:
@@ -118,6 +122,28 @@ def targets() -> Iterator[tuple[str, Target]]:
 def options_type(kind: str, name: str) -> type[Any]:
     """Return the dataclass of a plugin's own options; UserError as `load`."""
     return target(name).options if kind == "targets" else load(kind, name).Options
+
+
+def source_of(kind: str, name: str) -> str:
+    """Return the source of a plugin's module without importing it, "" when there is none."""
+    own = f"{KINDS[kind]}.{name}" if name in _own_names(kind) else ""
+    found = find_module(own or foreign_module(kind, name))
+    file = Path(found.origin) if found and found.origin else None
+    return file.read_text(encoding="utf-8") if file is not None and file.is_file() else ""
+
+
+def find_module(module: str) -> ModuleSpec | None:
+    """Find a module as an import would, and last in the current folder, without importing the packages around it."""
+    first, *rest = module.split(".")
+    try:
+        spec = importlib.util.find_spec(first) or PathFinder.find_spec(first, [str(Path.cwd())])
+    except (ImportError, ValueError):
+        return None
+    for name in rest:
+        if spec is None or spec.submodule_search_locations is None:
+            return None
+        spec = PathFinder.find_spec(f"{spec.name}.{name}", list(spec.submodule_search_locations))
+    return spec
 
 
 @contextmanager

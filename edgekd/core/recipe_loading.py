@@ -1,21 +1,22 @@
 """From the name or the file of a recipe to checked sections; unknown keys are refused with a suggestion.
 
-`load_recipe(path, overrides)` is the only way in. Relative paths in a recipe are relative to the recipe's file.
-The keys under `options` belong to a plugin and are checked against its `Options` by `plugin_options`.
+`load_recipe(path, overrides)` is the only way in. Relative paths start at the recipe's folder. The options of data formats,
+quantizers and targets are typed here. Those of families and methods, which import torch, are typed by
+`pipeline.check_options` before a run, or where they are first read.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable
 from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from edgekd.core import plugins
-from edgekd.core.recipe import Options, Recipe
+from edgekd.core.recipe import Recipe
 from edgekd.core.recipe_file import apply_override, read_tree
 from edgekd.errors import RecipeError, did_you_mean
 
@@ -58,38 +59,27 @@ def load_recipe(name_or_path: str, overrides: Iterable[str] = ()) -> Recipe:
         overrides: `key.path=value` strings; values are YAML.
 
     Raises:
-        RecipeError: unreadable, not YAML, unknown key, value that does not fit; all findings in one line.
+        RecipeError: unreadable, not YAML, unknown key or plugin, value that does not fit; all findings in one line.
     """
     path = find_recipe(name_or_path)
     raw = read_tree(path)
     for override in overrides:
         apply_override(raw, override)
-    recipe = _validate(Recipe, raw, str(path))
-    return _absolute_paths(recipe, path.parent.resolve())
+    recipe = _absolute_paths(_validate(Recipe, raw, str(path)), path.parent.resolve())
+    check_plugins(recipe, but=plugins.TRAINED)
+    return recipe
 
 
-def plugin_options(kind: str, name: str, raw: Mapping[str, Any], where: str) -> Any:
-    """Return a plugin's `Options` made from the keys of a recipe.
+def check_plugins(recipe: Recipe, but: Collection[str] = ()) -> None:
+    """Make the typed options of every plugin in a recipe, but those of some kinds.
 
     Raises:
-        RecipeError: unknown plugin, unknown key, or a value that does not fit.
+        RecipeError: an unknown plugin, one whose packages are not installed, an unknown option, or a value that does not
+            fit.
     """
-    options_type = plugins.options_type(kind, name)
-    known = TypeAdapter(options_type).json_schema().get("properties", {})
-    for key in raw:
-        if key not in known:
-            raise RecipeError(f"{where}.{key}: unknown option of {name!r}{did_you_mean(str(key), known)}")
-    try:
-        return TypeAdapter(options_type).validate_python(dict(raw))
-    except ValidationError as exc:
-        raise RecipeError("; ".join(_option_error(where, error) for error in exc.errors())) from exc
-
-
-def _option_error(where: str, error: Any) -> str:
-    said = error["msg"].removeprefix("Value error, ")
-    if not error["loc"]:  # of the options together, by their `__post_init__`
-        return f"{where}: {said}"
-    return f"{where}.{_loc(error['loc'])}: {said}, got {error['input']!r}"
+    for use in recipe.plugin_uses():
+        if use.kind not in but:
+            use.typed()
 
 
 def _validate(section: type[SectionT], raw: dict[str, Any], source: str) -> SectionT:
@@ -137,33 +127,17 @@ def _loc(loc: tuple[Any, ...]) -> str:
 
 
 def _absolute_paths(recipe: Recipe, base: Path) -> Recipe:
-    """Return the recipe with paths made absolute, relative ones from the recipe's folder."""
-
-    def resolved(network: Any) -> Any:
-        updates: Options = {"options": _resolve_option_paths(network.options, base)}
+    """Return the recipe with absolute paths; relative ones start at `base`. Paths among options are set in place."""
+    for use in recipe.plugin_uses():
+        use.options.replace_paths({key: _absolute(p, base) for key, p in use.options.paths(use.kind, use.name).items()})
+    updates: dict[str, Any] = {}
+    for name, network in (("teacher", recipe.teacher), ("student", recipe.student)):
         if network.checkpoint is not None:
-            updates["checkpoint"] = _absolute(network.checkpoint, base)
-        return network.model_copy(update=updates)
-
-    data = recipe.data.model_copy(update={"options": _resolve_option_paths(recipe.data.options, base)})
-    cache = recipe.trainer.teacher_cache
-    trainer = recipe.trainer.model_copy(update={"teacher_cache": _absolute(cache, base) if cache else None})
-    networks = {"teacher": resolved(recipe.teacher), "student": resolved(recipe.student)}
-    engines = tuple(
-        engine.model_copy(update={"options": _resolve_option_paths(engine.options, base)}) for engine in recipe.engines
-    )
-    return recipe.model_copy(update={"data": data, "trainer": trainer, "engines": engines, **networks})
-
-
-# Plugin options that hold paths have one of these names, in every plugin.
-PATH_OPTIONS = ("root", "encoder_weights", "cache_dir", "timing_cache")
-
-
-def _resolve_option_paths(options: Options, base: Path) -> Options:
-    return {
-        key: str(_absolute(Path(value), base)) if key in PATH_OPTIONS and isinstance(value, str) else value
-        for key, value in options.items()
-    }
+            updates[name] = network.model_copy(update={"checkpoint": _absolute(network.checkpoint, base)})
+    if recipe.trainer.teacher_cache is not None:
+        cache = _absolute(recipe.trainer.teacher_cache, base)
+        updates["trainer"] = recipe.trainer.model_copy(update={"teacher_cache": cache})
+    return recipe.model_copy(update=updates)
 
 
 def _absolute(path: Path, base: Path) -> Path:

@@ -7,6 +7,7 @@ import importlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import reduce
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -16,7 +17,6 @@ from edgekd.core.artifact import Artifact, StageResult
 from edgekd.core.machine import package_version
 from edgekd.core.plugins import packages_of
 from edgekd.core.recipe import Recipe
-from edgekd.core.recipe_loading import PATH_OPTIONS
 from edgekd.core.third_party import code_hashes
 
 KeyContent = dict[str, Any]  # JSON; its top-level names are those of `key_changes`
@@ -122,7 +122,8 @@ class Stage:
 
     def _config(self, recipe: Recipe) -> dict[str, object]:
         names = {section.partition(":")[0] for section in self.sections} - {"trainer"}
-        config = recipe.only(*self.sections).model_dump(mode="json", include=names)
+        seen = recipe.only(*self.sections)
+        config: Any = seen.model_dump(mode="json", include=names)
         for path in self.ignored_keys:
             *parents, last = path.split(".")
             node: Any = config
@@ -130,11 +131,12 @@ class Stage:
                 node = (node or {}).get(parent)
             (node or {}).pop(last, None)
         # The content of a file is in the key, not its path: `files`, and the fingerprint in the manifest of `data`.
-        with_paths = [config[name] for name in ("data", *_NETWORKS) if name in config]
-        for section in [*with_paths, *config.get("engines", ())]:
-            section.pop("checkpoint", None)
-            options = section["options"].items()
-            section["options"] = {k: v for k, v in options if k not in PATH_OPTIONS or not isinstance(v, str)}
+        for name in names & set(_NETWORKS):
+            config[name].pop("checkpoint", None)
+        for use in seen.plugin_uses():
+            options = reduce(lambda node, key: node[key], use.at, config)
+            for key in use.options.paths(use.kind, use.name):
+                del options[key]
         return config
 
 
@@ -152,12 +154,17 @@ _NETWORKS = ("teacher", "student")
 
 
 def _weight_files(recipe: Recipe, sections: tuple[str, ...]) -> dict[str, str]:
-    """Return the hashes of the weight files that the sections name, by their key in the recipe."""
+    """Return the hashes of the weight files that the sections name, by their key in the recipe.
+
+    What a path of a data format or target leads to is not hashed here: `data` has the fingerprint of its files, and a
+    target writes its caches.
+    """
     found: dict[str, Path] = {}
+    for use in recipe.only(*sections).plugin_uses():
+        if use.kind not in ("formats", "targets"):
+            found |= {f"{use.where}.{key}": path for key, path in use.options.paths(use.kind, use.name).items()}
     for name in (name for name in _NETWORKS if name in sections):
         network = getattr(recipe, name)
-        named = {key: network.options.get(key) for key in PATH_OPTIONS}
-        found |= {f"{name}.options.{key}": Path(value) for key, value in named.items() if isinstance(value, str)}
         if network.checkpoint:
             found[f"{name}.checkpoint"] = network.checkpoint
     return {key: sha256_of(path) if path.is_file() else str(path) for key, path in found.items()}

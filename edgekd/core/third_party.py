@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
-from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 
 from edgekd.board.files import sha256_of
@@ -37,7 +35,7 @@ def code_hashes(recipe: Recipe, sections: tuple[str, ...]) -> dict[str, str | No
 
 def _hash(module: str) -> str | None:
     """Return the hash of a module's file, of a package the hash of all its Python files."""
-    spec = _spec(module)
+    spec = plugins.find_module(module)
     file = Path(spec.origin) if spec and spec.origin else None
     if file is None or not file.is_file():
         return None
@@ -45,17 +43,3 @@ def _hash(module: str) -> str | None:
         return sha256_of(file)
     hashes = [f"{path.relative_to(file.parent)} {sha256_of(path)}" for path in sorted(file.parent.rglob("*.py"))]
     return hashlib.sha256("\n".join(hashes).encode()).hexdigest()
-
-
-def _spec(module: str) -> ModuleSpec | None:
-    """Find a module as an import would, and last in the current folder, without importing the packages around it."""
-    first, *rest = module.split(".")
-    try:
-        spec = importlib.util.find_spec(first) or PathFinder.find_spec(first, [str(Path.cwd())])
-    except (ImportError, ValueError):
-        return None
-    for name in rest:
-        if spec is None or spec.submodule_search_locations is None:
-            return None
-        spec = PathFinder.find_spec(f"{spec.name}.{name}", list(spec.submodule_search_locations))
-    return spec

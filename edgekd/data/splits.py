@@ -11,7 +11,6 @@ from pathlib import Path
 
 from edgekd.core import plugins
 from edgekd.core.recipe import Recipe
-from edgekd.core.recipe_loading import plugin_options
 from edgekd.data.annotated import NO_MASK, AnnotatedDataset
 from edgekd.data.base import DenseDataset
 from edgekd.errors import DataError, RecipeError
@@ -50,7 +49,7 @@ def open_split(recipe: Recipe, split: str) -> DenseDataset:
     opened, data = _opened.get(), recipe.data
     if opened is None:
         return _open(recipe, split)
-    key = (data.format, json.dumps(data.options, sort_keys=True, default=repr), recipe.task, split)
+    key = (data.format, json.dumps(dict(data.options), sort_keys=True, default=repr), recipe.task, split)
     if key not in opened:
         opened[key] = _open(recipe, split)
     return opened[key]
@@ -59,7 +58,7 @@ def open_split(recipe: Recipe, split: str) -> DenseDataset:
 def _open(recipe: Recipe, split: str) -> DenseDataset:
     data = recipe.data
     module = plugins.load("formats", data.format)
-    options = plugin_options("formats", data.format, data.options, "data.options")
+    options = data.format_options
     if recipe.task not in module.TASKS:
         others = [name for name in plugins.names("formats") if recipe.task in plugins.load("formats", name).TASKS]
         raise RecipeError(

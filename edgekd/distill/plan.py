@@ -15,7 +15,6 @@ from torch.nn import functional as F
 
 from edgekd.core import plugins
 from edgekd.core.recipe import Distill, Method, Recipe
-from edgekd.core.recipe_loading import plugin_options
 from edgekd.data.augment import Objects
 from edgekd.data.splits import open_split
 from edgekd.distill.base import pyramid_of
@@ -100,7 +99,7 @@ def plan(recipe: Recipe) -> DistillPlan:
     labels = _labels(crop, classes) if recipe.task == "semantic" else _object_labels(crop)
     methods = [
         MethodPlan(
-            name, config.weight, config.warmup, config.schedule, _options(name, config),
+            name, config.weight, config.warmup, config.schedule, asdict(config.typed_options(name)),
             _working(name, _terms(method, maps_t, maps_s, labels)),
             [AdapterPlan(n, tuple(p.shape), p.numel()) for n, p in method.named_parameters()],
         )
@@ -139,13 +138,12 @@ def build_methods(
     """Return the config and the module of every method of the recipe; RecipeError when one does not fit."""
     methods = {}
     for name, config in distill.methods.items():
-        options = plugin_options("methods", name, config.options, f"distill.methods.{name}.options")
         module = plugins.load("methods", name)
         if task not in module.TASKS:
             others = [other for other in plugins.names("methods") if task in plugins.load("methods", other).TASKS]
             raise RecipeError(f"distill.methods.{name}: not for task {task!r}; use {', '.join(others)}")
         pyramids = (pyramid_of(network, num_classes, task) for network in (teacher, student))
-        methods[name] = (config, module.Method(options, *pyramids))
+        methods[name] = (config, module.Method(config.typed_options(name), *pyramids))
     return methods
 
 
@@ -157,10 +155,6 @@ def _networks(recipe: Recipe, classes: int) -> tuple[DenseModel, DenseModel]:
         if section.train is not None:
             network.check_trains()
     return teacher, student
-
-
-def _options(name: str, config: Method) -> dict[str, Any]:
-    return asdict(plugin_options("methods", name, config.options, f"distill.methods.{name}.options"))
 
 
 def _both_maps(

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 from edgekd.board.job import Job
 from edgekd.board.session import Session
 from edgekd.core.artifact import Artifact
-from edgekd.core.recipe import LOCAL
-from edgekd.core.recipe_loading import plugin_options
+from edgekd.core.recipe import LOCAL, Engine
 from edgekd.errors import RecipeError
 from edgekd.executors.base import Executor, JobValue
 from edgekd.executors.local import Local
@@ -31,10 +28,11 @@ def open_session(artifact: Artifact) -> AbstractContextManager[Session]:
     return executor_of(artifact.details.get("board", LOCAL)).open_session(artifact)
 
 
-def why_not_here(target: str, options: Mapping[str, Any], board: str = LOCAL) -> str:
-    """Return why a board cannot run engines of a target with a recipe's options, "" when it can."""
-    typed = plugin_options("targets", target, options, "options")
-    return str(ask(board, Job("why_not_here", target, {"options": asdict(typed)}))["reason"])
+def why_not_here(engine: Engine) -> str:
+    """Return why an engine's board cannot run it, "" when it can."""
+    return str(
+        ask(engine.board, Job("why_not_here", engine.target, {"options": asdict(engine.target_options)}))["reason"]
+    )
 
 
 def ask(board: str, job: Job) -> JobValue:

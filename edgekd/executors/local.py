@@ -14,7 +14,7 @@ from edgekd.board.sysinfo import snapshot
 from edgekd.core import plugins
 from edgekd.core.artifact import Artifact
 from edgekd.core.machine import environment, power_mode, runtime_versions
-from edgekd.core.recipe_loading import plugin_options
+from edgekd.core.plugin_options import plugin_options
 from edgekd.errors import ArtifactError
 from edgekd.executors.base import Facts, Identity, JobValue, Progress, absolute, no_progress
 from edgekd.worker_tasks import TASKS

@@ -12,7 +12,7 @@ import numpy as np
 from edgekd.board.job import Job
 from edgekd.core import plugins
 from edgekd.core.artifact import Artifact
-from edgekd.core.recipe_loading import plugin_options
+from edgekd.core.plugin_options import plugin_options
 from edgekd.errors import TargetError
 from edgekd.executors.base import Executor, Facts
 from edgekd.executors.builder import LOG

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from pydantic import ValidationError
 
 from edgekd.core.artifact import Artifact
 from edgekd.core.recipe import Network
-from edgekd.core.recipe_loading import plugin_options
 from edgekd.errors import ArtifactError
 from edgekd.models.base import DenseModel
 from edgekd.models.build import build_model
@@ -17,6 +18,7 @@ from edgekd.models.session import TorchSession
 from edgekd.models.weights import load_into, load_state
 
 WEIGHTS = "weights.safetensors"
+START_WEIGHTS = "encoder_weights"  # the name of this option in every family that has it
 
 
 def network_from_recipe(network: Network, task: str, num_classes: int, section: str) -> DenseModel:
@@ -26,7 +28,7 @@ def network_from_recipe(network: Network, task: str, num_classes: int, section: 
         RecipeError: unknown family, variant or option.
         CheckpointError: the checkpoint is damaged or belongs to another network.
     """
-    options = plugin_options("families", network.family, network.options, f"{section}.options")
+    options = network.options.typed("families", network.family, f"{section}.options")
     model = build_model(network.family, network.variant, task, num_classes, options)
     if network.checkpoint is not None:
         load_into(model, load_state(network.checkpoint), f"{section}.checkpoint {network.checkpoint}")
@@ -39,8 +41,8 @@ def untrained_network(network: Network, task: str, num_classes: int, section: st
     Raises:
         RecipeError: unknown family, variant or option.
     """
-    options = plugin_options("families", network.family, _without_files(network), f"{section}.options")
-    return build_model(network.family, network.variant, task, num_classes, options)
+    options = network.options.typed("families", network.family, f"{section}.options")
+    return build_model(network.family, network.variant, task, num_classes, _without_start_weights(options))
 
 
 def network_from_artifact(artifact: Artifact) -> DenseModel:
@@ -49,7 +51,7 @@ def network_from_artifact(artifact: Artifact) -> DenseModel:
         network = Network.model_validate(artifact.details.get("network"))
     except ValidationError as exc:
         raise ArtifactError(f"{artifact.path}: damaged manifest (details.network); train it again") from exc
-    options = plugin_options("families", network.family, _without_files(network), artifact.path.name)
+    options = _without_start_weights(network.options.typed("families", network.family, artifact.path.name))
     model = build_model(network.family, network.variant, artifact.spec.task, len(artifact.spec.classes), options)
     weights = artifact.file(WEIGHTS)
     load_into(model, load_state(Path(weights)), str(weights))
@@ -62,6 +64,8 @@ def open_checkpoint(artifact: Artifact) -> TorchSession:
     return TorchSession(network_from_artifact(artifact).to(device), artifact.spec)
 
 
-def _without_files(network: Network) -> dict[str, object]:
-    """Return the family options without encoder weights: the artifact has its own."""
-    return {key: value for key, value in network.options.items() if key != "encoder_weights"}
+def _without_start_weights(options: Any) -> Any:
+    """Return the family's options without the file of start weights, which need not be here."""
+    if START_WEIGHTS not in {field.name for field in fields(options)}:
+        return options
+    return replace(options, **{START_WEIGHTS: None})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -14,8 +14,8 @@ from edgekd.board.specs import ModelSpec, Preprocess, TensorSpec
 from edgekd.compile.stage import checked_options
 from edgekd.core import chips, plugins
 from edgekd.core.artifact import open_artifact
+from edgekd.core.plugin_options import PluginOptions
 from edgekd.core.recipe import Engine, Recipe
-from edgekd.core.recipe_loading import plugin_options
 from edgekd.errors import ArtifactError, TargetError, ToolchainCrashError, UserError
 from edgekd.executors import venvs
 from edgekd.executors.builder import probe
@@ -47,7 +47,7 @@ class Toward:
 
     target: str
     chip: str = ""
-    options: dict[str, Any] | None = None
+    options: PluginOptions = field(default_factory=PluginOptions)
 
 
 def check(subject: Subject, toward: Toward, is_built: bool = False) -> Report:
@@ -63,7 +63,7 @@ def check(subject: Subject, toward: Toward, is_built: bool = False) -> Report:
         UserError: no such target or chip, or a graph without inputs.
     """
     target = plugins.target(toward.target)
-    options = plugin_options("targets", toward.target, toward.options or {}, f"options of {toward.target}")
+    options = toward.options.typed("targets", toward.target, f"options of {toward.target}")
     chip = toward.chip or chips.named_in(options) or ""
     chosen = tables_for(toward.target, chip)
     graph = read_graph(subject.model)

@@ -11,7 +11,6 @@ from edgekd.board.preprocess import prepare
 from edgekd.board.specs import ModelSpec
 from edgekd.core import plugins
 from edgekd.core.artifact import StageResult
-from edgekd.core.recipe_loading import plugin_options
 from edgekd.core.stage import StageJob
 from edgekd.data.base import DenseDataset
 from edgekd.data.splits import open_split
@@ -23,9 +22,7 @@ def run(job: StageJob) -> StageResult:
     recipe, onnx = job.recipe, job.inputs["export"]
     settings = recipe.quantize
     module = plugins.load("quantizers", job.subject)
-    options = plugin_options(
-        "quantizers", job.subject, settings.options.get(job.subject, {}), f"quantize.options.{job.subject}"
-    )
+    options = settings.typed_options(job.subject)
     dataset = open_split(recipe, recipe.data.train)
     chosen = calibration_indices(len(dataset), settings.images, recipe.seed)
     spec = onnx.spec

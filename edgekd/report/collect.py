@@ -182,7 +182,7 @@ def _status(
     """Return status and reason of a row none of whose stages failed by itself."""
     if f"evaluate/{stage.split('/')[-1]}" in artifacts:
         return "measured", ""
-    absent = why_not_here(engine.target, engine.options, engine.board) if engine and stage in artifacts else ""
+    absent = why_not_here(engine) if engine and stage in artifacts else ""
     if is_timed:
         return "measured", absent or failure or "not scored"
     if absent or not failure:

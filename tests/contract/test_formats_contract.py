@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from edgekd.core import plugins
-from edgekd.core.recipe_loading import plugin_options
+from edgekd.core.plugin_options import plugin_options
 from edgekd.data.base import DenseDataset
 from edgekd.data.check import check_dataset
 from edgekd.data.fingerprint import fingerprint

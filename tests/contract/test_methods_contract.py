@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from edgekd.core import plugins
-from edgekd.core.recipe_loading import plugin_options
+from edgekd.core.plugin_options import plugin_options
 from edgekd.data.augment import Objects
 from edgekd.distill.base import Pyramid
 from edgekd.errors import RecipeError

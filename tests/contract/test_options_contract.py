@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter
 
-from edgekd.board.options import descriptions
+from edgekd.board.options import descriptions, path_options
 from edgekd.core import plugins
+from edgekd.core.plugin_options import path_options_of
 
 PLUGINS = [(kind, name) for kind in plugins.KINDS if kind != "rewrites" for name in plugins.names(kind)]
 
@@ -17,6 +18,11 @@ PLUGINS = [(kind, name) for kind in plugins.KINDS if kind != "rewrites" for name
 @pytest.mark.parametrize(("kind", "name"), PLUGINS)
 def test_every_option_has_a_description(kind: str, name: str) -> None:
     assert [key for key, text in descriptions(plugins.options_type(kind, name)).items() if not text.endswith(".")] == []
+
+
+@pytest.mark.parametrize(("kind", "name"), PLUGINS)
+def test_paths_are_those_that_the_source_shows(kind: str, name: str) -> None:
+    assert path_options(plugins.options_type(kind, name)) == path_options_of(kind, name)
 
 
 @pytest.mark.parametrize(("kind", "name"), PLUGINS)

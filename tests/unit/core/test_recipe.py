@@ -13,9 +13,10 @@ import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from edgekd.core.plugin_options import plugin_options
 from edgekd.core.recipe import Engine, Recipe
 from edgekd.core.recipe_file import MAX_DEPTH, MAX_NODES
-from edgekd.core.recipe_loading import find_recipe, load_recipe, plugin_options, shipped_recipes
+from edgekd.core.recipe_loading import find_recipe, load_recipe, shipped_recipes
 from edgekd.errors import RecipeError
 from edgekd.pipeline import check_options
 from tests.unit.core.small_recipe import SMALL, small_recipe, write_recipe
@@ -179,6 +180,8 @@ def test_overrides_set_values_of_every_kind(tmp_path: Path) -> None:
         "student.train.ema=null",
         "distill.methods={}",
         "engines.1.precision=fp32",
+        "data.options={root: x}",
+        "data.format=folder",
         "data.options.root=/a=b",
     )
     assert recipe.seed == 7
@@ -420,7 +423,7 @@ def test_relative_paths_start_at_the_recipes_folder(tmp_path: Path, monkeypatch:
 
 def test_absolute_and_home_paths_stay_where_they_point(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    recipe = small_recipe(tmp_path, "data.options.root=/abs/images", "teacher.checkpoint=~/t.pt")
+    recipe = small_recipe(tmp_path, "data.format=folder", "data.options.root=/abs/images", "teacher.checkpoint=~/t.pt")
     assert recipe.data.options["root"] == "/abs/images"
     assert recipe.teacher.checkpoint == tmp_path / "home" / "t.pt"
 

@@ -19,6 +19,7 @@ from tests.unit.core.fake_stages import HERE
 from tests.unit.core.small_recipe import small_recipe
 
 READS_ALL = ("data", "teacher", "student", "distill", "export", "quantize", "bench", "evaluate", "trainer")
+SMP = "student.family=smp"  # a family with a path among its options
 STAGE = Stage("s", "onnx", f"{HERE}:write_size", ("a", "b"), READS_ALL)
 
 
@@ -137,8 +138,8 @@ def test_an_engine_is_keyed_by_itself_and_not_by_its_neighbours(tmp_path: Path) 
     stage = Stage("engine/openvino-int8", "engine", f"{HERE}:join", (), ("engines:openvino-int8",), "openvino-int8")
     key = stage.key(small_recipe(tmp_path), {})
     assert stage.key(small_recipe(tmp_path, "engines.0.precision=int8"), {}) == key
-    assert stage.key(small_recipe(tmp_path, "engines.0.options.threads=3"), {}) == key
-    assert stage.key(small_recipe(tmp_path, "engines.1.options.threads=3"), {}) != key
+    assert stage.key(small_recipe(tmp_path, "engines.0.options.intra_op_threads=3"), {}) == key
+    assert stage.key(small_recipe(tmp_path, "engines.1.options.num_threads=3"), {}) != key
 
 
 def test_stages_of_one_function_have_keys_of_their_own(tmp_path: Path, inputs: dict[str, Artifact]) -> None:
@@ -153,8 +154,8 @@ def test_stages_of_one_function_have_keys_of_their_own(tmp_path: Path, inputs: d
 def test_weights_that_changed_on_disk_change_the_key(tmp_path: Path, inputs: dict[str, Artifact]) -> None:
     weights = tmp_path / "w.safetensors"
     weights.write_bytes(b"one")
-    for override in ("teacher.checkpoint=w.safetensors", "student.options.encoder_weights=w.safetensors"):
-        recipe = small_recipe(tmp_path, override)
+    for overrides in (["teacher.checkpoint=w.safetensors"], [SMP, "student.options.encoder_weights=w.safetensors"]):
+        recipe = small_recipe(tmp_path, *overrides)
         weights.write_bytes(b"one")
         key = STAGE.key(recipe, inputs)
         assert STAGE.key(recipe, inputs) == key
@@ -169,15 +170,16 @@ def test_where_files_lie_does_not_change_the_key(tmp_path: Path, inputs: dict[st
         weights.parent.mkdir()
         weights.write_bytes(b"same")
         paths = [f"{key}={weights}" for key in ("teacher.checkpoint", "student.options.encoder_weights")]
-        keys.add(STAGE.key(small_recipe(tmp_path, *paths, f"data.options.root={weights.parent}"), inputs))
+        data = ("data.format=folder", f"data.options.root={weights.parent}")
+        keys.add(STAGE.key(small_recipe(tmp_path, SMP, *paths, *data), inputs))
     assert len(keys) == 1
 
 
 def test_an_option_that_may_be_a_path_or_a_switch_is_in_the_key_as_a_switch(
     tmp_path: Path, inputs: dict[str, Artifact]
 ) -> None:
-    """`encoder_weights: true` has timm fetch them, `false` starts from scratch."""
-    settings = ([], *([f"student.options.encoder_weights={value}"] for value in ("true", "false")))
+    """`encoder_weights: true` has timm fetch them, `null` starts from scratch."""
+    settings = ([SMP], *([SMP, f"student.options.encoder_weights={value}"] for value in ("true", "null")))
     assert len({STAGE.key(small_recipe(tmp_path, *one), inputs) for one in settings}) == 3
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
-from edgekd.core.recipe_loading import plugin_options
+from edgekd.core.plugin_options import plugin_options
 from edgekd.data.check import check_dataset
 from edgekd.data.formats.folder import Options, open_dataset
 from edgekd.data.paired import REFUSED, checked_classes, label_table, read_lines, remap

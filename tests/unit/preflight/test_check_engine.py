@@ -12,8 +12,8 @@ import pytest
 from edgekd.board.sysinfo import environment
 from edgekd.core import plugins
 from edgekd.core.artifact import Artifact
+from edgekd.core.plugin_options import plugin_options
 from edgekd.core.recipe import Engine
-from edgekd.core.recipe_loading import plugin_options
 from edgekd.core.stage import StageJob
 from edgekd.data.splits import open_split
 from edgekd.errors import TargetError

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from edgekd.core.recipe_loading import plugin_options
+from edgekd.core.plugin_options import plugin_options
 from edgekd.errors import RecipeError
 
 

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import torch
 
+from edgekd.core.plugin_options import plugin_options
 from edgekd.core.recipe import Train, Trainer
-from edgekd.core.recipe_loading import plugin_options
 from edgekd.data.base import Sample
 from edgekd.errors import DataError
 from edgekd.evaluate import semantic

@@ -1,0 +1,152 @@
+"""Recipe sections of what is deployed: export, quantized models, engines, their scores and latency."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from edgekd.board.precision import Precision
+from edgekd.core.plugin_options import PluginOptions
+from edgekd.core.training_sections import Section, names_a_folder
+
+
+class Export(Section):
+    """The ONNX graph, and its parity with torch."""
+
+    opset: int = Field(18, ge=17, description="ONNX opset.")
+    input: Literal["float32_nchw", "uint8_nchw", "uint8_nhwc"] = Field(
+        "float32_nchw",
+        description="Input of the graph. `float32_nchw`: the normalised image. `uint8_*`: the resized image, normalised in "
+        "the graph.",
+    )
+    argmax: bool = Field(False, description="Segmenters: end the graph in the class map instead of the logits.")
+    detections: Literal["heads", "boxes", "nms"] = Field(
+        "heads", description="Detectors: end the graph in raw `heads`, decoded `boxes`, or the detections after `nms`."
+    )
+    rewrite: tuple[str, ...] = Field(
+        (), description="Exact rewrites of the graph, in order; `edgekd check` names them."
+    )
+    parity_images: int = Field(8, gt=0, description="Images on which ONNX is compared with torch.")
+    logits_tolerance: float = Field(
+        1e-3, gt=0, description="Max |torch - ONNX| of an output, relative to its largest value."
+    )
+    class_map_tolerance: float = Field(
+        1e-3, ge=0, description="Segmenters: max fraction of pixels with another class than in torch."
+    )
+    detections_tolerance: float = Field(
+        1e-3,
+        ge=0,
+        description="Detectors: max fraction of detections without a counterpart in torch (IoU 0.99, score 1e-3).",
+    )
+
+
+PTQ = "ptq"  # the variant of the section itself
+
+
+class QuantizeVariant(Section):
+    """Calibration on a seeded subset of the training split, and the quantizers' options."""
+
+    images: int = Field(128, gt=0, description="Number of calibration images.")
+    options: dict[str, PluginOptions] = Field({}, description="Options of each quantizer by its name.")
+
+    def typed_options(self, quantizer: str) -> Any:
+        """Return a quantizer's `Options`; RecipeError when they do not fit."""
+        given = self.options.get(quantizer, PluginOptions())
+        return given.typed("quantizers", quantizer, f"quantize.options.{quantizer}")
+
+
+class Quantize(QuantizeVariant):
+    """Post-training quantization: the settings of variant `ptq`, and further variants beside it.
+
+    Every int8 engine names a variant; those of one quantizer and variant share the quantized model.
+    """
+
+    variants: dict[str, QuantizeVariant] = Field(
+        {}, description="Further settings by name, e.g. other layers in float."
+    )
+
+    @field_validator("variants")
+    @classmethod
+    def _name_folders(cls, variants: dict[str, QuantizeVariant]) -> dict[str, QuantizeVariant]:
+        for name in variants:
+            names_a_folder(name)
+            if name == PTQ:
+                raise ValueError(f"{PTQ!r} is the variant of the section itself; call this one otherwise")
+        return variants
+
+    def variant(self, name: str) -> QuantizeVariant:
+        """Return the settings of a variant."""
+        return self if name == PTQ else self.variants[name]
+
+
+LOCAL = "local"  # this machine
+_OTHER_ROWS = ("teacher", "student", "distilled", "export", "onnx-fp32")
+
+
+class Engine(Section):
+    """One engine to build, measure and score."""
+
+    id: str = Field(
+        "", description="Name of its row and folder. Default: `target-precision`, with `@board` for a named board."
+    )
+    target: str = Field(description="Target (a plugin).")
+    precision: Precision = Field(description="Precision of the engine; the target decides which ones it has.")
+    variant: str = Field(
+        PTQ, description="Quantized model that an int8 engine is compiled from; see `quantize.variants`."
+    )
+    board: str = Field(LOCAL, description="Board that runs the engine. `local` is this machine.")
+    options: PluginOptions = Field(PluginOptions(), description="Options of the target.")
+
+    @property
+    def target_options(self) -> Any:
+        """The target's `Options`; RecipeError when they do not fit."""
+        return self.options.typed("targets", self.target, f"engines.{self.id}.options")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_id(cls, raw: Any) -> Any:
+        if not isinstance(raw, dict) or raw.get("id"):
+            return raw
+        board = raw.get("board", LOCAL)
+        place = "" if board == LOCAL else f"@{board}"
+        return {**raw, "id": f"{raw.get('target')}-{raw.get('precision')}{place}"}
+
+    @field_validator("id")
+    @classmethod
+    def _names_its_row(cls, name: str) -> str:
+        if name in _OTHER_ROWS:
+            raise ValueError("is the name of another row of the report; call this engine otherwise")
+        return names_a_folder(name)
+
+    @field_validator("board")
+    @classmethod
+    def _is_local(cls, board: str) -> str:
+        if board != LOCAL:
+            raise ValueError(f"this edgekd reaches no board but {LOCAL!r}, this machine")
+        return board
+
+    @model_validator(mode="after")
+    def _has_a_quantized_model(self) -> Engine:
+        if self.variant != PTQ and not self.precision.is_quantized:
+            raise ValueError(f"variant {self.variant!r} is of a quantized model; precision {self.precision} has none")
+        return self
+
+
+class Bench(Section):
+    """Latency measurement per engine and series."""
+
+    min_samples: int = Field(500, gt=0, description="Min measured runs per series.")
+    min_seconds: float = Field(3.0, gt=0, description="Min measured time per series, in seconds.")
+    warmup_max_seconds: float = Field(5.0, gt=0, description="Max warm-up, in seconds.")
+    images: int = Field(16, gt=0, description="Distinct real images in rotation.")
+
+
+class Evaluate(Section):
+    """Scoring on `data.val`."""
+
+    images: int | None = Field(None, gt=0, description="Score only the first N images. `null`: all.")
+    pictures: int = Field(6, ge=0, description="Images that the report shows.")
+    coco_files: bool = Field(
+        False, description="Objects: write labels and detections as COCO's JSON files, to score them with another tool."
+    )

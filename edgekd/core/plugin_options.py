@@ -1,0 +1,134 @@
+"""The options of a plugin: as a recipe gives them, and as the plugin's own typed `Options`.
+
+A recipe holds `PluginOptions`. `plugin_options` makes typed options of any mapping: of a recipe's, once, and of the
+options in an engine's manifest when the engine is opened.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import GetCoreSchemaHandler, TypeAdapter, ValidationError
+from pydantic_core import CoreSchema, core_schema
+
+from edgekd.board.options import path_options
+from edgekd.core import plugins
+from edgekd.errors import RecipeError, UserError, did_you_mean
+
+
+class PluginOptions(Mapping[str, Any]):
+    """The options of one plugin as the recipe gives them, and on request typed.
+
+    As a mapping it has no defaults. Dumps, hashes and cache keys hold the mapping, so that they do not change when a
+    plugin gets another option.
+    """
+
+    def __init__(self, given: Mapping[str, Any] | None = None) -> None:
+        self._given = dict(given or {})
+        self._typed: dict[tuple[str, str], Any] = {}
+
+    def __getitem__(self, name: str) -> Any:
+        return self._given[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._given)
+
+    def __len__(self) -> int:
+        return len(self._given)
+
+    def __repr__(self) -> str:
+        return f"PluginOptions({self._given!r})"
+
+    def typed(self, kind: str, name: str, where: str) -> Any:
+        """Return the plugin's `Options`, made at the first call; where: their place in the recipe, for errors.
+
+        Raises:
+            RecipeError: as `plugin_options`.
+        """
+        if (kind, name) not in self._typed:
+            self._typed[kind, name] = plugin_options(kind, name, self._given, where)
+        return self._typed[kind, name]
+
+    def paths(self, kind: str, name: str) -> dict[str, Path]:
+        """Return the options that the plugin declares as paths and that hold text here."""
+        declared = path_options_of(kind, name) if self._given else ()
+        given = {key: self._given.get(key) for key in declared}
+        return {key: Path(value) for key, value in given.items() if isinstance(value, str)}
+
+    def replace_paths(self, paths: Mapping[str, Path]) -> None:
+        """Set paths in place; for the recipe's loader, before anything reads the options."""
+        self._given.update({key: str(path) for key, path in paths.items()})
+        self._typed.clear()
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        def made(value: Any, validated: core_schema.ValidatorFunctionWrapHandler) -> PluginOptions:
+            return value if isinstance(value, cls) else cls(validated(value))
+
+        return core_schema.no_info_wrap_validator_function(
+            made,
+            core_schema.dict_schema(core_schema.str_schema(), core_schema.any_schema()),
+            serialization=core_schema.plain_serializer_function_ser_schema(dict),
+        )
+
+
+def plugin_options(kind: str, name: str, given: Mapping[str, Any], where: str) -> Any:
+    """Return a plugin's `Options` made of a mapping.
+
+    Raises:
+        RecipeError: an unknown plugin, one whose packages are not installed or whose paths cannot be read from its source,
+            an unknown option, or a value that does not fit.
+    """
+    try:
+        options_type = plugins.options_type(kind, name)
+    except UserError as exc:
+        raise RecipeError(f"{where}: {exc}") from exc
+    if path_options(options_type) != path_options_of(kind, name):
+        raise RecipeError(
+            f"{where}: the paths among the options of {name!r} cannot be read from its source; declare `class Options` in "
+            "its own module, and each path there as option(default, description, is_path=True)"
+        )
+    known = [field.name for field in dataclasses.fields(options_type)]
+    for key in given:
+        if key not in known:
+            raise RecipeError(f"{where}.{key}: unknown option of {name!r}{did_you_mean(str(key), known)}")
+    try:
+        return TypeAdapter(options_type).validate_python(dict(given))
+    except ValidationError as exc:
+        raise RecipeError("; ".join(_option_error(where, error) for error in exc.errors())) from exc
+
+
+def path_options_of(kind: str, name: str) -> tuple[str, ...]:
+    """Return the names of the options that a plugin declares as paths, () for an unknown plugin.
+
+    Families and methods import torch, which boards do not have and which takes seconds elsewhere. Their declaration is
+    read from the source, without an import.
+    """
+    if kind not in plugins.TRAINED:
+        return path_options(plugins.options_type(kind, name))
+    return tuple(
+        field.target.id
+        for one in ast.parse(plugins.source_of(kind, name)).body
+        if isinstance(one, ast.ClassDef) and one.name == "Options"
+        for field in one.body
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and _is_path(field.value)
+    )
+
+
+def _is_path(value: ast.expr | None) -> bool:
+    """Return whether the value is a call with `is_path=True`."""
+    return isinstance(value, ast.Call) and any(
+        word.arg == "is_path" and isinstance(word.value, ast.Constant) and word.value.value is True
+        for word in value.keywords
+    )
+
+
+def _option_error(where: str, error: Any) -> str:
+    said = error["msg"].removeprefix("Value error, ")
+    if not error["loc"]:  # an error of `__post_init__`, which sees all options
+        return f"{where}: {said}"
+    return f"{where}.{'.'.join(map(str, error['loc']))}: {said}, got {error['input']!r}"

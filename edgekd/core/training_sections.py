@@ -1,0 +1,230 @@
+"""Recipe sections of what is trained: data, networks, distillation, place of the training, study."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, field_validator, model_validator
+
+from edgekd.core.plugin_options import PluginOptions
+
+
+class Section(BaseModel):
+    """Base of all recipe sections: immutable, no unknown keys, no NaN or infinity."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+def names_a_folder(name: str) -> str:
+    if not name.strip() or "/" in name or name.startswith("."):
+        raise ValueError("expected a name that can be a folder's: not empty, no '/', no '.' in front")
+    return name
+
+
+class Augment(Section):
+    """Training augmentation."""
+
+    crop: tuple[PositiveInt, PositiveInt] | None = Field(
+        None, description="Size of training crops (height, width). `null`: `data.size`."
+    )
+    scale: tuple[PositiveFloat, PositiveFloat] = Field(
+        (0.75, 1.5), description="Smallest and largest random scale, relative to `data.size`."
+    )
+    flip: float = Field(0.5, ge=0, le=1, description="Probability of a horizontal flip.")
+    flip_vertical: float = Field(
+        0.0, ge=0, le=1, description="Probability of a vertical flip, for views from above and microscopes."
+    )
+    color: float = Field(0.3, ge=0, le=1, description="Strength of brightness, contrast and saturation jitter.")
+    views: int | None = Field(
+        None, gt=0, description="Fixed augmentations per image, shown in turn. `null`: a new augmentation every time."
+    )
+
+    @field_validator("scale")
+    @classmethod
+    def _ordered(cls, scale: tuple[float, float]) -> tuple[float, float]:
+        if scale[0] > scale[1]:
+            raise ValueError("expected the smaller factor first")
+        return scale
+
+
+class Data(Section):
+    """The data set, its splits, and the network's input size."""
+
+    format: str = Field(description="Data format (a plugin).")
+    options: PluginOptions = Field(PluginOptions(), description="Options of the format.")
+    train: str = Field("train", description="Split that trains and calibrates.")
+    val: str = Field("val", description="Split that is scored.")
+    size: tuple[PositiveInt, PositiveInt] = Field(description="Input size of the networks (height, width).")
+    resize: Literal["stretch", "letterbox"] = Field(
+        "stretch", description="Resizing to `size`: `stretch` changes the aspect, `letterbox` adds black bars."
+    )
+    augment: Augment = Field(Augment(), description="Training augmentation.")
+
+    @property
+    def format_options(self) -> Any:
+        """The format's `Options`; RecipeError when they do not fit."""
+        return self.options.typed("formats", self.format, "data.options")
+
+
+class Train(Section):
+    """One training budget. Baseline and distilled student share the student's."""
+
+    steps: int = Field(gt=0, description="Number of optimizer steps.")
+    batch_size: int = Field(8, gt=0, description="Images per optimizer step, over all devices.")
+    optimizer: Literal["adamw", "sgd"] = Field("adamw", description="Optimizer.")
+    lr: float = Field(1e-3, gt=0, description="Peak learning rate.")
+    weight_decay: float = Field(0.01, ge=0, description="Weight decay.")
+    schedule: Literal["one_cycle", "poly"] = Field("one_cycle", description="Learning-rate schedule.")
+    gradient_clip: float | None = Field(5.0, gt=0, description="Max gradient norm. `null`: no clipping.")
+    ema: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="Decay of the averaged weights, which then become the result. `null`: no averaging.",
+    )
+    class_balance: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Segmenters: weight classes by frequency^-class_balance in the task loss (0 off, 1 inverse frequency). "
+        "Finds rare classes more often, with more false positives.",
+    )
+    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = Field(
+        "auto",
+        description="Training precision. `auto`: `bf16-mixed` where the hardware computes in bf16, else `32-true`.",
+    )
+    checkpoint_every: int = Field(100, gt=0, description="Steps between resume checkpoints.")
+    validate_every: int | None = Field(
+        None,
+        gt=0,
+        description="Steps between scores on `data.val`, for the learning curve only; they choose nothing. `null`: none.",
+    )
+
+
+class Network(Section):
+    """One network."""
+
+    family: str = Field(description="Model family (a plugin).")
+    variant: str = Field(description="Variant of the family.")
+    options: PluginOptions = Field(PluginOptions(), description="Options of the family.")
+    checkpoint: Path | None = Field(
+        None, description="Local file with the network's weights. Without `train` the network is used as it is."
+    )
+    train: Train | None = Field(None, description="Training budget.")
+
+
+class Teacher(Network):
+    """The teacher. It needs `train` (a budget) or `checkpoint` (a file)."""
+
+    floor: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Min mIoU or mAP (a fraction) on `data.val`. The run stops when the teacher is below.",
+    )
+
+    @model_validator(mode="after")
+    def _has_weights(self) -> Teacher:
+        if self.checkpoint is None and self.train is None:
+            raise ValueError("needs `train` (a budget) or `checkpoint` (a file)")
+        return self
+
+
+class Student(Network):
+    """The student. A trained one (`checkpoint` without `train`, `distill.methods: {}`) is deployed as it is."""
+
+
+class Method(Section):
+    """One distillation method: its total weight over the training steps, and its own options."""
+
+    weight: float = Field(1.0, gt=0, description="Weight of the method beside the task loss.")
+    warmup: float = Field(0.1, ge=0, le=1, description="Fraction of all steps over which the weight rises from 0.")
+    schedule: Literal["constant", "decay"] = Field(
+        "constant", description="Weight after the warm-up. `decay`: falls linearly to 0, right after the last step."
+    )
+    options: PluginOptions = Field(PluginOptions(), description="Options of the method.")
+
+    def typed_options(self, name: str) -> Any:
+        """Return the `Options` of the method, whose name is the section's key; RecipeError when they do not fit."""
+        return self.options.typed("methods", name, f"distill.methods.{name}.options")
+
+    def weight_at(self, step: int, steps: int) -> float:
+        """Return the weight at one of the steps 0 ... steps - 1; a function of the step alone, as a resumed run needs.
+
+        With W = warmup * steps it is weight * min(1, (step + 1) / W), and with `decay` the smaller of that and
+        weight * (steps - step) / (steps - W).
+        """
+        rising = self.warmup * steps
+        share = min(1.0, (step + 1) / rising) if rising > 0 else 1.0
+        if self.schedule == "decay" and steps > rising:
+            share = min(share, (steps - step) / (steps - rising))
+        return self.weight * share
+
+
+class Distill(Section):
+    """Methods by name, in any combination. The baseline is the student on the same budget without methods."""
+
+    methods: dict[str, Method] = Field(
+        {"dist": Method(), "bckd": Method()},
+        description="Settings of each method by its name. Default of segmenters: `dist`, `bckd`. Default of detectors and "
+        "instance segmenters: `ld`, and `bckd` with boundary 1 and context 1.",
+    )
+    baseline: bool = Field(True, description="Train the plain student for comparison.")
+    watchdog_ratio: float = Field(
+        10.0, gt=0, description="Max ratio of the weighted terms to the task loss. The training stops above."
+    )
+
+
+class Trainer(Section):
+    """Where and how Lightning runs. These keys are not in cache keys.
+
+    They change results by rounding only. The exception are several devices: each device has the loss of its own part of a
+    batch, and on CPUs its own batch statistics.
+    """
+
+    accelerator: str = Field("auto", description="Accelerator, passed to Lightning.")
+    devices: int | str = Field("auto", description="Devices, passed to Lightning.")
+    num_nodes: int = Field(1, description="Number of machines, passed to Lightning.")
+    strategy: str = Field("auto", description="Strategy over several devices, passed to Lightning.")
+    workers: int | None = Field(None, ge=0, description="Loader processes. `null`: 0 on the CPU, else 4.")
+    channels_last: bool = Field(True, description="Train with the memory format channels_last.")
+    compile_teacher: bool = Field(
+        False, description="Compile the teacher's forward with torch.compile. Needs a C++ compiler; faster on GPUs."
+    )
+    teacher_cache: Path | None = Field(
+        None, description="Folder that caches the teacher's outputs for all views. Needs `data.augment.views`."
+    )
+
+
+PLAIN = "plain"  # the arm without methods
+
+
+class Study(Section):
+    """Arms that `edgekd study` compares, each with every seed. The plain student is always an arm."""
+
+    seeds: tuple[Annotated[int, Field(ge=0, lt=2**32)], ...] = Field(
+        (0, 1, 2), min_length=1, description="Seeds of every arm."
+    )
+    arms: dict[str, dict[str, Method]] = Field(
+        {}, description="Methods of each arm by its name. Empty: one arm with the methods of `distill.methods`."
+    )
+    baseline: str = Field(PLAIN, description="Arm that the others are compared with, e.g. the best peer.")
+
+    @field_validator("arms")
+    @classmethod
+    def _name_folders(cls, arms: dict[str, dict[str, Method]]) -> dict[str, dict[str, Method]]:
+        for name, methods in arms.items():
+            names_a_folder(name)
+            if name == PLAIN and methods:
+                raise ValueError(f"{PLAIN!r} is the student without methods; call this arm otherwise")
+            if name == "teacher":
+                raise ValueError("'teacher' has a row of its own in the table; call this arm otherwise")
+        return arms
+
+    @field_validator("seeds")
+    @classmethod
+    def _once(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(seeds)) < len(seeds):
+            raise ValueError("expected every seed once")
+        return seeds
