@@ -12,6 +12,7 @@ import shutil
 import subprocess
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -189,6 +190,7 @@ def drop_scratch(final: Path) -> None:
         shutil.rmtree(final / SCRATCH)
 
 
+@cache  # reads a file, hundreds of times in one run
 def package_version(name: str) -> str | None:
     """Return the installed version of a package, None when it is not installed."""
     try:

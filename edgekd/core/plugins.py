@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from types import ModuleType
 from typing import Any
@@ -34,6 +36,11 @@ _SINGULAR = {"families": "family"}
 
 
 def _entry_points(kind: str) -> dict[str, EntryPoint]:
+    return _entry_points_on(kind, tuple(sys.path))
+
+
+@cache  # a search of all installed packages, and one command asks a hundred times
+def _entry_points_on(kind: str, path: tuple[str, ...]) -> dict[str, EntryPoint]:
     return {point.name: point for point in entry_points(group=f"edgekd.{kind}")}
 
 
