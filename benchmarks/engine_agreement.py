@@ -22,11 +22,12 @@ from edgekd.board.preprocess import prepare
 from edgekd.core import plugins
 from edgekd.core.artifact import Artifact, open_artifact
 from edgekd.core.recipe import Recipe
-from edgekd.core.session import open_session, why_not_here
 from edgekd.data.base import Sample
 from edgekd.data.splits import open_split
 from edgekd.evaluate.confusion import confusion_matrix, miou
+from edgekd.executors.boards import open_session, why_not_here
 from edgekd.executors.simulator import simulate
+from edgekd.executors.toolchain import ToolchainExecutor
 
 REFERENCES = ("onnx-fp32", "onnxruntime-int8")
 
@@ -71,7 +72,8 @@ def run(network: Artifact, samples: Sequence[Sample]) -> list[np.ndarray]:
 def run_simulated(engine: Artifact, samples: Sequence[Sample]) -> list[np.ndarray]:
     """Return the class map of each sample, computed by the toolchain's simulator."""
     (image,) = engine.spec.inputs
-    outputs, _ = simulate(engine, ({image.name: prepare(s.image, engine.spec.preprocess)} for s in samples))
+    inputs = ({image.name: prepare(sample.image, engine.spec.preprocess)} for sample in samples)
+    outputs, _ = simulate(engine, inputs, ToolchainExecutor(engine.details["target"]))
     return [
         class_map(found, engine.spec, sample.image.shape[:2]) for found, sample in zip(outputs, samples, strict=True)
     ]

@@ -29,7 +29,7 @@ from edgekd.board import timing
 from edgekd.board.specs import ModelSpec, Preprocess, TensorSpec
 from edgekd.core import plugins
 from edgekd.core.artifact import open_artifact
-from edgekd.core.session import open_session
+from edgekd.executors.boards import open_session
 from edgekd.targets.base import CompileRequest, SessionBase
 
 LIMIT = 0.03

@@ -21,9 +21,9 @@ from edgekd.board.detection import Detections, Selection
 from edgekd.board.postprocess import predict_objects
 from edgekd.core.artifact import Artifact, open_artifact
 from edgekd.core.recipe import Recipe
-from edgekd.core.session import open_session, why_not_here
 from edgekd.data.splits import open_split
 from edgekd.evaluate.stage import picture_indices
+from edgekd.executors.boards import open_session, why_not_here
 from edgekd.export.parity import SAME_SCORE, is_alike
 from edgekd.planning import deployed_student
 

@@ -30,6 +30,9 @@ from edgekd.core import chips, plugins
 from edgekd.core.recipe import Recipe, Section
 from edgekd.core.recipe_loading import load_recipe
 from edgekd.evaluate.definitions import DEFINITIONS
+from edgekd.report.model import Report, Row, Training
+from edgekd.report.part import Part
+from edgekd.study.model import Arm, ArmRun, Difference, Study, Summary
 
 DOCS = Path(__file__).parent
 _REGION = re.compile(r"(<!-- generated: (?P<name>[\w-]+) -->\n).*?(<!-- /generated -->)", re.S)
@@ -100,6 +103,17 @@ def metrics() -> str:
         for name, (title, text, better) in DEFINITIONS.items()
     ]
     return _table(("name", "title", "definition", "better"), rows)
+
+
+def report_keys() -> str:
+    """Return the keys of report.json, from its pydantic models."""
+    return _keys(("report.json", Report), ("Rows", Row), ("Trainings", Training))
+
+
+def study_keys() -> str:
+    """Return the keys of study.json, from its pydantic models."""
+    parts = (("Arms", Arm), ("Runs of an arm", ArmRun), ("Metrics of an arm", Summary), ("Differences", Difference))
+    return _keys(("study.json", Study), *parts)
 
 
 def latency() -> str:
@@ -179,6 +193,8 @@ PARTS: dict[str, Callable[[], str]] = {
     "methods": methods,
     "commands": commands,
     "metrics": metrics,
+    "report-keys": report_keys,
+    "study-keys": study_keys,
     "latency": latency,
     "stages": stages,
     "support": support,
@@ -203,6 +219,16 @@ def _table(titles: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
 
 def _cell(value: str) -> str:
     return " ".join(value.split()).replace("|", "\\|")
+
+
+def _keys(*parts: tuple[str, type[Part]]) -> str:
+    """Return a heading and a table of keys for each part of a file; the file itself comes first."""
+    shown = []
+    for level, (title, part) in zip(("##", *["###"] * len(parts)), parts, strict=False):
+        fields = [(name, field) for name, field in part.model_fields.items() if not field.exclude]
+        rows = [(f"`{field.alias or name}`", field.description or "") for name, field in fields]
+        shown.append(f"{level} {title}\n\n{_text(part.__doc__)}\n\n" + _table(("key", "holds"), rows))
+    return "\n\n".join(shown)
 
 
 def _sections(path: str, section: type[BaseModel]) -> Iterator[tuple[str, type[BaseModel]]]:

@@ -7,7 +7,6 @@ python docs/write_results.py runs/scenes-study               # fills the part of
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import sys
@@ -17,12 +16,15 @@ from typing import Any
 
 import yaml
 
-import edgekd
 from edgekd.core.recipe import Method
 from edgekd.core.task_metrics import TASKS
 from edgekd.report.line import stage_line
+from edgekd.report.model import Report, TrainedMethod
+from edgekd.report.stored import read_report
 from edgekd.report.table import headers, table_rows
 from edgekd.report.units import percent
+from edgekd.study.model import Study
+from edgekd.study.results import read_study
 
 DOCS = Path(__file__).parent
 
@@ -33,8 +35,8 @@ def main() -> None:
     if (folder / "study.json").is_file():
         write_study(folder)
         return
-    report = edgekd.load_report(folder)
-    name = report["recipe_name"]
+    report = read_report(folder)
+    name = report.recipe_name
     page = DOCS / "results" / f"{name}.md"
     page.parent.mkdir(exist_ok=True)
     page.write_text(result_page(report), encoding="utf-8")
@@ -50,8 +52,8 @@ def main() -> None:
 
 def write_study(folder: Path) -> None:
     """Fill the part of the page of docs/results that is marked with the study's name, and copy its picture and its table of runs."""
-    study = json.loads((folder / "study.json").read_text(encoding="utf-8"))
-    name = study["recipe_name"]
+    study = read_study(folder)
+    name = study.recipe_name
     marked = re.compile(rf"(<!-- study: {re.escape(name)} -->).*?(<!-- /study -->)", re.DOTALL)
     texts = {page: page.read_text(encoding="utf-8") for page in (DOCS / "results").glob("*.md")}
     page = next((page for page, text in texts.items() if marked.search(text)), None)
@@ -65,13 +67,13 @@ def write_study(folder: Path) -> None:
     print(page)
 
 
-def study_part(study: dict[str, Any], folder: Path) -> str:
+def study_part(study: Study, folder: Path) -> str:
     """Return command, table, arms, picture and environment of a study."""
-    name, host = study["recipe_name"], study["environment"]
+    name, host = study.recipe_name, study.environment
     packages = ", ".join(f"{package} {version}" for package, version in host["packages"].items() if version)
-    measured = [run for arm in study["arms"] for run in arm["runs"] if run["status"] == "measured"]
-    hours = sum(run["steps"] * run["seconds_per_step"] for run in measured) / 3600
-    arms = yaml.safe_dump({arm["name"]: in_short(arm["methods"]) for arm in study["arms"]}, sort_keys=False)
+    measured = [run for arm in study.arms for run in arm.runs if run.status == "measured"]
+    hours = sum((run.steps or 0) * (run.seconds_per_step or 0.0) for run in measured) / 3600
+    arms = yaml.safe_dump({arm.name: in_short(arm.methods) for arm in study.arms}, sort_keys=False)
     return "\n".join(
         [
             f"    edgekd study {recipe_path(name)} --out runs/{name}-study",
@@ -84,65 +86,66 @@ def study_part(study: dict[str, Any], folder: Path) -> str:
             *(f"    {line}" for line in arms.splitlines()),
             "",
             f"Machine: {host.get('cpu_model')}, {host.get('usable_cores')} cores, {host.get('os')}. Packages: {packages}. "
-            f"Recipe sha256 `{study['recipe_sha256'][:16]}`.",
+            f"Recipe sha256 `{study.recipe_sha256[:16]}`.",
             "",
         ]
     )
 
 
-def in_short(methods: dict[str, Any]) -> dict[str, Any]:
-    """Return an arm's methods with their weights, warm-up and schedule where they are not the default, and the options set."""
-    usual = Method().model_dump(mode="json")
-    found = {}
-    for name, config in methods.items():
-        other = {key: config[key] for key in ("warmup", "schedule") if config[key] != usual[key]}
-        found[name] = {"weight": config["weight"], **other, **config["options"]}
-    return found
+def in_short(methods: dict[str, TrainedMethod]) -> dict[str, Any]:
+    """Return an arm's methods with their weights and options, and with a warm-up or schedule that is not the default."""
+    default = Method()
+    short = {}
+    for name, method in methods.items():
+        warmup = {} if method.warmup == default.warmup else {"warmup": method.warmup}
+        schedule = {} if method.schedule == default.schedule else {"schedule": method.schedule}
+        short[name] = {"weight": method.weight, **warmup, **schedule, **method.options}
+    return short
 
 
-def result_page(report: dict[str, Any]) -> str:
+def result_page(report: Report) -> str:
     """Return the page of one run: command, tables, budgets, environment."""
-    host = report["environment"]
+    host = report.environment
     packages = ", ".join(f"{name} {version}" for name, version in host["packages"].items())
-    total = sum(stage["seconds"] for stage in report["stages"])
+    total = sum(stage.seconds for stage in report.stages)
     lines = [
-        f"# {report['recipe_name']}",
+        f"# {report.recipe_name}",
         "",
         "Written by `python docs/write_results.py` from the `report.json` of this command:",
         "",
         "```text",
-        f"edgekd run {recipe_path(report['recipe_name'])} --out runs/{report['recipe_name']}",
+        f"edgekd run {recipe_path(report.recipe_name)} --out runs/{report.recipe_name}",
         "```",
         "",
-        f"One run, seed {report['seed']}; scored on {report['rows'][0].get('num_images')} images of the split "
-        f"`{report['recipe']['data']['val']}`; a single seed cannot tell a small gain from chance.",
+        f"One run, seed {report.seed}; scored on {report.rows[0].num_images} images of the split "
+        f"`{report.recipe['data']['val']}`; a single seed cannot tell a small gain from chance.",
         "",
         table(report),
         "",
         *(line for doubt in doubts(report) for line in (doubt, "")),
         metric_table(report),
         "",
-        stage_line(report["rows"]).sentence,
+        stage_line(report.rows).sentence,
         "",
         "| trained | steps | batch | seconds per step | precision |",
         "|---|---:|---:|---:|---|",
         *(
-            f"| {name} | {facts['steps']} | {facts['batch_size']} | {facts['seconds_per_step']:.2f} | {facts['precision']} |"
-            for name, facts in report["training"].items()
-            if "steps" in facts
+            f"| {name} | {run.steps} | {run.batch_size} | {run.seconds_per_step:.2f} | {run.precision} |"
+            for name, run in report.training.items()
+            if run.steps is not None
         ),
         "",
         f"All stages together took {total:.0f} s. Machine: {host.get('cpu_model')}, {host.get('usable_cores')} cores, "
         f"{host.get('os')}; int8 instructions (VNNI): {'yes' if has_vnni(host) else 'no'}. Packages: {packages}. "
-        f"Recipe sha256 `{report['recipe_sha256'][:16]}`, {report['created']}.",
+        f"Recipe sha256 `{report.recipe_sha256[:16]}`, {report.created}.",
         "",
     ]
     return "\n".join(lines)
 
 
-def doubts(report: dict[str, Any]) -> list[str]:
-    """Return what has to be said beside the times: which rows the bench itself doubts."""
-    doubted = [row["id"] for row in report["rows"] if row.get("warnings")]
+def doubts(report: Report) -> list[str]:
+    """Return a remark on the times: the rows whose latency has warnings of the bench; none for a quiet machine."""
+    doubted = [row.id for row in report.rows if row.warnings]
     if not doubted:
         return []
     return [
@@ -162,9 +165,9 @@ def has_vnni(host: dict[str, Any]) -> bool:
     return any("vnni" in flag for flag in host.get("cpu_flags") or ())
 
 
-def table(report: dict[str, Any]) -> str:
+def table(report: Report) -> str:
     """Return the result table in Markdown."""
-    titles = astuple(headers(report["task"]))[:-1]
+    titles = astuple(headers(report.task))[:-1]
     rows = [astuple(row)[:-1] for row in table_rows(report)]
     return "\n".join(
         [
@@ -175,15 +178,15 @@ def table(report: dict[str, Any]) -> str:
     )
 
 
-def metric_table(report: dict[str, Any]) -> str:
+def metric_table(report: Report) -> str:
     """Return the other metrics in Markdown, in percent."""
-    task = TASKS[report["task"]]
-    names = [name for name in report["definitions"] if name not in (task.metric, task.second)]
-    titles = [report["definitions"][name]["title"] for name in names]
+    task = TASKS[report.task]
+    names = [name for name in report.definitions if name not in (task.metric, task.second)]
+    titles = [report.definitions[name].title for name in names]
     rows = [
-        f"| {row['id']} | {' | '.join(percent(row['metrics'].get(name)) for name in names)} |"
-        for row in report["rows"]
-        if row["status"] == "measured"
+        f"| {row.id} | {' | '.join(percent(row.metrics.get(name)) for name in names)} |"
+        for row in report.rows
+        if row.is_measured
     ]
     head = f"| id | {' | '.join(f'{title} %' for title in titles)} |"
     return "\n".join([head, f"|---|{'---:|' * len(titles)}", *rows])

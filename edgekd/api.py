@@ -48,7 +48,7 @@ def run(
         EdgekdError: see edgekd/errors.py; what was finished is kept, and in the report.
     """
     from edgekd import pipeline, planning
-    from edgekd.data.splits import opened_once
+    from edgekd.data.splits import shared_splits
 
     if not isinstance(recipe, Recipe):
         recipe = load_recipe(str(recipe), overrides)
@@ -56,7 +56,7 @@ def run(
     stages = planning.plan(recipe)
     chosen = planning.select(stages, until)
     if not is_first_process():
-        with opened_once():
+        with shared_splits():
             pipeline.assist(recipe, Workspace(Path(out)), chosen, prerequisites=stages)
         raise SystemExit(0)
     done: list[pipeline.StageRun] = []
@@ -70,7 +70,7 @@ def run(
         failures[failure.name] = failure.reason
         on_failure(failure)
 
-    with Workspace(Path(out)).locked() as workspace, disk_errors(workspace.root), opened_once():
+    with Workspace(Path(out)).locked() as workspace, disk_errors(workspace.root), shared_splits():
         _say_whose(workspace.root, recipe)
         try:
             pipeline.run_stages(recipe, workspace, chosen, remember, note, prerequisites=stages)
@@ -114,7 +114,7 @@ def run_study(
         EdgekdError: the recipe or the teacher; a run that fails is in the result with its reason.
     """
     from edgekd import pipeline
-    from edgekd.data.splits import opened_once
+    from edgekd.data.splits import shared_splits
     from edgekd.study import work
     from edgekd.study.plan import StudyRun, arms_of, study_runs, teacher_recipe
     from edgekd.study.results import Findings, Result
@@ -122,7 +122,7 @@ def run_study(
     recipe = recipe if isinstance(recipe, Recipe) else load_recipe(str(recipe), overrides)
     folder, arms = Path(out), arms_of(recipe)
     pipeline.check_options(teacher_recipe(recipe))
-    with opened_once():
+    with shared_splits():
         with packages_of("study"):
             import matplotlib.figure  # noqa: F401 - of its picture
             import scipy.stats  # noqa: F401 - of its intervals; all of them before the teacher is trained
@@ -140,7 +140,7 @@ def run_study(
     with disk_errors(folder):
         try:
             left = []
-            with opened_once():
+            with shared_splits():
                 for one in runs:  # all that there is first, so that nothing written meanwhile or later has less
                     if artifacts := work.finished(one):
                         remember(one, artifacts)
@@ -156,14 +156,14 @@ def run_study(
                         left.append(one)
         finally:
             content = findings.write()
-    return content
+    return content.to_dict()
 
 
 def load_report(path: str | Path) -> dict[str, Any]:
-    """Return the content of a `report.json`, given its path or its folder."""
+    """Return the content of a `report.json` as plain data, given its path or its folder."""
     from edgekd.report.stored import read_report
 
-    return read_report(Path(path))
+    return read_report(Path(path)).to_dict()
 
 
 class Engine:
@@ -209,7 +209,7 @@ def load_engine(path: str | Path, selection: Selection | None = None) -> Iterato
         ArtifactError: not a complete artifact folder with a network.
         TargetError: the runtime is not installed, or refuses the engine.
     """
-    from edgekd.core.session import open_session
+    from edgekd.executors.boards import open_session
 
     artifact = open_artifact(Path(path))
     if selection is not None and artifact.spec.task == "semantic":
@@ -228,6 +228,7 @@ def _report(
 ) -> dict[str, Any]:
     from edgekd import pipeline
     from edgekd.report import collect
+    from edgekd.report.model import StageTiming
 
     # `edgekd evaluate` keeps what `edgekd bench` measured.
     known = pipeline.recall(recipe, stages, ran, workspace, is_held=True)
@@ -246,10 +247,11 @@ def _report(
             ", ".join(older),
         )
     timings = [
-        {"name": r.stage.name, "seconds": round(r.artifact.manifest["seconds"], 1), "skipped": r.skipped} for r in known
+        StageTiming(name=r.stage.name, seconds=round(r.artifact.manifest["seconds"], 1), skipped=r.skipped)
+        for r in known
     ]
     report = collect.collect(recipe, artifacts, timings, [stage.name for stage in stages], failures, failure)
     collect.write_data(recipe, artifacts, workspace.root)
     collect.write_report(report, workspace.root)
     collect.write_page(report, workspace.root)
-    return report
+    return report.to_dict()

@@ -8,11 +8,14 @@ import platform
 from collections.abc import Iterator
 from typing import Any
 
-from edgekd.board.sysinfo import environment, snapshot
+from edgekd.board.job import Job
 from edgekd.core import plugins
 from edgekd.core.artifact import package_version
+from edgekd.core.recipe import LOCAL
 from edgekd.errors import UserError
 from edgekd.executors import venvs
+from edgekd.executors.base import Facts
+from edgekd.executors.boards import ask, executor_of
 from edgekd.targets.base import Target
 
 # Capability -> (pip extra, import names it needs).
@@ -28,7 +31,8 @@ _LIGHT = {"cv2", "faster_coco_eval", "jinja2"}
 
 def examine() -> dict[str, Any]:
     """Return `checks` (name, ok, text), `notes` and the `environment`; loads no framework but the targets' runtimes."""
-    host = environment()
+    facts = executor_of(LOCAL).facts()
+    host = facts["environment"]
     checks = [
         {"name": "python", "ok": True, "text": platform.python_version()},
         {"name": "processor", "ok": True, "text": f"{host.get('cpu_model')}, {host.get('usable_cores')} cores usable"},
@@ -41,7 +45,7 @@ def examine() -> dict[str, Any]:
         try:
             target = plugins.target(name)
             text, ok = f"{_version(name, target)}, {', '.join(target.info.precisions)}", True
-            if reason := target.why_not_here(None):
+            if reason := ask(LOCAL, Job("why_not_here", name, {"options": None}))["reason"]:
                 text += f"; engines can be built and not run: {reason}"
         except UserError as exc:
             text, ok = str(exc), False
@@ -49,28 +53,28 @@ def examine() -> dict[str, Any]:
             text, ok = f"does not load: {type(exc).__name__}: {exc}", False
         checks.append({"name": f"target {name}", "ok": ok, "text": text})
     checks.extend(_on_this_board())
-    return {"checks": checks, "notes": _notes(host), "environment": host, "version": package_version("edgekd")}
+    return {"checks": checks, "notes": _notes(facts), "environment": host, "version": package_version("edgekd")}
 
 
 def _on_this_board() -> Iterator[dict[str, Any]]:
-    """Give a check for each target that is compiled elsewhere and has its board here: the runtime of its engines."""
+    """Yield a check of the runtime for each target that is compiled elsewhere and whose board this machine is."""
     for name in plugins.names("targets"):
         try:
-            target = plugins.target(name)
-        except Exception:  # noqa: BLE001 - said above
+            found = ask(LOCAL, Job("board_version", name))["board_version"]
+        except UserError as exc:
+            yield {"name": f"runtime {name}", "ok": False, "text": str(exc)}
+        except Exception:  # noqa: BLE001 - it does not load, which the checks of the targets say
             continue
-        if target.board_version is not None and not target.why_not_here(None):
-            try:
-                yield {"name": f"runtime {name}", "ok": True, "text": target.board_version()}
-            except UserError as exc:
-                yield {"name": f"runtime {name}", "ok": False, "text": str(exc)}
+        else:
+            if found is not None:
+                yield {"name": f"runtime {name}", "ok": True, "text": found}
 
 
 def _version(name: str, target: Target) -> str:
     """Return the version of a target's runtime, or of its toolchain, which is in a virtualenv of its own."""
     if target.info.compile_at == "toolchain":
         return venvs.find(venvs.lock_of(name), venvs.root_of()).version
-    return target.runtime_version()
+    return str(ask(LOCAL, Job("version", name))["runtime_version"])
 
 
 def _broken(modules: tuple[str, ...]) -> str:
@@ -83,15 +87,15 @@ def _broken(modules: tuple[str, ...]) -> str:
     return ""
 
 
-def _notes(host: dict[str, Any]) -> list[str]:
+def _notes(facts: Facts) -> list[str]:
     notes = []
-    flags = host.get("cpu_flags") or []
+    flags = facts["environment"].get("cpu_flags") or []
     if not any(flag in flags for flag in ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp")):
         notes.append("no int8 dot-product instructions found: int8 engines may be no faster than fp32 here")
     if "avx512_bf16" in flags or "amx_bf16" in flags:
         notes.append(
             "bf16 instructions: training with precision bf16-mixed pays; OpenVINO fp32 engines are pinned to f32"
         )
-    if not snapshot().get("cpufreq"):
+    if not facts["state"].get("cpufreq"):
         notes.append("clocks and governor cannot be read here: latency is reported without them")
     return notes

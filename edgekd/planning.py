@@ -6,14 +6,14 @@ from graphlib import TopologicalSorter
 
 from edgekd.core import plugins
 from edgekd.core.recipe import Engine, Recipe
-from edgekd.core.session import why_not_here
 from edgekd.core.stage import Stage
 from edgekd.errors import UserError, did_you_mean
+from edgekd.executors.boards import why_not_here
 
 # They decide nothing that is learned: how often a training saves its resume state, and the scored split, on which it only
 # draws its learning curve.
 _NOT_LEARNED = ("teacher.train.checkpoint_every", "student.train.checkpoint_every", "data.val")
-_TRAINED_ON = {"data": "edgekd.data.stage:learned_from"}
+_TRAINED_ON = {"data": "edgekd.data.stage:training_part"}
 # Nor do when a training is given up, and whether a baseline is trained beside it.
 _NOT_DISTILLED = ("distill.watchdog_ratio", "distill.baseline")
 
@@ -181,7 +181,9 @@ def _source(engine: Engine) -> str:
 
 def _measuring(recipe: Recipe) -> list[Stage]:
     engines = tuple(
-        f"engine/{engine.id}" for engine in recipe.engines if not why_not_here(engine.target, engine.options)
+        f"engine/{engine.id}"
+        for engine in recipe.engines
+        if not why_not_here(engine.target, engine.options, engine.board)
     )
     trained = [stage.name for stage in _training(recipe) if stage.kind == "checkpoint"]
     stages = [
@@ -204,7 +206,7 @@ def _measuring(recipe: Recipe) -> list[Stage]:
                 function="edgekd.bench.stage:run",
                 inputs=(*engines, "data"),
                 sections=("data", "bench"),
-                external_state="edgekd.core.machine:identity",
+                external_state="edgekd.bench.stage:machine",
                 optional_inputs=engines,
                 fails_alone=True,
                 version=2,

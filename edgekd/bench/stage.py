@@ -1,30 +1,71 @@
-"""The bench stage: the latency of all engines of a recipe, in one interleaved run on images of the scored split."""
+"""The bench stage: stores the latency of all engines of a board, measured there in one interleaved run."""
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from edgekd.board.bench import BenchSettings, bench
-from edgekd.board.bench_files import save
-from edgekd.core.artifact import StageResult
+import numpy as np
+
+from edgekd.board.bench import BenchSettings
+from edgekd.board.job import Job
+from edgekd.core import plugins
+from edgekd.core.artifact import Artifact, StageResult
 from edgekd.core.progress import progress_bar
-from edgekd.core.session import open_session
+from edgekd.core.recipe import LOCAL, Recipe
+from edgekd.core.recipe_loading import plugin_options
 from edgekd.core.stage import StageJob
 from edgekd.data.splits import open_split
+from edgekd.executors.boards import executor_of
 
 
 def run(job: StageJob) -> StageResult:
-    """Measure every engine among the inputs and keep the raw samples."""
+    """Measure every engine among the inputs on images of the scored split, and keep the raw samples.
+
+    An engine that does not open or run is left out and named with its reason.
+
+    Raises:
+        TargetError: none of them runs.
+    """
     recipe = job.recipe
     dataset = open_split(recipe, recipe.data.val)
-    images = [dataset.load(i).image for i in range(min(recipe.bench.images, len(dataset)))]
     engines = {name.split("/")[1]: artifact for name, artifact in job.inputs.items() if artifact.kind == "engine"}
     settings = BenchSettings(
         recipe.bench.min_samples, recipe.bench.min_seconds, recipe.bench.warmup_max_seconds, recipe.seed
     )
-    with ExitStack() as stack:
-        sessions = {row: stack.enter_context(open_session(artifact)) for row, artifact in engines.items()}
-        progress = stack.enter_context(progress_bar("measuring latency, %", redraws_itself=False))
-        results = bench(sessions, images, settings, lambda _, share: progress(int(100 * share), 100))
-    save(results, job.out_dir)
-    return StageResult(details={"rows": {row: result.row() for row, result in results.items()}})
+    with TemporaryDirectory(prefix="edgekd-bench-") as folder:
+        files: dict[str, Path] = {}
+        for index in range(min(recipe.bench.images, len(dataset))):
+            files[f"images/{index:03}.npy"] = Path(folder) / f"{index:03}.npy"
+            np.save(files[f"images/{index:03}.npy"], dataset.load(index).image)
+        arguments = {"images": list(files), "settings": asdict(settings)}
+        arguments["engines"] = {name: _described(name, engine, files) for name, engine in engines.items()}
+        measured = Job("measure", "", arguments)
+        with progress_bar("measuring latency, %", redraws_itself=False) as progress:
+            value = executor_of(LOCAL).run_job(
+                measured,
+                files,
+                job.out_dir,
+                Path(folder) / "log.txt",
+                lambda _, fraction: progress(int(100 * fraction), 100),
+            )
+    return StageResult(details={"rows": value["rows"]}, failures=value["failures"])
+
+
+def machine(recipe: Recipe) -> dict[str, object]:
+    """Return the machine that the latencies belong to (JSON): another one measures again."""
+    return asdict(executor_of(LOCAL).identity())
+
+
+def _described(name: str, engine: Artifact, files: dict[str, Path]) -> dict[str, object]:
+    """Add an engine's files to those of the job and return what the job says of it."""
+    details = engine.details
+    files |= {f"{name}/{entry['name']}": engine.file(entry["name"]) for entry in engine.manifest["files"]}
+    options = plugin_options("targets", details["target"], details["options"], "options")
+    return {
+        "module": plugins.load("targets", details["target"]).__name__,
+        "engine": f"{name}/{details['engine']}",
+        "spec": engine.spec.to_dict(),
+        "options": asdict(options),
+    }

@@ -26,16 +26,20 @@ JOB_SCHEMA, RESULT_SCHEMA = "edgekd.job/1", "edgekd.result/1"
 class Job:
     """One task for a worker.
 
-    task: its name in `edgekd.worker.TASKS`.
-    target: name of the target, for messages.
-    arguments: JSON, see the task.
-    module: where the worker finds the target's `TARGET`.
+    task: its name in `edgekd.worker_tasks.TASKS`.
+    target: name of the target; "" for a task of several targets.
+    arguments: JSON, see the task. Files stand in them by name.
+    module: where the worker finds the target's `TARGET`. The executor fills it, and the following two.
+    files: name -> path of each file that the job reads.
+    out_dir: existing folder for the files that the job writes.
     """
 
     task: str
     target: str
     arguments: Dict[str, Any] = field(default_factory=dict)
     module: str = ""
+    files: Dict[str, str] = field(default_factory=dict)
+    out_dir: str = ""
 
 
 @dataclass(frozen=True)
@@ -76,7 +80,8 @@ def read_job(path: Path) -> Job:
     """Read a `job.json`; ArtifactError when it is not one."""
     data = _read(Path(path), JOB_SCHEMA)
     try:
-        return Job(data["task"], data["target"], dict(data["arguments"]), data["module"])
+        names = ("task", "target", "arguments", "module", "files", "out_dir")
+        return Job(**{name: data[name] for name in names})
     except (KeyError, TypeError, ValueError) as exc:
         raise ArtifactError(f"{path}: damaged ({exc!r}); write the job again") from exc
 

@@ -20,7 +20,7 @@ def report(
 
     content = read_report(run)
     if json:
-        show.print_json(content)
+        show.print_json(content.to_dict())
         return
     folder = run if run.is_dir() else run.parent
     with disk_errors(folder):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -32,15 +32,17 @@ def run(
         if json:
             show.print_json(result)
             return
-        _show(result, recipe, folder, set_)
+        _show(recipe, folder, set_)
 
 
-def _show(result: dict[str, Any], recipe: str, folder: Path, set_: list[str]) -> None:
+def _show(recipe: str, folder: Path, set_: list[str]) -> None:
     from edgekd.cli import show
+    from edgekd.report.stored import read_report
 
-    show.print_results(result)
+    report = read_report(folder)
+    show.print_results(report)
     print(f"\nreport: {folder / 'report.html'}")
-    measured = [row["id"] for row in result["rows"] if row["stage"] == "engine" and row["status"] == "measured"]
+    measured = [row.id for row in report.rows if row.stage == "engine" and row.is_measured]
     if measured:
         print(f"next:   edgekd predict {folder / 'engine' / measured[-1]} IMAGE...")
     else:

@@ -8,12 +8,16 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import astuple
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+
+if TYPE_CHECKING:
+    from edgekd.report.model import Report
+    from edgekd.study.model import Study
 
 
 def command(name: str, *words: str, set_: Iterable[str] = ()) -> str:
@@ -27,12 +31,12 @@ def print_json(value: Any) -> None:
     print(json.dumps(value, indent=1, allow_nan=False, default=str))
 
 
-def print_results(report: dict[str, Any]) -> None:
+def print_results(report: Report) -> None:
     """Print the result table of a report on stdout."""
     from edgekd.report.table import headers, table_rows
 
     table = Table(box=None, pad_edge=False)
-    for title in astuple(headers(report["task"])):
+    for title in astuple(headers(report.task)):
         table.add_column(title, justify="left" if title in ("id", "precision", "note") else "right")
     for row in table_rows(report):
         table.add_row(*map(escape, astuple(row)))
@@ -59,7 +63,7 @@ def print_plan(plan: Any) -> None:
     adapters = sum(adapter.params for method in plan.methods for adapter in method.adapters)
     print(f"\nadapters: {adapters} parameters that train with the student and are not exported")
     if plan.answers_bytes is not None:
-        print(f"teacher_cache: the answers to all views need {plan.answers_bytes / 2**30:.2f} GiB")
+        print(f"teacher_cache: the outputs for all views need {plan.answers_bytes / 2**30:.2f} GiB")
 
 
 def _maps(names: list[str]) -> str:
@@ -97,7 +101,7 @@ def study_run_line(run: Any, result: Any, ended: int, total: int) -> None:
     print(f"{run.arm} seed {run.seed}: {said} ({ended} of {total} runs)", file=sys.stderr)
 
 
-def print_study(study: dict[str, Any]) -> None:
+def print_study(study: Study) -> None:
     """Print the table of a study on stdout."""
     from edgekd.study.table import headers, rows
 

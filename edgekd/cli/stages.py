@@ -37,6 +37,7 @@ def run_until(recipe: str, out: Path | None, set_: list[str], json: bool, until:
     from edgekd import api, pipeline, planning
     from edgekd.cli import show
     from edgekd.core.recipe_loading import load_recipe
+    from edgekd.report.stored import read_report
 
     loaded = load_recipe(recipe, set_)
     folder = out or pipeline.default_out(loaded)
@@ -49,13 +50,13 @@ def run_until(recipe: str, out: Path | None, set_: list[str], json: bool, until:
         show.stage_line(stage_run)
 
     with show.failures() as failed:
-        report = api.run(loaded, folder, until=groups, on_stage=on_stage, on_failure=failed.append)
+        result = api.run(loaded, folder, until=groups, on_stage=on_stage, on_failure=failed.append)
         if json:
-            show.print_json(report)
+            show.print_json(result)
             return
         for stage_run in ran:
             if stage_run.stage.name.split("/")[0] in groups.split(","):
                 print(stage_run.artifact.path)
         if until in ("bench", "evaluate"):
-            show.print_results(report)
+            show.print_results(read_report(folder))
         print(f"next: {show.command(following, recipe, '--out', str(folder), set_=set_)}")

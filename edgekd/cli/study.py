@@ -24,15 +24,17 @@ def study(
     from edgekd import api
     from edgekd.cli import show
     from edgekd.core.recipe_loading import load_recipe
+    from edgekd.study.results import read_study
 
     loaded = load_recipe(recipe, set_)
     folder = out or Path("runs") / f"{loaded.name}-study"
     result = api.run_study(loaded, folder, jobs=jobs, on_stage=show.stage_line, on_run=show.study_run_line)
-    states = [run["status"] for arm in result["arms"] for run in arm["runs"]]
+    content = read_study(folder)
+    states = [run.status for arm in content.arms for run in arm.runs]
     if json:
         show.print_json(result)
     else:
-        show.print_study(result)
+        show.print_study(content)
         print(f"\npicture: {folder / 'study.png'}\ntable:   {folder / 'study.md'}")
         again = show.command("study", recipe, "--out", str(folder), set_=set_)
         missing = sum(state != "measured" for state in states)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from edgekd.board.job import Job
 from edgekd.core import chips, plugins
 from edgekd.core.artifact import Artifact, StageResult
-from edgekd.core.machine import hardware
 from edgekd.core.recipe import Engine, Recipe
 from edgekd.core.recipe_loading import plugin_options
 from edgekd.core.stage import StageJob
 from edgekd.errors import ArtifactError, RecipeError, TargetError
+from edgekd.executors.boards import ask, executor_of
 from edgekd.executors.builder import build
 from edgekd.targets.base import CompileRequest
 
@@ -29,12 +30,13 @@ def run(job: StageJob) -> StageResult:
         options=options,
         calibration=_calibration(engine, model),
     )
-    compiled = build(engine.target, request)
+    compiled = build(engine.target, request, engine.board)
     result = compiled.result
     details = {
         "target": engine.target,
         "precision": engine.precision,
         "options": engine.options,
+        "board": engine.board,
         "engine": result.engine.relative_to(job.out_dir).as_posix(),
         "runtime_version": compiled.runtime_version,
         "build": result.details,
@@ -68,10 +70,11 @@ def bound_to(recipe: Recipe) -> dict[str, Any] | None:
     if not bound:
         return None
     try:
-        version = target.runtime_version()
+        version = ask(engine.board, Job("version", engine.target))["runtime_version"]
     except TargetError:
         version = None
-    return {"version": version, "machine": hardware() if bound == "machine" else None}
+    machine = executor_of(engine.board).identity().hardware if bound == "machine" else None
+    return {"version": version, "machine": machine}
 
 
 def checked_options(engine: Engine) -> Any:

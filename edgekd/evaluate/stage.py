@@ -12,7 +12,6 @@ import numpy as np
 from edgekd.board.detection import Detections
 from edgekd.core.artifact import StageResult
 from edgekd.core.progress import progress_bar
-from edgekd.core.session import open_session
 from edgekd.core.stage import StageJob
 from edgekd.data.base import DenseDataset
 from edgekd.data.predictions import MIN_SCORE
@@ -20,6 +19,7 @@ from edgekd.data.splits import open_split
 from edgekd.errors import DataError
 from edgekd.evaluate import detection, semantic
 from edgekd.evaluate.predictions import Prediction, keeping, predict_split
+from edgekd.executors.boards import open_session
 
 PICTURES = "pictures.npz"
 Scored = tuple[dict[str, Any], dict[str, np.ndarray]]  # what the manifest says, what the pictures need

@@ -1,54 +1,101 @@
-"""Calls a target's builder and parser in the process in which they belong, which its `compile_at` says."""
+"""Calls a target's builder and parser where they belong, which its `compile_at` says."""
 
 from __future__ import annotations
 
+import logging
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
 
 from edgekd.board.job import Job
+from edgekd.board.specs import ModelSpec
 from edgekd.core import plugins
-from edgekd.executors import child, toolchain
-from edgekd.executors.toolchain import LOG, Compiled, RunJob
-from edgekd.targets.base import CompileRequest, Probe, Refusal
+from edgekd.core.recipe import LOCAL
+from edgekd.errors import ToolchainError
+from edgekd.executors.base import Executor
+from edgekd.executors.boards import executor_of
+from edgekd.executors.child import Child
+from edgekd.executors.local import Local
+from edgekd.executors.logs import lines_with
+from edgekd.executors.toolchain import ToolchainExecutor
+from edgekd.targets.base import CompileRequest, CompileResult, Probe, Refusal, Toolchain
+
+log = logging.getLogger(__name__)
+LOG = "toolchain.log"
 
 
-def build(name: str, request: CompileRequest) -> Compiled:
-    """Build an engine of a target.
+@dataclass(frozen=True)
+class Compiled:
+    """An engine, and the version that its toolchain reports."""
+
+    result: CompileResult
+    runtime_version: str
+
+
+def build(name: str, request: CompileRequest, board: str = LOCAL) -> Compiled:
+    """Build an engine of a target; where another process builds it, `toolchain.log` in `request.out_dir` is its log.
 
     Raises:
         TargetError: the target refuses the model.
-        ToolchainError, WorkspaceError: as `toolchain.compile_engine`; not of a target that compiles in this process.
+        ToolchainError: not installed, crashed, hung, logged errors, or left no engine; see its subclasses.
+        WorkspaceError: the disk is full.
     """
-    target, run = plugins.target(name), _elsewhere(name)
-    if run is None:
-        return Compiled(target.build_engine(request), target.runtime_version())
-    return toolchain.compile_engine(name, request, run)
+    files = {path.name: path for path in _with_siblings(request.model)}
+    if request.calibration:
+        files[request.calibration.name] = request.calibration
+    arguments = {
+        "model": request.model.name,
+        "spec": request.spec.to_dict(),
+        "precision": str(request.precision),
+        "options": asdict(request.options),
+        "calibration": request.calibration.name if request.calibration else None,
+    }
+    written = request.out_dir / LOG
+    value = _builder(name, board).run_job(Job("compile", name, arguments), files, request.out_dir, written)
+    engine = request.out_dir / value["engine"]
+    if not engine.is_file() or engine.stat().st_size == 0:
+        state = "an empty one" if engine.is_file() else "none"
+        raise ToolchainError(
+            f"{name}: the toolchain reported success, expected the engine {engine}, got {state}; log: {written}"
+        )
+    details = value["details"]
+    if written.exists():
+        facts = plugins.target(name).info.toolchain or Toolchain()
+        details = {**details, "log_notes": lines_with(written, facts.log_notes)}
+        for note in details["log_notes"]:
+            log.warning("%s: the toolchain noted: %s", name, note)
+    return Compiled(CompileResult(engine, ModelSpec.from_dict(value["spec"]), details), value["runtime_version"])
 
 
 def probe(name: str, model: Path, options: Any) -> Probe:
-    """Ask the toolchain of a target, which has a probe, which nodes of a model it takes.
+    """Ask the toolchain of a target which nodes of a model it takes.
 
     Raises:
         TargetError: the toolchain is not here, or cannot be asked.
         ToolchainCrashError: it crashed; its log is kept.
     """
-    target, run = plugins.target(name), _elsewhere(name)
-    assert target.probe is not None
-    if run is None:
-        return target.probe(model, options)
     folder = Path(mkdtemp(prefix="edgekd-probe-"))
-    arguments = {"model": str(model.absolute()), "options": asdict(options)}
-    said = run(Job("probe", name, arguments), folder / LOG)
+    files = {path.name: path for path in _with_siblings(model)}
+    job = Job("probe", name, {"model": model.name, "options": asdict(options)})
+    value = _builder(name, LOCAL).run_job(job, files, folder, folder / LOG)
     shutil.rmtree(folder)
-    return Probe(said["tool"], tuple(Refusal(**one) for one in said["refusals"]))
+    return Probe(value["tool"], tuple(Refusal(**one) for one in value["refusals"]))
 
 
-def _elsewhere(name: str) -> RunJob | None:
-    """Return what runs a job of the target in another process; None for a target that compiles in this one."""
+def _builder(name: str, board: str) -> Executor:
+    """Return the executor in which a target compiles for a board."""
     where = plugins.target(name).info.compile_at
-    if where == "host":
-        return None
-    return toolchain.run_job if where == "toolchain" else child.run_job
+    if where == "toolchain":
+        return ToolchainExecutor(name)
+    if where == "child":
+        return Child()
+    if where == "board":
+        return Child() if board == LOCAL else executor_of(board)  # its builder can crash
+    return Local()
+
+
+def _with_siblings(model: Path) -> list[Path]:
+    """Return a model's file and those that belong to it: external data (`model.onnx.data`), weights (`model.bin`)."""
+    return [model, *(path for path in model.parent.glob(f"{model.stem}.*") if path != model and path.is_file())]

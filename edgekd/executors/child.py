@@ -1,27 +1,35 @@
-"""Runs a job in a child process of this Python, with its packages: what may crash there leaves this process alive."""
+"""A child process of this Python as an executor: what crashes there leaves this process alive."""
 
 from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 from edgekd.board.job import Job, write_job
 from edgekd.core import plugins
-from edgekd.executors.toolchain import run_worker
+from edgekd.executors.base import JobValue, Progress, absolute, no_progress
+from edgekd.executors.local import Local
+from edgekd.executors.processes import run_worker
 from edgekd.targets.base import Toolchain
 
 
-def run_job(job: Job, log: Path) -> dict[str, Any]:
-    """Do a job and return the value of its result; arguments and errors as `toolchain.run_job`."""
-    facts = plugins.target(job.target).info.toolchain or Toolchain()
-    with TemporaryDirectory(prefix="edgekd-job-") as folder:
-        write_job(replace(job, module=plugins.load("targets", job.target).__name__), Path(folder))
-        what = f"{job.target} {job.task}"
-        return run_worker(Path(sys.executable), Path(folder), _environment(), log, facts, what)
+class Child(Local):
+    """This machine with this Python's packages; jobs run in a child process, sessions in this one."""
+
+    def run_job(
+        self, job: Job, files: Mapping[str, Path], out_dir: Path, log: Path, progress: Progress = no_progress
+    ) -> JobValue:
+        """Do a job in a child process; ToolchainCrashError when it crashed."""
+        facts = plugins.target(job.target).info.toolchain or Toolchain()
+        module = plugins.load("targets", job.target).__name__
+        with TemporaryDirectory(prefix="edgekd-job-") as folder:
+            write_job(replace(job, module=module, files=absolute(files), out_dir=str(out_dir.absolute())), Path(folder))
+            what = f"{job.target} {job.task}"
+            return run_worker(Path(sys.executable), Path(folder), _environment(), log, facts, what)
 
 
 def _environment() -> dict[str, str]:

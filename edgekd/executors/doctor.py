@@ -9,7 +9,8 @@ from typing import Any
 from edgekd.board.job import Job
 from edgekd.errors import EdgekdError, ToolchainError
 from edgekd.executors import venvs
-from edgekd.executors.toolchain import LOG, run_job
+from edgekd.executors.builder import LOG
+from edgekd.executors.toolchain import ToolchainExecutor
 
 
 def overview(folder: Path | None = None) -> list[dict[str, Any]]:
@@ -53,7 +54,8 @@ def examine(name: str, folder: Path | None = None) -> list[dict[str, Any]]:
     checks.append({"name": "packages", "ok": not changed, "text": text})
     with TemporaryDirectory() as log_folder:
         try:
-            value = run_job(Job("version", name), Path(log_folder) / LOG, root)
+            folder = Path(log_folder)
+            value = ToolchainExecutor(name, root).run_job(Job("version", name), {}, folder, folder / LOG)
             checks.append({"name": "starts", "ok": True, "text": f"says it is version {value['runtime_version']}"})
         except EdgekdError as exc:
             checks.append({"name": "starts", "ok": False, "text": str(exc)})

@@ -8,7 +8,7 @@ from types import ModuleType
 
 import edgekd
 
-PARTS = ("__init__.py", "errors.py", "board", "rewrites", "targets", "worker.py")
+PARTS = ("__init__.py", "errors.py", "board", "rewrites", "targets", "worker.py", "worker_tasks.py")
 
 
 def copy_to(folder: Path, module: ModuleType) -> Path:

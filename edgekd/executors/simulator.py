@@ -1,4 +1,4 @@
-"""Runs an engine in its toolchain's simulator: what it computes, never how fast, and not on the chip."""
+"""An engine in its toolchain's simulator: what it computes, never how fast, and not on the chip."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import numpy as np
 
@@ -15,17 +14,38 @@ from edgekd.core import plugins
 from edgekd.core.artifact import Artifact
 from edgekd.core.recipe_loading import plugin_options
 from edgekd.errors import TargetError
-from edgekd.executors.toolchain import LOG, run_job
+from edgekd.executors.base import Executor, Facts
+from edgekd.executors.builder import LOG
+
+Arrays = dict[str, np.ndarray]
 
 
-def simulate(
-    engine: Artifact, inputs: Iterable[dict[str, np.ndarray]]
-) -> tuple[list[dict[str, np.ndarray]], dict[str, Any]]:
-    """Return the outputs for each set of inputs, by tensor name, and what the simulator says of itself.
+class SimulatedSession:
+    """A session whose every run is a job of the simulator, which takes seconds to start; `simulate` takes many at once."""
+
+    def __init__(self, executor: Executor, engine: Artifact) -> None:
+        self.spec, self.runtime = engine.spec, Facts()
+        self._executor, self._engine = executor, engine
+
+    def __enter__(self) -> SimulatedSession:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        """Leave nothing behind: every run cleans up after itself."""
+
+    def infer(self, inputs: Arrays) -> Arrays:
+        """Run once in the simulator; errors as `simulate`."""
+        (outputs,), self.runtime = simulate(self._engine, [inputs], self._executor)
+        return outputs
+
+
+def simulate(engine: Artifact, inputs: Iterable[Arrays], executor: Executor) -> tuple[list[Arrays], Facts]:
+    """Return the outputs for each set of inputs, by tensor name, and the simulator's facts about itself.
 
     Args:
         engine: artifact of kind `engine` of a target that has a simulator.
         inputs: arrays by name as the engine's own contract has them.
+        executor: the toolchain's.
 
     Raises:
         TargetError: the target has no simulator, or the simulator refuses the engine.
@@ -38,22 +58,23 @@ def simulate(
     with TemporaryDirectory(prefix="edgekd-simulator-") as text:
         folder, out = Path(text), Path(text) / "out"
         out.mkdir()
-        files = []
+        files = {entry["name"]: engine.file(entry["name"]) for entry in engine.manifest["files"]}
+        names = []
         for number, arrays in enumerate(inputs):
-            files.append(folder / f"{number:05}.npz")
-            np.savez(files[-1], **arrays)  # type: ignore[arg-type]  # keys never shadow its flags
+            names.append(f"inputs/{number:05}.npz")
+            files[names[-1]] = folder / f"{number:05}.npz"
+            np.savez(files[names[-1]], **arrays)  # type: ignore[arg-type]  # keys never shadow its flags
         arguments = {
-            "engine": str(engine.file(details["engine"]).absolute()),
+            "engine": details["engine"],
             "spec": engine.spec.to_dict(),
             "options": asdict(options),
             "is_simulated": True,
-            "inputs": [str(file) for file in files],
-            "out_dir": str(out),
+            "inputs": names,
         }
-        value = run_job(Job("infer", name, arguments), folder / LOG)
+        value = executor.run_job(Job("infer", name, arguments), files, out, folder / LOG)
         return [_arrays(out / file) for file in value["outputs"]], value["runtime"]
 
 
-def _arrays(path: Path) -> dict[str, np.ndarray]:
+def _arrays(path: Path) -> Arrays:
     with np.load(path, allow_pickle=False) as archive:
         return {key: archive[key] for key in archive.files}

@@ -1,6 +1,6 @@
-"""The charts of the page (see `svg.py` for how they are drawn).
+"""The charts of the page; `svg.py` draws them.
 
-What was measured on a row is the chart's accessible name, and stands in the page's tables.
+The accessible name of a chart holds its numbers, which also stand in the tables of the page.
 """
 
 from __future__ import annotations
@@ -11,23 +11,25 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgekd.report.line import StageLine, Step
-from edgekd.report.rows import PERCENTILES, Latency, Row, reference_of
+from edgekd.report.line import StageLine, Step, reference_of
+from edgekd.report.model import Latency, Row
 from edgekd.report.svg import CSS, FG, GRID, NARROW, SOFT, inches, log_axis, plain, responsive
 from edgekd.report.units import milliseconds, percent, points
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+PERCENTILES = ("p50", "p90", "p99")  # those that are drawn
+TRAINED = ("teacher", "student", "distilled")  # trainings with curves
 _MARKERS = "osD^vP*X"
-# The time axis ends where 99 % of every engine's runs and its p99 lie; slower runs are counted at its end, so that a
-# few of them do not squeeze all others.
+# The time axis ends after 99 % of the runs and the p99 of every engine. The label counts slower runs: a few of them would
+# squeeze all others.
 _SHOWN_SHARE = 0.99
 
 
 @dataclass(frozen=True)
 class Runs:
-    """Raw runs of one row: `samples_ms` (N,) float64; `latency` is the row's own summary of them."""
+    """Raw runs of one row: `samples_ms` (N,) float64, and the row's own summary of them."""
 
     row: Row
     latency: Latency | None
@@ -36,7 +38,7 @@ class Runs:
 
 @dataclass(frozen=True)
 class Curve:
-    """A learning curve of the training called `stage`: `points` are (step, loss), or (step, score) of a validation."""
+    """Learning curve of one training: `points` are (step, loss), or (step, score) of a validation."""
 
     name: str
     stage: str
@@ -44,13 +46,13 @@ class Curve:
 
 
 def color_name(row: Row) -> str:
-    """Return the CSS variable that carries a row's colour: its stage, or an engine's precision."""
+    """Return the CSS variable of a row's colour: its stage, or an engine's precision."""
     name = row.precision if row.stage == "engine" else {"onnx": "fp32"}.get(row.stage, row.stage)
     return name if name in CSS else "other"
 
 
 def suppressed(latency: Latency | None) -> list[str]:
-    """Return the percentiles that the bench withheld because the number of runs cannot carry them."""
+    """Return the percentiles that the bench withheld: the number of runs cannot carry them."""
     return [] if latency is None else [name for name in PERCENTILES if getattr(latency, name) is None]
 
 
@@ -58,20 +60,20 @@ def suppressed(latency: Latency | None) -> list[str]:
 
 
 def stage_line_chart(line: StageLine) -> str:
-    """Return the score stage by stage: a dot per stage, and a bar from the stage that it is compared with."""
+    """Return the score stage by stage: a dot per row, and a bar from the row that it is compared with."""
     steps = [step for step in line.steps if step.row.score is not None]
     if not any(step.delta is not None for step in steps):
         return ""
 
     def draw(axes: Axes) -> None:
-        place = {step.row.id: i for i, step in enumerate(steps)}
+        heights = {step.row.id: i for i, step in enumerate(steps)}
         for i, step in enumerate(steps):
             value = 100 * (step.row.score or 0)
             if step.source is not None and step.delta is not None:
                 start = 100 * (step.source.score or 0)
                 loss = CSS["bad" if step.delta < 0 else "good"]
                 axes.plot([start, value], [i, i], color=loss, linewidth=6, alpha=0.6, solid_capstyle="butt", zorder=2)
-                axes.plot([start, start], [place[step.source.id], i], ":", color=SOFT, linewidth=1.2)
+                axes.plot([start, start], [heights[step.source.id], i], ":", color=SOFT, linewidth=1.2)
             axes.plot(value, i, "o", color=CSS[color_name(step.row)], markersize=9, zorder=3)
             axes.annotate(
                 percent(step.row.score), (value, i), (6, 5), textcoords="offset points", color=FG, fontweight="bold"
@@ -99,15 +101,12 @@ def scatter_chart(rows: Sequence[Row]) -> str:
     levels = [row for row in rows if row.score is not None and not row.p50_ms and row.stage in ("teacher", "student")]
     times = [row.p50_ms or 0.0 for row in dots]
     is_log = max(times) / min(times) > 4
-    places = list(dict.fromkeys(row.place for row in dots))
+    branches = list(dict.fromkeys(row.branch for row in dots))
 
     def draw(axes: Axes) -> None:
         for row in dots:
-            axes.plot(
-                [row.p50_ms or 0], 100 * (row.score or 0), _MARKERS[places.index(row.place) % len(_MARKERS)], markersize=10,
-                color=CSS[color_name(row)], label=plain(f"{row.label}: {percent(row.score)} %, {milliseconds(row.p50_ms)} ms"),
-            )  # fmt: skip
-            reference = reference_of(dots, row.place) or row
+            _dot(axes, row, _MARKERS[branches.index(row.branch) % len(_MARKERS)])
+            reference = reference_of(dots, row.branch) or row
             pair = (reference, row)
             axes.plot([r.p50_ms or 0 for r in pair], [100 * (r.score or 0) for r in pair], ":", color=SOFT)
         for row in levels:
@@ -126,6 +125,15 @@ def scatter_chart(rows: Sequence[Row]) -> str:
 
     said = [f"{row.label} {percent(row.score)} % at {milliseconds(row.p50_ms)} ms" for row in dots]
     return responsive(f"{dots[0].score_title} against engine latency", said, 4.6 + 0.12 * len(dots), draw)
+
+
+def _dot(axes: Axes, row: Row, marker: str) -> None:
+    """Draw one engine, with its id when other engines of its target and precision look like it."""
+    time, score = row.p50_ms or 0.0, 100 * (row.score or 0.0)
+    label = plain(f"{row.label}: {percent(row.score)} %, {milliseconds(row.p50_ms)} ms")
+    axes.plot([time], score, marker, markersize=10, color=CSS[color_name(row)], label=label)
+    if not row.has_default_id:
+        axes.annotate(row.id, (time, score), (5, 7), textcoords="offset points", fontsize=8, color=SOFT)
 
 
 def latency_chart(runs: Sequence[Runs], title: str) -> str:
@@ -182,7 +190,7 @@ def _shown_end(run: Runs) -> float:
 
 
 def class_chart(rows: Sequence[Row], classes: Sequence[str], title: str) -> str:
-    """Return bars of what `title` names (IoU, AP) per class, one group per class with one bar per row."""
+    """Return bars of the score called `title` (IoU, AP), one group per class with one bar per row."""
     shown = [row for row in rows if any(value is not None for value in row.per_class.values())]
     if not shown or not classes:
         return ""

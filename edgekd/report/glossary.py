@@ -1,74 +1,53 @@
-"""What every number on the page means: the report's own metric definitions, then those of the page."""
+"""Definitions of every number on the page: the metrics of the report, then the other numbers of the page."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
 
+from edgekd.report.model import Definition
 from edgekd.report.pictures import BAND_PX
 
-
-@dataclass(frozen=True)
-class Definition:
-    """Name, title and explanation of a number. `better` is `higher`, `lower` or empty."""
-
-    name: str
-    title: str
-    text: str
-    better: str
-
-
-_PAGE = (
-    Definition(
-        "points", "points",
-        "Percentage points: the difference of two percentages. From 60.0 % to 61.5 % is +1.5 points.", "",
+_HIGHER, _LOWER = True, False
+# Name -> title, text, whether higher is better; None where neither is.
+_PAGE: dict[str, tuple[str, str, bool | None]] = {
+    "points": (
+        "points", "Percentage points: the difference of two percentages. From 60.0 % to 61.5 % is +1.5 points.", None,
     ),
-    Definition(
-        "latency_ms", "engine time",
+    "latency_ms": (
+        "engine time",
         "Time of one synchronous inference of one image: input tensor in, output tensors out. Pre- and post-processing "
-        "are outside. Measured after warm-up, one inference at a time; p50 is the median.", "lower",
+        "are outside. Measured after warm-up, one inference at a time; p50 is the median.", _LOWER,
     ),
-    Definition(
-        "wall_ms", "wall time",
+    "wall_ms": (
+        "wall time",
         "Time from an image array in memory to the class map, or the objects, at image size: pre-processing, inference and "
-        "post-processing together. Decoding the image file is outside.", "lower",
+        "post-processing together. Decoding the image file is outside.", _LOWER,
     ),
-    Definition(
-        "percentiles", "p50, p90, p99",
+    "percentiles": (
+        "p50, p90, p99",
         "Half, 90 % and 99 % of the runs are at most this long. A percentile that the number of runs cannot carry "
-        "is withheld and shown as –.", "lower",
+        "is withheld and shown as –.", _LOWER,
     ),
-    Definition("throughput_fps", "throughput", "Images per second as the benchmark measured it, for the same engine.", "higher"),
-    Definition("size_bytes", "size", "Bytes of the deployed file, or files, on disk. 1 MB is 1 000 000 bytes.", "lower"),
-    Definition("params", "parameters", "Trained numbers of the network.", "lower"),
-    Definition("macs", "multiply-adds", "Multiply-add operations of one image at the network's input size.", "lower"),
-    Definition(
-        "boundary_band", "boundary band, boundary errors",
+    "throughput_fps": ("throughput", "Images per second as the benchmark measured it, for the same engine.", _HIGHER),
+    "size_bytes": ("size", "Bytes of the deployed file, or files, on disk. 1 MB is 1 000 000 bytes.", _LOWER),
+    "params": ("parameters", "Trained numbers of the network.", _LOWER),
+    "macs": ("multiply-adds", "Multiply-add operations of one image at the network's input size.", _LOWER),
+    "boundary_band": (
+        "boundary band, boundary errors",
         f"In the pictures: labelled pixels that have a pixel of another true class at most {BAND_PX} px away in both "
-        "directions. A boundary error is a wrong pixel in this band. Contours against ignored pixels do not count.", "lower",
+        "directions. A boundary error is a wrong pixel in this band. Contours against ignored pixels do not count.", _LOWER,
     ),
-    Definition(
-        "loss", "task loss",
-        "The training loss against the labels, without distillation terms, averaged since the point before.", "lower",
+    "loss": (
+        "task loss",
+        "The training loss against the labels, without distillation terms, averaged since the point before.", _LOWER,
     ),
-    Definition(
-        "sha256", "sha256",
-        "Fingerprint of the measured file: the same fingerprint means the same bytes.", "",
+    "sha256": (
+        "sha256", "Fingerprint of the measured file: the same fingerprint means the same bytes.", None,
     ),
-)  # fmt: skip
+}  # fmt: skip
 
 
-def glossary(definitions: Mapping[str, Mapping[str, Any]]) -> dict[str, Definition]:
-    """Return all definitions by name; the report's own come first and win."""
-    better = {True: "higher", False: "lower"}
-    own = {
-        name: Definition(
-            name,
-            str(entry.get("title") or name),
-            str(entry.get("text") or ""),
-            better.get(bool(entry.get("higher_is_better")), ""),
-        )
-        for name, entry in definitions.items()
-    }
-    return own | {entry.name: entry for entry in _PAGE if entry.name not in own}
+def glossary(definitions: Mapping[str, Definition]) -> dict[str, Definition]:
+    """Return all definitions by name. Those of the report come first and replace those of the page."""
+    page = {name: Definition(title=one[0], text=one[1], higher_is_better=one[2]) for name, one in _PAGE.items()}
+    return {**definitions, **{name: entry for name, entry in page.items() if name not in definitions}}

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from edgekd.report.rows import Row, read_rows, reference_of
+from edgekd.board.precision import REFERENCES
+from edgekd.report.model import Row
 from edgekd.report.units import points
 
 _NAMES = {
@@ -22,9 +22,9 @@ _OPTIONAL = {"teacher", "distilled", "qat"}
 
 @dataclass(frozen=True)
 class Step:
-    """One step of the line: `delta` is score(row) - score(source), a fraction; None where one of them was not measured.
+    """One step of the line: `delta` is score(row) - score(source), a fraction; None without both scores.
 
-    `name` joins the names of all stages between source and row when some of them carry no measurement.
+    `name` joins the names of all stages between source and row when some of them are not measured.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Step:
 
 @dataclass(frozen=True)
 class StageLine:
-    """All steps in order, trunk first, then each target's branch; the first measured row is a step without source."""
+    """All steps in order: the trunk, then the branch of each target; the first measured row is a step without source."""
 
     steps: tuple[Step, ...]
 
@@ -72,17 +72,13 @@ class StageLine:
         return text
 
 
-def stage_line(rows: Sequence[Mapping[str, Any]]) -> StageLine:
-    """Return the stage line of `report["rows"]`.
+def stage_line(rows: Sequence[Row]) -> StageLine:
+    """Return the stage line of a report's rows.
 
     The trunk is teacher, baseline student, distilled student, (QAT student,) ONNX. From its end each (target, board)
-    branches: its fp32 engine (`reference_of`), then every engine of lower precision compared with that one.
+    branches. The branch compares its reference (`reference_of`), and every other engine of that precision, with the
+    trunk, and the engines of lower precision with the reference.
     """
-    return line_of(read_rows(rows))
-
-
-def line_of(rows: Sequence[Row]) -> StageLine:
-    """Return the stage line of rows that are already read."""
     steps: list[Step] = []
     source: Row | None = None
     skipped: list[str] = []
@@ -93,24 +89,36 @@ def line_of(rows: Sequence[Row]) -> StageLine:
                 skipped.append(_NAMES[stage])
             continue
         source, skipped = _extend(steps, row, _NAMES.get(stage, ""), source, skipped)
-    for place in dict.fromkeys(row.place for row in rows if row.stage == "engine"):
-        engines = [row for row in rows if row.stage == "engine" and row.place == place]
-        _branch(steps, engines, reference_of(rows, place), source, skipped)
+    for branch in dict.fromkeys(row.branch for row in rows if row.stage == "engine"):
+        engines = [row for row in rows if row.stage == "engine" and row.branch == branch]
+        _branch(steps, engines, reference_of(rows, branch), source, skipped)
     return StageLine(tuple(steps))
 
 
+def reference_of(rows: Sequence[Row], branch: tuple[str, str]) -> Row | None:
+    """Return the engine with which the others of a (target, board) are compared: its first fp32 engine, else its first fp16."""
+    engines = {row.precision: row for row in reversed(rows) if row.stage == "engine" and row.branch == branch}
+    return next((engines[precision] for precision in REFERENCES if precision in engines), None)
+
+
 def _branch(
-    steps: list[Step], engines: list[Row], reference: Row | None, source: Row | None, skipped: list[str]
+    steps: list[Step], engines: list[Row], reference: Row | None, trunk: Row | None, skipped: list[str]
 ) -> None:
+    source, before = trunk, [*skipped, "compilation"]
     if reference is not None:
-        name = "compilation" if reference.precision == "fp32" else f"compilation in {reference.precision}"
-        source, skipped = _extend(steps, reference, name, source, skipped)
-    else:
-        skipped = [*skipped, "compilation"]
+        source, before = _extend(steps, reference, _compilation(reference), trunk, skipped)
     for row in engines:
-        if row is not reference:
-            kind = "quantization" if "int" in row.precision else "reduced precision"
-            _extend(steps, row, f"{row.precision} {kind}", source, skipped)
+        if row is reference:
+            continue
+        if reference is not None and row.precision == reference.precision:
+            _extend(steps, row, _compilation(row), trunk, skipped)
+        else:
+            kind = "quantization" if row.is_quantized else "reduced precision"
+            _extend(steps, row, f"{row.precision} {kind}", source, before)
+
+
+def _compilation(row: Row) -> str:
+    return "compilation" if row.precision == "fp32" else f"compilation in {row.precision}"
 
 
 def _extend(

@@ -1,4 +1,4 @@
-"""Pictures of detections: what was found, what was missed, and what is not there."""
+"""Pictures of detections: found objects, missed objects and false alarms."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import numpy as np
 from edgekd.board.boxes import areas, box_iou, intersections
 from edgekd.data.colors import palette
 from edgekd.data.drawing import Color, draw_boxes, draw_masks
+from edgekd.report.model import Row
 from edgekd.report.pictures import Picture, error_color, tile
-from edgekd.report.rows import Row
 
-MATCH_IOU = 0.5  # of boxes, from which on a detection has found an object of its class
+MATCH_IOU = 0.5  # a detection finds an object of its class from this IoU of the boxes on
 MISSED: Color = (255, 255, 255)
 
 
 def read_object_pictures(
     archive: Mapping[str, np.ndarray], rows: Sequence[Row], classes: Sequence[str]
 ) -> Iterator[Picture]:
-    """Yield the pictures of `pictures.npz` with one tile for each of `rows` that has detections on it."""
+    """Yield the pictures of `pictures.npz`, with a tile for each row that has detections on the image."""
     colors: list[Color] = [(int(r), int(g), int(b)) for r, g, b in palette(len(classes))]
     index = 0
     while f"{index}/image" in archive:
@@ -46,7 +46,7 @@ def matched(
 
 
 def excused(crowd: tuple[np.ndarray, np.ndarray], found: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
-    """Return which detections are no false alarms because they lie in a region that need not be found (N,) bool.
+    """Return the detections that lie in a crowd, and are no false alarms: (N,) bool.
 
     As in COCO's evaluation, the overlap with a crowd of its class is measured against the detection's area.
 
@@ -63,7 +63,7 @@ def _picture(archive: Mapping[str, np.ndarray], index: int, rows: Sequence[Row],
     boxes, labels, bits = (_part(archive, f"{index}/truth", part) for part in ("boxes", "labels", "mask_bits"))
     assert boxes is not None
     assert labels is not None
-    crowd = [_part(archive, f"{index}/truth", part) for part in ("crowd_boxes", "crowd_labels")]  # reports before: None
+    crowd = [_part(archive, f"{index}/truth", part) for part in ("crowd_boxes", "crowd_labels")]  # None in old reports
     of_truth = [colors[label] for label in labels]
     drawn = _drawn(image, boxes, bits, of_truth)
     tiles = [

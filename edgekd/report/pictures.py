@@ -1,4 +1,4 @@
-"""Pictures a person can judge: class maps over the image, with the wrong pixels along true class changes drawn."""
+"""Pictures of class maps over the image, with the wrong pixels along true class changes."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from edgekd.data.base import IGNORE_INDEX
 from edgekd.data.colors import overlay, palette
 from edgekd.evaluate.boundary import trimap_band
 from edgekd.evaluate.definitions import TRIMAP_RADIUS_PX
-from edgekd.report.rows import Row
+from edgekd.report.model import Row
 from edgekd.report.units import percent
 
 BAND_PX = TRIMAP_RADIUS_PX  # the band of trimap mIoU
-# Errors are magenta unless a class has a colour like it; white then, which a blend of image and class colour never is.
+# Errors are magenta. When a class has a similar colour they are white: no blend of image and class colour is white.
 _MAGENTA, _WHITE = (255, 0, 200), (255, 255, 255)
 _ALIKE = 120  # summed difference of the three channels
 _ALPHA = 0.6
-# Pictures are shown about 380 px wide, twice that on dense screens; more pixels only make the page heavy.
+# The page shows pictures about 380 px wide, twice that on dense screens. More pixels only make the page heavy.
 _LONGEST_SIDE = 760
 _JPEG_QUALITY = 88
 
 
 @dataclass(frozen=True)
 class Tile:
-    """One picture of a row of pictures, as a data address, with its caption and a text for those who cannot see it."""
+    """One picture of a row of pictures: data address, caption, and text for readers who cannot see it."""
 
     title: str
     caption: str
@@ -41,14 +41,14 @@ class Tile:
 
 @dataclass(frozen=True)
 class Picture:
-    """One image of the scored split: image, truth, then what each network or engine made of it."""
+    """One image of the scored split: image, truth, then the result of each network or engine."""
 
     name: str
     tiles: tuple[Tile, ...]
 
 
 def read_pictures(archive: Mapping[str, np.ndarray], rows: Sequence[Row], classes: Sequence[str]) -> Iterator[Picture]:
-    """Yield the pictures of `pictures.npz` with one tile for each of `rows` that has a class map of it."""
+    """Yield the pictures of `pictures.npz`, with a tile for each row that has a class map of the image."""
     colors = palette(len(classes))
     index = 0
     while f"{index}/image" in archive:
@@ -64,7 +64,7 @@ def boundary_errors(truth: np.ndarray, class_map: np.ndarray, radius: int = BAND
 
 
 def error_color(num_classes: int) -> tuple[int, int, int]:
-    """Return the RGB colour of boundary errors beside the colours of so many classes."""
+    """Return the RGB colour of boundary errors, unlike the colours of `num_classes` classes."""
     distance = np.abs(palette(num_classes).astype(int) - _MAGENTA).sum(axis=1)
     return _MAGENTA if distance.min() > _ALIKE else _WHITE
 

@@ -1,13 +1,11 @@
-"""The result table as text, for the command line and for the page's reader who wants to copy it."""
+"""The result table as text, for the command line and for the docs."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from edgekd.core.task_metrics import TASKS
-from edgekd.report.rows import Row, read_rows
+from edgekd.report.model import Report, Row
 from edgekd.report.units import MISSING, milliseconds, percent, scaled, size
 
 
@@ -15,8 +13,9 @@ from edgekd.report.units import MISSING, milliseconds, percent, scaled, size
 class TableRow:
     """One row of the result table; each field is ready to print, `–` where nothing was measured.
 
-    score, second: the task's two first metrics, percent. p50_ms, wall_p50_ms: median engine and wall time of one image, milliseconds.
-    note: of a row that was not measured status and reason; of one that was only timed, that it was not scored.
+    score, second: the primary and the secondary metric of the task, percent.
+    p50_ms, wall_p50_ms: median engine and wall time of one image, milliseconds.
+    note: status and reason of a row that is not measured; `not scored` for a row that was only timed.
     """
 
     id: str
@@ -36,9 +35,9 @@ def headers(task: str) -> TableRow:
     return TableRow("id", "precision", *titles, "p50 ms", "wall p50 ms", "size", "params", "note")
 
 
-def table_rows(report: Mapping[str, Any]) -> list[TableRow]:
+def table_rows(report: Report) -> list[TableRow]:
     """Return the table of a report, one entry per row in the report's order."""
-    return [_table_row(row) for row in read_rows(report.get("rows") or [], report.get("task") or "semantic")]
+    return [_table_row(row) for row in report.rows]
 
 
 def _table_row(row: Row) -> TableRow:
@@ -49,7 +48,7 @@ def _table_row(row: Row) -> TableRow:
         score=percent(row.score),
         second=percent(row.second),
         p50_ms=milliseconds(row.p50_ms),
-        wall_p50_ms=milliseconds(row.wall.p50 if row.wall else None),
+        wall_p50_ms=milliseconds(row.wall_ms.p50 if row.wall_ms else None),
         size=size(row.size_bytes),
         params=scaled(row.params).strip(),
         note=note,

@@ -1,18 +1,16 @@
-"""What the numbers say, in plain words: did distillation help, what did int8 cost, what did it gain."""
+"""The verdict of a report in plain words: gain of distillation, cost and gain of int8, largest loss."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from edgekd.core.task_metrics import TASKS
-from edgekd.report.line import StageLine
-from edgekd.report.rows import Row, reference_of
+from edgekd.report.line import StageLine, reference_of
+from edgekd.report.model import Row, Training
 from edgekd.report.units import milliseconds, percent, points, ratio, scaled
 
-# MLPerf Inference accepts a quantized network that keeps 99 % of the fp32 quality.
-KEPT_GOOD = 0.99
+# MLPerf Inference accepts a quantized network with 99 % of the fp32 quality.
+GOOD_SHARE = 0.99
 
 
 @dataclass(frozen=True)
@@ -24,13 +22,13 @@ class Finding:
     text: str
 
 
-def findings(rows: Sequence[Row], line: StageLine, training: Mapping[str, Any]) -> list[Finding]:
-    """Return the verdict: distillation first, then int8 per target, then the size against the teacher, then the loss."""
+def findings(rows: Sequence[Row], line: StageLine, training: Mapping[str, Training]) -> list[Finding]:
+    """Return the verdict: distillation, then each quantized engine, then the size against the teacher, then the largest loss."""
     by_stage = {row.stage: row for row in reversed(rows) if row.stage != "engine"}
     result = [_distillation(by_stage.get("student"), by_stage.get("distilled"), training)]
-    int8 = [row for row in rows if row.stage == "engine" and row.precision == "int8"]
-    result += [_int8(row, reference_of(rows, row.place)) for row in int8]
-    if not int8:
+    quantized = [row for row in rows if row.is_quantized]
+    result += [_quantized(row, reference_of(rows, row.branch)) for row in quantized]
+    if not quantized:
         result.append(
             Finding("unknown", "No int8 engine yet", "This run has no int8 engine, so its cost and speed are open.")
         )
@@ -48,14 +46,14 @@ def _losses(line: StageLine) -> Finding:
     return Finding("plain" if known else "unknown", headline, line.sentence)
 
 
-def _distillation(student: Row | None, distilled: Row | None, training: Mapping[str, Any]) -> Finding:
+def _distillation(student: Row | None, distilled: Row | None, training: Mapping[str, Training]) -> Finding:
     missing = _missing("baseline student", student) or _missing("distilled student", distilled)
     if missing or student is None or distilled is None or student.score is None or distilled.score is None:
         return Finding("unknown", "Whether distillation helped is not known", missing)
     gain = distilled.score - student.score
     budget, is_equal = _budget(training)
     edge_student, edge_distilled = student.second, distilled.second
-    title, second = student.score_title, TASKS[student.task].second_title
+    title, second = student.score_title, student.second_title
     text = f"{title} {percent(student.score)} → {percent(distilled.score)} % ({points(gain)} points)"
     edge = None
     if edge_student is not None and edge_distilled is not None:
@@ -70,10 +68,10 @@ def _distillation(student: Row | None, distilled: Row | None, training: Mapping[
     return Finding("bad" if gain < 0 or is_equal is False else "good" if is_good else "plain", headline, text)
 
 
-def _budget(training: Mapping[str, Any]) -> tuple[str, bool | None]:
-    """Return a sentence about both students' budgets and whether they are equal (None: not recorded)."""
-    runs = [training.get(name) or {} for name in ("student", "distilled")]
-    budgets = [(run.get("steps"), run.get("batch_size")) for run in runs]
+def _budget(training: Mapping[str, Training]) -> tuple[str, bool | None]:
+    """Return a sentence about both students' budgets, and whether they are equal (None: not recorded)."""
+    runs = [training.get(name, Training()) for name in ("student", "distilled")]
+    budgets = [(run.steps, run.batch_size) for run in runs]
     if any(None in budget for budget in budgets):
         return "The training budgets are not recorded in this report.", None
     (steps, batch), other = budgets
@@ -93,18 +91,17 @@ def _images(*rows: Row) -> str:
     return f"on {count} images" if count else "on an unrecorded number of images"
 
 
-def _int8(row: Row, reference: Row | None) -> Finding:
-    where = row.target + (f" on {row.board}" if row.board not in ("", "local") else "")
-    missing = _missing(row.label, row) or _missing(
-        f"{where} {reference.precision if reference else 'fp32 or fp16'}", reference
-    )
+def _quantized(row: Row, reference: Row | None) -> Finding:
+    where = row.runtime_label if row.has_default_id else row.id
+    compared = reference.label if reference else f"{row.runtime_label} fp32 or fp16"
+    missing = _missing(row.label, row) or _missing(compared, reference)
     if missing or reference is None:
-        return Finding("unknown", f"{where}: the cost of int8 is not known", missing)
+        return Finding("unknown", f"{where}: the cost of {row.precision} is not known", missing)
     parts, facts, tone = [], [], "unknown"
     if row.score is not None and reference.score:
-        kept = row.score / reference.score
-        tone = "good" if kept >= KEPT_GOOD else "bad"
-        parts.append(f"keeps {percent(kept)} % of the {reference.precision} {row.score_title}")
+        share = row.score / reference.score
+        tone = "good" if share >= GOOD_SHARE else "bad"
+        parts.append(f"keeps {percent(share)} % of the {reference.precision} {row.score_title}")
         facts.append(
             f"{row.score_title} {percent(reference.score)} → {percent(row.score)} %, {_images(reference, row)}"
         )
@@ -120,8 +117,12 @@ def _int8(row: Row, reference: Row | None) -> Finding:
     if row.size_bytes and reference.size_bytes:
         facts.append(f"file {ratio(reference.size_bytes / row.size_bytes)} smaller")
     if not parts:
-        return Finding("unknown", f"{where}: the cost of int8 is not known", "; ".join(facts).capitalize() + ".")
-    return Finding(tone, f"{where}: int8 {' and '.join(parts)}", f"Against {reference.label}: {'; '.join(facts)}.")
+        return Finding(
+            "unknown", f"{where}: the cost of {row.precision} is not known", "; ".join(facts).capitalize() + "."
+        )
+    return Finding(
+        tone, f"{where}: {row.precision} {' and '.join(parts)}", f"Against {reference.label}: {'; '.join(facts)}."
+    )
 
 
 def _compactness(teacher: Row | None, student: Row | None) -> Finding | None:
@@ -142,5 +143,6 @@ def _missing(name: str, row: Row | None) -> str:
     if row is None:
         return f"This run has no row for the {name}."
     if not row.is_measured:
-        return f"{name[:1].upper()}{name[1:]}: {row.status}" + (f" ({row.reason})." if row.reason else ".")
+        start = name if row.stage == "engine" else f"{name[:1].upper()}{name[1:]}"
+        return f"{start}: {row.status}" + (f" ({row.reason})." if row.reason else ".")
     return ""

@@ -1,4 +1,4 @@
-"""The picture of a study: what each arm gained over the baseline, and how the students learned."""
+"""The figure of a study: the difference of each arm to the baseline, and learning curves."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from edgekd.core.task_metrics import TASKS
 from edgekd.evaluate.definitions import DEFINITIONS
-from edgekd.study.difference import pairs_of
+from edgekd.study.difference import difference_of, pairs_of
+from edgekd.study.model import Arm, Study
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -15,14 +16,14 @@ if TYPE_CHECKING:
 _INK, _MUTED, _BETTER, _WORSE = "#222222", "#8a8a8a", "#0072b2", "#d55e00"  # Okabe and Ito's palette
 
 
-def draw(study: dict[str, Any], path: Path) -> Figure:
-    """Write the picture of a `study.json` as PNG, and return it: a panel per metric, then learning curves if there are any."""
+def draw(study: Study, path: Path) -> Figure:
+    """Write the figure of a study as PNG, and return it: a panel per metric, then learning curves if there are any."""
     from matplotlib.figure import Figure
 
-    task = TASKS[study["recipe"]["task"]]
+    task = TASKS[study.task]
     shown = (task.metric, task.second, *task.more)
-    arms = [arm for arm in study["arms"] if arm["name"] != study["baseline"]]
-    has_curves = any(run.get("validation") for arm in study["arms"] for run in arm["runs"])
+    arms = [arm for arm in study.arms if arm.name != study.baseline]
+    has_curves = any(run.validation for arm in study.arms for run in arm.runs)
     rows = 2 if has_curves else 1
     figure = Figure(figsize=(13, rows * 1.2 + 0.34 * len(arms) + (3.0 if has_curves else 0)), layout="constrained")
     grid = figure.add_gridspec(rows, len(shown), height_ratios=[1.2 + 0.34 * len(arms), 3.2][:rows])
@@ -32,11 +33,11 @@ def draw(study: dict[str, Any], path: Path) -> Figure:
         _differences(axes, arms, metric, with_names=first is None)
         first = first or axes
     if has_curves:
-        _curves(figure.add_subplot(grid[1, :]), study["arms"], study["teacher"]["metrics"][task.metric], task.title)
+        _curves(figure.add_subplot(grid[1, :]), study.arms, study.teacher.metrics.get(task.metric), task.title)
     pairs = sorted({number for arm in arms if (number := pairs_of(arm, task.metric))}) or [0]
     seeds = f"{pairs[0]} to {pairs[-1]} seeds" if len(pairs) > 1 else f"{pairs[0]} seed" + "s" * (pairs[0] != 1)
     figure.suptitle(
-        f"{study['recipe_name']}: difference to {study['baseline']} after {study['steps']} steps, {seeds} "
+        f"{study.recipe_name}: difference to {study.baseline} after {study.steps} steps, {seeds} "
         "(bar: 95 % interval of the mean, dots: single seeds)",
         fontsize=10, color=_INK, parse_math=False,
     )  # fmt: skip
@@ -44,21 +45,22 @@ def draw(study: dict[str, Any], path: Path) -> Figure:
     return figure
 
 
-def _differences(axes: Any, arms: list[dict[str, Any]], metric: str, with_names: bool) -> None:
+def _differences(axes: Any, arms: list[Arm], metric: str, with_names: bool) -> None:
     title, _, higher_is_better = DEFINITIONS[metric]
     axes.axvline(0, color=_MUTED, linewidth=1)
-    for place, arm in enumerate(arms):
-        found = arm["metrics"].get(metric, {}).get("difference")
-        if not found:
+    for height, arm in enumerate(arms):
+        difference = difference_of(arm, metric)
+        if difference is None:
             continue
-        color = {"better": _BETTER, "worse": _WORSE}.get(found["verdict"], _MUTED)
-        if found["low"] is not None:
-            axes.plot([100 * found["low"], 100 * found["high"]], [place, place], color=color, linewidth=5, alpha=0.35)
-        dots = [100 * value for value in found["by_seed"]]
-        axes.plot(dots, [place] * len(dots), ".", color=color, markersize=4)
-        axes.plot(100 * found["mean"], place, "o", color=color, markersize=6)
-    if with_names:  # of the axis that all panels share: another call would take them away
-        axes.set_yticks(range(len(arms)), [arm["name"] for arm in arms], parse_math=False)
+        color = {"better": _BETTER, "worse": _WORSE}.get(difference.verdict, _MUTED)
+        if difference.low is not None and difference.high is not None:
+            ends = [100 * difference.low, 100 * difference.high]
+            axes.plot(ends, [height, height], color=color, linewidth=5, alpha=0.35)
+        dots = [100 * value for value in difference.by_seed]
+        axes.plot(dots, [height] * len(dots), ".", color=color, markersize=4)
+        axes.plot(100 * difference.mean, height, "o", color=color, markersize=6)
+    if with_names:  # all panels share the axis, and another call would remove the names
+        axes.set_yticks(range(len(arms)), [arm.name for arm in arms], parse_math=False)
     axes.tick_params(labelleft=with_names, labelsize=8)
     axes.set_ylim(max(len(arms), 1) - 0.5, -0.5)
     axes.set_title(f"{title}, points ({'more' if higher_is_better else 'less'} is better)", fontsize=9, color=_INK)
@@ -66,18 +68,20 @@ def _differences(axes: Any, arms: list[dict[str, Any]], metric: str, with_names:
         axes.spines[side].set_visible(False)
 
 
-def _curves(axes: Any, arms: list[dict[str, Any]], teacher: float, title: str) -> None:
+def _curves(axes: Any, arms: list[Arm], teacher: float | None, title: str) -> None:
     """Draw the mean validation score over the seeds against the step, and the teacher's."""
     from matplotlib import colormaps
 
-    axes.axhline(100 * teacher, color=_MUTED, linewidth=1, linestyle="--", label="teacher")
+    if teacher is not None:
+        axes.axhline(100 * teacher, color=_MUTED, linewidth=1, linestyle="--", label="teacher")
     for number, arm in enumerate(arms):
-        curves = [dict(run["validation"]) for run in arm["runs"] if run.get("validation")]
+        curves = [{step: value for step, value in run.validation if value is not None} for run in arm.runs]
+        curves = [curve for curve in curves if curve]
         steps = sorted(set.intersection(*(set(curve) for curve in curves))) if curves else []
         if steps:
             values = [100 * sum(curve[step] for curve in curves) / len(curves) for step in steps]
             color = colormaps["tab20"](number % 20)
-            axes.plot(steps, values, color=color, linewidth=1.6, label=arm["name"].replace("$", r"\$"))
+            axes.plot(steps, values, color=color, linewidth=1.6, label=arm.name.replace("$", r"\$"))
     axes.legend(fontsize=8, ncols=2, loc="lower right", frameon=False)
     axes.set_xlabel("optimizer step", fontsize=9)
     axes.set_ylabel(f"validation {title}, %", fontsize=9)

@@ -24,12 +24,12 @@ from edgekd.errors import DataError
 
 FORMATS = plugins.names("formats")
 # A format is tested as what it opens: `<name>` with masks of classes, `<name>:objects` with boxes.
-OPENERS = {"": "open_dataset", "objects": "open_objects"}
+TASKS = {"": "semantic", "objects": "detection"}
 OPENED = [
     f"{name}:{kind}".strip(":")
     for name in FORMATS
-    for kind, opener in OPENERS.items()
-    if hasattr(plugins.load("formats", name), opener)
+    for kind, task in TASKS.items()
+    if task in plugins.load("formats", name).TASKS
 ]
 LAYOUTS = Path(__file__).parent / "layouts"
 

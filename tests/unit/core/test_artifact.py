@@ -20,8 +20,8 @@ from edgekd.core.artifact import (
     open_artifact,
     publish,
 )
-from edgekd.core.session import open_session
 from edgekd.errors import ArtifactError
+from edgekd.executors.boards import open_session
 from tests.conftest import REPOSITORY
 from tests.unit.core.fake_stages import SPEC
 

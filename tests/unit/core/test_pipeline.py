@@ -17,10 +17,10 @@ import pytest
 from edgekd.board.sysinfo import environment
 from edgekd.core import plugins
 from edgekd.core.artifact import SCRATCH, open_artifact
-from edgekd.core.session import why_not_here
 from edgekd.core.stage import Stage
 from edgekd.core.workspace import Workspace
 from edgekd.errors import GateError, UserError, WorkspaceError
+from edgekd.executors.boards import why_not_here
 from edgekd.pipeline import assist, check_options, run_stages
 from edgekd.planning import deployed_student, plan, select
 from edgekd.targets.rknn.chip import why_not_on
@@ -366,7 +366,7 @@ def test_an_engine_is_built_anew_where_and_when_it_would_not_load(
 
     before = key("engine")
     with monkeypatch.context() as elsewhere:
-        elsewhere.setattr("edgekd.core.machine.environment", lambda: {"cpu_model": "Cortex-A76", "memory_bytes": 1})
+        elsewhere.setattr("edgekd.executors.local.environment", lambda: {"cpu_model": "Cortex-A76", "memory_bytes": 1})
         assert (key("engine") != before) == is_new_on_a_board
     with monkeypatch.context() as later:
         other = replace(plugins.target(engine["target"]), runtime_version=lambda: "9.9.9")
@@ -374,7 +374,7 @@ def test_an_engine_is_built_anew_where_and_when_it_would_not_load(
         assert (key("engine") != before) == is_new_in_a_version
     with monkeypatch.context() as pinned:
         facts = environment() | {"affinity": [0], "usable_cores": 1}
-        pinned.setattr("edgekd.core.machine.environment", lambda: facts)
+        pinned.setattr("edgekd.executors.local.environment", lambda: facts)
         assert key("engine") == before
 
 
@@ -391,11 +391,11 @@ def test_a_latency_belongs_to_the_machine_and_to_the_versions_of_the_runtimes(
     assert len(keys) == 1
     real = environment()
     for facts in ({"cpu_model": "Cortex-A76"}, {"usable_cores": 99}, {"memory_bytes": 1}):
-        monkeypatch.setattr("edgekd.core.machine.environment", lambda facts=facts: real | facts)
+        monkeypatch.setattr("edgekd.executors.local.environment", lambda facts=facts: real | facts)
         keys.add(key())
     assert len(keys) == 3  # memory is not its identity
     for place, value in (("power_mode", {"nvpmodel": "pmode:0002"}), ("package_version", "9.9.9")):
-        monkeypatch.setattr(f"edgekd.core.machine.{place}", lambda *_, value=value: value)
+        monkeypatch.setattr(f"edgekd.executors.local.{place}", lambda *_, value=value: value)
         assert key() not in keys
         keys.add(key())
 

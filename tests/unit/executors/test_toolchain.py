@@ -27,7 +27,8 @@ from edgekd.errors import (
     WorkspaceError,
 )
 from edgekd.executors import portable
-from edgekd.executors.toolchain import TIMEOUT_VARIABLE, isolated, run_worker
+from edgekd.executors.processes import TIMEOUT_VARIABLE, run_worker
+from edgekd.executors.toolchain import isolated
 from tests.unit.executors import broken_target
 
 SPEC = ModelSpec(
@@ -39,10 +40,11 @@ SPEC = ModelSpec(
 def compile_with(fault: str, folder: Path, timeout_s: float = 60.0) -> dict[str, Any]:
     """Run the worker in this interpreter on a compile job that has the fault; the log is `toolchain.log`."""
     arguments = {
-        "model": "model.onnx", "out_dir": str(folder), "spec": SPEC.to_dict(), "precision": "int8",
+        "model": "model.onnx", "spec": SPEC.to_dict(), "precision": "int8",
         "options": {"fault": fault, "folder": str(folder)}, "calibration": None,
     }  # fmt: skip
-    return work(Job("compile", "broken", arguments, broken_target.__name__), folder, timeout_s)
+    files = {"model.onnx": str(folder / "model.onnx")}
+    return work(Job("compile", "broken", arguments, broken_target.__name__, files, str(folder)), folder, timeout_s)
 
 
 def work(job: Job, folder: Path, timeout_s: float = 60.0) -> dict[str, Any]:
@@ -208,14 +210,15 @@ def test_a_disk_too_full_for_the_result_is_a_full_disk(tmp_path: Path) -> None:
 
 
 def test_a_job_of_inference_writes_one_file_of_outputs_per_file_of_inputs(tmp_path: Path) -> None:
-    names = [str(tmp_path / f"{i}.npz") for i in range(2)]
+    names = [f"{i}.npz" for i in range(2)]
     for i, name in enumerate(names):
-        np.savez(name, image=np.full((1, 2), i, np.float32))
+        np.savez(tmp_path / name, image=np.full((1, 2), i, np.float32))
     (tmp_path / "out").mkdir()
     arguments = {
         "engine": "engine.bin", "spec": SPEC.to_dict(), "options": {}, "is_simulated": False, "inputs": names,
-        "out_dir": str(tmp_path / "out"),
     }  # fmt: skip
-    value = work(Job("infer", "broken", arguments, broken_target.__name__), tmp_path)
-    assert value == {"runtime": {"runtime": "broken"}, "outputs": ["0.npz", "1.npz"]}
-    assert np.load(tmp_path / "out/1.npz")["image"].tolist() == [[2.0, 2.0]]
+    files = {name: str(tmp_path / name) for name in ("engine.bin", *names)}
+    job = Job("infer", "broken", arguments, broken_target.__name__, files, str(tmp_path / "out"))
+    value = work(job, tmp_path)
+    assert value == {"runtime": {"runtime": "broken"}, "outputs": ["00000.npz", "00001.npz"]}
+    assert np.load(tmp_path / "out/00001.npz")["image"].tolist() == [[2.0, 2.0]]

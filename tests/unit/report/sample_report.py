@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from edgekd.board.timing import summarize
+from edgekd.report.model import Report
 
 CLASSES = ["background", "road", "building", "pole", "sign & <light>", "ring", "fence", "never seen"]
 _HEIGHT, _WIDTH = 192, 256
@@ -24,8 +25,13 @@ _ROWS = (
 )
 
 
-def sample_report() -> dict[str, Any]:
+def sample_report() -> Report:
     """Return a complete report of a run that never happened."""
+    return Report.model_validate(sample_file())
+
+
+def sample_file() -> dict[str, Any]:
+    """Return the content of its `report.json`."""
     return {
         "schema": "edgekd.report/1",
         "title": "Test data: lite-s student on made-up scenes",
@@ -35,7 +41,7 @@ def sample_report() -> dict[str, Any]:
         "recipe_sha256": "ab" * 32,
         "recipe": {"name": "test_data", "seed": 0, "teacher": {"family": "fpn"}},
         "created": "2026-01-01T12:00:00+00:00",
-        "classes": CLASSES,
+        "classes": list(CLASSES),
         "environment": {
             "cpu": "Test CPU, 2 cores",
             "governor": None,

@@ -9,7 +9,6 @@ from edgekd.data.base import Instances, Sample
 from edgekd.data.drawing import draw_boxes, draw_masks
 from edgekd.report.collect import _truth
 from edgekd.report.object_pictures import _drawn, read_object_pictures
-from edgekd.report.rows import read_rows
 
 
 def test_a_crowd_is_not_missed_and_what_lies_in_it_is_no_false_alarm() -> None:
@@ -25,7 +24,7 @@ def test_a_crowd_is_not_missed_and_what_lies_in_it_is_no_false_alarm() -> None:
         "0/name": np.array("x"), "0/image": image, **{f"0/truth{key}": value for key, value in truth.items()},
         "0/student/boxes": found, "0/student/labels": np.array([0, 0, 1, 0]),
     }  # fmt: skip
-    (picture,) = read_object_pictures(archive, read_rows([network("student", 0.9)]), ["car", "person"])
+    (picture,) = read_object_pictures(archive, [network("student", 0.9)], ["car", "person"])
     assert picture.tiles[1].caption == "2 objects"
     assert picture.tiles[2].caption == "1 of 2 found, 1 missed, 2 false alarms"
 
@@ -37,7 +36,7 @@ def test_a_report_without_crowds_is_drawn() -> None:
         "0/truth/boxes": box, "0/truth/labels": np.array([0]),
         "0/student/boxes": box + 10, "0/student/labels": np.array([0]),
     }  # fmt: skip
-    (picture,) = read_object_pictures(archive, read_rows([network("student", 0.9)]), ["car"])
+    (picture,) = read_object_pictures(archive, [network("student", 0.9)], ["car"])
     assert picture.tiles[2].caption == "0 of 1 found, 1 missed, 1 false alarms"
 
 

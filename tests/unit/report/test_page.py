@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
-from sample_report import sample_report, write_sample_data
+from report_rows import engine, network
+from sample_report import sample_file, sample_report, write_sample_data
 
 from edgekd.core.task_metrics import TASKS
 from edgekd.report.html import render, shown_metrics
 from edgekd.report.line import stage_line
+from edgekd.report.model import Report, Row
 from edgekd.report.table import table_rows
+
+
+def changed(**changes: Any) -> Report:
+    """Return the sample report with other values of some keys of its file."""
+    return Report.model_validate(sample_file() | changes)
 
 
 @pytest.fixture(scope="module")
@@ -27,14 +36,13 @@ def test_the_page_needs_no_network(page: str) -> None:
 
 
 def test_every_row_of_the_report_is_on_the_page_with_its_miou_in_percent(page: str) -> None:
-    for row in sample_report()["rows"]:
+    for row in sample_file()["rows"]:
         assert row["id"] in page
-        if row["status"] == "measured":
-            assert f"{100 * row['metrics']['miou']:.1f}" in page
+        assert f"{100 * row['metrics']['miou']:.1f}" in page
 
 
 def test_every_definition_is_on_the_page(page: str) -> None:
-    for entry in sample_report()["definitions"].values():
+    for entry in sample_file()["definitions"].values():
         assert entry["title"] in page
 
 
@@ -45,54 +53,64 @@ def test_what_a_runtime_says_of_itself_is_on_the_page(page: str) -> None:
 
 def test_means_over_different_classes_are_told(page: str, tmp_path: Path) -> None:
     assert "Means over different classes" not in page
-    report = sample_report()
-    report["rows"][5]["iou_per_class"]["never seen"] = 0.0
-    text = render(report, tmp_path)
+    rows = sample_file()["rows"]
+    rows[5]["iou_per_class"]["never seen"] = 0.0
+    text = render(changed(rows=rows), tmp_path)
     assert "no label is of class never seen, and openvino int8 took pixels for it" in re.sub(r"\s+", " ", text)
 
 
 def test_names_from_outside_are_escaped(tmp_path: Path) -> None:
-    report = sample_report() | {"title": "<script>alert(1)</script>"}
-    assert "<script>alert(1)</script>" not in render(report, tmp_path)
+    assert "<script>alert(1)</script>" not in render(changed(title="<script>alert(1)</script>"), tmp_path)
 
 
 def test_repaired_labels_are_named_with_their_split(page: str, tmp_path: Path) -> None:
-    report = sample_report() | {"repairs": {"train": {"boxes cut at the image's edge": 3, "rows <b>": 1}}}
+    report = changed(repairs={"train": {"boxes cut at the image's edge": 3, "rows <b>": 1}})
     said = "Labels of the split “train” were repaired when they were read: 3 boxes cut at the image&#39;s edge, 1 rows &lt;b&gt;."
     assert said in render(report, tmp_path)
     assert "were repaired" not in page
 
 
 def test_a_stopped_run_is_told_as_such_and_nothing_is_invented(tmp_path: Path) -> None:
-    report = sample_report()
-    for row in report["rows"]:
+    rows = sample_file()["rows"]
+    for row in rows:
         for key in ("metrics", "latency_ms", "wall_ms", "iou_per_class"):
             row.pop(key, None)
         row |= {"status": "not measured", "reason": "the run was stopped before"}
-    text = render(report, tmp_path)
-    assert "the run was stopped before" in text
+    text = render(changed(rows=rows), tmp_path)
+    assert text.count("not measured: the run was stopped before") == len(rows)
 
 
-def _rows(**miou: float) -> list[dict]:
-    stages = {"teacher": "teacher", "student": "student", "distilled": "distilled", "onnx-fp32": "onnx"}
-    return [
-        {
-            "id": name.replace("_", "-"),
-            "stage": stages.get(name.replace("_", "-"), "engine"),
-            "target": name.split("_")[0] if "_" in name else "torch",
-            "precision": name.split("_")[-1] if "_" in name else "fp32",
-            "method": "bckd",
-            "metrics": {"miou": value},
-            "status": "measured",
-        }
-        for name, value in miou.items()
-    ]
+def test_engines_with_ids_of_their_own_have_rows_histograms_and_pictures_of_their_own(tmp_path: Path) -> None:
+    """Two engines of one target and precision: one has the default id; the other is slower and worse, and has pictures."""
+    folder = write_sample_data(tmp_path, pictures=1)
+    for name in ("samples", "pictures"):
+        with np.load(folder / f"{name}.npz") as archive:
+            arrays = {key: archive[key] for key in archive.files}
+        own = {re.sub("(^|/)openvino-int8(/|$)", r"\1tuned\2", key): value for key, value in arrays.items()}
+        np.savez(folder / f"{name}.npz", **arrays | {key: value for key, value in own.items() if key not in arrays})
+    rows = sample_file()["rows"]
+    tuned = rows[5] | {"id": "tuned", "metrics": {"miou": 0.5}}
+    text = render(changed(rows=[*rows, tuned]), folder)
+    assert "<small>tuned" in text
+    assert text.count("<text") > 0
+    assert len(re.findall("tuned \\(openvino int8\\), 600 runs", text)) == 4  # engine and wall time, desktop and phone
+    assert "by tuned (openvino int8): " in text  # the picture of the worst int8 engine
+    assert "by openvino int8: " not in text
+
+
+def test_a_failed_engine_has_its_reason_in_its_row_and_is_named_at_the_top(tmp_path: Path) -> None:
+    rows = sample_file()["rows"]
+    rows[5] = {key: rows[5][key] for key in ("id", "stage", "target", "precision")}
+    rows[5] |= {"status": "failed", "reason": "the compiler ended by SIGSEGV"}
+    text = render(changed(rows=rows), tmp_path)
+    assert "failed: the compiler ended by SIGSEGV" in text
+    assert "Failed: openvino int8. The reasons are in the table." in text
+    assert "Not measured:" not in text
 
 
 def test_the_line_names_quantization_when_it_lost_most() -> None:
-    rows = _rows(
-        teacher=0.80, student=0.78, distilled=0.79, onnx_fp32=0.79, openvino_fp32=0.79, openvino_int8=0.60
-    )  # fmt: skip
+    rows: list[Row] = [network("teacher", 0.80), network("student", 0.78), network("distilled", 0.79)]
+    rows += [network("onnx", 0.79), engine("openvino", "fp32", 0.79), engine("openvino", "int8", 0.60)]
     worst = stage_line(rows).largest_loss
     assert worst is not None
     assert worst.row.id == "openvino-int8"
@@ -102,7 +120,7 @@ def test_the_line_names_quantization_when_it_lost_most() -> None:
 def test_the_table_has_one_line_per_row_and_dashes_for_what_was_not_measured() -> None:
     report = sample_report()
     cells = table_rows(report)
-    assert [row.id for row in cells] == [row["id"] for row in report["rows"]]
+    assert [row.id for row in cells] == [row.id for row in report.rows]
     teacher = next(row for row in cells if row.id == "teacher")
     assert teacher.p50_ms == "–"
 

@@ -12,7 +12,6 @@ from report_rows import network
 
 from edgekd.data.colors import palette
 from edgekd.report.pictures import boundary_errors, error_color, legend, read_pictures, tile
-from edgekd.report.rows import read_rows
 
 
 def test_noise_is_drawn() -> None:
@@ -49,7 +48,7 @@ def test_a_large_picture_is_shrunk_and_a_single_wrong_pixel_still_shows_in_the_e
         "0/name": np.array("wide"), "0/image": np.full((1000, 2000, 3), 128, np.uint8), "0/truth": truth,
         "0/student": predicted,
     }  # fmt: skip
-    (picture,) = read_pictures(archive, read_rows([network("student", 0.9)]), ["left", "right"])
+    (picture,) = read_pictures(archive, [network("student", 0.9)], ["left", "right"])
     tile = picture.tiles[2]
     assert max(tile.width, tile.height) <= 760
     pixels = _tile_pixels(tile.address).astype(int)
@@ -62,7 +61,7 @@ def test_a_row_without_a_class_map_has_no_tile() -> None:
         "0/name": np.array("x"), "0/image": np.zeros((4, 4, 3), np.uint8), "0/truth": np.zeros((4, 4), np.uint8),
         "0/student": np.zeros((4, 4), np.uint8),
     }  # fmt: skip
-    rows = read_rows([network("teacher", 0.9), network("student", 0.9)])
+    rows = [network("teacher", 0.9), network("student", 0.9)]
     (picture,) = read_pictures(archive, rows, ["only"])
     assert [tile.title for tile in picture.tiles] == ["Image", "Truth", "Baseline student"]
 

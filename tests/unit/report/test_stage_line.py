@@ -8,12 +8,13 @@ import sys
 import pytest
 from report_rows import engine, network
 
-from edgekd.report.line import stage_line
+from edgekd.report.line import reference_of, stage_line
+from edgekd.report.model import Row
 
 TRUNK = [network("teacher", 0.80), network("student", 0.60), network("distilled", 0.65), network("onnx", 0.65)]
 
 
-def steps(rows: list[dict]) -> list[tuple[str, str, str | None]]:
+def steps(rows: list[Row]) -> list[tuple[str, str, str | None]]:
     return [(step.row.id, step.name, step.source.id if step.source else None) for step in stage_line(rows).steps]
 
 
@@ -45,6 +46,34 @@ def test_the_same_target_on_another_board_has_its_own_branch() -> None:
     assert steps(rows)[-1] == ("a-int8", "compilation and int8 quantization", "onnx")
 
 
+def test_every_fp32_engine_of_a_target_is_a_compilation_and_the_first_is_the_reference() -> None:
+    rows = [*TRUNK, engine("a", "int8", 0.64), engine("a", "fp32", 0.65), engine("a", "fp32", 0.63, id="streams")]
+    assert steps(rows)[4:] == [
+        ("a-fp32", "compilation", "onnx"),
+        ("a-int8", "int8 quantization", "a-fp32"),
+        ("streams", "compilation", "onnx"),
+    ]
+    assert reference_of(rows, ("a", "local")) is rows[5]
+    assert reference_of(rows, ("a", "jetson")) is None
+
+
+@pytest.mark.parametrize(
+    ("row", "label"),
+    [
+        (engine("a", "int8", 0.6), "a int8"),
+        (engine("a", "int8", 0.6, id="a-int8@pi", board="pi"), "a int8 on pi"),
+        (engine("a", "int8", 0.6, id="tuned", board="pi"), "tuned (a int8 on pi)"),
+        (Row(id="bare", stage="engine"), "bare"),
+        (network("student", 0.6), "Baseline student"),
+        (Row(id="new", stage="of-a-later-version"), "new"),
+    ],
+)
+def test_a_label_shows_the_id_of_an_engine_only_where_it_says_more_than_target_and_precision(
+    row: Row, label: str
+) -> None:
+    assert row.label == label
+
+
 def test_a_stage_that_was_not_measured_joins_its_name_to_the_next_step() -> None:
     rows = [*TRUNK[:3], network("onnx", None), engine("a", "fp32", 0.63)]
     line = stage_line(rows)
@@ -73,7 +102,7 @@ def test_no_loss_is_said_to_be_no_loss() -> None:
 
 
 @pytest.mark.parametrize("rows", [[], [network("teacher", 0.8)], [network("teacher", None), network("student", None)]])
-def test_a_line_without_two_measurements_attributes_nothing(rows: list[dict]) -> None:
+def test_a_line_without_two_measurements_attributes_nothing(rows: list[Row]) -> None:
     assert "no loss can be attributed" in stage_line(rows).sentence
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from edgekd.report.rows import number
 from edgekd.report.units import milliseconds, percent, points, ratio, scaled, size
 
 
@@ -30,8 +29,3 @@ def test_bytes_and_counts_are_in_si_units() -> None:
 def test_percent_and_ratio() -> None:
     assert (percent(0.62345), percent(0.62345, 2), percent(None)) == ("62.3", "62.34", "–")
     assert (ratio(2.314), ratio(12.44)) == ("2.31×", "12.4×")
-
-
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), None, "3", True])
-def test_what_is_no_finite_number_counts_as_not_measured(value: object) -> None:
-    assert number(value) is None

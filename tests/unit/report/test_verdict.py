@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from report_rows import engine, network
 
-from edgekd.report.line import line_of
-from edgekd.report.rows import read_rows
+from edgekd.report.line import stage_line
+from edgekd.report.model import Report, Row, Training
 from edgekd.report.table import table_rows
 from edgekd.report.verdict import Finding, findings
 
-EQUAL = {name: {"steps": 100, "batch_size": 8} for name in ("student", "distilled")}
+EQUAL = {name: Training(steps=100, batch_size=8) for name in ("student", "distilled")}
 
 
-def verdict(rows: list[dict], training: dict | None = None) -> list[Finding]:
-    read = read_rows(rows)
-    return findings(read, line_of(read), EQUAL if training is None else training)
+def verdict(rows: list[Row], training: dict[str, Training] | None = None) -> list[Finding]:
+    return findings(rows, stage_line(rows), EQUAL if training is None else training)
 
 
 def test_a_gain_at_equal_budget_is_good_and_carries_points_images_budget_and_the_seed_caveat() -> None:
@@ -43,7 +42,7 @@ def test_a_gain_that_costs_boundaries_is_not_called_good() -> None:
 
 
 def test_an_unequal_budget_is_told_and_never_called_good() -> None:
-    training = {"student": {"steps": 100, "batch_size": 8}, "distilled": {"steps": 200, "batch_size": 8}}
+    training = {"student": Training(steps=100, batch_size=8), "distilled": Training(steps=200, batch_size=8)}
     found = verdict([network("student", 0.60), network("distilled", 0.70)], training)[0]
     assert found.tone == "bad"
     assert "at equal budget" not in found.headline
@@ -82,7 +81,7 @@ def test_int8_that_is_slower_or_keeps_less_is_bad() -> None:
 
 
 def test_a_warning_of_the_bench_reaches_the_verdict() -> None:
-    noisy = engine("a", "int8", 0.60, p50=4.0) | {"warnings": ["engine time drifted by +97 %"]}
+    noisy = engine("a", "int8", 0.60, p50=4.0, warnings=["engine time drifted by +97 %"])
     assert "not quiet" in verdict([engine("a", "fp32", 0.60, p50=9.0), noisy])[1].text
 
 
@@ -98,7 +97,7 @@ def test_int8_is_compared_with_fp16_where_a_target_has_no_fp32() -> None:
     assert int8.tone == "bad"
     assert int8.headline == "rknn: int8 keeps 67.8 % of the fp16 mIoU and is 2.00× as fast"
     assert loss.headline == "Largest loss: int8 quantization, rknn int8"
-    assert [(step.name, step.source.precision) for step in line_of(read_rows(rows)).steps[1:]] == [
+    assert [(step.name, step.source.precision) for step in stage_line(rows).steps[1:]] == [
         ("compilation in fp16", "fp32"),
         ("int8 quantization", "fp16"),
     ]
@@ -106,10 +105,31 @@ def test_int8_is_compared_with_fp16_where_a_target_has_no_fp32() -> None:
 
 def test_an_engine_that_was_timed_and_not_scored_has_a_speed() -> None:
     timed = {"status": "measured", "reason": "not scored"}
-    rows = [engine("a", "fp32", None, p50=9.0) | timed, engine("a", "int8", None, p50=4.5) | timed]
+    rows = [engine("a", "fp32", None, p50=9.0, **timed), engine("a", "int8", None, p50=4.5, **timed)]
     found = verdict(rows)[1]
     assert (found.tone, found.headline) == ("unknown", "a: int8 is 2.00× as fast")
-    assert [row.note for row in table_rows({"rows": rows, "task": "semantic"})] == ["not scored"] * 2
+    assert [row.note for row in table_rows(Report(schema="edgekd.report/1", rows=rows))] == ["not scored"] * 2
+
+
+def test_each_int8_engine_is_judged_against_the_first_fp32_engine_of_its_target_and_named_by_its_id() -> None:
+    rows = [
+        engine("a", "fp32", 0.60, p50=8.0),
+        engine("a", "fp32", 0.50, p50=2.0, id="streams"),
+        engine("a", "int8", 0.60, p50=4.0),
+        engine("a", "int8", 0.45, p50=2.0, id="tuned"),
+    ]
+    _, default, tuned, loss = verdict(rows)
+    assert default.headline == "a: int8 keeps 100.0 % of the fp32 mIoU and is 2.00× as fast"
+    assert tuned.headline == "tuned: int8 keeps 75.0 % of the fp32 mIoU and is 4.00× as fast"
+    assert tuned.text.startswith("Against a fp32: ")
+    assert loss.headline == "Largest loss: int8 quantization, tuned (a int8)"
+
+
+def test_an_engine_that_failed_leaves_its_question_open_with_the_reason() -> None:
+    crashed = engine("a", "int8", None, status="failed", reason="the compiler ended by SIGSEGV")
+    _, int8, _ = verdict([engine("a", "fp32", 0.60, p50=8.0), crashed])
+    assert (int8.tone, int8.headline) == ("unknown", "a: the cost of int8 is not known")
+    assert int8.text == "a int8: failed (the compiler ended by SIGSEGV)."
 
 
 def test_the_largest_loss_closes_the_verdict() -> None:

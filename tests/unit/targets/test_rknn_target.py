@@ -203,18 +203,19 @@ def test_the_simulated_engine_agrees_with_the_onnx_reference(tmp_path: Path) -> 
         venvs.find(venvs.lock_of("rknn"), venvs.root_of())
     except ToolchainError as exc:
         pytest.skip(str(exc))
-    from edgekd.executors.simulator import simulate
-    from edgekd.executors.toolchain import compile_engine
+    from edgekd.executors.builder import build
+    from edgekd.executors.toolchain import ToolchainExecutor
 
     model, work = pooled(tmp_path), tmp_path / "work"
     work.mkdir()
-    built = compile_engine("rknn", CompileRequest(model, SPEC, "fp16", work, rknn.Options()))
+    built = build("rknn", CompileRequest(model, SPEC, "fp16", work, rknn.Options()))
     assert built.result.details["rewritten"] == ["pool"]
     details = {"target": "rknn", "options": {}, "engine": built.result.engine.name}
     facts = {"kind": "engine", "stage": "engine/rknn-fp16", "key": "", "inputs": {}}
     engine = publish(work, tmp_path / "engine", facts, StageResult(built.result.spec, details))
     pixels = np.random.default_rng(2).integers(0, 256, (1, 3, 4, 3), dtype=np.uint8)
-    (found,), runtime = simulate(engine, [{"image": pixels}])
+    with ToolchainExecutor("rknn").open_session(engine) as session:
+        found, runtime = session.infer({"image": pixels}), session.runtime
     assert (runtime["runtime"], runtime["board"]) == ("rknn-simulator", "simulator")
     mean, std = np.array(SPEC.preprocess.mean), np.array(SPEC.preprocess.std)
     image = ((pixels / 255 - mean) / std).transpose(0, 3, 1, 2).astype(np.float32)

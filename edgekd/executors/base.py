@@ -1,0 +1,75 @@
+"""The executor protocol: a place where engines are built, run and measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from edgekd.board.job import Job
+from edgekd.board.session import Session
+from edgekd.core.artifact import Artifact
+
+JobValue = dict[str, Any]  # JSON; its keys belong to the job's task, see `edgekd/worker_tasks.py`
+Facts = dict[str, Any]  # JSON, as `board/sysinfo.py` reads it
+Progress = Callable[[str, float], None]  # called with a word and the fraction that is done
+
+
+def no_progress(what: str, fraction: float) -> None:
+    """Show nothing."""
+
+
+def absolute(files: Mapping[str, Path]) -> dict[str, str]:
+    """Return the files of a job for a process of this machine that works in another folder."""
+    return {name: str(path.absolute()) for name, path in files.items()}
+
+
+@dataclass(frozen=True)
+class Identity:
+    """The machine that an engine or a latency belongs to (JSON-ready).
+
+    hardware: what an engine that is compiled for one machine is compiled for.
+    use: what else a latency depends on: the cores that the process may use, the power mode.
+    runtimes: distribution -> version of the runtimes that are installed; None for the others.
+    """
+
+    hardware: Facts
+    use: Facts
+    runtimes: dict[str, str | None]
+
+
+class Executor(Protocol):
+    """A place where engines are built, run and measured: this process, a child, a vendor virtualenv, a board."""
+
+    def run_job(
+        self, job: Job, files: Mapping[str, Path], out_dir: Path, log: Path, progress: Progress = no_progress
+    ) -> JobValue:
+        """Do a job and return the value of its result.
+
+        Args:
+            job: the task, its target and its arguments.
+            files: the host's files that the job reads, by the names that its arguments use.
+            out_dir: existing folder of the host for the files that the job writes.
+            log: file of the host for what the job prints.
+            progress: called while the job runs, where it can be seen from here.
+
+        Raises:
+            TargetError: the target refuses, or the job gave no result that can be trusted.
+            WorkspaceError: the disk is full.
+        """
+
+    def open_session(self, artifact: Artifact) -> AbstractContextManager[Session]:
+        """Return the context manager of a session on a checkpoint, an ONNX file or an engine.
+
+        Raises:
+            ArtifactError: the artifact holds no network.
+            TargetError: its runtime is not installed there, or refuses the engine.
+        """
+
+    def identity(self) -> Identity:
+        """Return what engines and latencies of this place belong to."""
+
+    def facts(self) -> Facts:
+        """Return `environment` (hardware and system) and `state` (clocks, temperatures, load) of the place."""

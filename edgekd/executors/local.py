@@ -1,0 +1,81 @@
+"""This process as an executor: jobs are function calls, sessions are opened here."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from pathlib import Path
+
+from edgekd.board.job import Job
+from edgekd.board.session import Session
+from edgekd.board.sysinfo import environment, power_mode, snapshot
+from edgekd.core import plugins
+from edgekd.core.artifact import RUNTIMES, Artifact, package_version
+from edgekd.core.recipe_loading import plugin_options
+from edgekd.errors import ArtifactError
+from edgekd.executors.base import Facts, Identity, JobValue, Progress, absolute, no_progress
+from edgekd.worker_tasks import TASKS
+
+# A virtual machine's memory comes and goes, and Python is not what is timed.
+_NOT_TIMED = ("memory_bytes", "python")
+# They do not decide whether an engine loads.
+_OF_THE_PROCESS = ("affinity", "cpu_quota", "usable_cores")
+# Artifact kind -> function that opens it; by name, so that engines open without torch.
+_OPENERS = {
+    "checkpoint": "edgekd.models.artifact:open_checkpoint",
+    "onnx": "edgekd.executors.local:open_onnx",
+    "engine": "edgekd.executors.local:open_engine",
+}
+
+
+class Local:
+    """The executor of board `local`."""
+
+    def run_job(
+        self, job: Job, files: Mapping[str, Path], out_dir: Path, log: Path, progress: Progress = no_progress
+    ) -> JobValue:
+        """Do a job in this process; what it logs goes where this process logs."""
+        module = plugins.load("targets", job.target).__name__ if job.target else ""
+        placed = replace(job, module=module, files=absolute(files), out_dir=str(out_dir.absolute()))
+        return TASKS[job.task](placed, progress)
+
+    def open_session(self, artifact: Artifact) -> AbstractContextManager[Session]:
+        """Open an artifact in this process."""
+        if artifact.kind not in _OPENERS:
+            expected = ", ".join(_OPENERS)
+            raise ArtifactError(f"{artifact.path}: expected an artifact of kind {expected}, got {artifact.kind}")
+        module, _, name = _OPENERS[artifact.kind].partition(":")
+        opened: AbstractContextManager[Session] = getattr(importlib.import_module(module), name)(artifact)
+        return opened
+
+    def identity(self) -> Identity:
+        """Return this machine, and what this process may use of it."""
+        facts = {name: value for name, value in environment().items() if name not in _NOT_TIMED}
+        hardware = {name: value for name, value in facts.items() if name not in _OF_THE_PROCESS}
+        use = {name: facts.get(name) for name in _OF_THE_PROCESS} | {"power_mode": power_mode()}
+        return Identity(hardware, use, {name: package_version(name) for name in RUNTIMES})
+
+    def facts(self) -> Facts:
+        """Return what is known of this machine."""
+        return {"environment": environment(), "state": snapshot()}
+
+
+def open_engine(artifact: Artifact) -> AbstractContextManager[Session]:
+    """Return a session of an engine's own target; ArtifactError when the manifest does not say which."""
+    details = artifact.details
+    for name, kind in (("target", str), ("options", dict), ("engine", str)):
+        if not isinstance(details.get(name), kind):
+            raise ArtifactError(f"{artifact.path}: damaged manifest (details.{name}); build the engine again")
+    options = plugin_options("targets", details["target"], details["options"], "options")
+    return plugins.target(details["target"]).session(artifact.file(details["engine"]), artifact.spec, options)
+
+
+def open_onnx(artifact: Artifact) -> AbstractContextManager[Session]:
+    """Return a session of ONNX Runtime, the reference runtime, on an exported graph."""
+    target = plugins.target(REFERENCE_TARGET)
+    return target.session(artifact.file("model.onnx"), artifact.spec, target.options())
+
+
+REFERENCE_TARGET = "onnxruntime"  # runs any graph that edgekd exports

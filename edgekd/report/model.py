@@ -1,0 +1,265 @@
+"""Schema of `report.json`: the collector builds these models, the table, the verdict, the charts and the page read them."""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+from pydantic import Field, ValidationInfo, field_validator
+
+from edgekd.board.precision import Precision
+from edgekd.core.task_metrics import TASKS
+from edgekd.report.part import Json, Number, Part, Point, TaskName
+
+SCHEMA: Final = "edgekd.report/1"
+STAGE_LABELS = {
+    "teacher": "Teacher",
+    "student": "Baseline student",
+    "distilled": "Distilled student",
+    "qat": "QAT student",
+    "onnx": "ONNX",
+}
+_QUANTIZED = [str(precision) for precision in Precision if precision.is_quantized]
+Status = Literal["measured", "not measured", "failed"]
+
+
+class TrainedMethod(Part):
+    """One distillation method of a training."""
+
+    weight: float = Field(description="factor of its loss")
+    warmup: Number = Field(None, description="share of the steps in which the weight rises from 0")
+    schedule: str = Field("", description="course of the weight after the warm-up")
+    options: Json = Field({}, description="the method's own options")
+
+
+class Trained(Part):
+    """Facts of one training, shared by a run's report and a study."""
+
+    steps: int | None = Field(None, description="optimizer steps")
+    seconds_per_step: Number = Field(None, description="mean wall-clock time of a step")
+    precision: str = Field("", description="precision of the arithmetic, e.g. `32-true`")
+    device: str = Field("", description="device, e.g. `cpu` or `cuda:0`")
+    world_size: int | None = Field(None, description="number of devices")
+    teacher_answers: str | None = Field(
+        None, description="`live`, or `kept` when the teacher's outputs came from the disk; null without a teacher"
+    )
+    peak_memory_bytes: int | None = Field(None, description="largest memory use of the process or of the GPU")
+    curve: list[Point] = Field([], description="step and task loss, averaged since the point before")
+    validation: list[Point] = Field([], description="step and score on the scored split, a fraction")
+
+
+class Training(Trained):
+    """One training of a run."""
+
+    batch_size: int | None = Field(None, description="images per step over all devices")
+    class_weights: list[float] | None = Field(
+        None, description="weight of each class in the task loss; null without weights"
+    )
+    methods: dict[str, TrainedMethod] = Field(
+        {}, description="distillation methods by name: weight, warm-up, schedule, options"
+    )
+
+
+class Latency(Part):
+    """Summary of one latency distribution in milliseconds. A percentile that `n` runs cannot carry is None."""
+
+    p50: Number = None
+    p90: Number = None
+    p95: Number = None
+    p99: Number = None
+    mean: Number = None
+    std: Number = None
+    min: Number = None
+    max: Number = None
+    n: int = 0
+
+
+class BestF1(Part):
+    """Point of one class where precision and recall at IoU 0.5 are best together, fractions."""
+
+    f1: Number = None
+    precision: Number = None
+    recall: Number = None
+    score: Number = None
+
+
+class Row(Part):
+    """One network or engine, and the measurements of it."""
+
+    task: str = Field("semantic", exclude=True)  # the report's
+    id: str = Field(
+        description="`teacher`, `student`, `distilled`, `onnx-fp32`, or the engine's id (default `<target>-<precision>`)"
+    )
+    stage: str = Field("", description="`teacher`, `student`, `distilled`, `onnx` or `engine`")
+    method: str = Field("", description="distillation methods joined by `+`, or `none`")
+    target: str = Field("", description="runtime, e.g. `openvino`; `torch` for networks")
+    precision: str = Field("", description="precision, e.g. `int8`")
+    board: str = Field("", description="machine that runs it; `local` is this one")
+    status: Status = Field(
+        "not measured",
+        description="`measured` (scored, or only timed: reason `not scored`), `not measured`, or `failed` "
+        "(compiling, scoring or timing it failed, or the run ended before)",
+    )
+    reason: str = Field("", description="one line: why the row is not measured, or failed")
+    size_bytes: int | None = Field(None, description="size of the deployed file")
+    sha256: str = Field("", description="hash of the deployed file")
+    params: int | None = Field(None, description="parameters")
+    macs: int | None = Field(None, description="multiply-adds of one image")
+    latency_ms: Latency | None = Field(
+        None,
+        description="engine time: `p50`, `p90`, `p95`, `p99`, `mean`, `std`, `min`, `max` in milliseconds, `n` runs; a "
+        "percentile that the runs cannot carry is absent",
+    )
+    wall_ms: Latency | None = Field(None, description="wall time from image to result, the same keys")
+    throughput_fps: Number = Field(None, description="1 over the mean engine time")
+    runtime: Json = Field({}, description="the session's own facts: `runtime`, `version`, `threads`, device, precision")
+    warnings: list[str] = Field([], description="reasons to doubt the latency")
+    metrics: dict[str, Number] = Field({}, description="name -> fraction, see [metrics](metrics.md)")
+    iou_per_class: dict[str, Number] = Field(
+        {}, description="semantic: IoU by class; null for a class that never occurs"
+    )
+    ap_per_class: dict[str, Number] = Field({}, description="objects: average precision by class")
+    best_f1: dict[str, BestF1] = Field(
+        {},
+        description="objects, by class: `f1`, `precision`, `recall` at IoU 0.5 and the `score` threshold, where F1 is best",
+    )
+    precision_at_recall: dict[str, list[float]] = Field(
+        {}, description="objects, by class: precision at IoU 0.5 at 101 recalls from 0 to 1"
+    )
+    num_images: int | None = Field(None, description="images scored")
+    absent_classes: list[str] = Field([], description="classes left out of the means: they never occur")
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether the row was measured, and no stage of it failed."""
+        return self.status == "measured"
+
+    @property
+    def score(self) -> float | None:
+        """Primary metric of the task as a fraction, e.g. mIoU."""
+        return self.metrics.get(TASKS[self.task].metric)
+
+    @property
+    def score_title(self) -> str:
+        """Title of the primary metric."""
+        return TASKS[self.task].title
+
+    @property
+    def second(self) -> float | None:
+        """Secondary metric of the task as a fraction, e.g. boundary IoU."""
+        return self.metrics.get(TASKS[self.task].second)
+
+    @property
+    def second_title(self) -> str:
+        """Title of the secondary metric."""
+        return TASKS[self.task].second_title
+
+    @property
+    def per_class(self) -> dict[str, Number]:
+        """IoU or average precision by class."""
+        return self.iou_per_class or self.ap_per_class
+
+    @property
+    def p50_ms(self) -> float | None:
+        """Median engine time."""
+        return self.latency_ms.p50 if self.latency_ms else None
+
+    @property
+    def is_quantized(self) -> bool:
+        """Whether this is an engine of a quantized model."""
+        return self.stage == "engine" and self.precision in _QUANTIZED
+
+    @property
+    def branch(self) -> tuple[str, str]:
+        """Target and board: rows that agree in both run in the same runtime on the same machine."""
+        return (self.target, self.board)
+
+    @property
+    def has_default_id(self) -> bool:
+        """Whether an engine's id only repeats target, precision and board."""
+        return self.id in (f"{self.target}-{self.precision}", f"{self.target}-{self.precision}@{self.board}")
+
+    @property
+    def runtime_label(self) -> str:
+        """Target, and the board unless it is this machine: `openvino`, `rknn on rock5`."""
+        return self.target + ("" if self.board in ("", "local") else f" on {self.board}")
+
+    @property
+    def label(self) -> str:
+        """Name for a reader: `Baseline student`, `openvino int8`, `lean (openvino int8)` for an engine with an id of its own."""
+        if self.stage != "engine":
+            return STAGE_LABELS.get(self.stage, self.id)
+        board = self.runtime_label.removeprefix(self.target)
+        described = f"{self.target} {self.precision}{board}".strip()
+        if not described:
+            return self.id
+        return described if self.has_default_id else f"{self.id} ({described})"
+
+
+class Definition(Part):
+    """Meaning of one number."""
+
+    title: str = ""
+    text: str = ""
+    higher_is_better: bool | None = None
+
+
+class StageTiming(Part):
+    """Time of one stage."""
+
+    name: str
+    seconds: float
+    skipped: bool
+
+
+class Gate(Part):
+    """One limit of the recipe and the measured value."""
+
+    name: str
+    passed: bool
+    text: str
+
+
+class Calibration(Part):
+    """Images of the int8 calibration; the quantize artifact has their names."""
+
+    split: str
+    count: int
+    seed: int | None = None
+
+
+class Report(Part):
+    """Everything that a run measured, with its recipe and its environment."""
+
+    schema_: Literal["edgekd.report/1"] = Field(alias="schema", description=f"`{SCHEMA}`")
+    artifact_schema: str = Field("", description="schema of the [artifacts](artifacts.md) behind the report")
+    title: str = Field("", description="recipe, student and number of engines in one line")
+    recipe_name: str = Field("", description="name of the recipe")
+    task: TaskName = Field("semantic", description="`semantic`, `detection` or `instance`")
+    seed: int | None = Field(None, description="seed of the run")
+    recipe_sha256: str = Field("", description="hash of the recipe")
+    recipe: Json = Field({}, description="the whole recipe with defaults and overrides")
+    created: str = Field("", description="time of the report, ISO 8601")
+    classes: list[str] = Field([], description="class names in index order")
+    environment: Json = Field(
+        {},
+        description="processor and its instruction sets, cores, memory, system, Python; package versions under `packages`",
+    )
+    rows: list[Row] = Field([], description="one per network and engine, see below")
+    definitions: dict[str, Definition] = Field(
+        {}, description="title, definition and direction of each [metric](metrics.md)"
+    )
+    stages: list[StageTiming] = Field([], description="name, seconds and `skipped` of each stage of this run")
+    training: dict[str, Training] = Field({}, description="by `teacher`, `student`, `distilled`, see below")
+    gates: list[Gate] = Field([], description="limits of the recipe: name, passed, text")
+    calibration: Calibration | None = Field(
+        None, description="split, number of images and seed of the int8 calibration"
+    )
+    repairs: dict[str, dict[str, int]] = Field(
+        {}, description="objects, by split: repairs of labels and their number, e.g. `boxes without area left out`"
+    )
+    failure: str = Field("", description="the line with which the run ended early, or empty")
+
+    @field_validator("rows")  # after `task`, which stands above it
+    @classmethod
+    def _rows_have_the_task(cls, rows: list[Row], info: ValidationInfo) -> list[Row]:
+        return [row.model_copy(update={"task": info.data.get("task", row.task)}) for row in rows]

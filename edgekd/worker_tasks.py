@@ -1,0 +1,187 @@
+"""The tasks of a job: compile an engine, probe a model, run an engine over files, measure engines, say a version.
+
+A task takes a `Job` and returns JSON. It finds the files that the job reads under the names in `job.files`, and writes into
+`job.out_dir`. It runs in this process, in a child of it, in a vendor virtualenv or on a board.
+
+Portable: standard library + numpy, Python 3.8.
+"""
+
+from __future__ import annotations
+
+import importlib
+from contextlib import ExitStack
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any, Callable, Dict, List, Mapping
+
+import numpy as np
+
+from edgekd.board.bench import BenchSettings, bench
+from edgekd.board.bench_files import save
+from edgekd.board.files import replacing
+from edgekd.board.job import Job
+from edgekd.board.preprocess import prepare
+from edgekd.board.session import Session
+from edgekd.board.specs import ModelSpec
+from edgekd.errors import EdgekdError, TargetError, one_line
+from edgekd.targets.base import CompileRequest, SessionBase, Target
+
+Value = Dict[str, Any]  # JSON
+Progress = Callable[[str, float], None]  # called with a word and the fraction that is done
+
+
+def compile_engine(job: Job, progress: Progress) -> Value:
+    """Build an engine into the job's folder.
+
+    Arguments: `spec`, `precision`, `options`, and the names of the files `model` and `calibration` (or None).
+    Value: `engine` (path in the folder), `spec`, `details`, `runtime_version`.
+    """
+    target, given, out_dir = target_of(job.module), job.arguments, Path(job.out_dir)
+    request = CompileRequest(
+        model=Path(job.files[given["model"]]),
+        spec=ModelSpec.from_dict(given["spec"]),
+        precision=given["precision"],
+        out_dir=out_dir,
+        options=_options(target, given["options"]),
+        calibration=Path(job.files[given["calibration"]]) if given["calibration"] else None,
+    )
+    result = target.build_engine(request)
+    return {
+        "engine": Path(result.engine).relative_to(out_dir).as_posix(),
+        "spec": result.spec.to_dict(),
+        "details": result.details,
+        "runtime_version": target.runtime_version(),
+    }
+
+
+def infer(job: Job, progress: Progress) -> Value:
+    """Run an engine over files of inputs, .npz with arrays by tensor name.
+
+    Arguments: `spec`, `options`, `is_simulated`, and the names of the files `engine` and `inputs` (a list).
+    Value: `runtime` (the session's facts) and `outputs`, for each input the path of an .npz in the job's folder.
+    """
+    target, given = target_of(job.module), job.arguments
+    opener = target.simulator if given["is_simulated"] else target.session
+    if opener is None:
+        raise TargetError(f"{job.target}: has no simulator; run the engine on its chip")
+    written: List[str] = []
+    with opener(Path(job.files[given["engine"]]), *_contract(target, given)) as session:
+        for name in given["inputs"]:
+            with np.load(job.files[name], allow_pickle=False) as archive:
+                arrays = {key: np.ascontiguousarray(archive[key]) for key in archive.files}
+            written.append(f"{len(written):05}.npz")
+            _write_arrays(Path(job.out_dir) / written[-1], session.infer(arrays))
+            progress("running", len(written) / len(given["inputs"]))
+        return {"runtime": session.runtime, "outputs": written}
+
+
+def measure(job: Job, progress: Progress) -> Value:
+    """Measure engines in one interleaved run and write the bench's files into the job's folder.
+
+    Arguments: `engines`, by id each with `module`, `spec`, `options` and the name of the file `engine`; `images`, names of
+    .npy files, (H, W, 3) uint8 RGB; `settings`, of `BenchSettings`.
+    Value: `rows`, by id what a row of the report takes; `failures`, by id why an engine was not measured, on one line.
+    """
+    given = job.arguments
+    images = [np.load(job.files[name], allow_pickle=False) for name in given["images"]]
+    sessions: Dict[str, Session] = {}
+    failures: Dict[str, str] = {}
+    with ExitStack() as stack:
+        for name, engine in given["engines"].items():
+            try:
+                sessions[name] = stack.enter_context(_opened(job.files, engine))
+                _try_out(sessions[name], images[0])
+            except EdgekdError as exc:
+                sessions.pop(name, None)
+                failures[name] = one_line(exc, None)
+        if not sessions:
+            raise TargetError("; ".join(f"{name}: {why}" for name, why in failures.items()))
+        results = bench(sessions, images, BenchSettings(**given["settings"]), progress)
+    save(results, Path(job.out_dir))
+    return {"rows": {name: result.row() for name, result in results.items()}, "failures": failures}
+
+
+def probe(job: Job, progress: Progress) -> Value:
+    """Ask the toolchain which nodes of a model it takes.
+
+    Arguments: `options` and the name of the file `model`. Value: a `Probe`.
+    """
+    target = target_of(job.module)
+    if target.probe is None:
+        raise TargetError(f"{job.target}: cannot be asked about a model")
+    return asdict(target.probe(Path(job.files[job.arguments["model"]]), _options(target, job.arguments["options"])))
+
+
+def version(job: Job, progress: Progress) -> Value:
+    """Return the version of the target's runtime as `runtime_version`."""
+    return {"runtime_version": target_of(job.module).runtime_version()}
+
+
+def board_version(job: Job, progress: Progress) -> Value:
+    """Return as `board_version` the version of the runtime that runs the target's engines here, None where none is needed.
+
+    None also where this machine cannot run them.
+    """
+    target = target_of(job.module)
+    if target.board_version is None or target.why_not_here(None):
+        return {"board_version": None}
+    return {"board_version": target.board_version()}
+
+
+def why_not_here(job: Job, progress: Progress) -> Value:
+    """Return as `reason` why this machine cannot run the target's engines, "" when it can.
+
+    Arguments: `options`; None asks for engines of any options.
+    """
+    target, given = target_of(job.module), job.arguments["options"]
+    return {"reason": target.why_not_here(None if given is None else _options(target, given))}
+
+
+TASKS: Dict[str, Callable[[Job, Progress], Value]] = {
+    "board_version": board_version,
+    "compile": compile_engine,
+    "infer": infer,
+    "measure": measure,
+    "probe": probe,
+    "version": version,
+    "why_not_here": why_not_here,
+}
+
+
+def target_of(module: str) -> Target:
+    """Return the `TARGET` of a module that is imported by name."""
+    found: Target = importlib.import_module(module).TARGET
+    return found
+
+
+def _opened(files: Mapping[str, str], engine: Dict[str, Any]) -> SessionBase:
+    target = target_of(engine["module"])
+    return target.session(Path(files[engine["engine"]]), *_contract(target, engine))
+
+
+def _contract(target: Target, given: Dict[str, Any]) -> Any:
+    return ModelSpec.from_dict(given["spec"]), _options(target, given["options"])
+
+
+def _try_out(session: Session, image: np.ndarray) -> None:
+    """Run once, so that an engine that opens and does not run fails alone."""
+    session.infer({session.spec.inputs[0].name: prepare(image, session.spec.preprocess)})
+
+
+def _options(target: Target, given: Dict[str, Any]) -> Any:
+    """Return the target's options from JSON."""
+    known = {one.name for one in fields(target.options)}
+    if not set(given) <= known:
+        raise TargetError(f"unknown options {sorted(set(given) - known)}; known: {sorted(known)}")
+    return target.options(**{key: _immutable(value) for key, value in given.items()})
+
+
+def _immutable(value: Any) -> Any:
+    """Return JSON with tuples for lists."""
+    return tuple(map(_immutable, value)) if isinstance(value, list) else value
+
+
+def _write_arrays(path: Path, arrays: Dict[str, np.ndarray]) -> None:
+    """Write an .npz so that a reader sees a whole one or none."""
+    with replacing(path) as temporary, open(str(temporary), "wb") as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]  # keys never shadow its flags

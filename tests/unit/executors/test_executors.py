@@ -1,0 +1,82 @@
+"""Every executor is a place where a job can run; a job gives the same result in this process and in a child."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgekd.board.job import Job
+from edgekd.core.artifact import StageResult, publish
+from edgekd.errors import ArtifactError, RecipeError
+from edgekd.executors import boards
+from edgekd.executors.base import Executor
+from edgekd.executors.child import Child
+from edgekd.executors.local import Local
+from edgekd.executors.toolchain import ToolchainExecutor
+
+HOOKS = ("run_job", "open_session", "identity", "facts")
+
+
+@pytest.mark.parametrize("executor", [Local, Child, ToolchainExecutor])
+def test_an_executor_has_the_methods_of_the_protocol_with_their_arguments(executor: type) -> None:
+    for hook in HOOKS:
+        wanted, found = (inspect.signature(getattr(one, hook)) for one in (Executor, executor))
+        assert list(found.parameters) == list(wanted.parameters), hook
+
+
+@pytest.mark.parametrize("executor", [Local(), Child()])
+def test_a_job_gives_the_same_here_and_in_a_child(executor: Executor, tmp_path: Path) -> None:
+    import onnxruntime
+
+    value = executor.run_job(Job("version", "onnxruntime"), {}, tmp_path, tmp_path / "log.txt")
+    assert value == {"runtime_version": onnxruntime.__version__}
+
+
+def test_files_of_a_job_are_found_by_name_from_another_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_onnx: Path
+) -> None:
+    monkeypatch.chdir(make_onnx.parent)
+    job = Job("probe", "onnxruntime", {"model": "net", "options": {}})
+    for executor in (Local(), Child()):
+        value = executor.run_job(job, {"net": Path(make_onnx.name)}, tmp_path, tmp_path / "log.txt")
+        assert value["refusals"] in ((), [])
+
+
+@pytest.fixture
+def make_onnx(tmp_path: Path) -> Path:
+    """Return an ONNX file of one operator."""
+    import onnx
+    from onnx import TensorProto, helper
+
+    value = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 2]) for name in "xy"]
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"], "relu")], "g", value[:1], value[1:])
+    (tmp_path / "models").mkdir()
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    onnx.save(model, str(tmp_path / "models/net.onnx"))
+    return tmp_path / "models/net.onnx"
+
+
+def test_the_identity_keeps_what_a_process_uses_apart_from_the_machine() -> None:
+    here = Local().identity()
+    assert {"affinity", "cpu_quota", "usable_cores", "power_mode"} <= set(here.use)
+    assert not set(here.hardware) & {"affinity", "usable_cores", "memory_bytes", "python"}
+    assert here.hardware["cpu_model"] == Local().facts()["environment"]["cpu_model"]
+    assert here.runtimes["onnxruntime"]
+
+
+def test_only_this_machine_is_a_board_yet() -> None:
+    assert isinstance(boards.executor_of("local"), Local)
+    with pytest.raises(RecipeError, match="board 'orin': this edgekd reaches no board but 'local'"):
+        boards.executor_of("orin")
+
+
+def test_an_artifact_without_a_network_has_no_session(tmp_path: Path) -> None:
+    (tmp_path / "work").mkdir()
+    np.save(tmp_path / "work/x.npy", np.zeros(1))
+    facts = {"kind": "dataset", "stage": "data", "key": "k", "inputs": {}}
+    artifact = publish(tmp_path / "work", tmp_path / "data", facts, StageResult())
+    with pytest.raises(ArtifactError, match="expected an artifact of kind checkpoint, onnx, engine, got dataset"):
+        boards.open_session(artifact)
