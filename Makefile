@@ -43,7 +43,7 @@ tests: $(VENV)/.tensorrt-types ## run all tests
 
 # Subprocesses and forked commands are measured, too: `patch = subprocess` in pyproject.toml.
 coverage: $(VENV)/.tensorrt-types ## run all tests and say which lines of edgekd they reach
-	$(PYTEST) --cov --cov-report term:skip-covered --cov-report html:build/coverage
+	COVERAGE_FILE=$(CURDIR)/build/coverage.data $(PYTEST) --cov --cov-report term:skip-covered --cov-report html:build/coverage
 
 lint: $(VENV)/.dev ## check style and format
 	$(BIN)/ruff check .

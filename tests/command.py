@@ -14,7 +14,8 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-LIBRARIES = ["lightning.pytorch", "torchvision.transforms.v2", "segmentation_models_pytorch", "nncf", "onnxruntime"]
+LIBRARIES = ["lightning.pytorch", "torchvision.transforms.v2", "segmentation_models_pytorch", "nncf", "onnxruntime",
+             "onnxsim", "onnxscript", "matplotlib.figure", "jinja2", "pytest"]  # fmt: skip
 TIMEOUT = 600.0  # seconds
 _server = multiprocessing.get_context("forkserver")
 _server.set_forkserver_preload(LIBRARIES)
@@ -23,6 +24,16 @@ _server.set_forkserver_preload(LIBRARIES)
 def edgekd(*arguments: str, cwd: Path | None = None, path: Sequence[Path] = ()) -> subprocess.CompletedProcess[str]:
     """Run the command line; `arguments` are those after the word `edgekd`, the rest is as in `forked`."""
     return forked(_edgekd, *arguments, cwd=cwd, path=path)
+
+
+def pytest(*arguments: str, cwd: Path | None = None, path: Sequence[Path] = ()) -> subprocess.CompletedProcess[str]:
+    """Run `pytest`, on the tests of the working folder."""
+    return forked(_pytest, *arguments, cwd=cwd, path=path)
+
+
+def script(text: str, cwd: Path | None = None, path: Sequence[Path] = ()) -> subprocess.CompletedProcess[str]:
+    """Run a Python script."""
+    return forked(_script, text, cwd=cwd, path=path)
 
 
 def forked(
@@ -65,3 +76,15 @@ def _edgekd(*arguments: str) -> None:
     from edgekd.cli.main import main
 
     main()
+
+
+def _pytest(*arguments: str) -> None:
+    for name in [name for name in sys.modules if name.partition(".")[0] == "tests"]:
+        del sys.modules[name]  # this one; the working folder has its own
+    import pytest
+
+    sys.exit(pytest.main([*arguments]))
+
+
+def _script(text: str) -> None:
+    exec(compile(text, "<script>", "exec"), {"__name__": "__main__"})

@@ -5,6 +5,7 @@ A run that is copied to a board is measured there anew, and compiled there anew 
 
 from __future__ import annotations
 
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -36,6 +37,7 @@ def power_mode(root: str = "/") -> dict[str, Any]:
     return settings
 
 
+@cache  # reads a file, hundreds of times in one run
 def package_version(name: str) -> str | None:
     """Return the installed version of a package, None when it is not installed."""
     try:

@@ -1,11 +1,15 @@
-"""One tiny pipeline run on the embedded scenes, shared by the end-to-end tests."""
+"""Tiny pipeline runs on the embedded scenes, each made once and shared by all tests and workers."""
 
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
+from filelock import FileLock
 
 from tests.command import edgekd
 
@@ -27,6 +31,16 @@ TINY = {
     "bench": {"min_samples": 50, "min_seconds": 0.1, "warmup_max_seconds": 0.5, "images": 4},
     "evaluate": {"pictures": 2},
 }
+TINY_OBJECTS = {
+    **TINY,
+    "name": "tiny_objects",
+    "task": "instance",
+    "export": {"detections_tolerance": 0.05},
+    **{
+        network: {"family": "edgedet", "variant": variant, "train": {"steps": 40, "batch_size": 4, "lr": 0.003}}
+        for network, variant in (("teacher", "xs"), ("student", "n"))
+    },
+}
 
 
 @pytest.fixture(scope="session")
@@ -38,9 +52,28 @@ def tiny_recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny_run(tiny_recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the output folder of one finished run through the command line."""
-    out = tmp_path_factory.mktemp("runs") / "tiny"
-    done = edgekd("run", str(tiny_recipe), "--out", str(out))
-    assert done.returncode == 0, done.stderr
-    return out
+def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Output folder of one finished run through the command line."""
+    return run_once(TINY, tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def tiny_objects_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Output folder of one finished run for instance segmentation."""
+    return run_once(TINY_OBJECTS, tmp_path_factory)
+
+
+def run_once(recipe: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """This worker's copy of a run that is made once for all workers. The recipe is written beside it as `recipe.yaml`."""
+    base = tmp_path_factory.getbasetemp()
+    made = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared" / recipe["name"]
+    made.mkdir(parents=True, exist_ok=True)
+    with FileLock(made / ".made"):
+        if not (made / "run/report.json").exists():
+            (made / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+            done = edgekd("run", str(made / "recipe.yaml"), "--out", str(made / "run"))
+            assert done.returncode == 0, done.stderr
+    own = tmp_path_factory.mktemp(recipe["name"])
+    shutil.copyfile(made / "recipe.yaml", own / "recipe.yaml")
+    shutil.copytree(made / "run", own / "run")
+    return own / "run"

@@ -37,9 +37,9 @@ from edgekd import pipeline
 from edgekd.cli.main import app
 from edgekd.core.recipe_loading import load_recipe
 from edgekd.models.artifact import network_from_recipe
-from tests.command import edgekd
+from tests import command
 from tests.conftest import REPOSITORY
-from tests.integration.conftest import TINY
+from tests.integration.conftest import TINY, TINY_OBJECTS
 
 README = REPOSITORY / "README.md"
 DOCS = REPOSITORY / "docs"
@@ -54,6 +54,7 @@ STAND_INS = {
         "python -m pip install -q --no-build-isolation --no-deps --target site ./my-edgekd-plugins"
     ),
 }
+PROGRAMS = {"edgekd": command.edgekd, "pytest": command.pytest}
 COPIED = ("edgekd", "recipes", "docs", "tests/contract", "tests/unit/distill")
 COPIED_FILES = ("pyproject.toml", "README.md", "tests/__init__.py", "tests/conftest.py", "tests/small_nets.py")
 
@@ -102,42 +103,50 @@ def follow(page: Path, folder: Path) -> None:
             recipe = yaml.safe_load(file.read_text(encoding="utf-8")) | yaml.safe_load(block.text)
             write(file, yaml.safe_dump(recipe, sort_keys=False))
         elif block.language == "bash":
-            for script in commands(block.text):
-                if script.startswith("edgekd "):
-                    run_edgekd(script, folder, block.where)
+            for line in commands(block.text):
+                if line.partition(" ")[0] in PROGRAMS:
+                    run_program(line, folder, block.where)
                 else:
-                    run(["bash", "-euo", "pipefail", "-c", script], folder, block.where)
+                    run_shell(line, folder, block.where)
         elif block.language == "python":
-            run([sys.executable, "-c", block.text], folder, block.where)
+            run_script(block, folder)
 
 
 def commands(text: str) -> list[str]:
-    """Return a block's `edgekd` lines one by one, and what stands between them, without the STAND_INS."""
+    """Split a block into lines that are one of PROGRAMS, and the shell scripts between them; STAND_INS replace lines."""
     lines = [STAND_INS.get(line.strip(), line) for line in text.replace("\\\n", " ").splitlines()]
-    is_edgekd = [line.startswith("edgekd ") and not re.search("[|&;<>$]", line) for line in lines]
+    is_program = [line.partition(" ")[0] in PROGRAMS and not re.search("[|&;<>$]", line) for line in lines]
     found: list[str] = []
     for i, line in enumerate(lines):
-        if i > 0 and not is_edgekd[i] and not is_edgekd[i - 1]:
+        if i > 0 and not is_program[i] and not is_program[i - 1]:
             found[-1] += f"\n{line}"
         else:
             found.append(line)
     return found
 
 
-def run_edgekd(line: str, folder: Path, where: str) -> None:
+def run_program(line: str, folder: Path, where: str) -> None:
     """Run one line that needs no shell but its wildcards."""
     words = (
         sorted(map(str, folder.glob(word))) if "*" in word else [word] for word in shlex.split(line, comments=True)
     )
-    _, *arguments = itertools.chain(*words)
-    done = edgekd(*arguments, cwd=folder, path=[folder, folder / "site"])
-    assert done.returncode == 0, f"{where}: exit {done.returncode}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+    program, *arguments = itertools.chain(*words)
+    expect_success(PROGRAMS[program](*arguments, cwd=folder, path=[folder, folder / "site"]), where)
 
 
-def run(command: list[str], folder: Path, where: str) -> None:
+def run_script(block: Block, folder: Path) -> None:
+    expect_success(command.script(block.text, cwd=folder, path=[folder, folder / "site"]), block.where)
+
+
+def run_shell(script: str, folder: Path, where: str) -> None:
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     environment = {**os.environ, "PATH": path, "PYTHONPATH": os.pathsep.join([str(folder), str(folder / "site")])}
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600)
+    shell = ["bash", "-euo", "pipefail", "-c", script]
+    done = subprocess.run(shell, cwd=folder, env=environment, capture_output=True, text=True, timeout=600)
+    expect_success(done, where)
+
+
+def expect_success(done: subprocess.CompletedProcess[str], where: str) -> None:
     assert done.returncode == 0, f"{where}: exit {done.returncode}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
 
 
@@ -149,15 +158,13 @@ def write(file: Path, text: str) -> None:
 def checkout(folder: Path, tiny_run: Path) -> Path:
     """Make a copy of the checkout after `make demo`, with tiny budgets in its quickstart recipe."""
     for name in COPIED:
-        shutil.copytree(REPOSITORY / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(REPOSITORY / name, folder / name)  # with the bytecode: every page would compile it again
     for name in COPIED_FILES:
         shutil.copyfile(REPOSITORY / name, folder / name)
     tiny = {**TINY, "name": "quickstart", "study": {"seeds": [0]}}
     write(folder / "recipes/quickstart.yaml", "# The quickstart.\n" + yaml.safe_dump(tiny))
     for task in ("detection", "instance"):
-        networks = {name: TINY[name] | {"family": "edgedet"} for name in ("teacher", "student")}
-        export = {"detections_tolerance": 1.0}  # after 12 steps all scores are alike, and rounding picks the detections
-        tiny = {**TINY, **networks, "name": f"quickstart_{task}", "task": task, "export": export}
+        tiny = {**TINY_OBJECTS, "name": f"quickstart_{task}", "task": task}
         write(folder / f"recipes/quickstart_{task}.yaml", yaml.safe_dump(tiny))
     shutil.copytree(tiny_run, folder / "runs/quickstart")
     return folder
@@ -165,7 +172,7 @@ def checkout(folder: Path, tiny_run: Path) -> Path:
 
 def read_tutorials(folder: Path) -> None:
     make_data = next(b for b in blocks(DOCS / "tutorial.md") if "my_data" in b.text and b.language == "python")
-    run([sys.executable, "-c", make_data.text], folder, make_data.where)  # README wants data of the reader's own
+    run_script(make_data, folder)  # README wants data of the reader's own
     follow(README, folder)
     follow(DOCS / "tutorial.md", folder)
     assert (folder / "runs/my/report.html").stat().st_size > 10_000
@@ -213,6 +220,9 @@ def readers(
     chosen = [item.callspec.params["reader"] for item in request.session.items if "readers" in item.fixturenames]
     pool = ThreadPoolExecutor(2)
     folders = {name: checkout(tmp_path_factory.mktemp(name) / "checkout", tiny_run) for name in chosen}
+    if "detect-objects" in chosen:  # what its first command makes; it finds every stage done
+        made = request.getfixturevalue("tiny_objects_run")
+        shutil.copytree(made, folders["detect-objects"] / "runs/instance")
     yield {name: pool.submit(READERS[name], folders[name]) for name in chosen}
     pool.shutdown(cancel_futures=True)
 

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 from PIL import Image
 
 import edgekd
@@ -22,21 +21,10 @@ from tests.command import edgekd as run_edgekd
 from tests.conftest import REPOSITORY
 from tests.integration.conftest import TINY
 
-STEPS = 40
 
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("objects")
-    recipe = {**TINY, "name": "tiny_objects", "task": "instance", "export": {"detections_tolerance": 0.05}}
-    for network, variant in (("teacher", "xs"), ("student", "n")):
-        budget = {"steps": STEPS, "batch_size": 4, "lr": 0.003}
-        recipe[network] = {"family": "edgedet", "variant": variant, "train": budget}
-    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
-    done = run_edgekd("run", str(folder / "recipe.yaml"), "--out", str(folder / "run"))
-    assert done.returncode == 0, done.stderr
-    assert "mask mAP %" in done.stdout
-    return folder / "run"
+@pytest.fixture
+def run(tiny_objects_run: Path) -> Path:
+    return tiny_objects_run
 
 
 def test_every_row_is_measured_and_fp32_engines_score_as_torch_does(run: Path) -> None:
@@ -128,7 +116,10 @@ def test_predict_writes_an_overlay_the_objects_and_their_masks(run: Path, tmp_pa
     assert "the 2 best are written, there may be more: see --most" in done.stderr
 
 
-def test_the_page_speaks_of_the_task(run: Path) -> None:
+def test_the_table_and_the_page_speak_of_the_task(run: Path) -> None:
+    shown = run_edgekd("report", str(run))
+    assert shown.returncode == 0, shown.stderr
+    assert "mask mAP %" in shown.stdout
     page = (run / "report.html").read_text()
     assert "mask mAP" in page
     assert "false alarms" in page

@@ -61,6 +61,7 @@ def test_install_makes_what_find_finds(lock: venvs.Lock, tmp_path: Path) -> None
     assert venvs.install(lock, root).created == made.created
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("has_uv", [True, False])
 def test_the_package_can_be_imported_in_it_after_the_rename(
     has_uv: bool, lock: venvs.Lock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -87,6 +88,7 @@ def test_a_failed_install_leaves_nothing_that_is_found(lock: venvs.Lock, tmp_pat
         venvs.find(absent, tmp_path / "root")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("has_uv", [True, False])
 @pytest.mark.parametrize("hash_", ["", f" --hash=sha256:{'0' * 64}"], ids=["no hash", "another hash"])
 def test_a_package_without_the_locks_hash_is_not_installed(
