@@ -48,7 +48,7 @@ def run(
         EdgekdError: see edgekd/errors.py; what was finished is kept, and in the report.
     """
     from edgekd import pipeline, planning
-    from edgekd.data.splits import opened_once
+    from edgekd.data.splits import shared_splits
 
     if not isinstance(recipe, Recipe):
         recipe = load_recipe(str(recipe), overrides)
@@ -56,7 +56,7 @@ def run(
     stages = planning.plan(recipe)
     chosen = planning.select(stages, until)
     if not is_first_process():
-        with opened_once():
+        with shared_splits():
             pipeline.assist(recipe, Workspace(Path(out)), chosen, prerequisites=stages)
         raise SystemExit(0)
     done: list[pipeline.StageRun] = []
@@ -70,7 +70,7 @@ def run(
         failures[failure.name] = failure.reason
         on_failure(failure)
 
-    with Workspace(Path(out)).locked() as workspace, disk_errors(workspace.root), opened_once():
+    with Workspace(Path(out)).locked() as workspace, disk_errors(workspace.root), shared_splits():
         _say_whose(workspace.root, recipe)
         try:
             pipeline.run_stages(recipe, workspace, chosen, remember, note, prerequisites=stages)
@@ -114,7 +114,7 @@ def run_study(
         EdgekdError: the recipe or the teacher; a run that fails is in the result with its reason.
     """
     from edgekd import pipeline
-    from edgekd.data.splits import opened_once
+    from edgekd.data.splits import shared_splits
     from edgekd.study import work
     from edgekd.study.plan import StudyRun, arms_of, study_runs, teacher_recipe
     from edgekd.study.results import Findings, Result
@@ -122,7 +122,7 @@ def run_study(
     recipe = recipe if isinstance(recipe, Recipe) else load_recipe(str(recipe), overrides)
     folder, arms = Path(out), arms_of(recipe)
     pipeline.check_options(teacher_recipe(recipe))
-    with opened_once():
+    with shared_splits():
         with packages_of("study"):
             import matplotlib.figure  # noqa: F401 - of its picture
             import scipy.stats  # noqa: F401 - of its intervals; all of them before the teacher is trained
@@ -140,7 +140,7 @@ def run_study(
     with disk_errors(folder):
         try:
             left = []
-            with opened_once():
+            with shared_splits():
                 for one in runs:  # all that there is first, so that nothing written meanwhile or later has less
                     if artifacts := work.finished(one):
                         remember(one, artifacts)

@@ -17,7 +17,7 @@ from edgekd.core.recipe import Engine, Recipe
 from edgekd.core.recipe_loading import plugin_options
 from edgekd.core.stage import KeyContent, Stage, hash_of
 from edgekd.core.workspace import Workspace, disk_errors
-from edgekd.data.splits import forget
+from edgekd.data.splits import release_split
 from edgekd.errors import EdgekdError, GateError, RecipeError, WorkspaceError, one_line
 from edgekd.planning import quantizer_of
 
@@ -162,7 +162,7 @@ class _Runner:
         why = _why_again(self.workspace, stage, content)
         log.info("%s: running%s", stage.name, f" again: {why}" if why else "")
         if stage.kind in ("engine", "latency"):  # a board's memory is its GPU's as well
-            forget(self.recipe.data.train)
+            release_split(self.recipe.data.train)
         inputs = {n: self.done[n].artifact for n in (*stage.inputs, *stage.prerequisites) if n in self.done}
         try:
             with disk_errors(self.workspace.root):

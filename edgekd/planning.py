@@ -13,7 +13,7 @@ from edgekd.executors.boards import why_not_here
 # They decide nothing that is learned: how often a training saves its resume state, and the scored split, on which it only
 # draws its learning curve.
 _NOT_LEARNED = ("teacher.train.checkpoint_every", "student.train.checkpoint_every", "data.val")
-_TRAINED_ON = {"data": "edgekd.data.stage:learned_from"}
+_TRAINED_ON = {"data": "edgekd.data.stage:training_part"}
 # Nor do when a training is given up, and whether a baseline is trained beside it.
 _NOT_DISTILLED = ("distill.watchdog_ratio", "distill.baseline")
 

@@ -35,7 +35,7 @@ def check(
     from edgekd.core.workspace import disk_errors
     from edgekd.data.check import check_dataset, unreadable
     from edgekd.data.contact_sheet import write_contact_sheet
-    from edgekd.data.splits import open_split, shared_images, together
+    from edgekd.data.splits import check_splits, open_split, shared_images
     from edgekd.errors import DataError
 
     loaded = load_recipe(recipe, set_)
@@ -56,7 +56,7 @@ def check(
     if len(opened) == len({data.train, data.val}):
         try:
             train, val = opened[data.train], opened[data.val]
-            findings = together(loaded, train, val, shared_images(train, val))
+            findings = check_splits(loaded, train, val, shared_images(train, val))
         except DataError as exc:
             reports[-1] = replace(reports[-1], errors=(*reports[-1].errors, str(exc)))
     if json:

@@ -63,7 +63,7 @@ def print_plan(plan: Any) -> None:
     adapters = sum(adapter.params for method in plan.methods for adapter in method.adapters)
     print(f"\nadapters: {adapters} parameters that train with the student and are not exported")
     if plan.answers_bytes is not None:
-        print(f"teacher_cache: the answers to all views need {plan.answers_bytes / 2**30:.2f} GiB")
+        print(f"teacher_cache: the outputs for all views need {plan.answers_bytes / 2**30:.2f} GiB")
 
 
 def _maps(names: list[str]) -> str:

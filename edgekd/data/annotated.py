@@ -1,6 +1,6 @@
-"""Data sets of images with annotated objects: checking the boxes, repairing what is safe, decoding masks.
+"""Data sets of images with annotated objects: checking boxes, safe repairs, decoding masks.
 
-Every format of this kind reads its files into `Annotation`s and gives them to `AnnotatedDataset`.
+A format of this kind reads its files into `Annotation`s and gives them to `AnnotatedDataset`.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ from edgekd.data.base import IGNORE_INDEX, DenseDataset, Instances, Sample
 from edgekd.data.images import check_image, read_image
 from edgekd.errors import DataError
 
-# A box may pass the image's edge by so much, in pixels or as a share of the side: it is cut there, and counted.
+# A box may pass the image's edge by this much, in pixels or as a share of the side: it is clipped, and counted as a repair.
 CLIP_PX, CLIP_SHARE = 1.0, 0.01
 NO_MASK = "annotations without a mask left out"  # a kind of repair
-MAX_SIDE = 10**6  # of an image in pixels; none comes near it
+MAX_SIDE = 10**6  # of an image in pixels: beyond any real image
 
 
 class Mask(Protocol):
-    """An object's mask that is drawn when it is needed."""
+    """An object's mask, decoded when it is needed."""
 
     def draw(self, height: int, width: int, /) -> np.ndarray:
         """Return (H, W) bool; ValueError when it is damaged."""
 
     def check(self, height: int, width: int, /) -> None:
-        """Check what can be told without drawing it; ValueError when it is damaged."""
+        """Check the mask without drawing it; ValueError when it is damaged."""
 
     def content(self) -> str:
-        """Return what it is made of, for the fingerprint; ValueError when it cannot be written."""
+        """Return the mask's data as text, for the fingerprint; ValueError when it cannot be written."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Annotation:
 
 @dataclass(frozen=True)
 class AnnotatedImage:
-    """One image file with its objects; `size` (height, width) is known where there are some, else it may be None."""
+    """One image file with its objects; `size` (height, width) may be None for an image without objects."""
 
     name: str
     image: Path
@@ -66,7 +66,7 @@ class AnnotatedImage:
 
 
 def require_images(images: Sequence[AnnotatedImage]) -> None:
-    """Raise DataError with the first and the number of missing image files when any is missing."""
+    """Check that all image files exist; DataError with the first and the number of missing ones."""
     missing = [
         one.image for one in images if not os.path.isfile(one.image)
     ]  # unlike Path.is_file, also of endless names
@@ -76,7 +76,7 @@ def require_images(images: Sequence[AnnotatedImage]) -> None:
 
 
 def checked_size(height: Any, width: Any, where: str) -> tuple[int, int]:
-    """Return an image's (height, width); DataError when they are not whole numbers of pixels."""
+    """Check an image's height and width and return them; DataError when they are not whole numbers of pixels."""
     for side in (height, width):
         if not isinstance(side, int) or isinstance(side, bool) or not 1 <= side <= MAX_SIDE:
             raise DataError(
@@ -87,21 +87,21 @@ def checked_size(height: Any, width: Any, where: str) -> tuple[int, int]:
 
 
 class Refusals:
-    """Collects what is wrong with single annotations of a split, so that all of it is said at once."""
+    """Collects the errors of single annotations of a split, to report all of them at once."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
 
     @contextmanager
     def one(self) -> Iterator[None]:
-        """Note the DataError of a block instead of raising it."""
+        """Collect the DataError of a block instead of raising it."""
         try:
             yield
         except DataError as exc:
             self.lines.append(str(exc))
 
     def check(self) -> None:
-        """Raise DataError with the first of them, and all as its `lines`, when there are any."""
+        """Raise DataError with the first error, and all as its `lines`, when there are any."""
         if self.lines:
             more = len(self.lines) - 1
             rest = f" ({more} more are wrong; `edgekd data check` lists them)" if more else ""
@@ -111,17 +111,17 @@ class Refusals:
 class AnnotatedDataset:
     """Images with objects on disk; implements `DenseDataset`.
 
-    Boxes without area and objects whose mask has no pixel are left out, boxes that pass the edge by a pixel are cut there.
+    Boxes without area and objects without a mask pixel are dropped. Boxes that pass the edge by a pixel are clipped.
 
     Args:
         classes: class names in index order.
         images: the files and their objects.
         has_masks: whether samples carry masks.
-        repairs: what the format has repaired already.
-        refusals: what it could not read.
+        repairs: the repairs that the format has made.
+        refusals: the annotations that it could not read.
 
     Raises:
-        DataError: something could not be read, or a box is not finite, or lies outside of its image, where the
+        DataError: something could not be read, or a box is not finite, or lies outside its image, where the
             annotations give the size.
     """
 
@@ -135,7 +135,7 @@ class AnnotatedDataset:
     ) -> None:
         self.classes, self.has_masks = classes, has_masks
         self._repairs: Counter[str] = Counter(repairs)
-        self._blank: set[str] = set()  # objects whose mask, drawn by `load`, turned out to have no pixel
+        self._blank: set[str] = set()  # objects whose mask has no pixel, which `load` sees when it draws it
         refusals = refusals or Refusals()
         self._images = [self._checked(image, refusals) for image in images]
         refusals.check()
@@ -151,17 +151,17 @@ class AnnotatedDataset:
 
     @property
     def object_count(self) -> int:
-        """The number of objects to learn and to find: all but crowds and difficult ones."""
+        """The number of objects without crowds and difficult ones."""
         return sum(not (one.is_crowd or one.is_difficult) for image in self._images for one in image.objects)
 
     @property
     def repairs(self) -> dict[str, int]:
-        """What was repaired, and how often; polygons that cover no pixel are counted when they are loaded."""
+        """Number of repairs by kind; polygons that cover no pixel are counted when they are loaded."""
         return dict(self._repairs + Counter({NO_MASK: len(self._blank)}))
 
     @cached_property
     def digest(self) -> str:
-        """A hash of all annotations, image by image, for the fingerprint; DataError for a mask that cannot be written."""
+        """A hash of all annotations, for the fingerprint; DataError for a mask that cannot be written as text."""
         digest = hashlib.sha256()
         for image in self._images:
             digest.update(repr((image.name, image.size, len(image.objects))).encode())
@@ -194,7 +194,7 @@ class AnnotatedDataset:
         return Sample(entry.name, image, np.full((height, width), IGNORE_INDEX, np.uint8), instances)
 
     def check_files(self, index: int) -> None:
-        """Check what the header of one image, and its annotations, tell without decoding a pixel; DataError as `load`."""
+        """Check the header of one image and its annotations without decoding pixels; DataError as `load`."""
         entry = self._images[index]
         height, width = check_image(entry.image)
         _check_size(entry, height, width)
@@ -206,33 +206,33 @@ class AnnotatedDataset:
     def _drawn(
         self, objects: Sequence[Annotation], height: int, width: int
     ) -> tuple[Sequence[Annotation], np.ndarray | None]:
-        """Return the objects that have a pixel, and their masks (N, H, W) bool; all and None where there are no masks."""
+        """Return the objects that have a pixel, with their masks (N, H, W) bool; all objects and None without masks."""
         if not self.has_masks:
             return objects, None
-        kept: list[Annotation] = []
+        drawn: list[Annotation] = []
         masks = np.empty((len(objects), height, width), bool)
         for one in objects:
             assert one.mask is not None
             with _damage_of(one):
                 mask = one.mask.draw(height, width)
             if mask.any():
-                masks[len(kept)] = mask
-                kept.append(one)
+                masks[len(drawn)] = mask
+                drawn.append(one)
             else:
                 self._blank.add(one.where)
-        return kept, masks[: len(kept)]
+        return drawn, masks[: len(drawn)]
 
     def _checked(self, image: AnnotatedImage, refusals: Refusals) -> AnnotatedImage:
         if image.size is None:
             return image
-        kept = []
+        objects = []
         for one in image.objects:
             with refusals.one():
-                kept.append(self._repaired(one, image.size))
-        return replace(image, objects=tuple(one for one in kept if one))
+                objects.append(self._repaired(one, image.size))
+        return replace(image, objects=tuple(one for one in objects if one))
 
     def _repaired(self, one: Annotation, size: tuple[int, int]) -> Annotation | None:
-        """Return the object with its box inside the image, None when the box has no area."""
+        """Return the object with its box clipped to the image; None when the box has no area."""
         if not all(map(math.isfinite, one.box)):
             raise DataError(f"{one.where}: expected a box of finite numbers, got {list(one.box)}; fix the annotation")
         x1, y1, x2, y2 = one.box
@@ -258,7 +258,7 @@ class AnnotatedDataset:
 
 
 def _check_size(entry: AnnotatedImage, height: int, width: int) -> None:
-    """Check that an image has the size that its annotations say, where they do; DataError."""
+    """Check that an image has the size in its annotations, where they give one; DataError."""
     if entry.size is not None and entry.size != (height, width):
         raise DataError(
             f"{entry.image}: the image is {height}x{width} (height x width), its annotations say "
@@ -275,7 +275,7 @@ def _damage_of(one: Annotation) -> Iterator[None]:
 
 
 def _area(one: Annotation, mask: np.ndarray | None) -> float:
-    """Return the area that the annotation gives, else that of its mask, else that of its box."""
+    """Return the area in the annotation, else the mask's, else the box's."""
     if one.area is not None:
         return one.area
     x1, y1, x2, y2 = one.box
@@ -283,5 +283,5 @@ def _area(one: Annotation, mask: np.ndarray | None) -> float:
 
 
 def repairs_of(dataset: DenseDataset) -> dict[str, int]:
-    """Return what was repaired in a data set's labels, and how often."""
+    """Return the number of repairs in a data set's labels, by kind."""
     return dataset.repairs if isinstance(dataset, AnnotatedDataset) else {}

@@ -1,6 +1,6 @@
-"""Training augmentation with torchvision transforms v2, relative to the geometry that the network is deployed with.
+"""Training augmentation with torchvision transforms v2, relative to the resize of deployment.
 
-Evaluation and deployment do not come here: they use `board/preprocess.py`.
+Evaluation and deployment use `board/preprocess.py` instead.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from edgekd.board.specs import Preprocess
 from edgekd.core.recipe import Augment
 from edgekd.data.base import IGNORE_INDEX, Sample
 
-# An object leaves the training view when less of its box is left than this share, a side has fewer pixels, or its mask
-# has none.
-LEAST_VISIBLE = 0.25
-LEAST_SIDE = 2.0
+# An object is dropped from a view when the visible share of its box or a visible side (pixels) is below these, or its mask is
+# empty.
+MIN_VISIBLE = 0.25
+MIN_SIDE = 2.0
 
 
 class ResizeJitter(v2.Transform):
     """Resize to `size` (height, width) times a factor drawn log-uniformly from `scale`; masks by nearest neighbour.
 
-    A factor of 1 is exactly what deployment does to an image: with `resize` stretch, `size` itself; with letterbox, the
-    largest size inside it that keeps the image's aspect.
+    A factor of 1 is the resize of deployment: with `resize` stretch, `size` itself; with letterbox, the largest size inside
+    it that keeps the image's aspect.
     """
 
     def __init__(self, size: tuple[int, int], scale: tuple[float, float], resize: str = "stretch") -> None:
@@ -51,7 +51,7 @@ class ResizeJitter(v2.Transform):
         if isinstance(inpt, tv_tensors.BoundingBoxes):
             return F.resize(inpt, params["size"])
         if isinstance(inpt, tv_tensors.Mask):
-            # As a plain tensor: older torchvisions resize a Mask by NEAREST, half a pixel aside (pytorch/vision #9188).
+            # As a plain tensor: older torchvisions resize a Mask by NEAREST, half a pixel off (pytorch/vision #9188).
             plain = inpt.as_subclass(Tensor).reshape(-1, *inpt.shape[-2:])
             resized = F.resize(plain, params["size"], interpolation=InterpolationMode.NEAREST_EXACT)
             return tv_tensors.wrap(resized.reshape(*inpt.shape[:-2], *params["size"]), like=inpt)
@@ -61,7 +61,7 @@ class ResizeJitter(v2.Transform):
 def training_transform(augment: Augment, size: tuple[int, int], resize: str = "stretch") -> v2.Transform:
     """Return the transform of a Pillow image, masks and boxes to the training crop; padding is 255 in a mask.
 
-    What does not fill the crop lies anywhere in it; a deployed image that is letterboxed lies in its middle.
+    An image smaller than the crop has a random position in it; deployment with letterbox centres it.
 
     Pillow's C code augments one small image several times faster than torch's operators.
     """
@@ -84,9 +84,9 @@ class Objects(NamedTuple):
 
     boxes: (M, 4) float32 x1, y1, x2, y2 in pixels of the view, inside it.
     labels: (M,) int64 class indices.
-    masks: (M, H/2, W/2) uint8, how many of a cell's four pixels are the object's; None where boxes are all there is.
-    ignored: (C, 4) float32, boxes in which nothing is background though no object is learned there: crowds, difficult
-        objects, and those of which the view shows too little; None stands for none.
+    masks: (M, H/2, W/2) uint8, the number of pixels of a 2x2 cell that belong to the object; None for boxes only.
+    ignored: (C, 4) float32, boxes that are neither object nor background for the loss: crowds, difficult objects, and
+        objects of which the view shows too little; None: no such boxes.
     """
 
     boxes: Tensor
@@ -109,7 +109,7 @@ class View(NamedTuple):
 def augmented(sample: Sample, transform: v2.Transform, seed: int, task: str = "semantic") -> View:
     """Return the augmented sample for a task; the same seed gives the same result."""
     with torch.random.fork_rng(devices=[]), _one_thread():
-        torch.default_generator.manual_seed(seed)  # of the CPU alone: asking CUDA, too, takes a tenth of the time
+        torch.default_generator.manual_seed(seed)  # CPU only: seeding CUDA would take a tenth of the time
         if task == "semantic":
             image, mask = transform(Image.fromarray(sample.image), tv_tensors.Mask(torch.from_numpy(sample.mask)))
             return View(F.pil_to_tensor(image), mask.as_subclass(Tensor).contiguous())
@@ -131,20 +131,21 @@ def _with_objects(sample: Sample, transform: v2.Transform, has_masks: bool) -> V
         assert instances.masks is not None
         masks = tv_tensors.Mask(torch.from_numpy(instances.masks.view(np.uint8)))
     image, region, boxes, masks = transform(Image.fromarray(sample.image), region, boxes, masks)
-    inside, kept = _visible(boxes.as_subclass(Tensor), region.shape[-2:])
-    kept &= ~torch.from_numpy(instances.is_ignored)
+    clipped, is_shown = _visible(boxes.as_subclass(Tensor), region.shape[-2:])
+    is_shown &= ~torch.from_numpy(instances.is_ignored)
     halved = None
     if masks is not None:
-        of_kept = _halved(masks.as_subclass(Tensor)[kept])
-        seen = (of_kept > 0).flatten(1).any(dim=1)
-        halved, kept = of_kept[seen], kept.masked_scatter(kept, seen)
-    shown = (inside[:, 2:] > inside[:, :2]).all(dim=1)
-    objects = Objects(inside[kept], torch.from_numpy(instances.labels)[kept], halved, inside[shown & ~kept])
+        halved = _halved(masks.as_subclass(Tensor)[is_shown])
+        has_pixels = (halved > 0).flatten(1).any(dim=1)
+        halved, is_shown = halved[has_pixels], is_shown.masked_scatter(is_shown, has_pixels)
+    has_area = (clipped[:, 2:] > clipped[:, :2]).all(dim=1)
+    labels = torch.from_numpy(instances.labels)
+    objects = Objects(clipped[is_shown], labels[is_shown], halved, clipped[has_area & ~is_shown])
     return View(F.pil_to_tensor(image), region.as_subclass(Tensor).contiguous(), objects)
 
 
 def _region(sample: Sample) -> np.ndarray:
-    """Return (H, W) uint8: 1 where there is an object, of which only the box may be known."""
+    """Return (H, W) uint8: 1 inside objects, by their masks or, without masks, their boxes."""
     instances = sample.instances
     assert instances is not None
     if instances.masks is not None:
@@ -156,17 +157,17 @@ def _region(sample: Sample) -> np.ndarray:
 
 
 def _visible(boxes: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Return boxes (M, 4) cut at the view's edges, and which of them still show enough of their object."""
+    """Return boxes (M, 4) clipped to the view, and which of them show enough of their object (M,) bool."""
     height, width = size
     limit = torch.tensor([width, height, width, height], dtype=boxes.dtype)
-    inside = boxes.clamp(min=0).minimum(limit)
-    sides, whole = inside[:, 2:] - inside[:, :2], boxes[:, 2:] - boxes[:, :2]
-    shows = sides.prod(dim=1) >= LEAST_VISIBLE * whole.prod(dim=1)
-    return inside, shows & (sides >= LEAST_SIDE).all(dim=1)
+    clipped = boxes.clamp(min=0).minimum(limit)
+    sides, whole = clipped[:, 2:] - clipped[:, :2], boxes[:, 2:] - boxes[:, :2]
+    is_shown = sides.prod(dim=1) >= MIN_VISIBLE * whole.prod(dim=1)
+    return clipped, is_shown & (sides >= MIN_SIDE).all(dim=1)
 
 
 def _halved(masks: Tensor) -> Tensor:
-    """Return (M, H/2, W/2) uint8: how many of the 2x2 pixels are 1 (padding is 255 and counts as 0)."""
+    """Return (M, H/2, W/2) uint8: the number of ones in each 2x2 cell (padding is 255 and counts as 0)."""
     if len(masks) == 0:
         return masks[:, ::2, ::2]
     return avg_pool2d((masks == 1).float(), 2, divisor_override=1).to(torch.uint8)
@@ -174,7 +175,7 @@ def _halved(masks: Tensor) -> Tensor:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Run torch on one thread: on images this small, waking and joining threads costs more than the work itself.
+    """Run torch on one thread: on small images, waking and joining threads costs more than the work itself.
 
     Measured at 96x128 on two busy cores: 46 ms per image with two threads, 5 ms with one.
     """

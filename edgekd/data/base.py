@@ -1,14 +1,13 @@
-"""What a data set is: images with dense labels, opened by one file per format.
+"""Data sets: images with dense labels, and the protocol of a format.
 
 A format is one file `data/formats/<name>.py` with
 
+    TASKS                                             the tasks whose labels it has: semantic, detection, instance
     Options                                           a frozen dataclass of `option` fields: the keys under `data.options`
-    open_dataset(options, split) -> DenseDataset      masks of classes, for the task `semantic`
-    open_objects(options, split, has_masks) -> DenseDataset    objects: boxes, and masks where has_masks
+    open_dataset(options, split) -> DenseDataset      class masks; for the task `semantic`
+    open_objects(options, split, has_masks) -> DenseDataset    boxes, and masks where has_masks; for the other two
 
-and one of the two functions, or both.
-
-Opening lists and pairs the files (DataError when that fails); pixels are read only by `load`.
+with the functions that its tasks need. Opening lists and pairs the files (DataError when that fails); `load` reads pixels.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from typing import Protocol
 import numpy as np
 
 IGNORE_INDEX = 255
-COCO_LARGEST = 1e10  # square pixels, COCO's end of "all": a larger object is ignored, at its usual IoU
+COCO_LARGEST = 1e10  # square pixels: the upper limit of COCO's area range "all"; evaluation ignores larger objects
 
 
 @dataclass(frozen=True)
@@ -30,9 +29,9 @@ class Instances:
     masks: (N, H, W) bool; None where only boxes are known.
     boxes_xyxy: (N, 4) float32 x1, y1, x2, y2 in pixels, x2 and y2 exclusive.
     labels: (N,) int64 class indices.
-    is_crowd: (N,) bool: a region of many objects, each of which a detection may match (COCO); None stands for none.
-    is_difficult: (N,) bool: one object that need not be found (VOC); None stands for none.
-    areas: (N,) float32 square pixels, by which COCO calls an object small; None stands for the masks' or the boxes'.
+    is_crowd: (N,) bool: a region of many objects, which any number of detections may match (COCO); None: no crowds.
+    is_difficult: (N,) bool: an object that a detector may miss (VOC); None: no difficult objects.
+    areas: (N,) float32 square pixels, for COCO's area ranges; None: the areas of the masks, or of the boxes.
     """
 
     masks: np.ndarray | None
@@ -44,7 +43,7 @@ class Instances:
 
     @property
     def is_ignored(self) -> np.ndarray:
-        """(N,) bool: crowds and difficult objects, which are neither learned from nor have to be found."""
+        """(N,) bool: crowds and difficult objects, which training and evaluation ignore."""
         ignored = np.zeros(len(self.labels), bool)
         for kind in (self.is_crowd, self.is_difficult):
             ignored |= False if kind is None else kind
@@ -52,9 +51,9 @@ class Instances:
 
     @property
     def coco_areas(self) -> np.ndarray:
-        """(N,) square pixels, by which COCO calls an object small, and leaves out difficult ones.
+        """(N,) square pixels for COCO's area ranges; difficult objects are beyond the largest range, so that COCO ignores them.
 
-        A difficult object must not be a crowd: all detections that lie inside a crowd are forgiven, whatever their IoU.
+        A difficult object must not be a crowd: COCO ignores every detection inside a crowd, whatever its IoU.
         """
         if self.areas is not None:
             areas = self.areas
@@ -69,7 +68,7 @@ class Instances:
 class Sample:
     """One image `image` (H, W, 3) uint8 RGB with `mask` (H, W) uint8 class indices, 255 where the label is ignored.
 
-    Data sets that know objects only give a mask of 255.
+    Data sets of objects have a mask of 255 everywhere.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Reading a whole split once: every bad file, and how often each class occurs."""
+"""The check of a split: reads every sample once, lists the bad files and counts the classes."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from edgekd.errors import DataError
 
 MAX_THREADS = 8
 IS_255_A_CLASS = (
-    "of all pixels one class is labelled and the rest ignored, as in a mask of 0 and 255; if both are classes, use format "
+    "one class is labelled and all other pixels are ignored, as in a mask of 0 and 255; if both are classes, use format "
     "`folder` with data.options.labels, e.g. {0: background, 255: crack}"
 )
 
 
 @dataclass(frozen=True)
 class CheckReport:
-    """What one split holds. Statistics run over the images that could be read.
+    """The result of checking one split. Statistics run over the images that could be read.
 
     Attributes:
         split: its name.
@@ -56,11 +56,11 @@ class CheckReport:
         total = sum(self.pixel_counts)
         return tuple(count / total if total else 0.0 for count in self.pixel_counts)
 
-    def text(self, most: int = 100) -> str:
-        """Return the report as lines for a terminal: what was read, a table of classes, warnings, at most so many errors."""
-        errors = [f"  error: {error}" for error in self.errors[:most]]
-        if len(self.errors) > most:
-            errors.append(f"  and {len(self.errors) - most} more errors")
+    def text(self, max_errors: int = 100) -> str:
+        """Return the report as lines for a terminal: images, a table of classes, warnings, at most `max_errors` errors."""
+        errors = [f"  error: {error}" for error in self.errors[:max_errors]]
+        if len(self.errors) > max_errors:
+            errors.append(f"  and {len(self.errors) - max_errors} more errors")
         if not self.num_images:
             return "\n".join([f"split {self.split}:", *errors])
         width = max(len(name) for name in (*self.classes, "class"))
@@ -95,7 +95,7 @@ class _Finding:
 
 
 def check_dataset(dataset: DenseDataset, split: str, progress: Progress | None = None) -> CheckReport:
-    """Load every sample of a split and report; bad files are collected, not raised.
+    """Load every sample of a split and return the report; bad files are in the report, not raised.
 
     Args:
         dataset: the opened split.
@@ -113,7 +113,7 @@ def check_dataset(dataset: DenseDataset, split: str, progress: Progress | None =
 
 
 def class_shares(dataset: DenseDataset, split: str, progress: Progress | None = None) -> list[float]:
-    """Return the share of each class in the labelled pixels of a split, every image at the same size, as in training.
+    """Return the share of each class in the labelled pixels of a split; every image has the same weight, as in training.
 
     Raises:
         DataError: a sample cannot be read, or no pixel is labelled.
@@ -154,7 +154,7 @@ def _examine(dataset: DenseDataset, index: int) -> _Finding:
 
 
 def labels_objects(sample: Sample) -> bool:
-    """Return whether a sample comes from a data set of objects: it has some, or none, and no class map."""
+    """Whether a sample comes from a data set of objects, without a class map."""
     return sample.instances is not None and bool((sample.mask == IGNORE_INDEX).all())
 
 
@@ -192,7 +192,7 @@ def _warnings(classes: tuple[str, ...], split: str, good: list[_Finding], amount
         yield IS_255_A_CLASS
     crowds = sum(finding.crowds for finding in good)
     if crowds:
-        yield f"{crowds} objects are crowds or difficult: not trained on, and need not be found"
+        yield f"{crowds} objects are crowds or difficult: training and evaluation ignore them"
     blank = [finding.name for finding in good if finding.counts[:IGNORE_INDEX].sum() == 0]
     if blank:
         what = "object" if good[0].has_objects else "labelled pixel"

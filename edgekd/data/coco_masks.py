@@ -39,7 +39,7 @@ class Segmentation:
         return draw_polygons(self.shape, height, width)
 
     def check(self, height: int, width: int) -> None:
-        """Check that polygons lie in an image of that size, and that run lengths say it; ValueError."""
+        """Check that polygons lie in an image of this size, and that run lengths are for it; ValueError."""
         if not isinstance(self.shape, dict):
             return check_polygons(self.shape, height, width)
         size, counts = self.shape.get("size"), self.shape.get("counts")
@@ -61,7 +61,7 @@ class Segmentation:
         return not self.shape
 
     def content(self) -> str:
-        """Return what it is made of, the same for a copy; ValueError when it is nested too deeply to be written."""
+        """Return the polygons or run lengths as text; ValueError when they are nested too deeply."""
         try:
             return json.dumps(self.shape, sort_keys=True)
         except RecursionError as exc:
@@ -106,7 +106,7 @@ def check_polygons(shape: Any, height: int, width: int) -> None:
     """Check that these are polygons, each a list x1, y1, x2, y2, ... in pixels.
 
     Raises:
-        ValueError: anything else, or a point more than 1 % and a pixel outside of the image.
+        ValueError: anything else, or a point more than 1 % and a pixel outside the image.
     """
     if not isinstance(shape, list):
         raise ValueError(f"expected polygons or run lengths, got {type(shape).__name__}")
@@ -114,9 +114,9 @@ def check_polygons(shape: Any, height: int, width: int) -> None:
         if not isinstance(polygon, list) or len(polygon) % 2:
             raise ValueError("expected polygons, each a list of x and y in turn")
         limits = (1.01 * width + 1, 1.01 * height + 1)
-        for place, value in enumerate(polygon):
+        for i, value in enumerate(polygon):
             is_number = isinstance(value, int | float) and not isinstance(value, bool)  # NaN is not within limits
-            if not is_number or not -0.01 * limits[place % 2] - 1 <= value <= limits[place % 2]:
+            if not is_number or not -0.01 * limits[i % 2] - 1 <= value <= limits[i % 2]:
                 raise ValueError(f"a polygon's point lies outside of the image: {short(value)}")
 
 

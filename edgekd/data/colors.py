@@ -11,7 +11,7 @@ from edgekd.data.base import IGNORE_INDEX
 # sRGB -> CIE XYZ, IEC 61966-2-1, rows divided by the D65 white point.
 _XYZ_FROM_RGB = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
 _XYZ_FROM_RGB /= _XYZ_FROM_RGB.sum(axis=1, keepdims=True)
-# The first colours are picked by eye, saturated enough to tell apart when blended and calm enough for a report.
+# The first colours are chosen by eye: distinct when blended, and calm enough for a report.
 _FIRST_COLORS = (
     (66, 119, 200),
     (245, 130, 49),
@@ -33,9 +33,9 @@ _FIRST_COLORS = (
 
 
 def palette(num_classes: int) -> np.ndarray:
-    """Return (K, 3) uint8 RGB colours: 16 by hand, then each as far as possible from all before it in CIE L*a*b*.
+    """Return (K, 3) uint8 RGB colours: 16 chosen by hand, then each as far as possible from all before it in CIE L*a*b*.
 
-    The first k colours are the same for every K, so a class keeps its colour when classes are added behind it.
+    The first k colours are the same for every K: adding classes at the end changes no colour.
 
     Raises:
         ValueError: `num_classes` is not in 1..255.

@@ -14,8 +14,8 @@ from edgekd.data.colors import overlay, palette
 from edgekd.data.drawing import Color, draw_boxes, draw_masks
 from edgekd.errors import DataError
 
-TILE_WIDTH = 300  # pixels, of one image; each sample takes two
-MAX_HEIGHT = 4 * TILE_WIDTH  # of one image: of a tall strip more would show nothing
+TILE_WIDTH = 300  # pixels of one image; a sample has two
+MAX_HEIGHT = 4 * TILE_WIDTH  # of one image, for tall strips
 COLUMNS = 3
 GAP = 12
 TEXT = 15
@@ -25,11 +25,11 @@ _PAPER, _INK, _FAINT = (250, 250, 250), (30, 30, 30), (120, 120, 120)
 def write_contact_sheet(dataset: DenseDataset, path: Path | str, count: int = 12, seed: int = 0) -> tuple[str, ...]:
     """Write a PNG with up to `count` samples (image, mask over image) and return the names of those shown.
 
-    Samples are drawn with `seed`. Files that cannot be read are passed over: naming them is `check_dataset`'s task.
+    Samples are drawn with `seed`. Files that cannot be read are skipped; `check_dataset` lists them.
 
     Raises:
         DataError: no sample of the split can be read.
-        WorkspaceError: the disk is full or does not let the PNG be written; missing folders are made.
+        WorkspaceError: the disk is full or not writable. Missing folders are created.
     """
     samples = _draw_samples(dataset, count, seed)
     colors = palette(len(dataset.classes))
@@ -61,14 +61,14 @@ def _draw_samples(dataset: DenseDataset, count: int, seed: int) -> list[Sample]:
         try:
             samples.append(dataset.load(int(index)))
         except DataError:
-            continue  # passed over as documented
+            continue  # skipped as documented
     if not samples:
         raise DataError("no image of the split can be read, so there is no contact sheet; run `edgekd data check`")
     return samples
 
 
 def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """Return matplotlib's own font, which has the letters of Europe, else (no extra `report`) Pillow's, which has ASCII."""
+    """Return matplotlib's font, which has European letters; without the extra `report`, Pillow's, which has ASCII."""
     try:
         from matplotlib import get_data_path
     except ImportError:
@@ -104,7 +104,7 @@ def _labelled(sample: Sample, image: np.ndarray, colors: np.ndarray) -> np.ndarr
 
 
 def _legend(classes: tuple[str, ...], colors: np.ndarray, width: int) -> Image.Image:
-    """Return swatches with class names in as many columns as fit; ignored pixels are the ones without colour."""
+    """Draw swatches with class names in as many columns as fit; ignored pixels have no colour."""
     font = _font(TEXT)
     entries = [f"{index} {name}" for index, name in enumerate(classes)]
     cell = int(max(font.getlength(entry) for entry in [*entries, "no colour: ignored"])) + TEXT + 24
@@ -112,11 +112,11 @@ def _legend(classes: tuple[str, ...], colors: np.ndarray, width: int) -> Image.I
     rows = -(-(len(entries) + 1) // columns)
     legend = Image.new("RGB", (width, rows * (TEXT + 8)), _PAPER)
     draw = ImageDraw.Draw(legend)
-    for place, entry in enumerate([*entries, "no colour: ignored"]):
-        left, top = (place % columns) * cell, (place // columns) * (TEXT + 8)
+    for i, entry in enumerate([*entries, "no colour: ignored"]):
+        left, top = (i % columns) * cell, (i // columns) * (TEXT + 8)
         box = (left, top + 2, left + TEXT, top + 2 + TEXT)
-        if place < len(colors):
-            draw.rectangle(box, fill=tuple(int(channel) for channel in colors[place]))
+        if i < len(colors):
+            draw.rectangle(box, fill=tuple(int(channel) for channel in colors[i]))
         else:
             draw.rectangle(box, outline=_FAINT)
         draw.text((left + TEXT + 6, top), entry, fill=_INK, font=font)

@@ -1,12 +1,12 @@
-"""Image and mask files in, arrays out: every kind of file is read as what it means, or refused in one line.
+"""Readers of image and mask files: arrays with the stored meaning, or a DataError of one line.
 
-Rules for images: EXIF orientation applied; grayscale, 1-bit, palette and opaque RGBA become RGB. Refused: pixels that
-are really transparent (what lies behind them is undefined), more than 8 bits per channel (the range to keep is the
-user's choice), CMYK and other colour spaces, animations.
+Rules for images: EXIF orientation applied; grayscale, 1-bit, palette and opaque RGBA become RGB. Refused: transparent
+pixels (their background is undefined), more than 8 bits per channel (the user has to choose the range), CMYK and other
+colour spaces, animations.
 
 Rules for masks: the stored sample is the label. Palette files give indices, 1-, 2- and 4-bit grayscale is not
-stretched to 0..255 as viewers do, 16-bit is kept. Refused: JPEG (lossy), transparency, animations, and colour-coded masks
-but by `read_color_mask`, which is told the colours.
+stretched to 0..255 as viewers do, 16-bit stays 16-bit. Refused: JPEG (lossy), transparency, animations. Colour-coded masks
+need `read_color_mask` and their colours.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from edgekd.errors import DataError, one_line
 
-# What Pillow's decoders raise on damaged bytes, beside UnidentifiedImageError (an OSError).
+# The exceptions of Pillow's decoders on damaged bytes, beside UnidentifiedImageError (an OSError).
 _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, struct.error, zlib.error)
 _ORIENTATION = 0x0112  # EXIF tag
 _EIGHT_BIT = ("1", "L", "P", "RGB", "LA", "PA", "RGBA")
@@ -31,7 +31,7 @@ _STRETCH = {"L;2": 85, "L;4": 17}
 
 
 def read_image(path: Path | str) -> np.ndarray:
-    """Return an image as (H, W, 3) uint8 RGB, upright.
+    """Read an image as (H, W, 3) uint8 RGB, upright.
 
     Raises:
         DataError: the file is missing, damaged or truncated, not an image, too large to be one, animated,
@@ -53,10 +53,10 @@ def _rgb(path: Path | str, image: Image.Image, raw_mode: str) -> np.ndarray:
 
 
 def check_image(path: Path) -> tuple[int, int]:
-    """Check what an image's header tells of it, without decoding a pixel, and return its (height, width), upright.
+    """Check an image's header without decoding pixels, and return its (height, width), upright.
 
     Raises:
-        DataError: as `read_image`, but for damage and transparency behind the header.
+        DataError: as `read_image`, except for damage and transparency beyond the header.
     """
     with _opened(path) as (image, raw_mode):
         _check_mode(path, image.mode, raw_mode)
@@ -64,10 +64,10 @@ def check_image(path: Path) -> tuple[int, int]:
 
 
 def check_mask(path: Path, in_colors: bool) -> tuple[int, int]:
-    """Check what a mask's header tells of it, without decoding a pixel, and return its (height, width), upright.
+    """Check a mask's header without decoding pixels, and return its (height, width), upright.
 
     Raises:
-        DataError: as `read_mask` or, of masks in colours, `read_color_mask`, but for what lies behind the header.
+        DataError: as `read_mask` or, for masks in colours, `read_color_mask`, except for damage beyond the header.
     """
     with _opened(path) as (image, raw_mode):
         _check_lossless(path, image)
@@ -79,7 +79,7 @@ def check_mask(path: Path, in_colors: bool) -> tuple[int, int]:
 
 
 def upright_size(path: Path) -> tuple[int, int]:
-    """Return (height, width) of an image as it is read, upright; from its header alone.
+    """Return the upright (height, width) of an image, from its header alone.
 
     Raises:
         DataError: the file is missing, damaged at its start, or not an image.
@@ -89,18 +89,18 @@ def upright_size(path: Path) -> tuple[int, int]:
 
 
 def _upright_size(image: Image.Image) -> tuple[int, int]:
-    # Pillow's getexif of a PNG without EXIF decodes all of it, looking for some behind the pixels.
+    # Pillow's getexif decodes a whole PNG without EXIF, to look for EXIF after the pixels.
     known = image.format != "PNG" or "exif" in image.info
     turned = known and image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
     return (image.width, image.height) if turned else (image.height, image.width)
 
 
 def read_mask(path: Path | str) -> np.ndarray:
-    """Return the stored labels of a mask file as (H, W), uint8 or, for 16-bit files, int32; EXIF orientation applied.
+    """Read the stored labels of a mask file as (H, W), uint8 or, for 16-bit files, int32; EXIF orientation applied.
 
     Raises:
         DataError: the file is missing, damaged or truncated, not an image, animated, colour-coded, lossy,
-            transparent, or stores labels in a way that does not give them back exactly.
+            transparent, or stores labels inexactly.
     """
     image, raw_mode = _decode(Path(path))
     _check_lossless(path, image)
@@ -127,7 +127,7 @@ def _check_index_mode(path: Path | str, mode: str, raw_mode: str) -> None:
 
 
 def read_color_mask(path: Path | str, colors: np.ndarray) -> np.ndarray:
-    """Return which of the colours, (N,) int 0xRRGGBB in ascending order, each pixel of a mask file has, as (H, W) int64.
+    """Read a colour-coded mask: (H, W) int64 indices into `colors`, (N,) int 0xRRGGBB in ascending order.
 
     Raises:
         DataError: as `read_mask`, or a pixel has another colour.
@@ -136,16 +136,16 @@ def read_color_mask(path: Path | str, colors: np.ndarray) -> np.ndarray:
     _check_lossless(path, image)
     red, green, blue = np.moveaxis(_rgb(path, image, raw_mode).astype(np.int64), 2, 0)
     packed = red << 16 | green << 8 | blue
-    places = np.minimum(np.searchsorted(colors, packed), len(colors) - 1)
-    other, counts = np.unique(packed[colors[places] != packed], return_counts=True)
-    if len(other):
-        more = f" (and {len(other) - 1} more such colours)" if len(other) > 1 else ""
+    indices = np.minimum(np.searchsorted(colors, packed), len(colors) - 1)
+    unknown, counts = np.unique(packed[colors[indices] != packed], return_counts=True)
+    if len(unknown):
+        more = f" (and {len(unknown) - 1} more such colours)" if len(unknown) > 1 else ""
         on = f"{counts[0]} pixel{'s' if counts[0] > 1 else ''}{more}"
         raise DataError(
-            f"{path}: colour #{other[0]:06x} on {on} is none of the {len(colors)} of data.options.colors; "
+            f"{path}: colour #{unknown[0]:06x} on {on} is none of the {len(colors)} of data.options.colors; "
             "add it, or save the mask without smoothing"
         )
-    return places
+    return indices
 
 
 def _check_lossless(path: Path | str, image: Image.Image) -> None:
@@ -176,7 +176,7 @@ def _decode(path: Path) -> tuple[Image.Image, str]:
 def _opened(path: Path) -> Iterator[tuple[ImageFile.ImageFile, str]]:
     """Give an image of one frame, not yet decoded, and its raw mode; whatever is wrong with the file is a DataError.
 
-    The block may do nothing but read the image: its errors, too, are taken for the file's.
+    The block must only read the image: its errors become the file's.
     """
     try:
         # Opened by us: given a path, Pillow (13.0.0, at least) maps uncompressed one-channel TIFFs into memory with
@@ -199,7 +199,7 @@ def _opened(path: Path) -> Iterator[tuple[ImageFile.ImageFile, str]]:
 
 
 def _raw_mode(image: ImageFile.ImageFile, path: Path) -> str:
-    """Return how the samples are stored, e.g. `RGB;16B` where Pillow's mode says only `RGB`."""
+    """Return the storage mode of the samples, e.g. `RGB;16B` where Pillow's mode is only `RGB`."""
     args = image.tile[0][3] if image.tile else image.mode
     parts = args if isinstance(args, tuple) else (args,)
     if image.format == "PPM" and len(parts) == 2 and parts[1] not in (255, 65535):

@@ -1,6 +1,6 @@
 """Data sets of image files paired with mask files: finding the pairs, mapping stored labels to class indices.
 
-Every format of this kind is a list of `Pair`s, a label table and the class names, given to `PairedDataset`.
+A format of this kind gives `PairedDataset` a list of `Pair`s, a label table and the class names.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class PairedDataset:
         classes: class names in index order.
         pairs: the files.
         table: (N,) int16, stored label -> class index, 255 or `REFUSED`; see `label_table`.
-        expected: what stored labels may be, for messages: "0..10, or 255 to ignore".
+        expected: the valid stored labels, for messages: "0..10, or 255 to ignore".
         read: reads one mask file as (H, W) integers.
     """
 
@@ -73,17 +73,17 @@ class PairedDataset:
         _check_sizes(pair, (image.shape[0], image.shape[1]), (raw.shape[0], raw.shape[1]))
         mask = remap(raw, self._table)
         if mask is None:
-            raise DataError(f"{pair.mask}: {self._outsiders(raw)}; fix the mask or the class list")
+            raise DataError(f"{pair.mask}: {self._unknown_label(raw)}; fix the mask or the class list")
         return Sample(pair.name, image, mask)
 
     def check_files(self, index: int) -> None:
-        """Check what the headers of one pair tell, without decoding a pixel; DataError as `load`."""
+        """Check the headers of one pair without decoding pixels; DataError as `load`."""
         pair = self._pairs[index]
         size = check_image(pair.image)
         if pair.mask.suffix.lower() in SUFFIXES:
             _check_sizes(pair, size, check_mask(pair.mask, in_colors=self._read is not read_mask))
 
-    def _outsiders(self, raw: np.ndarray) -> str:
+    def _unknown_label(self, raw: np.ndarray) -> str:
         labels, counts = np.unique(raw, return_counts=True)
         bad = [(int(v), int(n)) for v, n in zip(labels, counts, strict=True) if _entry(self._table, int(v)) == REFUSED]
         more = f" (and {len(bad) - 1} more such labels)" if len(bad) > 1 else ""
@@ -112,7 +112,7 @@ def label_table(mapping: Mapping[int, int], size: int = 256) -> np.ndarray:
 
 
 def remap(raw: np.ndarray, table: np.ndarray) -> np.ndarray | None:
-    """Return stored labels (H, W) as class indices (H, W) uint8, or None when one of them is refused by the table."""
+    """Map stored labels (H, W) to class indices (H, W) uint8; None when the table refuses one of them."""
     if raw.dtype == np.uint8 and len(table) >= 256:
         mapped = table[raw]
     else:
@@ -128,7 +128,7 @@ def _entry(table: np.ndarray, label: int) -> int:
 
 
 def checked_classes(names: Iterable[str], source: str) -> tuple[str, ...]:
-    """Return class names, stripped.
+    """Check class names and return them, stripped.
 
     Raises:
         DataError: no name, an empty one, one that cannot be shown, one that occurs twice, or more than 255 (255 is the
@@ -151,6 +151,14 @@ def checked_classes(names: Iterable[str], source: str) -> tuple[str, ...]:
     return classes
 
 
+def named_classes(root: Path, classes: Sequence[str] | str) -> tuple[str, ...]:
+    """Return the classes of an option `classes`: names, or a text file below `root` with one per line; DataError."""
+    if isinstance(classes, str):
+        path = root / classes
+        return checked_classes(read_lines(path, "class list"), str(path))
+    return checked_classes(classes, "data.options.classes")
+
+
 def is_showable(text: str) -> bool:
     """Whether text holds no control character, no line break and no lone surrogate, which no terminal can show."""
     return all(unicodedata.category(letter) not in ("Cc", "Cs", "Zl", "Zp") for letter in text)
@@ -167,10 +175,10 @@ def read_lines(path: Path, what: str) -> list[str]:
 
 
 def read_split_list(folder: Path, split: str) -> list[str]:
-    """Return the image names in `folder/<split>.txt`.
+    """Read the image names in `folder/<split>.txt`.
 
     Raises:
-        DataError: no such split, an empty one, or a name that occurs twice, cannot be shown or leads elsewhere.
+        DataError: no such split, an empty one, or a name that occurs twice, cannot be shown or is a path outside the folder.
     """
     path = folder / f"{split}.txt"
     if not folder.parent.parent.is_dir():  # not even the data set's folder
@@ -195,19 +203,19 @@ def read_split_list(folder: Path, split: str) -> list[str]:
 
 
 def require_folder(path: Path, what: str) -> None:
-    """Raise DataError, naming the nearest existing folder and what it holds, unless `path` is a folder."""
+    """Check that a path is a folder; DataError, which names the nearest existing folder and its folders, when it is not."""
     if path.is_dir():
         return
     if path.exists():
         raise DataError(f"{what} {path} is a file, expected a folder")
     nearest = next((parent for parent in path.parents if parent.is_dir()), None)
-    held = sorted(entry.name for entry in nearest.iterdir() if entry.is_dir())[:8] if nearest else []
-    found = f"; {nearest} holds {', '.join(held) or 'no folders'}" if nearest else ""
-    raise DataError(f"{what} {path} does not exist{found}; check data.options and the split name")
+    present = sorted(entry.name for entry in nearest.iterdir() if entry.is_dir())[:8] if nearest else []
+    hint = f"; {nearest} holds {', '.join(present) or 'no folders'}" if nearest else ""
+    raise DataError(f"{what} {path} does not exist{hint}; check data.options and the split name")
 
 
 def listed_pairs(pairs: Sequence[Pair]) -> list[Pair]:
-    """Return the pairs; DataError naming the first and the number of missing files when any is missing."""
+    """Check that the files of all pairs exist; DataError with the first and the number of missing ones."""
     for what, paths in (("image", [p.image for p in pairs]), ("mask", [p.mask for p in pairs])):
         missing = [path for path in paths if not path.is_file()]
         if missing:
@@ -240,28 +248,28 @@ def pairs_by_name(image_folder: Path, mask_folder: Path, image_ending: str = "",
 
 
 def images_below(folder: Path) -> list[Path]:
-    """Return the image files of a folder and its subfolders in order: of linked ones, too, each once; not of hidden ones.
+    """Return the image files of a folder and its subfolders, sorted; linked folders once, hidden ones not.
 
     Raises:
         DataError: a folder cannot be read, or a name cannot be shown.
     """
-    found: list[Path] = []
-    seen: set[str] = set()  # where folders really are: a link to one around it would be followed without end
-    for place, folders, names in os.walk(folder, followlinks=True, onerror=_refuse):
-        seen.add(os.path.realpath(place))
+    images: list[Path] = []
+    seen: set[str] = set()  # real paths of folders: a link to an outer folder would be followed without end
+    for parent, folders, names in os.walk(folder, followlinks=True, onerror=_refuse):
+        seen.add(os.path.realpath(parent))
         folders[:] = [
             name
             for name in sorted(folders)
-            if not name.startswith(".") and os.path.realpath(Path(place, name)) not in seen
+            if not name.startswith(".") and os.path.realpath(Path(parent, name)) not in seen
         ]
         for name in names:
             if name.startswith(".") or os.path.splitext(name)[1].lower() not in SUFFIXES:
                 continue
-            path = Path(place, name)
+            path = Path(parent, name)
             if not is_showable(path.relative_to(folder).as_posix()):
                 raise DataError(f"{folder}: the name of a file cannot be shown, {str(path)!a:.200}; rename it")
-            found.append(path)
-    return sorted(found)
+            images.append(path)
+    return sorted(images)
 
 
 def _refuse(error: OSError) -> None:
@@ -269,17 +277,17 @@ def _refuse(error: OSError) -> None:
 
 
 def _files_by_name(folder: Path, ending: str, other_ending: str) -> dict[str, Path]:
-    found: dict[str, Path] = {}
+    by_name: dict[str, Path] = {}
     for path in images_below(folder):
         if not path.stem.endswith(ending):
             continue
         if len(other_ending) > len(ending) and path.stem.endswith(other_ending):
-            continue  # one folder holds both, and this file is of the other kind
+            continue  # one folder holds images and masks, and this file is of the other kind
         name = path.relative_to(folder).with_suffix("").as_posix().removesuffix(ending)
-        if name in found:
-            raise DataError(f"{path} and {found[name].name} have the same name; keep one")
-        found[name] = path
-    return found
+        if name in by_name:
+            raise DataError(f"{path} and {by_name[name].name} have the same name; keep one")
+        by_name[name] = path
+    return by_name
 
 
 def _require_partners(

@@ -1,4 +1,4 @@
-"""Writes what an engine sees in an image: an overlay for people and an index mask for programs."""
+"""Writes an engine's result for an image: an overlay for people and an index mask for programs."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from edgekd.data.images import read_image
 from edgekd.data.paired import SUFFIXES
 from edgekd.errors import UserError
 
-MIN_SCORE = 0.3  # of detections that are shown to people
+MIN_SCORE = 0.3  # of detections in pictures
 
 
 class Network(Protocol):
-    """Anything that maps an image (H, W, 3) uint8 to a class map (H, W) or to detections and knows its class names."""
+    """A callable from an image (H, W, 3) uint8 to a class map (H, W) or detections, with class names."""
 
     classes: tuple[str, ...]
 
@@ -31,7 +31,7 @@ class Network(Protocol):
 
 
 def image_files(paths: Sequence[Path]) -> list[Path]:
-    """Return the image files among paths and in the folders among them, not below these; UserError for one without any."""
+    """Return the image files among paths and directly in folders among them; UserError for a folder without images."""
     files = []
     for path in paths:
         inside = sorted(path.iterdir()) if path.is_dir() else [path]
@@ -44,7 +44,7 @@ def image_files(paths: Sequence[Path]) -> list[Path]:
 
 
 def check_names(image_paths: Sequence[Path], out: Path) -> None:
-    """Check that every image has results of its own, before any is written.
+    """Check that no two images write the same result file, and none overwrites an image.
 
     Raises:
         UserError: two images would write the same file, or a result would overwrite an image.
@@ -69,14 +69,14 @@ def check_names(image_paths: Sequence[Path], out: Path) -> None:
 def write_prediction(
     engine: Network, image_path: Path, out: Path, selection: Selection | None = None
 ) -> dict[str, Any]:
-    """Write what an engine sees in an image and return the paths and a summary.
+    """Write an engine's result for an image and return the paths and a summary.
 
-    A class map gives `<stem>_overlay.png`, `<stem>_mask.png` (class indices) and the share of each class seen; detections
-    give `<stem>_overlay.png`, `<stem>_objects.json`, with masks `<stem>_mask.png` (0 nothing, else the number of the
-    object in the list, from 1 on, better ones on top), and the number of objects of each class. Those below the least
-    score of `selection`, by default 0.3, are left out; `more` is true when as many are left as it allows.
+    A class map gives `<stem>_overlay.png`, `<stem>_mask.png` (class indices) and the share of each class. Detections give
+    `<stem>_overlay.png`, `<stem>_objects.json`, with masks `<stem>_mask.png` (0 background, else the number of the object in
+    the list, from 1, better ones on top), and the number of objects of each class. Detections below the minimum score of
+    `selection`, by default 0.3, are dropped; `more` is true when the list is as long as `selection` allows.
 
-    A mask in the JSON is COCO's: run lengths over all of the image, column by column, beginning with zeros.
+    A mask in the JSON is COCO's: run lengths over the whole image, column by column, beginning with zeros.
 
     Raises:
         DataError: the image cannot be read.
@@ -86,10 +86,10 @@ def write_prediction(
     image, paths = read_image(image_path), _paths(image_path, out)
     result = engine(image)
     if isinstance(result, Detections):
-        seen = _write_objects(result, image, engine.classes, paths, selection or Selection(min_score=MIN_SCORE))
+        summary = _write_objects(result, image, engine.classes, paths, selection or Selection(min_score=MIN_SCORE))
     else:
-        seen = _write_class_map(result, image, engine.classes, paths)
-    return {"image": str(image_path), "overlay": str(paths["overlay.png"]), **seen}
+        summary = _write_class_map(result, image, engine.classes, paths)
+    return {"image": str(image_path), "overlay": str(paths["overlay.png"]), **summary}
 
 
 def _paths(image_path: Path, out: Path) -> dict[str, Path]:
@@ -125,15 +125,15 @@ def _write_objects(
     drawn = image
     if found.masks is not None:
         masks = found.masks.only(shown)
-        drawn = draw_masks(image, (masks[place] for place in range(len(masks))), colors)  # whole ones one by one
+        drawn = draw_masks(image, (masks[i] for i in range(len(masks))), colors)  # one whole mask at a time
         numbers = np.zeros(image.shape[:2], np.uint8 if len(masks) < 256 else np.uint16)
-        for place in range(len(masks) - 1, -1, -1):
-            mask = masks[place]
-            numbers[mask] = place + 1
-            entries[place]["mask"] = encode_runs(mask)
+        for i in range(len(masks) - 1, -1, -1):
+            mask = masks[i]
+            numbers[mask] = i + 1
+            entries[i]["mask"] = encode_runs(mask)
         Image.fromarray(numbers).save(paths["mask.png"])
         written["mask"] = str(paths["mask.png"])
-    lines = ",\n".join(map(json.dumps, entries))  # a line per object: runs are many
+    lines = ",\n".join(map(json.dumps, entries))  # a line per object: run lengths are long
     paths["objects.json"].write_text(f"[\n{lines}\n]\n", encoding="utf-8")
     Image.fromarray(draw_boxes(drawn, boxes, colors)).save(paths["overlay.png"])
     counts = np.bincount(labels, minlength=len(classes))

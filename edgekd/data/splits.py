@@ -1,10 +1,9 @@
-"""Opens the data set of a recipe, and the stage that pins it down: `data`."""
+"""The splits of a recipe's data set: opening them, sharing them within a run, checking them."""
 
 from __future__ import annotations
 
 import filecmp
 import json
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -17,17 +16,14 @@ from edgekd.data.annotated import NO_MASK, AnnotatedDataset
 from edgekd.data.base import DenseDataset
 from edgekd.errors import DataError, RecipeError
 
-log = logging.getLogger(__name__)
-
-
 _opened: ContextVar[dict[tuple[str, ...], DenseDataset] | None] = ContextVar("_opened", default=None)
 
 
 @contextmanager
-def opened_once() -> Iterator[None]:
-    """Open each split once within this block, however often it is asked for: COCO's training split takes most of a minute.
+def shared_splits() -> Iterator[None]:
+    """Open each split once within this block: COCO's training split takes most of a minute.
 
-    The files are taken not to change meanwhile; what changed before is seen by the next block.
+    The block assumes that the files do not change meanwhile. The next block opens them again.
     """
     before = _opened.set({})
     try:
@@ -36,8 +32,8 @@ def opened_once() -> Iterator[None]:
         _opened.reset(before)
 
 
-def forget(split: str) -> None:
-    """Let go of an opened split that will not be asked for soon: COCO's annotations take 2 GB."""
+def release_split(split: str) -> None:
+    """Free the memory of a split that is not needed soon: COCO's annotations take 2 GB. Opening it again reads it again."""
     opened = _opened.get()
     for key in [key for key in opened or () if key[-1] == split]:
         assert opened is not None
@@ -45,7 +41,7 @@ def forget(split: str) -> None:
 
 
 def open_split(recipe: Recipe, split: str) -> DenseDataset:
-    """Return one split of a recipe's data set, as its task needs it; the same one within `opened_once`.
+    """Open one split of a recipe's data set, with the labels that its task needs; within `shared_splits` only once.
 
     Raises:
         RecipeError: the format has no labels for the task.
@@ -65,8 +61,10 @@ def _open(recipe: Recipe, split: str) -> DenseDataset:
     module = plugins.load("formats", data.format)
     options = plugin_options("formats", data.format, data.options, "data.options")
     if recipe.task not in module.TASKS:
-        able = [name for name in plugins.names("formats") if recipe.task in plugins.load("formats", name).TASKS]
-        raise RecipeError(f"data.format {data.format!r} has no labels for task {recipe.task!r}; {', '.join(able)} have")
+        others = [name for name in plugins.names("formats") if recipe.task in plugins.load("formats", name).TASKS]
+        raise RecipeError(
+            f"data.format {data.format!r} has no labels for task {recipe.task!r}; use {', '.join(others)}"
+        )
     dataset: DenseDataset
     if recipe.task == "semantic":
         dataset = module.open_dataset(options, split)
@@ -74,7 +72,7 @@ def _open(recipe: Recipe, split: str) -> DenseDataset:
         dataset = module.open_objects(options, split, recipe.task == "instance")
     if recipe.task == "semantic" and len(dataset.classes) < 2:
         raise DataError(
-            f"{data.format}: expected two classes or more, got {len(dataset.classes)}; the background is a class, too: "
+            f"{data.format}: expected two classes or more, got {len(dataset.classes)}; the background is also a class: "
             "name it, and label it in the masks"
         )
     if not len(dataset):
@@ -82,11 +80,17 @@ def _open(recipe: Recipe, split: str) -> DenseDataset:
     return dataset
 
 
-def together(recipe: Recipe, train: DenseDataset, val: DenseDataset, shared: list[str]) -> list[str]:
-    """Return what there is to know of both splits before anything is trained, one line each; shared: `shared_images`.
+def check_splits(recipe: Recipe, train: DenseDataset, val: DenseDataset, shared: list[str]) -> list[str]:
+    """Check both splits before anything is trained, and return warnings, one line each.
+
+    Args:
+        recipe: names the splits.
+        train: the training split.
+        val: the scored split.
+        shared: the images that are in both, see `shared_images`.
 
     Raises:
-        DataError: they have different classes, or one has no object to learn or to find.
+        DataError: they have different classes, or one of them has no object.
     """
     names = recipe.data.train, recipe.data.val
     if train.classes != val.classes:
@@ -110,17 +114,17 @@ def together(recipe: Recipe, train: DenseDataset, val: DenseDataset, shared: lis
 
 
 def shared_images(train: DenseDataset, val: DenseDataset) -> list[str]:
-    """Return the names of the images that both splits have: of the same name and the same bytes."""
-    places = {train.name(i): train.files(i) for i in range(len(train))}
+    """Return the names of the images that are in both splits: the same name and the same bytes."""
+    files_by_name = {train.name(i): train.files(i) for i in range(len(train))}
     return [
         name
         for name, files in ((val.name(i), val.files(i)) for i in range(len(val)))
-        if files and (other := places.get(name)) and _same(other[0], files[0])
+        if files and (other := files_by_name.get(name)) and _has_same_bytes(other[0], files[0])
     ]
 
 
-def _same(one: Path, other: Path) -> bool:
+def _has_same_bytes(one: Path, other: Path) -> bool:
     try:
         return filecmp.cmp(one, other, shallow=False)
-    except OSError:  # one cannot be read: reading it as an image says so
+    except OSError:  # reading the image reports it
         return False

@@ -1,4 +1,4 @@
-"""What a distillation method is: named, unweighted loss terms from teacher outputs, student outputs and the batch.
+"""Distillation methods: named, unweighted loss terms from teacher outputs, student outputs and the batch.
 
 A method is one file `distill/methods/<name>.py` with
 
@@ -7,8 +7,8 @@ A method is one file `distill/methods/<name>.py` with
     Method(options, teacher, student)                an nn.Module; `teacher`, `student` are the two `Pyramid`s
     Method.forward(teacher, student, batch) -> dict of scalar terms
 
-Parameters of a Method (adapters) train with the student and are never exported. A Method runs outside of autocast and gives
-float32 terms; in mixed precision the maps that it gets are bf16 or fp16.
+Parameters of a Method (adapters) train with the student and are never exported. A Method runs outside autocast and returns
+float32 terms; in mixed precision its maps are bf16 or fp16.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ Count = Annotated[int, Field(ge=1)]
 
 @dataclass(frozen=True)
 class Pyramid:
-    """Declared feature channels of a network, by stride, and of its decoder; what a method needs to make adapters.
+    """Declared feature channels of a network, by stride, and of its decoder: the facts from which a method makes adapters.
 
-    level_strides: of `Outputs.levels`. has_heads: whether `Outputs.heads` has what the task's logit methods compare.
-    task: what the network is for.
+    level_strides: strides of `Outputs.levels`. has_heads: whether `Outputs.heads` has the heads of the task's logit methods.
+    task: the network's task.
     """
 
     channels: dict[int, int]
@@ -50,6 +50,6 @@ def pyramid_of(model: DenseModel, num_classes: int, task: str) -> Pyramid:
 
 
 def check_at_least(least: int, value: int, key: str) -> None:
-    """Check a size that an option gives; RecipeError, which names `key`, when it is below `least`."""
+    """Check the value of the option `key`; RecipeError when it is below `least`."""
     if value < least:
         raise RecipeError(f"{key}: expected {least} or more, got {value}")

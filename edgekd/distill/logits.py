@@ -1,4 +1,4 @@
-"""Class scores on their way into a loss: KL per pixel, means over cells, each class as a distribution over the image.
+"""Losses on class logits: KL per pixel, means over cells, each class as a distribution over the image.
 
 All functions work in float32 whatever the autocast mode; logits are (B, K, H, W).
 """
@@ -21,15 +21,15 @@ def kl_per_pixel(teacher: Tensor, student: Tensor, temperature: float) -> Tensor
 
 def pixel_kl(teacher: Tensor, student: Tensor, valid: Tensor, temperature: float) -> Tensor:
     """Return the mean of `kl_per_pixel` over valid (B, H, W) bool; 0 when there are none."""
-    # A product: keeping what is not finite under a void label from spreading (`where` on the logits) costs half as much again.
+    # A product: `where` on the logits would keep infinite values under a void label from spreading, at 1.5 times the cost.
     weight = valid.float()
     return (kl_per_pixel(teacher, student, temperature) * weight).sum() / weight.sum().clamp_min(1)
 
 
 def pooled(logits: Tensor, valid: Tensor, stride: int) -> tuple[Tensor, Tensor]:
-    """Return the mean over the labelled pixels of each cell, and which cells count.
+    """Return the mean over the labelled pixels of each cell, and which cells are valid.
 
-    A cell is `stride` x `stride` pixels of the image; it counts when more than half of it is labelled.
+    A cell is `stride` x `stride` pixels of the image; it is valid when more than half of it is labelled.
 
     Returns:
         Logits (B, K, h, w) float32 and (B, 1, h, w) bool.
@@ -41,9 +41,9 @@ def pooled(logits: Tensor, valid: Tensor, stride: int) -> tuple[Tensor, Tensor]:
         raise RecipeError(f"stride: expected at most {min(valid.shape[-2:])}, the crop's smaller side, got {stride}")
     labelled = valid.float().unsqueeze(1)  # (B, 1, H, W)
     share = F.avg_pool2d(labelled, stride)
-    # `where`, not a product: a value that is not finite under a void label must not spread.
-    kept = torch.where(labelled > 0, logits.float(), 0.0)
-    return F.avg_pool2d(kept, stride) / share.clamp_min(0.5), share > 0.5
+    # `where`, not a product: an infinite value under a void label must not spread.
+    masked = torch.where(labelled > 0, logits.float(), 0.0)
+    return F.avg_pool2d(masked, stride) / share.clamp_min(0.5), share > 0.5
 
 
 def log_shares(logits: Tensor, valid: Tensor, temperature: float) -> Tensor:

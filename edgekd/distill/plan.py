@@ -1,7 +1,7 @@
-"""What a distillation will compare: the maps of both networks, and which of them each term reads.
+"""The plan of a distillation: the maps of both networks, and the maps that each loss term reads.
 
 Shapes come from one forward pass of the untrained networks on a zero image. A term reads a map when its value changes
-with it: that needs nothing from a method but its terms.
+with it: the test needs nothing from a method but its terms.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from edgekd.models.base import DenseModel, Outputs
 from edgekd.models.build import check_input_size
 from edgekd.train.batch import Batch
 
-_LABEL_BLOCK = 32  # pixels, at most; labels in blocks, so that there are borders and cells away from them
+_LABEL_BLOCK = 32  # max pixels of a block of one label: there are borders, and cells away from borders
 
 
 @dataclass(frozen=True)
 class MapPlan:
-    """One map that a network gives. name: `stride 8`, `level 16` and so on, `decoder`, `logits`; size: (height, width)."""
+    """One map of a network. name: `stride 8`, `level 16` and so on, `decoder`, `logits`; size: (height, width)."""
 
     name: str
     stride: float
@@ -58,7 +58,7 @@ class AdapterPlan:
 
 @dataclass(frozen=True)
 class MethodPlan:
-    """One method as the recipe has it; options: all of them, those that the recipe leaves out with their defaults."""
+    """One method of the recipe; options: all options, with the defaults of those that the recipe does not name."""
 
     name: str
     weight: float
@@ -73,7 +73,7 @@ class MethodPlan:
 class DistillPlan:
     """The maps of both networks for one training crop (height, width), and the methods.
 
-    answers_bytes: what `trainer.teacher_cache` will need on disk, None without it.
+    answers_bytes: disk space of `trainer.teacher_cache`, None without it.
     """
 
     crop: tuple[int, int]
@@ -85,12 +85,12 @@ class DistillPlan:
 
 
 def plan(recipe: Recipe) -> DistillPlan:
-    """Return what distilling by this recipe compares. Nothing is trained, and no weights are read.
+    """Return the plan of a recipe's distillation. It trains nothing and reads no weights.
 
     Raises:
-        RecipeError: a network or a method does not take its options, a method does not fit the networks, or one of its
-            terms does nothing with them.
-        DataError: the data set, which says how many classes there are, cannot be opened.
+        RecipeError: an option of a network or method is invalid, a method does not fit the networks, or one of its terms
+            has no effect with them.
+        DataError: the data set, which has the number of classes, cannot be opened.
         UserError: the crop is not divisible by a network's stride.
     """
     dataset = open_split(recipe, recipe.data.train)
@@ -115,10 +115,10 @@ def plan(recipe: Recipe) -> DistillPlan:
 
 
 def check_arms(recipe: Recipe, arms: dict[str, dict[str, Method]]) -> None:
-    """Check that every arm's methods fit the recipe's networks and teach something, as `plan` does for a recipe's own.
+    """Check that every arm's methods fit the recipe's networks and have an effect, as `plan` does for a recipe's own.
 
     Raises:
-        RecipeError: one does not, or does not take its options; the arm is named.
+        RecipeError: a method does not fit, or an option is invalid; the message names the arm.
     """
     classes, crop = len(open_split(recipe, recipe.data.train).classes), recipe.data.augment.crop or recipe.data.size
     networks = _networks(recipe, classes)
@@ -142,8 +142,8 @@ def build_methods(
         options = plugin_options("methods", name, config.options, f"distill.methods.{name}.options")
         module = plugins.load("methods", name)
         if task not in module.TASKS:
-            able = [other for other in plugins.names("methods") if task in plugins.load("methods", other).TASKS]
-            raise RecipeError(f"distill.methods.{name}: not for task {task!r}; use {', '.join(able)}")
+            others = [other for other in plugins.names("methods") if task in plugins.load("methods", other).TASKS]
+            raise RecipeError(f"distill.methods.{name}: not for task {task!r}; use {', '.join(others)}")
         pyramids = (pyramid_of(network, num_classes, task) for network in (teacher, student))
         methods[name] = (config, module.Method(options, *pyramids))
     return methods
@@ -174,7 +174,7 @@ def _maps(model: DenseModel, crop: tuple[int, int], section: str) -> dict[str, T
     try:
         with torch.no_grad():
             out = model.eval()(torch.zeros(1, 3, *crop))
-    except AssertionError as exc:  # encoders of timm say so that they are for images of another size
+    except AssertionError as exc:  # timm's encoders for a fixed image size raise this
         raise RecipeError(
             f"the {section} fails on images of {crop[0]}x{crop[1]}: {exc}; use another data.size"
         ) from exc
@@ -188,7 +188,7 @@ def _described(maps: dict[str, Tensor], crop: tuple[int, int]) -> list[MapPlan]:
 
 
 def _terms(method: nn.Module, teacher: dict[str, Tensor], student: dict[str, Tensor], labels: Batch) -> list[TermPlan]:
-    """Return the terms of a method and the maps that they change with, tried on random maps of the real shapes."""
+    """Return a method's terms, each with the maps on which its value depends, tested on random maps of the real shapes."""
     sides = {"teacher": _drawn(teacher, 1), "student": _drawn(student, 2)}
     reads: dict[str, dict[str, list[str]]] = {}
     before = _values(method, sides, labels)
@@ -203,7 +203,7 @@ def _terms(method: nn.Module, teacher: dict[str, Tensor], student: dict[str, Ten
 
 
 def _working(method: str, terms: list[TermPlan]) -> list[TermPlan]:
-    """Return the terms; RecipeError when one, or all of a method that is not `none`, would teach nothing."""
+    """Check that every term depends on both networks, and that a method other than `none` has terms; RecipeError."""
     if not terms and method != "none":
         raise RecipeError(f"distill.methods.{method}: its options switch off every term; leave the method out")
     for term in terms:
@@ -221,7 +221,7 @@ def _drawn(maps: dict[str, Tensor], seed: int) -> dict[str, Tensor]:
 
 
 def _values(method: nn.Module, sides: dict[str, dict[str, Tensor]], labels: Batch) -> dict[str, float]:
-    torch.manual_seed(0)  # a method that draws draws the same each time
+    torch.manual_seed(0)  # a method with random draws repeats them
     with torch.no_grad():
         terms = method(_outputs(sides["teacher"]), _outputs(sides["student"]), labels)
     return {name: value.item() for name, value in terms.items()}
@@ -245,7 +245,7 @@ def _labels(crop: tuple[int, int], classes: int) -> Batch:
 
 
 def _object_labels(crop: tuple[int, int]) -> Batch:
-    """Return one object, over the middle of the crop."""
+    """Make labels with one object in the middle of the crop."""
     (height, width), labels = crop, torch.zeros(1, dtype=torch.int64)
     top, left = height // 4, width // 4
     masks = torch.zeros(1, height, width, dtype=torch.int64)

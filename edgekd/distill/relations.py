@@ -1,4 +1,4 @@
-"""Feature maps and what is read off them: common grids, standardised features, affinities, relations, attention.
+"""Functions of feature maps: common grids, standardised features, affinities, relations, attention.
 
 All functions work in float32 whatever the autocast mode; features are (B, C, h, w), validity is (B, 1, h, w) bool.
 """
@@ -114,7 +114,7 @@ def correlation(teacher: Tensor, student: Tensor, weight: Tensor, dims: tuple[in
 def relative_error(student: Tensor, teacher: Tensor, valid: Tensor) -> Tensor:
     """Return the squared error over the teacher's mean square, both over the valid cells; 0 when there are none.
 
-    1 is what a student gets that answers 0 everywhere. Maps (B, C, h, w) of one shape, valid (B, 1, h, w) bool.
+    A student that is 0 everywhere has error 1. Maps (B, C, h, w) of one shape, valid (B, 1, h, w) bool.
     """
     weight = valid.float()
     entries = (weight.sum() * teacher.shape[1]).clamp_min(1)
@@ -137,7 +137,7 @@ def pair_affinities(unit: Tensor, offsets: list[tuple[int, int]]) -> list[Tensor
 
 
 def all_pair_affinities(unit: Tensor, offsets: list[tuple[int, int]]) -> Tensor:
-    """Return the same as one vector, offset after offset, by fewer kernels."""
+    """Return `pair_affinities` as one vector, offset after offset, with fewer GPU kernels."""
     return _affinity(torch.cat([cosine.flatten() for cosine in _PairCosines.apply(unit, offsets)]))
 
 
@@ -217,8 +217,8 @@ def boundary_map(features: Tensor, valid: Tensor | None = None) -> Tensor:
     """Return b in [0, 1], (B, h, w): one minus the mean of the two smallest affinities of a cell to its 8 neighbours.
 
     The explicit boundary that boundary distillation transfers. The mean of two makes it tolerant to the outlier tokens
-    of transformers; neighbours outside of the frame or of the valid cells count as alike, and so do all of a cell that
-    is not valid.
+    of transformers; neighbours outside the frame or the valid cells count as alike, and so do all neighbours of a
+    cell that is not valid.
     """
     unit = standardised(features, valid)
     batch, _, height, width = unit.shape
@@ -230,7 +230,7 @@ def boundary_map(features: Tensor, valid: Tensor | None = None) -> Tensor:
         left, right = max(0, -dx), max(0, dx)
         maps.append(F.pad(affinity, (left, right, 0, dy), value=1.0))
         maps.append(F.pad(affinity, (right, left, dy, 0), value=1.0))
-    if not maps:  # one row or column: nothing is told from its neighbours
+    if not maps:  # a map of one cell has no neighbours
         return unit.new_zeros(batch, height, width)
     smallest = torch.stack(maps, dim=1).topk(2, dim=1, largest=False).values
     return 1 - smallest.mean(dim=1).view(batch, height, width)

@@ -1,4 +1,4 @@
-"""The distillation stages: the plan of what is compared, and the distilled student."""
+"""The distillation stages: `plan` records which maps the methods compare, `run` trains the distilled student."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from edgekd.data.base import DenseDataset
 from edgekd.data.loader import FixedViews
 from edgekd.distill.plan import build_methods, plan
 from edgekd.distill.teacher import FrozenTeacher
-from edgekd.distill.teacher_cache import TeacherAnswers, filled, key_of
+from edgekd.distill.teacher_cache import TeacherCache, cache_key, fill_cache
 from edgekd.models.artifact import network_from_artifact
 from edgekd.models.base import DenseModel
-from edgekd.train.loop import own_device
+from edgekd.train.loop import training_device
 from edgekd.train.module import Distiller
 from edgekd.train.stage import Guidance, train_network
 
@@ -30,23 +30,24 @@ def run(job: StageJob) -> StageResult:
     recipe, teacher = job.recipe, network_from_artifact(job.inputs["teacher"])
     num_classes = len(job.inputs["data"].details["classes"])
 
-    def build(student: DenseModel, dataset: DenseDataset) -> tuple[Distiller, TeacherAnswers | None]:
+    def build(student: DenseModel, dataset: DenseDataset) -> tuple[Distiller, TeacherCache | None]:
         methods = build_methods(recipe.distill, teacher, student, num_classes, recipe.task)
         distiller = Distiller(FrozenTeacher(teacher, recipe.trainer.compile_teacher), methods)
-        return distiller, _answers(job, distiller, dataset)
+        return distiller, _teacher_cache(job, distiller, dataset)
 
     methods = recipe.distill.model_dump(mode="json")["methods"]
     return train_network(job, recipe.student, "student", Guidance(methods, recipe.distill.watchdog_ratio, build))
 
 
 def run_plan(job: StageJob) -> StageResult:
-    """Record which maps the methods compare, so that a method that does not fit is refused before anything is trained."""
+    """Record which maps the methods compare. A method that does not fit fails here, before anything is trained."""
     return StageResult(details=asdict(plan(job.recipe)))
 
 
-def _answers(job: StageJob, distiller: Distiller, dataset: DenseDataset) -> TeacherAnswers | None:
+def _teacher_cache(job: StageJob, distiller: Distiller, dataset: DenseDataset) -> TeacherCache | None:
     data, trainer = job.recipe.data, job.recipe.trainer
     if trainer.teacher_cache is None:
         return None
-    folder = trainer.teacher_cache / key_of(job.inputs["teacher"], job.inputs["data"], data)
-    return filled(folder, distiller.teacher, FixedViews(dataset, data, job.recipe.task), own_device(trainer))
+    folder = trainer.teacher_cache / cache_key(job.inputs["teacher"], job.inputs["data"], data)
+    views = FixedViews(dataset, data, job.recipe.task)
+    return fill_cache(folder, distiller.teacher, views, training_device(trainer))

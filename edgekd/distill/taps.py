@@ -1,4 +1,4 @@
-"""The feature maps that a method compares, of each network: the decoder's last, the backbone's coarsest, a detector's levels."""
+"""The feature maps that a method compares: the decoder's last, the backbone's coarsest, a detector's levels."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from edgekd.errors import RecipeError
 from edgekd.models.base import Outputs
 from edgekd.train.batch import Batch
 
-Place = Literal["decoder", "backbone"]
+MapName = Literal["decoder", "backbone"]
 
 # A relation matrix of N cells has N^2 float32: 4096 cells are 64 MiB per image.
 MAX_TOKENS = 4096
 
 
-def channels(pyramid: Pyramid, at: Place, method: str) -> int:
-    """Return the channels of a network's map; RecipeError when it shows no backbone features."""
+def channels(pyramid: Pyramid, at: MapName, method: str) -> int:
+    """Return the channels of a network's map; RecipeError when the network has no backbone features."""
     if at == "decoder":
         return pyramid.decoder_channels
     if not pyramid.channels:
@@ -28,23 +28,23 @@ def channels(pyramid: Pyramid, at: Place, method: str) -> int:
 
 
 def pair(
-    teacher: Outputs, student: Outputs, batch: Batch, at: Place, tokens: int | None = None
+    teacher: Outputs, student: Outputs, batch: Batch, at: MapName, tokens: int | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return both maps on a common grid, as `relations.on_common_grid`, the teacher's without gradient.
 
-    With `tokens` the grid has at most that many cells.
+    With `tokens` the grid has at most `tokens` cells.
     """
-    of_teacher, of_student = (_map(outputs, at) for outputs in (teacher, student))
+    map_t, map_s = (_map(outputs, at) for outputs in (teacher, student))
     if tokens is None:
-        return relations.on_common_grid(of_teacher.detach(), of_student, batch.labelled)
-    return pooled_pair(of_teacher, of_student, batch, tokens)
+        return relations.on_common_grid(map_t.detach(), map_s, batch.labelled)
+    return pooled_pair(map_t, map_s, batch, tokens)
 
 
 def pooled_pair(teacher: Tensor, student: Tensor, batch: Batch, tokens: int) -> tuple[Tensor, Tensor, Tensor]:
     """Return two maps on a common grid of at most `tokens` cells, as `relations.on_common_grid`, the teacher's without
     gradient.
 
-    Both come from the coarser map's grid: cells of a grid that does not divide a map's overlap, differently on every map.
+    Both are pooled to the coarser map's grid first: cells of a grid that does not divide a map overlap, differently on every map.
     """
     map_t, map_s, _ = relations.on_common_grid(teacher.detach(), student, batch.labelled)
     grid = relations.token_grid(map_t.shape[-2], map_t.shape[-1], tokens)
@@ -69,7 +69,7 @@ def level_pair(teacher: Outputs, student: Outputs, batch: Batch, stride: int) ->
 
 
 def projection(student: int, teacher: int) -> nn.Module:
-    """Return the adapter from the student's channels to the teacher's: a 1x1 convolution, nothing where they agree."""
+    """Return the adapter from the student's channels to the teacher's: a 1x1 convolution, or the identity where they agree."""
     return nn.Identity() if student == teacher else nn.Conv2d(student, teacher, kernel_size=1)
 
 
@@ -79,5 +79,5 @@ def check_tokens(tokens: int, method: str) -> None:
         raise RecipeError(f"{method}.tokens: expected 2 to {MAX_TOKENS} (64 MiB per image), got {tokens}")
 
 
-def _map(outputs: Outputs, at: Place) -> Tensor:
+def _map(outputs: Outputs, at: MapName) -> Tensor:
     return outputs.decoder if at == "decoder" else outputs.features[max(outputs.features)]

@@ -12,22 +12,22 @@ from edgekd.models.base import DenseModel, Outputs
 
 
 class FrozenTeacher:
-    """A teacher that only answers: eval mode, no gradients.
+    """A teacher in eval mode, without gradients.
 
-    Not an nn.Module on purpose: what is not in the student's module tree is never trained, switched to train mode,
+    It is not an nn.Module on purpose. What is outside the student's module tree is never trained, switched to train mode,
     checkpointed, averaged (EMA copies the tree) or exported with it.
     """
 
     def __init__(self, model: DenseModel, compiled: bool = False) -> None:
         self.model = model.eval().requires_grad_(False)
-        self._answer: Callable[[Tensor], Outputs] = torch.compile(self.model) if compiled else self.model
+        self._forward: Callable[[Tensor], Outputs] = torch.compile(self.model) if compiled else self.model
 
     def __call__(self, images: Tensor) -> Outputs:
         with torch.no_grad():  # not inference_mode: the losses save its tensors for their backward pass
-            return self._answer(images)
+            return self._forward(images)
 
     def to(self, device: torch.device, memory_format: torch.memory_format) -> None:
-        """Move the teacher to where the student trains."""
+        """Move the teacher to the device on which the student trains."""
         self.model.to(device=device).to(memory_format=memory_format)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> FrozenTeacher:

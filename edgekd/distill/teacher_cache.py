@@ -1,8 +1,8 @@
-"""A teacher's answers to the fixed views of a training set, kept on disk: they are worked out once for all arms and seeds.
+"""The teacher's outputs for the fixed views of a training set, cached on disk: computed once for all arms and seeds.
 
 One safetensors file per view, rounded to float16 for half the disk; a tensor with values beyond float16's 65504 stays
-float32. A folder belongs to one teacher, one data set and one augmentation (`key_of`), so a changed one never meets old
-answers; of what the key does not hold, a teacher's own code for one, an answer that is there is asked for again.
+float32. A folder belongs to one teacher, one data set and one augmentation (`cache_key`). The key does not cover the code of
+a teacher from another package. `fill_cache` therefore computes one cached view again and compares.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ log = logging.getLogger(__name__)
 BATCH = 8
 
 
-class TeacherAnswers:
-    """Answers in a folder; called with the number of a view it returns its float32 tensors, without a batch axis."""
+class TeacherCache:
+    """The cached outputs in a folder; a call with the number of a view reads its float32 tensors, without a batch axis."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -44,12 +44,12 @@ class TeacherAnswers:
         return {name: value.float() for name, value in load_file(self.file(number)).items()}
 
     def file(self, number: int) -> Path:
-        """Return the file of a view's answers."""
+        """Return the file with the outputs for a view."""
         return self.folder / f"{number // 1000:04d}" / f"{number:07d}.safetensors"
 
 
-def key_of(teacher: Artifact, data: Artifact, section: Data) -> str:
-    """Return what the answers depend on, as a hex digest: weights, network, images, size and augmentation."""
+def cache_key(teacher: Artifact, data: Artifact, section: Data) -> str:
+    """Return a hex digest of what the outputs depend on: weights, network, images, size and augmentation."""
     content = {
         "versions": [package_version(name) for name in ("edgekd", "torchvision", "pillow")],  # they draw the views
         "weights": [entry["sha256"] for entry in teacher.manifest["files"] if entry["name"] == WEIGHTS],
@@ -63,60 +63,58 @@ def key_of(teacher: Artifact, data: Artifact, section: Data) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def filled(folder: Path, teacher: Teacher, views: FixedViews, device: torch.device) -> TeacherAnswers:
-    """Return the answers to all views, working out those that are missing; interrupted, it goes on where it was.
+def fill_cache(folder: Path, teacher: Teacher, views: FixedViews, device: torch.device) -> TeacherCache:
+    """Return the cache with the outputs for all views, after computing those that are missing. It can be interrupted.
 
     Args:
-        folder: of these answers alone (`key_of`).
-        teacher: answers in float32 on `device`.
+        folder: the folder of this key (`cache_key`).
+        teacher: runs in float32 on `device`.
         views: of the training split.
         device: where the teacher runs.
 
     Raises:
-        WorkspaceError: the disk has no room for all answers; nothing was written then. Or the answers that are there are
-            not this teacher's.
+        WorkspaceError: the disk has no room for all outputs (nothing is written then), or the cached outputs are not this
+            teacher's.
     """
-    answers = TeacherAnswers(folder)
+    cache = TeacherCache(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / ".lock"):  # one process works them out, others wait for it
-        kept = [number for number in range(len(views)) if answers.file(number).is_file()]
-        missing = sorted(set(range(len(views))) - set(kept))
+    with FileLock(folder / ".lock"):  # one process computes, the others wait for it
+        cached = [number for number in range(len(views)) if cache.file(number).is_file()]
+        missing = sorted(set(range(len(views))) - set(cached))
         teacher.to(device, torch.channels_last)
-        if kept:
-            _check_same(answers, kept[0], teacher, views, device)
+        if cached:
+            _check_same(cache, cached[0], teacher, views, device)
         if missing:
             _check_room(folder, teacher, views, missing, device)
             loader = DataLoader(
                 Subset(views, missing), BATCH, collate_fn=lambda items: torch.stack([v.image for v in items])
             )
-            title, screen = "the teacher answers", Console(stderr=True)
+            title, screen = "teacher outputs", Console(stderr=True)
             for at, images in enumerate(track(loader, title, console=screen, disable=not screen.is_terminal)):
-                for number, tensors in zip(missing[at * BATCH :], _answer(teacher, images, device), strict=False):
-                    answers.file(number).parent.mkdir(exist_ok=True)
-                    with replacing(answers.file(number)) as temporary:
+                for number, tensors in zip(missing[at * BATCH :], _outputs(teacher, images, device), strict=False):
+                    cache.file(number).parent.mkdir(exist_ok=True)
+                    with replacing(cache.file(number)) as temporary:
                         save_file(tensors, temporary)
-    return answers
+    return cache
 
 
-def _answer(teacher: Teacher, images: Tensor, device: torch.device) -> list[dict[str, Tensor]]:
-    """Return the answers to uint8 images (B, 3, H, W), one by one, on the CPU, in the type that they are kept in."""
+def _outputs(teacher: Teacher, images: Tensor, device: torch.device) -> list[dict[str, Tensor]]:
+    """Compute the outputs for uint8 images (B, 3, H, W): one dict per image, on the CPU, in the type that is cached."""
     outputs = teacher(images.to(device).float().div(255).contiguous(memory_format=torch.channels_last))
     host = {name: value.float().cpu() for name, value in outputs.tensors().items()}
     return [{name: _rounded(value[i].contiguous()) for name, value in host.items()} for i in range(len(images))]
 
 
-def _check_same(
-    answers: TeacherAnswers, number: int, teacher: Teacher, views: FixedViews, device: torch.device
-) -> None:
-    """Check that the kept answer to a view is the teacher's; devices and versions of torch may differ a little."""
-    kept, (live,) = answers(number), _answer(teacher, views[number].image.unsqueeze(0), device)
-    same = kept.keys() == live.keys() and all(
-        kept[name].shape == value.shape and (kept[name] - value).abs().max() <= 0.02 * value.float().abs().max()
+def _check_same(cache: TeacherCache, number: int, teacher: Teacher, views: FixedViews, device: torch.device) -> None:
+    """Check that the cached outputs for a view are the teacher's, with a tolerance for other devices and versions of torch."""
+    cached, (live,) = cache(number), _outputs(teacher, views[number].image.unsqueeze(0), device)
+    is_same = cached.keys() == live.keys() and all(
+        cached[name].shape == value.shape and (cached[name] - value).abs().max() <= 0.02 * value.float().abs().max()
         for name, value in live.items()
     )
-    if not same:
+    if not is_same:
         raise WorkspaceError(
-            f"trainer.teacher_cache: the answers in {answers.folder} are not this teacher's, though its weights and options "
+            f"trainer.teacher_cache: the outputs in {cache.folder} are not this teacher's, although its weights and options "
             "are the same; its code has changed: delete that folder"
         )
 
@@ -127,10 +125,10 @@ def _rounded(value: Tensor) -> Tensor:
 
 
 def _check_room(folder: Path, teacher: Teacher, views: FixedViews, missing: list[int], device: torch.device) -> None:
-    (first,) = _answer(teacher, views[missing[0]].image.unsqueeze(0), device)
-    each = sum(value.nbytes for value in first.values())
-    needed, free = len(missing) * each, shutil.disk_usage(folder).free
-    facts = f"{len(missing)} answers of {each / 2**20:.1f} MiB need {needed / 2**30:.2f} GiB"
+    (first,) = _outputs(teacher, views[missing[0]].image.unsqueeze(0), device)
+    view_bytes = sum(value.nbytes for value in first.values())
+    needed, free = len(missing) * view_bytes, shutil.disk_usage(folder).free
+    facts = f"the outputs for {len(missing)} views of {view_bytes / 2**20:.1f} MiB need {needed / 2**30:.2f} GiB"
     if needed * 1.02 > free:
         raise WorkspaceError(
             f"trainer.teacher_cache: {facts} in {folder}, {free / 2**30:.2f} GiB are free; "

@@ -19,32 +19,32 @@ from edgekd.models.weights import load_into, load_state
 WEIGHTS = "weights.safetensors"
 
 
-def network_from_recipe(network: Network, task: str, num_classes: int, where: str) -> DenseModel:
-    """Return the network a recipe section describes, with its `checkpoint` loaded when it names one.
+def network_from_recipe(network: Network, task: str, num_classes: int, section: str) -> DenseModel:
+    """Build the network of a recipe section and load its `checkpoint`, if it names one.
 
     Raises:
         RecipeError: unknown family, variant or option.
         CheckpointError: the checkpoint is damaged or belongs to another network.
     """
-    options = plugin_options("families", network.family, network.options, f"{where}.options")
+    options = plugin_options("families", network.family, network.options, f"{section}.options")
     model = build_model(network.family, network.variant, task, num_classes, options)
     if network.checkpoint is not None:
-        load_into(model, load_state(network.checkpoint), f"{where}.checkpoint {network.checkpoint}")
+        load_into(model, load_state(network.checkpoint), f"{section}.checkpoint {network.checkpoint}")
     return model
 
 
-def untrained_network(network: Network, task: str, num_classes: int, where: str) -> DenseModel:
-    """Return the network a recipe section describes with random weights, reading no weight file.
+def untrained_network(network: Network, task: str, num_classes: int, section: str) -> DenseModel:
+    """Build the network of a recipe section with random weights, without reading a weight file.
 
     Raises:
         RecipeError: unknown family, variant or option.
     """
-    options = plugin_options("families", network.family, _without_files(network), f"{where}.options")
+    options = plugin_options("families", network.family, _without_files(network), f"{section}.options")
     return build_model(network.family, network.variant, task, num_classes, options)
 
 
 def network_from_artifact(artifact: Artifact) -> DenseModel:
-    """Return the trained network of a checkpoint artifact in eval mode."""
+    """Load the trained network of a checkpoint artifact, in eval mode."""
     try:
         network = Network.model_validate(artifact.details.get("network"))
     except ValidationError as exc:
@@ -57,11 +57,11 @@ def network_from_artifact(artifact: Artifact) -> DenseModel:
 
 
 def open_checkpoint(artifact: Artifact) -> TorchSession:
-    """Return a session on the trained network of a checkpoint artifact, on a GPU where there is one (not run on hardware)."""
+    """Open a session on the trained network of a checkpoint artifact, on a GPU where there is one (not run on hardware)."""
     device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
     return TorchSession(network_from_artifact(artifact).to(device), artifact.spec)
 
 
 def _without_files(network: Network) -> dict[str, object]:
-    """Return the family options without start weights: the artifact has its own."""
+    """Return the family options without encoder weights: the artifact has its own."""
     return {key: value for key, value in network.options.items() if key != "encoder_weights"}

@@ -1,4 +1,4 @@
-"""Backbones: what gives the feature maps at strides 4, 8, 16, 32 that decoders and pyramids start from."""
+"""Backbones: feature maps at strides 4, 8, 16, 32, the inputs of decoders and pyramids."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from edgekd.models.weights import fill, load_state
 
 Triple = tuple[float, float, float]
 STRIDES = (4, 8, 16, 32)
-# ImageNet's channel statistics: any fixed values do for training from scratch, and these are what toolchains expect.
+# ImageNet's channel statistics: training from scratch works with any fixed values, and toolchains expect these.
 IMAGENET: tuple[Triple, Triple] = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
@@ -28,7 +28,7 @@ class Size:
     decoder: int
 
 
-# Multiples of 8, so that vector units are full.
+# Multiples of 8 fill vector units.
 SIZES = {
     "n": Size((16, 24, 32, 48), (1, 1, 1, 1), 24),
     "xs": Size((24, 32, 48, 64), (1, 1, 1, 1), 32),
@@ -87,7 +87,7 @@ class EdgeBackbone(nn.Module):
 
 
 class TimmBackbone(nn.Module):
-    """The maps at strides 4 to 32 of a timm model, filled from a file where one is given.
+    """The maps at strides 4 to 32 of a timm model, with weights from a file where one is given.
 
     Raises:
         RecipeError: timm has no such model, or it has no maps at these strides.
@@ -96,7 +96,7 @@ class TimmBackbone(nn.Module):
 
     def __init__(self, name: str, weights: str | bool | None) -> None:
         super().__init__()
-        import timm  # seconds; edgekd's own backbone does without
+        import timm  # takes seconds, and edgekd's own backbone does not need it
 
         if not timm.is_model(name):
             raise RecipeError(f"timm has no model {name!r}{did_you_mean(name, timm.list_models())}")
@@ -110,7 +110,7 @@ class TimmBackbone(nn.Module):
         if set(self.places) != set(STRIDES):
             raise RecipeError(f"backbone {name!r}: expected maps at strides {STRIDES}, got {info.reduction()}")
         self.channels = {stride: info.channels()[place] for stride, place in self.places.items()}
-        self.is_channels_last = getattr(self.model, "output_fmt", "NCHW") == "NHWC"  # Swin, for one
+        self.is_channels_last = getattr(self.model, "output_fmt", "NCHW") == "NHWC"  # e.g. Swin
         config = timm.get_pretrained_cfg(name)
         self.mean, self.std = (triple(config.mean), triple(config.std)) if config else IMAGENET
         if isinstance(weights, str):

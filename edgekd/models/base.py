@@ -1,11 +1,11 @@
-"""What a network is here: heads and a feature pyramid with declared channels and strides.
+"""Networks: heads and a feature pyramid with declared channels and strides; the protocol of a family.
 
 A family is one file `models/families/<name>.py` with
 
     Options                  a frozen dataclass of `option` fields: the keys under `teacher.options` or `student.options`.
                              `encoder_weights` is the name of start weights; a trained network is built without them
     TASKS                    the tasks it has networks for
-    VARIANTS                 the names a recipe may use as `variant`; None when `build` checks the name itself
+    VARIANTS                 the valid names of `variant` in a recipe; None when `build` checks the name itself
     build(variant, task, num_classes, options) -> DenseModel
 """
 
@@ -20,13 +20,13 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Outputs:
-    """What one forward pass gives.
+    """The outputs of one forward pass.
 
-    heads: what is deployed, by the name of the exported tensor: `logits` (B, K, H, W) at the input's size of a
-        segmenter; those of `models/heads.py` of a detector.
+    heads: the deployed tensors by name: `logits` (B, K, H, W) at the input's size for a segmenter, those of
+        `models/heads.py` for a detector.
     features: stride -> (B, C, H/stride, W/stride), the backbone's pyramid, fine to coarse.
-    decoder: the last feature map that all heads share (B, C, h, w), of a detector the finest of its `levels`.
-    levels: stride -> (B, C, H/stride, W/stride), the pyramid of a detector, fine to coarse; empty of a segmenter.
+    decoder: the last feature map that all heads share (B, C, h, w); for a detector the finest of its `levels`.
+    levels: stride -> (B, C, H/stride, W/stride), the pyramid of a detector, fine to coarse; empty for a segmenter.
     """
 
     heads: dict[str, Tensor]
@@ -40,7 +40,7 @@ class Outputs:
         return self.heads["logits"]
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return all of it by name: `heads/<name>`, `features/<stride>`, and `decoder` or `levels/<stride>`."""
+        """Return all tensors by name: `heads/<name>`, `features/<stride>`, and `decoder` or `levels/<stride>`."""
         heads = {f"heads/{name}": value for name, value in self.heads.items()}
         features = {f"features/{stride}": value for stride, value in self.features.items()}
         levels = {f"levels/{stride}": value for stride, value in self.levels.items()}
@@ -48,7 +48,7 @@ class Outputs:
 
     @classmethod
     def of(cls, tensors: dict[str, Tensor]) -> Outputs:
-        """Return the outputs that `tensors` was called on."""
+        """Make outputs from what `tensors` returned."""
         heads, features, levels = (
             {name.removeprefix(kind): value for name, value in tensors.items() if name.startswith(kind)}
             for kind in ("heads/", "features/", "levels/")
@@ -58,17 +58,17 @@ class Outputs:
 
 
 class DenseModel(nn.Module, ABC):
-    """A network whose input is RGB in [0, 1]; it knows its own normalisation.
+    """A network whose input is RGB in [0, 1]. It normalises the input itself.
 
-    Teacher and student may have different `mean` and `std`: each normalises for itself, so one augmented batch
-    serves both. `forward_normalized` is what an export without in-graph preprocessing takes.
+    Teacher and student may have different `mean` and `std`, and get the same augmented batch. An export without in-graph
+    preprocessing uses `forward_normalized`.
 
     Attributes:
         channels: stride -> channels of `Outputs.features`, fine to coarse (a contract test compares with the truth).
         decoder_channels: channels of `Outputs.decoder` and `Outputs.levels`.
         level_strides: strides of `Outputs.levels`, fine to coarse.
         size_divisor: input height and width must be divisible by it.
-        unused_weights: beginnings of names that a checkpoint may hold and the network has no use for (auxiliary heads).
+        unused_weights: prefixes of weights in a checkpoint that the network does not use (auxiliary heads).
     """
 
     channels: dict[int, int]
@@ -93,10 +93,10 @@ class DenseModel(nn.Module, ABC):
         """Run on images (B, 3, H, W) that are already normalised with `mean` and `std`."""
 
     def check_trains(self) -> None:
-        """Check that the network gives in training what it gives in evaluation; those of one's own may not.
+        """Check that the network has the same outputs in training and evaluation, which a user's network may not.
 
         Raises:
-            RecipeError: it does not.
+            RecipeError: the outputs differ.
         """
 
     def weights_module(self) -> nn.Module:
@@ -105,15 +105,15 @@ class DenseModel(nn.Module, ABC):
 
 
 class ReadyDetector(DenseModel):
-    """A detector that decodes and suppresses by itself: a teacher with features, but without edgekd's heads.
+    """A detector with its own decoding and suppression: a teacher with features, but without edgekd's heads.
 
-    It is used as it is: it has no task loss here, and is not exported.
+    It has no task loss here and is not exported.
     """
 
     @abstractmethod
     def detect_normalized(self, images: Tensor) -> dict[str, Tensor]:
-        """Return what is found in normalised images (B, 3, H, W), by the names that `board/detection.py` reads.
+        """Return the detections in normalised images (B, 3, H, W), by the names that `board/detection.py` reads.
 
-        `found_boxes` (B, N, 4) pixels of the input, `found_scores` (B, N), 0 where fewer than N are found,
+        `found_boxes` (B, N, 4) pixels of the input, `found_scores` (B, N), 0 beyond the last detection,
         `found_labels` (B, N) int64, and for instances `found_masks` (B, N, h, w), probabilities over the box.
         """

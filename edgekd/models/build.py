@@ -1,4 +1,4 @@
-"""A network from a family's name, its cost, and the input sizes it takes."""
+"""Builds a network by family name; checks input sizes; counts parameters and multiply-accumulates."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from edgekd.models.base import DenseModel, ReadyDetector
 
 
 def build_model(family: str, variant: str, task: str, num_classes: int, options: Any) -> DenseModel:
-    """Return an untrained network (with its encoder's start weights when the options name them).
+    """Build an untrained network, with pretrained encoder weights when the options name them.
 
     Args:
         family: a plugin name, e.g. `smp`.
@@ -24,13 +24,13 @@ def build_model(family: str, variant: str, task: str, num_classes: int, options:
 
     Raises:
         UserError: no such family.
-        RecipeError: not for this task, no such variant, or an option that does not fit it.
-        CheckpointError: the encoder's start weights are damaged or belong to another network.
+        RecipeError: not for this task, no such variant, or an option that does not fit.
+        CheckpointError: the encoder's weights are damaged or belong to another network.
     """
     module = plugins.load("families", family)
     if task not in module.TASKS:
-        able = [name for name in plugins.names("families") if task in plugins.load("families", name).TASKS]
-        raise RecipeError(f"family {family!r} has no networks for task {task!r}; choose {' or '.join(able)}")
+        others = [name for name in plugins.names("families") if task in plugins.load("families", name).TASKS]
+        raise RecipeError(f"family {family!r} has no networks for task {task!r}; choose {' or '.join(others)}")
     if module.VARIANTS is not None and variant not in module.VARIANTS:
         raise RecipeError(f"family {family!r} has no variant {variant!r}{did_you_mean(variant, module.VARIANTS)}")
     return module.build(variant, task, num_classes, options)
@@ -40,7 +40,7 @@ def check_input_size(model: DenseModel, size: tuple[int, int]) -> None:
     """Check that (height, width) is divisible by the network's coarsest stride.
 
     Raises:
-        UserError: it is not; the message names the nearest size that is.
+        UserError: it is not; the message has the nearest valid size.
     """
     divisor = model.size_divisor
     for side, length in zip(("height", "width"), size, strict=True):
@@ -50,9 +50,9 @@ def check_input_size(model: DenseModel, size: tuple[int, int]) -> None:
 
 
 def count(model: DenseModel, size: tuple[int, int]) -> tuple[int, int]:
-    """Return the number of parameters and of multiply-accumulates for one image of `size` (height, width).
+    """Count parameters and multiply-accumulates for one image of `size` (height, width).
 
-    Multiply-accumulates are half of what torch's FlopCounterMode counts: convolutions and matrix products only.
+    Multiply-accumulates are half of torch's FlopCounterMode: convolutions and matrix products only.
     The number of parameters leaves out buffers (batch-norm statistics).
     """
     images = torch.zeros(1, 3, *size, device=model.mean.device, dtype=model.mean.dtype)

@@ -18,8 +18,8 @@ from edgekd.models.blocks import ConvNorm, initialise
 
 BINS = 17  # of a side's distribution: 0 ... 16 strides, as in GFL
 MASK_STRIDE = 4  # of prototypes
-SHARPNESS = 0.4  # an untrained side's logits fall by so much per bin: 2 strides are expected, not 8, most objects' size
-PRIOR = 0.01  # probability that an untrained score starts from, so that the background does not drown the first steps
+SHARPNESS = 0.4  # decrease of an untrained side's logits per bin: the expected distance is 2 strides, the size of most objects, not 8
+PRIOR = 0.01  # initial probability of a score: a larger one would let the background dominate the first steps
 
 
 class DetectionHead(nn.Module):
@@ -79,7 +79,7 @@ class SharedTower(nn.Module):
 
 
 class Prototypes(nn.Module):
-    """Mask prototypes (B, P, scale h, scale w) from the finest pyramid level (B, C, h, w), not negative after their ReLU."""
+    """Mask prototypes (B, P, scale h, scale w) from the finest pyramid level (B, C, h, w), non-negative by a ReLU."""
 
     def __init__(self, channels: int, count: int, scale: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""A torch network behind the interface of an engine's session, so that both are evaluated by the same code."""
+"""A torch network behind the interface of an engine's session: the same code evaluates both."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ def torch_spec(
 ) -> ModelSpec:
     """Return the contract of a torch network at input `size` (height, width): a normalised image in, its heads out.
 
-    `resize` is how an image gets to that size, see `Preprocess`.
+    `resize` is how an image is brought to that size, see `Preprocess`.
 
-    What a `ReadyDetector` finds takes the place of the heads.
+    A `ReadyDetector` has its detections as outputs instead of heads.
     """
     mean, std = (tuple(round(v, 6) for v in buffer.flatten().tolist()) for buffer in (model.mean, model.std))
     return ModelSpec(
@@ -30,7 +30,7 @@ def torch_spec(
         inputs=(TensorSpec("image", "float32", (1, 3, *size), "image"),),
         outputs=tuple(
             TensorSpec(name, str(value.dtype).removeprefix("torch."), tuple(value.shape), name.rstrip("_0123456789"))
-            for name, value in _answers(model, size).items()
+            for name, value in _outputs_for_zeros(model, size).items()
         ),
         preprocess=Preprocess(size=size, mean=mean, std=std, resize=resize),
     )
@@ -38,22 +38,22 @@ def torch_spec(
 
 def head_shapes(model: DenseModel, size: tuple[int, int]) -> dict[str, tuple[int, ...]]:
     """Return the shape of every head for one image of `size` (height, width), from a forward pass on zeros."""
-    return {name: tuple(value.shape) for name, value in _answers(model, size).items()}
+    return {name: tuple(value.shape) for name, value in _outputs_for_zeros(model, size).items()}
 
 
-def answers(model: DenseModel, images: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Return what a network says of normalised images (B, 3, H, W): its heads, or what it finds by itself."""
+def outputs_of(model: DenseModel, images: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Return a network's outputs for normalised images (B, 3, H, W): its heads, or the detections of a `ReadyDetector`."""
     if isinstance(model, ReadyDetector):
         return model.detect_normalized(images)
     return model.forward_normalized(images).heads
 
 
-def _answers(model: DenseModel, size: tuple[int, int]) -> dict[str, torch.Tensor]:
+def _outputs_for_zeros(model: DenseModel, size: tuple[int, int]) -> dict[str, torch.Tensor]:
     was_training = model.training
     with torch.inference_mode():
-        found = answers(model.eval(), model.mean.new_zeros(1, 3, *size))
+        outputs = outputs_of(model.eval(), model.mean.new_zeros(1, 3, *size))
     model.train(was_training)
-    return found
+    return outputs
 
 
 class TorchSession(SessionBase):
@@ -74,7 +74,7 @@ class TorchSession(SessionBase):
 
     def _infer(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         image = torch.from_numpy(inputs[self.spec.inputs[0].name]).to(self.model.mean.device)
-        # fp32 means it: by itself cuDNN rounds to TF32.
+        # cuDNN would round to TF32, which is not fp32.
         with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-            heads = answers(self.model, image)
+            heads = outputs_of(self.model, image)
         return {tensor.name: heads[tensor.name].cpu().numpy() for tensor in self.spec.outputs}

@@ -1,4 +1,4 @@
-"""Weight files in and out, without ever running code that a file carries."""
+"""Reads and writes weight files without running code from a file."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from edgekd.errors import CheckpointError, WorkspaceError, one_line
 from edgekd.models.base import DenseModel
 
 PICKLED = (".pt", ".pth", ".ckpt", ".bin", ".tar")
-# Where training programs keep the weights inside a checkpoint (Lightning, timm, torchvision, mmengine, ...).
+# Keys under which training programs store the weights inside a checkpoint (Lightning, timm, torchvision, mmengine, ...).
 NESTS = ("state_dict", "model", "model_state_dict", "module", "net", "ema", "model_ema", "state_dict_ema")
-# What wrappers put before every key: DataParallel, a LightningModule's attribute, torch.compile.
+# Prefixes that wrappers add to every key: DataParallel, a LightningModule's attribute, torch.compile.
 PREFIXES = ("module.", "model.", "net.", "student.", "_orig_mod.")
 
-_COUNTER = ".num_batches_tracked"  # of batch norms: no inference reads it, and a frozen one has none
+_COUNTER = ".num_batches_tracked"  # of batch norms: inference does not read it, and frozen ones have none
 
 
 def load_state(path: str | Path) -> dict[str, Tensor]:
-    """Read the weights of a file, by name; what wraps the state dict is unwrapped where only one can be meant.
+    """Read the weights of a file, by name; a state dict inside a checkpoint is unwrapped where there is only one.
 
     Raises:
         CheckpointError: missing, damaged, would have to run code, or holds none or several sets of weights.
@@ -44,12 +44,12 @@ def load_state(path: str | Path) -> dict[str, Tensor]:
 
 
 def load_into(module: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
-    """Fill every parameter and buffer of a network; a prefix that all of its names carry in the file is taken off.
+    """Load every parameter and buffer of a network; a prefix that all its names have in the file is removed.
 
     Args:
-        module: the network; of a `DenseModel` that wraps another, the wrapped one is filled.
-        state: what `load_state` returned.
-        what: names the file in errors, e.g. `teacher.checkpoint weights.safetensors`.
+        module: the network; in a `DenseModel` that wraps another, the wrapped one is loaded.
+        state: the weights from `load_state`.
+        what: the file in errors, e.g. `teacher.checkpoint weights.safetensors`.
 
     Raises:
         CheckpointError: anything is missing, left over, or of another shape.
@@ -71,10 +71,10 @@ def fill(
     """Load weights whose names are already the module's.
 
     Args:
-        module: what is filled.
+        module: the module to load into.
         given: weights by name.
-        what: names the file in errors.
-        leftover: says of a name that is not the module's whether it may be ignored; by default none may.
+        what: the file in errors.
+        leftover: whether a name that the module lacks may be ignored; by default no name.
 
     Raises:
         CheckpointError: as for `load_into`.
@@ -103,7 +103,7 @@ def save_state(module: nn.Module, path: str | Path) -> None:
     Raises:
         WorkspaceError: the file cannot be written.
     """
-    # clone: safetensors refuses tensors that share memory; contiguous: and those in channels_last.
+    # safetensors refuses tensors that share memory (clone) and those in channels_last (contiguous).
     state = {
         key: value.detach().cpu().clone(memory_format=torch.contiguous_format)
         for key, value in _weights_module(module).state_dict().items()
@@ -142,7 +142,7 @@ def _read_pickled(path: Path) -> Any:
 
 
 def _weights_in(content: Any, path: Path) -> dict[str, Tensor]:
-    """Return the one state dict in a checkpoint's content."""
+    """Return the only state dict in a checkpoint's content."""
     if _is_state(content):
         return dict(content)
     if not isinstance(content, Mapping):
@@ -166,9 +166,9 @@ def _is_state(content: Any) -> bool:
 
 
 def _unprefixed(state: Mapping[str, Tensor], wanted: Iterable[str]) -> dict[str, Tensor]:
-    """Return the weights under the shortest prefix under which all wanted names are found; as they are without one.
+    """Return the weights under the shortest prefix with all wanted names; all weights when there is none.
 
-    What lies beside the prefix belongs to others (a Lightning module that also holds the teacher).
+    Other prefixes belong to other modules (a Lightning module that also holds the teacher).
     """
     names = set(wanted)
     prefixes = [""]

@@ -83,8 +83,8 @@ def stage_line_chart(line: StageLine) -> str:
         axes.margins(x=0.08)
         axes.set_xlabel(f"{steps[0].row.score_title}, %")
 
-    said = [f"{step.row.label} {percent(step.row.score)} %" for step in steps]
-    return responsive(f"{steps[0].row.score_title} of every stage", said, 0.5 * len(steps) + 0.8, draw)
+    numbers = [f"{step.row.label} {percent(step.row.score)} %" for step in steps]
+    return responsive(f"{steps[0].row.score_title} of every stage", numbers, 0.5 * len(steps) + 0.8, draw)
 
 
 def _step_name(line: StageLine, step: Step) -> str:
@@ -123,8 +123,8 @@ def scatter_chart(rows: Sequence[Row]) -> str:
         columns = 2 if inches(axes) > NARROW else 1
         axes.legend(loc="upper left", bbox_to_anchor=(0, -0.16), ncols=columns, frameon=False, labelcolor=FG)
 
-    said = [f"{row.label} {percent(row.score)} % at {milliseconds(row.p50_ms)} ms" for row in dots]
-    return responsive(f"{dots[0].score_title} against engine latency", said, 4.6 + 0.12 * len(dots), draw)
+    numbers = [f"{row.label} {percent(row.score)} % at {milliseconds(row.p50_ms)} ms" for row in dots]
+    return responsive(f"{dots[0].score_title} against engine latency", numbers, 4.6 + 0.12 * len(dots), draw)
 
 
 def _dot(axes: Axes, row: Row, marker: str) -> None:
@@ -158,8 +158,8 @@ def latency_chart(runs: Sequence[Runs], title: str) -> str:
         axes.spines["left"].set_visible(False)
         axes.set_xlabel(f"{title}, ms" + (", log scale" if is_log else ""))
 
-    said = [f"{run.row.label} {_percentiles(run)}" for run in shown]
-    return responsive(title, said, 0.95 * len(shown) + 0.6, draw)
+    numbers = [f"{run.row.label} {_percentiles(run)}" for run in shown]
+    return responsive(title, numbers, 0.95 * len(shown) + 0.6, draw)
 
 
 def _histogram(axes: Axes, run: Runs, edges: np.ndarray, base: float) -> None:
@@ -209,8 +209,8 @@ def class_chart(rows: Sequence[Row], classes: Sequence[str], title: str) -> str:
         axes.set_xlim(0, 108)
         axes.set_xlabel(f"{title}, %")
 
-    said = [f"{name}, {row.label} {percent(row.per_class.get(name))} %" for name in classes for row in shown]
-    return responsive(f"{title} per class", said, (0.16 * len(shown) + 0.12) * len(classes) + 0.6, draw)
+    numbers = [f"{name}, {row.label} {percent(row.per_class.get(name))} %" for name in classes for row in shown]
+    return responsive(f"{title} per class", numbers, (0.16 * len(shown) + 0.12) * len(classes) + 0.6, draw)
 
 
 def curves_chart(curves: Sequence[Curve]) -> str:
@@ -232,8 +232,8 @@ def curves_chart(curves: Sequence[Curve]) -> str:
         axes.set_ylabel("task loss" + (", log scale" if is_log else ""))
         axes.grid(axis="y", color=GRID)
 
-    said = [f"{c.name} loss {c.points[-1][1]:.3g} at step {c.points[-1][0]:g}" for c in shown]
-    return responsive("Learning curves", said, 3.4, draw)
+    numbers = [f"{c.name} loss {c.points[-1][1]:.3g} at step {c.points[-1][0]:g}" for c in shown]
+    return responsive("Learning curves", numbers, 3.4, draw)
 
 
 def validation_chart(curves: Sequence[Curve], title: str) -> str:
@@ -251,8 +251,8 @@ def validation_chart(curves: Sequence[Curve], title: str) -> str:
         axes.set_ylabel(f"{title}, %")
         axes.grid(axis="y", color=GRID)
 
-    said = [f"{c.name} {percent(c.points[-1][1])} % at step {c.points[-1][0]:g}" for c in shown]
-    return responsive(f"{title} during training", said, 2.8, draw)
+    numbers = [f"{c.name} {percent(c.points[-1][1])} % at step {c.points[-1][0]:g}" for c in shown]
+    return responsive(f"{title} during training", numbers, 2.8, draw)
 
 
 def precision_chart(rows: Sequence[Row], name: str) -> str:
@@ -271,5 +271,5 @@ def precision_chart(rows: Sequence[Row], name: str) -> str:
         axes.set_ylabel("precision, %")
         axes.grid(color=GRID)
 
-    said = [f"{row.label} AP50 {percent(float(np.mean(values)))} %" for row, values in shown]
-    return responsive(f"{name}: precision against recall at IoU 0.5", said, 2.6, draw)
+    numbers = [f"{row.label} AP50 {percent(float(np.mean(values)))} %" for row, values in shown]
+    return responsive(f"{name}: precision against recall at IoU 0.5", numbers, 2.6, draw)

@@ -51,7 +51,6 @@ def collect(
     engines = [f"engine/{engine.id}" for engine in recipe.engines]
     stages = [name for name in (*_TRAINED, "export", *engines) if name in planned]
     rows = [_row(recipe, stage, artifacts, failures, failure) for stage in stages]
-    shown = {name for row in rows for name in row.metrics}
     return Report(
         schema=SCHEMA,
         artifact_schema=_ARTIFACT_SCHEMA,
@@ -65,11 +64,7 @@ def collect(
         classes=artifacts["data"].details["classes"] if "data" in artifacts else [],
         environment={**executor_of(LOCAL).facts()["environment"], "packages": package_versions()},
         rows=rows,
-        definitions={
-            name: Definition(title=title, text=text, higher_is_better=better)
-            for name, (title, text, better) in DEFINITIONS.items()
-            if name in shown
-        },
+        definitions=_definitions(rows),
         stages=list(timings),
         training={name: _training(artifacts[name]) for name in _TRAINED if name in artifacts},
         gates=_gates(recipe, artifacts),
@@ -168,7 +163,7 @@ def _row(
         board=engine.board if engine else LOCAL,
         status=status,
         reason=reason,
-        **(_facts(artifacts[stage]) if stage in artifacts else {}),
+        **(_facts(artifacts[stage], artifacts) if stage in artifacts else {}),
         **timed,
         **(_scores(score) if score else {}),
     )
@@ -202,12 +197,24 @@ def _scores(artifact: Artifact) -> Json:
     return scores
 
 
-def _facts(artifact: Artifact) -> Json:
-    """Return size and hash of the deployed file of an artifact, and the parameters and MACs of its network."""
+def _definitions(rows: Sequence[Row]) -> dict[str, Definition]:
+    """Return the definitions of the metrics that some row has."""
+    shown = {name for row in rows for name in row.metrics}
+    return {
+        name: Definition(title=title, text=text, higher_is_better=better)
+        for name, (title, text, better) in DEFINITIONS.items()
+        if name in shown
+    }
+
+
+def _facts(artifact: Artifact, artifacts: Mapping[str, Artifact]) -> Json:
+    """Return size and hash of the deployed file of an artifact, parameters and MACs of its network, and its calibration."""
     main = artifact.details.get("engine") or artifact.details.get("model") or {"onnx": "model.onnx"}.get(artifact.kind)
     stem = Path(main).stem if main else "weights"
     files = [f for f in artifact.manifest["files"] if Path(f["name"]).stem == stem]
+    calibration = _calibration({name: artifacts[name] for name in artifact.manifest["inputs"] if name in artifacts})
     return {
+        **({"calibration": calibration} if calibration else {}),
         "size_bytes": sum(f["bytes"] for f in files),
         "sha256": files[0]["sha256"] if len(files) == 1 else artifact.sha256(),
         "params": artifact.details["params"],

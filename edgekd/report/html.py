@@ -64,6 +64,7 @@ class Page:
     curve_keys: list[Curve]
     validation: str
     trainings: list[TrainingRow]
+    calibration: str
     pictures: list[Picture]
     pictured: list[Row]
     legend: list[tuple[str, str]]
@@ -106,7 +107,7 @@ def render(report: Report, data_dir: Path) -> str:
     return environment.get_template("template.html.j2").render(page=_page(report, data_dir), style=style, script=script)
 
 
-def told_apart(rows: Sequence[Row]) -> list[str]:
+def classes_with_curves(rows: Sequence[Row]) -> list[str]:
     """Return the classes whose precision curves are drawn: the MAX_CURVES on which the rows differ most."""
     names = list(dict.fromkeys(name for row in rows for name in row.precision_at_recall))
 
@@ -142,14 +143,14 @@ def _page(report: Report, data_dir: Path) -> Page:
         engine_time=charts.latency_chart(engine, "engine time"), wall_time=charts.latency_chart(wall, "wall time"),
         timing_notes=_timing_notes(rows), class_rows=scored,
         class_figure=charts.class_chart(scored, classes, task.per_class),
-        precision_figures={name: charts.precision_chart(scored, name) for name in told_apart(scored)},
+        precision_figures={name: charts.precision_chart(scored, name) for name in classes_with_curves(scored)},
         curves=charts.curves_chart(curves), curve_keys=curves,
         validation=charts.validation_chart(_curves(report.training, "validation"), task.title),
         trainings=_trainings(report.training), pictures=pictures,
         pictured=judged, legend=legend(classes) if classes else [], error_color=error_color(len(classes) or 1),
         environment=flatten(report.environment),
         runtimes=[(row.label, "; ".join(map(": ".join, flatten(row.runtime)))) for row in rows if row.runtime],
-        created=_readable_time(report.created),
+        calibration=_calibration(report), created=_readable_time(report.created),
         recipe=json.dumps(report.recipe, indent=2) if report.recipe else "",
         problems=_problems(report), task=task,
     )  # fmt: skip
@@ -181,6 +182,17 @@ def flatten(data: Json, prefix: str = "") -> list[tuple[str, str]]:
             )
             pairs.append((prefix + key, text))
     return pairs
+
+
+def _calibration(report: Report) -> str:
+    """Return the images of the int8 calibration in words; "" without one. Each quantized model can have another number."""
+    found = [row.calibration for row in report.rows if row.calibration]
+    found = found or ([report.calibration] if report.calibration else [])
+    if not found:
+        return ""
+    counts = sorted({one.count for one in found})
+    images = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else f"{counts[0]}"
+    return f"{images} images of the split “{found[0].split}”"
 
 
 def _readable_time(iso: str) -> str:

@@ -82,6 +82,14 @@ class BestF1(Part):
     score: Number = None
 
 
+class Calibration(Part):
+    """Images of the int8 calibration; the quantize artifact has their names."""
+
+    split: str
+    count: int
+    seed: int | None = None
+
+
 class Row(Part):
     """One network or engine, and the measurements of it."""
 
@@ -104,6 +112,9 @@ class Row(Part):
     sha256: str = Field("", description="hash of the deployed file")
     params: int | None = Field(None, description="parameters")
     macs: int | None = Field(None, description="multiply-adds of one image")
+    calibration: Calibration | None = Field(
+        None, description="engines of a quantized model: split, number of images and seed of its calibration"
+    )
     latency_ms: Latency | None = Field(
         None,
         description="engine time: `p50`, `p90`, `p95`, `p99`, `mean`, `std`, `min`, `max` in milliseconds, `n` runs; a "
@@ -217,14 +228,6 @@ class Gate(Part):
     name: str
     passed: bool
     text: str
-
-
-class Calibration(Part):
-    """Images of the int8 calibration; the quantize artifact has their names."""
-
-    split: str
-    count: int
-    seed: int | None = None
 
 
 class Report(Part):

@@ -1,7 +1,7 @@
 """Drawings of matplotlib as inline SVG, each once for a desktop and once for a phone.
 
-Colours are placeholders that become CSS variables, so that a chart follows light and dark mode; text stays text. The
-page shows the one of the two drawings that fits (`.wide`, `.narrow` in page.css).
+Colours are placeholders that become CSS variables: a chart follows light and dark mode. Text stays text. The page shows
+the drawing that fits (`.wide`, `.narrow` in page.css).
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ def log_axis(set_scale: Callable[[str], Any], axis: Any) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
-def responsive(name: str, said: Sequence[str], height: float, draw: Callable[[Axes], None]) -> str:
-    """Return both drawings of a chart `height` inches high; `said` is what it shows, in words."""
+def responsive(name: str, numbers: Sequence[str], height: float, draw: Callable[[Axes], None]) -> str:
+    """Return both drawings of a chart `height` inches high, with `numbers` in its accessible name."""
     return "".join(
-        _svg(f"{name}: {'; '.join(said)}", width, height, css, draw)
+        _svg(f"{name}: {'; '.join(numbers)}", width, height, css, draw)
         for width, css in ((WIDE, "wide"), (NARROW, "narrow"))
     )
 
@@ -62,7 +62,7 @@ def _svg(name: str, width: float, height: float, css: str, draw: Callable[[Axes]
 
 
 def _inlined(text: str, name: str, css: str, figure: Figure) -> str:
-    """Return matplotlib's SVG file as an element of the page: no header, no metadata, no ids but those referred to."""
+    """Return matplotlib's SVG file as an element of the page, without header, metadata and unused ids."""
     body = re.sub(r"<metadata>.*?</metadata>", "", text[text.index(">", text.index("<svg")) + 1 :], flags=re.DOTALL)
     body = re.sub(r' id="[^"]*_[^"]*"', "", body)
     for variable, color in CSS.items():
@@ -79,5 +79,5 @@ def inches(axes: Axes) -> float:
 
 
 def plain(label: str) -> str:
-    """Return a legend's label that matplotlib takes as it is: a leading underscore hides an entry."""
+    """Return a legend's label that matplotlib does not hide: it hides a leading underscore."""
     return f"\u200b{label}" if label.startswith("_") else label

@@ -1,4 +1,4 @@
-"""Numbers as text with their unit; a number that is not there is a dash, never a zero."""
+"""Numbers as text with their unit; a missing number is a dash, never a zero."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def percent(fraction: float | None, digits: int = 1) -> str:
 def points(difference: float | None, digits: int = 1) -> str:
     """Return a difference of two fractions in percentage points with its sign, e.g. -0.0123 -> `−1.2`.
 
-    What rounds to nothing has no sign: `0.0`.
+    A difference that rounds to zero has no sign: `0.0`.
     """
     if difference is None:
         return MISSING

@@ -1,4 +1,4 @@
-"""One training batch on the device: images, labels, and the weights of the classes."""
+"""One training batch on the device: images, labels and class weights."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from edgekd.data.augment import Objects
 class Batch:
     """images (B, 3, H, W) float in [0, 1]; masks (B, H, W) int64 class indices with 255 = ignore.
 
-    Of detection and instances, masks are 1 inside objects and 0 elsewhere, and `objects` has those of each image.
-    class_weights: (K,) float, what a pixel of each class counts in a segmenter's task loss; None: every pixel alike.
+    For detection and instances, masks are 1 inside objects and 0 elsewhere, and `objects` has the objects of each image.
+    class_weights: (K,) float, weights of the classes in a segmenter's task loss; None: every pixel has weight 1.
     """
 
     images: Tensor
@@ -25,11 +25,11 @@ class Batch:
 
     @property
     def valid(self) -> Tensor:
-        """(B, H, W) bool: pixels that carry a label. Padding and void are excluded from the losses of segmenters
-        and from every distillation term; to a detector's loss padding is background."""
+        """(B, H, W) bool: pixels that carry a label. Segmenters' losses and all distillation terms exclude padding and void;
+        for a detector's loss padding is background."""
         return self.masks != 255
 
     @cached_property
     def labelled(self) -> Tensor:
-        """(B, 1, H, W) float: 1 where a pixel carries a label, else 0; what feature maps are pooled with."""
+        """(B, 1, H, W) float: 1 where a pixel carries a label, else 0: the weights for pooling feature maps."""
         return self.valid.float().unsqueeze(1)

@@ -1,4 +1,4 @@
-"""Lightning callbacks: the record of every step, the learning curve, the watchdog, progress, a fast bf16 on CPUs."""
+"""Lightning callbacks: step record, learning curve, watchdog, progress, fast bf16 on CPUs."""
 
 from __future__ import annotations
 
@@ -45,10 +45,10 @@ class DepthwiseInFloat32(Callback):
 
 
 def depthwise_in_float32(network: nn.Module) -> list[RemovableHandle]:
-    """Take the grouped convolutions out of bf16 autocast while they train; return the hooks.
+    """Run grouped convolutions in float32 while they train under bf16 autocast; return the hooks.
 
-    oneDNN has no fast bf16 backward for most of them: a training step of EfficientNet-Lite2 takes 0.65 of the time
-    (`benchmarks/depthwise_bf16.py`). What they give is rounded to bf16 again, so that the next layer reads half the bytes.
+    oneDNN has no fast bf16 backward for most of them: with these hooks a training step of EfficientNet-Lite2 takes 0.65 of the
+    time (`benchmarks/depthwise_bf16.py`). Their outputs are rounded to bf16, and the next layer reads half the bytes.
     """
     grouped = [module for module in network.modules() if isinstance(module, nn.Conv2d) and module.groups > 1]
     return [
@@ -75,9 +75,9 @@ def _enter_autocast(module: nn.Module, args: Any, output: torch.Tensor) -> torch
 
 
 class StepRecord(Callback):
-    """Keeps (step, losses) of every optimizer step, in the checkpoint: a resumed run's record has no gap or repeat.
+    """Records (step, losses) of every optimizer step. The checkpoint holds it: a resumed run has no gap or repeat.
 
-    `seconds` is what the steps took, from their batch to their loss; waiting for batches, validation and saving are not in it.
+    `seconds` is the time of the steps, from batch to loss, without waiting for batches, validation and saving.
     """
 
     def __init__(self, log_every: int) -> None:
@@ -95,7 +95,7 @@ class StepRecord(Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         assert isinstance(pl_module, DenseTask)
-        losses = pl_module.losses_of(outputs)  # waits for the device, too
+        losses = pl_module.losses_of(outputs)  # also waits for the device
         row = {name: round(value, 6) for name, value in losses.items()}
         self.seconds += time.perf_counter() - self._started
         self.rows.append({"step": trainer.global_step, **row})
@@ -111,7 +111,7 @@ class StepRecord(Callback):
 
 
 class Watchdog(Callback):
-    """Stops a run that cannot end well, with the reason.
+    """Stops a run whose loss is not finite, or whose distillation terms dominate the task loss.
 
     Raises:
         GateError: the loss is not finite; or the mean of the weighted distillation terms over the last `window` steps
@@ -132,7 +132,7 @@ class Watchdog(Callback):
         if bad:
             raise GateError(f"step {step}: {', '.join(bad)} is not finite; lower lr, or use precision 32-true")
         weighted = {
-            # `step` counts from 1 here; the step that was just done had the number below.
+            # `step` is 1 after the first step; the schedule numbers that step 0.
             name: pl_module.weight_at(name.split(".")[0], step - 1) * value
             for name, value in values.items()
             if "." in name
@@ -159,10 +159,10 @@ class Watchdog(Callback):
 
 
 class Validation(Callback):
-    """Scores the student every so many steps on the scored split; only recorded, nothing is chosen by it.
+    """Scores the student on the scored split every `every` steps. The scores are recorded; they select nothing.
 
     `rows` holds [step, score], mIoU or (mask) mAP, from the same prediction at label resolution as `edgekd evaluate`.
-    With `averaged`, which must come before this callback, it scores the weights that are kept, not those of the step.
+    With `averaged`, which must come before this callback, it scores the averaged weights, which the student ends with.
     """
 
     def __init__(
@@ -198,7 +198,7 @@ class Validation(Callback):
 
 
 def _mean_iou(session: TorchSession, dataset: DenseDataset) -> float:
-    # Only the first process scores: a metric that waited for the others' would wait forever.
+    # Only the first process scores: a metric that synchronises would wait forever for the others.
     iou = MulticlassJaccardIndex(len(dataset.classes), ignore_index=IGNORE_INDEX, sync_on_compute=False)
     for index in range(len(dataset)):
         sample = dataset.load(index)
@@ -213,11 +213,11 @@ def _average_precision(session: TorchSession, dataset: DenseDataset) -> float:
     for index in range(len(dataset)):
         sample = dataset.load(index)
         assert sample.instances is not None
-        found, truth = predict_objects(session, sample.image), sample.instances
-        masks = None if found.masks is None else found.masks.whole()
+        predicted, truth = predict_objects(session, sample.image), sample.instances
+        masks = None if predicted.masks is None else predicted.masks.whole()
         entries = {"boxes": truth.boxes_xyxy, "labels": truth.labels, "iscrowd": truth.is_crowd, "masks": truth.masks}
         precision.update(
-            [_tensors(boxes=found.boxes, labels=found.labels, scores=found.scores, masks=masks)],
+            [_tensors(boxes=predicted.boxes, labels=predicted.labels, scores=predicted.scores, masks=masks)],
             [_tensors(**entries, area=truth.coco_areas)],
         )
     return float(precision.compute()["map"])
@@ -228,7 +228,7 @@ def _tensors(**arrays: np.ndarray | None) -> dict[str, torch.Tensor]:
 
 
 class LogProgress(Callback):
-    """Logs a line with ETA about every tenth of the run; used where stderr is not a terminal."""
+    """Logs a line with the time left about every tenth of the run, where stderr is not a terminal."""
 
     def __init__(self, title: str, steps: int) -> None:
         self.title, self.steps = title, steps

@@ -22,7 +22,7 @@ from lightning.pytorch.plugins import LayerSync
 
 from edgekd.core.recipe import Data, Train, Trainer
 from edgekd.data.base import DenseDataset
-from edgekd.data.loader import Answers, StepBatches, training_loader
+from edgekd.data.loader import CachedOutputs, StepBatches, training_loader
 from edgekd.errors import EdgekdError, UserError
 from edgekd.models.base import DenseModel
 from edgekd.train.callbacks import DepthwiseInFloat32, LogProgress, StepRecord, Validation, Watchdog
@@ -35,11 +35,11 @@ _CLEAR_REFS, _STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status") 
 
 @dataclass(frozen=True)
 class FitJob:
-    """One training run: what trains, on what, for how long, and where its resume state and logs go.
+    """One training run: student, data, budget, and the folder of its resume state and logs.
 
-    validation: what the learning curve is measured on, every `budget.validate_every` steps.
-    answers: the teacher's kept answers by number of a fixed view; without them the teacher runs in every step.
-    class_weights: (K,) of the task loss; without them every labelled pixel counts alike.
+    validation: the split of the learning curve, scored every `budget.validate_every` steps.
+    teacher_cache: the teacher's outputs by number of a fixed view; without it the teacher runs in every step.
+    class_weights: (K,) weights of the task loss; without them every labelled pixel has weight 1.
     """
 
     title: str
@@ -54,29 +54,29 @@ class FitJob:
     scratch: Path
     task: str = "semantic"
     validation: DenseDataset | None = None
-    answers: Answers | None = None
+    teacher_cache: CachedOutputs | None = None
     class_weights: torch.Tensor | None = None
 
 
 class SharedBatchNorm(LayerSync):
-    """Batch norms whose statistics are those of all devices, by timm.
+    """Batch norms with statistics over all devices, by timm's conversion.
 
-    Lightning's own, of torch, turns timm's norms that end in an activation into norms without one, there and back.
+    Lightning uses torch's conversion, which drops the activation of timm's norms that end in one.
     """
 
     def apply(self, model: torch.nn.Module) -> torch.nn.Module:
-        """Replace the norms of a network, before it trains on several devices."""
+        """Convert the norms of a network before it trains on several devices."""
         from timm.layers.norm_act import convert_sync_batchnorm  # seconds
 
         return convert_sync_batchnorm(model)
 
     def revert(self, model: torch.nn.Module) -> torch.nn.Module:
-        """Leave them: they evaluate as they did, on one device, too, and their weights have the same names."""
+        """Leave the norms converted: they evaluate the same, also on one device, and their weights keep their names."""
         return model
 
 
 class _StepData(L.LightningDataModule):
-    """Hands Lightning a loader that starts at the trainer's step."""
+    """Gives Lightning a loader that starts at the trainer's step."""
 
     def __init__(self, job: FitJob, workers: int) -> None:
         super().__init__()
@@ -94,19 +94,19 @@ class _StepData(L.LightningDataModule):
             budget.steps, budget.batch_size, self.trainer.global_step, self.trainer.global_rank, world
         )
         job = self.job
-        return training_loader(job.dataset, job.data, job.seed, batches, self.workers, job.answers, job.task)
+        return training_loader(job.dataset, job.data, job.seed, batches, self.workers, job.teacher_cache, job.task)
 
 
 def fit(job: FitJob) -> dict[str, Any]:
     """Train `job.student` in place and return the facts of the run (JSON): steps, seconds per step, record.
 
-    The budget counts optimizer steps. With `ema` the averaged weights are what the student holds in the end.
+    The budget is in optimizer steps. With `ema` the student ends with the averaged weights.
 
     Raises:
         GateError: the watchdog stopped the run.
-        KeyboardInterrupt: the process was told to stop, by Ctrl+C or SIGTERM.
+        KeyboardInterrupt: Ctrl+C or SIGTERM stopped the process.
     """
-    _forget_peak_memory(job.trainer)
+    _reset_peak_memory(job.trainer)
     L.seed_everything(job.seed, workers=False, verbose=False)
     task = DenseTask(job.student, job.budget, job.distiller, job.trainer.channels_last, job.task, job.class_weights)
     record = StepRecord(log_every=max(1, job.budget.steps // 200))
@@ -114,7 +114,7 @@ def fit(job: FitJob) -> dict[str, Any]:
     every = job.budget.validate_every or 0
     validation = Validation(job.validation, job.task, job.data, every, averaged) if job.validation else None
     with _quiet():
-        # In this order: steps are timed without averaging, and scored after it.
+        # The order matters: a step is timed before the averaging, and scored after it.
         trainer = _trainer(job, [callback for callback in (record, averaged, validation) if callback])
     resume = job.scratch / f"{RESUME}.ckpt"
     workers = job.trainer.workers if job.trainer.workers is not None else (0 if on_cpu(job.trainer) else 4)
@@ -126,11 +126,11 @@ def fit(job: FitJob) -> dict[str, Any]:
                 task, _StepData(job, workers), ckpt_path=str(resume) if resume.exists() else None, weights_only=True
             )
     except SystemExit as exc:
-        # Lightning 2.6.6 leaves with code 1 on Ctrl+C, which it ignores from then on, and with code 0 on SIGTERM.
+        # Lightning 2.6.6 exits with code 1 on Ctrl+C and ignores further ones; it exits with code 0 on SIGTERM.
         signal.signal(signal.SIGINT, on_interrupt)
         raise KeyboardInterrupt from exc
     except EdgekdError as exc:
-        if (plain := _of_worker(exc)) is exc:
+        if (plain := _without_worker_traceback(exc)) is exc:
             raise
         raise plain from exc
     job.student.to("cpu").to(memory_format=torch.contiguous_format).eval()
@@ -144,21 +144,21 @@ def fit(job: FitJob) -> dict[str, Any]:
         "precision": trainer.precision,
         "device": str(trainer.strategy.root_device),
         "world_size": trainer.world_size,
-        "teacher_answers": None if job.distiller is None else "kept" if job.answers else "live",
+        "teacher_answers": None if job.distiller is None else "kept" if job.teacher_cache else "live",
         "record": record.rows,
         "validation": validation.rows if validation else [],
         "peak_memory_bytes": _peak_memory(trainer.strategy.root_device),
     }
 
 
-def _of_worker(error: EdgekdError) -> EdgekdError:
-    """Return an error without the traceback that torch writes into the message of one that a loader's worker raised."""
-    head, marked, said = str(error).rpartition(f"{type(error).__name__}: ")
-    return type(error)(said.strip()) if marked and "Original Traceback" in head else error
+def _without_worker_traceback(error: EdgekdError) -> EdgekdError:
+    """Return the error of a loader's worker without the traceback that torch writes into its message."""
+    head, marker, message = str(error).rpartition(f"{type(error).__name__}: ")
+    return type(error)(message.strip()) if marker and "Original Traceback" in head else error
 
 
 def _trainer(job: FitJob, own: list[Callback]) -> L.Trainer:
-    budget, place = job.budget, job.trainer
+    budget, settings = job.budget, job.trainer
     callbacks: list[Callback] = [StepSeeds(job.seed), *own, Watchdog(job.watchdog_ratio), DepthwiseInFloat32()]
     callbacks.append(
         ModelCheckpoint(
@@ -176,36 +176,38 @@ def _trainer(job: FitJob, own: list[Callback]) -> L.Trainer:
         callbacks.append(LogProgress(job.title, budget.steps))
     loggers = [cls(save_dir=job.scratch / "logs", name="", version="") for cls in (CSVLogger, TensorBoardLogger)]
     return L.Trainer(
-        accelerator=place.accelerator, devices=_devices(place), num_nodes=place.num_nodes, strategy=place.strategy,
-        precision=precision(budget, place), max_steps=budget.steps, max_epochs=-1, use_distributed_sampler=False,
+        accelerator=settings.accelerator, devices=_devices(settings), num_nodes=settings.num_nodes, strategy=settings.strategy,
+        precision=precision(budget, settings), max_steps=budget.steps, max_epochs=-1, use_distributed_sampler=False,
         gradient_clip_val=budget.gradient_clip, callbacks=callbacks, logger=loggers,
-        # Statistics of the whole batch, as on one device, are of GPUs only.
-        plugins=[WholeCheckpoints(), *([] if on_cpu(place) else [SharedBatchNorm()])],
+        # Batch norms over all devices, as on one device, work on GPUs only.
+        plugins=[WholeCheckpoints(), *([] if on_cpu(settings) else [SharedBatchNorm()])],
         log_every_n_steps=budget.steps, enable_progress_bar=sys.stderr.isatty(),
         enable_model_summary=False, num_sanity_val_steps=0, default_root_dir=job.scratch,
     )  # fmt: skip
 
 
-def _devices(place: Trainer) -> int | str:
-    """Return how many devices train; in a notebook, whose processes cannot start others that use a GPU, one unless asked."""
-    return 1 if place.devices == "auto" and "ipykernel" in sys.modules else place.devices
+def _devices(settings: Trainer) -> int | str:
+    """Return the number of devices. `auto` is one in a notebook: its process cannot start others that use a GPU."""
+    return 1 if settings.devices == "auto" and "ipykernel" in sys.modules else settings.devices
 
 
-def own_device(place: Trainer) -> torch.device:
-    """Return the device that this process, of those that Lightning starts, trains on."""
-    accelerator = None if on_cpu(place) else torch.accelerator.current_accelerator()
+def training_device(settings: Trainer) -> torch.device:
+    """Return the device on which this process trains, among the processes that Lightning starts."""
+    accelerator = None if on_cpu(settings) else torch.accelerator.current_accelerator()
     if accelerator is None:
         return torch.device("cpu")
     rank = int(os.environ.get("LOCAL_RANK", "0"))
     named = (
-        [int(index) for index in str(place.devices).split(",") if index.strip()] if "," in str(place.devices) else []
+        [int(index) for index in str(settings.devices).split(",") if index.strip()]
+        if "," in str(settings.devices)
+        else []
     )
     return torch.device(accelerator.type, named[rank] if rank < len(named) else rank)
 
 
-def _forget_peak_memory(place: Trainer) -> None:
-    """Let `_peak_memory` count from here, where the system can: what came before is not the training's."""
-    if not on_cpu(place):
+def _reset_peak_memory(settings: Trainer) -> None:
+    """Start `_peak_memory` at the present use, where the system can."""
+    if not on_cpu(settings):
         torch.accelerator.reset_peak_memory_stats()
     elif _CLEAR_REFS.exists():
         with suppress(OSError):  # a container may mount it read-only
@@ -213,7 +215,7 @@ def _forget_peak_memory(place: Trainer) -> None:
 
 
 def _peak_memory(device: torch.device) -> int:
-    """Return the most memory used: what torch allocated on the device, on the CPU this process's resident set."""
+    """Return the peak memory in bytes: torch's allocations on a GPU, this process's resident set on the CPU."""
     if device.type != "cpu":
         return torch.accelerator.max_memory_allocated(device)
     if found := re.search(r"VmHWM:\s*(\d+) kB", _STATUS.read_text() if _STATUS.exists() else ""):
@@ -221,23 +223,23 @@ def _peak_memory(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def on_cpu(place: Trainer) -> bool:
-    """Return whether Lightning will train on the CPU."""
-    return place.accelerator == "cpu" or (place.accelerator == "auto" and not torch.accelerator.is_available())
+def on_cpu(settings: Trainer) -> bool:
+    """Whether Lightning trains on the CPU."""
+    return settings.accelerator == "cpu" or (settings.accelerator == "auto" and not torch.accelerator.is_available())
 
 
-def precision(budget: Train, place: Trainer) -> Literal["32-true", "bf16-mixed", "16-mixed"]:
-    """Return the precision to train in; `auto` takes bf16 only where the hardware has it (else it is emulated)."""
+def precision(budget: Train, settings: Trainer) -> Literal["32-true", "bf16-mixed", "16-mixed"]:
+    """Return the precision to train in; `auto` is bf16 where the hardware has it, else it would be emulated."""
     if budget.precision != "auto":
         return budget.precision
-    if on_cpu(place):
+    if on_cpu(settings):
         return "bf16-mixed" if torch.cpu._is_avx512_bf16_supported() else "32-true"
     has_bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
     return "bf16-mixed" if has_bf16 else "32-true"
 
 
 class _quiet:
-    """Silences Lightning's advice about loaders and devices during a fit; warnings of others stay."""
+    """Silences Lightning's advice about loaders and devices during a fit; other warnings stay."""
 
     def __enter__(self) -> None:
         names = ("lightning", "lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero")

@@ -1,4 +1,4 @@
-"""The Lightning task: student, frozen teacher, task loss and distillation terms. The loop knows nothing of them."""
+"""The Lightning module: student, frozen teacher, task loss and distillation terms."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from edgekd.train.losses import LOSSES
 
 
 class Teacher(Protocol):
-    """Gives its outputs for images and follows the student to its device; it never trains."""
+    """A network that gives outputs for images and follows the student to its device. It never trains."""
 
     def __call__(self, images: Tensor) -> Outputs:
         """Return the outputs for images (B, 3, H, W) float in [0, 1], without gradients."""
 
     def to(self, device: torch.device, memory_format: torch.memory_format) -> None:
-        """Move to where the student trains."""
+        """Move to the device on which the student trains."""
 
 
 @dataclass(frozen=True)
@@ -38,10 +38,10 @@ class Distiller:
 
 
 class DenseTask(L.LightningModule):
-    """Trains a student on labels and, with a `Distiller`, on its terms.
+    """Trains a student on labels and, with a `Distiller`, on distillation terms.
 
-    The teacher is held outside the module tree (`FrozenTeacher`). Adapters of the methods are in the tree: they
-    train and resume with the student.
+    The teacher is outside the module tree (`FrozenTeacher`). The methods' adapters are in the tree: they train and resume
+    with the student.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class DenseTask(L.LightningModule):
     ) -> None:
         super().__init__()
         self.class_weights: Tensor | None
-        self.register_buffer("class_weights", class_weights, persistent=False)  # counted anew when it resumes
+        self.register_buffer("class_weights", class_weights, persistent=False)  # computed again when the run resumes
         self.loss = LOSSES[task]
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.student = student.to(memory_format=self.memory_format)
@@ -76,8 +76,10 @@ class DenseTask(L.LightningModule):
         labels = Batch(images, batch.masks.long(), batch.objects, self.class_weights)
         student, teacher = self.student(images), None
         if self._teacher:
-            teacher = Outputs.of(batch.answers) if batch.answers is not None else self._teacher(images)
-        with torch.autocast(self.device.type, enabled=False):  # it would take the losses' matrix products to bf16
+            teacher = Outputs.of(batch.teacher_outputs) if batch.teacher_outputs is not None else self._teacher(images)
+        with torch.autocast(
+            self.device.type, enabled=False
+        ):  # autocast would compute the losses' matrix products in bf16
             parts = self.loss(student, labels)
             loss = task = torch.stack(list(parts.values())).sum()
             terms = {"task": task, **(parts if len(parts) > 1 else {})}
@@ -89,9 +91,9 @@ class DenseTask(L.LightningModule):
         return {"loss": loss, **{name: value.detach() for name, value in terms.items()}}
 
     def losses_of(self, outputs: dict[str, Tensor]) -> dict[str, float]:
-        """Return what `training_step` returned as numbers, of several devices the mean: they read, and judge, the same.
+        """Return the losses of `training_step` as numbers, the mean over all devices.
 
-        The device is read once for all terms, and once for all who ask after a step.
+        The device is read once per step for all terms and all callbacks.
         """
         if self._read[0] is not outputs:
             values = torch.stack([value.detach() for value in outputs.values()])

@@ -1,4 +1,4 @@
-"""What makes a resumed run end as one that was never cut: whole checkpoints, seeds by step, averaged weights."""
+"""Exact resuming: atomic checkpoints, seeds by step, averaged weights."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from edgekd.train.module import DenseTask
 
 
 class WholeCheckpoints(TorchCheckpointIO):
-    """Writes beside the checkpoint and renames, so that a kill leaves the old file or the new one.
+    """Writes checkpoints atomically: a kill leaves the old file or the new one.
 
-    Lightning 2.6.6 writes to the system's temporary folder and moves: on another file system that is a copy onto the
-    old checkpoint, and a kill during it destroys both. Delete when Lightning's `_atomic_save` uses the same folder.
+    Lightning 2.6.6 writes to the system's temporary folder and moves. On another file system that is a copy onto the old
+    checkpoint, and a kill during it destroys both. Delete when Lightning's `_atomic_save` uses the same folder.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
@@ -35,7 +35,7 @@ class WholeCheckpoints(TorchCheckpointIO):
 
 
 class StepSeeds(Callback):
-    """Seeds torch's generators before every step from (seed, step, rank): dropout needs no saved state to resume."""
+    """Seeds torch's generators before every step from (seed, step, rank): dropout resumes without saved state."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
@@ -49,11 +49,11 @@ class StepSeeds(Callback):
 
 
 class AveragedWeights(WeightAveraging):
-    """Lightning's averaging, exponential, of all tensors at once and on the device that trains.
+    """Exponential averaging of all weights, by Lightning, on the device that trains.
 
-    Lightning 2.6.6 makes the average before it moves the network, and so leaves it on the CPU, where every step waits for
-    a copy of all weights; and a run that resumes after its last step skips `on_train_end`, and would keep the weights of
-    that step: here the average is handed over all the same.
+    Two corrections of Lightning 2.6.6. It creates the average before it moves the network: the average stays on the CPU, and
+    every step waits for a copy of all weights. A run that resumes after its last step skips `on_train_end` and would end with
+    the weights of that step; `on_fit_end` hands over the average.
     """
 
     def __init__(self, decay: float) -> None:
@@ -65,7 +65,7 @@ class AveragedWeights(WeightAveraging):
 
     @property
     def student(self) -> DenseModel:
-        """The student with the averaged weights, while the run lasts."""
+        """The student with the averaged weights, during the run."""
         assert self._average_model is not None
         task = self._average_model.module
         assert isinstance(task, DenseTask)

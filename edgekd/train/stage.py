@@ -1,7 +1,7 @@
-"""The training stages on labels alone, and the function that distillation and they share.
+"""The training stages on labels alone, and `train_network`, which distillation uses as well.
 
-Baseline and distilled student get the same seed, hence the same initial weights and the same batches in the same
-order, and the same number of steps. Initial weights are drawn before anything else uses the random generator.
+Baseline and distilled student get the same seed: the same initial weights, the same batches in the same order, and the same
+number of steps. Initial weights are drawn before anything else uses the random generator.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from edgekd.core.recipe import Network, Train
 from edgekd.core.stage import StageJob
 from edgekd.data.base import DenseDataset
 from edgekd.data.check import class_shares
-from edgekd.data.loader import Answers
+from edgekd.data.loader import CachedOutputs
 from edgekd.data.splits import open_split
 from edgekd.errors import RecipeError
 from edgekd.models.artifact import WEIGHTS, network_from_recipe
@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 
 
 def train_teacher(job: StageJob) -> StageResult:
-    """Train the teacher on the labels, or take its checkpoint as it is."""
+    """Train the teacher on the labels, or take its checkpoint unchanged."""
     return train_network(job, job.recipe.teacher, "teacher")
 
 
@@ -50,45 +50,45 @@ def train_student(job: StageJob) -> StageResult:
 
 @dataclass(frozen=True)
 class Guidance:
-    """What teaches a student beside the labels.
+    """The distillation that a student trains with, beside the labels.
 
     methods: the configuration of each method by name, for the manifest (JSON).
     watchdog_ratio: the training stops when the weighted terms exceed this times the task loss.
-    build: makes the distiller, and opens cached teacher outputs, once the student has its initial weights: adapters draw
-        from the same random generator.
+    build: makes the distiller and opens the teacher cache. It runs after the student has its initial weights, since
+        adapters draw from the same random generator.
     """
 
     methods: dict[str, object]
     watchdog_ratio: float
-    build: Callable[[DenseModel, DenseDataset], tuple[Distiller, Answers | None]]
+    build: Callable[[DenseModel, DenseDataset], tuple[Distiller, CachedOutputs | None]]
 
 
-def train_network(job: StageJob, network: Network, where: str, guidance: Guidance | None = None) -> StageResult:
+def train_network(job: StageJob, network: Network, section: str, guidance: Guidance | None = None) -> StageResult:
     """Train a network of the recipe, or take its checkpoint, and write its weights.
 
     Args:
         job: the stage's job.
-        network: the section of the recipe.
-        where: the name of that section, for errors.
-        guidance: what teaches it beside the labels.
+        network: the network's section of the recipe.
+        section: the name of that section, for errors.
+        guidance: the distillation; None trains on the labels alone.
 
     Raises:
         RecipeError: the network cannot be built or trained.
         GateError: the watchdog stopped the training.
     """
     recipe, classes = job.recipe, tuple(job.inputs["data"].details["classes"])
-    L.seed_everything(recipe.seed, workers=False, verbose=False)  # networks of one's own may draw by numpy or random
-    model = network_from_recipe(network, recipe.task, len(classes), where)
+    L.seed_everything(recipe.seed, workers=False, verbose=False)  # user networks may draw from numpy or random
+    model = network_from_recipe(network, recipe.task, len(classes), section)
     check_input_size(model, recipe.data.size)
     if network.train is not None and isinstance(model, ReadyDetector):
         raise RecipeError(
-            f"{where}.train: networks of family {network.family!r} are not trained here; leave it out and give "
-            f"{where}.checkpoint, a file with trained weights"
+            f"{section}.train: networks of family {network.family!r} are not trained here; leave it out and give "
+            f"{section}.checkpoint, a file with trained weights"
         )
     if network.train is not None:
         model.check_trains()
     training = {} if network.train is None else _fit(job, model, network.train, guidance)
-    if not is_first_process():  # it has helped; the first one writes the artifact
+    if not is_first_process():  # the first process writes the artifact
         return StageResult()
     if training:
         record = training.pop("record")
@@ -109,11 +109,11 @@ def train_network(job: StageJob, network: Network, where: str, guidance: Guidanc
 
 
 def _fit(job: StageJob, model: DenseModel, budget: Train, guidance: Guidance | None) -> dict[str, Any]:
-    """Train a network in place on the recipe's training split and return what `fit` says of it."""
+    """Train a network in place on the recipe's training split and return the facts that `fit` returns."""
     recipe = job.recipe
     check_input_size(model, recipe.data.augment.crop or recipe.data.size)
     dataset = open_split(recipe, recipe.data.train)
-    distiller, answers = guidance.build(model, dataset) if guidance else (None, None)
+    distiller, teacher_cache = guidance.build(model, dataset) if guidance else (None, None)
     return fit(
         FitJob(
             title=job.subject,
@@ -127,7 +127,7 @@ def _fit(job: StageJob, model: DenseModel, budget: Train, guidance: Guidance | N
             watchdog_ratio=guidance.watchdog_ratio if guidance else float("inf"),
             scratch=job.out_dir / SCRATCH,
             task=recipe.task,
-            answers=answers,
+            teacher_cache=teacher_cache,
             validation=open_split(recipe, recipe.data.val) if budget.validate_every else None,
             class_weights=_class_weights(dataset, recipe.data.train, budget.class_balance),
         )
@@ -135,7 +135,7 @@ def _fit(job: StageJob, model: DenseModel, budget: Train, guidance: Guidance | N
 
 
 def _class_weights(dataset: DenseDataset, split: str, balance: float) -> torch.Tensor | None:
-    """Return the weights of the task loss by the classes' shares in the training split, which is read for it; DataError."""
+    """Return the class weights of the task loss, None for balance 0. It reads every mask of the split; DataError."""
     if balance == 0:
         return None
     title = f"counting the classes of split {split!r}, for class_balance"
@@ -143,7 +143,7 @@ def _class_weights(dataset: DenseDataset, split: str, balance: float) -> torch.T
     with progress_bar(title) as progress:
         weights = balanced(class_shares(dataset, split, progress), balance)
     named = sorted((w, name) for name, w in zip(dataset.classes, weights.tolist(), strict=True) if w > 0)
-    log.info("a pixel counts from %.2f (%s) to %.2f (%s)", *named[0], *named[-1])
+    log.info("class weights from %.2f (%s) to %.2f (%s)", *named[0], *named[-1])
     return weights
 
 
@@ -155,7 +155,7 @@ def _write_record(record: list[dict[str, float]], path: Path) -> None:
 
 
 def _curve(record: list[dict[str, float]], points: int = 150) -> list[list[float]]:
-    """Return [step, mean task loss since the point before] at about `points` steps, for the report."""
+    """Return about `points` pairs [step, mean task loss since the previous one], for the report."""
     width = max(1, len(record) // points)
     curve = []
     for end in range(width, len(record) + 1, width):

@@ -13,7 +13,7 @@ from edgekd.core import plugins
 from edgekd.models.base import DenseModel, ReadyDetector
 from edgekd.models.build import build_model, count
 from edgekd.models.heads import BINS
-from edgekd.models.session import answers
+from edgekd.models.session import outputs_of
 
 CLASSES = 5
 HEIGHT, WIDTH = 64, 96  # not square, and divisible by every stride
@@ -53,7 +53,7 @@ def cases() -> list[tuple[str, str, str]]:
 def few_detections() -> Iterator[None]:
     """Let ready-made detectors find 30 objects per image: their mask head runs once per object, most of the time here."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("edgekd.models.families.torchvision_det.MOST", 30)
+        patch.setattr("edgekd.models.families.torchvision_det.MAX_DETECTIONS", 30)
         yield
 
 
@@ -112,7 +112,7 @@ def two_passes(model: DenseModel, images: Tensor) -> list[dict[str, Tensor]]:
     """Answers of two eval passes over the same normalised images, one right after the other."""
     model.eval()
     with torch.no_grad():
-        return [answers(model, (images - model.mean) / model.std) for _ in range(2)]
+        return [outputs_of(model, (images - model.mean) / model.std) for _ in range(2)]
 
 
 def test_declared_channels_and_strides_are_the_real_ones(
@@ -133,7 +133,7 @@ def test_declared_channels_and_strides_are_the_real_ones(
 def test_the_smallest_declared_input_size_works(case: tuple[str, str, str], model: DenseModel) -> None:
     size = model.size_divisor
     with torch.no_grad():
-        said = answers(model.eval(), torch.rand(1, 3, size, 2 * size))
+        said = outputs_of(model.eval(), torch.rand(1, 3, size, 2 * size))
     (assert_finds if isinstance(model, ReadyDetector) else assert_heads)(case[0], said, 1, (size, 2 * size))
 
 
@@ -142,7 +142,7 @@ def test_gradient_of_the_heads_reaches_every_parameter(model: DenseModel, images
         pytest.skip("is not trained here")
     model.train().zero_grad()
     normalised = (images - model.mean) / model.std
-    torch.cat([value.flatten() for value in answers(model, normalised).values()]).square().mean().backward()
+    torch.cat([value.flatten() for value in outputs_of(model, normalised).values()]).square().mean().backward()
     unreached = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
     assert unreached == []
 

@@ -24,11 +24,11 @@ from edgekd.errors import DataError
 
 FORMATS = plugins.names("formats")
 # A format is tested as what it opens: `<name>` with masks of classes, `<name>:objects` with boxes.
-OPENERS = {"": "semantic", "objects": "detection"}
+TASKS = {"": "semantic", "objects": "detection"}
 OPENED = [
     f"{name}:{kind}".strip(":")
     for name in FORMATS
-    for kind, task in OPENERS.items()
+    for kind, task in TASKS.items()
     if task in plugins.load("formats", name).TASKS
 ]
 LAYOUTS = Path(__file__).parent / "layouts"

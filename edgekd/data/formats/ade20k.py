@@ -19,11 +19,10 @@ from edgekd.data.base import IGNORE_INDEX
 from edgekd.data.paired import PairedDataset, checked_classes, label_table, pairs_by_name, read_lines
 from edgekd.errors import DataError
 
+TASKS = ("semantic",)
+
 NUM_CLASSES = 150
 _SPLITS = {"train": "training", "val": "validation"}
-
-
-TASKS = ("semantic",)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,8 @@ from edgekd.board.options import option
 from edgekd.data.base import IGNORE_INDEX
 from edgekd.data.paired import PairedDataset, label_table, pairs_by_name
 
+TASKS = ("semantic",)
+
 # Source: cityscapesScripts helpers/labels.py: (id, name) in the order of trainId.
 _TRAIN_LABELS = (
     (7, "road"),
@@ -40,9 +42,6 @@ _TRAIN_LABELS = (
 )
 CLASSES = tuple(name for _, name in _TRAIN_LABELS)
 LAST_ID = 33
-
-
-TASKS = ("semantic",)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@
     root/<split>/<file_name>                       the images
 
 Both can be named otherwise by the options. Categories are numbered by sorted id, as all tools do; their names are the
-classes. Masks are polygons, compressed or uncompressed run lengths; a crowd is not trained on and need not be found. An
+classes. Masks are polygons, compressed or uncompressed run lengths; training and evaluation ignore crowds. An
 image's height and width may be left out together, and the box of an object with polygons.
 Source: cocodataset.org, "Data format"; pycocotools 2.0.
 """
@@ -66,14 +66,14 @@ def open_objects(options: Options, split: str, has_masks: bool) -> AnnotatedData
     classes = checked_classes([_name(categories[key], path) for key in labels], f"{path}: categories")
     entries = _by_id(_entries(content, "images", path), "image", path)
     images = {number: _image(entry, folder, path) for number, entry in sorted(entries.items())}
-    found: dict[int, list[Annotation]] = {image: [] for image in images}
+    objects: dict[int, list[Annotation]] = {image: [] for image in images}
     repairs: Counter[str] = Counter()
     refusals = Refusals()
     for number, entry in _by_id(_entries(content, "annotations", path), "annotation", path).items():
         with refusals.one():
             where = f"{path}, annotation {number}"
             image, category = _whole(entry.get("image_id")), _whole(entry.get("category_id"))
-            if not _is_id(image) or image not in found:
+            if not _is_id(image) or image not in objects:
                 raise DataError(f"{where}: no image has id {short(image)}; remove the annotation or add the image")
             if not _is_id(category) or category not in labels:
                 raise DataError(
@@ -83,8 +83,8 @@ def open_objects(options: Options, split: str, has_masks: bool) -> AnnotatedData
             if annotation is None:
                 repairs[NO_MASK] += 1
             else:
-                found[image].append(annotation)
-    listed = [replace(image, objects=tuple(found[number])) for number, image in images.items()]
+                objects[image].append(annotation)
+    listed = [replace(image, objects=tuple(objects[number])) for number, image in images.items()]
     names = Counter(image.name for image in listed)
     twice = [name for name, count in names.items() if count > 1]
     if twice:
@@ -117,19 +117,19 @@ def _entries(content: Mapping[str, Any], key: str, path: Path) -> list[Mapping[s
 
 
 def _by_id(entries: list[Mapping[str, Any]], what: str, path: Path) -> dict[int, Mapping[str, Any]]:
-    found: dict[int, Mapping[str, Any]] = {}
+    by_id: dict[int, Mapping[str, Any]] = {}
     for entry in entries:
         number = _whole(entry.get("id"))
         if not _is_id(number):
             raise DataError(f"{path}: {what} id: expected a whole number, got {short(number)}; fix the file")
-        if number in found:
+        if number in by_id:
             raise DataError(f"{path}: {what} id {number} occurs twice; renumber one of them")
-        found[number] = entry
-    return found
+        by_id[number] = entry
+    return by_id
 
 
 def _whole(value: Any) -> Any:
-    """Return 3 for 3.0, as tables of numbers are written, and what is no such number as it is."""
+    """Return 3 for 3.0, as spreadsheets write whole numbers; any other value unchanged."""
     return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < 1 << 53 else value
 
 
@@ -150,7 +150,7 @@ def _image(entry: Mapping[str, Any], folder: Path, path: Path) -> AnnotatedImage
     if not isinstance(name, str) or not is_below or not is_showable(name):
         raise DataError(f"{where}: expected file_name below {folder}, got {short(name)}; fix it")
     if "\\" in name and not os.path.isfile(folder / name):
-        name = name.replace("\\", "/")  # written on Windows; looked at again, as `..\\x` is one part to Path
+        name = name.replace("\\", "/")  # written on Windows; checked again, as `..\\x` is one part to Path
         if ".." in Path(name).parts or Path(name).is_absolute():
             raise DataError(f"{where}: expected file_name below {folder}, got {short(name)}; fix it")
     height, width = (_whole(entry.get(side)) for side in ("height", "width"))

@@ -20,6 +20,8 @@ from edgekd.data.base import IGNORE_INDEX
 from edgekd.data.matlab import read_integer_matrix
 from edgekd.data.paired import Pair, PairedDataset, label_table, listed_pairs, read_split_list
 
+TASKS = ("semantic",)
+
 LAST_ID = 182
 # Source: nightrome/cocostuff labels.txt: street sign, hat, shoe, eye glasses, plate, mirror, window, desk, door,
 # blender, hair brush occur in no image.
@@ -47,9 +49,6 @@ CLASSES = (
     "waterdrops", "window-blind", "window-other", "wood",
 )
 # fmt: on
-
-
-TASKS = ("semantic",)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ import numpy as np
 from edgekd.board.options import option
 from edgekd.data.base import IGNORE_INDEX
 from edgekd.data.images import read_color_mask, read_mask
-from edgekd.data.paired import PairedDataset, checked_classes, label_table, pairs_by_name, read_lines
+from edgekd.data.paired import PairedDataset, checked_classes, label_table, named_classes, pairs_by_name
 from edgekd.errors import DataError
 
 TASKS = ("semantic",)
@@ -75,7 +75,7 @@ def open_dataset(options: Options, split: str) -> PairedDataset:
     return PairedDataset(classes, pairs, table, expected, read)
 
 
-# Class names, label table, what may be stored, and how a mask is read: what `PairedDataset` takes beside the pairs.
+# Class names, label table, valid stored labels and mask reader: the arguments of `PairedDataset` beside the pairs.
 _Stored = tuple[tuple[str, ...], np.ndarray, str, Callable[[Path], np.ndarray]]
 
 
@@ -84,13 +84,13 @@ def _by_value(options: Options) -> _Stored:
     if stored:
         classes = checked_classes(dict.fromkeys(stored.values()), "data.options.labels")
     else:
-        classes = _classes(options, Path(options.root))
+        classes = named_classes(Path(options.root), options.classes)
         stored = dict(enumerate(classes))
     if not 0 <= options.ignore_index <= 65535:
         raise DataError(f"data.options.ignore_index is {options.ignore_index}, expected 0..65535; 255 is usual")
     if not 0 <= min(stored) <= max(stored) <= 65535:
         raise DataError(f"data.options.labels: expected stored values 0..65535, got {min(stored)}..{max(stored)}")
-    # 255 in `labels` is meant: it is there because it would be ignored otherwise.
+    # 255 in `labels` is a class: it is listed because it would be ignored otherwise.
     if options.ignore_index in stored and not (options.labels and options.ignore_index == IGNORE_INDEX):
         taken = stored[options.ignore_index]
         raise DataError(
@@ -110,7 +110,7 @@ def _by_color(options: Options) -> _Stored:
     classes = checked_classes(dict.fromkeys(name for name in named.values() if name is not None), "data.options.colors")
     colors = sorted(named)
     names = [named[color] for color in colors]
-    mapping = {place: IGNORE_INDEX if name is None else classes.index(name) for place, name in enumerate(names)}
+    mapping = {i: IGNORE_INDEX if name is None else classes.index(name) for i, name in enumerate(names)}
     read = partial(read_color_mask, colors=np.array(colors))
     return classes, label_table(mapping, len(colors)), "one of data.options.colors", read
 
@@ -120,10 +120,3 @@ def _packed(color: str) -> int:
     if not re.fullmatch("#[0-9a-fA-F]{6}", color):
         raise DataError(f'data.options.colors: expected colours like "#804080", got {color!r}')
     return int(color[1:], 16)
-
-
-def _classes(options: Options, root: Path) -> tuple[str, ...]:
-    if isinstance(options.classes, str):
-        path = root / options.classes
-        return checked_classes(read_lines(path, "class list"), str(path))
-    return checked_classes(options.classes, "data.options.classes")

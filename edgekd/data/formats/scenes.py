@@ -13,12 +13,11 @@ from edgekd.data.scenes import CLASSES, THINGS
 from edgekd.data.scenes.render import render_scene
 from edgekd.errors import DataError, did_you_mean
 
+TASKS = ("semantic", "detection", "instance")
+
 SPLITS = ("train", "val", "test")
 MIN_SIDE = 64  # below it a wire would be thinner than one pixel
 MAX_SIDE = 4096
-
-
-TASKS = ("semantic", "detection", "instance")
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ class Options:
 
 
 class ScenesDataset:
-    """One split, with the classes of the masks or of the objects. Scenes are rendered anew at every `load`; nothing is kept.
+    """One split, with the classes of the masks or of the objects. Every `load` renders its scene.
 
     Samples carry instances of buildings, signs, balls and rings: the pixels that are visible in the mask, back to
     front, with tight boxes `x1, y1, x2, y2` in pixels where x2 and y2 are exclusive (x2 - x1 is the width).
@@ -71,7 +70,7 @@ class ScenesDataset:
 
 
 def open_objects(options: Options, split: str, has_masks: bool) -> ScenesDataset:
-    """Return one split of rendered scenes with the classes that can be counted; errors as of `open_dataset`."""
+    """Return one split of rendered scenes with the classes that have objects; errors as in `open_dataset`."""
     open_dataset(options, split)
     return ScenesDataset(options, split, has_objects=True)
 

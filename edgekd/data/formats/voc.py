@@ -18,7 +18,7 @@ that the XML names as its `filename`: LabelImg and others write VOC's XML for im
 `masks: [SegmentationClassAug]` takes all from the one folder (CIRKD).
 
 Boxes: coordinates are pixels counted from 1, both ends included (VOC 2012 development kit, section 5), so x1 = xmin - 1 and
-x2 = xmax. `difficult` objects are not trained on and need not be found.
+x2 = xmax. Training and evaluation ignore `difficult` objects.
 """
 
 from __future__ import annotations
@@ -40,14 +40,15 @@ from edgekd.data.paired import (
     SUFFIXES,
     Pair,
     PairedDataset,
-    checked_classes,
     is_showable,
     label_table,
     listed_pairs,
-    read_lines,
+    named_classes,
     read_split_list,
 )
 from edgekd.errors import DataError, did_you_mean, one_line
+
+TASKS = ("semantic", "detection")
 
 # Source: VOC 2012 development kit, section 2.1, with background first.
 # fmt: off
@@ -56,9 +57,6 @@ CLASSES = (
     "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
 )
 # fmt: on
-
-
-TASKS = ("semantic", "detection", "instance")
 
 
 @dataclass(frozen=True)
@@ -84,7 +82,7 @@ def open_dataset(options: Options, split: str) -> PairedDataset:
         DataError: missing list, image or mask, an empty split, or a `trainaug` list that holds images of `val`.
     """
     root = Path(options.root)
-    classes = _classes(options)
+    classes = named_classes(root, options.classes)
     if not options.masks:
         raise DataError("data.options.masks is empty, expected at least one folder, e.g. [SegmentationClass]")
     lists = root / "ImageSets" / "Segmentation"
@@ -93,7 +91,7 @@ def open_dataset(options: Options, split: str) -> PairedDataset:
         leaked = sorted(set(names) & set(read_split_list(lists, "val")))
         if leaked:
             raise DataError(
-                f"{lists / 'trainaug.txt'}: {len(leaked)} images are in val.txt too, the first is {leaked[0]}"
+                f"{lists / 'trainaug.txt'}: {len(leaked)} images are also in val.txt, the first is {leaked[0]}"
             )
     pairs = [Pair(name, _image(root / "JPEGImages", name), _mask(root, options.masks, name)) for name in names]
     table = label_table({index: index for index in range(len(classes))} | {IGNORE_INDEX: IGNORE_INDEX})
@@ -109,7 +107,7 @@ def open_objects(options: Options, split: str, has_masks: bool) -> AnnotatedData
     if has_masks:
         raise DataError("voc: instance masks are not read, expected task detection or semantic; convert them to coco")
     root = Path(options.root)
-    classes = tuple(name for name in _classes(options) if name != "background")
+    classes = tuple(name for name in named_classes(root, options.classes) if name != "background")
     if (root / split).is_dir() and not (root / "ImageSets").is_dir():
         names, folders = _names_in(root / split), (root / split, root / split)
     else:
@@ -121,13 +119,6 @@ def open_objects(options: Options, split: str, has_masks: bool) -> AnnotatedData
             images.append(_annotated(folders, name, classes, options.boxes_from_one, refusals))
     require_images(images)
     return AnnotatedDataset(classes, images, has_masks=False, refusals=refusals)
-
-
-def _classes(options: Options) -> tuple[str, ...]:
-    if isinstance(options.classes, str):
-        path = Path(options.root) / options.classes
-        return checked_classes(read_lines(path, "class list"), str(path))
-    return checked_classes(options.classes, "data.options.classes")
 
 
 def _names_in(folder: Path) -> list[str]:
@@ -155,14 +146,14 @@ def _annotated(
     image = _image(folders[1], name, (tree.findtext("filename") or "").strip())
     size = _size(tree, path, image)
     objects = []
-    for place, node in enumerate(tree.findall("object"), 1):
+    for number, node in enumerate(tree.findall("object"), 1):
         with refusals.one():
-            objects.append(_object(node, path, f"{path}, object {place}", classes, from_one))
+            objects.append(_object(node, path, f"{path}, object {number}", classes, from_one))
     return AnnotatedImage(name, image, size, tuple(objects))
 
 
 def _size(tree: Any, path: Path, image: Path) -> tuple[int, int]:
-    """Return (height, width) as the XML says, or of the image where it says 0 or nothing, as some tools do."""
+    """Return (height, width) from the XML, or from the image where the XML has 0 or nothing, as some tools write it."""
     is_left_out = all((tree.findtext(f"size/{side}") or "0").strip() == "0" for side in ("height", "width"))
     if is_left_out and os.path.isfile(image):
         return upright_size(image)
@@ -183,7 +174,7 @@ def _object(node: Any, path: Path, where: str, classes: tuple[str, ...], from_on
 
 
 def _image(folder: Path, name: str, filename: str = "") -> Path:
-    """Return `name`.jpg or, where it is missing, what stands for it; a `filename` with folders is not followed."""
+    """Return `name`.jpg or, where it is missing, an image with another suffix; a `filename` with folders is ignored."""
     others = [f"{name}{suffix}" for suffix in (".png", ".jpeg", ".bmp")]
     others += [f"{name}{spelt}" for suffix in sorted(SUFFIXES) for spelt in (suffix, suffix.upper())]
     if filename and filename == Path(filename).name and is_showable(filename):

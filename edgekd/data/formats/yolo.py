@@ -35,10 +35,9 @@ from edgekd.data.images import upright_size
 from edgekd.data.paired import checked_classes, images_below, is_showable, read_lines, require_folder
 from edgekd.errors import DataError, did_you_mean, one_line
 
-_BEYOND = 0.01  # share of a side that a coordinate may pass the edge by
-
-
 TASKS = ("detection", "instance")
+
+_BEYOND = 0.01  # share of a side by which a coordinate may pass the edge
 
 
 @dataclass(frozen=True)
@@ -60,14 +59,14 @@ def open_objects(options: Options, split: str, has_masks: bool) -> AnnotatedData
     path = root / options.yaml
     config = _read_yaml(path)
     classes, keypoints = _classes(config, path), _keypoint_numbers(config, path)
-    places = _places(root, config, split, path)
-    files = sorted({file for place in places for file in _files(place, root, _base(root, config))})
+    sources = _sources(root, config, split, path)
+    files = sorted({file for source in sources for file in _files(source, root, _base(root, config))})
     if not files:
-        raise DataError(f"empty split: no image in {', '.join(map(str, places))[:300]}")
+        raise DataError(f"empty split: no image in {', '.join(map(str, sources))[:300]}")
     orphans = _orphans(files, split)
-    # Beside listed images lie the labels of others.
-    repairs = Counter({"label files without an image left out": 0 if any(map(_is_list, places)) else orphans})
-    base = places[0] if len(places) == 1 and not _is_list(places[0]) else root
+    # A list names part of a folder: other label files in it are no orphans.
+    repairs = Counter({"label files without an image left out": 0 if any(map(_is_list, sources)) else orphans})
+    base = sources[0] if len(sources) == 1 and not _is_list(sources[0]) else root
     refusals, images = Refusals(), []
     for file in files:
         with refusals.one():
@@ -76,7 +75,7 @@ def open_objects(options: Options, split: str, has_masks: bool) -> AnnotatedData
 
 
 class _Text(yaml.BaseLoader):
-    """PyYAML's loader that reads every value as text, without aliases: ten lines could stand for a list without end."""
+    """PyYAML's loader that reads every value as text. It refuses aliases, with which ten lines can expand to an endless list."""
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
@@ -99,7 +98,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 def _classes(config: dict[str, Any], path: Path) -> tuple[str, ...]:
     names = config.get("names")
     if isinstance(names, dict):
-        names = [names.get(str(place)) for place in range(len(names))]
+        names = [names.get(str(i)) for i in range(len(names))]
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
         raise DataError(
             f"{path}: names: expected a list of class names, or 0: name, 1: name, ..., got {short(config.get('names'))}"
@@ -108,7 +107,7 @@ def _classes(config: dict[str, Any], path: Path) -> tuple[str, ...]:
 
 
 def _keypoint_numbers(config: dict[str, Any], path: Path) -> int:
-    """Return how many numbers of keypoints follow the box in each row: 0 unless data.yaml has `kpt_shape`."""
+    """Return the number of keypoint values after the box in each row: 0 unless data.yaml has `kpt_shape`."""
     shape = config.get("kpt_shape")
     if shape is None:
         return 0
@@ -117,7 +116,7 @@ def _keypoint_numbers(config: dict[str, Any], path: Path) -> int:
     return int(shape[0]) * int(shape[1])
 
 
-def _places(root: Path, config: dict[str, Any], split: str, path: Path) -> list[Path]:
+def _sources(root: Path, config: dict[str, Any], split: str, path: Path) -> list[Path]:
     """Return the folders of images and the lists of images that a split consists of."""
     root = _base(root, config)
     given = config.get(split) or (config.get("valid") if split == "val" else None)
@@ -126,46 +125,46 @@ def _places(root: Path, config: dict[str, Any], split: str, path: Path) -> list[
             return [root / "images" / split]
         known = [key for key in config if key in ("train", "val", "valid", "test")]
         raise DataError(f"{path}: no split {split!r}{did_you_mean(split, known)}; add `{split}: images/{split}`")
-    places = []
+    sources = []
     for entry in given if isinstance(given, list) else [given]:
         if not isinstance(entry, str) or not is_showable(entry):
             raise DataError(f"{path}: {split}: expected folders or text files below {root}, got {short(entry)}; fix it")
         named = (root / name for name in (entry, entry.removeprefix("../")))
-        place = next((one for one in named if os.path.isdir(one) or (_is_list(one) and os.path.isfile(one))), None)
-        if place is None:
+        source = next((one for one in named if os.path.isdir(one) or (_is_list(one) and os.path.isfile(one))), None)
+        if source is None:
             raise DataError(f"{path}: {split}: no folder or text file {entry[:200]} below {root}; fix the path")
-        places.append(place)
-    return places
+        sources.append(source)
+    return sources
 
 
 def _base(root: Path, config: dict[str, Any]) -> Path:
-    """Return the folder below root that data.yaml names as `path`, root itself where there is none of that name: what the
-    recipe says goes before where the data set once was."""
+    """Return the folder below root that data.yaml names as `path`, else root: the recipe's root has priority over the path on
+    the machine where data.yaml was written."""
     path = config.get("path")
     if not isinstance(path, str) or not is_showable(path) or Path(path).is_absolute() or ".." in Path(path).parts:
         return root
     return root / path if os.path.isdir(root / path) else root
 
 
-def _is_list(place: Path) -> bool:
-    return place.suffix == ".txt"
+def _is_list(source: Path) -> bool:
+    return source.suffix == ".txt"
 
 
-def _files(place: Path, root: Path, base: Path) -> list[Path]:
-    """Return the images in a folder, or those that a text file lists, by paths below root, below `base` or beside the list."""
-    if not _is_list(place):
-        require_folder(place, "image folder")
-        return images_below(place)
-    files, folders = [], (root, base, place.parent)
-    for number, row in enumerate(read_lines(place, "image list"), 1):
+def _files(source: Path, root: Path, base: Path) -> list[Path]:
+    """Return the images in a folder, or in a text file whose paths start at root, at `base` or at the list's folder."""
+    if not _is_list(source):
+        require_folder(source, "image folder")
+        return images_below(source)
+    files, folders = [], (root, base, source.parent)
+    for number, row in enumerate(read_lines(source, "image list"), 1):
         if not row:
             continue
         is_below = not Path(row).is_absolute() or Path(row).is_relative_to(root.absolute())
         if not is_showable(row) or ".." in Path(row).parts or not is_below:
-            raise DataError(f"{place}, row {number}: expected an image's path below {root}, got {short(row)}; fix it")
+            raise DataError(f"{source}, row {number}: expected an image's path below {root}, got {short(row)}; fix it")
         file = next((folder / row for folder in folders if os.path.isfile(folder / row)), None)
         if file is None:
-            raise DataError(f"{place}, row {number}: no image {row[:200]} below {root}; fix the path")
+            raise DataError(f"{source}, row {number}: no image {row[:200]} below {root}; fix the path")
         files.append(file)
     return files
 
@@ -173,9 +172,9 @@ def _files(place: Path, root: Path, base: Path) -> list[Path]:
 def _labels_of(image: Path) -> Path:
     """Return the label file: the last folder called `images` replaced by `labels`."""
     parts = list(image.with_suffix(".txt").parts)
-    for place in range(len(parts) - 2, -1, -1):
-        if parts[place] == "images":
-            parts[place] = "labels"
+    for i in range(len(parts) - 2, -1, -1):
+        if parts[i] == "images":
+            parts[i] = "labels"
             break
     return Path(*parts)
 
@@ -183,14 +182,14 @@ def _labels_of(image: Path) -> Path:
 def _orphans(files: list[Path], split: str) -> int:
     """Return the number of label files without an image; DataError when no image has one."""
     wanted = {_labels_of(file) for file in files}
-    found = {path for folder in {path.parent for path in wanted} for path in folder.glob("*.txt")}
-    if not wanted & found:
+    present = {path for folder in {path.parent for path in wanted} for path in folder.glob("*.txt")}
+    if not wanted & present:
         raise DataError(
             f"no image of split {split!r} has a label file, expected {_labels_of(files[0])} for {files[0]}; "
             "rename or move the labels' folder, or add empty text files if there are no objects"
         )
     # LabelImg writes the class names into classes.txt.
-    return sum(path.name != "classes.txt" and not path.name.startswith(".") for path in found - wanted)
+    return sum(path.name != "classes.txt" and not path.name.startswith(".") for path in present - wanted)
 
 
 def _annotated(
@@ -208,7 +207,7 @@ def _annotated(
     rows = [(number, tuple(row.split())) for number, row in enumerate(lines, 1) if row]
     if keypoints:
         rows = [(number, row[:5] if len(row) == 5 + keypoints else row) for number, row in rows]
-    first = {row: number for number, row in reversed(rows)}  # where each of them stands first
+    first = {row: number for number, row in reversed(rows)}  # row -> its first line number
     if len(first) < len(rows):
         repairs["equal rows counted once"] += len(rows) - len(first)
     if not first:
@@ -222,19 +221,19 @@ def _annotated(
 
 
 def _name(file: Path, folder: Path) -> str:
-    """Return how an image is called: by its path below the folder, in full when it lies elsewhere."""
+    """Return an image's name: its path below the folder, or the full path of an image elsewhere."""
     return (file.relative_to(folder) if file.is_relative_to(folder) else file).as_posix()
 
 
 def _object(
-    row: tuple[str, ...], place: int, path: Path, classes: tuple[str, ...], size: tuple[int, int], has_masks: bool
+    row: tuple[str, ...], number: int, path: Path, classes: tuple[str, ...], size: tuple[int, int], has_masks: bool
 ) -> Annotation:
-    where = f"{path}, row {place}"
+    where = f"{path}, row {number}"
     if len(row) != 5 and (len(row) < 7 or len(row) % 2 == 0):
         raise DataError(
             f"{where}: expected `class xc yc w h` or `class x1 y1 x2 y2 x3 y3 ...`, got {len(row)} fields; fix the row"
         )
-    label = row[0].removesuffix(".0")  # as tables of numbers are written
+    label = row[0].removesuffix(".0")  # as spreadsheets write whole numbers
     if not (label.isascii() and label.isdecimal() and len(label) < 10) or int(label) >= len(classes):
         raise DataError(
             f"{where}: expected a class from 0 to {len(classes) - 1}, got {row[0][:40]!r}; fix it or add a name"

@@ -37,7 +37,7 @@ class Options:
 
     minibatch: Weight = option(1.0, "Weight of the term.")
     temperature: Temperature = option(0.1, "Temperature tau of the relation rows.")
-    at: taps.Place = option("decoder", "Map to compare: `decoder`, or `backbone` (its coarsest stage).")
+    at: taps.MapName = option("decoder", "Map to compare: `decoder`, or `backbone` (its coarsest stage).")
     tokens: int = option(256, "Max cells per image. The rows of one image take batch * tokens^2 floats.")
 
     def __post_init__(self) -> None:

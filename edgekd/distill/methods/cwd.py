@@ -36,7 +36,7 @@ class Options:
 
     temperature: Temperature | None = option(None, "Temperature tau. `null`: 4 for logits, 1 for features.")
     stride: int | None = option(None, "Image pixels per cell of the pooled logits. `null`: 4.")
-    at: Literal["logits"] | taps.Place | None = option(
+    at: Literal["logits"] | taps.MapName | None = option(
         None,
         "Map to compare: `logits`, `decoder`, or `backbone` (its coarsest stage). `null`: `logits` of segmenters, else "
         "`decoder`.",
@@ -58,7 +58,7 @@ class Method(nn.Module):
         super().__init__()
         if options.at == "logits" and student.task != "semantic":
             raise RecipeError("cwd.at: expected decoder or backbone for a detector, which has no logits; got 'logits'")
-        self.at: taps.Place | None = None if options.at == "logits" else options.at
+        self.at: taps.MapName | None = None if options.at == "logits" else options.at
         if options.at is None and student.task != "semantic":
             self.at = "decoder"
         if options.stride is not None and self.at is not None:

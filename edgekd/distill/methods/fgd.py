@@ -16,7 +16,7 @@ W_2 starts at 0, so that R(F) = F at first.
 
 Weights: the paper's (RetinaNet: alpha 1e-3, beta 5e-4, gamma 1e-3, lambda 5e-6) multiply sums over channels and cells, and as
 much as the teacher's features are large. Divided by the number of objects and channels and by the teacher's mean square, a
-student that answers 0 has a term of about 1; 1 and 0.5 keep the paper's two to one of foreground and background, 0.5 and 1
+student that is always 0 has a term of about 1; 1 and 0.5 keep the paper's two to one of foreground and background, 0.5 and 1
 of attention and relation are ours.
 Deviations: those divisions; levels of stride 64 and 128 take no part; an object is the whole cells that its box touches; the
 finer of two maps is average-pooled to the other's grid; cells of which half or more pixels carry no label (padding) are in

@@ -5,7 +5,7 @@ Source: Romero et al., "FitNets: Hints for Thin Deep Nets", ICLR 2015, arXiv 141
     L = features * mean_{c,i} ( r(F_s) - F_t )^2 / mean_{c,i} F_t^2        r: 1x1 convolution; i: valid cells
 
 Weight: released settings multiply the plain mean square (10 in CIRKD), whose size is the teacher's and differs between
-teachers by orders of magnitude. Divided by the teacher's mean square the term is 1 for a student that answers 0, for
+teachers by orders of magnitude. Divided by the teacher's mean square the term is 1 for a student that is always 0, for
 every teacher; the default weight is 1.
 Deviations: that division; no factor 1/2; hint and task are learned together instead of one after the other; the finer
 of two maps is average-pooled to the other's grid; cells of which half or more pixels carry no label are left out.
@@ -31,7 +31,7 @@ class Options:
     """Weight and maps."""
 
     features: Weight = option(1.0, "Weight of the term.")
-    at: taps.Place = option("decoder", "Map to compare: `decoder`, or `backbone` (its coarsest stage).")
+    at: taps.MapName = option("decoder", "Map to compare: `decoder`, or `backbone` (its coarsest stage).")
 
 
 class Method(nn.Module):

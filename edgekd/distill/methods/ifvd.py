@@ -34,7 +34,7 @@ class Options:
     """Weight and maps."""
 
     variation: Weight = option(20.0, "Weight of the term.")
-    at: taps.Place = option("decoder", "Map to compare: `decoder`, or `backbone` (its coarsest stage).")
+    at: taps.MapName = option("decoder", "Map to compare: `decoder`, or `backbone` (its coarsest stage).")
 
 
 class Method(nn.Module):

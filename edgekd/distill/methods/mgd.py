@@ -8,12 +8,12 @@ Source: Yang et al., "Masked Generative Distillation", ECCV 2022, arXiv 2205.015
 
 Weight: the paper's 2e-5 multiplies the sum over channels and cells of one image: 168 times the mean at its 2048 x 64 x 64,
 and as much as the teacher's features are large. Divided by the teacher's mean square the term is 1 for a generator that
-answers 0, for every teacher and size; the default weight is 1.
+is always 0, for every teacher and size; the default weight is 1.
 Deviations: that division; the decoder's map by default, as the generation block of a backbone's last stage is large;
 the logit term is not part of it: add `kd` or `cwd`. The finer of two maps is average-pooled to the other's grid; cells
 of which half or more pixels carry no label are always masked and never compared.
 
-The draws come from torch's global generator, which a training run seeds anew at every step: a resumed run repeats them.
+The draws come from torch's global generator, which a training run seeds at every step: a resumed run repeats them.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Options:
     masked: float = option(
         0.75, "Share of cells hidden from the generator, 0 to below 1. The paper segments with 0.75."
     )
-    at: taps.Place = option("decoder", "Map to compare: `decoder`, or `backbone` (its coarsest stage).")
+    at: taps.MapName = option("decoder", "Map to compare: `decoder`, or `backbone` (its coarsest stage).")
 
     def __post_init__(self) -> None:
         if not 0 <= self.masked < 1:

@@ -37,7 +37,7 @@ class Options:
     """Weight and maps."""
 
     features: Weight = option(1.0, "Weight of the term.")
-    at: taps.Place | Literal["levels"] | None = option(
+    at: taps.MapName | Literal["levels"] | None = option(
         None,
         "Maps to compare: `decoder`, `backbone` (its coarsest stage) or `levels` (pyramid levels that both detectors have). "
         "`null`: `decoder` of segmenters, else `levels`.",
@@ -60,8 +60,8 @@ class Method(nn.Module):
                 "pkd.at: expected decoder or backbone for task 'semantic', which has no levels; got 'levels'"
             )
         names = taps.shared_levels(teacher, student, "pkd") if self.at == "levels" else (self.at,)
-        place = "decoder" if self.at == "levels" else self.at  # all levels have as many channels as the finest
-        into, out = (taps.channels(side, place, "pkd") for side in (student, teacher))
+        at = "decoder" if self.at == "levels" else self.at  # all levels have as many channels as the finest
+        into, out = (taps.channels(side, at, "pkd") for side in (student, teacher))
         self.adapters = nn.ModuleDict({str(name): taps.projection(into, out) for name in names})
 
     def forward(self, teacher: Outputs, student: Outputs, batch: Batch) -> dict[str, Tensor]:

@@ -36,7 +36,7 @@ class Options:
     pixel: Weight = option(1.0, "Weight of the pixel term. 0 switches it off at no cost.")
     pairwise: Weight = option(10.0, "Weight of the pairwise term. 0 switches it off at no cost.")
     temperature: Temperature = option(1.0, "Temperature T of the pixel term.")
-    at: taps.Place = option("decoder", "Map of the pairwise term: `decoder`, or `backbone` (its coarsest stage).")
+    at: taps.MapName = option("decoder", "Map of the pairwise term: `decoder`, or `backbone` (its coarsest stage).")
     tokens: int = option(512, "Max cells of the relation matrix, at most 4096. It takes tokens^2 floats per image.")
 
     def __post_init__(self) -> None:

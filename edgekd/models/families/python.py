@@ -1,4 +1,4 @@
-"""Any network of your own: the variant is `package.module:function`, and the function returns it.
+"""Family `python`, user networks: the variant is `package.module:function`, and the function returns it.
 
     teacher:
       family: python
@@ -7,10 +7,10 @@
         options: {width: 64}                # big_net(num_classes=11, width=64)
         taps: {8: encoder.layer2, 16: encoder.layer3}
 
-The function returns a `DenseModel`, which is taken as it is, or any `nn.Module` that maps normalised images
-(B, 3, H, W) to logits (B, K, h, w) or to a mapping with them under `out`. Such a network has the features named by
-`taps` and no others; without `decoder_tap` its decoder feature is the logits before they are resized. Auxiliary heads
-take no part in the training here: what the network returns in training mode must be its logits, too.
+The function returns a `DenseModel`, which is used unchanged, or any `nn.Module` that maps normalised images
+(B, 3, H, W) to logits (B, K, h, w) or to a mapping with them under `out`. The features of such a module are those in `taps`;
+without `decoder_tap` its decoder feature is the logits before they are resized. Auxiliary heads are not trained here: in
+training mode the network must also return its logits.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from edgekd.models.base import DenseModel, Outputs
 
 TASKS = ("semantic",)
 VARIANTS = None  # any `package.module:function`; `build` checks it
-# What code that does not fit raises.
+# Exceptions of user code that does not fit.
 _FAILURES = (RuntimeError, TypeError, KeyError, IndexError, AttributeError, ValueError, AssertionError)
 
 
@@ -62,7 +62,7 @@ def build(variant: str, task: str, num_classes: int, options: Options) -> DenseM
     """Import the function, call it, and return its network.
 
     Raises:
-        RecipeError: no such module or function, it fails, or what it returns or a tap does not fit.
+        RecipeError: no such module or function, it fails, or its return value or a tap does not fit.
     """
     function = _function(variant)
     try:
@@ -78,7 +78,7 @@ def build(variant: str, task: str, num_classes: int, options: Options) -> DenseM
 
 
 class WrappedModel(DenseModel):
-    """A network of the user's with taps on its submodules. Its weights are named as in the user's network."""
+    """A user's network with taps on its submodules. Its weights have the names of the user's network."""
 
     def __init__(self, net: nn.Module, num_classes: int, options: Options, name: str) -> None:
         super().__init__(options.mean, options.std)
@@ -91,7 +91,7 @@ class WrappedModel(DenseModel):
         for tap in {*self.taps.values(), *([self.decoder_tap] if self.decoder_tap else [])}:
             if tap not in modules:
                 raise RecipeError(f"python {name}: the network has no submodule {tap!r}{did_you_mean(tap, modules)}")
-            modules[tap].register_forward_hook(_Keep(self.tapped, tap))
+            modules[tap].register_forward_hook(_StoreOutput(self.tapped, tap))
         self.channels, self.decoder_channels = self._measured(num_classes)
 
     def weights_module(self) -> nn.Module:
@@ -99,8 +99,8 @@ class WrappedModel(DenseModel):
 
     def forward_normalized(self, images: Tensor) -> Outputs:
         self.tapped.clear()
-        answer = self.net(images)
-        logits = answer["out"] if isinstance(answer, Mapping) else answer
+        returned = self.net(images)
+        logits = returned["out"] if isinstance(returned, Mapping) else returned
         if not isinstance(logits, Tensor):
             raise TypeError(f"returned a {type(logits).__name__}")
         features = {stride: self.tapped[tap] for stride, tap in self.taps.items()}
@@ -111,11 +111,11 @@ class WrappedModel(DenseModel):
         return Outputs({"logits": logits}, features, decoded)
 
     def check_trains(self) -> None:
-        _tried(self, self.taps, self.name, training=True)
+        _test_outputs(self, self.taps, self.name, training=True)
 
     def _measured(self, num_classes: int) -> tuple[dict[int, int], int]:
-        """Return the channels by stride and of the decoder, checking what was declared."""
-        outputs, size = _tried(self, self.taps, self.name)
+        """Check the declared taps and return the channels by stride and of the decoder."""
+        outputs, size = _test_outputs(self, self.taps, self.name)
         _check_logits(outputs, num_classes, size, self.name)
         for stride, feature in outputs.features.items():
             if not isinstance(feature, Tensor) or feature.ndim != 4 or feature.shape[-1] * stride != size:
@@ -130,12 +130,12 @@ class WrappedModel(DenseModel):
 
 
 def _check_outputs(model: DenseModel, num_classes: int, name: str) -> None:
-    """Check that a network of the user's own gives what a `DenseModel` says that it does; RecipeError."""
-    outputs, size = _tried(model, model.channels, name)
+    """Check that a user's `DenseModel` has the outputs that it declares; RecipeError."""
+    outputs, size = _test_outputs(model, model.channels, name)
     _check_logits(outputs, num_classes, size, name)
-    found = {stride: (x.shape[1], size // x.shape[-1]) for stride, x in outputs.features.items()}
+    actual = {stride: (x.shape[1], size // x.shape[-1]) for stride, x in outputs.features.items()}
     declared = {stride: (channels, stride) for stride, channels in model.channels.items()}
-    if found != declared or outputs.decoder.shape[1] != model.decoder_channels:
+    if actual != declared or outputs.decoder.shape[1] != model.decoder_channels:
         raise RecipeError(
             f"{name}: `channels` and `decoder_channels` say {model.channels} and {model.decoder_channels}, got features "
             f"{ {s: tuple(x.shape) for s, x in outputs.features.items()} } and decoder {tuple(outputs.decoder.shape)} "
@@ -151,8 +151,8 @@ def _check_logits(outputs: Outputs, num_classes: int, size: int, name: str) -> N
         raise RecipeError(f"{name}: expected logits of the input's size {(size, size)}, got {shape[2:]}; resize them")
 
 
-def _tried(model: DenseModel, strides: Iterable[int], name: str, training: bool = False) -> tuple[Outputs, int]:
-    """Run zeros through a network, which is left as it was; return what it gives and their height and width."""
+def _test_outputs(model: DenseModel, strides: Iterable[int], name: str, training: bool = False) -> tuple[Outputs, int]:
+    """Run a network on zeros and return its outputs and the side of the input; the network's state stays unchanged."""
     unit = math.lcm(model.size_divisor, *strides)
     size = unit * math.ceil(2 * max(model.size_divisor, *strides, 16) / unit)
     was_training, buffers = model.training, {key: value.clone() for key, value in model.named_buffers()}
@@ -173,9 +173,9 @@ def _tried(model: DenseModel, strides: Iterable[int], name: str, training: bool 
     return outputs, size
 
 
-class _Keep:
-    """A forward hook that keeps the output under a name. An object, not a closure: a deep copy of the network
-    (an averaged one, say) must write into its own dict."""
+class _StoreOutput:
+    """A forward hook that stores the output under a name. It is an object, not a closure: a deep copy of the network
+    (the averaged one) must write into its own dict."""
 
     def __init__(self, store: dict[str, Tensor], tap: str) -> None:
         self.store, self.tap = store, tap

@@ -80,7 +80,7 @@ VARIANTS = {
 
 
 def build(variant: str, task: str, num_classes: int, options: Options) -> DenseModel:
-    """Return the network, its encoder filled from `encoder_weights` when given.
+    """Return the network, with encoder weights from `encoder_weights` when given.
 
     Raises:
         RecipeError: unknown encoder, or one that this architecture cannot use.
@@ -91,7 +91,7 @@ def build(variant: str, task: str, num_classes: int, options: Options) -> DenseM
         raise RecipeError(f"smp {variant}: output_stride {stride} is not one of {VARIANTS[variant].allowed}")
     name = _encoder_name(options.encoder)
     _check_input_size_is_free(name, options)
-    # The two kinds of encoder ask for their downloads in different words.
+    # The two kinds of encoder have different arguments for their downloads.
     download = (name.startswith("tu-") or "imagenet") if options.encoder_weights is True else None
     try:
         net = _network(variant, name, download, num_classes, stride, options)
@@ -166,7 +166,7 @@ def _encoder_name(encoder: str) -> str:
 
 
 def _check_input_size_is_free(name: str, options: Options) -> None:
-    """Refuse encoders with a built-in input size (Swin and the like) unless the recipe says what to do about it."""
+    """Refuse encoders with a fixed input size (e.g. Swin) unless the recipe sets the option for it."""
     config = timm.get_pretrained_cfg(name.removeprefix("tu-")) if name.startswith("tu-") else None
     if config and config.fixed_input_size and not {"img_size", "strict_img_size"} & set(options.encoder_options):
         raise RecipeError(
@@ -176,7 +176,7 @@ def _check_input_size_is_free(name: str, options: Options) -> None:
 
 
 def _normalisation(name: str) -> tuple[Triple, Triple]:
-    """Return mean and std the encoder was pretrained with, ImageNet's where timm does not know."""
+    """Return mean and std of the encoder's pretraining, ImageNet's where timm has none."""
     config = timm.get_pretrained_cfg(name.removeprefix("tu-")) if name.startswith("tu-") else None
     return (triple(config.mean), triple(config.std)) if config else IMAGENET
 
@@ -184,7 +184,7 @@ def _normalisation(name: str) -> tuple[Triple, Triple]:
 def _levels(encoder: Any) -> dict[int, int]:
     """Return stride -> index into the encoder's output list, fine to coarse, without the input itself."""
     channels = encoder.out_channels
-    if hasattr(encoder, "model"):  # timm knows; the list may begin with the input and an empty map
+    if hasattr(encoder, "model"):  # a timm encoder: its list may begin with the input and an empty map
         reductions = encoder.model.feature_info.reduction()
         strides = [1] * (len(channels) - len(reductions)) + reductions
     else:

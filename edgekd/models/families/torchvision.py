@@ -53,7 +53,7 @@ class Options:
 
 
 def build(variant: str, task: str, num_classes: int, options: Options) -> DenseModel:
-    """Return the network, its backbone filled from `encoder_weights` when given.
+    """Return the network, with backbone weights from `encoder_weights` when given.
 
     Raises:
         CheckpointError: the backbone's weights are damaged, incomplete or of another backbone.
@@ -66,7 +66,7 @@ def build(variant: str, task: str, num_classes: int, options: Options) -> DenseM
 
 
 class TorchvisionModel(DenseModel):
-    """Backbone and classifier of torchvision; features are the last map of each stride the backbone goes through."""
+    """Backbone and classifier of torchvision; features are the last map of each stride in the backbone."""
 
     unused_weights = ("aux_classifier.",)
 

@@ -1,13 +1,13 @@
 """FCOS, RetinaNet, Faster R-CNN and Mask R-CNN of torchvision, as teachers; weights only from local files.
 
-They are not trained here and keep their own decoding and suppression: evaluation scores what they find, and methods that
-read features tap their ResNet-50 and its pyramid. Their dense outputs are not compared with a student's: FCOS and RetinaNet
-give objects to levels and points (or anchors) by other rules than edgedet's head, have no distribution of a box side for
-`ld`, and the R-CNNs have no dense scores of classes at all. Weight names are torchvision's own, so its checkpoints
+They are not trained here and have their own decoding and suppression: evaluation scores their detections, and feature
+methods tap their ResNet-50 and its pyramid. No method compares their dense outputs with a student's. FCOS and RetinaNet
+assign objects to levels and points (or anchors) by other rules than edgedet's head and have no distribution of a box side for
+`ld`. The R-CNNs have no dense class scores. Weight names are torchvision's own, so its checkpoints
 (`fasterrcnn_resnet50_fpn_coco-258fb6c6.pth`) load as they are. Batch norms are frozen, as in those checkpoints.
 
-Classes: torchvision's networks number from 1, 0 is the background, and those trained on COCO have 91 outputs, its ids.
-`output_of_class` is the one place that knows.
+Classes: torchvision's networks count classes from 1, 0 is the background, and those trained on COCO have 91 outputs, its ids.
+Only `output_of_class` depends on that.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ COCO_OUTPUTS = 91
 # Source: COCO's paper (arXiv 1405.0312) lists 91 categories; these were never annotated in the 2014 and 2017 releases.
 COCO_UNUSED = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
 COCO_NUMBERS = tuple(number for number in range(1, COCO_OUTPUTS) if number not in COCO_UNUSED)
-# Detections that a network gives of an image. What reads them takes the best 100 that are on the image, as COCO does:
-# torchvision's own limit of 100 would count boxes in the bars of a letterbox, without area, or of other classes, too.
-MOST = 300
-# Of ResNet-50's stages by stride. The pyramid has levels at the same strides; what torchvision adds below (64 and 128) is
-# not tapped.
+# Max detections of an image. Evaluation uses the best 100 that lie on the image, as COCO does. torchvision's default of 100
+# would include boxes in the bars of a letterbox, without area, or of other classes.
+MAX_DETECTIONS = 300
+# Channels of ResNet-50's stages by stride. The pyramid has levels at the same strides; torchvision's further levels (64 and 128)
+# are not tapped.
 CHANNELS = {4: 256, 8: 512, 16: 1024, 32: 2048}
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One of torchvision's functions, the tasks it is for, and the stride of its pyramid's finest level."""
+    """A torchvision function, its tasks, and the stride of its pyramid's finest level."""
 
     function: Callable[..., nn.Module]
     finest: int
@@ -89,8 +89,8 @@ def build(variant: str, task: str, num_classes: int, options: Options) -> Torchv
     """
     chosen = VARIANTS[variant]
     if task not in chosen.tasks:
-        able = [name for name, one in VARIANTS.items() if task in one.tasks]
-        raise RecipeError(f"torchvision_det {variant}: expected a network for task {task!r}; use {' or '.join(able)}")
+        others = [name for name, one in VARIANTS.items() if task in one.tasks]
+        raise RecipeError(f"torchvision_det {variant}: expected a network for task {task!r}; use {' or '.join(others)}")
     if options.finest < chosen.finest:
         raise RecipeError(f"torchvision_det.finest: the pyramid of {variant} begins at stride 8, got 4; use 8")
     outputs, numbers = output_of_class(options, num_classes)
@@ -124,7 +124,7 @@ def output_of_class(options: Options, num_classes: int) -> tuple[int, tuple[int,
 
 
 def class_of_output(outputs: int, numbers: tuple[int, ...]) -> Tensor:
-    """Return (outputs,) int64: the class of each output, -1 of those that are no class of the data set."""
+    """Return (outputs,) int64: the class of each output, -1 for outputs without a class of the data set."""
     table = torch.full((outputs,), -1, dtype=torch.int64)
     table[list(numbers)] = torch.arange(len(numbers))
     return table
@@ -139,10 +139,10 @@ class TorchvisionDetector(ReadyDetector):
         self, net: Any, strides: tuple[int, ...], levels: tuple[int, ...], class_of: Tensor, task: str
     ) -> None:
         super().__init__(MEAN, STD)
-        net.transform = _AsTheyAre()
+        net.transform = _NoTransform()
         self.net = net.eval()
         self.has_masks = task == "instance"
-        getattr(net, "roi_heads", net).detections_per_img = MOST
+        getattr(net, "roi_heads", net).detections_per_img = MAX_DETECTIONS
         self.channels = {stride: CHANNELS[stride] for stride in strides}
         self.decoder_channels = net.backbone.out_channels
         self.level_strides = levels
@@ -153,7 +153,7 @@ class TorchvisionDetector(ReadyDetector):
         return self.net
 
     def train(self, mode: bool = True) -> TorchvisionDetector:
-        """Set the mode of this module; the network stays in eval mode, in training it would want targets."""
+        """Set the mode of this module; the network stays in eval mode, as it needs targets in training mode."""
         super().train(mode)
         self.net.train(False)
         return self
@@ -167,25 +167,25 @@ class TorchvisionDetector(ReadyDetector):
 
     def detect_normalized(self, images: Tensor) -> dict[str, Tensor]:
         with torch.no_grad():
-            found = [self._padded(one) for one in self.net(images)]
-        return {f"found_{name}": torch.stack([one[name] for one in found]) for name in found[0]}
+            by_image = [self._padded(one) for one in self.net(images)]
+        return {f"found_{name}": torch.stack([one[name] for one in by_image]) for name in by_image[0]}
 
-    def _padded(self, found: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return the detections of one image that are of a class, as MOST rows, the last ones zeros."""
-        labels = self.class_of[found["labels"]]
-        kept = (labels >= 0).nonzero().squeeze(1)[:MOST]
+    def _padded(self, detections: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return the detections of one image, without those of unused outputs, padded with zeros to MAX_DETECTIONS rows."""
+        labels = self.class_of[detections["labels"]]
+        used = (labels >= 0).nonzero().squeeze(1)[:MAX_DETECTIONS]
         names = ("boxes", "scores", "masks") if self.has_masks else ("boxes", "scores")
-        parts = {name: found[name][kept] for name in names} | {"labels": labels[kept]}
+        parts = {name: detections[name][used] for name in names} | {"labels": labels[used]}
         if self.has_masks:
             parts["masks"] = parts["masks"].squeeze(1)  # (n, 28, 28)
         return {
-            name: torch.cat([value, value.new_zeros(MOST - len(value), *value.shape[1:])])
+            name: torch.cat([value, value.new_zeros(MAX_DETECTIONS - len(value), *value.shape[1:])])
             for name, value in parts.items()
         }
 
 
-class _AsTheyAre(nn.Module):
-    """Takes the place of torchvision's resizing and normalising, which edgekd's preprocessing has done."""
+class _NoTransform(nn.Module):
+    """Replaces torchvision's resizing and normalising, which edgekd's preprocessing has done."""
 
     def forward(self, images: Tensor, targets: None = None) -> tuple[ImageList, None]:
         return ImageList(images, [(images.shape[2], images.shape[3])] * len(images)), None
@@ -196,7 +196,7 @@ class _AsTheyAre(nn.Module):
 
 
 def frozen(module: nn.Module, eps: float) -> nn.Module:
-    """Return the module with every batch norm replaced by a frozen one."""
+    """Replace every batch norm of a module by a frozen one and return the module."""
     if isinstance(module, nn.BatchNorm2d):
         return FrozenBatchNorm2d(module.num_features, eps)
     for name, child in module.named_children():

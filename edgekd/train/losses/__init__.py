@@ -1,4 +1,4 @@
-"""Task losses: what a network learns from the labels, as named terms whose sum is the task loss."""
+"""Task losses: named terms on the labels, whose sum is the task loss."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from edgekd.train.batch import Batch
 from edgekd.train.losses.detection import detection_loss
 from edgekd.train.losses.semantic import semantic_loss
 
-# Task -> its loss: terms of the outputs for a batch.
+# Task -> function that returns the loss terms of the outputs for a batch.
 LOSSES: dict[str, Callable[[Outputs, Batch], dict[str, Tensor]]] = {
     "semantic": semantic_loss,
     "detection": detection_loss,

@@ -1,4 +1,4 @@
-"""What a segmenter learns from masks: cross-entropy per labelled pixel, weighted by class where the recipe says so."""
+"""The task loss of segmenters: cross-entropy per labelled pixel, with class weights where the recipe has `class_balance`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from edgekd.train.batch import Batch
 
 
 def semantic_loss(outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
-    """Return `pixels`, the mean over the labelled pixels of the batch, each times its class's weight; 0 where there are none."""
+    """Return `pixels`, the weighted cross-entropy's mean over the labelled pixels of the batch; 0 without labelled pixels."""
     total = F.cross_entropy(
         outputs.logits.float(), batch.masks, weight=batch.class_weights, ignore_index=IGNORE_INDEX, reduction="sum"
     )
@@ -24,7 +24,7 @@ def semantic_loss(outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
 def balanced(shares: Sequence[float], balance: float) -> Tensor:
     """Return (K,) float32 weights of classes, share^-balance scaled so that the mean over the split's labelled pixels is 1.
 
-    A balance of 1 is the inverse frequency, 0.5 its square root. A class without pixels gets 0: it has nothing to weigh.
+    A balance of 1 is the inverse frequency, 0.5 its square root. A class without pixels has weight 0.
 
     Args:
         shares: of each class in the labelled pixels of the training split, in [0, 1], their sum 1.

@@ -61,7 +61,7 @@ def test_voc_trainaug_that_holds_validation_images_is_refused(tmp_path: Path):
     voc_root(tmp_path, "SegmentationClass", "x", [1])
     text(tmp_path / "ImageSets/Segmentation/trainaug.txt", "x\n")
     text(tmp_path / "ImageSets/Segmentation/val.txt", "x\n")
-    with pytest.raises(DataError, match=r"1 images are in val\.txt too"):
+    with pytest.raises(DataError, match=r"1 images are also in val\.txt"):
         voc.open_dataset(voc.Options(str(tmp_path)), "trainaug")
 
 

@@ -124,7 +124,7 @@ def test_an_image_is_read_once_and_kept() -> None:
 def test_images_beyond_the_cache_are_read_again() -> None:
     dataset = Numbered(count=3)
     sequence = TrainingSequence(dataset, DATA, seed=0)
-    sequence._kept._bytes = 2 << 30  # full
+    sequence._cache._bytes = 2 << 30  # full
     for place in (0, 1, 2, 3):
         sequence[place]
     assert dataset.loads == 4
@@ -147,15 +147,15 @@ def test_fixed_views_come_in_turn_and_are_the_same_for_every_seed() -> None:
     assert all(torch.equal(first[index], image) for index, image in epoch_of(other, 0).items())
 
 
-def test_a_batch_carries_the_answers_to_its_views() -> None:
-    def answers(number: int) -> dict[str, torch.Tensor]:
+def test_a_batch_carries_the_teachers_outputs_for_its_views() -> None:
+    def teacher_cache(number: int) -> dict[str, torch.Tensor]:
         return {"number": torch.tensor([number])}
 
-    loader = training_loader(Numbered(), VIEWS, 0, StepBatches(7, 4), 0, answers)
+    loader = training_loader(Numbered(), VIEWS, 0, StepBatches(7, 4), 0, teacher_cache)
     fixed = FixedViews(Numbered(), VIEWS)
     seen = []
-    for images, masks, _, answered in loader:
-        for image, mask, number in zip(images, masks, answered["number"].flatten().tolist(), strict=True):
+    for images, masks, _, outputs in loader:
+        for image, mask, number in zip(images, masks, outputs["number"].flatten().tolist(), strict=True):
             assert torch.equal(fixed[number][0], image)
             assert torch.equal(fixed[number][1], mask)
             seen.append(number)

@@ -15,7 +15,7 @@ from edgekd.core.artifact import Artifact
 from edgekd.core.recipe import Recipe
 from edgekd.core.recipe_loading import load_recipe
 from edgekd.core.stage import StageJob
-from edgekd.data.splits import forget, open_split, opened_once, shared_images, together
+from edgekd.data.splits import check_splits, open_split, release_split, shared_images, shared_splits
 from edgekd.data.stage import run
 from edgekd.errors import DataError
 from edgekd.report.collect import collect
@@ -59,24 +59,24 @@ def test_a_segmenter_needs_a_second_class(tmp_path: Path) -> None:
     Image.new("L", (4, 4)).save(tmp_path / "masks/train/a.png")
     (tmp_path / "classes.txt").write_text("crack\n")
     recipe = load_recipe("quickstart", ["data.format=folder", f"data.options={{root: {tmp_path}}}"])
-    with pytest.raises(DataError, match="expected two classes or more, got 1; the background is a class, too"):
+    with pytest.raises(DataError, match="expected two classes or more, got 1; the background is also a class"):
         open_split(recipe, "train")
 
 
-def test_a_split_is_opened_once_within_a_run_and_anew_in_the_next(tmp_path: Path) -> None:
+def test_a_split_is_opened_once_within_a_run_and_again_in_the_next(tmp_path: Path) -> None:
     recipe = yolo_recipe(tmp_path, {"train": "0 0.5 0.5 0.5 0.5\n", "val": "1 0.5 0.5 0.5 0.5\n"})
     assert open_split(recipe, "train") is not open_split(recipe, "train")
-    with opened_once():
+    with shared_splits():
         first = open_split(recipe, "train")
         assert open_split(recipe, "train") is first
         assert open_split(recipe, "val") is not first
         val = open_split(recipe, "val")
-        forget("train")
+        release_split("train")
         assert open_split(recipe, "train") is not first
         assert open_split(recipe, "val") is val
-    forget("train")  # nothing is kept here
+    release_split("train")  # nothing is shared here
     (tmp_path / "labels/train/a.txt").write_text("")
-    with opened_once():
+    with shared_splits():
         assert open_split(recipe, "train").object_count == 0
     assert first.object_count == 1
 
@@ -170,4 +170,4 @@ def test_splits_of_different_classes_are_refused(tmp_path: Path) -> None:
     one, other = (open_split(recipe, split) for split in ("train", "val"))
     other.classes = ("dog", "cat")
     with pytest.raises(DataError, match="have different classes"):
-        together(recipe, one, other, shared_images(one, other))
+        check_splits(recipe, one, other, shared_images(one, other))

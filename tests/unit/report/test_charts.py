@@ -10,7 +10,7 @@ from report_rows import engine, network
 
 from edgekd.report import charts
 from edgekd.report.charts import Curve, Runs, suppressed
-from edgekd.report.html import told_apart
+from edgekd.report.html import classes_with_curves
 from edgekd.report.line import stage_line
 from edgekd.report.model import Latency
 
@@ -104,7 +104,7 @@ def test_of_many_classes_those_have_curves_on_which_the_rows_differ_most() -> No
         network(stage, None, precision_at_recall=curves, ap_per_class=dict.fromkeys("abcdefgh", 0.5) | more)
         for stage, more in (("student", {}), ("distilled", dict.fromkeys("bcdegh", 0.6)))
     ]
-    assert told_apart(rows) == list("bcdegh")
+    assert classes_with_curves(rows) == list("bcdegh")
 
 
 def test_names_from_a_report_stay_text_in_every_chart() -> None:
@@ -143,7 +143,7 @@ def test_a_histogram_of_equal_times_is_drawn() -> None:
     assert charts.latency_chart(runs_of(np.full(50, 4.0), None), "engine time").count("<svg") == 2
 
 
-def test_engines_of_one_target_and_precision_are_told_apart_by_their_ids() -> None:
+def test_engines_of_one_target_and_precision_are_classes_with_curves_by_their_ids() -> None:
     rows = [
         engine("a", "fp32", 0.7, p50=9.0),
         engine("a", "fp32", 0.7, p50=6.0, id="streams"),

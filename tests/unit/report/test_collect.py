@@ -33,9 +33,12 @@ def recipe_of(folder: Path) -> Recipe:
     return small_recipe(folder, engines=ENGINES)
 
 
-def artifact(path: Path, kind: str, file: str = "weights.safetensors", **details: Any) -> Artifact:
+def artifact(
+    path: Path, kind: str, file: str = "weights.safetensors", source: str = "data", **details: Any
+) -> Artifact:
     files = [{"name": file, "bytes": 100, "sha256": file[0] * 64}]
-    return Artifact(path, {"kind": kind, "files": files, "details": {"params": 7, "macs": 9, **details}})
+    manifest = {"kind": kind, "files": files, "inputs": {source: "0" * 64}}
+    return Artifact(path, {**manifest, "details": {"params": 7, "macs": 9, **details}})
 
 
 def timed(median_ns: int) -> dict[str, Any]:
@@ -58,8 +61,12 @@ def artifacts(folder: Path) -> dict[str, Artifact]:
         "export": artifact(folder, "onnx", "model.onnx", parity=parity),
         "bench": artifact(folder, "latency", rows={name: timed(1000 * (i + 1)) for i, name in enumerate(IDS)}),
     }
+    for name, images in (("qdq-ptq", ["x"]), ("qdq-few", ["x", "y", "z"])):
+        calibration = {"split": "train", "images": images, "seed": 3}
+        found[f"quantize/{name}"] = artifact(folder, "quantized", calibration=calibration)
     for i, name in enumerate(IDS):
-        found[f"engine/{name}"] = artifact(folder, "engine", f"{name}.bin", engine=f"{name}.bin")
+        source = "quantize/qdq-few" if "int8" in name else "export"
+        found[f"engine/{name}"] = artifact(folder, "engine", f"{name}.bin", source, engine=f"{name}.bin")
         scores = {"metrics": {"miou": 0.5 + i / 10}, "iou_per_class": {"a": 1.0, "b": None}, "num_images": 3}
         found[f"evaluate/{name}"] = artifact(folder / name, "metrics", **scores, absent_classes=["b"])
     return found
@@ -89,6 +96,7 @@ def test_two_engines_of_one_target_and_precision_have_rows_of_their_own(tmp_path
         ("onnxruntime int8", 0.7, pytest.approx(0.003)),
     ]
     assert {row.status for row in engines} == {"measured"}
+    assert [row.calibration and row.calibration.count for row in engines] == [None, None, 3]
     assert [row.sha256[0] for row in engines] == ["o", "s", "o"]
 
 

@@ -98,6 +98,15 @@ def test_engines_with_ids_of_their_own_have_rows_histograms_and_pictures_of_thei
     assert "by openvino int8: " not in text
 
 
+def test_the_page_says_how_many_images_calibrated_the_quantized_models(page: str, tmp_path: Path) -> None:
+    assert "Int8 is calibrated on 64 images of the split “train”, which is not scored." in page
+    rows = sample_file()["rows"]
+    for row, count in zip((rows[5], rows[7]), (64, 8), strict=True):
+        row["calibration"] = {"split": "train", "count": count, "seed": 0}
+    text = render(changed(rows=rows), tmp_path)
+    assert "Int8 is calibrated on 8 to 64 images of the split “train”, which is not scored." in text
+
+
 def test_a_failed_engine_has_its_reason_in_its_row_and_is_named_at_the_top(tmp_path: Path) -> None:
     rows = sample_file()["rows"]
     rows[5] = {key: rows[5][key] for key in ("id", "stage", "target", "precision")}

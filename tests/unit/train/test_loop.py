@@ -21,7 +21,7 @@ from edgekd.evaluate import semantic
 from edgekd.evaluate.predictions import predict_split
 from edgekd.models.build import build_model
 from edgekd.models.session import TorchSession, torch_spec
-from edgekd.train.loop import SharedBatchNorm, fit, on_cpu, own_device, precision
+from edgekd.train.loop import SharedBatchNorm, fit, on_cpu, precision, training_device
 from edgekd.train.module import DenseTask
 from edgekd.train.resume import StepSeeds
 from tests import tiny_task
@@ -239,8 +239,8 @@ def test_a_process_answers_on_the_device_that_it_trains_on(
     monkeypatch.delenv("LOCAL_RANK", raising=False)
     if rank:
         monkeypatch.setenv("LOCAL_RANK", rank)
-    assert str(own_device(Trainer(devices=devices))) == expected
-    assert str(own_device(Trainer(devices=devices, accelerator="cpu"))) == "cpu"
+    assert str(training_device(Trainer(devices=devices))) == expected
+    assert str(training_device(Trainer(devices=devices, accelerator="cpu"))) == "cpu"
 
 
 @pytest.mark.parametrize(
