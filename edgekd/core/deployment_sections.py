@@ -8,7 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from edgekd.board.precision import Precision
 from edgekd.core.plugin_options import PluginOptions
-from edgekd.core.training_sections import Section, names_a_folder
+from edgekd.core.training_sections import Section, differ_in_case_only, names_a_stage
 
 
 class Export(Section):
@@ -70,9 +70,11 @@ class Quantize(QuantizeVariant):
     @classmethod
     def _name_folders(cls, variants: dict[str, QuantizeVariant]) -> dict[str, QuantizeVariant]:
         for name in variants:
-            names_a_folder(name)
-            if name == PTQ:
+            names_a_stage(name)
+            if name.casefold() == PTQ:
                 raise ValueError(f"{PTQ!r} is the variant of the section itself; call this one otherwise")
+        if alike := differ_in_case_only(variants):
+            raise ValueError(f"{alike} differ in case only; call one of them otherwise")
         return variants
 
     def variant(self, name: str) -> QuantizeVariant:
@@ -81,7 +83,8 @@ class Quantize(QuantizeVariant):
 
 
 LOCAL = "local"  # this machine
-_OTHER_ROWS = ("teacher", "student", "distilled", "export", "onnx-fp32")
+# Other rows of the report, and what its pictures have beside a row's.
+_NOT_IDS = ("teacher", "student", "distilled", "export", "onnx-fp32", "name", "image", "truth")
 
 
 class Engine(Section):
@@ -115,9 +118,9 @@ class Engine(Section):
     @field_validator("id")
     @classmethod
     def _names_its_row(cls, name: str) -> str:
-        if name in _OTHER_ROWS:
-            raise ValueError("is the name of another row of the report; call this engine otherwise")
-        return names_a_folder(name)
+        if name.casefold() in _NOT_IDS:
+            raise ValueError("is a name that the report has for something else; call this engine otherwise")
+        return names_a_stage(name)
 
     @field_validator("board")
     @classmethod
