@@ -26,7 +26,7 @@ def save(results: Mapping[str, BenchResult], folder: Path) -> None:
     arrays: Dict[str, np.ndarray] = {}
     rows: Dict[str, Any] = {}
     for row, result in results.items():
-        rows[row] = {name: getattr(result, name) for name in _PLAIN} | {"warnings": list(result.warnings)}
+        rows[row] = {**{name: getattr(result, name) for name in _PLAIN}, "warnings": list(result.warnings)}
         for kind in ("engine", "wall"):
             measured: Measured = getattr(result, kind)
             arrays[f"{row}/{kind}_ns"] = measured.series.samples_ns
