@@ -55,7 +55,7 @@ class Build:
     Args:
         trt: the module.
         product: its name in messages.
-        flags: see `_trt_versions.build_flags`.
+        flags: see `versions.build_flags`.
     """
 
     def __init__(self, trt: Any, product: str, flags: BuildFlags) -> None:
