@@ -9,6 +9,7 @@ Portable: standard library + numpy, Python 3.8.
 from __future__ import annotations
 
 import importlib
+import logging
 from contextlib import ExitStack
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -26,6 +27,7 @@ from edgekd.board.specs import ModelSpec
 from edgekd.errors import EdgekdError, TargetError, one_line
 from edgekd.targets.base import CompileRequest, SessionBase, Target
 
+log = logging.getLogger(__name__)
 Value = Dict[str, Any]  # JSON
 Progress = Callable[[str, float], None]  # called with a word and the fraction that is done
 
@@ -91,9 +93,11 @@ def measure(job: Job, progress: Progress) -> Value:
             try:
                 sessions[name] = stack.enter_context(_opened(job.files, engine))
                 _try_out(sessions[name], images[0])
-            except EdgekdError as exc:
+            except Exception as exc:
                 sessions.pop(name, None)
-                failures[name] = one_line(exc, None)
+                is_refusal = isinstance(exc, EdgekdError)
+                failures[name] = one_line(exc, None) if is_refusal else f"{type(exc).__name__}: {one_line(exc)}"
+                log.log(logging.DEBUG if is_refusal else logging.ERROR, "%s is not measured", name, exc_info=True)
         if not sessions:
             raise TargetError("; ".join(f"{name}: {why}" for name, why in failures.items()))
         results = bench(sessions, images, BenchSettings(**given["settings"]), progress)
