@@ -125,6 +125,9 @@ class Options:
     prior: str = option(..., "File.", is_path=True)
     start: "str | bool" = option(False, "File, or whether to download it.", is_path=True)
     mode: str = option("mean", "Mode.")
+
+
+TASKS, VARIANTS, Method, build, open_dataset = ("semantic",), None, None, None, None
 '''
 
 
