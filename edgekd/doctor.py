@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from edgekd.board.job import Job
+from edgekd.board.sysinfo import Facts
 from edgekd.core import plugins
 from edgekd.core.machine import package_version
 from edgekd.core.recipe import LOCAL
 from edgekd.errors import UserError
 from edgekd.executors import venvs
-from edgekd.executors.base import Facts
 from edgekd.executors.boards import ask, executor_of
 from edgekd.targets.base import Target
 

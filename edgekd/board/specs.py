@@ -12,6 +12,8 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, Dict, Tuple
 
+SpecJson = Dict[str, Any]  # JSON of a ModelSpec in manifests, jobs and report files
+
 
 @dataclass(frozen=True)
 class TensorSpec:
@@ -69,16 +71,14 @@ class ModelSpec:
         """Return the outputs with a role, in order."""
         return tuple(tensor for tensor in self.outputs if tensor.role == role)
 
-    def to_dict(self) -> Dict[str, Any]:
+    def to_dict(self) -> SpecJson:
         """Return plain JSON-ready data; `from_dict` is its inverse."""
         return dataclasses.asdict(self)
 
     @staticmethod
-    def from_dict(data: Dict[str, Any]) -> "ModelSpec":
+    def from_dict(data: SpecJson) -> "ModelSpec":
         """Rebuild a spec from `to_dict` data or from the same data read from JSON."""
-        preprocess: Dict[str, Any] = {
-            key: tuple(v) if isinstance(v, list) else v for key, v in data["preprocess"].items()
-        }
+        preprocess: SpecJson = {key: tuple(v) if isinstance(v, list) else v for key, v in data["preprocess"].items()}
         return ModelSpec(
             task=data["task"],
             classes=tuple(data["classes"]),
@@ -89,5 +89,5 @@ class ModelSpec:
         )
 
 
-def _tensor(data: Dict[str, Any]) -> TensorSpec:
+def _tensor(data: SpecJson) -> TensorSpec:
     return TensorSpec(data["name"], data["dtype"], tuple(data["shape"]), data["role"])
