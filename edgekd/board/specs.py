@@ -12,6 +12,9 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, Dict, Tuple
 
+from edgekd.errors import ArtifactError
+
+SPEC_SCHEMA = "edgekd.model_spec/1"
 SpecJson = Dict[str, Any]  # JSON of a ModelSpec in manifests, jobs and report files
 
 
@@ -72,12 +75,17 @@ class ModelSpec:
         return tuple(tensor for tensor in self.outputs if tensor.role == role)
 
     def to_dict(self) -> SpecJson:
-        """Return plain JSON-ready data; `from_dict` is its inverse."""
-        return dataclasses.asdict(self)
+        """Return JSON-ready data with its schema version; `from_dict` is its inverse."""
+        return {"schema": SPEC_SCHEMA, **dataclasses.asdict(self)}
 
     @staticmethod
     def from_dict(data: SpecJson) -> "ModelSpec":
-        """Rebuild a spec from `to_dict` data or from the same data read from JSON."""
+        """Rebuild a spec from `to_dict` data or from the same data read from JSON.
+
+        Raises:
+            ArtifactError: the data is of another schema version.
+        """
+        check_spec_schema(data)
         preprocess: SpecJson = {key: tuple(v) if isinstance(v, list) else v for key, v in data["preprocess"].items()}
         return ModelSpec(
             task=data["task"],
@@ -86,6 +94,15 @@ class ModelSpec:
             inputs=tuple(_tensor(t) for t in data["inputs"]),
             outputs=tuple(_tensor(t) for t in data["outputs"]),
             preprocess=Preprocess(**preprocess),
+        )
+
+
+def check_spec_schema(data: SpecJson) -> None:
+    """Check the schema version of a spec's data; ArtifactError for another one. Data without one is of the first version."""
+    found = data.get("schema", SPEC_SCHEMA) if isinstance(data, dict) else data
+    if found != SPEC_SCHEMA:
+        raise ArtifactError(
+            f"model_spec: expected schema {SPEC_SCHEMA}, got {found!r}; use the edgekd that wrote it, or make it again"
         )
 
 

@@ -11,7 +11,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, TypedDict
@@ -19,7 +19,7 @@ from typing import Any, TypedDict
 from pydantic import TypeAdapter
 
 from edgekd.board.files import sha256_of, write_atomic
-from edgekd.board.specs import ModelSpec, SpecJson
+from edgekd.board.specs import ModelSpec, SpecJson, check_spec_schema
 from edgekd.board.sysinfo import Facts
 from edgekd.core.machine import environment, package_version, package_versions
 from edgekd.errors import ArtifactError, one_line
@@ -118,6 +118,7 @@ class Artifact:
         if self.manifest["model_spec"] is None:
             raise ArtifactError(f"{self.path}: a {self.kind} artifact has no network")
         try:
+            check_spec_schema(self.manifest["model_spec"])
             spec = _SPEC.validate_python(self.manifest["model_spec"])
             sides = [*spec.preprocess.size, *(side for one in (*spec.inputs, *spec.outputs) for side in one.shape)]
             if not spec.inputs or not spec.outputs or min(sides) < 1:
@@ -208,7 +209,7 @@ def publish(work: Path, final: Path, facts: StageFacts, result: StageResult) -> 
         "files": [
             {"name": p.relative_to(work).as_posix(), "sha256": sha256_of(p), "bytes": p.stat().st_size} for p in files
         ],
-        "model_spec": asdict(result.spec) if result.spec else None,
+        "model_spec": result.spec.to_dict() if result.spec else None,
         "environment": {**environment(), "packages": package_versions()},
         "details": result.details,
         "failures": result.failures,

@@ -10,12 +10,19 @@ import torch
 import yaml
 
 import edgekd
-from edgekd.core.artifact import open_artifact
+from edgekd.core.artifact import StageResult, open_artifact
+from edgekd.core.recipe_loading import load_recipe
+from edgekd.core.stage import Stage, StageJob
+from edgekd.core.workspace import Workspace
 from edgekd.models.build import build_model
 from edgekd.models.families.edgeseg import Options
 from edgekd.models.weights import save_state
+from edgekd.pipeline import StageFailure, run_stages
+from edgekd.planning import plan
 from tests.command import edgekd as run_edgekd
 from tests.integration.conftest import TINY
+from tests.unit.executors.test_builder import SPEC as ATTENTION
+from tests.unit.executors.test_builder import attention
 
 CLASSES = 9  # of the rendered scenes
 FP32 = {"target": "openvino", "precision": "fp32"}
@@ -89,3 +96,25 @@ def test_an_engine_that_fails_fails_its_row_and_the_others_are_reported(tmp_path
     assert rows["openvino-fp32"]["status"] == "measured"
     assert rows["openvino-fp32"]["latency_ms"]["n"] >= 50
     assert "openvino-fp32" in done.stdout
+
+
+def export_attention(job: StageJob) -> StageResult:
+    """Stand for the export of a network whose graph crashes the builder of TensorRT-RTX."""
+    attention(job.out_dir)
+    return StageResult(ATTENTION, {"params": 1, "macs": 1})
+
+
+def test_a_builder_that_crashes_leaves_the_other_engines_of_the_run(tmp_path: Path, weights: Path) -> None:
+    pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx-cu12 is not installed")
+    engines = [{"target": "tensorrt_rtx", "precision": "fp32"}, {"target": "onnxruntime", "precision": "fp32"}]
+    loaded = load_recipe(str(recipe(tmp_path, weights, engines)))
+    export = Stage("export", "onnx", f"{__name__}:export_attention", (), ())
+    stages = [export, *(stage for stage in plan(loaded) if stage.kind == "engine")]
+    failed: list[StageFailure] = []
+    with Workspace(tmp_path / "run").locked() as workspace:
+        done = run_stages(loaded, workspace, stages, on_failure=failed.append)
+    assert list(done) == ["export", "engine/onnxruntime-fp32"]
+    assert [one.name for one in failed] == ["engine/tensorrt_rtx-fp32"]
+    assert failed[0].reason.startswith("tensorrt_rtx compile: the toolchain crashed with SIGSEGV; ")
+    assert "\n" not in failed[0].reason
+    assert not failed[0].is_bug
