@@ -81,7 +81,8 @@ class Quantize(QuantizeVariant):
 
 
 LOCAL = "local"  # this machine
-_OTHER_ROWS = ("teacher", "student", "distilled", "export", "onnx-fp32")
+_OTHER_ROWS = ("teacher", "student", "distilled", "qat", "export", "onnx-fp32")
+_PICTURE_KEYS = ("name", "image", "truth")  # of `pictures.npz`, beside the rows'
 
 
 class Engine(Section):
@@ -117,6 +118,8 @@ class Engine(Section):
     def _names_its_row(cls, name: str) -> str:
         if name in _OTHER_ROWS:
             raise ValueError("is the name of another row of the report; call this engine otherwise")
+        if name in _PICTURE_KEYS:
+            raise ValueError("is a name that the report's pictures use; call this engine otherwise")
         return names_a_folder(name)
 
     @field_validator("board")

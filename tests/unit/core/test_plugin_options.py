@@ -117,6 +117,8 @@ from dataclasses import dataclass
 
 from edgekd.board.options import option
 
+TASKS, VARIANTS, build, Method = ("semantic",), {}, None, None
+
 
 @dataclass(frozen=True)
 class Options:

@@ -118,6 +118,10 @@ def test_engines_of_one_target_and_precision_stand_side_by_side_under_their_ids(
     ("engine", "words"),
     [
         ({"id": "teacher"}, "is the name of another row of the report"),
+        ({"id": "qat"}, "is the name of another row of the report"),
+        ({"id": "name"}, "is a name that the report's pictures use"),
+        ({"id": "image"}, "is a name that the report's pictures use"),
+        ({"id": "truth"}, "is a name that the report's pictures use"),
         ({"id": "a/b"}, "expected a name that can be a folder's"),
         ({"board": "orin"}, "this edgekd reaches no board but 'local', this machine"),
         ({"precision": "int4"}, "'fp32', 'fp16', 'int8' or 'mixed'"),
