@@ -83,8 +83,8 @@ class Quantize(QuantizeVariant):
 
 
 LOCAL = "local"  # this machine
-# Other rows of the report, and what its pictures have beside a row's.
-_NOT_IDS = ("teacher", "student", "distilled", "export", "onnx-fp32", "name", "image", "truth")
+_OTHER_ROWS = ("teacher", "student", "distilled", "qat", "export", "onnx-fp32")
+_PICTURE_KEYS = ("name", "image", "truth")  # of `pictures.npz`, beside the rows'
 
 
 class Engine(Section):
@@ -118,8 +118,10 @@ class Engine(Section):
     @field_validator("id")
     @classmethod
     def _names_its_row(cls, name: str) -> str:
-        if name.casefold() in _NOT_IDS:
-            raise ValueError("is a name that the report has for something else; call this engine otherwise")
+        if name.casefold() in _OTHER_ROWS:
+            raise ValueError("is the name of another row of the report; call this engine otherwise")
+        if name.casefold() in _PICTURE_KEYS:
+            raise ValueError("is a name that the report's pictures use; call this engine otherwise")
         return names_a_stage(name)
 
     @field_validator("board")

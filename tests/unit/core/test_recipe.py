@@ -117,9 +117,12 @@ def test_engines_of_one_target_and_precision_stand_side_by_side_under_their_ids(
 @pytest.mark.parametrize(
     ("engine", "words"),
     [
-        ({"id": "teacher"}, "is a name that the report has for something else"),
-        ({"id": "Teacher"}, "is a name that the report has for something else"),
-        ({"id": "truth"}, "is a name that the report has for something else"),
+        ({"id": "teacher"}, "is the name of another row of the report"),
+        ({"id": "Teacher"}, "is the name of another row of the report"),
+        ({"id": "qat"}, "is the name of another row of the report"),
+        ({"id": "name"}, "is a name that the report's pictures use"),
+        ({"id": "image"}, "is a name that the report's pictures use"),
+        ({"id": "truth"}, "is a name that the report's pictures use"),
         ({"id": "a/b"}, "expected a name that can be a folder's"),
         ({"id": "a\nb"}, "expected a name that can be a folder's"),
         ({"id": "a,b"}, "expected a name without ',' and of at most 100 bytes"),
