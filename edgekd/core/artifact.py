@@ -178,8 +178,10 @@ def open_artifact(path: Path, kind: str | None = None) -> Artifact:
 def _is_whole(manifest: Mapping[str, Any]) -> bool:
     texts = all(isinstance(manifest.get(name), str) for name in ("kind", "stage", "key"))
     files = manifest.get("files")
+    mappings = (manifest.get(name) or {} for name in ("key_content", "code", "failures"))  # older manifests lack them
     return (
         texts
+        and all(isinstance(one, dict) for one in mappings)
         and isinstance(manifest.get("details"), dict)
         and "model_spec" in manifest
         and isinstance(files, list)

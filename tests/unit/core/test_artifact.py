@@ -183,6 +183,8 @@ def without(name: str) -> Callable[[dict[str, Any]], str]:
         lambda manifest: json.dumps({**manifest, "schema": "edgekd.artifact/99"}),
         lambda manifest: json.dumps({**manifest, "files": 3}),
         lambda manifest: json.dumps({**manifest, "files": ["a.txt"]}),
+        lambda manifest: json.dumps({**manifest, "failures": "an engine"}),
+        lambda manifest: json.dumps({**manifest, "key_content": [1]}),
         *map(without, ("schema", "kind", "stage", "key", "files", "details", "model_spec")),
     ],
 )
