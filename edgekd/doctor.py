@@ -6,16 +6,17 @@ import importlib
 import importlib.util
 import platform
 from collections.abc import Iterator
-from typing import Any
+from dataclasses import dataclass
 
 from edgekd.board.job import Job
+from edgekd.board.sysinfo import Facts
 from edgekd.core import plugins
 from edgekd.core.machine import package_version
 from edgekd.core.recipe import LOCAL
 from edgekd.errors import UserError
 from edgekd.executors import venvs
-from edgekd.executors.base import Facts
 from edgekd.executors.boards import ask, executor_of
+from edgekd.executors.doctor import Check
 from edgekd.targets.base import Target
 
 # Capability -> (pip extra, import names it needs).
@@ -29,18 +30,28 @@ _NEEDS = {
 _LIGHT = {"cv2", "faster_coco_eval", "jinja2"}
 
 
-def examine() -> dict[str, Any]:
-    """Return `checks` (name, ok, text), `notes` and the `environment`; loads no framework but the targets' runtimes."""
+@dataclass(frozen=True)
+class Examination:
+    """Checks, notes on the hardware, and the machine's environment (JSON-ready)."""
+
+    checks: list[Check]
+    notes: list[str]
+    environment: Facts
+    version: str | None
+
+
+def examine() -> Examination:
+    """Return what works on this machine; loads no framework but the targets' runtimes."""
     facts = executor_of(LOCAL).facts()
     host = facts["environment"]
     checks = [
-        {"name": "python", "ok": True, "text": platform.python_version()},
-        {"name": "processor", "ok": True, "text": f"{host.get('cpu_model')}, {host.get('usable_cores')} cores usable"},
+        Check("python", True, platform.python_version()),
+        Check("processor", True, f"{host.get('cpu_model')}, {host.get('usable_cores')} cores usable"),
     ]
     for name, (extra, modules) in _NEEDS.items():
         absent = [module for module in modules if importlib.util.find_spec(module) is None]
         text = f"no {', '.join(absent)}: pip install 'edgekd[{extra}]'" if absent else _broken(modules)
-        checks.append({"name": name, "ok": not text, "text": text or "installed"})
+        checks.append(Check(name, not text, text or "installed"))
     for name in plugins.names("targets"):
         try:
             target = plugins.target(name)
@@ -51,23 +62,23 @@ def examine() -> dict[str, Any]:
             text, ok = str(exc), False
         except Exception as exc:  # noqa: BLE001 - a plugin's own, which must not hide what the others say
             text, ok = f"does not load: {type(exc).__name__}: {exc}", False
-        checks.append({"name": f"target {name}", "ok": ok, "text": text})
+        checks.append(Check(f"target {name}", ok, text))
     checks.extend(_on_this_board())
-    return {"checks": checks, "notes": _notes(facts), "environment": host, "version": package_version("edgekd")}
+    return Examination(checks, _notes(facts), host, package_version("edgekd"))
 
 
-def _on_this_board() -> Iterator[dict[str, Any]]:
+def _on_this_board() -> Iterator[Check]:
     """Yield a check of the runtime for each target that is compiled elsewhere and whose board this machine is."""
     for name in plugins.names("targets"):
         try:
             found = ask(LOCAL, Job("board_version", name))["board_version"]
         except UserError as exc:
-            yield {"name": f"runtime {name}", "ok": False, "text": str(exc)}
+            yield Check(f"runtime {name}", False, str(exc))
         except Exception:  # noqa: BLE001 - it does not load, which the checks of the targets say
             continue
         else:
             if found is not None:
-                yield {"name": f"runtime {name}", "ok": True, "text": found}
+                yield Check(f"runtime {name}", True, found)
 
 
 def _version(name: str, target: Target) -> str:

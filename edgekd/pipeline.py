@@ -12,7 +12,7 @@ from pathlib import Path
 
 from edgekd.compile.stage import checked_options
 from edgekd.core import key_changes, plugins
-from edgekd.core.artifact import Artifact, publish
+from edgekd.core.artifact import Artifact, StageFacts, publish
 from edgekd.core.recipe import Engine, Recipe
 from edgekd.core.recipe_loading import check_plugins
 from edgekd.core.stage import KeyContent, Stage, hash_of
@@ -265,7 +265,7 @@ def _run(
     work = workspace.work_dir(stage.name, hash_of(content))
     started = time.monotonic()
     result = stage.run(recipe, inputs, work)
-    facts = {
+    facts: StageFacts = {
         "kind": stage.kind,
         "stage": stage.name,
         "key": hash_of(content),

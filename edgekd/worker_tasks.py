@@ -9,28 +9,29 @@ Portable: standard library + numpy, Python 3.8.
 from __future__ import annotations
 
 import importlib
+import logging
 from contextlib import ExitStack
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Mapping
+from typing import Any, Callable, Dict, List, Mapping, Tuple
 
 import numpy as np
 
 from edgekd.board.bench import BenchSettings, bench
 from edgekd.board.bench_files import save
 from edgekd.board.files import replacing
-from edgekd.board.job import Job
+from edgekd.board.job import Job, Json
 from edgekd.board.preprocess import prepare
 from edgekd.board.session import Session
 from edgekd.board.specs import ModelSpec
 from edgekd.errors import EdgekdError, TargetError, one_line
 from edgekd.targets.base import CompileRequest, SessionBase, Target
 
-Value = Dict[str, Any]  # JSON
+log = logging.getLogger(__name__)
 Progress = Callable[[str, float], None]  # called with a word and the fraction that is done
 
 
-def compile_engine(job: Job, progress: Progress) -> Value:
+def compile_engine(job: Job, progress: Progress) -> Json:
     """Build an engine into the job's folder.
 
     Arguments: `spec`, `precision`, `options`, and the names of the files `model` and `calibration` (or None).
@@ -54,7 +55,7 @@ def compile_engine(job: Job, progress: Progress) -> Value:
     }
 
 
-def infer(job: Job, progress: Progress) -> Value:
+def infer(job: Job, progress: Progress) -> Json:
     """Run an engine over files of inputs, .npz with arrays by tensor name.
 
     Arguments: `spec`, `options`, `is_simulated`, and the names of the files `engine` and `inputs` (a list).
@@ -75,7 +76,7 @@ def infer(job: Job, progress: Progress) -> Value:
         return {"runtime": session.runtime, "outputs": written}
 
 
-def measure(job: Job, progress: Progress) -> Value:
+def measure(job: Job, progress: Progress) -> Json:
     """Measure engines in one interleaved run and write the bench's files into the job's folder.
 
     Arguments: `engines`, by id each with `module`, `spec`, `options` and the name of the file `engine`; `images`, names of
@@ -91,9 +92,11 @@ def measure(job: Job, progress: Progress) -> Value:
             try:
                 sessions[name] = stack.enter_context(_opened(job.files, engine))
                 _try_out(sessions[name], images[0])
-            except EdgekdError as exc:
+            except Exception as exc:
                 sessions.pop(name, None)
-                failures[name] = one_line(exc, None)
+                is_refusal = isinstance(exc, EdgekdError)
+                failures[name] = one_line(exc, None) if is_refusal else f"{type(exc).__name__}: {one_line(exc)}"
+                log.log(logging.DEBUG if is_refusal else logging.ERROR, "%s is not measured", name, exc_info=True)
         if not sessions:
             raise TargetError("; ".join(f"{name}: {why}" for name, why in failures.items()))
         results = bench(sessions, images, BenchSettings(**given["settings"]), progress)
@@ -101,7 +104,7 @@ def measure(job: Job, progress: Progress) -> Value:
     return {"rows": {name: result.row() for name, result in results.items()}, "failures": failures}
 
 
-def probe(job: Job, progress: Progress) -> Value:
+def probe(job: Job, progress: Progress) -> Json:
     """Ask the toolchain which nodes of a model it takes.
 
     Arguments: `options` and the name of the file `model`. Value: a `Probe`.
@@ -112,12 +115,12 @@ def probe(job: Job, progress: Progress) -> Value:
     return asdict(target.probe(Path(job.files[job.arguments["model"]]), _options(target, job.arguments["options"])))
 
 
-def version(job: Job, progress: Progress) -> Value:
+def version(job: Job, progress: Progress) -> Json:
     """Return the version of the target's runtime as `runtime_version`."""
     return {"runtime_version": target_of(job.module).runtime_version()}
 
 
-def board_version(job: Job, progress: Progress) -> Value:
+def board_version(job: Job, progress: Progress) -> Json:
     """Return as `board_version` the version of the runtime that runs the target's engines here, None where none is needed.
 
     None also where this machine cannot run them.
@@ -128,7 +131,7 @@ def board_version(job: Job, progress: Progress) -> Value:
     return {"board_version": target.board_version()}
 
 
-def why_not_here(job: Job, progress: Progress) -> Value:
+def why_not_here(job: Job, progress: Progress) -> Json:
     """Return as `reason` why this machine cannot run the target's engines, "" when it can.
 
     Arguments: `options`; None asks for engines of any options.
@@ -137,7 +140,7 @@ def why_not_here(job: Job, progress: Progress) -> Value:
     return {"reason": target.why_not_here(None if given is None else _options(target, given))}
 
 
-TASKS: Dict[str, Callable[[Job, Progress], Value]] = {
+TASKS: Dict[str, Callable[[Job, Progress], Json]] = {
     "board_version": board_version,
     "compile": compile_engine,
     "infer": infer,
@@ -154,12 +157,12 @@ def target_of(module: str) -> Target:
     return found
 
 
-def _opened(files: Mapping[str, str], engine: Dict[str, Any]) -> SessionBase:
+def _opened(files: Mapping[str, str], engine: Json) -> SessionBase:
     target = target_of(engine["module"])
     return target.session(Path(files[engine["engine"]]), *_contract(target, engine))
 
 
-def _contract(target: Target, given: Dict[str, Any]) -> Any:
+def _contract(target: Target, given: Json) -> Tuple[ModelSpec, Any]:
     return ModelSpec.from_dict(given["spec"]), _options(target, given["options"])
 
 
@@ -168,7 +171,7 @@ def _try_out(session: Session, image: np.ndarray) -> None:
     session.infer({session.spec.inputs[0].name: prepare(image, session.spec.preprocess)})
 
 
-def _options(target: Target, given: Dict[str, Any]) -> Any:
+def _options(target: Target, given: Json) -> Any:
     """Return the target's options from JSON."""
     known = {one.name for one in fields(target.options)}
     if not set(given) <= known:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, List, Mapping, Sequence, Tuple
+from typing import Callable, Dict, List, Mapping, Sequence, Tuple, TypedDict
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from edgekd.board import timing
 from edgekd.board.postprocess import predictor
 from edgekd.board.preprocess import prepare
 from edgekd.board.session import Session
-from edgekd.board.sysinfo import snapshot
+from edgekd.board.sysinfo import Facts, Snapshot, snapshot
 from edgekd.board.timing import Series, WarmUp
 from edgekd.errors import DataError
 
@@ -51,13 +51,29 @@ class Measured:
     series: Series
 
 
+class ImageFacts(TypedDict):
+    """Number of the distinct images that a bench rotates, and their sizes [height, width] (JSON)."""
+
+    count: int
+    sizes: List[List[int]]
+
+
+class BenchRow(TypedDict):
+    """Keys that a row of report.json takes from a bench (JSON)."""
+
+    latency_ms: Dict[str, float]
+    wall_ms: Dict[str, float]
+    throughput_fps: float
+    runtime: Facts
+    warnings: List[str]
+
+
 @dataclass(frozen=True)
 class BenchResult:
     """What was measured on one engine.
 
     throughput_fps: 1 / mean engine time, images per second of one stream.
-    images: how many distinct images were rotated, and their sizes (height, width).
-    runtime: what the session says of itself.
+    runtime: facts that the session reports.
     before, after: `sysinfo.snapshot` around the run that all engines shared.
     warnings: reasons to doubt the figures, in words; empty when there are none.
     """
@@ -65,13 +81,13 @@ class BenchResult:
     engine: Measured
     wall: Measured
     throughput_fps: float
-    images: Dict[str, Any]
-    runtime: Dict[str, Any]
-    before: Dict[str, Any]
-    after: Dict[str, Any]
+    images: ImageFacts
+    runtime: Facts
+    before: Snapshot
+    after: Snapshot
     warnings: Tuple[str, ...]
 
-    def row(self) -> Dict[str, Any]:
+    def row(self) -> BenchRow:
         """Return the keys that a row of report.json takes from here."""
         return {
             "latency_ms": self.engine.summary_ms,
@@ -115,7 +131,7 @@ def bench(
     after = snapshot()
     measured = {name: _measured(series[name], warm[name]) for name in functions}
     sizes = sorted({(image.shape[0], image.shape[1]) for image in images})
-    facts = {"count": len(images), "sizes": [list(size) for size in sizes]}
+    facts: ImageFacts = {"count": len(images), "sizes": [list(size) for size in sizes]}
     return {
         row: _result(measured[f"{row}/engine"], measured[f"{row}/wall"], facts, session.runtime, (before, after))
         for row, session in sessions.items()
@@ -143,9 +159,9 @@ def _measured(series: Series, warm_up: WarmUp) -> Measured:
 def _result(
     engine: Measured,
     wall: Measured,
-    images: Dict[str, Any],
-    runtime: Dict[str, Any],
-    snapshots: Tuple[Dict[str, Any], Dict[str, Any]],
+    images: ImageFacts,
+    runtime: Facts,
+    snapshots: Tuple[Snapshot, Snapshot],
 ) -> BenchResult:
     before, after = snapshots
     found = [*_doubts("engine time", engine), *_doubts("wall time", wall)]
@@ -170,7 +186,7 @@ def _doubts(name: str, measured: Measured) -> List[str]:
 _LIMITS_CLOCKS = ("cpufreq", "devfreq", "processor", "powerclamp")
 
 
-def _slowed(before: Mapping[str, Any], after: Mapping[str, Any]) -> List[str]:
+def _slowed(before: Snapshot, after: Snapshot) -> List[str]:
     """Return the signs that heat took away speed before or between two snapshots: x86 counts it, an ARM kernel limits the clocks."""
     found = []
     if _throttles(after) > _throttles(before):
@@ -192,5 +208,5 @@ def _slowed(before: Mapping[str, Any], after: Mapping[str, Any]) -> List[str]:
     return found
 
 
-def _throttles(state: Mapping[str, Any]) -> int:
+def _throttles(state: Snapshot) -> int:
     return sum((state["throttle_counts"] or {}).values())

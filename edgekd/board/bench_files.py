@@ -9,11 +9,12 @@ import json
 import zipfile
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Dict, Mapping
+from typing import Dict, Mapping
 
 import numpy as np
 
 from edgekd.board.bench import BenchResult, Measured
+from edgekd.board.sysinfo import Facts
 from edgekd.board.timing import Series, WarmUp
 from edgekd.errors import ArtifactError
 
@@ -24,9 +25,9 @@ SAMPLES, FACTS = "samples.npz", "bench.json"
 def save(results: Mapping[str, BenchResult], folder: Path) -> None:
     """Write `samples.npz` (int64 `<row>/engine_ns`, `<row>/engine_start_ns`, the same for wall) and `bench.json`."""
     arrays: Dict[str, np.ndarray] = {}
-    rows: Dict[str, Any] = {}
+    rows: Dict[str, Facts] = {}
     for row, result in results.items():
-        rows[row] = {name: getattr(result, name) for name in _PLAIN} | {"warnings": list(result.warnings)}
+        rows[row] = {**{name: getattr(result, name) for name in _PLAIN}, "warnings": list(result.warnings)}
         for kind in ("engine", "wall"):
             measured: Measured = getattr(result, kind)
             arrays[f"{row}/{kind}_ns"] = measured.series.samples_ns
@@ -61,7 +62,7 @@ def load(folder: Path) -> Dict[str, BenchResult]:
 _PLAIN = ("throughput_fps", "images", "runtime", "before", "after")
 
 
-def _loaded(row: str, facts: Dict[str, Any], arrays: Mapping[str, np.ndarray]) -> BenchResult:
+def _loaded(row: str, facts: Facts, arrays: Mapping[str, np.ndarray]) -> BenchResult:
     try:
         both = [
             Measured(

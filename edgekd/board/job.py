@@ -13,11 +13,12 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Dict, Optional
+from typing import Any, Dict, Mapping, Optional
 
 from edgekd.board.files import write_atomic
 from edgekd.errors import ArtifactError
 
+Json = Dict[str, Any]  # a JSON object of a job or result; its keys belong to the task, see `edgekd/worker_tasks.py`
 JOB, RESULT = "job.json", "result.json"
 JOB_SCHEMA, RESULT_SCHEMA = "edgekd.job/1", "edgekd.result/1"
 
@@ -36,7 +37,7 @@ class Job:
 
     task: str
     target: str
-    arguments: Dict[str, Any] = field(default_factory=dict)
+    arguments: Json = field(default_factory=dict)
     module: str = ""
     files: Dict[str, str] = field(default_factory=dict)
     out_dir: str = ""
@@ -64,7 +65,7 @@ class JobFailure:
 class Result:
     """What came of a job: `value` (JSON, made by the task) or the failure; the time it took in seconds."""
 
-    value: Optional[Dict[str, Any]]
+    value: Optional[Json]
     failure: Optional[JobFailure]
     seconds: float
 
@@ -111,7 +112,7 @@ def read_result(path: Path) -> Result:
     return result
 
 
-def _read(path: Path, schema: str) -> Dict[str, Any]:
+def _read(path: Path, schema: str) -> Json:
     try:
         data = json.loads(path.read_bytes().decode("utf-8"))
     except (ValueError, RecursionError) as exc:  # UnicodeDecodeError and JSONDecodeError are ValueErrors
@@ -122,5 +123,5 @@ def _read(path: Path, schema: str) -> Dict[str, Any]:
     return data
 
 
-def _write(path: Path, data: Dict[str, Any]) -> None:
+def _write(path: Path, data: Mapping[str, object]) -> None:
     write_atomic(path, json.dumps(data, indent=1, allow_nan=False))

@@ -5,11 +5,12 @@ Portable: standard library + numpy, Python 3.8.
 
 from __future__ import annotations
 
-from typing import Any, Dict, Protocol
+from typing import Dict, Protocol
 
 import numpy as np
 
 from edgekd.board.specs import ModelSpec
+from edgekd.board.sysinfo import Facts
 
 
 class Session(Protocol):
@@ -20,7 +21,7 @@ class Session(Protocol):
     """
 
     spec: ModelSpec
-    runtime: Dict[str, Any]
+    runtime: Facts
 
     def infer(self, inputs: Dict[str, np.ndarray]) -> Dict[str, np.ndarray]:
         """Run once, synchronously, and return all outputs of the spec by name."""

@@ -15,6 +15,7 @@ from typing import Any, Dict, Tuple
 from edgekd.errors import ArtifactError
 
 SPEC_SCHEMA = "edgekd.model_spec/1"
+SpecJson = Dict[str, Any]  # JSON of a ModelSpec in manifests, jobs and report files
 
 
 @dataclass(frozen=True)
@@ -73,21 +74,19 @@ class ModelSpec:
         """Return the outputs with a role, in order."""
         return tuple(tensor for tensor in self.outputs if tensor.role == role)
 
-    def to_dict(self) -> Dict[str, Any]:
+    def to_dict(self) -> SpecJson:
         """Return JSON-ready data with its schema version; `from_dict` is its inverse."""
         return {"schema": SPEC_SCHEMA, **dataclasses.asdict(self)}
 
     @staticmethod
-    def from_dict(data: Dict[str, Any]) -> "ModelSpec":
+    def from_dict(data: SpecJson) -> "ModelSpec":
         """Rebuild a spec from `to_dict` data or from the same data read from JSON.
 
         Raises:
             ArtifactError: the data is of another schema version.
         """
         check_spec_schema(data)
-        preprocess: Dict[str, Any] = {
-            key: tuple(v) if isinstance(v, list) else v for key, v in data["preprocess"].items()
-        }
+        preprocess: SpecJson = {key: tuple(v) if isinstance(v, list) else v for key, v in data["preprocess"].items()}
         return ModelSpec(
             task=data["task"],
             classes=tuple(data["classes"]),
@@ -98,14 +97,14 @@ class ModelSpec:
         )
 
 
-def check_spec_schema(data: Dict[str, Any]) -> None:
+def check_spec_schema(data: SpecJson) -> None:
     """Check the schema version of a spec's data; ArtifactError for another one. Data without one is of the first version."""
-    found = data.get("schema", SPEC_SCHEMA)
+    found = data.get("schema", SPEC_SCHEMA) if isinstance(data, dict) else data
     if found != SPEC_SCHEMA:
         raise ArtifactError(
             f"model_spec: expected schema {SPEC_SCHEMA}, got {found!r}; use the edgekd that wrote it, or make it again"
         )
 
 
-def _tensor(data: Dict[str, Any]) -> TensorSpec:
+def _tensor(data: SpecJson) -> TensorSpec:
     return TensorSpec(data["name"], data["dtype"], tuple(data["shape"]), data["role"])

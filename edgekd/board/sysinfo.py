@@ -15,15 +15,55 @@ import platform
 import re
 import sys
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Set
+from typing import Any, Dict, List, Optional, Set, TypedDict
 
 # The instruction sets that decide how fast int8, bf16 and fp16 networks run; x86 names, then ARM names.
 _FLAGS = "avx2 avx512f avx512_vnni avx_vnni avx_vnni_int8 avx512_bf16 avx512_fp16 amx_tile amx_int8 amx_bf16 f16c fma"
 _FLAGS += " asimd asimdhp asimddp i8mm bf16 sve sve2"
 KNOWN_FLAGS = tuple(_FLAGS.split())
+Facts = Dict[str, Any]  # JSON: facts of a machine, a runtime or a build, which files keep and nothing computes with
 
 
-def environment(root: str = "/") -> Dict[str, Any]:
+class CpuPolicy(TypedDict):
+    """Clocks of the CPUs that change them together."""
+
+    policy: str
+    cpus: Optional[str]
+    cur_khz: Optional[int]
+    min_khz: Optional[int]
+    max_khz: Optional[int]
+    hardware_max_khz: Optional[int]
+    governor: Optional[str]
+    driver: Optional[str]
+
+
+class ThermalZone(TypedDict):
+    """Temperature of one sensor."""
+
+    name: Optional[str]
+    temp_c: Optional[float]
+
+
+class Snapshot(TypedDict):
+    """State that latency depends on (JSON).
+
+    cpufreq: one entry per policy. `cur_khz` is often the requested clock, not the real one.
+    throttle_counts: by counter file, summed over CPUs.
+    cooling_active: names of the cooling devices that are on.
+    load_average: of 1, 5 and 15 minutes.
+    unreadable: key -> reason.
+    """
+
+    cpufreq: Optional[List[CpuPolicy]]
+    turbo: Optional[bool]
+    thermal_zones: Optional[List[ThermalZone]]
+    throttle_counts: Optional[Dict[str, int]]
+    cooling_active: Optional[List[str]]
+    load_average: Optional[List[float]]
+    unreadable: Dict[str, str]
+
+
+def environment(root: str = "/") -> Facts:
     """Return what does not change while the machine runs.
 
     Keys: cpu_model, cpu_flags (those of KNOWN_FLAGS that it has), logical_cores, usable_cores, affinity (CPU numbers),
@@ -49,22 +89,17 @@ def environment(root: str = "/") -> Dict[str, Any]:
     }
 
 
-def snapshot(root: str = "/") -> Dict[str, Any]:
-    """Return the state that latency depends on, at this moment.
-
-    Keys: cpufreq (one entry per policy: cur/min/max/hardware max in kHz, governor, driver), turbo (bool),
-    thermal_zones (name, temp_c), throttle_counts (per counter file, summed over CPUs), cooling_active (names),
-    load_average (1, 5, 15 min), unreadable (key -> reason). `scaling_cur_freq` is often the requested clock, not the
-    real one.
-    """
+def snapshot(root: str = "/") -> Snapshot:
+    """Return the state that latency depends on, at this moment."""
     base = Path(root)
-    state: Dict[str, Any] = {
+    state: Snapshot = {
         "cpufreq": _cpufreq(base),
         "turbo": _turbo(base),
         "thermal_zones": _thermal_zones(base),
         "throttle_counts": _throttle_counts(base),
         "cooling_active": _cooling_active(base),
         "load_average": _load_average(base),
+        "unreadable": {},
     }
     where = {
         "cpufreq": "sys/devices/system/cpu/cpufreq/policy*",
@@ -75,12 +110,12 @@ def snapshot(root: str = "/") -> Dict[str, Any]:
         "load_average": "proc/loadavg",
     }
     state["unreadable"] = {
-        key: f"nothing readable at {root.rstrip('/')}/{path}" for key, path in where.items() if state[key] is None
+        key: f"nothing readable at {root.rstrip('/')}/{path}" for key, path in where.items() if state.get(key) is None
     }
     return state
 
 
-def power_mode(root: str = "/") -> Dict[str, Any]:
+def power_mode(root: str = "/") -> Facts:
     """Return what a person sets before measuring.
 
     Keys: governors (of the CPU's policies and of other clocks, an NPU's or GPU's), raised (per policy, whether its lowest
@@ -215,8 +250,8 @@ def _is_virtualized(base: Path, cpuinfo: str) -> Optional[bool]:
     return False if re.search(r"^flags\s*:", cpuinfo, re.M) else None
 
 
-def _cpufreq(base: Path) -> Optional[List[Dict[str, Any]]]:
-    policies = []
+def _cpufreq(base: Path) -> Optional[List[CpuPolicy]]:
+    policies: List[CpuPolicy] = []
     for folder in _folders(base, "sys/devices/system/cpu/cpufreq/policy*"):
         policies.append(
             {
@@ -241,8 +276,8 @@ def _turbo(base: Path) -> Optional[bool]:
     return None if on is None else on == 1
 
 
-def _thermal_zones(base: Path) -> Optional[List[Dict[str, Any]]]:
-    zones = []
+def _thermal_zones(base: Path) -> Optional[List[ThermalZone]]:
+    zones: List[ThermalZone] = []
     for folder in _folders(base, "sys/class/thermal/thermal_zone*"):
         milli = _number(folder / "temp")
         zones.append({"name": _text(folder / "type"), "temp_c": None if milli is None else milli / 1000})

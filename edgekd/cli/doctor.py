@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -14,11 +15,11 @@ def doctor(json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = F
 
     findings = examine()
     if json:
-        print_json(findings)
+        print_json(asdict(findings))
         return
-    for finding in findings["checks"]:
-        mark = "ok     " if finding["ok"] else "missing"
-        print(f"{mark}  {finding['name']:22} {finding['text']}")
-    for note in findings["notes"]:
+    for finding in findings.checks:
+        mark = "ok     " if finding.ok else "missing"
+        print(f"{mark}  {finding.name:22} {finding.text}")
+    for note in findings.notes:
         print(f"note     {note}")
     print("next:    edgekd run quickstart")

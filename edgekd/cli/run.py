@@ -44,6 +44,6 @@ def _show(recipe: str, folder: Path, set_: list[str]) -> None:
     print(f"\nreport: {folder / 'report.html'}")
     measured = [row.id for row in report.rows if row.stage == "engine" and row.is_measured]
     if measured:
-        print(f"next:   edgekd predict {folder / 'engine' / measured[-1]} IMAGE...")
+        print(f"next:   {show.command('predict', str(folder / 'engine' / measured[-1]))} IMAGE...")
     else:
         print(f"next:   {show.command('run', recipe, '--out', str(folder), set_=set_)}")

@@ -84,9 +84,11 @@ def failures() -> Iterator[list[Any]]:
         typer.Exit: 1 when a stage failed, 70 when one failed by an error that edgekd did not expect.
     """
     failed: list[Any] = []
-    yield failed
-    for one in (one for one in failed if not one.cause):
-        print(f"edgekd: {one.name} failed: {' '.join(one.reason.split())}", file=sys.stderr)
+    try:
+        yield failed
+    finally:  # also when another stage ends the run
+        for one in (one for one in failed if not one.cause):
+            print(f"edgekd: {one.name} failed: {' '.join(one.reason.split())}", file=sys.stderr)
     if failed:
         raise typer.Exit(70 if any(one.is_bug for one in failed) else 1)
 

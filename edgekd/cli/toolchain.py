@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -42,7 +43,8 @@ def list_(folder: FolderOption = None, json: JsonOption = False) -> None:
         print_json(found)
         return
     for one in found:
-        state = f"{one['size_bytes'] / 1e9:.1f} GB in {one['path']}" if one["installed"] else "not installed"
+        size_bytes = one["size_bytes"]
+        state = "not installed" if size_bytes is None else f"{size_bytes / 1e9:.1f} GB in {one['path']}"
         print(
             f"{one['name']:12} {one['version']:10} {state}{'' if one['current'] else ' (of another edgekd; not used)'}"
         )
@@ -65,9 +67,9 @@ def doctor(name: NameArg, folder: FolderOption = None, json: JsonOption = False)
 
     checks = examine(name, folder)
     if json:
-        print_json(checks)
+        print_json([asdict(check) for check in checks])
     else:
         for check in checks:
-            print(f"{'ok     ' if check['ok'] else 'wrong  '}  {check['name']:12} {check['text']}")
-    if not all(check["ok"] for check in checks):
+            print(f"{'ok     ' if check.ok else 'wrong  '}  {check.name:12} {check.text}")
+    if not all(check.ok for check in checks):
         raise typer.Exit(1)

@@ -10,15 +10,17 @@ import json
 import os
 import shutil
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from pydantic import TypeAdapter
 
 from edgekd.board.files import sha256_of, write_atomic
-from edgekd.board.specs import ModelSpec, check_spec_schema
+from edgekd.board.specs import ModelSpec, SpecJson, check_spec_schema
+from edgekd.board.sysinfo import Facts
 from edgekd.core.machine import environment, package_version, package_versions
 from edgekd.errors import ArtifactError, one_line
 
@@ -26,6 +28,8 @@ SCHEMA = "edgekd.artifact/1"
 MANIFEST = "manifest.json"
 _SPEC = TypeAdapter(ModelSpec)
 SCRATCH = "_scratch"  # inside a working folder: resume state, never published
+
+Details = dict[str, Any]  # JSON of a manifest; its keys belong to the stage
 
 
 @dataclass(frozen=True)
@@ -39,8 +43,51 @@ class StageResult:
     """
 
     spec: ModelSpec | None = None
-    details: dict[str, Any] = field(default_factory=dict)
+    details: Details = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
+
+
+class ManifestFile(TypedDict):
+    """A file of an artifact; `name` is its path in the folder."""
+
+    name: str
+    sha256: str
+    bytes: int
+
+
+class _Identity(TypedDict):
+    kind: str
+    stage: str
+    key: str
+
+
+class StageFacts(_Identity, total=False):
+    """Facts of a stage that its manifest holds; older manifests lack some of the optional ones.
+
+    key_content: JSON that `key` is the hash of.
+    code: hashes of the third-party modules that took part.
+    inputs: input artifact -> hash of its manifest.
+    """
+
+    key_content: Mapping[str, object]
+    recipe_sha256: str
+    code: dict[str, str]
+    inputs: dict[str, str]
+    seconds: float
+
+
+class Manifest(StageFacts):
+    """Content of `manifest.json`."""
+
+    schema: str
+    created: str
+    edgekd_version: str | None
+    git_commit: str | None
+    files: list[ManifestFile]
+    model_spec: SpecJson | None
+    environment: Facts
+    details: Details
+    failures: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -48,7 +95,7 @@ class Artifact:
     """A complete artifact folder and its manifest."""
 
     path: Path
-    manifest: dict[str, Any]
+    manifest: Manifest
 
     @property
     def kind(self) -> str:
@@ -56,7 +103,7 @@ class Artifact:
         return self.manifest["kind"]
 
     @property
-    def details(self) -> dict[str, Any]:
+    def details(self) -> Details:
         """What the stage reported."""
         return self.manifest["details"]
 
@@ -128,7 +175,7 @@ def open_artifact(path: Path, kind: str | None = None) -> Artifact:
     return artifact
 
 
-def _is_whole(manifest: dict[str, Any]) -> bool:
+def _is_whole(manifest: Mapping[str, Any]) -> bool:
     texts = all(isinstance(manifest.get(name), str) for name in ("kind", "stage", "key"))
     files = manifest.get("files")
     return (
@@ -140,7 +187,7 @@ def _is_whole(manifest: dict[str, Any]) -> bool:
     )
 
 
-def publish(work: Path, final: Path, facts: dict[str, Any], result: StageResult) -> Artifact:
+def publish(work: Path, final: Path, facts: StageFacts, result: StageResult) -> Artifact:
     """Turn a working folder into the artifact `final`.
 
     `_scratch` is dropped after the rename: a kill before it leaves the resume state, a kill after it an artifact.
@@ -148,12 +195,12 @@ def publish(work: Path, final: Path, facts: dict[str, Any], result: StageResult)
     Args:
         work: folder with the stage's files; its `_scratch` is dropped.
         final: where the artifact will be; what stands there is the caller's to move away.
-        facts: kind, stage, key, key_content, inputs (name -> manifest sha256), recipe_sha256, seconds.
+        facts: of the stage.
         result: what the stage returned.
     """
     scratch = work / SCRATCH
     files = sorted(p for p in work.rglob("*") if p.is_file() and p.name != MANIFEST and scratch not in p.parents)
-    manifest = {
+    manifest: Manifest = {
         "schema": SCHEMA,
         **facts,
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),

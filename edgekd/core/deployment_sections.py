@@ -8,7 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from edgekd.board.precision import Precision
 from edgekd.core.plugin_options import PluginOptions
-from edgekd.core.training_sections import Section, names_a_folder
+from edgekd.core.training_sections import Section, differ_in_case_only, names_a_stage
 
 
 class Export(Section):
@@ -70,9 +70,11 @@ class Quantize(QuantizeVariant):
     @classmethod
     def _name_folders(cls, variants: dict[str, QuantizeVariant]) -> dict[str, QuantizeVariant]:
         for name in variants:
-            names_a_folder(name)
-            if name == PTQ:
+            names_a_stage(name)
+            if name.casefold() == PTQ:
                 raise ValueError(f"{PTQ!r} is the variant of the section itself; call this one otherwise")
+        if alike := differ_in_case_only(variants):
+            raise ValueError(f"{alike} differ in case only; call one of them otherwise")
         return variants
 
     def variant(self, name: str) -> QuantizeVariant:
@@ -81,7 +83,8 @@ class Quantize(QuantizeVariant):
 
 
 LOCAL = "local"  # this machine
-_OTHER_ROWS = ("teacher", "student", "distilled", "export", "onnx-fp32")
+_OTHER_ROWS = ("teacher", "student", "distilled", "qat", "export", "onnx-fp32")
+_PICTURE_KEYS = ("name", "image", "truth")  # of `pictures.npz`, beside the rows'
 
 
 class Engine(Section):
@@ -115,9 +118,11 @@ class Engine(Section):
     @field_validator("id")
     @classmethod
     def _names_its_row(cls, name: str) -> str:
-        if name in _OTHER_ROWS:
+        if name.casefold() in _OTHER_ROWS:
             raise ValueError("is the name of another row of the report; call this engine otherwise")
-        return names_a_folder(name)
+        if name.casefold() in _PICTURE_KEYS:
+            raise ValueError("is a name that the report's pictures use; call this engine otherwise")
+        return names_a_stage(name)
 
     @field_validator("board")
     @classmethod

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
 
 from edgekd.board import sysinfo
+from edgekd.board.sysinfo import Facts
 from edgekd.core import plugins
 
 # The packages that change what is learned, exported or drawn, whatever the target.
@@ -19,7 +19,7 @@ _FRAMEWORKS = (
 )
 
 
-def environment(root: str = "/") -> dict[str, Any]:
+def environment(root: str = "/") -> Facts:
     """Return `sysinfo.environment`, with the facts that targets know of the machine, e.g. its GPUs."""
     facts = sysinfo.environment(root)
     for _, target in plugins.targets():
@@ -28,7 +28,7 @@ def environment(root: str = "/") -> dict[str, Any]:
     return facts
 
 
-def power_mode(root: str = "/") -> dict[str, Any]:
+def power_mode(root: str = "/") -> Facts:
     """Return `sysinfo.power_mode`, with the settings that targets know of."""
     settings = sysinfo.power_mode(root)
     for _, target in plugins.targets():

@@ -28,6 +28,7 @@ from edgekd.core.training_sections import (
     Teacher,
     Train,
     Trainer,
+    differ_in_case_only,
     names_a_folder,
 )
 from edgekd.errors import did_you_mean
@@ -157,6 +158,8 @@ class Recipe(Section):
         twice = {i for i in ids if ids.count(i) > 1}
         if twice:
             raise ValueError(f"two engines have the id {', '.join(sorted(twice))}; give each an `id` of its own")
+        if alike := differ_in_case_only(ids):
+            raise ValueError(f"the ids {alike} differ in case only; call one of the engines otherwise")
         return engines
 
     @model_validator(mode="after")

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from edgekd.errors import RecipeError
+from edgekd.errors import RecipeError, one_line
 
 Tree = dict[str, Any]
 MAX_DEPTH = 20
@@ -32,7 +32,7 @@ def read_tree(path: Path) -> Tree:
     try:
         raw = _plain_yaml(path.read_text(encoding="utf-8"))
     except (OSError, *_YAML_FAILURES) as exc:
-        raise RecipeError(f"{path}: not readable as a recipe: {_one_line(exc)}") from exc
+        raise RecipeError(f"{path}: not readable as a recipe: {one_line(exc, None)}") from exc
     if not isinstance(raw, dict):
         raise RecipeError(f"{path}: a recipe is a mapping of sections, got {type(raw).__name__}")
     return raw
@@ -54,7 +54,7 @@ def apply_override(tree: Tree, override: str) -> None:
     try:
         value = _plain_yaml(text)
     except _YAML_FAILURES as exc:
-        raise RecipeError(f"override {override!r}: the value is not plain YAML: {_one_line(exc)}") from exc
+        raise RecipeError(f"override {override!r}: the value is not plain YAML: {one_line(exc, None)}") from exc
     *parents, last = key.split(".")
     node: Any = tree
     for part in parents:
@@ -154,7 +154,3 @@ def _text(value: Any, what: str) -> str:
     if "\0" in value or any("\ud800" <= letter <= "\udfff" for letter in value):
         raise ValueError(f"{what} {value!r} has characters that are not text")
     return value
-
-
-def _one_line(exc: BaseException) -> str:
-    return " ".join(str(exc).split())

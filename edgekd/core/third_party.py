@@ -25,9 +25,12 @@ def code_hashes(recipe: Recipe, sections: tuple[str, ...]) -> dict[str, str | No
         variants.append(network.variant)
     if "distill" in named:
         used += [("methods", name) for name in recipe.distill.methods]
-    if "quantize" in named:
-        used += [("quantizers", name) for name in recipe.quantize.options]
-    used += [("targets", engine.target) for engine in recipe.engines if f"engines:{engine.id}" in sections]
+    if "export" in named:
+        used += [("rewrites", name) for name in recipe.export.rewrite]
+    used += [("quantizers", one.rpartition("/")[2]) for one in sections if one.startswith("quantize:")]
+    used += [
+        ("targets", engine.target) for engine in recipe.engines if {"engines", f"engines:{engine.id}"} & {*sections}
+    ]
     modules = [plugins.foreign_module(kind, name) for kind, name in used]
     modules += [variant.partition(":")[0] for variant in variants if ":" in variant]
     return {module: _hash(module) for module in sorted(filter(None, modules))}

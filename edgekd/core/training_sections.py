@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,10 +17,31 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+_MAX_NAME_BYTES = 100  # file systems take 255; a folder's name also holds the kind of stage and a cache key
+
+
 def names_a_folder(name: str) -> str:
-    if not name.strip() or "/" in name or name.startswith("."):
-        raise ValueError("expected a name that can be a folder's: not empty, no '/', no '.' in front")
+    """Return a name unchanged; ValueError for one that cannot be a folder's."""
+    if not name.strip() or "/" in name or name.startswith(".") or not name.isprintable():
+        raise ValueError(
+            "expected a name that can be a folder's: not empty, no '/', no '.' in front, no control characters"
+        )
     return name
+
+
+def names_a_stage(name: str) -> str:
+    """Return a name unchanged; ValueError for one that cannot be part of a stage's name, which `--until` lists by comma."""
+    if "," in name or len(name.encode()) > _MAX_NAME_BYTES:
+        raise ValueError(f"expected a name without ',' and of at most {_MAX_NAME_BYTES} bytes")
+    return names_a_folder(name)
+
+
+def differ_in_case_only(names: Collection[str]) -> str:
+    """Return the first names that some file systems give one folder, joined by a comma; "" when there are none."""
+    alike: dict[str, list[str]] = {}
+    for name in names:
+        alike.setdefault(name.casefold(), []).append(name)
+    return next((", ".join(found) for found in alike.values() if len(found) > 1), "")
 
 
 class Augment(Section):

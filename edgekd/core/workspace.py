@@ -143,8 +143,8 @@ class Workspace:
             key = f"damaged-{os.getpid()}-{place.stat().st_mtime_ns}"
         kept = self._previous(stage, key)
         kept.parent.mkdir(parents=True, exist_ok=True)
-        if kept.exists():
-            kept = kept.with_name(f"{kept.name}-{place.stat().st_mtime_ns}")
+        if kept.exists():  # the newer one comes back when these settings are asked for again
+            os.replace(kept, kept.with_name(f"{kept.name}-{kept.stat().st_mtime_ns}"))
         os.replace(place, kept)
 
     def _previous(self, stage: str, key: str) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol, TypedDict
 
 import numpy as np
 from PIL import Image
@@ -19,6 +19,26 @@ from edgekd.data.paired import SUFFIXES
 from edgekd.errors import UserError
 
 MIN_SCORE = 0.3  # of detections in pictures
+
+
+class _Summary(TypedDict, total=False):
+    mask: str
+    objects: str
+    more: bool
+    classes: dict[str, float]
+
+
+class WrittenPrediction(_Summary):
+    """Paths of the files that an image's result is written to, and a summary of it, see `write_prediction` (JSON)."""
+
+    image: str
+    overlay: str
+
+
+# An entry of `<stem>_objects.json`; `mask` has run lengths.
+_Object = TypedDict(
+    "_Object", {"class": str, "score": float, "box_xyxy": list[float], "mask": dict[str, list[int]]}, total=False
+)
 
 
 class Network(Protocol):
@@ -68,7 +88,7 @@ def check_names(image_paths: Sequence[Path], out: Path) -> None:
 
 def write_prediction(
     engine: Network, image_path: Path, out: Path, selection: Selection | None = None
-) -> dict[str, Any]:
+) -> WrittenPrediction:
     """Write an engine's result for an image and return the paths and a summary.
 
     A class map gives `<stem>_overlay.png`, `<stem>_mask.png` (class indices) and the share of each class. Detections give
@@ -98,7 +118,7 @@ def _paths(image_path: Path, out: Path) -> dict[str, Path]:
 
 def _write_class_map(
     class_map: np.ndarray, image: np.ndarray, classes: tuple[str, ...], paths: dict[str, Path]
-) -> dict[str, Any]:
+) -> _Summary:
     colors = palette(len(classes))
     mask = Image.fromarray(class_map.astype(np.uint8), mode="P")
     mask.putpalette(colors.astype(np.uint8).tobytes())
@@ -112,16 +132,16 @@ def _write_class_map(
 
 def _write_objects(
     found: Detections, image: np.ndarray, classes: tuple[str, ...], paths: dict[str, Path], selection: Selection
-) -> dict[str, Any]:
+) -> _Summary:
     shown = found.scores >= selection.min_score
     labels, boxes = found.labels[shown], found.boxes[shown]
     table = palette(len(classes))
     colors: list[Color] = [(int(r), int(g), int(b)) for r, g, b in table[labels]]
-    entries: list[dict[str, Any]] = [
+    entries: list[_Object] = [
         {"class": classes[label], "score": round(float(score), 4), "box_xyxy": [round(float(v), 2) for v in box]}
         for label, score, box in zip(labels, found.scores[shown], boxes, strict=True)
     ]
-    written: dict[str, Any] = {"objects": str(paths["objects.json"]), "more": len(entries) >= selection.most}
+    written: _Summary = {"objects": str(paths["objects.json"]), "more": len(entries) >= selection.most}
     drawn = image
     if found.masks is not None:
         masks = found.masks.only(shown)

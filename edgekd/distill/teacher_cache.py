@@ -50,15 +50,15 @@ class TeacherCache:
 
 def cache_key(teacher: Artifact, data: Artifact, section: Data) -> str:
     """Return a hex digest of what the outputs depend on: weights, network, images, size and augmentation."""
+    described = section.model_dump(mode="json", exclude={"val"})
+    for path in section.options.paths("formats", section.format):  # the fingerprint stands for what is there
+        del described["options"][path]
     content = {
         "versions": [package_version(name) for name in ("edgekd", "torchvision", "pillow")],  # they draw the views
         "weights": [entry["sha256"] for entry in teacher.manifest["files"] if entry["name"] == WEIGHTS],
         "network": teacher.details["network"],
         "names": ["heads/", "features/", "levels/ or decoder"],
-        "data": [
-            section.model_dump(mode="json", exclude={"options": {"root"}, "val": True}),
-            data.details["splits"][section.train]["fingerprint"],
-        ],
+        "data": [described, data.details["splits"][section.train]["fingerprint"]],
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 

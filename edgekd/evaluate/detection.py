@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
@@ -28,6 +28,41 @@ _WRITTEN = ("id", "image_id", "category_id", "iscrowd", "bbox", "area", "score")
 _AREAS = ("all", "small", "medium", "large")
 _MOST = (1, 10, 100)
 _AT_50, _AT_75 = 0, 5  # places of IoU 0.50 and 0.75 among the thresholds
+
+
+class _Image(TypedDict):
+    """An image of COCO's labels."""
+
+    id: int
+    file_name: str
+    height: int
+    width: int
+
+
+class _Runs(TypedDict):
+    """A mask as faster-coco-eval encodes it."""
+
+    size: list[int]
+    counts: bytes
+
+
+class _Box(TypedDict):
+    """An annotation or a detection of COCO's; `bbox` is x, y, width, height."""
+
+    id: int
+    image_id: int
+    category_id: int
+    iscrowd: int
+    bbox: list[float]
+    area: float
+
+
+class _Entry(_Box, total=False):
+    """A box with what else is known of it; `mask_area` is not COCO's."""
+
+    segmentation: _Runs
+    mask_area: float
+    score: float
 
 
 @dataclass(frozen=True)
@@ -92,9 +127,9 @@ class DetectionEvaluator:
     def __init__(self, classes: Sequence[str], has_masks: bool) -> None:
         self.classes, self.has_masks = tuple(classes), has_masks
         self._encode = _import().mask.encode
-        self._images: list[dict[str, Any]] = []
-        self._objects: list[dict[str, Any]] = []
-        self._found: list[dict[str, Any]] = []
+        self._images: list[_Image] = []
+        self._objects: list[_Entry] = []
+        self._found: list[_Entry] = []
 
     def update(self, truth: Instances, found: Detections, size: tuple[int, int], name: str = "") -> None:
         """Add one image of `size` (height, width), and what was found in it."""
@@ -158,7 +193,7 @@ class DetectionEvaluator:
         Boxes and masks are apart because it takes the size of a detection that has both from its box. Images and classes
         are numbered from 1 in the order of the data set, whatever ids it has itself.
         """
-        files: dict[str, Any] = {
+        files: dict[str, object] = {
             "labels": {**self._truth(), "annotations": [_written(entry) for entry in self._objects]}
         }
         for kind, place in (("bbox", "bbox"), ("segm", "segmentation")):
@@ -171,19 +206,19 @@ class DetectionEvaluator:
     def _object_count(self) -> int:
         return sum(not entry["iscrowd"] and entry["area"] <= COCO_LARGEST for entry in self._objects)
 
-    def _truth(self) -> dict[str, Any]:
+    def _truth(self) -> dict[str, object]:
         """Return COCO's labels without the annotations."""
         categories = [{"id": place + 1, "name": name} for place, name in enumerate(self.classes)]
         return {"info": {}, "images": self._images, "categories": categories}
 
     def _entries(
         self, image: int, boxes: np.ndarray, labels: np.ndarray, masks: np.ndarray | Masks | None, count: int
-    ) -> list[dict[str, Any]]:
+    ) -> list[_Entry]:
         """Return COCO annotations, numbered from `count` + 1 on."""
-        entries = []
+        entries: list[_Entry] = []
         for place, (box, label) in enumerate(zip(boxes, labels, strict=True)):
             x1, y1, x2, y2 = (float(value) for value in box)
-            entry = {
+            entry: _Entry = {
                 "id": count + place + 1, "image_id": image, "category_id": int(label) + 1, "iscrowd": 0,
                 "bbox": [x1, y1, x2 - x1, y2 - y1], "area": (x2 - x1) * (y2 - y1),
             }  # fmt: skip
@@ -211,9 +246,9 @@ class DetectionEvaluator:
         return precision, scores, recall
 
 
-def _written(entry: dict[str, Any]) -> dict[str, Any]:
+def _written(entry: _Entry) -> dict[str, object]:
     """Return an entry as COCO's JSON has it, without what we and faster-coco-eval add to it; run lengths are text there."""
-    known = {key: entry[key] for key in _WRITTEN if key in entry}
+    known = {key: value for key, value in entry.items() if key in _WRITTEN}
     mask = entry.get("segmentation")
     return known if mask is None else {**known, "segmentation": {**mask, "counts": mask["counts"].decode("ascii")}}
 

@@ -6,14 +6,13 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
-from edgekd.board.job import Job
+from edgekd.board.job import Job, Json
 from edgekd.board.session import Session
+from edgekd.board.sysinfo import Facts
 from edgekd.core.artifact import Artifact
 
-JobValue = dict[str, Any]  # JSON; its keys belong to the job's task, see `edgekd/worker_tasks.py`
-Facts = dict[str, Any]  # JSON, as `board/sysinfo.py` reads it
 Progress = Callable[[str, float], None]  # called with a word and the fraction that is done
 
 
@@ -45,7 +44,7 @@ class Executor(Protocol):
 
     def run_job(
         self, job: Job, files: Mapping[str, Path], out_dir: Path, log: Path, progress: Progress = no_progress
-    ) -> JobValue:
+    ) -> Json:
         """Do a job and return the value of its result.
 
         Args:

@@ -7,12 +7,12 @@ from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from edgekd.board.job import Job
+from edgekd.board.job import Job, Json
 from edgekd.board.session import Session
 from edgekd.core.artifact import Artifact
 from edgekd.core.recipe import LOCAL, Engine
 from edgekd.errors import RecipeError
-from edgekd.executors.base import Executor, JobValue
+from edgekd.executors.base import Executor
 from edgekd.executors.local import Local
 
 
@@ -35,7 +35,7 @@ def why_not_here(engine: Engine) -> str:
     )
 
 
-def ask(board: str, job: Job) -> JobValue:
+def ask(board: str, job: Job) -> Json:
     """Do a job that reads and writes no files, and return its value; errors as `Executor.run_job`."""
     with TemporaryDirectory(prefix="edgekd-ask-") as folder:
         return executor_of(board).run_job(job, {}, Path(folder), Path(folder) / "log.txt")

@@ -13,7 +13,7 @@ from edgekd.board.job import Job
 from edgekd.board.specs import ModelSpec
 from edgekd.core import plugins
 from edgekd.core.recipe import LOCAL
-from edgekd.errors import ToolchainError
+from edgekd.errors import TargetError, ToolchainError
 from edgekd.executors.base import Executor
 from edgekd.executors.boards import executor_of
 from edgekd.executors.child import Child
@@ -79,7 +79,12 @@ def probe(name: str, model: Path, options: Any) -> Probe:
     folder = Path(mkdtemp(prefix="edgekd-probe-"))
     files = {path.name: path for path in _with_siblings(model)}
     job = Job("probe", name, {"model": model.name, "options": asdict(options)})
-    value = _builder(name, LOCAL).run_job(job, files, folder, folder / LOG)
+    try:
+        value = _builder(name, LOCAL).run_job(job, files, folder, folder / LOG)
+    except TargetError as exc:
+        if not isinstance(exc, ToolchainError):  # whose log stands there
+            shutil.rmtree(folder)
+        raise
     shutil.rmtree(folder)
     return Probe(value["tool"], tuple(Refusal(**one) for one in value["refusals"]))
 

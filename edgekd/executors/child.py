@@ -9,9 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from edgekd.board.job import Job, write_job
+from edgekd.board.job import Job, Json, write_job
 from edgekd.core import plugins
-from edgekd.executors.base import JobValue, Progress, absolute, no_progress
+from edgekd.executors.base import Progress, absolute, no_progress
 from edgekd.executors.local import Local
 from edgekd.executors.processes import run_worker
 from edgekd.targets.base import Toolchain
@@ -22,7 +22,7 @@ class Child(Local):
 
     def run_job(
         self, job: Job, files: Mapping[str, Path], out_dir: Path, log: Path, progress: Progress = no_progress
-    ) -> JobValue:
+    ) -> Json:
         """Do a job in a child process; ToolchainCrashError when it crashed."""
         facts = plugins.target(job.target).info.toolchain or Toolchain()
         module = plugins.load("targets", job.target).__name__

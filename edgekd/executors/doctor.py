@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TypedDict
 
 from edgekd.board.job import Job
 from edgekd.errors import EdgekdError, ToolchainError
@@ -13,19 +14,39 @@ from edgekd.executors.builder import LOG
 from edgekd.executors.toolchain import ToolchainExecutor
 
 
-def overview(folder: Path | None = None) -> list[dict[str, Any]]:
-    """Return name, version, installed, current (made from the present lock), path and size_bytes of each toolchain."""
+@dataclass(frozen=True)
+class Check:
+    """One thing that was examined: whether it works, and in words what was found."""
+
+    name: str
+    ok: bool
+    text: str
+
+
+class ToolchainRow(TypedDict):
+    """A toolchain (JSON); `current`: made from the present lock."""
+
+    name: str
+    version: str
+    installed: bool
+    current: bool
+    path: str | None
+    size_bytes: int | None
+
+
+def overview(folder: Path | None = None) -> list[ToolchainRow]:
+    """Return the toolchains that can be installed, then those of other edgekd versions that are installed."""
     root = venvs.root_of(folder)
     found = {one.path: one for one in venvs.installed(root)}
-    rows = []
+    rows: list[ToolchainRow] = []
     for name, lock in venvs.locks().items():
         here = found.pop(root / lock.folder, None)
         rows.append(_row(here) if here else _absent(name, lock.version))
     return rows + [{**_row(one), "current": False} for one in found.values()]
 
 
-def examine(name: str, folder: Path | None = None) -> list[dict[str, Any]]:
-    """Return checks (name, ok, text) of one toolchain; the later ones only when it is installed.
+def examine(name: str, folder: Path | None = None) -> list[Check]:
+    """Return checks of one toolchain; the later ones only when it is installed.
 
     Raises:
         ToolchainError: no toolchain is called that.
@@ -34,10 +55,8 @@ def examine(name: str, folder: Path | None = None) -> list[dict[str, Any]]:
     try:
         found = venvs.find(lock, root)
     except ToolchainError as exc:
-        return [{"name": "installed", "ok": False, "text": str(exc)}]
-    checks = [
-        {"name": "installed", "ok": True, "text": f"{found.version}, Python {found.python_version}, {found.path}"}
-    ]
+        return [Check("installed", False, str(exc))]
+    checks = [Check("installed", True, f"{found.version}, Python {found.python_version}, {found.path}")]
     actual, wanted = venvs.packages_in(found.path), found.packages
     changed = [
         f"{package} {version} instead of {wanted.get(package)}"
@@ -51,18 +70,18 @@ def examine(name: str, folder: Path | None = None) -> list[dict[str, Any]]:
         if actual.get(package, version) != version
     ]
     text = "; ".join(dict.fromkeys(changed)) or f"{len(actual)}, as they were installed"
-    checks.append({"name": "packages", "ok": not changed, "text": text})
+    checks.append(Check("packages", not changed, text))
     with TemporaryDirectory() as log_folder:
         try:
             folder = Path(log_folder)
             value = ToolchainExecutor(name, root).run_job(Job("version", name), {}, folder, folder / LOG)
-            checks.append({"name": "starts", "ok": True, "text": f"says it is version {value['runtime_version']}"})
+            checks.append(Check("starts", True, f"says it is version {value['runtime_version']}"))
         except EdgekdError as exc:
-            checks.append({"name": "starts", "ok": False, "text": str(exc)})
+            checks.append(Check("starts", False, str(exc)))
     return checks
 
 
-def _row(found: venvs.Installed) -> dict[str, Any]:
+def _row(found: venvs.Installed) -> ToolchainRow:
     return {
         "name": found.name,
         "version": found.version,
@@ -73,5 +92,5 @@ def _row(found: venvs.Installed) -> dict[str, Any]:
     }
 
 
-def _absent(name: str, version: str) -> dict[str, Any]:
+def _absent(name: str, version: str) -> ToolchainRow:
     return {"name": name, "version": version, "installed": False, "current": True, "path": None, "size_bytes": None}

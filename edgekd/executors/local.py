@@ -8,15 +8,15 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
-from edgekd.board.job import Job
+from edgekd.board.job import Job, Json
 from edgekd.board.session import Session
-from edgekd.board.sysinfo import snapshot
+from edgekd.board.sysinfo import Facts, snapshot
 from edgekd.core import plugins
 from edgekd.core.artifact import Artifact
 from edgekd.core.machine import environment, power_mode, runtime_versions
 from edgekd.core.plugin_options import plugin_options
 from edgekd.errors import ArtifactError
-from edgekd.executors.base import Facts, Identity, JobValue, Progress, absolute, no_progress
+from edgekd.executors.base import Identity, Progress, absolute, no_progress
 from edgekd.worker_tasks import TASKS
 
 # A virtual machine's memory comes and goes, and Python is not what is timed.
@@ -36,7 +36,7 @@ class Local:
 
     def run_job(
         self, job: Job, files: Mapping[str, Path], out_dir: Path, log: Path, progress: Progress = no_progress
-    ) -> JobValue:
+    ) -> Json:
         """Do a job in this process; what it logs goes where this process logs."""
         module = plugins.load("targets", job.target).__name__ if job.target else ""
         placed = replace(job, module=module, files=absolute(files), out_dir=str(out_dir.absolute()))

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from edgekd import errors
 from edgekd.board.files import is_full
-from edgekd.board.job import JOB, RESULT, JobFailure, read_result
+from edgekd.board.job import JOB, RESULT, JobFailure, Json, read_result
 from edgekd.core.interrupts import ended_like_ctrl_c
 from edgekd.errors import (
     ArtifactError,
@@ -28,7 +28,6 @@ from edgekd.errors import (
     ToolchainTimeoutError,
     WorkspaceError,
 )
-from edgekd.executors.base import JobValue
 from edgekd.executors.logs import last_lines, lines_with
 from edgekd.targets.base import Toolchain
 
@@ -37,9 +36,7 @@ MAX_LOG_BYTES = 256 << 20
 _POLL_S = 0.05
 
 
-def run_worker(
-    python: Path, folder: Path, environment: dict[str, str], log: Path, facts: Toolchain, what: str
-) -> JobValue:
+def run_worker(python: Path, folder: Path, environment: dict[str, str], log: Path, facts: Toolchain, what: str) -> Json:
     """Run the worker on the job in `folder` and return the value of its result; errors as `Executor.run_job`.
 
     Args:
@@ -94,7 +91,7 @@ def _kill_group(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def _value(folder: Path, exit_code: int, log: Path, facts: Toolchain, what: str) -> JobValue:
+def _value(folder: Path, exit_code: int, log: Path, facts: Toolchain, what: str) -> Json:
     if exit_code < 0:
         name = signal.Signals(-exit_code).name
         hint = " (often: out of memory)" if name == "SIGKILL" else ""

@@ -10,11 +10,12 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from edgekd.board.job import Job
+from edgekd.board.sysinfo import Facts
 from edgekd.core import plugins
 from edgekd.core.artifact import Artifact
 from edgekd.core.plugin_options import plugin_options
 from edgekd.errors import TargetError
-from edgekd.executors.base import Executor, Facts
+from edgekd.executors.base import Executor
 from edgekd.executors.builder import LOG
 
 Arrays = dict[str, np.ndarray]

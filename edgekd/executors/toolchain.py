@@ -9,12 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from edgekd.board.job import Job, write_job
+from edgekd.board.job import Job, Json, write_job
 from edgekd.board.session import Session
+from edgekd.board.sysinfo import Facts
 from edgekd.core import plugins
 from edgekd.core.artifact import Artifact
 from edgekd.executors import portable, venvs
-from edgekd.executors.base import Facts, Identity, JobValue, Progress, absolute, no_progress
+from edgekd.executors.base import Identity, Progress, absolute, no_progress
 from edgekd.executors.local import Local
 from edgekd.executors.processes import run_worker
 from edgekd.targets.base import Toolchain
@@ -33,7 +34,7 @@ class ToolchainExecutor:
 
     def run_job(
         self, job: Job, files: Mapping[str, Path], out_dir: Path, log: Path, progress: Progress = no_progress
-    ) -> JobValue:
+    ) -> Json:
         """Do a job in the virtualenv, with a copy of edgekd's portable code; ToolchainError when it is not installed."""
         module = plugins.load("targets", job.target)
         facts = plugins.target(job.target).info.toolchain or Toolchain()

@@ -18,6 +18,7 @@ from typing import Any, Callable, Dict, Literal, Mapping, Optional, Tuple, Type,
 import numpy as np
 
 from edgekd.board.specs import ModelSpec
+from edgekd.board.sysinfo import Facts
 from edgekd.errors import TargetError, one_line
 
 # Tensor name -> (numpy dtype name, shape), as an engine reports its own inputs or outputs.
@@ -113,7 +114,7 @@ class CompileResult:
 
     engine: Path
     spec: ModelSpec
-    details: Dict[str, Any] = field(default_factory=dict)
+    details: Facts = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,7 @@ class SessionBase(ABC):
         self.engine = Path(engine)
         self.spec = spec
         self.options = options
-        self.runtime: Dict[str, Any] = {}
+        self.runtime: Facts = {}
 
     def __enter__(self: SessionT) -> SessionT:
         try:
@@ -242,5 +243,5 @@ class Target:
     bound_to: Optional[Callable[[Any], str]] = None
     board_version: Optional[Callable[[], str]] = None
     simulator: Optional[Type[SessionBase]] = None
-    machine_facts: Optional[Callable[[str], Dict[str, Any]]] = None
-    power_mode: Optional[Callable[[str], Dict[str, Any]]] = None
+    machine_facts: Optional[Callable[[str], Facts]] = None
+    power_mode: Optional[Callable[[str], Facts]] = None

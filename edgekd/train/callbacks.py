@@ -151,10 +151,10 @@ class Watchdog(Callback):
                 f"lower distill.methods.{largest.split('.')[0]}.weight"
             )
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, list[tuple[float, dict[str, float]]]]:
         return {"recent": list(self.recent)}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def load_state_dict(self, state_dict: dict[str, list[tuple[float, dict[str, float]]]]) -> None:
         self.recent.extend(state_dict["recent"])
 
 
@@ -190,10 +190,10 @@ class Validation(Callback):
         with TorchSession(student, spec) as session:
             return round(score(session, self.dataset), 6)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, list[list[float]]]:
         return {"rows": self.rows}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def load_state_dict(self, state_dict: dict[str, list[list[float]]]) -> None:
         self.rows = list(state_dict["rows"])
 
 

@@ -73,6 +73,9 @@ def newer_names(node: ast.AST) -> set[str]:
         return {node.attr} & NEWER
     if isinstance(node, ast.ImportFrom):
         return {alias.name for alias in node.names} & NEWER
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr):
+        is_of_dicts = any(isinstance(one, ast.Dict | ast.DictComp) for one in (node.left, node.right))
+        return {"| of dicts"} if is_of_dicts else set()
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
         return {str(keyword.arg) for keyword in node.keywords} & NEWER_KEYWORDS.get(node.func.id, set())
     return set()

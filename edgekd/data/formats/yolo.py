@@ -20,10 +20,10 @@ import math
 import os
 import re
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from reprlib import repr as short
-from typing import Any
 
 import numpy as np
 import yaml
@@ -83,7 +83,7 @@ class _Text(yaml.BaseLoader):
         return super().compose_node(parent, index)
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def _read_yaml(path: Path) -> dict[str, object]:
     try:
         config = yaml.load(path.read_text(encoding="utf-8"), Loader=_Text)  # noqa: S506 - makes text, lists and dicts only
     except FileNotFoundError as exc:
@@ -95,7 +95,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return config
 
 
-def _classes(config: dict[str, Any], path: Path) -> tuple[str, ...]:
+def _classes(config: Mapping[str, object], path: Path) -> tuple[str, ...]:
     names = config.get("names")
     if isinstance(names, dict):
         names = [names.get(str(i)) for i in range(len(names))]
@@ -106,7 +106,7 @@ def _classes(config: dict[str, Any], path: Path) -> tuple[str, ...]:
     return checked_classes(names, f"{path}: names")
 
 
-def _keypoint_numbers(config: dict[str, Any], path: Path) -> int:
+def _keypoint_numbers(config: Mapping[str, object], path: Path) -> int:
     """Return the number of keypoint values after the box in each row: 0 unless data.yaml has `kpt_shape`."""
     shape = config.get("kpt_shape")
     if shape is None:
@@ -116,7 +116,7 @@ def _keypoint_numbers(config: dict[str, Any], path: Path) -> int:
     return int(shape[0]) * int(shape[1])
 
 
-def _sources(root: Path, config: dict[str, Any], split: str, path: Path) -> list[Path]:
+def _sources(root: Path, config: Mapping[str, object], split: str, path: Path) -> list[Path]:
     """Return the folders of images and the lists of images that a split consists of."""
     root = _base(root, config)
     given = config.get(split) or (config.get("valid") if split == "val" else None)
@@ -137,7 +137,7 @@ def _sources(root: Path, config: dict[str, Any], split: str, path: Path) -> list
     return sources
 
 
-def _base(root: Path, config: dict[str, Any]) -> Path:
+def _base(root: Path, config: Mapping[str, object]) -> Path:
     """Return the folder below root that data.yaml names as `path`, else root: the recipe's root has priority over the path on
     the machine where data.yaml was written."""
     path = config.get("path")

@@ -55,7 +55,7 @@ class Build:
     Args:
         trt: the module.
         product: its name in messages.
-        flags: see `_trt_versions.build_flags`.
+        flags: see `versions.build_flags`.
     """
 
     def __init__(self, trt: Any, product: str, flags: BuildFlags) -> None:
@@ -98,7 +98,7 @@ class Build:
             raise TargetError(f"{model}: {self.product} cannot build it: {self.log.last_error()}")
         engine.write_bytes(bytes(plan))
 
-    def facts(self) -> Dict[str, Any]:
+    def facts(self) -> Dict[str, int]:
         """Return how many layers and convolutions the parsed network has, and how many of these read quantized data."""
         kinds = self.trt.LayerType
         layers: List[tensorrt.ILayer] = [self.network.get_layer(i) for i in range(self.network.num_layers)]

@@ -79,7 +79,7 @@ def why_no_gpu(options: Optional[Any] = None) -> str:
     return ""
 
 
-def device_facts() -> Dict[str, Any]:
+def device_facts() -> Dict[str, str]:
     """Return `device` (its name) and `compute_capability` (e.g. `8.7`) of the first GPU, from the driver.
 
     Raises:

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any, Dict, Optional
+from typing import Optional
+
+from edgekd.board.sysinfo import Facts
 
 
-def machine_facts(root: str) -> Dict[str, Any]:
+def machine_facts(root: str) -> Facts:
     """Return gpus (names, None without one) and gpu_driver (its version line; on a Jetson that of Jetson Linux)."""
     base = Path(root)
     texts = [_text(path) or "" for path in (base / "proc/driver/nvidia/gpus").glob("*/information")]
@@ -19,7 +21,7 @@ def machine_facts(root: str) -> Dict[str, Any]:
     return {"gpus": sorted(names) or None, "gpu_driver": driver}
 
 
-def power_mode(root: str) -> Dict[str, Any]:
+def power_mode(root: str) -> Facts:
     """Return nvpmodel, the power mode of a Jetson."""
     return {"nvpmodel": _first_line(Path(root) / "var/lib/nvpmodel/status")}
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from abc import abstractmethod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Dict, Tuple
+from typing import TYPE_CHECKING, Any, Dict, Mapping, Tuple
 
 import numpy as np
 
@@ -127,12 +127,12 @@ def check_array(engine: Path, tensor: TensorSpec, array: Any) -> None:
         )
 
 
-def write_device(engine: Path, facts: Dict[str, Any]) -> None:
+def write_device(engine: Path, facts: Mapping[str, str]) -> None:
     """Write the GPU that an engine was built on into `engine.json` beside it."""
     engine.with_suffix(".json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
 
 
-def check_device(engine: Path, here: Dict[str, Any]) -> None:
+def check_device(engine: Path, here: Mapping[str, str]) -> None:
     """Compare the GPU that an engine was built on with the one here; an engine without `engine.json` is not compared.
 
     Raises:

@@ -14,16 +14,15 @@ from __future__ import annotations
 
 import re
 import time
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, Literal, Optional, Sequence, Tuple
+from typing import Any, Dict, Literal, Optional
 
 import numpy as np
 
 from edgekd.board.options import option
-from edgekd.board.specs import ModelSpec, TensorSpec
-from edgekd.board.sysinfo import environment, is_hybrid, usable_cores
+from edgekd.board.specs import ModelSpec
+from edgekd.board.sysinfo import Facts, environment, is_hybrid, usable_cores
 from edgekd.errors import ImageError, TargetError, one_line
 from edgekd.targets.base import (
     CompileRequest,
@@ -37,6 +36,14 @@ from edgekd.targets.base import (
     check_tensors,
 )
 from edgekd.targets.openvino import runtime
+from edgekd.targets.openvino.compiled import (
+    PRECISION,
+    layers_of,
+    ports_by_name,
+    properties_of,
+    reported_precision,
+    tensors_of,
+)
 from edgekd.targets.openvino.runtime import import_openvino, read_model, reason_of
 
 INFO = TargetInfo(
@@ -48,18 +55,6 @@ INFO = TargetInfo(
     distributions=("openvino",),
     tools=("nncf",),
     support=(Path(__file__).with_name("support.yaml"),),
-)
-_PRECISION = "INFERENCE_PRECISION_HINT"
-_FACTS = (
-    "INFERENCE_NUM_THREADS",
-    "NUM_STREAMS",
-    "OPTIMAL_NUMBER_OF_INFER_REQUESTS",
-    "PERFORMANCE_HINT",
-    "EXECUTION_MODE_HINT",
-    "EXECUTION_DEVICES",
-    "ENABLE_CPU_PINNING",
-    "ENABLE_HYPER_THREADING",
-    "RUNTIME_REQUIREMENTS",
 )
 
 
@@ -187,9 +182,9 @@ class Session(SessionBase):
             wanted = self.options.inference_precision or runtime.marked(model)
             self._compiled = _compiled(core, model, self.engine, self.options, wanted)
         load_ms = (time.perf_counter_ns() - started) / 1e6
-        inputs = _ports(self._compiled.inputs, self.spec.inputs)
-        outputs = _ports(self._compiled.outputs, self.spec.outputs)
-        check_tensors(self.engine, self.spec, _tensors(inputs), _tensors(outputs))
+        inputs = ports_by_name(self._compiled.inputs, self.spec.inputs)
+        outputs = ports_by_name(self._compiled.outputs, self.spec.outputs)
+        check_tensors(self.engine, self.spec, tensors_of(inputs), tensors_of(outputs))
         self._check_precision(wanted)
         self._request = self._compiled.create_infer_request()
         self._tensor = import_openvino().Tensor
@@ -219,35 +214,22 @@ class Session(SessionBase):
         self._outputs, self._bound, self._request, self._compiled = {}, {}, None, None
 
     def layers(self) -> Dict[str, int]:
-        """Return how many layers of the compiled graph run in each precision, inputs, outputs and constants apart.
-
-        Empty where the device does not tell, as the NPU does not.
-        """
-        try:
-            operators = self._compiled.get_runtime_model().get_ops()
-        except RuntimeError:
-            return {}
-        counts = Counter(
-            info["runtimePrecision"].astype(str)
-            for info in (op.get_rt_info() for op in operators)
-            if info["layerType"].astype(str) not in ("Input", "Output", "Const")
-        )
-        return dict(sorted(counts.items()))
+        """Return how many layers run in each precision; see `layers_of`."""
+        return layers_of(self._compiled)
 
     def _check_precision(self, wanted: str) -> None:
         """Compare what the device says it computes in with what was pinned; an NPU that says nothing has f16 only."""
-        if _PRECISION not in self._compiled.get_property("SUPPORTED_PROPERTIES") and wanted == "f16":
+        actual = reported_precision(self._compiled)
+        if not actual and wanted == "f16":
             return
-        actual = self._compiled.get_property(_PRECISION).to_string()
         if actual != wanted:
             raise TargetError(
-                f"{self.engine}: expected {self.options.device} to run in {wanted}, got {actual}; "
+                f"{self.engine}: expected {self.options.device} to run in {wanted}, got {actual or 'no answer'}; "
                 f"ask for a precision that the device has"
             )
 
-    def _facts(self, core: Any) -> Dict[str, Any]:
-        supported = self._compiled.get_property("SUPPORTED_PROPERTIES")
-        facts = {key.lower(): _plain(self._compiled.get_property(key)) for key in _FACTS if key in supported}
+    def _facts(self, core: Any) -> Facts:
+        facts = properties_of(self._compiled)
         if self.options.cache_dir is not None:
             facts["loaded_from_cache"] = bool(self._compiled.get_property("LOADED_FROM_CACHE"))
         return {
@@ -301,10 +283,10 @@ def _imported(core: Any, blob: Path, options: Options, precision: str) -> Any:
         raise TargetError(f"{blob}: {options.device} cannot import it: {reason_of(exc)}; compile it again") from exc
 
 
-def _settings(core: Any, options: Options, precision: str) -> Dict[str, Any]:
-    settings: Dict[str, Any] = {
+def _settings(core: Any, options: Options, precision: str) -> Dict[str, object]:
+    settings: Dict[str, object] = {
         "PERFORMANCE_HINT": options.performance_hint,
-        _PRECISION: precision,
+        PRECISION: precision,
         "EXECUTION_MODE_HINT": "ACCURACY" if precision == "f32" else "PERFORMANCE",
     }
     if runtime.kind_of(options.device) == "NPU":  # which properties it has depends on its driver
@@ -317,27 +299,6 @@ def _settings(core: Any, options: Options, precision: str) -> Dict[str, Any]:
     if options.cache_dir is not None:
         settings["CACHE_DIR"] = options.cache_dir
     return settings
-
-
-def _ports(ports: Sequence[Any], wanted: Sequence[TensorSpec]) -> Dict[str, Any]:
-    """Return the ports by name, each under the contract's name when it is one of the port's names."""
-    names = {tensor.name for tensor in wanted}
-    return {next(iter(names & port.get_names()), port.get_any_name()): port for port in ports}
-
-
-def _tensors(ports: Dict[str, Any]) -> Dict[str, Tuple[str, Tuple[int, ...]]]:
-    return {name: (port.get_element_type().to_dtype().name, _shape(port.partial_shape)) for name, port in ports.items()}
-
-
-def _shape(partial: Any) -> Tuple[int, ...]:
-    if partial.rank.is_dynamic:
-        return (-1,)
-    return tuple(size.get_length() if size.is_static else -1 for size in partial)
-
-
-def _plain(value: Any) -> Any:
-    """Return a property as JSON-ready data."""
-    return value if isinstance(value, (bool, int, float, list)) else getattr(value, "name", str(value))
 
 
 TARGET = Target(

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Dict, Literal, Optional, Tuple
@@ -127,7 +127,7 @@ def build_engine(request: CompileRequest) -> CompileResult:
     if calibration is not None:
         shutil.copyfile(str(calibration), str(kept / CALIBRATION))
     engine = request.out_dir / f"engine{INFO.suffix}"
-    with Toolkit(asdict(request.options), request.spec) as toolkit:
+    with Toolkit(request.options, request.spec) as toolkit:
         details = toolkit.build(kept / MODEL, calibration)
         toolkit.export(engine)
         if request.options.analysed_images:
@@ -212,7 +212,7 @@ class Simulator(SessionBase):
             raise TargetError(f"{kept}: no {SPEC}, which the simulator builds from; compile the engine again")
         exported = ModelSpec.from_dict(json.loads((kept / SPEC).read_text(encoding="utf-8")))
         calibration = kept / CALIBRATION
-        self._toolkit = Toolkit(asdict(self.options), exported)
+        self._toolkit = Toolkit(self.options, exported)
         self._toolkit.build(kept / MODEL, calibration if calibration.is_file() else None)
         self._toolkit.start_simulator()
         self.runtime = {

@@ -14,18 +14,36 @@ import re
 from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, List, Optional, Sequence, Tuple, TypedDict
 
 import numpy as np
 
 from edgekd.board.specs import ModelSpec
+from edgekd.board.sysinfo import Facts
 from edgekd.errors import TargetError
 from edgekd.rewrites import max_pool_pads
 from edgekd.rewrites.graph import Graph, import_onnx, read_onnx
 
+if TYPE_CHECKING:
+    from edgekd.targets.rknn.target import Options
+
 DISTRIBUTION = "rknn-toolkit2"
 # In this order, before every build: without them 2.5.0 crashes, or builds an engine that is wrong.
 REWRITES = ("adaptive_pool", "stack_sum", "max_pool_pads")
+
+
+class LayerError(TypedDict):
+    """Distance of a layer's output to the float result (JSON); None for nan and inf.
+
+    `entire_*` with the errors of all layers before it, `single_*` of this layer alone on float inputs.
+    """
+
+    op: str
+    tensor: str
+    entire_cosine: Optional[float]
+    entire_euclidean: Optional[float]
+    single_cosine: Optional[float]
+    single_euclidean: Optional[float]
 
 
 def toolkit_version() -> str:
@@ -51,11 +69,11 @@ class Toolkit:
     """One model in the toolkit: `build`, then `export`, `analyse` or `run`; a context manager.
 
     Args:
-        options: fields of the target's Options by name.
+        options: the target's own.
         spec: contract of the exported network, float32 NCHW; its mean and std are folded into the engine.
     """
 
-    def __init__(self, options: Dict[str, Any], spec: ModelSpec) -> None:
+    def __init__(self, options: "Options", spec: ModelSpec) -> None:
         self._options, self._spec = options, spec
         self._rknn = _import()[0](verbose=False)
         self._folder = TemporaryDirectory(prefix="rknn-")
@@ -71,7 +89,7 @@ class Toolkit:
         self._rknn.release()
         self._folder.cleanup()
 
-    def build(self, model: Path, calibration: Optional[Path]) -> Dict[str, Any]:
+    def build(self, model: Path, calibration: Optional[Path]) -> Facts:
         """Configure, load and build; int8 when there is a calibration file, else fp16. Return what was configured.
 
         Args:
@@ -80,7 +98,7 @@ class Toolkit:
         """
         settings = self._settings(is_int8=calibration is not None)
         given = Path(self._folder.name) / model.name
-        details = {"toolkit": toolkit_version(), "config": settings, "rewritten": rewritten(model, given)}
+        details: Facts = {"toolkit": toolkit_version(), "config": settings, "rewritten": rewritten(model, given)}
         _done(self._rknn.config(**settings), "config")
         _done(self._rknn.load_onnx(model=str(given)), "load_onnx")
         if calibration is None:
@@ -88,10 +106,10 @@ class Toolkit:
             return details
         images = np.load(str(calibration))
         dataset = self._dataset(images)
-        if self._options["keep_float16"]:
+        if self._options.keep_float16:
             self._build_hybrid(model, dataset)
         else:
-            hybrid = self._options["auto_hybrid"]
+            hybrid = self._options.auto_hybrid
             _done(self._rknn.build(do_quantization=True, dataset=dataset, auto_hybrid=hybrid), "build")
         return {**details, "calibration_images": len(images)}
 
@@ -99,8 +117,8 @@ class Toolkit:
         """Write the engine."""
         _done(self._rknn.export_rknn(str(engine)), "export_rknn")
 
-    def analyse(self, images: np.ndarray) -> List[Dict[str, Any]]:
-        """Return, for each layer in graph order, how close the simulated engine is to float; see `parse_analysis`.
+    def analyse(self, images: np.ndarray) -> List[LayerError]:
+        """Return, for each layer in graph order, how close the simulated engine is to float.
 
         Args:
             images: uint8 pixels (N, H, W, 3); for every layer the worst image counts.
@@ -120,19 +138,19 @@ class Toolkit:
         """Return the outputs (a list of arrays, or None) for uint8 NHWC inputs; the toolkit normalises."""
         return self._rknn.inference(inputs=list(arrays), data_format=["nhwc"] * len(arrays))
 
-    def _settings(self, is_int8: bool) -> Dict[str, Any]:
+    def _settings(self, is_int8: bool) -> Facts:
         """Return the arguments of `config`; mean and std are of pixels 0 to 255, one list per input."""
         before = self._spec.preprocess
-        settings: Dict[str, Any] = {
+        settings: Facts = {
             "mean_values": [[255 * value for value in before.mean]],
             "std_values": [[255 * value for value in before.std]],
-            "target_platform": self._options["chip"],
-            "optimization_level": self._options["optimization_level"],
+            "target_platform": self._options.chip,
+            "optimization_level": self._options.optimization_level,
         }
         if is_int8:
             settings["quantized_dtype"] = "w8a8"
-            settings["quantized_algorithm"] = self._options["algorithm"]
-            settings["quantized_method"] = self._options["weights"]
+            settings["quantized_algorithm"] = self._options.algorithm
+            settings["quantized_method"] = self._options.weights
         return settings
 
     def _dataset(self, images: np.ndarray) -> str:
@@ -157,7 +175,7 @@ class Toolkit:
             _done(self._rknn.hybrid_quantization_step1(dataset=dataset), "hybrid_quantization_step1")
             stem = os.path.join(self._folder.name, model.stem)
             cfg = Path(f"{stem}.quantization.cfg")
-            text = keep_float16(cfg.read_text(encoding="utf-8"), self._options["keep_float16"])
+            text = keep_float16(cfg.read_text(encoding="utf-8"), self._options.keep_float16)
             cfg.write_text(text, encoding="utf-8")
             step2 = self._rknn.hybrid_quantization_step2(
                 model_input=f"{stem}.model", data_input=f"{stem}.data", model_quantization_cfg=str(cfg)
@@ -207,30 +225,38 @@ def keep_float16(cfg: str, tensors: Sequence[str]) -> str:
     )
 
 
-def parse_analysis(text: str) -> List[Dict[str, Any]]:
+def parse_analysis(text: str) -> List[LayerError]:
     """Return the layers of an `error_analysis.txt` in graph order.
-
-    Each has op, tensor, and the cosine similarity and Euclidean distance of its output to the float result:
-    `entire_*` with the errors of all layers before it, `single_*` of this layer alone on float inputs.
 
     Raises:
         TargetError: no line of the text is a layer.
     """
     number = r"([-+.\w]+)"  # nan and inf, too
     row = re.compile(rf"^\[(\w+)\]\s+(\S+)\s+{number}\s*\|\s*{number}\s+{number}\s*\|\s*{number}", re.M)
-    keys = ("op", "tensor", "entire_cosine", "entire_euclidean", "single_cosine", "single_euclidean")
     plain = re.sub(r"\x1b\[[0-9;]*m", "", text)
-    rows = [dict(zip(keys, (*found[:2], *map(_finite, found[2:])))) for found in row.findall(plain)]  # noqa: B905
+    rows = [_layer_error(*found) for found in row.findall(plain)]
     if not rows:
         raise TargetError(f"rknn: no layer in the accuracy analysis; it begins with {plain[:80]!r}")
     return rows
 
 
-def worst_of(analyses: Sequence[List[Dict[str, Any]]]) -> List[Dict[str, Any]]:
+def _layer_error(op: str, tensor: str, *numbers: str) -> LayerError:
+    entire_cosine, entire_euclidean, single_cosine, single_euclidean = map(_finite, numbers)
+    return {
+        "op": op,
+        "tensor": tensor,
+        "entire_cosine": entire_cosine,
+        "entire_euclidean": entire_euclidean,
+        "single_cosine": single_cosine,
+        "single_euclidean": single_euclidean,
+    }
+
+
+def worst_of(analyses: Sequence[List[LayerError]]) -> List[LayerError]:
     """Return, layer by layer, the row with the smallest accumulated cosine; one that is no number is the smallest."""
 
-    def cosine(row: Dict[str, Any]) -> float:
-        return -2.0 if row["entire_cosine"] is None else float(row["entire_cosine"])
+    def cosine(row: LayerError) -> float:
+        return -2.0 if row["entire_cosine"] is None else row["entire_cosine"]
 
     return [min(rows, key=cosine) for rows in zip(*analyses)]  # noqa: B905
 

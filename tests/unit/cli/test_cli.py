@@ -59,6 +59,8 @@ RAISING = """
 from dataclasses import dataclass
 import edgekd.errors, builtins
 
+TASKS = ("semantic",)
+
 @dataclass(frozen=True)
 class Options:
     error: str

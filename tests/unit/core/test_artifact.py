@@ -212,6 +212,8 @@ def test_a_contract_that_is_absent_or_damaged_is_told(tmp_path: Path) -> None:
     assert Artifact(artifact.path, {**artifact.manifest, "model_spec": older}).spec == artifact.spec
     with pytest.raises(ArtifactError, match="expected schema edgekd.model_spec/1, got 'edgekd.model_spec/9'"):
         _ = Artifact(artifact.path, {**artifact.manifest, "model_spec": {**spec, "schema": "edgekd.model_spec/9"}}).spec
+    with pytest.raises(ArtifactError, match=r"expected schema edgekd.model_spec/1, got \['semantic'\]"):
+        _ = Artifact(artifact.path, {**artifact.manifest, "model_spec": ["semantic"]}).spec
     half = {name: value for name, value in artifact.manifest["model_spec"].items() if name != "classes"}
     with pytest.raises(ArtifactError, match=r"damaged model_spec .*classes"):
         _ = Artifact(artifact.path, {**artifact.manifest, "model_spec": half}).spec

@@ -117,6 +117,8 @@ from dataclasses import dataclass
 
 from edgekd.board.options import option
 
+TASKS, VARIANTS, build, Method = ("semantic",), {}, None, None
+
 
 @dataclass(frozen=True)
 class Options:
@@ -125,6 +127,9 @@ class Options:
     prior: str = option(..., "File.", is_path=True)
     start: "str | bool" = option(False, "File, or whether to download it.", is_path=True)
     mode: str = option("mean", "Mode.")
+
+
+TASKS, VARIANTS, Method, build, open_dataset = ("semantic",), None, None, None, None
 '''
 
 

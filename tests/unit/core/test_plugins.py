@@ -101,11 +101,11 @@ def test_doctor_says_on_a_board_whether_its_engines_can_run_there(monkeypatch: p
     """Engines for a Rockchip chip are built elsewhere: what a board needs is the runtime, not the toolchain."""
     from edgekd import doctor
 
-    assert [check["name"] for check in doctor.examine()["checks"] if check["name"].startswith("runtime")] == []
+    assert [check.name for check in doctor.examine().checks if check.name.startswith("runtime")] == []
     monkeypatch.setattr("edgekd.targets.rknn.target.why_not_on", lambda chip: "")
-    (runtime,) = [check for check in doctor.examine()["checks"] if check["name"].startswith("runtime")]
-    assert (runtime["name"], runtime["ok"]) == ("runtime rknn", False)
-    assert "pip install rknn-toolkit-lite2" in runtime["text"]
+    (runtime,) = [check for check in doctor.examine().checks if check.name.startswith("runtime")]
+    assert (runtime.name, runtime.ok) == ("runtime rknn", False)
+    assert "pip install rknn-toolkit-lite2" in runtime.text
 
 
 def test_doctor_shows_a_target_that_does_not_load_beside_those_that_do(tmp_path: Path) -> None:
@@ -115,8 +115,8 @@ def test_doctor_shows_a_target_that_does_not_load_beside_those_that_do(tmp_path:
     (tmp_path / "odd_target.py").write_text("raise OSError('libvendor.so: cannot open')\n")
     done = run(
         "from edgekd.doctor import examine\n"
-        "for one in examine()['checks']:\n"
-        "    if one['name'].startswith('target'): print(one['name'], one['ok'], one['text'])",
+        "for one in examine().checks:\n"
+        "    if one.name.startswith('target'): print(one.name, one.ok, one.text)",
         tmp_path,
     )
     assert "target vendor False target 'vendor' needs the package 'somevendor'" in done.stdout, done.stderr

@@ -118,7 +118,15 @@ def test_engines_of_one_target_and_precision_stand_side_by_side_under_their_ids(
     ("engine", "words"),
     [
         ({"id": "teacher"}, "is the name of another row of the report"),
+        ({"id": "Teacher"}, "is the name of another row of the report"),
+        ({"id": "qat"}, "is the name of another row of the report"),
+        ({"id": "name"}, "is a name that the report's pictures use"),
+        ({"id": "image"}, "is a name that the report's pictures use"),
+        ({"id": "truth"}, "is a name that the report's pictures use"),
         ({"id": "a/b"}, "expected a name that can be a folder's"),
+        ({"id": "a\nb"}, "expected a name that can be a folder's"),
+        ({"id": "a,b"}, "expected a name without ',' and of at most 100 bytes"),
+        ({"id": "ö" * 51}, "expected a name without ',' and of at most 100 bytes"),
         ({"board": "orin"}, "this edgekd reaches no board but 'local', this machine"),
         ({"precision": "int4"}, "'fp32', 'fp16', 'int8' or 'mixed'"),
         ({"variant": "wde", "precision": "int8"}, "quantize.variants has no 'wde'; did you mean 'wide'?"),
@@ -134,6 +142,14 @@ def test_an_engine_that_cannot_be_is_refused(tmp_path: Path, engine: dict, words
 def test_a_variant_cannot_take_the_name_of_the_section_itself(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="'ptq' is the variant of the section itself"):
         small_recipe(tmp_path, quantize={"variants": {"ptq": {}}})
+
+
+def test_names_that_some_file_systems_take_for_one_are_refused(tmp_path: Path) -> None:
+    built = {"target": "openvino", "precision": "fp32"}
+    with pytest.raises(RecipeError, match="the ids lean, Lean differ in case only"):
+        engines_of(tmp_path, {**built, "id": "lean"}, {**built, "id": "Lean"})
+    with pytest.raises(RecipeError, match="V, v differ in case only"):
+        small_recipe(tmp_path, quantize={"variants": {"v": {}, "V": {}}})
 
 
 def test_an_engine_listed_twice_is_refused(tmp_path: Path) -> None:

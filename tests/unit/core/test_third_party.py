@@ -44,6 +44,23 @@ def test_only_what_is_not_edgekds_own_is_named_and_nothing_is_imported(tmp_path:
     assert not {"losses", "nets"} & set(sys.modules)
 
 
+@pytest.mark.parametrize(
+    ("kind", "sections"),
+    [("quantizers", ("data", "quantize:ptq/own")), ("rewrites", ("data", "export")), ("targets", ("data", "engines"))],
+)
+def test_a_plugin_that_a_stage_uses_without_options_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, sections: tuple[str, ...]
+) -> None:
+    register(tmp_path / "site", kind, "own", "its_module")
+    (tmp_path / "site/its_module.py").write_text("raise AssertionError('imported')\n")
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    recipe = small_recipe(tmp_path, "export.rewrite=[own]")
+    engine = recipe.engines[0].model_copy(update={"target": "own" if kind == "targets" else "openvino"})
+    recipe = recipe.model_copy(update={"engines": (engine,)})
+    assert code_hashes(recipe, sections) == {"its_module": sha256_of(tmp_path / "site/its_module.py")}
+    assert code_hashes(recipe, ("data", "quantize:ptq/nncf", "engines:other")) == {}
+
+
 def test_an_edit_changes_the_key_and_absence_does_not(tmp_path: Path, site: Path) -> None:
     recipe = small_recipe(tmp_path, distill={"methods": {"mine": {}}})
     stage = Stage("distilled", "checkpoint", "a:b", (), ("distill",))

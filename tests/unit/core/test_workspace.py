@@ -142,6 +142,15 @@ def test_settings_a_then_b_then_a_bring_back_a_without_work(tmp_path: Path) -> N
     assert workspace.finished("s", KEY_A).sha256() == first  # type: ignore[union-attr]
 
 
+def test_of_two_artifacts_of_one_key_the_newer_comes_back(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    for key, text in ((KEY_A, "with a failure"), (KEY_A, "mended"), (KEY_B, "other settings")):
+        finish(workspace, "stage", key, text)
+    found = workspace.finished("stage", KEY_A)
+    assert found is not None
+    assert found.file("file").read_text() == "mended"
+
+
 def test_a_damaged_artifact_is_set_aside_and_not_deleted(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path)
     finish(workspace, "s", KEY_A, "precious")

@@ -129,3 +129,11 @@ def test_the_key_follows_the_teacher_the_images_and_the_augmentation_only() -> N
     ]
     assert cache_key(artifact(), artifact(), DATA.model_copy(update={"val": "test"})) == base
     assert len({base, *others}) == 5
+
+
+def test_the_key_stays_where_the_images_are_moved(tmp_path: Path) -> None:
+    def key(**options: object) -> str:
+        return cache_key(artifact(), artifact(), Data(format="voc", options=options, size=SIZE))
+
+    assert key(root=str(tmp_path / "a")) == key(root=str(tmp_path / "b"))
+    assert key(root=str(tmp_path)) != key(root=str(tmp_path), year="2007")

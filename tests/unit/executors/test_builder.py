@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -134,3 +136,15 @@ def test_the_attention_that_crashes_tensorrt_rtx_is_one_line(tmp_path: Path) -> 
     done = edgekd("check", str(tmp_path / "model.onnx"), "--target", "tensorrt_rtx", "--build")
     assert done.returncode == 1
     assert "built: no (tensorrt_rtx compile: the toolchain crashed with SIGSEGV" in done.stdout
+
+
+@pytest.mark.parametrize(("fault", "is_kept"), [("", False), ("refuse", False), ("segfault", True)])
+def test_asking_a_parser_leaves_its_log_when_it_crashed_and_nothing_else(
+    child: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str, is_kept: bool
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    with suppress(TargetError):
+        probe(child, tmp_path / "model.onnx", plugins.target(child).options(fault=fault))
+    assert [path.name for path in (tmp_path / "temporary").rglob("*.log")] == ["toolchain.log"] * is_kept
+    assert bool(list((tmp_path / "temporary").iterdir())) == is_kept
