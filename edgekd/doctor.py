@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from edgekd.board.job import Job
 from edgekd.board.sysinfo import Facts
 from edgekd.core import plugins
-from edgekd.core.machine import package_version
+from edgekd.core.machine_facts import package_version
 from edgekd.core.recipe import LOCAL
 from edgekd.errors import UserError
 from edgekd.executors import venvs

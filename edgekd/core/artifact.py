@@ -21,7 +21,7 @@ from pydantic import TypeAdapter
 from edgekd.board.files import sha256_of, write_atomic
 from edgekd.board.specs import ModelSpec, SpecJson, check_spec_schema
 from edgekd.board.sysinfo import Facts
-from edgekd.core.machine import environment, package_version, package_versions
+from edgekd.core.machine_facts import environment, package_version, package_versions
 from edgekd.errors import ArtifactError, one_line
 
 SCHEMA = "edgekd.artifact/1"

@@ -14,7 +14,7 @@ from typing import Any
 
 from edgekd.board.files import sha256_of
 from edgekd.core.artifact import Artifact, StageResult
-from edgekd.core.machine import package_version
+from edgekd.core.machine_facts import package_version
 from edgekd.core.plugins import packages_of
 from edgekd.core.recipe import Recipe
 from edgekd.core.third_party import code_hashes

@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader, Subset
 
 from edgekd.board.files import replacing
 from edgekd.core.artifact import Artifact
-from edgekd.core.machine import package_version
+from edgekd.core.machine_facts import package_version
 from edgekd.core.recipe import Data
 from edgekd.data.loader import FixedViews
 from edgekd.errors import WorkspaceError

@@ -13,7 +13,7 @@ from edgekd.board.session import Session
 from edgekd.board.sysinfo import Facts, snapshot
 from edgekd.core import plugins
 from edgekd.core.artifact import Artifact
-from edgekd.core.machine import environment, power_mode, runtime_versions
+from edgekd.core.machine_facts import environment, power_mode, runtime_versions
 from edgekd.core.plugin_options import plugin_options
 from edgekd.errors import ArtifactError
 from edgekd.executors.base import Identity, Progress, absolute, no_progress

@@ -12,7 +12,7 @@ import numpy as np
 from edgekd.board.files import write_atomic
 from edgekd.core.artifact import SCHEMA as _ARTIFACT_SCHEMA
 from edgekd.core.artifact import Artifact
-from edgekd.core.machine import package_versions
+from edgekd.core.machine_facts import package_versions
 from edgekd.core.recipe import LOCAL, Engine, Recipe
 from edgekd.core.task_metrics import TASKS
 from edgekd.data.base import Sample

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from edgekd.board.precision import REFERENCES
+from edgekd.board.precision import REFERENCES, Precision
 from edgekd.report.model import Row
 from edgekd.report.units import points
 
@@ -96,9 +96,12 @@ def stage_line(rows: Sequence[Row]) -> StageLine:
 
 
 def reference_of(rows: Sequence[Row], branch: tuple[str, str]) -> Row | None:
-    """Return the engine with which the others of a (target, board) are compared: its first fp32 engine, else its first fp16."""
-    engines = {row.precision: row for row in reversed(rows) if row.stage == "engine" and row.branch == branch}
-    return next((engines[precision] for precision in REFERENCES if precision in engines), None)
+    """Return the engine with which the others of a (target, board) are compared: its first fp32 engine, else its first fp16.
+
+    Of engines of one precision it is the first that is measured, if any.
+    """
+    engines = [row for row in rows if row.stage == "engine" and row.branch == branch and row.precision in REFERENCES]
+    return min(engines, key=lambda row: (REFERENCES.index(Precision(row.precision)), not row.is_measured), default=None)
 
 
 def _branch(

@@ -135,10 +135,6 @@ class Graph:
         """Whether a tensor is an output of the network."""
         return any(value.name == tensor for value in self.outputs)
 
-    def is_constant(self, tensor: str) -> bool:
-        """Whether a tensor is an initializer or the output of a Constant node."""
-        return tensor in self._constants
-
     def constant(self, tensor: str) -> Optional[np.ndarray]:
         """Return the value of an initializer or Constant node; None for other tensors and for weights left on disk."""
         from onnx import numpy_helper

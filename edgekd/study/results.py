@@ -12,7 +12,7 @@ from typing import Literal
 
 from edgekd.board.files import replacing, write_atomic
 from edgekd.core.artifact import Artifact
-from edgekd.core.machine import environment, package_versions
+from edgekd.core.machine_facts import environment, package_versions
 from edgekd.core.recipe import Recipe
 from edgekd.evaluate.definitions import DEFINITIONS
 from edgekd.report.model import TrainedMethod

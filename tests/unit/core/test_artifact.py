@@ -91,7 +91,7 @@ PUBLISH_UNTIL_KILLED = """
 import os, signal, sys
 from pathlib import Path
 from edgekd.core.artifact import StageResult, publish
-from edgekd.core.machine import package_versions
+from edgekd.core.machine_facts import package_versions
 
 package_versions()  # reads the metadata of every installed package, as planning a run does
 counter, kill_at = 0, int(sys.argv[2])

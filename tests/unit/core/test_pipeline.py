@@ -16,7 +16,7 @@ import pytest
 
 from edgekd.core import plugins
 from edgekd.core.artifact import SCRATCH, open_artifact
-from edgekd.core.machine import environment
+from edgekd.core.machine_facts import environment
 from edgekd.core.stage import Stage
 from edgekd.core.workspace import Workspace
 from edgekd.errors import GateError, UserError, WorkspaceError
@@ -396,7 +396,7 @@ def test_a_latency_belongs_to_the_machine_and_to_the_versions_of_the_runtimes(
     assert len(keys) == 3  # memory is not its identity
     for place, value in (
         ("edgekd.executors.local.power_mode", {"nvpmodel": "pmode:0002"}),
-        ("edgekd.core.machine.package_version", "9.9.9"),
+        ("edgekd.core.machine_facts.package_version", "9.9.9"),
     ):
         monkeypatch.setattr(place, lambda *_, value=value: value)
         assert key() not in keys

@@ -57,6 +57,17 @@ def test_every_fp32_engine_of_a_target_is_a_compilation_and_the_first_is_the_ref
     assert reference_of(rows, ("a", "jetson")) is None
 
 
+def test_the_reference_is_measured_where_an_engine_of_its_precision_is() -> None:
+    failed = engine("a", "fp32", None, id="broken", status="failed", reason="crashed")
+    rows = [*TRUNK, failed, engine("a", "fp32", 0.65), engine("a", "int8", 0.64)]
+    assert steps(rows)[4:] == [
+        ("a-fp32", "compilation", "onnx"),
+        ("broken", "compilation", "onnx"),
+        ("a-int8", "int8 quantization", "a-fp32"),
+    ]
+    assert reference_of([failed, rows[-1]], ("a", "local")) is failed
+
+
 @pytest.mark.parametrize(
     ("row", "label"),
     [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edgekd.core import machine
+from edgekd.core import machine_facts
 
 # What manifests and benches of the first version held.
 RUNTIMES = {
@@ -35,20 +35,20 @@ def test_a_jetson_has_nvidias_facts_beside_the_others(tmp_path: Path) -> None:
         "var/lib/nvpmodel/status": "pmode:0002\n",
     }
     root = write(tmp_path, files)
-    facts = machine.environment(root)
+    facts = machine_facts.environment(root)
     assert (facts["gpus"], facts["gpu_driver"]) == (["NVIDIA L4"], "# R36 (release), REVISION: 4.0")
     assert facts["cpu_model"] is None
-    assert machine.power_mode(root) == {"governors": [], "raised": [], "turbo": None, "nvpmodel": "pmode:0002"}
+    assert machine_facts.power_mode(root) == {"governors": [], "raised": [], "turbo": None, "nvpmodel": "pmode:0002"}
 
 
 def test_without_nvidias_driver_the_facts_are_there_and_none(tmp_path: Path) -> None:
-    facts = machine.environment(str(tmp_path))
+    facts = machine_facts.environment(str(tmp_path))
     assert (facts["gpus"], facts["gpu_driver"]) == (None, None)
-    assert machine.power_mode(str(tmp_path))["nvpmodel"] is None
+    assert machine_facts.power_mode(str(tmp_path))["nvpmodel"] is None
 
 
 def test_a_latency_names_every_runtime_and_a_manifest_what_is_installed() -> None:
-    assert set(machine.runtime_versions()) == RUNTIMES
-    installed = machine.package_versions()
+    assert set(machine_facts.runtime_versions()) == RUNTIMES
+    installed = machine_facts.package_versions()
     assert {"numpy", "onnx", "openvino", "nncf", "onnxruntime"} <= set(installed)
     assert "rknn-toolkit2" not in installed
