@@ -19,7 +19,7 @@ def check(
     ],
     target: Annotated[str, typer.Option(help="Target; default: those of the recipe's engines.")] = "",
     chip: Annotated[str, typer.Option(help="Chip, for targets with several, e.g. rk3588.")] = "",
-    build: Annotated[bool, typer.Option("--build", help="Build an engine, run it and compare it, too.")] = False,
+    build: Annotated[bool, typer.Option("--build", help="Also build an engine, run it and compare it.")] = False,
     set_: SetOption = [],  # noqa: B006 - typer copies it
     json: JsonOption = False,
 ) -> None:

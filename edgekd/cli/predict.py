@@ -17,16 +17,14 @@ def predict(
         "predictions"
     ),
     min_score: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Objects: least score; default 0.3.", show_default=False)
+        float | None, typer.Option(min=0, max=1, help="Objects: min score; default 0.3.", show_default=False)
     ] = None,
     iou: Annotated[
         float | None,
-        typer.Option(
-            min=0, max=1, help="Objects: overlap from which the worse one goes; default 0.6.", show_default=False
-        ),
+        typer.Option(min=0, max=1, help="Objects: NMS IoU threshold; default 0.6.", show_default=False),
     ] = None,
     most: Annotated[
-        int | None, typer.Option(min=1, help="Objects: at most so many; default 100.", show_default=False)
+        int | None, typer.Option(min=1, help="Objects: max detections; default 100.", show_default=False)
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:

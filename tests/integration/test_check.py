@@ -89,7 +89,7 @@ def test_the_command_checks_what_a_run_exported_and_refuses_unsigned_graphs_for_
     done = edgekd("check", str(tiny_run / "export"), "--target", "openvino", "--build")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "matched: yes" in done.stdout
-    done = edgekd("check", str(tiny_run / "quantize" / "qdq"), "--target", "tensorrt_rtx")
+    done = edgekd("check", str(tiny_run / "quantize/qdq-ptq"), "--target", "tensorrt_rtx")
     assert done.returncode == 1
     assert "silent error" in done.stdout
     assert "quantize with qdq_signed" in done.stdout
