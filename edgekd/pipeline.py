@@ -173,6 +173,8 @@ class _Runner:
 
     def _fail(self, failure: StageFailure) -> bool:
         self.failed[failure.name] = failure.reason
+        if not failure.cause:
+            log.error("%s: failed: %s", failure.name, failure.reason)
         if self.on_failure is not None:
             self.on_failure(failure)
         return False

@@ -58,8 +58,11 @@ def run(folder: Path, *stages: Stage) -> tuple[list[str], list[StageFailure]]:
     return list(done), failed
 
 
-def test_an_engine_that_fails_leaves_the_others_and_is_named_with_its_reason(tmp_path: Path) -> None:
+def test_an_engine_that_fails_leaves_the_others_and_is_named_with_its_reason(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     done, failed = run(tmp_path, BAD, GOOD)
+    assert "engine/bad: failed: bad: this operator is not supported" in caplog.messages  # when it happens
     assert done == ["first", "engine/good"]
     assert failed == [StageFailure("engine/bad", "bad: this operator is not supported")]
 
