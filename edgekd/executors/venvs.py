@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -21,7 +22,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from edgekd.board.files import cache_folder, sha256_of, write_atomic
+from edgekd.board.files import cache_folder, write_atomic
 from edgekd.core import plugins
 from edgekd.core.workspace import disk_errors
 from edgekd.errors import ToolchainError, did_you_mean
@@ -43,8 +44,10 @@ class Lock:
 
     @property
     def folder(self) -> str:
-        """Return the name of the virtualenv's folder; another lock gives another folder."""
-        return f"{self.name}-{self.version}-{sha256_of(self.path)[:8]}"
+        """Return the name of the virtualenv's folder; other requirements or Pythons give another, comments do not."""
+        lines = self.path.read_text(encoding="utf-8").splitlines()
+        requirements = "\n".join(line for line in lines if not line.startswith("# ") or line.startswith("# python:"))
+        return f"{self.name}-{self.version}-{hashlib.sha256(requirements.encode()).hexdigest()[:8]}"
 
 
 @dataclass(frozen=True)

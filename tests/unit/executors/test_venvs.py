@@ -48,6 +48,14 @@ def written(folder: Path, requirements: str, python: str = RUNNING) -> venvs.Loc
     return venvs.read_lock("tiny", path)
 
 
+def test_requirements_and_pythons_name_the_folder_and_comments_do_not(tmp_path: Path) -> None:
+    line = "tiny-toolkit==1.0 --hash=sha256:00"
+    first = written(tmp_path, line).folder
+    assert written(tmp_path, f"# a comment\n{line}").folder == first
+    assert written(tmp_path, "tiny-toolkit==1.0 --hash=sha256:01").folder != first
+    assert written(tmp_path, line, python="3.9").folder != first
+
+
 def test_install_makes_what_find_finds(lock: venvs.Lock, tmp_path: Path) -> None:
     root = tmp_path / "root"
     made = venvs.install(lock, root)
