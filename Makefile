@@ -32,7 +32,7 @@ engines: $(VENV)/.dev ## build the run's student for every target that builds he
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 
 quick: lint ## lint, and run the tests that need no framework (no torch, onnx, openvino): under a minute on two cores
-	$(PYTEST) -p tests.quick -m 'not slow' --durations 5
+	$(PYTEST) --dist worksteal -p tests.quick -m 'not slow' --durations 5
 
 # The types are checked beside the tests, whose last file keeps one core only.
 test: lint ## install and run lint, types and all tests

@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 from tests.architecture.sources import FRAMEWORKS, REPOSITORY, modules_of_tests
 from tests.quick import needs_framework
 
@@ -15,6 +17,7 @@ print(int(code), *sys.modules)
 """
 
 
+@pytest.mark.slow
 def test_collecting_the_fast_lane_imports_no_framework() -> None:
     command = [sys.executable, "-c", COLLECT]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)

@@ -107,6 +107,7 @@ publish(root / "work", root / "final", {"kind": "onnx", "stage": "export", "key"
 """
 
 
+@pytest.mark.slow
 def test_a_kill_at_any_moment_of_publishing_leaves_a_whole_artifact_or_the_resume_state(tmp_path: Path) -> None:
     outcomes = []
     for kill_at in [*range(1, 10), *range(10, 400, 17)]:

@@ -83,6 +83,7 @@ def test_an_entry_point_cannot_take_the_name_of_an_own_plugin(tmp_path: Path) ->
     assert "UserError: two formats are called 'folder': edgekd's own and my_format" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_plugin_whose_package_is_not_installed_says_so() -> None:
     done = run("sys.modules['timm'] = None\nfrom edgekd.core import plugins; plugins.load('families', 'smp')")
     if "UserError" not in done.stderr and "segmentation_models_pytorch" in done.stderr:

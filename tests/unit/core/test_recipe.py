@@ -272,6 +272,7 @@ KEYS = [
 ]
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(key=st.sampled_from(KEYS) | st.text(max_size=12), value=st.text(max_size=30))
 @example("data.options", "&a [*a]")

@@ -131,6 +131,7 @@ COCO = st.lists(OBJECTS, max_size=4).map(
 )
 
 
+@pytest.mark.slow
 @QUICK
 @given(content=COCO, changes=CHANGES, has_masks=st.booleans())
 def test_any_coco_file_is_read_or_refused(tmp_path: Path, content: Any, changes: Any, has_masks: bool) -> None:
@@ -176,6 +177,7 @@ ROWS = st.builds(
 YOLO_LABELS = st.lists(mostly(ROWS, LETTERS), max_size=4).map("\n".join)
 
 
+@pytest.mark.slow
 @QUICK
 @given(labels=mostly(YOLO_LABELS, st.text(max_size=40)), has_masks=st.booleans())
 def test_any_yolo_labels_are_read_or_refused(tmp_path: Path, labels: str, has_masks: bool) -> None:
@@ -324,6 +326,7 @@ def node(tag: str, content: Any) -> ElementTree.Element:
     return made
 
 
+@pytest.mark.slow
 @QUICK
 @given(
     tree=mostly(TREES, st.recursive(VALUES, lambda inner: st.dictionaries(TAGS, inner, max_size=3), max_leaves=8)),

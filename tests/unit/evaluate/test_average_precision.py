@@ -291,6 +291,7 @@ def test_random_cases_score_as_the_definition_says(seed: int) -> None:
             assert got.ap_per_class[name] == pytest.approx(expected, abs=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.data
 @pytest.mark.parametrize("name", ["bccd", "nuclei"])
 def test_shaken_labels_of_the_real_sets_score_as_pycocotools_scores_them(name: str, shared_data: Path) -> None:

@@ -143,6 +143,7 @@ def test_a_time_limit_that_is_none_is_refused(seconds: str, tmp_path: Path, monk
         compile_with("", tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["hang", "leave_a_child"])
 def test_no_process_of_the_group_outlives_the_job(fault: str, tmp_path: Path) -> None:
     if fault == "hang":

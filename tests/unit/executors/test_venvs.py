@@ -127,7 +127,7 @@ def test_a_half_made_one_is_never_used_and_made_again(lock: venvs.Lock, tmp_path
 def test_another_lock_needs_another_virtualenv(lock: venvs.Lock, tmp_path: Path) -> None:
     root = tmp_path / "root"
     first = venvs.install(lock, root)
-    changed = written(tmp_path, f"# and a remark\n{pinned(tmp_path)}")
+    changed = written(tmp_path, f"{pinned(tmp_path)} --hash=sha256:{'0' * 64}")
     with pytest.raises(ToolchainError, match=r"is not installed \(there is one of other requirements, 1.0\)"):
         venvs.find(changed, root)
     second = venvs.install(changed, root)

@@ -17,6 +17,8 @@ from edgekd.report.line import stage_line
 from edgekd.report.model import Report, Row
 from edgekd.report.table import table_rows
 
+pytestmark = pytest.mark.slow  # each test draws a dozen charts
+
 
 def changed(**changes: Any) -> Report:
     """Return the sample report with other values of some keys of its file."""
