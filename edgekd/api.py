@@ -1,4 +1,4 @@
-"""What a notebook calls: run a recipe, load an engine, load a report."""
+"""The functions for notebooks: run a recipe, load an engine, load a report."""
 
 from __future__ import annotations
 
@@ -176,7 +176,7 @@ class Engine:
         self.classes: tuple[str, ...] = artifact.spec.classes
 
     def __call__(self, image: np.ndarray | str | Path) -> Any:
-        """Return what the network says of an image: a path, or an array (H, W, 3) uint8 RGB.
+        """Return the class map or the objects of an image: a path, or an array (H, W, 3) uint8 RGB.
 
         A segmenter gives the class map (H, W) uint8, a detector or instance segmenter `board.detection.Detections`.
 

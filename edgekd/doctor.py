@@ -41,7 +41,7 @@ class Examination:
 
 
 def examine() -> Examination:
-    """Return what works on this machine; loads no framework but the targets' runtimes."""
+    """Return checks of this machine; loads no framework but the targets' runtimes."""
     facts = executor_of(LOCAL).facts()
     host = facts["environment"]
     checks = [

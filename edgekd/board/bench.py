@@ -70,7 +70,7 @@ class BenchRow(TypedDict):
 
 @dataclass(frozen=True)
 class BenchResult:
-    """What was measured on one engine.
+    """The measurements of one engine.
 
     throughput_fps: 1 / mean engine time, images per second of one stream.
     runtime: facts that the session reports.

@@ -43,7 +43,7 @@ def save(results: Mapping[str, BenchResult], folder: Path) -> None:
 
 
 def load(folder: Path) -> Dict[str, BenchResult]:
-    """Return what `save` wrote.
+    """Return the results in a folder that `save` wrote.
 
     Raises:
         ArtifactError: a file is missing, damaged, or of another schema.

@@ -54,7 +54,7 @@ class Detections:
 
 @dataclass(frozen=True)
 class Selection:
-    """What is kept.
+    """The rule that selects detections.
 
     min_score: of a detection; low, because average precision counts the whole ranking. 0 takes every candidate, 1 none.
     iou: of two boxes of one class above which the worse one goes.
@@ -74,7 +74,7 @@ def detections(
     image_size: Tuple[int, int],
     selection: Optional[Selection] = None,
 ) -> Detections:
-    """Return what the heads say of the first image in the batch, on an image of `image_size` (height, width).
+    """Return the detections of the first image in the batch, on an image of `image_size` (height, width).
 
     A box of which no part is on the image, in the bars of a letterbox, is none: it takes no place among the `most`.
     """
@@ -123,7 +123,7 @@ def _not_empty(boxes: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class _Candidates:
-    """What may be an object.
+    """Candidates for objects.
 
     boxes: (N, 4) float32 on the input.
     scores: (N,) float32; labels: (N,).
@@ -187,14 +187,14 @@ def _loud(scores: np.ndarray, selection: Selection) -> np.ndarray:
 
 
 def _at(level: np.ndarray, cells: np.ndarray) -> np.ndarray:
-    """Return what a head (C, ...) says at some cells (N,): (C, N)."""
+    """Return the values of a head (C, ...) at some cells (N,): (C, N)."""
     return level.reshape(len(level), -1).take(cells, axis=1)
 
 
 def _mixes(
     coefficients: List[np.ndarray], levels: np.ndarray, cells: np.ndarray
 ) -> Optional[Callable[[np.ndarray], np.ndarray]]:
-    """Return what reads the coefficients of candidates that lie in `levels` (N,) at `cells` (N,); None without masks."""
+    """Return a function that reads the coefficients of candidates that lie in `levels` (N,) at `cells` (N,); None without masks."""
     if not coefficients:
         return None
 
@@ -209,7 +209,7 @@ def _mixes(
 
 
 def _logit(score: float) -> float:
-    """Return what a logit has to reach for a score; anything does for 0, nothing for 1."""
+    """Return the smallest logit of a score: minus infinity for 0, infinity for 1."""
     if 0 < score < 1:
         return math.log(score / (1 - score))
     return -math.inf if score <= 0 else math.inf

@@ -63,7 +63,7 @@ class JobFailure:
 
 @dataclass(frozen=True)
 class Result:
-    """What came of a job: `value` (JSON, made by the task) or the failure; the time it took in seconds."""
+    """The result of a job: `value` (JSON, made by the task) or the failure, and its time in seconds."""
 
     value: Optional[Json]
     failure: Optional[JobFailure]

@@ -38,7 +38,7 @@ def class_map(outputs: Mapping[str, np.ndarray], spec: ModelSpec, image_size: Tu
 
 
 def predict_objects(session: Session, image: np.ndarray, selection: Optional[Selection] = None) -> Detections:
-    """Return what a detector or an instance segmenter finds in an image (H, W, 3) uint8 RGB, at the image's size.
+    """Return the objects that a detector or an instance segmenter finds in an image (H, W, 3) uint8 RGB, at the image's size.
 
     Raises:
         ImageError: the image has another shape or dtype.

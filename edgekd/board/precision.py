@@ -28,5 +28,5 @@ class Precision(str, Enum):
         return self in (Precision.INT8, Precision.MIXED)
 
 
-# The float engines that a quantized one is compared with, the best first: RKNN and OpenVINO's NPU have no fp32.
+# The float precisions that a quantized engine is compared with, the best first. Some runtimes have no fp32.
 REFERENCES = (Precision.FP32, Precision.FP16)

@@ -1,4 +1,4 @@
-"""What a machine is (`environment`) and what state it is in (`snapshot`): read-only, absent values are None.
+"""Facts of a machine (`environment`) and its state (`snapshot`): read-only, absent values are None.
 
 Every reader takes the file system's `root`, so that tests and remote copies can be read too. A value that cannot be
 read (absent file, EIO, EAGAIN, no permission, negative reading) is None; `unreadable` says why. Nothing is written and
@@ -64,7 +64,7 @@ class Snapshot(TypedDict):
 
 
 def environment(root: str = "/") -> Facts:
-    """Return what does not change while the machine runs.
+    """Return the facts that do not change while the machine runs.
 
     Keys: cpu_model, cpu_flags (those of KNOWN_FLAGS that it has), logical_cores, usable_cores, affinity (CPU numbers),
     cpu_quota (cores, from the control group), memory_bytes, os, kernel, machine, python, board_model (device tree),
@@ -116,7 +116,7 @@ def snapshot(root: str = "/") -> Snapshot:
 
 
 def power_mode(root: str = "/") -> Facts:
-    """Return what a person sets before measuring.
+    """Return the settings that a person makes before measuring.
 
     Keys: governors (of the CPU's policies and of other clocks, an NPU's or GPU's), raised (per policy, whether its lowest
     clock is above the processor's own), turbo (bool).

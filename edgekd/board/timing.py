@@ -39,7 +39,7 @@ class Series:
 
 @dataclass(frozen=True)
 class WarmUp:
-    """What happened before timing; `first_ns` is the first run, which may include lazy initialisation."""
+    """The warm-up before timing; `first_ns` is the first run, which may include lazy initialisation."""
 
     runs: int
     seconds: float

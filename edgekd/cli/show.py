@@ -1,4 +1,4 @@
-"""What several commands print: the result table and what a stage did."""
+"""Output that several commands share: the result table, and lines about stages."""
 
 from __future__ import annotations
 

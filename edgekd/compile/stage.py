@@ -58,7 +58,7 @@ def _calibration(engine: Engine, model: Artifact) -> Path | None:
 
 
 def bound_to(recipe: Recipe) -> dict[str, Any] | None:
-    """Return what the engine of a recipe (its only one) belongs to here, JSON; elsewhere, or later, it is built anew.
+    """Return what the only engine of a recipe belongs to (JSON); on another machine, or in another version, it is built again.
 
     The version of its runtime (None where that is not installed), for some with the machine, or nothing: what the target
     says in its own `bound_to`.

@@ -34,7 +34,7 @@ Details = dict[str, Any]  # JSON of a manifest; its keys belong to the stage
 
 @dataclass(frozen=True)
 class StageResult:
-    """What a stage returns besides the files it wrote.
+    """The result of a stage, besides the files in its folder.
 
     spec: the contract of the network it made.
     details: facts for later stages and the report (JSON).
@@ -99,12 +99,12 @@ class Artifact:
 
     @property
     def kind(self) -> str:
-        """What it holds: dataset, checkpoint, onnx, quantized, engine, metrics, latency."""
+        """Kind of content: dataset, checkpoint, onnx, quantized, engine, metrics, latency."""
         return self.manifest["kind"]
 
     @property
     def details(self) -> Details:
-        """What the stage reported."""
+        """Facts that the stage reported."""
         return self.manifest["details"]
 
     @property

@@ -26,7 +26,7 @@ class Fact(BaseModel):
 
 
 class Evidence(BaseModel):
-    """What was shown of a target in some precisions, with which version of its toolchain and on which day (ISO).
+    """Evidence for a target in some precisions, with which version of its toolchain and on which day (ISO).
 
     shown: `hardware`, run on the chip; `simulated`, built, and run by the vendor's simulator; `built`, nothing was run.
     """

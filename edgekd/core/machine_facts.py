@@ -1,6 +1,6 @@
 """Facts of this machine: hardware, power mode and versions, with those that the targets add.
 
-A run that is copied to a board is measured there anew, and compiled there anew when its engines belong to a machine.
+A run that is copied to a board is measured there again. Its engines are compiled there again when they belong to a machine.
 """
 
 from __future__ import annotations

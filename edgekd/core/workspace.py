@@ -90,7 +90,7 @@ class Workspace:
         return artifact
 
     def look(self, stage: str, key: str) -> Artifact | None:
-        """Return what `finished` would and change nothing: for those who do not hold the folder."""
+        """Return the artifact that `finished` would return, and change nothing: for processes that do not hold the folder."""
         return self._complete(self.artifact_dir(stage), key) or self._complete(self._previous(stage, key), key)
 
     def present(self, stage: str) -> Artifact | None:

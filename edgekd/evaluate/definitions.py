@@ -1,4 +1,4 @@
-"""What each metric is called and means, and whether more is better; for the report and the docs."""
+"""Titles and definitions of the metrics, and whether higher is better; for the report and the docs."""
 
 from __future__ import annotations
 

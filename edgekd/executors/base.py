@@ -68,7 +68,7 @@ class Executor(Protocol):
         """
 
     def identity(self) -> Identity:
-        """Return what engines and latencies of this place belong to."""
+        """Return the machine that engines and latencies of this place belong to."""
 
     def facts(self) -> Facts:
         """Return `environment` (hardware and system) and `state` (clocks, temperatures, load) of the place."""

@@ -1,4 +1,4 @@
-"""What is to be said of toolchains: which there are, and whether one works."""
+"""The toolchains that there are, and checks of whether one works."""
 
 from __future__ import annotations
 

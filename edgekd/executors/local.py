@@ -59,7 +59,7 @@ class Local:
         return Identity(hardware, use, runtime_versions())
 
     def facts(self) -> Facts:
-        """Return what is known of this machine."""
+        """Return hardware, system, clocks and temperatures of this machine."""
         return {"environment": environment(), "state": snapshot()}
 
 

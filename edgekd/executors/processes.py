@@ -45,7 +45,7 @@ def run_worker(python: Path, folder: Path, environment: dict[str, str], log: Pat
         environment: of the process; edgekd's portable part is on its PYTHONPATH.
         log: file to write.
         facts: patterns and time-out of the toolchain.
-        what: names the job in messages, e.g. `rknn compile`.
+        what: name of the job in messages: target and task.
     """
     command = [str(python), "-m", "edgekd.worker", JOB]
     try:

@@ -58,7 +58,7 @@ class ToolchainExecutor:
         return Identity(here.hardware, here.use, dict(found.packages))
 
     def facts(self) -> Facts:
-        """Return what is known of this machine."""
+        """Return hardware, system, clocks and temperatures of this machine."""
         return Local().facts()
 
 

@@ -48,7 +48,7 @@ def deployed_spec(trained: ModelSpec, model: DenseModel, settings: Export) -> Mo
 
 
 class _Deployed(nn.Module):
-    """What torch exports: the student with the preprocessing, and the argmax, that the contract puts into the graph."""
+    """The module that torch exports: the student with the preprocessing, and the argmax, that the contract puts into the graph."""
 
     scale: Tensor
     offset: Tensor

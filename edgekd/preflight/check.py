@@ -33,7 +33,7 @@ _NOT_ASKED = Verdict("not tried", "only with --build")
 
 @dataclass(frozen=True)
 class Subject:
-    """What is checked: an ONNX file, what to call it, and its contract (None: as the graph says)."""
+    """The subject of a check: an ONNX file, its name in messages, and its contract (None: as the graph says)."""
 
     model: Path
     name: str
@@ -51,7 +51,7 @@ class Toward:
 
 
 def check(subject: Subject, toward: Toward, is_built: bool = False) -> Report:
-    """Return what is known of a model on a target.
+    """Return the findings about a model on a target.
 
     Args:
         subject: the model.
@@ -80,7 +80,7 @@ def check(subject: Subject, toward: Toward, is_built: bool = False) -> Report:
 
 
 def subject_of(path: Path) -> Subject:
-    """Return what is to be checked at a path: an ONNX file, or the model of an artifact folder with its contract.
+    """Return the subject at a path: an ONNX file, or the model of an artifact folder with its contract.
 
     Raises:
         ArtifactError: a folder that is not an artifact, or one without an ONNX model.
@@ -96,7 +96,7 @@ def subject_of(path: Path) -> Subject:
 
 
 def toward_of(engine: Engine) -> Toward:
-    """Return what an engine of a recipe is built for."""
+    """Return the target, chip and options of a recipe's engine."""
     return Toward(engine.target, "", engine.options)
 
 
@@ -140,7 +140,7 @@ def check_recipe(
 
 
 def towards_of(recipe: Recipe) -> list[Toward]:
-    """Return what the recipe's engines are built for, each once."""
+    """Return the targets, chips and options of the recipe's engines, each once."""
     return list({repr(toward): toward for toward in map(toward_of, recipe.engines)}.values())
 
 

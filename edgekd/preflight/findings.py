@@ -1,4 +1,4 @@
-"""What a check finds, and its verdict: data, ready for JSON."""
+"""The findings and the verdicts of a check, ready for JSON."""
 
 from __future__ import annotations
 

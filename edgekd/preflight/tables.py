@@ -49,7 +49,7 @@ class Limits(_Row):
 
 
 class Pattern(_Row):
-    """What a pattern means for the target."""
+    """The consequence of a pattern for the target."""
 
     consequence: Consequence
     says: str

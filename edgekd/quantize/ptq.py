@@ -1,4 +1,4 @@
-"""What a quantizer is: it turns an exported ONNX model and calibration inputs into an int8 model for one toolchain.
+"""The interface of a quantizer, which turns an exported ONNX model and calibration inputs into an int8 model for one toolchain.
 
 A quantizer is one file `quantize/schemes/<name>.py` with
 

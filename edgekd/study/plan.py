@@ -1,4 +1,4 @@
-"""What a study runs: one teacher, then every arm with every seed, each run an ordinary recipe of its own."""
+"""The runs of a study: one teacher, then every arm with every seed, each run an ordinary recipe of its own."""
 
 from __future__ import annotations
 

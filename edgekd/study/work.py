@@ -131,7 +131,7 @@ def finished(run: StudyRun) -> Mapping[str, Artifact] | None:
 
 
 def result_elsewhere(run: StudyRun) -> Result | None:
-    """Return what a run that another process had has given by now; None when it was left undone."""
+    """Return the result of a run that another process had; None when that process left it undone."""
     if artifacts := finished(run):
         return artifacts
     if _is_held(run.folder / ".claim") or _is_held(run.folder / ".lock"):
@@ -146,7 +146,7 @@ def why_failed(run: StudyRun) -> str:
 
 
 def _last_words(run: StudyRun) -> str:
-    """Return what the run's last process said of its end, "" where it could not."""
+    """Return the last error line of the run's last process, "" when there is none."""
     log = run.folder / LOG
     text = log.read_text(encoding="utf-8", errors="replace") if log.is_file() else ""
     lines = text.rpartition(_BEGIN)[2].splitlines()

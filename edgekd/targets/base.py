@@ -1,4 +1,4 @@
-"""What a target is: a toolchain that turns ONNX into an engine, and the runtime that runs it.
+"""The target record: a toolchain that turns ONNX into an engine, and the runtime that runs it.
 
 A target is a package or module with `TARGET`, a `Target`: facts (`TargetInfo`), options, session class and functions. What a
 target does not have is None in it. The record is made when the module is imported; a misspelt field is a TypeError then.
@@ -128,7 +128,7 @@ class Refusal:
 
 @dataclass(frozen=True)
 class Probe:
-    """What a toolchain says of a model without building it: which one was asked, and what it refuses."""
+    """The answer of a toolchain about a model that it did not build: the tool, and the nodes that it refuses."""
 
     tool: str
     refusals: Tuple[Refusal, ...]

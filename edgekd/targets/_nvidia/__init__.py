@@ -1,4 +1,4 @@
-"""What the targets tensorrt and tensorrt_rtx share."""
+"""Code that the targets tensorrt and tensorrt_rtx share."""
 
 from __future__ import annotations
 

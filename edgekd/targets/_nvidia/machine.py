@@ -1,4 +1,4 @@
-"""What NVIDIA's drivers say of a machine, read from files: GPUs, driver, and the power mode of a Jetson.
+"""Facts that NVIDIA's drivers give about a machine, read from files: GPUs, driver, and the power mode of a Jetson.
 
 Portable: standard library only, Python 3.8.
 """

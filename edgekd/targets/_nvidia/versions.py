@@ -1,4 +1,4 @@
-"""What differs between the versions of TensorRT, 8.6 to 11, and of TensorRT-RTX: functions of the version alone.
+"""The differences between the versions of TensorRT, 8.6 to 11, and of TensorRT-RTX: functions of the version alone.
 
 Sources: Python bindings of TensorRT 8.6 to 11.1 (github.com/NVIDIA/TensorRT, `python/src`), binding wheel 11.4.0;
 TensorRT 11.4 documentation, "Working with DLA" and the support matrix's section on version compatibility.
@@ -40,7 +40,7 @@ class BuildFlags:
 
 @dataclass(frozen=True)
 class PlanHeader:
-    """What an engine file says of itself: `TensorRT` or `TensorRT-RTX`, and the four numbers of its version."""
+    """The header of an engine file: `TensorRT` or `TensorRT-RTX`, and the four numbers of its version."""
 
     product: str
     version: Tuple[int, int, int, int]
@@ -119,7 +119,7 @@ def check_dla_precision(precision: str, core: int) -> None:
 
 
 def read_plan_header(plan: bytes) -> Optional[PlanHeader]:
-    """Return what the first bytes of an engine say, None when they are not an engine's.
+    """Return the header in the first bytes of an engine, None when they are not an engine's.
 
     Versions below 8.6 and serialization formats other than 0 are not read.
     """

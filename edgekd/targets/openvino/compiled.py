@@ -1,4 +1,4 @@
-"""What OpenVINO says of a compiled model: its tensors, its properties, and the precision of its layers.
+"""Facts that OpenVINO gives about a compiled model: its tensors, its properties, and the precision of its layers.
 
 Portable: standard library + numpy, Python 3.8.
 """

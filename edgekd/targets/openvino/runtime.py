@@ -137,7 +137,7 @@ def kind_of(device: str) -> str:
 
 
 def precision_of(device: str, precision: str, asked: Optional[str]) -> str:
-    """Return what the float operators of an engine are computed in: `f32`, `f16` or `bf16`.
+    """Return the precision of an engine's float operators: `f32`, `f16` or `bf16`.
 
     Args:
         device: OpenVINO's name.
@@ -169,7 +169,7 @@ def mark(model: Any, precision: str) -> None:
 
 
 def marked(model: Any) -> str:
-    """Return what `mark` wrote; `f32` for an IR without it, which edgekd wrote before it knew others."""
+    """Return the precision that `mark` wrote; `f32` for an IR without it, which edgekd wrote before it knew others."""
     return str(model.get_rt_info(_MARK).astype(str)) if model.has_rt_info(_MARK) else "f32"
 
 
@@ -180,7 +180,7 @@ def write_built_with(blob: Path, core: Any, device: str, precision: str) -> None
 
 
 def precision_of_blob(blob: Path, core: Any, device: str) -> str:
-    """Return what a blob's float operators are computed in, after checking that it belongs here.
+    """Return the precision of a blob's float operators, after checking that it belongs here.
 
     Raises:
         TargetError: no such file, none beside it that says what it belongs to, or another device or version.
@@ -206,7 +206,10 @@ def precision_of_blob(blob: Path, core: Any, device: str) -> str:
 
 
 def _belongs(core: Any, device: str) -> Dict[str, str]:
-    """Return what a blob is for. All NPUs have one name, so their architecture and driver count where the device tells them."""
+    """Return the device and versions that a blob belongs to.
+
+    All NPUs have one name, so their architecture and driver count where the device reports them.
+    """
     supported = core.get_property(device, "SUPPORTED_PROPERTIES")
     told = [name for name in ("DEVICE_ARCHITECTURE", "NPU_DRIVER_VERSION") if name in supported]
     return {
