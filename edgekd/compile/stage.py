@@ -58,10 +58,10 @@ def _calibration(engine: Engine, model: Artifact) -> Path | None:
 
 
 def bound_to(recipe: Recipe) -> dict[str, Any] | None:
-    """Return what the only engine of a recipe belongs to (JSON); on another machine, or in another version, it is built again.
+    """Return the runtime version and the machine that the recipe's only engine belongs to (JSON).
 
-    The version of its runtime (None where that is not installed), for some with the machine, or nothing: what the target
-    says in its own `bound_to`.
+    With another version, or on another machine, the engine is built again. None for an engine that loads everywhere; a
+    version of None where the runtime is not installed. The target decides it in its `bound_to`.
     """
     (engine,) = recipe.engines
     target = plugins.target(engine.target)

@@ -226,37 +226,6 @@ def test_a_changed_recipe_runs_what_depends_on_the_change(tmp_path: Path, overri
     assert calls(out)[3:] == again
 
 
-def test_quantized_models_of_other_settings_stand_side_by_side(tmp_path: Path) -> None:
-    int8 = {"target": "openvino", "precision": "int8"}
-    recipe = small_recipe(
-        tmp_path,
-        engines=[int8, {**int8, "id": "wide", "variant": "wide"}, {**int8, "id": "again", "variant": "wide"}],
-        quantize={"images": 8, "variants": {"wide": {"images": 4, "options": {"nncf": {"float_head": True}}}}},
-    )
-    stages = {stage.name: stage for stage in plan(recipe)}
-    assert [name for name in stages if name.startswith("quantize/")] == ["quantize/nncf-ptq", "quantize/nncf-wide"]
-    assert stages["engine/openvino-int8"].inputs == ("quantize/nncf-ptq",)
-    assert stages["engine/wide"].inputs == stages["engine/again"].inputs == ("quantize/nncf-wide",)
-    settings = {name: recipe.only(*stages[f"quantize/nncf-{name}"].sections).quantize for name in ("ptq", "wide")}
-    assert (settings["ptq"].images, settings["ptq"].options) == (8, {"nncf": {}})
-    assert (settings["wide"].images, settings["wide"].options) == (4, {"nncf": {"float_head": True}})
-
-
-def test_another_variant_or_quantizer_does_not_quantize_again(tmp_path: Path) -> None:
-    artifact = run_fake_pipeline(small_recipe(tmp_path), tmp_path / "out")["slow"].artifact
-
-    def key(**quantize: Any) -> str:
-        recipe = small_recipe(tmp_path, quantize=quantize)
-        stage = next(stage for stage in plan(recipe) if stage.name == "quantize/nncf-ptq")
-        return stage.key(recipe, dict.fromkeys(stage.inputs, artifact))
-
-    before = key(images=8)
-    assert key(images=8, variants={"wide": {"images": 4}}) == before
-    assert key(images=8, options={"qdq": {"float_head": True}}) == before
-    assert key(images=8, options={"nncf": {"float_head": True}}) != before
-    assert key(images=9) != before
-
-
 def test_going_back_to_earlier_settings_costs_nothing(tmp_path: Path) -> None:
     out = tmp_path / "out"
     first = run_fake_pipeline(small_recipe(tmp_path), out)

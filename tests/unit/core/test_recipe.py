@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from edgekd.core.plugin_options import plugin_options
-from edgekd.core.recipe import Engine, Recipe
+from edgekd.core.recipe import Recipe
 from edgekd.core.recipe_file import MAX_DEPTH, MAX_NODES
 from edgekd.core.recipe_loading import find_recipe, load_recipe, shipped_recipes
 from edgekd.errors import RecipeError
@@ -101,62 +101,6 @@ def test_a_tolerance_of_another_task_is_refused(tmp_path: Path, task: str, other
     assert getattr(small_recipe(tmp_path, f"task={task}", f"export.{used}=0.5").export, used) == 0.5
     with pytest.raises(RecipeError, match=f"export.{other} has no meaning for task '{task}'; set export.{used}"):
         small_recipe(tmp_path, f"task={task}", f"export.{other}=0.5")
-
-
-def engines_of(folder: Path, *engines: dict) -> list[Engine]:
-    variants = {"variants": {"wide": {"images": 4}}}
-    return list(small_recipe(folder, engines=list(engines), quantize=variants).engines)
-
-
-def test_engines_of_one_target_and_precision_stand_side_by_side_under_their_ids(tmp_path: Path) -> None:
-    plain = {"target": "openvino", "precision": "int8"}
-    built = engines_of(tmp_path, plain, {**plain, "id": "one-thread", "options": {"num_threads": 1}})
-    assert [engine.id for engine in built] == ["openvino-int8", "one-thread"]
-
-
-@pytest.mark.parametrize(
-    ("engine", "words"),
-    [
-        ({"id": "teacher"}, "is the name of another row of the report"),
-        ({"id": "Teacher"}, "is the name of another row of the report"),
-        ({"id": "qat"}, "is the name of another row of the report"),
-        ({"id": "name"}, "is a name that the report's pictures use"),
-        ({"id": "image"}, "is a name that the report's pictures use"),
-        ({"id": "truth"}, "is a name that the report's pictures use"),
-        ({"id": "a/b"}, "expected a name that can be a folder's"),
-        ({"id": "a\nb"}, "expected a name that can be a folder's"),
-        ({"id": "a,b"}, "expected a name without ',' and of at most 100 bytes"),
-        ({"id": "ö" * 51}, "expected a name without ',' and of at most 100 bytes"),
-        ({"board": "orin"}, "this edgekd reaches no board but 'local', this machine"),
-        ({"precision": "int4"}, "'fp32', 'fp16', 'int8' or 'mixed'"),
-        ({"variant": "wde", "precision": "int8"}, "quantize.variants has no 'wde'; did you mean 'wide'?"),
-        ({"variant": "wide", "precision": "fp32"}, "variant 'wide' is of a quantized model; precision fp32 has none"),
-    ],
-)
-def test_an_engine_that_cannot_be_is_refused(tmp_path: Path, engine: dict, words: str) -> None:
-    with pytest.raises(RecipeError) as refusal:
-        engines_of(tmp_path, {"target": "openvino", "precision": "fp32", **engine})
-    assert words in str(refusal.value)
-
-
-def test_a_variant_cannot_take_the_name_of_the_section_itself(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match="'ptq' is the variant of the section itself"):
-        small_recipe(tmp_path, quantize={"variants": {"ptq": {}}})
-
-
-def test_names_that_some_file_systems_take_for_one_are_refused(tmp_path: Path) -> None:
-    built = {"target": "openvino", "precision": "fp32"}
-    with pytest.raises(RecipeError, match="the ids lean, Lean differ in case only"):
-        engines_of(tmp_path, {**built, "id": "lean"}, {**built, "id": "Lean"})
-    with pytest.raises(RecipeError, match="V, v differ in case only"):
-        small_recipe(tmp_path, quantize={"variants": {"v": {}, "V": {}}})
-
-
-def test_an_engine_listed_twice_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(
-        RecipeError, match="engines: two engines have the id onnxruntime-fp32; give each an `id` of its own"
-    ):
-        small_recipe(tmp_path, "engines.1.target=onnxruntime", "engines.1.precision=fp32")
 
 
 @pytest.mark.parametrize(
