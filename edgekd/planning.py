@@ -97,7 +97,8 @@ def _training(recipe: Recipe) -> list[Stage]:
                 kind="check",
                 function="edgekd.preflight.stage:run",
                 inputs=("data",),
-                sections=("data", "student", "export", "engines", "check"),
+                sections=("data", "student", "export", "quantize", "engines", "check"),
+                version=2,
             )
         )
     # The teacher does not read its floor: `distilled` holds it to that.
