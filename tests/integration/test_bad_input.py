@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 import time
@@ -242,3 +243,36 @@ def refused(*arguments: str) -> str:
     errors = [line for line in done.stderr.splitlines() if line.startswith("edgekd: ")]
     assert len(errors) == 1, done.stderr
     return errors[0]
+
+
+@pytest.mark.parametrize(
+    "name", ["engine/openvino-int8/engine.bin", "export/model.onnx", "distilled/weights.safetensors"]
+)
+def test_a_flipped_byte_is_refused_by_predict(tiny_run: Path, tmp_path: Path, name: str) -> None:
+    """At equal size, in an engine, an ONNX file and a checkpoint; the run that the fixture shares gets its byte back."""
+    file = tiny_run / name
+    whole = file.read_bytes()
+    damaged = bytearray(whole)
+    damaged[-1] ^= 1
+    Image.new("RGB", (96, 64)).save(tmp_path / "image.png")
+    try:
+        file.write_bytes(damaged)
+        line = refused("predict", str(file.parent), str(tmp_path / "image.png"), "--out", str(tmp_path / "out"))
+    finally:
+        file.write_bytes(whole)
+    assert f"{file}: damaged: expected content of sha256 " in line
+    assert f"remove {file.parent} and run again" in line
+
+
+def test_a_flipped_byte_in_a_finished_run_is_told_once_and_made_again(tiny_run: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(tiny_run, run)
+    file = run / "engine/openvino-fp32/engine.bin"
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    done = run_edgekd("compile", str(tiny_run.parent / "recipe.yaml"), "--out", str(run))
+    assert done.returncode == 0, done.stderr
+    told = [line for line in done.stderr.splitlines() if f"{file}: damaged: expected content of sha256" in line]
+    assert len(told) == 1
+    assert "it is made again, what is left is kept in .previous" in told[0]
+    assert file.read_bytes() == whole
