@@ -89,17 +89,16 @@ def _training(recipe: Recipe) -> list[Stage]:
                 ignored_keys=_NOT_DISTILLED,
             )
         )
-    if recipe.engines:
-        checks = (*checks, "check")
-        stages.append(
-            Stage(
-                name="check",
-                kind="check",
-                function="edgekd.preflight.stage:run",
-                inputs=("data",),
-                sections=("data", "student", "export", "engines", "check"),
-            )
+    checks = (*checks, "check")
+    stages.append(
+        Stage(
+            name="check",
+            kind="check",
+            function="edgekd.preflight.stage:run",
+            inputs=("data",),
+            sections=("data", "student", "export", "engines", "check"),
         )
+    )
     # The teacher does not read its floor: `distilled` holds it to that.
     stages.append(_trained("teacher", "edgekd.train.stage:train_teacher", ("data",), checks, ("teacher.floor",)))
     if trains_baseline(recipe):
