@@ -75,6 +75,8 @@ def test_a_branch_on_the_image_is_refused_with_its_line(tmp_path: Path) -> None:
 
 
 def test_an_operator_of_a_later_opset_names_it(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="operator DeformConv, expected an opset from 19 on, got 18; set export.opset=19"):
+    with pytest.raises(
+        UserError, match="operator DeformConv, expected an opset from 19 on, got 18; set export.opset=19"
+    ):
         difference("Deformable", tmp_path)
     assert difference("Deformable", tmp_path, opset=19) < 1e-4
