@@ -319,9 +319,5 @@ def context_loss(
     teacher: Tensor, student: Tensor, valid: Tensor, temperature: float, rows: Tensor | None = None
 ) -> Tensor:
     """Return L_C for maps (B, Ct, h, w), (B, Cs, h, w) on one grid and valid (B, 1, h, w) bool, of the cells `rows`."""
-    log_t = relations.relation_log_rows(relations.standardised(teacher, valid), valid, temperature, rows)
-    log_s = relations.relation_log_rows(relations.standardised(student, valid), valid, temperature, rows)
-    kl = (log_t.exp() * (log_t - log_s)).sum(dim=2)  # (B, R)
-    counted = valid.flatten(1) if rows is None else valid.flatten(1)[:, rows]
-    weight = counted.to(kl.dtype)
-    return (kl * weight).sum() / weight.sum().clamp_min(1)
+    unit_t, unit_s = (relations.standardised(x, valid) for x in (teacher, student))
+    return relations.relation_loss(unit_t, unit_s, valid, temperature, rows)

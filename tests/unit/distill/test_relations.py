@@ -191,7 +191,7 @@ def test_a_token_grid_keeps_the_aspect() -> None:
 
 def test_relation_rows_leave_the_diagonal_out() -> None:
     unit = relations.standardised(CORNERS, ALL_2X2)
-    rows = relations.relation_log_rows(unit, ALL_2X2, temperature=0.5).exp()
+    rows = relations.relation_log_rows(unit.flatten(2).transpose(1, 2), ALL_2X2.flatten(1), temperature=0.5).exp()
     # Cell (-1, -1) has cosine 0 with both of its sides and -1 with the opposite corner: logits 0, 0, -2.
     share = 1 / (2 + exp(-2))
     torch.testing.assert_close(rows[0, 0], torch.tensor([0.0, share, share, share * exp(-2)]), atol=1e-5, rtol=0)
@@ -201,7 +201,8 @@ def test_relation_rows_leave_the_diagonal_out() -> None:
 
 def test_relation_rows_leave_invalid_cells_out() -> None:
     valid = torch.tensor([[[[True, True], [True, False]]]])
-    rows = relations.relation_log_rows(relations.standardised(CORNERS, ALL_2X2), valid, temperature=1.0)
+    tokens = relations.standardised(CORNERS, ALL_2X2).flatten(2).transpose(1, 2)
+    rows = relations.relation_log_rows(tokens, valid.flatten(1), temperature=1.0)
     assert rows[0, 0, 3] < -1000
     assert rows[0, 0, 1].item() == pytest.approx(log(0.5), abs=1e-5)
 
