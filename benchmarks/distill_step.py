@@ -54,8 +54,13 @@ def main() -> int:
         f"{torch.get_num_threads()} CPU threads, torch {torch.__version__}, {args.rounds} rounds, {args.clock} time"
     )
     seconds = _interleaved(args, arms)
-    ratios = {arm: statistics.median(a / k for a, k in zip(seconds[arm], seconds[args.base], strict=True)) for arm in arms}
-    print(f"\n{'arm':<12} {'ms/step p50':>12} {'p90':>8} {'ratio to ' + args.base:>16}" + f" {'peak MiB':>9}" * args.memory)
+    ratios = {
+        arm: statistics.median(a / k for a, k in zip(seconds[arm], seconds[args.base], strict=True)) for arm in arms
+    }
+    print(
+        f"\n{'arm':<12} {'ms/step p50':>12} {'p90':>8} {'ratio to ' + args.base:>16}"
+        + f" {'peak MiB':>9}" * args.memory
+    )
     for arm in args.arms:
         times = sorted(1000 * s for s in seconds[arm])
         p90 = times[min(len(times) - 1, int(0.9 * len(times)))]

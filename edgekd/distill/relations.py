@@ -15,6 +15,7 @@ from torch.nn import functional as F
 # Right, down, and the two diagonals; their opposites are the same pairs.
 DIRECTIONS = ((0, 1), (1, 0), (1, 1), (1, -1))
 _DEAD_STD = 1e-4  # a channel with less spread over the image carries no relation (dead ReLU)
+_SMALLEST_SQUARE = 1e-12  # of a cell's vector before it gets unit length
 _SMALL_NORM = 1e-4  # cosines of shorter vectors shrink towards 0, so that their gradients stay bounded
 
 
@@ -23,17 +24,37 @@ def standardised(features: Tensor, valid: Tensor | None = None) -> Tensor:
 
     f^ = l2norm_c( (F - mean_hw F) / (std_hw F + 1e-5) ); channels that are constant over the image are dropped.
     """
-    x = features.float()
     if valid is None:
-        valid = torch.ones_like(x[:, :1], dtype=torch.bool)
-    total = valid.sum(dim=(2, 3), keepdim=True).clamp_min(1)  # (B, 1, 1, 1)
-    centred = x - (x * valid).sum(dim=(2, 3), keepdim=True) / total
-    # `valid` is 0 or 1, so it may go inside the norm. The norm's gradient at 0 is 0; that of sqrt(variance) is
-    # infinite, and NaN for a dead channel.
-    std = torch.linalg.vector_norm(centred * valid, dim=(2, 3), keepdim=True) / total.sqrt()  # (B, C, 1, 1)
-    z = centred * torch.where(std > _DEAD_STD, 1 / (std + 1e-5), 0.0)
-    # Not F.normalize: a norm over dimension 1 is ten times slower on CPUs (torch 2.15) than squares and a sum.
-    return z * z.square().sum(dim=1, keepdim=True).clamp_min(1e-12).rsqrt()
+        valid = torch.ones_like(features[:, :1], dtype=torch.bool)
+    return _Standardised.apply(features.float(), valid)
+
+
+class _Standardised(torch.autograd.Function):
+    """Standardised features, with the gradient written out: half of autograd's passes over the map."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, valid: Tensor) -> Tensor:
+        total = valid.sum(dim=(2, 3), keepdim=True).clamp_min(1)  # (B, 1, 1, 1)
+        z = x - (x * valid).sum(dim=(2, 3), keepdim=True) / total
+        std = torch.linalg.vector_norm(z * valid, dim=(2, 3), keepdim=True) / total.sqrt()  # (B, C, 1, 1)
+        scale = torch.where(std > _DEAD_STD, 1 / (std + 1e-5), 0.0)
+        z *= scale
+        # Not F.normalize: a norm over dimension 1 is ten times slower on CPUs (torch 2.15) than squares and a sum.
+        length = z.square().sum(dim=1, keepdim=True).clamp_min(_SMALLEST_SQUARE).rsqrt()
+        ctx.save_for_backward(z, length, scale, std, valid, total)
+        return z * length
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        z, length, scale, std, valid, total = ctx.saved_tensors
+        # Of z: the part along z goes, where its length is not held at the smallest one.
+        along = (grad * z).sum(dim=1, keepdim=True) * length**3 * (length < _SMALLEST_SQUARE**-0.5)
+        of_z = torch.addcmul(grad * length, along, z, value=-1)
+        # Of the centred features: through the scale's product, and through the deviation in it.
+        of_std = (of_z * z).sum(dim=(2, 3), keepdim=True) / (std * total).clamp_min(_DEAD_STD)
+        of_centred = torch.addcmul(of_z.mul_(scale), of_std * valid, z, value=-1)
+        return of_centred - valid * (of_centred.sum(dim=(2, 3), keepdim=True) / total), None
 
 
 def pooled_to(features: Tensor, size: tuple[int, int], labelled: Tensor) -> Tensor:
@@ -45,7 +66,7 @@ def pooled_to(features: Tensor, size: tuple[int, int], labelled: Tensor) -> Tens
         return features
     share = F.adaptive_avg_pool2d(labelled, (features.shape[-2], features.shape[-1]))
     mean = F.adaptive_avg_pool2d(features * share, size)
-    return mean / F.adaptive_avg_pool2d(share, size).clamp_min(1e-6)
+    return mean * F.adaptive_avg_pool2d(share, size).clamp_min(1e-6).reciprocal()
 
 
 def on_common_grid(teacher: Tensor, student: Tensor, labelled: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -169,6 +190,35 @@ class _PairCosines(torch.autograd.Function):
             of_first.addcmul_(grad.unsqueeze(1), second)
             of_second.addcmul_(grad.unsqueeze(1), first)
         return total, None
+
+
+def balanced_kl(teacher: Tensor, student: Tensor, weight: Tensor) -> Tensor:
+    """Return the mean of q KL( a^T || a^S ) with weights, for affinities (P,) in (0, 1); the teacher gets no gradient.
+
+    KL is Bernoulli's, q = a^T / mean(a^T) + (1 - a^T) / mean(1 - a^T); every mean has the weights. The weights sum to more
+    than 0, else the loss is 0.
+    """
+    # Weights of 0 instead of a selection: the number of valid pairs never leaves the device. No pair at all gives 0.
+    share = weight / weight.sum().clamp_min(1e-6)
+    other = 1 - teacher
+    alike, unlike = ((a * share).sum().clamp_min(1e-4) for a in (teacher, other))
+    return _BernoulliKl.apply(teacher, student, share * (teacher / alike + other / unlike))
+
+
+class _BernoulliKl(torch.autograd.Function):
+    """Weighted sum of KL( a^T || a^S ), with the gradient written out: (a^S - a^T) / (a^S (1 - a^S))."""
+
+    @staticmethod
+    def forward(ctx: Any, teacher: Tensor, student: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(teacher, student, weight)
+        log_odds = torch.logit(teacher) - torch.logit(student)
+        return torch.dot(weight, teacher * log_odds + torch.log1p(-teacher) - torch.log1p(-student))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor, None]:
+        teacher, student, weight = ctx.saved_tensors
+        return None, (student - teacher).mul_(weight * grad).div_(student * (1 - student)), None
 
 
 def path_affinities(boundary: Tensor, offsets: list[tuple[int, int]]) -> list[Tensor]:

@@ -272,12 +272,7 @@ def boundary_loss(
     if near is not None:
         weight = weight * torch.cat([relations.pair_max(near, offset).flatten() for offset in offsets])
     a_t, a_s = (_affinities(x, valid, offsets, form) for x in (teacher, student))
-    kl = a_t * (a_t.log() - a_s.log()) + (1 - a_t) * (torch.log1p(-a_t) - torch.log1p(-a_s))
-    # Weights of 0 instead of a selection: the number of valid pairs never leaves the device. No pair at all gives 0.
-    pairs = weight.sum().clamp_min(1 if near is None else 1e-6)
-    alike, unlike = (((a * weight).sum() / pairs).clamp_min(1e-4) for a in (a_t, 1 - a_t))
-    balance = a_t / alike + (1 - a_t) / unlike
-    return (balance * kl * weight).sum() / pairs
+    return relations.balanced_kl(a_t, a_s, weight)
 
 
 def _affinities(features: Tensor, valid: Tensor, offsets: list[tuple[int, int]], form: str) -> Tensor:
