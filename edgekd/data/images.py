@@ -5,8 +5,8 @@ pixels (their background is undefined), more than 8 bits per channel (the user h
 colour spaces, animations.
 
 Rules for masks: the stored sample is the label. Palette files give indices, 1-, 2- and 4-bit grayscale is not
-stretched to 0..255 as viewers do, 16-bit stays 16-bit. Refused: JPEG (lossy), transparency, animations. Colour-coded masks
-need `read_color_mask` and their colours.
+stretched to 0..255 as viewers do, 16-bit stays 16-bit, three equal channels are one. Refused: JPEG (lossy), transparency,
+animations. Colour-coded masks need `read_color_mask` and their colours.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
 from edgekd.errors import DataError, one_line
 
@@ -71,10 +71,7 @@ def check_mask(path: Path, in_colors: bool) -> tuple[int, int]:
     """
     with _opened(path) as (image, raw_mode):
         _check_lossless(path, image)
-        if in_colors:
-            _check_mode(path, image.mode, raw_mode)
-        else:
-            _check_index_mode(path, image.mode, raw_mode)
+        _check_mode(path, image.mode, raw_mode) if in_colors else _check_index_mode(path, image.mode, raw_mode)
         return _upright_size(image)
 
 
@@ -105,6 +102,8 @@ def read_mask(path: Path | str) -> np.ndarray:
     image, raw_mode = _decode(Path(path))
     _check_lossless(path, image)
     _check_index_mode(path, image.mode, raw_mode)
+    if image.mode in ("RGB", "RGBA"):
+        return _one_channel(path, _rgb(path, image, raw_mode))
     if image.mode in ("LA", "PA"):
         array = np.array(image)  # (H, W, 2): label, alpha
         if array[..., 1].min() < 255:
@@ -117,13 +116,32 @@ def read_mask(path: Path | str) -> np.ndarray:
 
 
 def _check_index_mode(path: Path | str, mode: str, raw_mode: str) -> None:
+    if mode in ("RGB", "RGBA"):
+        return _check_mode(path, mode, raw_mode)
     if mode not in ("1", "L", "P", "LA", "PA", "I") and not mode.startswith("I;16"):
-        raise DataError(
-            f"{path}: mask of mode {mode} (colour-coded?), expected one channel of class indices; "
-            "name the colours in data.options.colors of format `folder`, or save a grayscale or palette PNG"
-        )
+        what = "of fractions (32-bit float)" if mode == "F" else f"of mode {mode}"
+        raise DataError(f"{path}: mask {what}, expected one channel of class indices; save a grayscale or palette PNG")
     if mode in ("1", "L") and "I" in raw_mode.partition(";")[2]:
         raise DataError(f"{path}: TIFF with white stored as zero, which inverts the labels; save the mask as PNG")
+
+
+def _one_channel(path: Path | str, rgb: np.ndarray) -> np.ndarray:
+    """Return the labels (H, W) of a mask whose three channels are equal; DataError for a mask in colours."""
+    if (rgb == rgb[..., :1]).all():
+        return rgb[..., 0]
+    colors, counts = np.unique(_packed(rgb), return_counts=True)
+    most = ", ".join(f"#{colors[i]:06x}" for i in np.argsort(-counts, kind="stable")[:4])
+    raise DataError(
+        f"{path}: mask of {len(colors)} colours ({most}{', ...' * (len(colors) > 4)}), expected one channel of class indices; "
+        f'name the colours in data.options.colors of format `folder` or `voc`, e.g. {{"#{colors[0]:06x}": background}}, or '
+        "save a grayscale or palette PNG"
+    )
+
+
+def _packed(rgb: np.ndarray) -> np.ndarray:
+    """Return 0xRRGGBB (H, W) int64 of colours (H, W, 3)."""
+    red, green, blue = np.moveaxis(rgb.astype(np.int64), 2, 0)
+    return red << 16 | green << 8 | blue
 
 
 def read_color_mask(path: Path | str, colors: np.ndarray) -> np.ndarray:
@@ -134,8 +152,7 @@ def read_color_mask(path: Path | str, colors: np.ndarray) -> np.ndarray:
     """
     image, raw_mode = _decode(Path(path))
     _check_lossless(path, image)
-    red, green, blue = np.moveaxis(_rgb(path, image, raw_mode).astype(np.int64), 2, 0)
-    packed = red << 16 | green << 8 | blue
+    packed = _packed(_rgb(path, image, raw_mode))
     indices = np.minimum(np.searchsorted(colors, packed), len(colors) - 1)
     unknown, counts = np.unique(packed[colors[indices] != packed], return_counts=True)
     if len(unknown):
@@ -191,7 +208,7 @@ def _opened(path: Path) -> Iterator[tuple[ImageFile.ImageFile, str]]:
     except IsADirectoryError as exc:
         raise DataError(f"{path}: is a folder, expected an image file") from exc
     except UnidentifiedImageError as exc:
-        raise DataError(f"{path}: not an image, or damaged at its start; replace the file or remove it") from exc
+        raise DataError(f"{path}: {_what_it_is(path)}") from exc
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as exc:
         raise DataError(f"{path}: its header claims too many pixels ({exc}); cut it into tiles") from exc
     except _DAMAGE as exc:
@@ -207,3 +224,35 @@ def _raw_mode(image: ImageFile.ImageFile, path: Path) -> str:
     if image.format == "PPM" and image.mode == "RGB" and 65535 in parts:
         return "RGB;16B"
     return next((str(part) for part in parts if isinstance(part, str)), image.mode)
+
+
+# The first bytes of files that people take for images, and what to do about them.
+_NO_IMAGES = (
+    (b"version https://git-lfs", "a Git LFS pointer, and not the image; run `git lfs pull`"),
+    (b"\x93NUMPY", "a NumPy array (.npy), expected an image; save it as PNG"),
+    (b"%PDF", "a PDF, expected an image; render its pages as PNG"),
+    (b"<", "text (HTML or XML), expected an image; download it again"),
+)
+
+
+def _what_it_is(path: Path) -> str:
+    """Return what a file that Pillow does not know is, and what to do about it."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(32)
+            if start[:4] in (b"II*\0", b"MM\0*"):
+                file.seek(0)
+                tags = TiffImagePlugin.ImageFileDirectory_v2(file.read(8))
+                file.seek(tags.next)
+                tags.load(file)
+                bands, bits = tags.get(277, 1), tags.get(258, (1,))
+                return (
+                    f"TIFF of {bands} bands of {max(bits)} bits, expected 1 (gray) or 3 (RGB) bands of 8 bits; "
+                    "choose three, e.g. `gdal_translate -of PNG -b 3 -b 2 -b 1 IN OUT`"
+                )
+    except _DAMAGE:
+        start = b""
+    if start[4:8] == b"ftyp":
+        return "a HEIC or AVIF photo or a video, expected an image; convert it to JPEG or PNG"
+    known = next((what for magic, what in _NO_IMAGES if start.startswith(magic)), "")
+    return known or "not an image, or damaged at its start; replace the file or remove it"
