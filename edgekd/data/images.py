@@ -11,20 +11,22 @@ animations. Colour-coded masks need `read_color_mask` and their colours.
 
 from __future__ import annotations
 
+import contextlib
 import struct
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
-from PIL import Image, ImageFile, ImageOps, TiffImagePlugin, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from edgekd.errors import DataError, one_line
 
 # The exceptions of Pillow's decoders on damaged bytes, beside UnidentifiedImageError (an OSError).
 _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, struct.error, zlib.error)
 _ORIENTATION = 0x0112  # EXIF tag
+_BITS_PER_SAMPLE, _SAMPLES_PER_PIXEL, _TIFF_LONG = 258, 277, 4  # TIFF 6.0, section 2 and tags
 _EIGHT_BIT = ("1", "L", "P", "RGB", "LA", "PA", "RGBA")
 # Pillow stretches 2- and 4-bit grayscale to 0..255 by these factors (its raw modes "L;2", "L;4").
 _STRETCH = {"L;2": 85, "L;4": 17}
@@ -189,7 +191,7 @@ def _decode(path: Path) -> tuple[Image.Image, str]:
         return upright, raw_mode
 
 
-@contextmanager
+@contextlib.contextmanager
 def _opened(path: Path) -> Iterator[tuple[ImageFile.ImageFile, str]]:
     """Give an image of one frame, not yet decoded, and its raw mode; whatever is wrong with the file is a DataError.
 
@@ -237,22 +239,42 @@ _NO_IMAGES = (
 
 def _what_it_is(path: Path) -> str:
     """Return what a file that Pillow does not know is, and what to do about it."""
-    try:
-        with path.open("rb") as file:
-            start = file.read(32)
-            if start[:4] in (b"II*\0", b"MM\0*"):
-                file.seek(0)
-                tags = TiffImagePlugin.ImageFileDirectory_v2(file.read(8))
-                file.seek(tags.next)
-                tags.load(file)
-                bands, bits = tags.get(277, 1), tags.get(258, (1,))
-                return (
-                    f"TIFF of {bands} bands of {max(bits)} bits, expected 1 (gray) or 3 (RGB) bands of 8 bits; "
-                    "choose three, e.g. `gdal_translate -of PNG -b 3 -b 2 -b 1 IN OUT`"
-                )
-    except _DAMAGE:
-        start = b""
+    start, bands = b"", ""
+    with contextlib.suppress(OSError, struct.error), path.open("rb") as file:
+        start = file.read(32)
+        bands = _tiff_bands(file, start)
+    if bands:
+        return (
+            f"TIFF of {bands}, expected 1 (gray) or 3 (RGB) bands of 8 bits; choose three, e.g. "
+            "`gdal_translate -of PNG -b 3 -b 2 -b 1 IN OUT`"
+        )
     if start[4:8] == b"ftyp":
         return "a HEIC or AVIF photo or a video, expected an image; convert it to JPEG or PNG"
     known = next((what for magic, what in _NO_IMAGES if start.startswith(magic)), "")
     return known or "not an image, or damaged at its start; replace the file or remove it"
+
+
+def _tiff_bands(file: BinaryIO, start: bytes) -> str:
+    """Return the number and the bits of the bands in a TIFF's first directory, "" for other files.
+
+    Raises:
+        struct.error: the directory is damaged.
+    """
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(start[:4])
+    if order is None:
+        return ""
+    file.seek(struct.unpack_from(f"{order}I", start, 4)[0])
+    (count,) = struct.unpack(f"{order}H", file.read(2))
+    entries = file.read(12 * count)
+    tags = {struct.unpack_from(f"{order}H", entries, 12 * i)[0]: 12 * i for i in range(count)}
+    if not {_SAMPLES_PER_PIXEL, _BITS_PER_SAMPLE} <= tags.keys():
+        return ""
+    kind, bands = struct.unpack_from(f"{order}2xH4xH", entries, tags[_SAMPLES_PER_PIXEL])
+    if kind == _TIFF_LONG:
+        (bands,) = struct.unpack_from(f"{order}8xI", entries, tags[_SAMPLES_PER_PIXEL])
+    many, place = struct.unpack_from(f"{order}4xII", entries, tags[_BITS_PER_SAMPLE])
+    (bits,) = struct.unpack_from(f"{order}8xH", entries, tags[_BITS_PER_SAMPLE])
+    if many > 2:  # the values do not fit into the entry, which has their place
+        file.seek(place)
+        (bits,) = struct.unpack(f"{order}H", file.read(2))
+    return f"{bands} bands of {bits} bits"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 from edgekd.data.paired import SUFFIXES, Pair, images_below, require_folder
@@ -171,8 +172,8 @@ def _extends(longer: str, name: str) -> bool:
 
 def _other_files(folder: Path) -> str:
     """Return a hint at the files of a folder that are no image files; "" when there are none."""
-    others = sorted(path for path in folder.iterdir() if path.is_file() and path.suffix.lower() not in SUFFIXES)
-    others = [path for path in others if not path.name.startswith(".")]
+    files = islice((path for path in folder.rglob("[!.]*") if path.suffix.lower() not in SUFFIXES), 1000)
+    others = sorted(path for path in files if path.is_file())
     if any(path.suffix.lower() == ".npy" for path in others):
         return (
             f"; {folder} holds .npy arrays, which are not read: save each as PNG, "

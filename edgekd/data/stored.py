@@ -13,7 +13,7 @@ import numpy as np
 from edgekd.data.base import IGNORE_INDEX
 from edgekd.data.class_lists import stored_colors, stored_values
 from edgekd.data.images import read_color_mask, read_mask
-from edgekd.data.paired import Notes, Pair, PairedDataset, checked_classes, label_table
+from edgekd.data.paired import REFUSED, Notes, Pair, PairedDataset, checked_classes, label_table
 from edgekd.errors import DataError
 
 # Descriptions of the options that formats share.
@@ -77,7 +77,7 @@ def by_value(root: Path, labels: Mapping[int, str | None] | str, split: str, ign
     values = [one for one in _values(ignored) if not (one == IGNORE_INDEX and one in named)]
     expected = ", ".join(map(str, named)) if len(named) < 20 else f"{len(named)} values {min(named)}..{max(named)}"
     stored = _by_value(classes, named, (*values, *unlabelled), expected)
-    return _from_file(stored, labels, given)
+    return _from_file(stored, labels)
 
 
 def by_color(root: Path, colors: Mapping[str, str | None] | str, split: str) -> Stored:
@@ -96,14 +96,18 @@ def by_color(root: Path, colors: Mapping[str, str | None] | str, split: str) -> 
     mapping = {i: IGNORE_INDEX if name is None else classes.index(name) for i, name in enumerate(names)}
     read = partial(read_color_mask, colors=np.array(order))
     stored = Stored(classes, label_table(mapping, len(order)), "one of data.options.colors", read)
-    return _from_file(stored, colors, given)
+    return _from_file(stored, colors, order)
 
 
-def _from_file(stored: Stored, option: object, given: Mapping[object, str | None]) -> Stored:
-    """Return how masks store classes with the content of a list in a file, which the recipe does not hold."""
+def _from_file(stored: Stored, option: object, colors: Sequence[int] = ()) -> Stored:
+    """Return how masks store classes with the content of a list in a file, which the recipe does not hold.
+
+    Names are left out: a renamed class is no other data.
+    """
     if not isinstance(option, str):
         return stored
-    return replace(stored, notes=replace(stored.notes, digest=repr(list(given.items()))))
+    indices = [(label, int(index)) for label, index in enumerate(stored.table) if index != REFUSED]
+    return replace(stored, notes=replace(stored.notes, digest=repr((list(colors), indices))))
 
 
 def _values(ignored: int | tuple[int, ...]) -> tuple[int, ...]:
