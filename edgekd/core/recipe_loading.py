@@ -8,6 +8,7 @@ quantizers and targets are typed here. Those of families and methods, which impo
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Collection, Iterable, Sequence
 from importlib import resources
 from pathlib import Path
@@ -134,19 +135,24 @@ def _check_relative_paths(recipe: Recipe, overrides: Sequence[str], path: Path) 
     They start at the recipe's folder. The current folder is meant when only there something has that name, or when the
     recipe is a shipped one, whose folder is not the user's.
     """
-    for use in recipe.plugin_uses():
-        for key, given in use.options.paths(use.kind, use.name).items():
-            override = next(
-                (one for one in overrides if one.partition("=")[2] == str(given) and f".{key}=" in one), None
+    given = [one for use in recipe.plugin_uses() for one in use.options.paths(use.kind, use.name).values()]
+    given += [one for one in (recipe.teacher.checkpoint, recipe.student.checkpoint) if one is not None]
+    base, here = path.parent.resolve(), Path.cwd()
+    is_shipped = path in shipped_recipes().values()
+    for override in overrides:
+        key, _, value = override.partition("=")
+        if (
+            Path(value) not in given
+            or Path(value).is_absolute()
+            or value.startswith("~")
+            or os.path.exists(base / value)
+        ):
+            continue
+        if is_shipped or os.path.exists(here / value):
+            raise RecipeError(
+                f"override {override!r}: {base / value} does not exist; a relative path starts at the recipe's folder; for the "
+                f"current folder write --set {key}={here / value}"
             )
-            if override is None or given.is_absolute() or str(given).startswith("~"):
-                continue
-            base, here = path.parent.resolve(), Path.cwd()
-            if not (base / given).exists() and (path in shipped_recipes().values() or (here / given).exists()):
-                raise RecipeError(
-                    f"override {override!r}: {base / given} does not exist; a relative path starts at the recipe's folder; for "
-                    f"the current folder write --set {override.partition('=')[0]}={here / given}"
-                )
 
 
 def _absolute_paths(recipe: Recipe, base: Path) -> Recipe:
