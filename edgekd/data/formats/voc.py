@@ -46,6 +46,7 @@ from edgekd.data.paired import (
     is_showable,
     listed_pairs,
     read_split_list,
+    require_folder,
 )
 from edgekd.data.stored import COLORS, IGNORED, by_color, by_index
 from edgekd.errors import DataError, did_you_mean, one_line
@@ -205,6 +206,8 @@ def _number(node: Any, key: str, path: Path) -> float:
 
 def _masked(root: Path, folders: tuple[str, ...]) -> list[str]:
     """Return the names of all masks, sorted: the images of a data set without lists."""
+    for folder in folders:
+        require_folder(root / folder, "mask folder")
     names = {
         path.relative_to(root / folder).with_suffix("").as_posix()
         for folder in folders
