@@ -83,6 +83,13 @@ class Data(Section):
     )
     augment: Augment = Field(Augment(), description="Training augmentation.")
 
+    @field_validator("size", mode="before")
+    @classmethod
+    def _height_and_width(cls, size: Any) -> Any:
+        if not isinstance(size, list | tuple) or len(size) != 2:
+            raise ValueError("expected height and width as a list, e.g. [512, 1024]")
+        return size
+
     @property
     def format_options(self) -> Any:
         """The format's `Options`; RecipeError when they do not fit."""

@@ -6,6 +6,7 @@
     root/ImageSets/Segmentation/<split>.txt        one name per line
     root/Annotations/<name>.xml                    boxes
     root/ImageSets/Main/<split>.txt                names for the boxes
+    root/labelmap.txt                              `colors: labelmap.txt`: masks of colours, as CVAT exports them
 
 Without ImageSets, boxes are read from one folder per split, as Roboflow exports them and LabelImg leaves them:
 
@@ -34,18 +35,20 @@ from defusedxml import DefusedXmlException, ElementTree
 
 from edgekd.board.options import option
 from edgekd.data.annotated import AnnotatedDataset, AnnotatedImage, Annotation, Refusals, checked_size, require_images
-from edgekd.data.base import IGNORE_INDEX
+from edgekd.data.base import IGNORE_INDEX, WHOLE
+from edgekd.data.class_lists import named_classes
 from edgekd.data.images import upright_size
 from edgekd.data.paired import (
     SUFFIXES,
     Pair,
     PairedDataset,
+    images_below,
     is_showable,
-    label_table,
     listed_pairs,
-    named_classes,
     read_split_list,
+    require_folder,
 )
+from edgekd.data.stored import COLORS, IGNORED, by_color, by_index
 from edgekd.errors import DataError, did_you_mean, one_line
 
 TASKS = ("semantic", "detection")
@@ -73,6 +76,8 @@ class Options:
     classes: tuple[str, ...] | str = option(
         CLASSES, "Class names in index order, or a text file below `root` with one name per line."
     )
+    colors: dict[str, str | None] | str = option({}, COLORS)
+    ignore_index: int | tuple[int, ...] = option(IGNORE_INDEX, IGNORED)
 
 
 def open_dataset(options: Options, split: str) -> PairedDataset:
@@ -82,11 +87,15 @@ def open_dataset(options: Options, split: str) -> PairedDataset:
         DataError: missing list, image or mask, an empty split, or a `trainaug` list that holds images of `val`.
     """
     root = Path(options.root)
-    classes = named_classes(root, options.classes)
+    if options.colors:
+        stored = by_color(root, options.colors, split)
+    else:
+        stored = by_index(named_classes(root, options.classes, ("colors",)), options.ignore_index)
     if not options.masks:
         raise DataError("data.options.masks is empty, expected at least one folder, e.g. [SegmentationClass]")
     lists = root / "ImageSets" / "Segmentation"
-    names = read_split_list(lists, split)
+    is_whole = split == WHOLE and not (lists / f"{WHOLE}.txt").is_file()
+    names = _masked(root, options.masks) if is_whole else read_split_list(lists, split)
     if split == "trainaug" and (lists / "val.txt").is_file():
         leaked = sorted(set(names) & set(read_split_list(lists, "val")))
         if leaked:
@@ -94,8 +103,9 @@ def open_dataset(options: Options, split: str) -> PairedDataset:
                 f"{lists / 'trainaug.txt'}: {len(leaked)} images are also in val.txt, the first is {leaked[0]}"
             )
     pairs = [Pair(name, _image(root / "JPEGImages", name), _mask(root, options.masks, name)) for name in names]
-    table = label_table({index: index for index in range(len(classes))} | {IGNORE_INDEX: IGNORE_INDEX})
-    return PairedDataset(classes, listed_pairs(pairs), table, f"0..{len(classes) - 1}, or 255 (void)")
+    if not (root / "JPEGImages").is_dir():
+        raise DataError(f"image folder {root / 'JPEGImages'} does not exist; export with images (CVAT: Save images)")
+    return stored.dataset(listed_pairs(pairs))
 
 
 def open_objects(options: Options, split: str, has_masks: bool) -> AnnotatedDataset:
@@ -192,6 +202,20 @@ def _number(node: Any, key: str, path: Path) -> float:
     if not abs(value) < 1e9:
         raise DataError(f"{path}: {key}: expected a finite number, got {short(text)}; fix the file")
     return value
+
+
+def _masked(root: Path, folders: tuple[str, ...]) -> list[str]:
+    """Return the names of all masks, sorted: the images of a data set without lists."""
+    for folder in folders:
+        require_folder(root / folder, "mask folder")
+    names = {
+        path.relative_to(root / folder).with_suffix("").as_posix()
+        for folder in folders
+        for path in images_below(root / folder)
+    }
+    if not names:
+        raise DataError(f"empty split: no mask in {root / folders[0]}; check data.options.masks")
+    return sorted(names)
 
 
 def _mask(root: Path, folders: tuple[str, ...], name: str) -> Path:
