@@ -26,7 +26,7 @@ ROWS = {
     "val": "1 0.5 0.5 0.5 0.5\n",
 }
 REPAIRS = {
-    "equal rows counted once": 1,
+    "equal objects counted once": 1,
     "boxes cut at the image's edge": 1,
     "boxes without area left out": 1,
     "label files without an image left out": 1,
