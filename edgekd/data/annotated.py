@@ -57,12 +57,16 @@ class Annotation:
 
 @dataclass(frozen=True)
 class AnnotatedImage:
-    """One image file with its objects; `size` (height, width) may be None for an image without objects."""
+    """One image file with its objects; `size` (height, width) may be None for an image without objects.
+
+    is_measured: whether `size` comes from the image file, so that the annotations say nothing of it.
+    """
 
     name: str
     image: Path
     size: tuple[int, int] | None
     objects: tuple[Annotation, ...]
+    is_measured: bool = False
 
 
 def require_images(images: Sequence[AnnotatedImage]) -> None:
@@ -148,6 +152,10 @@ class AnnotatedDataset:
 
     def files(self, index: int) -> tuple[Path, ...]:
         return (self._images[index].image,)
+
+    def gives_size(self, index: int) -> bool:
+        """Return whether the annotations of an image give its size, which then is held to the upright image's."""
+        return self._images[index].size is not None and not self._images[index].is_measured
 
     @property
     def object_count(self) -> int:

@@ -62,6 +62,11 @@ class PairedDataset:
     def files(self, index: int) -> tuple[Path, ...]:
         return self._pairs[index].image, self._pairs[index].mask
 
+    @property
+    def reads_indices(self) -> bool:
+        """Whether the stored indices of mask files are the labels, not their colours."""
+        return self._read is read_mask
+
     def load(self, index: int) -> Sample:
         """Read one pair.
 

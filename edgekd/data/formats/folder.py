@@ -32,17 +32,21 @@ class Options:
     images: str = option("images/{split}", "Image folder below `root`; `{split}` stands for the split's name.")
     masks: str = option("masks/{split}", "Mask folder below `root`; `{split}` stands for the split's name.")
     classes: tuple[str, ...] | str = option(
-        "classes.txt", "Class names in index order, or a text file below `root` with one name per line."
+        "classes.txt",
+        "Class names in index order, or a text file below `root` with one name per line.",
+        names_classes=True,
     )
     labels: dict[int, str] = option(
         {},
         "Class name of each stored value, for masks that do not store indices: `{0: background, 255: crack}`. Class "
         "indices follow the stored values; `classes` is not read.",
+        names_classes=True,
     )
     colors: dict[str, str | None] = option(
         {},
         'Class name of each colour, for masks that store colours: `{"#804080": road, "#000000": null}`. Class indices '
         "follow this order; pixels of a colour with `null` have no label. `classes` is not read.",
+        names_classes=True,
     )
     ignore_index: int = option(
         IGNORE_INDEX, "Stored value of pixels without a label, at most 65535 (16-bit masks). Loading turns it into 255."

@@ -71,7 +71,7 @@ class Options:
         True, "Box coordinates count from 1 and include both ends, as VOC's do. `false`: they count from 0."
     )
     classes: tuple[str, ...] | str = option(
-        CLASSES, "Class names in index order, or a text file below `root` with one name per line."
+        CLASSES, "Class names in index order, or a text file below `root` with one name per line.", names_classes=True
     )
 
 
@@ -144,20 +144,21 @@ def _annotated(
     except (ParseError, DefusedXmlException, OSError, ValueError, LookupError) as exc:
         raise DataError(f"{path}: not readable as XML ({one_line(exc)}); replace the file") from exc
     image = _image(folders[1], name, (tree.findtext("filename") or "").strip())
-    size = _size(tree, path, image)
+    is_measured, size = _size(tree, path, image)
     objects = []
     for number, node in enumerate(tree.findall("object"), 1):
         with refusals.one():
             objects.append(_object(node, path, f"{path}, object {number}", classes, from_one))
-    return AnnotatedImage(name, image, size, tuple(objects))
+    return AnnotatedImage(name, image, size, tuple(objects), is_measured)
 
 
-def _size(tree: Any, path: Path, image: Path) -> tuple[int, int]:
-    """Return (height, width) from the XML, or from the image where the XML has 0 or nothing, as some tools write it."""
+def _size(tree: Any, path: Path, image: Path) -> tuple[bool, tuple[int, int]]:
+    """Return whether the image was measured, because the XML has 0 or nothing, as some tools write it, and (height, width)."""
     is_left_out = all((tree.findtext(f"size/{side}") or "0").strip() == "0" for side in ("height", "width"))
     if is_left_out and os.path.isfile(image):
-        return upright_size(image)
-    return checked_size(int(_number(tree, "size/height", path)), int(_number(tree, "size/width", path)), str(path))
+        return True, upright_size(image)
+    height, width = (int(_number(tree, f"size/{side}", path)) for side in ("height", "width"))
+    return False, checked_size(height, width, str(path))
 
 
 def _object(node: Any, path: Path, where: str, classes: tuple[str, ...], from_one: bool) -> Annotation:

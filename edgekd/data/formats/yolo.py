@@ -217,7 +217,7 @@ def _annotated(
     for row, number in sorted(first.items(), key=lambda item: item[1]):
         with refusals.one():
             objects.append(_object(row, number, path, classes, (height, width), has_masks))
-    return AnnotatedImage(name, file, (height, width), tuple(objects))
+    return AnnotatedImage(name, file, (height, width), tuple(objects), is_measured=True)
 
 
 def _name(file: Path, folder: Path) -> str:
