@@ -29,7 +29,9 @@ def code_hashes(recipe: Recipe, sections: tuple[str, ...]) -> dict[str, str | No
         used += [("rewrites", name) for name in recipe.export.rewrite]
     used += [("quantizers", one.rpartition("/")[2]) for one in sections if one.startswith("quantize:")]
     used += [
-        ("targets", engine.target) for engine in recipe.engines if {"engines", f"engines:{engine.id}"} & {*sections}
+        ("targets", engine.target)
+        for engine in recipe.engines or ()
+        if {"engines", f"engines:{engine.id}"} & {*sections}
     ]
     modules = [plugins.foreign_module(kind, name) for kind, name in used]
     modules += [variant.partition(":")[0] for variant in variants if ":" in variant]

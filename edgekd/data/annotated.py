@@ -68,6 +68,10 @@ class AnnotatedDataset:
         part._images, part._blank = [self._images[index] for index in indices], set()
         return part
 
+    def gives_size(self, index: int) -> bool:
+        """Return whether the annotations of an image give its size, which then is held to the upright image's."""
+        return self._images[index].size is not None and not self._images[index].is_measured
+
     @property
     def object_count(self) -> int:
         """The number of objects without crowds and difficult ones."""

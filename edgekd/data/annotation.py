@@ -72,6 +72,7 @@ class AnnotatedImage:
     """One image file with its objects; `size` (height, width) may be None for an image without objects.
 
     repairs: number of repairs in this image by kind.
+    is_measured: whether `size` comes from the image file, so that the annotations say nothing of it.
     """
 
     name: str
@@ -79,6 +80,7 @@ class AnnotatedImage:
     size: tuple[int, int] | None
     objects: tuple[Annotation, ...]
     repairs: Mapping[str, int] = field(default_factory=dict)
+    is_measured: bool = False
 
 
 def require_images(images: Sequence[AnnotatedImage]) -> None:

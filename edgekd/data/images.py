@@ -87,11 +87,21 @@ def upright_size(path: Path) -> tuple[int, int]:
         return _upright_size(image)
 
 
+def stored_orientation(path: Path) -> int:
+    """Return the EXIF orientation of an image from its header alone, 1 (upright) where it has none; errors as `upright_size`."""
+    with _opened(path) as (image, _):
+        return _orientation(image)
+
+
 def _upright_size(image: Image.Image) -> tuple[int, int]:
+    turned = _orientation(image) in (5, 6, 7, 8)
+    return (image.width, image.height) if turned else (image.height, image.width)
+
+
+def _orientation(image: Image.Image) -> int:
     # Pillow's getexif decodes a whole PNG without EXIF, to look for EXIF after the pixels.
     known = image.format != "PNG" or "exif" in image.info
-    turned = known and image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
-    return (image.width, image.height) if turned else (image.height, image.width)
+    return int(image.getexif().get(_ORIENTATION, 1)) if known else 1
 
 
 def read_mask(path: Path | str) -> np.ndarray:

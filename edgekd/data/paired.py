@@ -86,6 +86,11 @@ class PairedDataset:
         part._pairs = tuple(self._pairs[index] for index in indices)
         return part
 
+    @property
+    def reads_indices(self) -> bool:
+        """Whether the stored indices of mask files are the labels, not their colours."""
+        return self._read is read_mask
+
     def load(self, index: int) -> Sample:
         """Read one pair.
 

@@ -224,9 +224,10 @@ def _image(entry: Mapping[str, Any], folder: Path, path: Path) -> AnnotatedImage
         if ".." in Path(name).parts or Path(name).is_absolute():
             raise DataError(f"{where}: expected file_name below {folder}, got {short(name)}; fix it")
     height, width = (_whole(entry.get(side)) for side in ("height", "width"))
-    if height is None and width is None and os.path.isfile(folder / name):
+    is_measured = height is None and width is None and os.path.isfile(folder / name)
+    if is_measured:
         height, width = upright_size(folder / name)
-    return AnnotatedImage(name, folder / name, checked_size(height, width, where), ())
+    return AnnotatedImage(name, folder / name, checked_size(height, width, where), (), is_measured=is_measured)
 
 
 def _annotation(

@@ -241,7 +241,7 @@ def _annotated(file: Path, folder: Path, reading: Reading) -> AnnotatedImage:
         with reading.refusals.one():
             one = read_row(row, f"{path}, row {number}", size, reading, repairs)
             objects += [one] if one else []
-    return AnnotatedImage(name, file, size, tuple(objects), repairs)
+    return AnnotatedImage(name, file, size, tuple(objects), repairs, is_measured=True)
 
 
 def _name(file: Path, folder: Path) -> str:
