@@ -134,8 +134,8 @@ class Stage:
         for name in names & set(_NETWORKS):
             config[name].pop("checkpoint", None)
         for use in seen.plugin_uses():
-            *parents, last = use.at
-            reduce(lambda node, key: node[key], parents, config)[last] = use.options.in_keys(use.kind, use.name)
+            *above, own = use.at
+            reduce(lambda node, key: node[key], above, config)[own] = use.options.in_keys(use.kind, use.name)
         return config
 
 
