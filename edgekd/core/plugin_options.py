@@ -112,7 +112,7 @@ def plugin_options(kind: str, name: str, given: Mapping[str, Any], where: str) -
     try:
         return TypeAdapter(options_type).validate_python(dict(given))
     except ValidationError as exc:
-        raise RecipeError("; ".join(_option_error(where, error) for error in exc.errors())) from exc
+        raise RecipeError("; ".join(_option_error(where, error) for error in _of_the_kind_given(exc.errors()))) from exc
 
 
 def _numbered(names: Any) -> Any:
@@ -150,8 +150,33 @@ def _is_path(value: ast.expr | None) -> bool:
     )
 
 
+# How pydantic calls the alternatives of an option such as `tuple[str, ...] | str` in an error's location.
+_KINDS = ((dict, "dict["), (list, ("tuple[", "list[")), (str, "str"), (bool, "bool"), (int, "int"), (float, "float"))
+
+
+def _of_the_kind_given(errors: list[Any]) -> list[dict[str, Any]]:
+    """Return the errors without those of alternatives that the value is not meant as: of `[no]` for names or a file, the first."""
+    found: list[dict[str, Any]] = []
+    for error in errors:
+        name, *rest = error["loc"] or ("",)
+        tag = rest[0] if rest and isinstance(rest[0], str) else ""
+        kind = next((kind for kind, prefix in _KINDS if tag.startswith(prefix)), None)
+        if kind is None:
+            found.append(error)
+        elif len(rest) > 1 or isinstance(error["input"], kind):  # inside of the value, or of its kind
+            found.append({**error, "loc": (name, *rest[1:])})
+    seen = {error["loc"][0] for error in found if error["loc"]}
+    left = {error["loc"][0]: error for error in reversed(errors) if error["loc"] and error["loc"][0] not in seen}
+    return found + [{**error, "loc": (name,)} for name, error in left.items()]
+
+
 def _option_error(where: str, error: Any) -> str:
-    said = error["msg"].removeprefix("Value error, ")
+    said, given = error["msg"].removeprefix("Value error, "), error["input"]
     if not error["loc"]:  # an error of `__post_init__`, which sees all options
         return f"{where}: {said}"
-    return f"{where}.{'.'.join(map(str, error['loc']))}: {said}, got {error['input']!r}"
+    hint = ""
+    if error["type"] == "string_type" and (given is None or isinstance(given, bool | int | float)):
+        hint = "; YAML reads no, yes, on, off, null and numbers as values: put the text in quotes"
+    elif error["type"] == "dict_type" and given is None:
+        hint = "; YAML reads # as a comment: put colours in quotes"
+    return f"{where}.{'.'.join(map(str, error['loc']))}: {said}, got {given!r}{hint}"

@@ -29,7 +29,7 @@ def write_contact_sheets(
     """Write `contact_sheet_<split>.png` of some splits and return the files, and the error of a folder that cannot be written."""
     written: list[Path] = []
     for split, dataset in datasets.items():
-        path = folder / f"contact_sheet_{split}.png"
+        path = folder / f"contact_sheet_{split.replace('/', '_')}.png"
         try:
             write_contact_sheet(dataset, path)
         except WorkspaceError as exc:

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from edgekd.board.files import cache_folder, write_atomic
-from edgekd.data.annotated import AnnotatedDataset
 from edgekd.data.base import DenseDataset
 from edgekd.errors import DataError
 
@@ -54,8 +53,8 @@ def _digest(dataset: DenseDataset, split: str, identity: Callable[[Path], list[s
     digest = hashlib.sha256(_line([split, len(dataset.classes)]))
     for index in range(len(dataset)):
         digest.update(_line([dataset.name(index), *map(identity, dataset.files(index))]))
-    if isinstance(dataset, AnnotatedDataset):  # all of them may stand in one large file
-        digest.update(dataset.digest.encode())
+    # Objects may stand in one large file, and the meaning of masks in a list of colours.
+    digest.update(getattr(dataset, "digest", "").encode())
     return digest.hexdigest()
 
 
