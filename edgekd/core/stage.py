@@ -134,8 +134,8 @@ class Stage:
         for name in names & set(_NETWORKS):
             config[name].pop("checkpoint", None)
         for use in seen.plugin_uses():
-            *outer, key = use.at
-            reduce(lambda node, part: node[part], outer, config)[key] = use.options.in_keys(use.kind, use.name)
+            *above, own = use.at
+            reduce(lambda node, key: node[key], above, config)[own] = use.options.in_keys(use.kind, use.name)
         return config
 
 

@@ -43,9 +43,6 @@ class Mask(Protocol):
     def draw(self, height: int, width: int, /) -> Any:
         """Return (H, W) bool; ValueError when it is damaged."""
 
-    def check(self, height: int, width: int, /) -> None:
-        """Check the mask without drawing it; ValueError when it is damaged."""
-
     def content(self) -> str:
         """Return the mask's data as text, for the fingerprint; ValueError when it cannot be written."""
 

@@ -19,7 +19,7 @@ from edgekd.board.files import cache_folder, write_atomic
 from edgekd.core.machine_facts import package_version
 from edgekd.core.progress import Progress
 from edgekd.core.recipe import Recipe
-from edgekd.core.third_party import code_hashes
+from edgekd.core.third_party import code_hashes, hash_of_code
 from edgekd.data.annotated import AnnotatedDataset, repairs_of
 from edgekd.data.base import IGNORE_INDEX, DenseDataset, Instances, Sample
 from edgekd.data.fingerprint import fingerprint
@@ -28,7 +28,6 @@ from edgekd.data.paired import SUFFIXES, PairedDataset
 from edgekd.errors import DataError
 
 MAX_THREADS = 8
-VERSION = 1  # of the remembered facts: raise it when they hold something else
 _TURNED_BY_90 = (5, 6, 7, 8)  # EXIF orientations that exchange height and width
 
 
@@ -124,7 +123,7 @@ def read_facts(dataset: DenseDataset, progress: Progress | None = None) -> Split
 def remembered_facts(recipe: Recipe, dataset: DenseDataset, split: str, progress: Progress | None = None) -> SplitFacts:
     """Return the facts of a recipe's split, from the user's cache folder where the same data was read before.
 
-    The cache key covers the split's fingerprint, the task, the format with its options, and the code of a third-party format.
+    The cache key covers the split's fingerprint, the task, the format with its options, and the code that reads them.
     Facts of a split with an unreadable sample are not kept.
 
     Raises:
@@ -239,7 +238,7 @@ def _cache_file(recipe: Recipe, dataset: DenseDataset, split: str) -> Path | Non
     if cache is None:
         return None
     content = {
-        "version": [VERSION, package_version("edgekd")],
+        "edgekd": [package_version("edgekd"), hash_of_code("edgekd.data")],
         "split": [recipe.task, fingerprint(dataset, split)],
         "format": [data.format, data.options.in_keys("formats", data.format)],
         "code": code_hashes(recipe, ("data",)),

@@ -54,29 +54,6 @@ def _rgb(path: Path | str, image: Image.Image, raw_mode: str) -> np.ndarray:
     return np.array(image.convert("RGB"))
 
 
-def check_image(path: Path) -> tuple[int, int]:
-    """Check an image's header without decoding pixels, and return its (height, width), upright.
-
-    Raises:
-        DataError: as `read_image`, except for damage and transparency beyond the header.
-    """
-    with _opened(path) as (image, raw_mode):
-        _check_mode(path, image.mode, raw_mode)
-        return _upright_size(image)
-
-
-def check_mask(path: Path, in_colors: bool) -> tuple[int, int]:
-    """Check a mask's header without decoding pixels, and return its (height, width), upright.
-
-    Raises:
-        DataError: as `read_mask` or, for masks in colours, `read_color_mask`, except for damage beyond the header.
-    """
-    with _opened(path) as (image, raw_mode):
-        _check_lossless(path, image)
-        _check_mode(path, image.mode, raw_mode) if in_colors else _check_index_mode(path, image.mode, raw_mode)
-        return _upright_size(image)
-
-
 def upright_size(path: Path) -> tuple[int, int]:
     """Return the upright (height, width) of an image, from its header alone.
 

@@ -10,7 +10,7 @@ import numpy as np
 from edgekd.board.frame import frame
 from edgekd.board.specs import Preprocess
 from edgekd.core.recipe import Data
-from edgekd.data.annotated import NO_MASK
+from edgekd.data.annotation import NO_MASK
 from edgekd.data.base import IGNORE_INDEX
 from edgekd.data.facts import SplitFacts
 from edgekd.data.findings import Finding, error, warning

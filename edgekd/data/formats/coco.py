@@ -57,7 +57,7 @@ class Options:
         "annotations/instances_{split}.json", "Annotation file below `root`; `{split}` stands for the split's name."
     )
     images: str = option("{split}", "Image folder below `root`; `{split}` stands for the split's name.")
-    classes: tuple[str, ...] | str = option((), f"{CLASSES} Empty: all categories, by id.")
+    classes: tuple[str, ...] | str = option((), f"{CLASSES} Empty: all categories, by id.", names_classes=True)
     crowds: Literal["ignore", "objects"] = option(
         "ignore",
         "Annotations with `iscrowd: 1`: `ignore` them in training and evaluation, as COCO means it, or take them as `objects`, for "

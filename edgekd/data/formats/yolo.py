@@ -56,7 +56,7 @@ class Options:
     yaml: str = option(
         "data.yaml", "File with the class names, below `root`: a data.yaml, or a text file with one name per line."
     )
-    classes: tuple[str, ...] | str = option((), f"{CLASSES} Empty: all names of `yaml`.")
+    classes: tuple[str, ...] | str = option((), f"{CLASSES} Empty: all names of `yaml`.", names_classes=True)
     beyond_edge: BeyondEdge = option("refuse", BEYOND_EDGE)
 
 
