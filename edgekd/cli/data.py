@@ -50,7 +50,7 @@ def check(
         with progress_bar(f"reading split {split}") as progress:
             reports.append(check_dataset(dataset, split, progress))
         if not reports[-1].errors:
-            sheets.append(sheet / f"contact_sheet_{split}.png")
+            sheets.append(sheet / f"contact_sheet_{split.replace('/', '_')}.png")
             with disk_errors(sheet):
                 write_contact_sheet(dataset, sheets[-1])
     if len(opened) == len({data.train, data.val}):

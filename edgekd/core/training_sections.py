@@ -75,8 +75,20 @@ class Data(Section):
 
     format: str = Field(description="Data format (a plugin).")
     options: PluginOptions = Field(PluginOptions(), description="Options of the format.")
-    train: str = Field("train", description="Split that trains and calibrates.")
-    val: str = Field("val", description="Split that is scored.")
+    train: str = Field(
+        "train",
+        description="Split that trains and calibrates. `all`: the whole data set, where it has no splits, without the images "
+        "of `val`. A name that ends in `.txt`: a list of image names below `data.options.root`.",
+    )
+    val: str = Field(
+        "val",
+        description="Split that is scored. A fraction such as `0.2`: that share of the images of `train`, which then does "
+        "not train. A name that ends in `.txt`: a list of image names below `data.options.root`.",
+    )
+    split_seed: int = Field(
+        0,
+        description="Seed of a fraction in `val`. Seed and image names decide which images are scored, and nothing else.",
+    )
     size: tuple[PositiveInt, PositiveInt] = Field(description="Input size of the networks (height, width).")
     resize: Literal["stretch", "letterbox"] = Field(
         "stretch", description="Resizing to `size`: `stretch` changes the aspect, `letterbox` adds black bars."
@@ -89,6 +101,24 @@ class Data(Section):
         if not isinstance(size, list | tuple) or len(size) != 2:
             raise ValueError("expected height and width as a list, e.g. [512, 1024]")
         return size
+
+    @field_validator("val", mode="before")
+    @classmethod
+    def _fraction(cls, val: Any) -> Any:
+        if isinstance(val, bool) or not isinstance(val, int | float):
+            return val
+        if not 0 < val < 1:
+            raise ValueError("expected a split's name, or a fraction between 0 and 1 of the images of `train`")
+        return str(val)
+
+    @field_validator("train", mode="before")
+    @classmethod
+    def _no_fraction(cls, train: Any) -> Any:
+        if isinstance(train, int | float) and not isinstance(train, bool):
+            raise ValueError(
+                "expected a split's name, `all` for a data set without splits; the fraction belongs to `val`"
+            )
+        return train
 
     @property
     def format_options(self) -> Any:

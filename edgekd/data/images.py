@@ -74,7 +74,10 @@ def check_mask(path: Path, in_colors: bool) -> tuple[int, int]:
     with _opened(path) as (image, raw_mode):
         _check_lossless(path, image)
         _check_mode(path, image.mode, raw_mode) if in_colors else _check_index_mode(path, image.mode, raw_mode)
-        return _upright_size(image)
+        size, mode = _upright_size(image), image.mode
+    if mode in ("RGB", "RGBA") and not in_colors:  # only its pixels tell colours from three equal channels
+        read_mask(path)
+    return size
 
 
 def upright_size(path: Path) -> tuple[int, int]:
@@ -134,7 +137,7 @@ def _one_channel(path: Path | str, rgb: np.ndarray) -> np.ndarray:
     colors, counts = np.unique(_packed(rgb), return_counts=True)
     most = ", ".join(f"#{colors[i]:06x}" for i in np.argsort(-counts, kind="stable")[:4])
     raise DataError(
-        f"{path}: mask of {len(colors)} colours ({most}{', ...' * (len(colors) > 4)}), expected one channel of class indices; "
+        f"{path}: mask in colours ({most}{', ...' * (len(colors) > 4)}), expected one channel of class indices; "
         f'name the colours in data.options.colors of format `folder` or `voc`, e.g. {{"#{colors[0]:06x}": background}}, or '
         "save a grayscale or palette PNG"
     )

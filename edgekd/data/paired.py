@@ -5,6 +5,7 @@ A format of this kind gives `PairedDataset` a list of `Pair`s, a label table and
 
 from __future__ import annotations
 
+import copy
 import os
 import unicodedata
 from collections import Counter
@@ -78,6 +79,12 @@ class PairedDataset:
 
     def files(self, index: int) -> tuple[Path, ...]:
         return self._pairs[index].image, self._pairs[index].mask
+
+    def only(self, indices: Sequence[int]) -> PairedDataset:
+        """Return the data set of some of the pairs."""
+        part = copy.copy(self)
+        part._pairs = tuple(self._pairs[index] for index in indices)
+        return part
 
     def load(self, index: int) -> Sample:
         """Read one pair.
@@ -215,7 +222,7 @@ def read_split_list(folder: Path, split: str) -> list[str]:
             f"no split {split!r}: {path} does not exist{did_you_mean(split, known)}; "
             "write it, one image's name without suffix per line"
         )
-    names = Counter(line for line in read_lines(path, "split list") if line)
+    names = Counter(line.expandtabs(1) for line in read_lines(path, "split list") if line)
     if not names:
         raise DataError(f"split {split!r} is empty: {path} lists no image")
     for name, count in names.items():

@@ -26,7 +26,7 @@ ROWS = {
     "val": "1 0.5 0.5 0.5 0.5\n",
 }
 REPAIRS = {
-    "equal rows counted once": 1,
+    "equal objects counted once": 1,
     "boxes cut at the image's edge": 1,
     "boxes without area left out": 1,
     "label files without an image left out": 1,
@@ -123,14 +123,14 @@ def folder_recipe(root: Path) -> Recipe:
 
 @pytest.mark.parametrize(
     ("mode", "size", "said"),
-    [("RGB", (10, 4), "mask of mode RGB"), ("L", (4, 10), r"mask is 10x4 \(height x width\), image 9.png is 4x10")],
+    [("RGB", (10, 4), "mask in colours"), ("L", (4, 10), r"mask is 10x4 \(height x width\), image 9.png is 4x10")],
 )
 def test_a_mask_that_cannot_be_read_is_found_before_training(
     tmp_path: Path, mode: str, size: tuple[int, int], said: str
 ):
     recipe = folder_recipe(tmp_path)
     assert run(StageJob(recipe, {}, tmp_path)).details["splits"]["val"]["images"] == 10
-    Image.new(mode, size).save(tmp_path / "masks/val/9.png")
+    Image.new(mode, size, (1, 2, 3) if mode == "RGB" else 0).save(tmp_path / "masks/val/9.png")
     with pytest.raises(DataError, match=f"masks/val/9.png: {said}"):
         run(StageJob(recipe, {}, tmp_path))
 
