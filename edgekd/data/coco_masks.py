@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from edgekd.board.installation import install
 from edgekd.errors import UserError
 
 _FIRST, _MORE, _SIGN = 48, 0x20, 0x10  # of a character
@@ -133,7 +134,9 @@ def draw_polygons(shape: Any, height: int, width: int) -> np.ndarray:
     try:
         from faster_coco_eval.core import mask
     except ImportError as exc:
-        raise UserError("polygons are drawn by faster-coco-eval; pip install 'edgekd[evaluate]'") from exc
+        raise UserError(
+            f"polygons are drawn by faster-coco-eval, which is not installed; {install('evaluate')}"
+        ) from exc
     solid = [list(map(float, polygon)) for polygon in shape if len(polygon) >= 6]
     if not solid:
         return np.zeros((height, width), bool)
