@@ -60,6 +60,7 @@ def run(
         with shared_splits():
             pipeline.assist(recipe, Workspace(Path(out)), chosen, prerequisites=stages)
         raise SystemExit(0)
+    pipeline.check_training(recipe, Workspace(Path(out)), chosen)
     done: list[pipeline.StageRun] = []
     failures: dict[str, str] = {}
 
