@@ -23,7 +23,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from edgekd.errors import UserError, did_you_mean
+from edgekd.errors import PackageError, UserError, did_you_mean
 from edgekd.targets.base import Target
 
 log = logging.getLogger(__name__)
@@ -151,7 +151,7 @@ def packages_of(what: str) -> Iterator[None]:
     """Say in one line which package is not installed when imports inside fail.
 
     Raises:
-        UserError: `what` needs a package outside edgekd that is not installed.
+        PackageError: `what` needs a package outside edgekd that is not installed.
     """
     try:
         yield
@@ -159,7 +159,7 @@ def packages_of(what: str) -> Iterator[None]:
         missing = (exc.name or "").partition(".")[0]
         if missing in ("", "edgekd"):
             raise
-        raise UserError(
+        raise PackageError(
             f"{what} needs the package {missing!r}, which is not installed; "
             "`edgekd doctor` says what is missing and the command that installs it"
         ) from exc
