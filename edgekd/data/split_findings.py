@@ -103,11 +103,11 @@ def size_findings(split: CheckedSplit, data: Data, is_train: bool) -> Iterator[F
     is_mirrored = bool(np.median(turned) <= _MIRRORED < np.median(squeezes))
     is_nearer = bool(np.median(turned) <= MAX_SQUEEZE < np.median(squeezes))
     if is_other_way and (is_mirrored or (is_nearer and data.resize == "stretch")):
-        lying = "lie and data.size stands" if width < height else "stand and data.size lies"
+        shapes = ("landscape", "portrait") if width < height else ("portrait", "landscape")
         yield error(
             "size_turned",
-            f"all {split.num_images} images of split {split.name!r} {lying}: [{height}, {width}] is height, width; "
-            f"did you mean [{width}, {height}]?",
+            f"all {split.num_images} images of split {split.name!r} are {shapes[0]}, and data.size [{height}, {width}] (height, "
+            f"width) is {shapes[1]}; did you mean [{width}, {height}]?",
             split.num_images,
             split.file_name(int(facts.is_readable.argmax())),
         )
