@@ -83,7 +83,7 @@ def _training(recipe: Recipe) -> list[Stage]:
         )
     ]
     checks: tuple[str, ...] = ()  # they refuse, before anything is trained, what cannot end well
-    if recipe.distill.methods:
+    if recipe.teacher.train or recipe.student.train:
         checks = ("plan",)
         stages.append(
             Stage(

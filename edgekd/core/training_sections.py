@@ -258,7 +258,7 @@ class Trainer(Section):
 
     accelerator: str = Field("auto", description="Accelerator, passed to Lightning.")
     devices: int | str = Field("auto", description="Devices, passed to Lightning.")
-    num_nodes: int = Field(1, description="Number of machines, passed to Lightning.")
+    num_nodes: int = Field(1, gt=0, description="Number of machines, passed to Lightning.")
     strategy: str = Field("auto", description="Strategy over several devices, passed to Lightning.")
     workers: int | None = Field(None, ge=0, description="Loader processes. `null`: 0 on the CPU, else 4.")
     channels_last: bool = Field(True, description="Train with the memory format channels_last.")

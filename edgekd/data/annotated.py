@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -119,6 +119,14 @@ class AnnotatedDataset:
         )
         return Sample(entry.name, image, np.full((height, width), IGNORE_INDEX, np.uint8), instances)
 
+    def load_drawn(self, index: int) -> tuple[np.ndarray, Iterator[tuple[Annotation, np.ndarray]]]:
+        """Read one image (H, W, 3), and each object with its mask (H, W) bool, one after the other; DataError as `load`."""
+        entry = self._images[index]
+        image = read_image(entry.image)
+        height, width = image.shape[:2]
+        _check_size(entry, height, width)
+        return image, self._each_drawn(entry.objects, height, width)
+
     def _drawn(
         self, objects: Sequence[Annotation], height: int, width: int
     ) -> tuple[Sequence[Annotation], np.ndarray | None]:
@@ -127,16 +135,23 @@ class AnnotatedDataset:
             return objects, None
         drawn: list[Annotation] = []
         masks = np.empty((len(objects), height, width), bool)
+        for one, mask in self._each_drawn(objects, height, width):
+            masks[len(drawn)] = mask
+            drawn.append(one)
+        return drawn, masks[: len(drawn)]
+
+    def _each_drawn(
+        self, objects: Sequence[Annotation], height: int, width: int
+    ) -> Iterator[tuple[Annotation, np.ndarray]]:
+        """Yield the objects that have a pixel, each with its mask (H, W) bool, one after the other."""
         for one in objects:
             assert one.mask is not None
             with damage_of(one):
                 mask = one.mask.draw(height, width)
             if mask.any():
-                masks[len(drawn)] = mask
-                drawn.append(one)
+                yield one, mask
             else:
                 self._blank.add(one.where)
-        return drawn, masks[: len(drawn)]
 
 
 def _check_size(entry: AnnotatedImage, height: int, width: int) -> None:

@@ -15,7 +15,8 @@ from pathlib import Path
 from reprlib import repr as short
 from typing import Any, Literal, Protocol
 
-from edgekd.data.paired import checked_classes, read_lines
+from edgekd.data.class_lists import named_classes
+from edgekd.data.paired import checked_classes
 from edgekd.errors import DataError, did_you_mean
 
 # A box may pass the image's edge by this much, in pixels or as a share of the side: it is clipped, and counted as a repair.
@@ -117,10 +118,7 @@ def chosen_classes(
     """
     if known is not None and (not chosen or len(set(known)) < len(known)):
         return checked_classes(known, source)
-    if isinstance(chosen, str):
-        names = checked_classes(read_lines(root / chosen, "class list"), str(root / chosen))
-    else:
-        names = checked_classes(chosen, "data.options.classes")
+    names = named_classes(root, chosen)
     for name in names:
         if known is not None and name not in known:
             raise DataError(

@@ -121,7 +121,7 @@ def _one_channel(path: Path | str, rgb: np.ndarray) -> np.ndarray:
     colors, counts = np.unique(_packed(rgb), return_counts=True)
     most = ", ".join(f"#{colors[i]:06x}" for i in np.argsort(-counts, kind="stable")[:4])
     raise DataError(
-        f"{path}: mask of {len(colors)} colours ({most}{', ...' * (len(colors) > 4)}), expected one channel of class indices; "
+        f"{path}: mask in colours ({most}{', ...' * (len(colors) > 4)}), expected one channel of class indices; "
         f'name the colours in data.options.colors of format `folder` or `voc`, e.g. {{"#{colors[0]:06x}": background}}, or '
         "save a grayscale or palette PNG"
     )

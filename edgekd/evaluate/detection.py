@@ -17,6 +17,7 @@ from typing import Any, TypedDict
 import numpy as np
 
 from edgekd.board.detection import Detections
+from edgekd.board.installation import install
 from edgekd.board.masks import Masks
 from edgekd.data.base import COCO_LARGEST, Instances
 from edgekd.data.object_cap import best_average_precision, best_recalls
@@ -312,7 +313,7 @@ def _import() -> Any:
         import faster_coco_eval.core.mask
     except ImportError as exc:
         raise UserError(
-            "average precision needs faster-coco-eval, which is not installed; pip install 'edgekd[evaluate]'"
+            f"average precision needs faster-coco-eval, which is not installed; {install('evaluate')}"
         ) from exc
     return _Coco(faster_coco_eval.COCO, faster_coco_eval.COCOeval_faster, faster_coco_eval.core.mask)
 

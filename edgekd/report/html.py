@@ -11,10 +11,11 @@ from typing import Literal
 
 import numpy as np
 
+from edgekd.board.installation import install
 from edgekd.board.timing import minimum_samples
 from edgekd.core.task_metrics import TASKS, Task
 from edgekd.data.predictions import MIN_SCORE
-from edgekd.errors import ArtifactError, UserError
+from edgekd.errors import ArtifactError, PackageError
 from edgekd.evaluate.definitions import DEFINITIONS
 from edgekd.report import charts
 from edgekd.report.charts import Curve, Runs, suppressed
@@ -88,15 +89,13 @@ def render(report: Report, data_dir: Path) -> str:
 
     Raises:
         ArtifactError: a damaged data file.
-        UserError: jinja2 or matplotlib is not installed.
+        PackageError: jinja2 or matplotlib is not installed.
     """
     try:
         import jinja2
         import matplotlib  # noqa: F401 - the charts import it where they draw
     except ImportError as exc:
-        raise UserError(
-            f"the report page needs {exc.name}, which is not installed; pip install 'edgekd[report]'"
-        ) from exc
+        raise PackageError(f"the report page needs {exc.name}, which is not installed; {install('report')}") from exc
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_HERE), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,

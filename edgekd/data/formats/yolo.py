@@ -40,6 +40,7 @@ from edgekd.data.annotation import (
     chosen_classes,
 )
 from edgekd.data.base import WHOLE
+from edgekd.data.class_lists import named_classes
 from edgekd.data.images import upright_size
 from edgekd.data.paired import checked_classes, images_below, is_showable, read_lines, require_folder
 from edgekd.data.yolo_rows import Reading, read_row
@@ -113,7 +114,7 @@ def _read_yaml(path: Path) -> dict[str, object]:
 def _names_in(path: Path) -> list[str]:
     if not path.is_file():
         raise DataError(f"{path}: no such file, expected the class names; set data.options.yaml")
-    return read_lines(path, "class list")
+    return list(named_classes(path.parent, path.name))
 
 
 def _classes(config: Mapping[str, object], path: Path) -> tuple[str, ...]:

@@ -39,12 +39,12 @@ SHAPES: dict[str, tuple[dict[str, Any], set[str]]] = {
     ),
     "no methods": (
         {"distill": {"methods": {}}, "engines": FP32},
-        {"data", "check", "teacher", "student", "export", "engine/onnxruntime-fp32", "bench", "evaluate/teacher",
+        {"data", "plan", "check", "teacher", "student", "export", "engine/onnxruntime-fp32", "bench", "evaluate/teacher",
          "evaluate/student", "evaluate/export", "evaluate/onnxruntime-fp32"},
     ),
     "no methods, no baseline": (
         {"distill": {"methods": {}, "baseline": False}, "engines": []},
-        {"data", "teacher", "student", "export", "evaluate/teacher", "evaluate/student", "evaluate/export"},
+        {"data", "plan", "teacher", "student", "export", "evaluate/teacher", "evaluate/student", "evaluate/export"},
     ),
     "no baseline": (
         {"distill": {"methods": {"kd": {}}, "baseline": False}, "engines": []},

@@ -215,7 +215,7 @@ def test_a_mask_of_colours_names_them_by_their_share(tmp_path: Path):
     pixels[0] = (128, 64, 128)
     pixels[1, 0] = (1, 2, 3)
     message = refusal(read_mask, saved(tmp_path / "m.png", pixels))
-    assert "mask of 3 colours (#000000, #804080, #010203)" in message
+    assert "mask in colours (#000000, #804080, #010203)" in message
     assert "data.options.colors of format `folder` or `voc`" in message
 
 

@@ -131,7 +131,7 @@ def folder_recipe(root: Path) -> Recipe:
 
 @pytest.mark.parametrize(
     ("mode", "size", "said"),
-    [("RGB", (10, 4), "mask of 1 colours"), ("L", (4, 10), r"mask is 10x4 \(height x width\), image 9.png is 4x10")],
+    [("RGB", (10, 4), "mask in colours"), ("L", (4, 10), r"mask is 10x4 \(height x width\), image 9.png is 4x10")],
 )
 def test_a_mask_that_cannot_be_read_is_found_before_training(
     tmp_path: Path, mode: str, size: tuple[int, int], said: str
