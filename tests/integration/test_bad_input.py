@@ -264,3 +264,14 @@ def refused(*arguments: str) -> str:
     errors = [line for line in done.stderr.splitlines() if line.startswith("edgekd: ")]
     assert len(errors) == 1, done.stderr
     return errors[0]
+
+
+def test_refused_data_has_a_page_that_replaces_none(folder: Path) -> None:
+    label_37_of_11(folder)
+    for kept in (None, '{"schema": "edgekd.report/1", "title": "an earlier run"}'):
+        if kept:
+            (folder / "out/report.json").write_text(kept)
+        refused("run", str(folder / "recipe.yaml"), "--out", str(folder / "out"))
+        text = (folder / "out/report.json").read_text()
+        assert text == kept if kept else "label 37" in text
+    assert "label 37" in (folder / "out/report.html").read_text()
