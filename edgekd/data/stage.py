@@ -12,6 +12,7 @@ from edgekd.core.stage import StageJob
 from edgekd.data.annotated import AnnotatedDataset, repairs_of
 from edgekd.data.base import IGNORE_INDEX, DenseDataset
 from edgekd.data.check import IS_255_A_CLASS
+from edgekd.data.drawn import DrawnDataset
 from edgekd.data.fingerprint import fingerprint
 from edgekd.data.paired import PairedDataset
 from edgekd.data.splits import check_splits, open_split, shared_images
@@ -72,6 +73,6 @@ def _first_masks(dataset: DenseDataset, split: str, count: int = 8) -> list[str]
 
 def _check_files(dataset: DenseDataset) -> None:
     """Check the header of every sample before hours of training; DataError for one that cannot be read."""
-    if isinstance(dataset, PairedDataset | AnnotatedDataset):
+    if isinstance(dataset, PairedDataset | AnnotatedDataset | DrawnDataset):
         for index in range(len(dataset)):
             dataset.check_files(index)
