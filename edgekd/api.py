@@ -17,7 +17,7 @@ from edgekd.core.ranks import is_first_process
 from edgekd.core.recipe import Recipe
 from edgekd.core.recipe_loading import load_recipe
 from edgekd.core.workspace import Workspace, disk_errors
-from edgekd.errors import EdgekdError, RecipeError, UserError
+from edgekd.errors import EdgekdError, PackageError, RecipeError, UserError, add_note, one_line
 
 log = logging.getLogger(__name__)
 
@@ -32,9 +32,10 @@ def run(
 ) -> dict[str, Any]:
     """Run a recipe into the folder `out`, resuming what is there, and return the report.
 
-    Also writes `report.json`, `report_data/` and `report.html` into `out`, also when a stage fails. An engine that fails
-    does not end the run: its row has the status `failed` and the reason. A process that Lightning started to train with
-    the first one (several devices) does that and exits here.
+    Also writes `report.json`, `report_data/` and `report.html` into `out`, also when a stage fails. There is no page where
+    the packages of the extra `report` are not installed. An engine that fails does not end the run: its row has the status
+    `failed` and the reason. A process that Lightning started to train with the first one (several devices) does that and
+    exits here.
 
     Args:
         recipe: the recipe, its file, or the name of a shipped one.
@@ -59,6 +60,7 @@ def run(
         with shared_splits():
             pipeline.assist(recipe, Workspace(Path(out)), chosen, prerequisites=stages)
         raise SystemExit(0)
+    pipeline.check_training(recipe, Workspace(Path(out)), chosen)
     done: list[pipeline.StageRun] = []
     failures: dict[str, str] = {}
 
@@ -76,9 +78,21 @@ def run(
             pipeline.run_stages(recipe, workspace, chosen, remember, note, prerequisites=stages)
         except EdgekdError as exc:
             if done:
-                _report(recipe, workspace, stages, done, failures, str(exc))
+                with _noted_on(exc):
+                    _report(recipe, workspace, stages, done, failures, str(exc))
             raise
         return _report(recipe, workspace, stages, done, failures, "")
+
+
+@contextmanager
+def _noted_on(first: BaseException) -> Iterator[None]:
+    """Add an error inside to the one that came first as a note, so that it does not hide it."""
+    try:
+        yield
+    except Exception as exc:
+        log.debug("the report of what was finished could not be written", exc_info=True)
+        said = one_line(exc) if isinstance(exc, EdgekdError | OSError) else f"{type(exc).__name__}: {one_line(exc)}"
+        add_note(first, f"the report of what was finished could not be written: {said}")
 
 
 def _say_whose(folder: Path, recipe: Recipe) -> None:
@@ -154,9 +168,11 @@ def run_study(
                         findings.add(one, found)
                     else:
                         left.append(one)
-        finally:
-            content = findings.write()
-    return content.to_dict()
+        except BaseException as exc:  # an interrupt above all: the tables show what there is
+            with _noted_on(exc):
+                findings.write()
+            raise
+        return findings.write().to_dict()
 
 
 def load_report(path: str | Path) -> dict[str, Any]:
@@ -253,5 +269,9 @@ def _report(
     report = collect.collect(recipe, artifacts, timings, [stage.name for stage in stages], failures, failure)
     collect.write_data(recipe, artifacts, workspace.root)
     collect.write_report(report, workspace.root)
-    collect.write_page(report, workspace.root)
+    try:
+        collect.write_page(report, workspace.root)
+    except PackageError as exc:  # a board needs no page
+        (workspace.root / "report.html").unlink(missing_ok=True)  # the page of an earlier state
+        log.warning("the page is not written: %s", exc)
     return report.to_dict()

@@ -54,6 +54,11 @@ class Augment(Section):
         (0.75, 1.5), description="Smallest and largest random scale, relative to `data.size`."
     )
     flip: float = Field(0.5, ge=0, le=1, description="Probability of a horizontal flip.")
+    flip_pairs: tuple[tuple[str, str], ...] = Field(
+        (),
+        description="Pairs of classes that a horizontal flip swaps, e.g. `[[left lane, right lane]]`: the labels of a flipped "
+        "view have the other class.",
+    )
     flip_vertical: float = Field(
         0.0, ge=0, le=1, description="Probability of a vertical flip, for views from above and microscopes."
     )
@@ -61,6 +66,15 @@ class Augment(Section):
     views: int | None = Field(
         None, gt=0, description="Fixed augmentations per image, shown in turn. `null`: a new augmentation every time."
     )
+
+    @field_validator("flip_pairs")
+    @classmethod
+    def _once(cls, pairs: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
+        names = [name for pair in pairs for name in pair]
+        twice = [name for name in names if names.count(name) > 1]
+        if twice:
+            raise ValueError(f"{twice[0]!r} stands there twice; expected pairs of two classes, each class in one pair")
+        return pairs
 
     @field_validator("scale")
     @classmethod
@@ -244,7 +258,7 @@ class Trainer(Section):
 
     accelerator: str = Field("auto", description="Accelerator, passed to Lightning.")
     devices: int | str = Field("auto", description="Devices, passed to Lightning.")
-    num_nodes: int = Field(1, description="Number of machines, passed to Lightning.")
+    num_nodes: int = Field(1, gt=0, description="Number of machines, passed to Lightning.")
     strategy: str = Field("auto", description="Strategy over several devices, passed to Lightning.")
     workers: int | None = Field(None, ge=0, description="Loader processes. `null`: 0 on the CPU, else 4.")
     channels_last: bool = Field(True, description="Train with the memory format channels_last.")

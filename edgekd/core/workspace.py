@@ -24,7 +24,10 @@ from edgekd.errors import ArtifactError, EdgekdError, WorkspaceError
 
 log = logging.getLogger(__name__)
 
-_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG)
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# Errors of one file or folder, which the error has to name: a device or a socket can be forbidden as well.
+_FILE_ERRORS = (errno.EROFS, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EIO)
+_ADVICE = "finished stages are kept: make room or allow writing, and run the same command again"
 
 
 class Workspace:
@@ -163,8 +166,7 @@ class Workspace:
 
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Turn a full, read-only or forbidden disk into one clear line."""
-    advice = "finished stages are kept: make room or allow writing, and run the same command again"
+    """Turn errors of the file system into one line: a full, read-only or forbidden disk, at `path` or elsewhere."""
     try:
         yield
     except EdgekdError:
@@ -176,8 +178,20 @@ def disk_errors(path: Path) -> Iterator[None]:
     except (FileExistsError, NotADirectoryError) as exc:
         raise WorkspaceError(f"{exc.filename or path}: is not a folder; move it away, or give another path") from exc
     except Exception as exc:
-        if isinstance(exc, OSError) and exc.errno in _DISK_ERRORS:
-            raise WorkspaceError(f"{exc.filename or path}: {os.strerror(exc.errno)}; {advice}") from exc
+        if isinstance(exc, OSError) and (line := _disk_line(exc, path)):
+            raise WorkspaceError(line) from exc
         if path.exists() and is_full(path):  # vendors wrap ENOSPC in their own errors
-            raise WorkspaceError(f"{path}: {os.strerror(errno.ENOSPC)}; {advice}") from exc
+            raise WorkspaceError(f"{path}: {os.strerror(errno.ENOSPC)}; {_ADVICE}") from exc
         raise
+
+
+def _disk_line(exc: OSError, path: Path) -> str:
+    """Return what is wrong and what to do, "" for an error that is not the file system's."""
+    if exc.errno not in (*_DISK_ERRORS, *_FILE_ERRORS) or (exc.filename is None and exc.errno in _FILE_ERRORS):
+        return ""
+    place = path if exc.filename is None else Path(os.fsdecode(exc.filename))
+    if path.absolute() in (place.absolute(), *place.absolute().parents):
+        advice = _ADVICE
+    else:  # another file that was read or written: the weights, a cache, a folder of images
+        advice = "make room there" if exc.errno in _DISK_ERRORS else "allow edgekd to use it, or give another path"
+    return f"{place}: {os.strerror(exc.errno)}; {advice}"

@@ -13,7 +13,7 @@ import numpy as np
 
 from edgekd.data.annotation import NO_MASK, AnnotatedImage, Annotation, BeyondEdge, Refusals, damage_of, repaired
 from edgekd.data.base import IGNORE_INDEX, DenseDataset, Instances, Sample
-from edgekd.data.images import check_image, read_image
+from edgekd.data.images import read_image
 from edgekd.errors import DataError
 
 
@@ -60,6 +60,10 @@ class AnnotatedDataset:
 
     def files(self, index: int) -> tuple[Path, ...]:
         return (self._images[index].image,)
+
+    def gives_size(self, index: int) -> bool:
+        """Return whether the annotations of an image give its size, which then is held to the upright image's."""
+        return self._images[index].size is not None and not self._images[index].is_measured
 
     def only(self, indices: Sequence[int]) -> AnnotatedDataset:
         """Return the data set of some of the images."""
@@ -127,16 +131,6 @@ class AnnotatedDataset:
         height, width = image.shape[:2]
         _check_size(entry, height, width)
         return image, self._each_drawn(entry.objects, height, width)
-
-    def check_files(self, index: int) -> None:
-        """Check the header of one image and its annotations without decoding pixels; DataError as `load`."""
-        entry = self._images[index]
-        height, width = check_image(entry.image)
-        _check_size(entry, height, width)
-        for one in entry.objects if self.has_masks else ():
-            assert one.mask is not None
-            with damage_of(one):
-                one.mask.check(height, width)
 
     def _drawn(
         self, objects: Sequence[Annotation], height: int, width: int

@@ -44,9 +44,6 @@ class Mask(Protocol):
     def draw(self, height: int, width: int, /) -> Any:
         """Return (H, W) bool; ValueError when it is damaged."""
 
-    def check(self, height: int, width: int, /) -> None:
-        """Check the mask without drawing it; ValueError when it is damaged."""
-
     def content(self) -> str:
         """Return the mask's data as text, for the fingerprint; ValueError when it cannot be written."""
 
@@ -73,6 +70,7 @@ class AnnotatedImage:
     """One image file with its objects; `size` (height, width) may be None for an image without objects.
 
     repairs: number of repairs in this image by kind.
+    is_measured: whether `size` comes from the image file, so that the annotations say nothing of it.
     """
 
     name: str
@@ -80,6 +78,7 @@ class AnnotatedImage:
     size: tuple[int, int] | None
     objects: tuple[Annotation, ...]
     repairs: Mapping[str, int] = field(default_factory=dict)
+    is_measured: bool = False
 
 
 def require_images(images: Sequence[AnnotatedImage]) -> None:

@@ -91,7 +91,3 @@ class DrawnDataset:
             labels[shown] = self._first + one.label
             areas[shown] = area
         return Sample(self.name(index), image, labels)
-
-    def check_files(self, index: int) -> None:
-        """Check the header of one image and its annotations without decoding pixels; DataError as `load`."""
-        self._objects.check_files(index)

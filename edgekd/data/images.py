@@ -54,32 +54,6 @@ def _rgb(path: Path | str, image: Image.Image, raw_mode: str) -> np.ndarray:
     return np.array(image.convert("RGB"))
 
 
-def check_image(path: Path) -> tuple[int, int]:
-    """Check an image's header without decoding pixels, and return its (height, width), upright.
-
-    Raises:
-        DataError: as `read_image`, except for damage and transparency beyond the header.
-    """
-    with _opened(path) as (image, raw_mode):
-        _check_mode(path, image.mode, raw_mode)
-        return _upright_size(image)
-
-
-def check_mask(path: Path, in_colors: bool) -> tuple[int, int]:
-    """Check a mask's header without decoding pixels, and return its (height, width), upright.
-
-    Raises:
-        DataError: as `read_mask` or, for masks in colours, `read_color_mask`, except for damage beyond the header.
-    """
-    with _opened(path) as (image, raw_mode):
-        _check_lossless(path, image)
-        _check_mode(path, image.mode, raw_mode) if in_colors else _check_index_mode(path, image.mode, raw_mode)
-        size, mode = _upright_size(image), image.mode
-    if mode in ("RGB", "RGBA") and not in_colors:  # only its pixels tell colours from three equal channels
-        read_mask(path)
-    return size
-
-
 def upright_size(path: Path) -> tuple[int, int]:
     """Return the upright (height, width) of an image, from its header alone.
 
@@ -90,11 +64,21 @@ def upright_size(path: Path) -> tuple[int, int]:
         return _upright_size(image)
 
 
+def stored_orientation(path: Path) -> int:
+    """Return the EXIF orientation of an image from its header alone, 1 (upright) where it has none; errors as `upright_size`."""
+    with _opened(path) as (image, _):
+        return _orientation(image)
+
+
 def _upright_size(image: Image.Image) -> tuple[int, int]:
+    turned = _orientation(image) in (5, 6, 7, 8)
+    return (image.width, image.height) if turned else (image.height, image.width)
+
+
+def _orientation(image: Image.Image) -> int:
     # Pillow's getexif decodes a whole PNG without EXIF, to look for EXIF after the pixels.
     known = image.format != "PNG" or "exif" in image.info
-    turned = known and image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
-    return (image.width, image.height) if turned else (image.height, image.width)
+    return int(image.getexif().get(_ORIENTATION, 1)) if known else 1
 
 
 def read_mask(path: Path | str) -> np.ndarray:

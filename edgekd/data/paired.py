@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from edgekd.data.base import IGNORE_INDEX, Sample
-from edgekd.data.images import check_image, check_mask, read_image, read_mask
+from edgekd.data.images import read_image, read_mask
 from edgekd.errors import DataError, did_you_mean, one_line
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".gif"})
@@ -80,6 +80,11 @@ class PairedDataset:
     def files(self, index: int) -> tuple[Path, ...]:
         return self._pairs[index].image, self._pairs[index].mask
 
+    @property
+    def reads_indices(self) -> bool:
+        """Whether the stored indices of mask files are the labels, not their colours."""
+        return self._read is read_mask
+
     def only(self, indices: Sequence[int]) -> PairedDataset:
         """Return the data set of some of the pairs."""
         part = copy.copy(self)
@@ -104,13 +109,6 @@ class PairedDataset:
         if mask is None:
             raise DataError(f"{pair.mask}: {self._unknown_label(raw)}")
         return Sample(pair.name, image, mask)
-
-    def check_files(self, index: int) -> None:
-        """Check the headers of one pair without decoding pixels; DataError as `load`."""
-        pair = self._pairs[index]
-        size = check_image(pair.image)
-        if pair.mask.suffix.lower() in SUFFIXES:
-            _check_sizes(pair, size, check_mask(pair.mask, in_colors=self._read is not read_mask))
 
     def _unknown_label(self, raw: np.ndarray) -> str:
         labels, counts = np.unique(raw, return_counts=True)

@@ -59,7 +59,7 @@ class Options:
         "annotations/instances_{split}.json", "Annotation file below `root`; `{split}` stands for the split's name."
     )
     images: str = option("{split}", "Image folder below `root`; `{split}` stands for the split's name.")
-    classes: tuple[str, ...] | str = option((), f"{CLASSES} Empty: all categories, by id.")
+    classes: tuple[str, ...] | str = option((), f"{CLASSES} Empty: all categories, by id.", names_classes=True)
     crowds: Literal["ignore", "objects"] = option(
         "ignore",
         "Annotations with `iscrowd: 1`: `ignore` them in training and evaluation, as COCO means it, or take them as `objects`, for "
@@ -232,9 +232,10 @@ def _image(entry: Mapping[str, Any], folder: Path, path: Path) -> AnnotatedImage
         if ".." in Path(name).parts or Path(name).is_absolute():
             raise DataError(f"{where}: expected file_name below {folder}, got {short(name)}; fix it")
     height, width = (_whole(entry.get(side)) for side in ("height", "width"))
-    if height is None and width is None and os.path.isfile(folder / name):
+    is_measured = height is None and width is None and os.path.isfile(folder / name)
+    if is_measured:
         height, width = upright_size(folder / name)
-    return AnnotatedImage(name, folder / name, checked_size(height, width, where), ())
+    return AnnotatedImage(name, folder / name, checked_size(height, width, where), (), is_measured=is_measured)
 
 
 def _annotation(

@@ -32,10 +32,12 @@ class Options:
     images: str = option("images/{split}", "Image folder below `root`; `{split}` stands for the split's name.")
     masks: str = option("masks/{split}", "Mask folder below `root`; `{split}` stands for the split's name.")
     classes: tuple[str, ...] | str = option(
-        "classes.txt", "Class names in index order, or a text file below `root` with one name per line."
+        "classes.txt",
+        "Class names in index order, or a text file below `root` with one name per line.",
+        names_classes=True,
     )
-    labels: dict[int, str | None] | str = option({}, LABELS)
-    colors: dict[str, str | None] | str = option({}, COLORS)
+    labels: dict[int, str | None] | str = option({}, LABELS, names_classes=True)
+    colors: dict[str, str | None] | str = option({}, COLORS, names_classes=True)
     ignore_index: int | tuple[int, ...] = option(IGNORE_INDEX, IGNORED)
     image_ending: str = option("", "End of image names that mask names do not share, before the suffix.")
     mask_ending: str = option(

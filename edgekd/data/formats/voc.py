@@ -65,9 +65,9 @@ class Options:
         "`null`: they count from 0 where an xmin or ymin of the split is 0, which is reported, and else from 1.",
     )
     classes: tuple[str, ...] | str = option(
-        CLASSES, "Class names in index order, or a text file below `root` with one name per line."
+        CLASSES, "Class names in index order, or a text file below `root` with one name per line.", names_classes=True
     )
-    colors: dict[str, str | None] | str = option({}, COLORS)
+    colors: dict[str, str | None] | str = option({}, COLORS, names_classes=True)
     ignore_index: int | tuple[int, ...] = option(IGNORE_INDEX, IGNORED)
     beyond_edge: BeyondEdge = option("refuse", BEYOND_EDGE)
 

@@ -59,7 +59,7 @@ class Options:
     yaml: str = option(
         "data.yaml", "File with the class names, below `root`: a data.yaml, or a text file with one name per line."
     )
-    classes: tuple[str, ...] | str = option((), f"{CLASSES} Empty: all names of `yaml`.")
+    classes: tuple[str, ...] | str = option((), f"{CLASSES} Empty: all names of `yaml`.", names_classes=True)
     beyond_edge: BeyondEdge = option("refuse", BEYOND_EDGE)
     background: str | None = option("background", BACKGROUND)
 
@@ -250,7 +250,7 @@ def _annotated(file: Path, folder: Path, reading: Reading) -> AnnotatedImage:
         with reading.refusals.one():
             one = read_row(row, f"{path}, row {number}", size, reading, repairs)
             objects += [one] if one else []
-    return AnnotatedImage(name, file, size, tuple(objects), repairs)
+    return AnnotatedImage(name, file, size, tuple(objects), repairs, is_measured=True)
 
 
 def _name(file: Path, folder: Path) -> str:

@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from edgekd.board.installation import install
 from edgekd.board.options import option
 from edgekd.board.specs import ModelSpec
 from edgekd.errors import RecipeError, TargetError
@@ -107,7 +108,7 @@ def _import() -> tuple[Any, Any]:
             import nncf
             import openvino
     except ImportError as exc:
-        raise TargetError(f"nncf needs {exc.name}, which is not installed; pip install 'edgekd[openvino]'") from exc
+        raise TargetError(f"nncf needs {exc.name}, which is not installed; {install('openvino')}") from exc
     _log_through_logging()
     return nncf, openvino
 

@@ -39,12 +39,12 @@ SHAPES: dict[str, tuple[dict[str, Any], set[str]]] = {
     ),
     "no methods": (
         {"distill": {"methods": {}}, "engines": FP32},
-        {"data", "check", "teacher", "student", "export", "engine/onnxruntime-fp32", "bench", "evaluate/teacher",
+        {"data", "plan", "check", "teacher", "student", "export", "engine/onnxruntime-fp32", "bench", "evaluate/teacher",
          "evaluate/student", "evaluate/export", "evaluate/onnxruntime-fp32"},
     ),
     "no methods, no baseline": (
         {"distill": {"methods": {}, "baseline": False}, "engines": []},
-        {"data", "teacher", "student", "export", "evaluate/teacher", "evaluate/student", "evaluate/export"},
+        {"data", "plan", "teacher", "student", "export", "evaluate/teacher", "evaluate/student", "evaluate/export"},
     ),
     "no baseline": (
         {"distill": {"methods": {"kd": {}}, "baseline": False}, "engines": []},
@@ -352,6 +352,9 @@ def test_a_latency_belongs_to_the_machine_and_to_the_versions_of_the_runtimes(
 ) -> None:
     recipe, artifacts = small_recipe(tmp_path), run_fake_pipeline(small_recipe(tmp_path), tmp_path)
     bench = next(stage for stage in plan(recipe) if stage.name == "bench")
+    artifacts["slow"].artifact.details.update(
+        classes=["sky"], splits={split: {"fingerprint": split} for split in ("train", "val")}
+    )
 
     def key() -> str:
         return bench.key(recipe, dict.fromkeys(bench.inputs, artifacts["slow"].artifact))

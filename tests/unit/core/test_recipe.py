@@ -481,3 +481,13 @@ def test_plugin_options_name_their_place_and_suggest() -> None:
     with pytest.raises(RecipeError, match=r"there\.width: .*got 'wide'"):
         plugin_options("formats", "scenes", {"width": "wide"}, "there")
     assert plugin_options("formats", "scenes", {"width": 64}, "there").width == 64
+
+
+def test_a_graph_that_suppresses_keeps_fewer_detections_than_are_asked_for(tmp_path: Path) -> None:
+    nms = ("task=detection", "data.format=scenes", "export.detections=nms", "distill.methods={}")
+    with pytest.raises(RecipeError, match="export.detections nms keeps 100 detections per image in the graph"):
+        small_recipe(tmp_path, *nms, "evaluate.max_detections=101")
+    assert (
+        small_recipe(tmp_path, *nms, "data.resize=letterbox", "evaluate.max_detections=300").evaluate.max_detections
+        == 300
+    )

@@ -304,6 +304,41 @@ def test_a_place_where_no_folder_can_be_made_is_told(tmp_path: Path) -> None:
         raise other
 
 
+def forbidden(path: Path) -> PermissionError:
+    return PermissionError(errno.EACCES, "Permission denied", str(path))
+
+
+def test_a_forbidden_file_elsewhere_is_not_taken_for_the_output_folder(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(WorkspaceError) as told, disk_errors(out):
+        raise forbidden(tmp_path / "images" / "a.png")
+    assert str(told.value) == (
+        f"{tmp_path}/images/a.png: Permission denied; allow edgekd to use it, or give another path"
+    )
+    with pytest.raises(WorkspaceError, match="out/data: Permission denied; finished stages are kept"), disk_errors(out):
+        raise forbidden(out / "data")
+
+
+def test_the_output_folder_is_known_under_a_relative_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(WorkspaceError, match="finished stages are kept"), disk_errors(Path("out")):
+        raise forbidden(tmp_path / "out" / "data")
+
+
+def test_a_full_disk_elsewhere_is_named(tmp_path: Path) -> None:
+    full = OSError(errno.ENOSPC, "No space left on device", "/cache/teacher.bin")
+    with pytest.raises(WorkspaceError) as told, disk_errors(tmp_path):
+        raise full
+    assert str(told.value) == "/cache/teacher.bin: No space left on device; make room there"
+
+
+def test_a_device_that_is_forbidden_is_no_file(tmp_path: Path) -> None:
+    error = PermissionError(errno.EPERM, "Operation not permitted")  # of a system call: it names no file
+    with pytest.raises(PermissionError) as passed, disk_errors(tmp_path):
+        raise error
+    assert passed.value is error
+
+
 def test_errors_that_are_not_the_disks_pass_as_they_are(tmp_path: Path) -> None:
     for error in (ValueError("bug"), FileNotFoundError(errno.ENOENT, "absent"), GateError("gate")):
         with pytest.raises(type(error)) as passed, disk_errors(tmp_path):

@@ -268,9 +268,9 @@ def test_stored_values_can_be_given_names(tmp_path: Path, write: Writer) -> None
 def test_masks_of_0_and_255_are_told(tmp_path: Path, write: Writer) -> None:
     write("images/train/a.png", "masks/train/a.png", np.array([[0, 255, 0], [0, 255, 0]], np.uint8))
     report = check_dataset(open_dataset(Options(str(tmp_path)), "train"), "train")
-    assert "if both are classes, use format `folder` with data.options.labels" in report.warnings[1]
+    assert "if both are classes, use format `folder` with data.options.labels" in report.errors[0]
     one_class = check_dataset(open_dataset(Options(str(tmp_path), classes=("crack",)), "train"), "train")
-    assert "if both are classes" in one_class.warnings[0]
+    assert "if both are classes" in one_class.errors[0]
 
 
 def test_names_of_stored_values_are_given_as_a_recipe_has_them() -> None:
