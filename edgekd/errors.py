@@ -108,7 +108,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 def add_note(exc: BaseException, line: str) -> None:
     """Add a line that is printed after the error's own, e.g. about what failed because of it (`add_note` of Python 3.11)."""
-    exc.__notes__ = [*notes_of(exc), line]  # type: ignore[attr-defined]  # Python 3.11 has it
+    exc.__notes__ = [*notes_of(exc), line]
 
 
 def notes_of(exc: BaseException) -> List[str]:
