@@ -61,8 +61,9 @@ def run(
             pipeline.assist(recipe, Workspace(Path(out)), chosen, prerequisites=stages)
         raise SystemExit(0)
     folder = Workspace(Path(out))
-    folder.check_own(stage.name for stage in stages)
-    pipeline.check_training(recipe, folder, chosen)
+    with disk_errors(folder.root):
+        folder.check_own(stage.name for stage in stages)
+        pipeline.check_training(recipe, folder, chosen)
     done: list[pipeline.StageRun] = []
     failures: dict[str, str] = {}
 
