@@ -92,7 +92,7 @@ class Manifest(StageFacts):
 
 @dataclass(frozen=True)
 class Artifact:
-    """A complete artifact folder and its manifest."""
+    """A complete artifact folder (an absolute path) and its manifest."""
 
     path: Path
     manifest: Manifest
@@ -166,7 +166,7 @@ def open_artifact(path: Path, kind: str | None = None) -> Artifact:
         raise ArtifactError(f"{manifest_path}: damaged (entries are missing); remove the folder and run again")
     if kind is not None and manifest["kind"] != kind:
         raise ArtifactError(f"{path}: expected an artifact of kind {kind}, got {manifest['kind']}")
-    artifact = Artifact(Path(path), manifest)
+    artifact = Artifact(Path(path).absolute(), manifest)
     for entry in manifest["files"]:
         file = artifact.file(entry["name"])
         size = file.stat().st_size if file.is_file() else None
