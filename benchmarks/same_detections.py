@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from edgekd.board.detection import Detections, Selection
+from edgekd.board.parity import SAME, is_alike
 from edgekd.board.postprocess import predict_objects
 from edgekd.core.artifact import Artifact, open_artifact
 from edgekd.core.recipe import Recipe
