@@ -66,6 +66,32 @@ def check_options(recipe: Recipe) -> None:
             _check_float_decoding(engine)
 
 
+def check_training(recipe: Recipe, workspace: Workspace, stages: Sequence[Stage]) -> None:
+    """Check that this machine can train with the section `trainer`, where a stage trains that never did in this folder.
+
+    A run that was trained elsewhere is compiled and measured on machines that could not train it.
+
+    Raises:
+        RecipeError: an accelerator, strategy or number of devices that does not exist here.
+    """
+    sections = {
+        "teacher" if stage.name == "teacher" else "student"
+        for stage in stages
+        if stage.kind == "checkpoint" and workspace.present(stage.name) is None
+    }
+    check_trainer(recipe, sections)
+
+
+def check_trainer(recipe: Recipe, sections: Collection[str]) -> None:
+    """Check that this machine can train the networks of some sections of a recipe; RecipeError as `check_training`."""
+    budgets = {name: train for name in sorted(sections) if (train := getattr(recipe, name).train)}
+    if budgets and find_spec("torch"):  # without it the first stage that trains says what is missing
+        with plugins.packages_of("training"):
+            from edgekd.train import place
+
+            place.check_trainer(recipe.trainer, budgets)
+
+
 def _check_float_decoding(engine: Engine) -> None:
     name = quantizer_of(engine)
     if not plugins.load("quantizers", name).KEEPS_FLOAT:

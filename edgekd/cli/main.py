@@ -9,6 +9,7 @@ import logging
 import os
 import sys
 import traceback
+from collections.abc import Iterable
 from typing import Any
 
 import typer
@@ -16,7 +17,7 @@ import typer
 from edgekd.cli import check, data, distill, doctor, predict, recipes, report, run, stages, study, toolchain
 from edgekd.core import user_code
 from edgekd.core.ranks import is_first_process
-from edgekd.errors import EdgekdError
+from edgekd.errors import EdgekdError, notes_of
 
 app = typer.Typer(
     name="edgekd",
@@ -72,11 +73,11 @@ def main() -> None:
     except typer.Exit as exc:
         sys.exit(exc.exit_code)
     except EdgekdError as exc:
-        _fail(str(exc), exc.exit_code)
+        _fail(str(exc), exc.exit_code, notes_of(exc))
     except _UsageError as exc:
         _fail_usage(exc)
-    except (KeyboardInterrupt, typer.Abort):
-        _fail("interrupted; run the same command again to go on", 130)
+    except (KeyboardInterrupt, typer.Abort) as exc:
+        _fail("interrupted; run the same command again to go on", 130, notes_of(exc))
     except BrokenPipeError:  # the reader of our stdout has gone: not our error
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except Exception as exc:
@@ -106,8 +107,10 @@ def _fail_usage(exc: Any) -> None:
     _fail(f"{text.removesuffix('.')}{pause} see `{command} --help`", exc.exit_code)
 
 
-def _fail(line: str, code: int) -> None:
-    print(f"edgekd: {' '.join(line.splitlines())}", file=sys.stderr)
+def _fail(line: str, code: int, notes: Iterable[str] = ()) -> None:
+    """Print one line for an error and one for each of its notes, and exit."""
+    for one in (line, *notes):
+        print(f"edgekd: {' '.join(one.splitlines())}", file=sys.stderr)
     sys.exit(code)
 
 

@@ -24,7 +24,7 @@ from types import ModuleType
 from typing import Any
 
 from edgekd.core import user_code
-from edgekd.errors import UserError, did_you_mean
+from edgekd.errors import PackageError, UserError, did_you_mean
 from edgekd.targets.base import Target
 
 log = logging.getLogger(__name__)
@@ -164,7 +164,7 @@ def packages_of(what: str) -> Iterator[None]:
     """Say in one line which package is not installed when imports inside fail.
 
     Raises:
-        UserError: `what` needs a package outside edgekd that is not installed.
+        PackageError: `what` needs a package outside edgekd that is not installed.
     """
     try:
         yield
@@ -172,7 +172,7 @@ def packages_of(what: str) -> Iterator[None]:
         missing = (exc.name or "").partition(".")[0]
         if missing in ("", "edgekd"):
             raise
-        raise UserError(
+        raise PackageError(
             f"{what} needs the package {missing!r}, which is not installed; "
             "`edgekd doctor` says what is missing and the command that installs it"
         ) from exc

@@ -24,6 +24,7 @@ from edgekd.models.artifact import untrained_network
 from edgekd.models.base import DenseModel, Outputs
 from edgekd.models.build import check_input_size
 from edgekd.train.batch import Batch
+from edgekd.train.refusals import check_first_step, check_trainable
 
 _LABEL_BLOCK = 32  # max pixels of a block of one label: there are borders, and cells away from borders
 
@@ -96,7 +97,7 @@ def plan(recipe: Recipe) -> DistillPlan:
     dataset = open_split(recipe, recipe.data.train)
     classes, crop = len(dataset.classes), recipe.data.augment.crop or recipe.data.size
     teacher, student = _networks(recipe, classes)
-    maps_t, maps_s = _both_maps(teacher, student, crop)
+    maps_t, maps_s = _both_maps(recipe, teacher, student, crop)
     labels = _labels(crop, classes) if recipe.task == "semantic" else _object_labels(crop)
     methods = [
         MethodPlan(
@@ -122,7 +123,7 @@ def check_arms(recipe: Recipe, arms: dict[str, dict[str, Method]]) -> None:
     """
     classes, crop = len(open_split(recipe, recipe.data.train).classes), recipe.data.augment.crop or recipe.data.size
     networks = _networks(recipe, classes)
-    maps_t, maps_s = _both_maps(*networks, crop)
+    maps_t, maps_s = _both_maps(recipe, *networks, crop)
     labels = _labels(crop, classes) if recipe.task == "semantic" else _object_labels(crop)
     for arm, methods in arms.items():
         try:
@@ -152,13 +153,23 @@ def _networks(recipe: Recipe, classes: int) -> tuple[DenseModel, DenseModel]:
     """Return teacher and student, untrained."""
     teacher = untrained_network(recipe.teacher, recipe.task, classes, "teacher")
     student = untrained_network(recipe.student, recipe.task, classes, "student")
+    check_trainable(teacher, recipe.teacher, "teacher")
+    check_trainable(student, recipe.student, "student")
     return teacher, student
 
 
 def _both_maps(
-    teacher: DenseModel, student: DenseModel, crop: tuple[int, int]
+    recipe: Recipe, teacher: DenseModel, student: DenseModel, crop: tuple[int, int]
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    return _maps(teacher, crop, "teacher"), _maps(student, crop, "student")
+    """Return the maps of both networks; RecipeError when one that is trained fails in its first step."""
+    maps = _maps(teacher, crop, "teacher"), _maps(student, crop, "student")
+    for network, train, section in (
+        (teacher, recipe.teacher.train, "teacher"),
+        (student, recipe.student.train, "student"),
+    ):
+        if train is not None:
+            check_first_step(network, section, train, recipe.trainer, crop)
+    return maps
 
 
 def _maps(model: DenseModel, crop: tuple[int, int], section: str) -> dict[str, Tensor]:

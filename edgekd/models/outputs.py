@@ -25,8 +25,8 @@ class Tap:
     which puts copies of dicts and lists back after tracing, leaves it as it is.
     """
 
-    def __init__(self, module: str) -> None:
-        self.module = module
+    def __init__(self, module: str, name: str) -> None:
+        self.module, self.name = module, name
         self.output: Any = None
 
     def __call__(self, module: nn.Module, inputs: Any, output: Any) -> None:
@@ -36,7 +36,9 @@ class Tap:
         """Return the output, which the tap then holds no more; RecipeError when the submodule was not called."""
         output, self.output = self.output, None  # or the graph would live until the next step
         if output is None:
-            raise RecipeError(f"tap {self.module!r} is not called in the forward pass; tap another submodule")
+            raise RecipeError(
+                f"{self.name}: tap {self.module!r} is not called in the forward pass; tap another submodule"
+            )
         return output
 
 
@@ -44,31 +46,32 @@ def tapped(modules: Mapping[str, nn.Module], module: str, name: str) -> Tap:
     """Return a tap on a submodule; RecipeError when there is none of that name."""
     if module not in modules:
         raise RecipeError(f"{name}: the network has no submodule {module!r}{did_you_mean(module, modules)}")
-    tap = Tap(module)
+    tap = Tap(module, name)
     modules[module].register_forward_hook(tap)
     return tap
 
 
-def logits_in(returned: Any, chosen: str | int | None) -> tuple[Tensor, dict[str, Tensor]]:
+def logits_in(returned: Any, chosen: str | int | None, name: str) -> tuple[Tensor, dict[str, Tensor]]:
     """Return the logits in what a network returned, and the other tensors by name or index.
 
     Args:
         returned: a tensor; a mapping, a named tuple, a dataclass, a list or a tuple of them; an object with `logits`.
         chosen: name or index of the logits; None takes a single tensor, `out` or `logits`.
+        name: the network in errors.
 
     Raises:
         RecipeError: no tensor is known to be the logits.
     """
     tensors = dict(_tensors(returned))
-    known = [name for name in _LOGITS if name in tensors]
+    known = [key for key in _LOGITS if key in tensors]
     candidates = known or list(tensors)
     key = candidates[0] if known or len(candidates) == 1 else None
     if chosen is not None and not isinstance(returned, Tensor):
         key = str(chosen)
     if key not in tensors:
-        found = ", ".join(f"{name}: {tuple(value.shape)}" for name, value in tensors.items()) or "no tensor"
+        found = ", ".join(f"{at}: {tuple(value.shape)}" for at, value in tensors.items()) or "no tensor"
         ask = "set options.output to the name or index of the logits" if tensors else "return logits (B, K, h, w)"
-        raise RecipeError(f"returns a {type(returned).__name__} with {found}; {ask}")
+        raise RecipeError(f"{name}: returns a {type(returned).__name__} with {found}; {ask}")
     logits = tensors.pop(key)
     return logits, tensors
 
@@ -96,7 +99,7 @@ def _items(returned: Any) -> Iterable[tuple[Any, Any]]:
     return [(name, getattr(returned, name)) for name in _LOGITS if hasattr(returned, name)]
 
 
-def check_map(logits: Tensor, classes: int) -> None:
+def check_map(logits: Tensor, classes: int, name: str) -> None:
     """Check that a tensor is (B, classes, h, w) of floats; RecipeError."""
     shape = tuple(logits.shape)
     if logits.ndim == 4 and shape[1] == classes and logits.is_floating_point():
@@ -109,7 +112,7 @@ def check_map(logits: Tensor, classes: int) -> None:
     elif logits.ndim == 4 and (shape[1], classes) == (1, 2):
         hint = "; of one channel x make two, with the same probabilities: torch.cat([torch.zeros_like(x), x], 1)"
     kind = str(logits.dtype).removeprefix("torch.")
-    raise RecipeError(f"expected {classes} channels of logits, (B, {classes}, h, w), got {kind} {shape}{hint}")
+    raise RecipeError(f"{name}: expected {classes} channels of logits, (B, {classes}, h, w), got {kind} {shape}{hint}")
 
 
 def tried(model: DenseModel, strides: Iterable[int], name: str) -> tuple[Outputs, tuple[int, int]]:
@@ -138,27 +141,13 @@ def run_on_noise(model: DenseModel, size: tuple[int, int], name: str, hint: str 
     """Return the outputs of a network in eval mode for one image of noise; RecipeError when it fails."""
     images = noise(1, size) * scale
     what = f"{name}: fails on an image {tuple(images.shape)}"
-    with torch.no_grad(), named(name), blamed(what, hint):
+    with torch.no_grad(), blamed(what, hint):
         return model.eval().forward_normalized(images.to(model.mean.device))
 
 
 def noise(batch: int, size: tuple[int, int]) -> Tensor:
     """Return normalised images (batch, 3, height, width) of noise, always the same."""
     return torch.randn(batch, 3, *size, generator=torch.Generator().manual_seed(0))
-
-
-class named:
-    """Puts the network's name before an error about its outputs."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, RecipeError) and not str(error).startswith(self.name):
-            raise RecipeError(f"{self.name}: {error}") from error
 
 
 def check_logits(model: DenseModel, logits: Tensor, shape: tuple[int, ...], name: str) -> None:

@@ -14,7 +14,7 @@ from edgekd.core.user_code import blamed
 from edgekd.errors import RecipeError
 from edgekd.models.artifact import untrained_network
 from edgekd.models.base import DenseModel, Outputs, ReadyDetector
-from edgekd.models.outputs import named, noise, run_on_noise
+from edgekd.models.outputs import noise, run_on_noise
 from edgekd.models.weights import load_into
 
 log = logging.getLogger(__name__)
@@ -71,7 +71,7 @@ def _not_saved(first: DenseModel, second: DenseModel) -> str:
 def _check_trains(model: DenseModel, section: str, size: tuple[int, int]) -> None:
     """Check one forward and backward pass in training mode on two images."""
     images = noise(2, size)  # two, because norms in training need them
-    with named(section), blamed(f"{section}: fails in training mode on images {tuple(images.shape)}"):
+    with blamed(f"{section}: fails in training mode on images {tuple(images.shape)}"):
         outputs = model.train().forward_normalized(images)
     maps = {**outputs.heads, **outputs.auxiliary}
     trained = {name: value for name, value in model.named_parameters() if value.requires_grad}

@@ -99,7 +99,7 @@ class WrappedModel(DenseModel):
 
     def __init__(self, net: nn.Module, num_classes: int, options: Options, name: str) -> None:
         super().__init__(options.mean, options.std)
-        self.net, self.num_classes, self.options = net, num_classes, options
+        self.net, self.name, self.num_classes, self.options = net, name, num_classes, options
         self.size_divisor = 1 if options.fixed_size else options.size_divisor
         self.fixed_size = options.fixed_size
         modules = dict(net.named_modules())
@@ -112,8 +112,8 @@ class WrappedModel(DenseModel):
 
     def forward_normalized(self, images: Tensor) -> Outputs:
         # A copy, because a network may write into its input.
-        logits, others = logits_in(self.net(images.clone()), self.options.output)
-        check_map(logits, self.num_classes)
+        logits, others = logits_in(self.net(images.clone()), self.options.output, self.name)
+        check_map(logits, self.num_classes, self.name)
         features = {stride: tap.take() for stride, tap in self.taps.items()}
         decoder = self.decoder_tap.take() if self.decoder_tap else logits
         auxiliary = {}
@@ -169,7 +169,7 @@ def _plain(net: nn.Module, name: str) -> nn.Module:
 def _check_outputs(model: DenseModel, num_classes: int, name: str) -> None:
     """Check that a user's `DenseModel` has the outputs that it declares; RecipeError."""
     outputs, size = tried(model, model.channels, name)
-    check_map(outputs.logits, num_classes)
+    check_map(outputs.logits, num_classes, name)
     check_logits(model, outputs.logits, (1, num_classes, *size), name)
     actual = {stride: (x.shape[1], size[1] // x.shape[-1]) for stride, x in outputs.features.items()}
     declared = {stride: (channels, stride) for stride, channels in model.channels.items()}

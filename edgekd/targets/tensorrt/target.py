@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Optional
 
+from edgekd.board.installation import install
 from edgekd.board.options import option
 from edgekd.board.specs import ModelSpec
 from edgekd.errors import TargetError
@@ -226,7 +227,7 @@ def _import() -> Any:
         module = importlib.import_module("tensorrt")
     if not hasattr(module, "__version__"):  # also where only its type stubs are installed
         raise TargetError(
-            f"tensorrt is not installed; it comes with JetPack on a Jetson; elsewhere pip install 'edgekd[{INFO.extra}]'"
+            f"tensorrt is not installed; it comes with JetPack on a Jetson; elsewhere {install(INFO.extra)}"
         )
     return module
 

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, List, Literal, Tuple
 
+from edgekd.board.installation import install
 from edgekd.board.options import option
 from edgekd.board.specs import ModelSpec
 from edgekd.errors import TargetError
@@ -153,7 +154,7 @@ def import_tensorrt_rtx() -> Any:
     try:
         import tensorrt_rtx
     except ImportError as exc:
-        raise TargetError(f"tensorrt_rtx is not installed; pip install 'edgekd[{INFO.extra}]'") from exc
+        raise TargetError(f"tensorrt_rtx is not installed; {install(INFO.extra)}") from exc
     return tensorrt_rtx
 
 
