@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -87,10 +90,11 @@ def export_onnx(model: DenseModel, spec: ModelSpec, settings: Export, path: Path
     image = spec.inputs[0]
     example = torch.zeros(image.shape, dtype=getattr(torch, image.dtype))
     try:
-        program = torch.onnx.export(
-            wrapper, (example,), dynamo=True, opset_version=settings.opset,
-            input_names=[image.name], output_names=names, verbose=False,
-        )  # fmt: skip
+        with _without_dumps():
+            program = torch.onnx.export(
+                wrapper, (example,), dynamo=True, opset_version=settings.opset,
+                input_names=[image.name], output_names=names, verbose=False,
+            )  # fmt: skip
     except torch.onnx.errors.OnnxExporterError as exc:
         raise UserError(f"export: torch cannot export this network: {_reason(exc)}") from exc
     assert program is not None
@@ -112,6 +116,19 @@ def export_onnx(model: DenseModel, spec: ModelSpec, settings: Export, path: Path
         "nodes": len(simplified.graph.node),
         "rewritten": rewritten,
     }
+
+
+@contextmanager
+def _without_dumps() -> Iterator[None]:
+    """Keep torch from printing whole graphs to stderr when it cannot export one: the error says why."""
+    noisy = logging.getLogger("torch.fx.experimental.symbolic_shapes")
+    level = noisy.level
+    noisy.setLevel(logging.ERROR)
+    try:
+        with redirect_stderr(StringIO()):
+            yield
+    finally:
+        noisy.setLevel(level)
 
 
 def _reason(error: BaseException) -> str:

@@ -68,10 +68,11 @@ def test_taps_and_a_network_that_writes_into_its_input_change_nothing(tmp_path: 
     assert difference("WritesIntoItsInput", tmp_path, taps={2: "conv"}) < 1e-5
 
 
-def test_a_branch_on_the_image_is_refused_with_its_line(tmp_path: Path) -> None:
+def test_a_branch_on_the_image_is_refused_with_its_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(UserError, match=r"cannot export this network: .*py:\d+, `return y if y.mean\(\) > 0") as caught:
         difference("DependsOnTheImage", tmp_path)
     assert "\n" not in str(caught.value)
+    assert "def forward" not in capsys.readouterr().err
 
 
 def test_an_operator_of_a_later_opset_names_it(tmp_path: Path) -> None:
