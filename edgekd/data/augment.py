@@ -21,13 +21,12 @@ from torchvision.transforms.v2 import functional as F
 from edgekd.board.frame import frame
 from edgekd.board.specs import Preprocess
 from edgekd.core.recipe import Augment
-from edgekd.data.base import IGNORE_INDEX, Sample
+from edgekd.data.base import IGNORE_INDEX, MIN_SIDE, Sample
 from edgekd.errors import RecipeError, did_you_mean
 
-# An object is dropped from a view when the visible share of its box or a visible side (pixels) is below these, or its mask is
-# empty.
+# An object is dropped from a view when the visible share of its box is below this, a visible side is below MIN_SIDE, or its
+# mask is empty.
 MIN_VISIBLE = 0.25
-MIN_SIDE = 2.0
 
 
 class ResizeJitter(v2.Transform):
