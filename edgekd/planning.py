@@ -179,6 +179,7 @@ def _deployment(recipe: Recipe) -> list[Stage]:
                 subject=engine.id,
                 external_state="edgekd.compile.stage:bound_to",
                 fails_alone=True,
+                partial_inputs=_CALIBRATED_ON,
                 version=2,
             )
         )
