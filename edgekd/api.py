@@ -80,7 +80,8 @@ def run(
         try:
             pipeline.run_stages(recipe, workspace, chosen, remember, note, prerequisites=stages)
         except EdgekdError as exc:
-            if done:
+            # Refused data has a page, too; it replaces none of an earlier run.
+            if done or not (workspace.root / "report.json").exists():
                 with _noted_on(exc):
                     _report(recipe, workspace, stages, done, failures, str(exc))
             raise
@@ -250,7 +251,7 @@ def _report(
     from edgekd.report.model import StageTiming
 
     # `edgekd evaluate` keeps what `edgekd bench` measured.
-    known = pipeline.recall(recipe, stages, ran, workspace, is_held=True)
+    known = pipeline.recall(recipe, stages, ran, workspace, is_held=True) if ran else []
     artifacts = {stage_run.stage.name: stage_run.artifact for stage_run in known}
     earlier = {f"{name}/{subject}": why for name, one in artifacts.items() for subject, why in one.failures.items()}
     failures = {**earlier, **failures}

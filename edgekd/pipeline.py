@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from edgekd.compile.stage import checked_options
-from edgekd.core import key_changes, plugins
+from edgekd.core import key_changes, plugins, user_code
 from edgekd.core.artifact import Artifact, StageFacts, publish
 from edgekd.core.recipe import Engine, Recipe
 from edgekd.core.recipe_loading import check_plugins
@@ -192,6 +192,10 @@ class _Runner:
         except Exception as exc:
             if self.on_failure is None or not stage.fails_alone:
                 raise
+            if (theirs := user_code.error_of(exc)) is not None:
+                log.debug("%s", stage.name, exc_info=exc)
+                self._fail(StageFailure(stage.name, str(theirs)))
+                return None
             log.exception("%s: an error that edgekd did not expect", stage.name)
             self._fail(StageFailure(stage.name, f"{type(exc).__name__}: {one_line(exc)}", is_bug=True))
         return None

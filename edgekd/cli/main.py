@@ -15,6 +15,7 @@ from typing import Any
 import typer
 
 from edgekd.cli import check, data, distill, doctor, predict, recipes, report, run, stages, study, toolchain
+from edgekd.core import user_code
 from edgekd.core.ranks import is_first_process
 from edgekd.errors import EdgekdError, notes_of
 
@@ -42,12 +43,13 @@ def _version(value: bool) -> None:
 @app.callback()
 def _global(
     version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
-    verbose: bool = typer.Option(False, "--verbose", "-v", help="Log what the libraries say, too."),
+    verbose: bool = typer.Option(False, "--verbose", "-v", help="Log what the libraries say, too, and tracebacks."),
 ) -> None:
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s")
     logging.getLogger("edgekd").setLevel(logging.INFO if is_first_process() else logging.WARNING)
     if verbose:
         logging.getLogger().setLevel(logging.INFO)
+        logging.getLogger("edgekd.cli").setLevel(logging.DEBUG)
 
 
 app.command()(doctor.doctor)
@@ -78,7 +80,10 @@ def main() -> None:
         _fail("interrupted; run the same command again to go on", 130, notes_of(exc))
     except BrokenPipeError:  # the reader of our stdout has gone: not our error
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except Exception:  # noqa: BLE001 - the last resort: show it whole and say whose fault it is
+    except Exception as exc:
+        if (theirs := user_code.error_of(exc)) is not None:
+            logging.getLogger("edgekd.cli").debug("", exc_info=exc)
+            _fail(str(theirs), theirs.exit_code)
         traceback.print_exc()
         _fail("this is a bug of edgekd; please report it with the lines above", 70)
 

@@ -23,6 +23,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from edgekd.core import user_code
 from edgekd.errors import PackageError, UserError, did_you_mean
 from edgekd.targets.base import Target
 
@@ -93,11 +94,23 @@ def load(kind: str, name: str) -> ModuleType:
     if name not in own | set(foreign):
         raise UserError(f"no {noun} is called {name!r}{did_you_mean(name, own | set(foreign))}")
     with packages_of(f"{noun} {name!r}"):
-        module = importlib.import_module(f"{KINDS[kind]}.{name}") if name in own else foreign[name].load()
+        module = importlib.import_module(f"{KINDS[kind]}.{name}") if name in own else _imported(foreign[name], noun)
     if absent := [one for one in _NAMES[kind] if one not in vars(module)]:
         raise UserError(
             f"{noun} {name!r}: expected {', '.join(_NAMES[kind])} in {module.__name__}, got no {', '.join(absent)}"
         )
+    return module
+
+
+def _imported(point: EntryPoint, noun: str) -> ModuleType:
+    user_code.remember(point.module)
+    try:
+        with user_code.blamed(f"{noun} {point.name!r} cannot be imported", kind=UserError):
+            module: ModuleType = point.load()
+    except UserError as exc:
+        if isinstance(exc.__cause__, ModuleNotFoundError):
+            raise exc.__cause__ from None  # `packages_of` names what to install
+        raise
     return module
 
 

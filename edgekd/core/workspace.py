@@ -35,6 +35,7 @@ class Workspace:
 
     def __init__(self, root: Path) -> None:
         self.root = Path(root).absolute()
+        self._reported: set[str] = set()
 
     @contextmanager
     def locked(self, wait: bool = False) -> Iterator[Workspace]:
@@ -167,14 +168,16 @@ class Workspace:
     def _previous(self, stage: str, key: str) -> Path:
         return self.root / ".previous" / f"{stage.replace('/', '+')}-{key[:16]}"
 
-    @staticmethod
-    def _complete(place: Path, key: str) -> Artifact | None:
+    def _complete(self, place: Path, key: str) -> Artifact | None:
         if not place.exists():
             return None
         try:
             artifact = open_artifact(place)
-        except ArtifactError:
-            return None  # damaged: the caller makes it again, `set_aside` keeps the remains
+        except ArtifactError as exc:  # the caller makes it again, `set_aside` keeps the remains
+            if str(exc) not in self._reported:
+                log.warning("%s; it is made again, what is left is kept in .previous", exc)
+            self._reported.add(str(exc))
+            return None
         return artifact if artifact.manifest["key"] == key else None
 
 

@@ -8,6 +8,7 @@ A format is one file `data/formats/<name>.py` with
     open_objects(options, split, has_masks) -> DenseDataset    boxes, and masks where has_masks; for the other two
 
 with the functions that its tasks need. Opening lists and pairs the files (DataError when that fails); `load` reads pixels.
+The split `all` is the whole of a data set that has no splits; `data/parts.py` divides it.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Protocol
 import numpy as np
 
 IGNORE_INDEX = 255
+WHOLE = "all"  # the split that is a whole data set without splits
 COCO_LARGEST = 1e10  # square pixels: the upper limit of COCO's area range "all"; evaluation ignores larger objects
 
 

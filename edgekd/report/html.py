@@ -61,6 +61,7 @@ class Page:
     class_figure: str
     class_rows: list[Row]
     precision_figures: dict[str, str]
+    ceiling: Row | None
     curves: str
     curve_keys: list[Curve]
     validation: str
@@ -143,6 +144,7 @@ def _page(report: Report, data_dir: Path) -> Page:
         timing_notes=_timing_notes(rows), class_rows=scored,
         class_figure=charts.class_chart(scored, classes, task.per_class),
         precision_figures={name: charts.precision_chart(scored, name) for name in classes_with_curves(scored)},
+        ceiling=next((row for row in rows if row.ceiling is not None), None),
         curves=charts.curves_chart(curves), curve_keys=curves,
         validation=charts.validation_chart(_curves(report.training, "validation"), task.title),
         trainings=_trainings(report.training), pictures=pictures,
@@ -264,6 +266,11 @@ def _problems(report: Report) -> list[str]:
     for status in ("failed", "not measured"):
         if labels := [row.label for row in report.rows if row.status == status]:
             problems.append(f"{status.capitalize()}: {', '.join(labels)}. The reasons are in the table.")
+    problems += [
+        f"{STAGE_LABELS[name]}: the task loss was exactly 0 in {run.zero_loss_steps} of {run.steps} steps, which taught nothing."
+        for name, run in report.training.items()
+        if run.zero_loss_steps and name in STAGE_LABELS
+    ]
     return problems + _uneven_means(report.rows)
 
 

@@ -24,7 +24,7 @@ from edgekd.data.base import DenseDataset
 from edgekd.data.loader import CachedOutputs, StepBatches, training_loader
 from edgekd.errors import EdgekdError, UserError
 from edgekd.models.base import DenseModel
-from edgekd.train.callbacks import DepthwiseInFloat32, LogProgress, StepRecord, Validation, Watchdog
+from edgekd.train.callbacks import DepthwiseInFloat32, LogProgress, StepRecord, Validation, Watchdog, ZeroLoss
 from edgekd.train.module import DenseTask, Distiller
 from edgekd.train.place import loader_processes, on_cpu, precision, trainer_arguments, trainer_errors
 from edgekd.train.resume import AveragedWeights, StepSeeds, WholeCheckpoints
@@ -110,12 +110,13 @@ def fit(job: FitJob) -> dict[str, Any]:
     L.seed_everything(job.seed, workers=False, verbose=False)
     task = DenseTask(job.student, job.budget, job.distiller, job.trainer.channels_last, job.task, job.class_weights)
     record = StepRecord(log_every=max(1, job.budget.steps // 200))
+    zero_loss = ZeroLoss()
     averaged = AveragedWeights(decay=job.budget.ema) if job.budget.ema is not None else None
     every = job.budget.validate_every or 0
     validation = Validation(job.validation, job.task, job.data, every, averaged) if job.validation else None
     with _quiet(), trainer_errors(job.trainer):
         # The order matters: a step is timed before the averaging, and scored after it.
-        trainer = _trainer(job, [callback for callback in (record, averaged, validation) if callback])
+        trainer = _trainer(job, [callback for callback in (record, zero_loss, averaged, validation) if callback])
     _reset_peak_memory(job.trainer)
     resume = job.scratch / f"{RESUME}.ckpt"
     workers = loader_processes(job.trainer)
@@ -146,6 +147,7 @@ def fit(job: FitJob) -> dict[str, Any]:
         "device": str(trainer.strategy.root_device),
         "world_size": trainer.world_size,
         "teacher_answers": None if job.distiller is None else "kept" if job.teacher_cache else "live",
+        "zero_loss_steps": zero_loss.count,
         "record": record.rows,
         "validation": validation.rows if validation else [],
         "peak_memory_bytes": _peak_memory(trainer.strategy.root_device),

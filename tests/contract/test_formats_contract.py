@@ -163,7 +163,7 @@ def test_opening_reads_no_pixels_and_a_damaged_file_is_named_when_loaded(
     assert any(str(path) in str(caught.value) for path in damaged.files(0))
     assert "\n" not in str(caught.value)
     if ":" not in name:
-        assert len(check_dataset(damaged, layout[1]).errors) == len(damaged)
+        assert check_dataset(damaged, layout[1]).num_bad == len(damaged)
 
 
 def test_unknown_split_and_wrong_root_are_refused_by_name(

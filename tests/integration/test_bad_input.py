@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import subprocess
@@ -94,6 +95,27 @@ def test_data_check_passes_the_undamaged_set_and_draws_it(folder: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "class10" in done.stdout
     assert Image.open(folder / "contact_sheet_val.png").width > 200
+
+
+def test_data_check_prints_its_report_where_no_contact_sheet_can_be_written(folder: Path) -> None:
+    done = run_edgekd("data", "check", str(folder / "recipe.yaml"), "--sheet", str(folder / "classes.txt/sheets"))
+    assert done.returncode == 2
+    assert "split train: 6 images, 0 bad" in done.stdout
+    assert "split val: 3 images, 0 bad" in done.stdout
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("edgekd: contact sheet not written: ")
+    assert line.endswith("name another folder by --sheet")
+
+
+def test_data_check_counts_equal_errors_and_gives_findings_as_json(folder: Path) -> None:
+    for number in range(4):
+        Image.fromarray(np.full((64, 96), 37, np.uint8)).save(folder / f"masks/train/{number}.png")
+    done = run_edgekd("data", "check", str(folder / "recipe.yaml"), "--sheet", str(folder), "--json")
+    assert done.returncode == 2
+    (found,) = json.loads(done.stdout)["splits"][0]["findings"]
+    assert (found["code"], found["is_error"], found["count"], found["first"]) == ("unreadable", True, 4, "0.png")
+    assert "masks/train/0.png: label 37" in done.stderr
+    assert "(3 more like this)" in done.stderr
 
 
 def test_a_wrong_root_is_named(folder: Path) -> None:
@@ -242,3 +264,14 @@ def refused(*arguments: str, cwd: Path | None = None) -> str:
     errors = [line for line in done.stderr.splitlines() if line.startswith("edgekd: ")]
     assert len(errors) == 1, done.stderr
     return errors[0]
+
+
+def test_refused_data_has_a_page_that_replaces_none(folder: Path) -> None:
+    label_37_of_11(folder)
+    for kept in (None, '{"schema": "edgekd.report/1", "title": "an earlier run"}'):
+        if kept:
+            (folder / "out/report.json").write_text(kept)
+        refused("run", str(folder / "recipe.yaml"), "--out", str(folder / "out"))
+        text = (folder / "out/report.json").read_text()
+        assert text == kept if kept else "label 37" in text
+    assert "label 37" in (folder / "out/report.html").read_text()

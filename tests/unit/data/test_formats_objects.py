@@ -43,7 +43,7 @@ def test_voc_boxes_count_from_one_with_both_ends_included(tmp_path: Path) -> Non
 
 
 def test_boxes_are_repaired_where_that_is_safe_and_counted(tmp_path: Path) -> None:
-    objects = voc_object("dog", (0, 1, 9, 4)) + voc_object("cat", (3, 2, 3, 2))
+    objects = voc_object("dog", (1, 1, 9, 4)) + voc_object("cat", (3, 2, 3, 2))
     dataset = voc.open_objects(voc.Options(str(write_voc(tmp_path, objects)), classes=NAMES), "train", False)
     assert dict(dataset.repairs) == {"boxes cut at the image's edge": 1, "boxes without area left out": 1}
     assert boxes(dataset.load(0)) == [[0, 0, 8, 4]]
@@ -308,7 +308,7 @@ BAD_SHAPES: dict[str, tuple[Any, str]] = {
     "endless run": ({"size": [4, 8], "counts": "o" * 99}, "not a run-length string"),
     "ends in a run": ({"size": [4, 8], "counts": "5o"}, "middle of a run"),
     "half a point": ([[1, 1, 4, 1, 4]], "x and y in turn"),
-    "far point": ([[1, 1, 4, 1, 1e7, 3]], "outside of the image"),
+    "far point": ([[1, 1, 4, 1, 1e7, 3]], "outside of the 4x8 image"),
 }
 
 
