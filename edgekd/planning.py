@@ -104,8 +104,9 @@ def _training(recipe: Recipe) -> list[Stage]:
                 kind="check",
                 function="edgekd.preflight.stage:run",
                 inputs=("data",),
-                sections=("data", "student", "export", "engines", "check"),
+                sections=("data", "student", "export", "quantize", "engines", "check"),
                 partial_inputs=_CLASSES_OF,
+                version=2,
             )
         )
     # The teacher does not read its floor: `distilled` holds it to that.

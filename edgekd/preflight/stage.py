@@ -26,7 +26,7 @@ def run(job: StageJob) -> StageResult:
     asked = towards_of(recipe)
     with untrained_student(recipe, tuple(job.inputs["data"].details["classes"])) as student:
         assert student.spec is not None
-        check_engines(recipe, student.spec)
+        check_engines(recipe, student.spec, student.model)
         found = [check(student, toward) for toward in asked]
     reports = {repr(toward): report for toward, report in zip(asked, found, strict=True)}
     for engine in recipe.engines:
