@@ -19,6 +19,8 @@ import numpy as np
 from edgekd.board.detection import Detections
 from edgekd.board.masks import Masks
 from edgekd.data.base import COCO_LARGEST, Instances
+from edgekd.data.object_masks import tight_masks
+from edgekd.data.runs import encode_part
 from edgekd.errors import DataError, UserError
 from edgekd.evaluate.predictions import Prediction
 
@@ -126,7 +128,7 @@ class DetectionEvaluator:
 
     def __init__(self, classes: Sequence[str], has_masks: bool) -> None:
         self.classes, self.has_masks = tuple(classes), has_masks
-        self._encode = _import().mask.encode
+        self._compress = _import().mask.frPyObjects
         self._images: list[_Image] = []
         self._objects: list[_Entry] = []
         self._found: list[_Entry] = []
@@ -216,6 +218,8 @@ class DetectionEvaluator:
     ) -> list[_Entry]:
         """Return COCO annotations, numbered from `count` + 1 on."""
         entries: list[_Entry] = []
+        if isinstance(masks, np.ndarray):
+            masks = tight_masks(masks)
         for place, (box, label) in enumerate(zip(boxes, labels, strict=True)):
             x1, y1, x2, y2 = (float(value) for value in box)
             entry: _Entry = {
@@ -224,9 +228,11 @@ class DetectionEvaluator:
             }  # fmt: skip
             if self.has_masks:
                 assert masks is not None
-                mask = masks[place]
-                entry["segmentation"] = self._encode(np.asfortranarray(mask, dtype=np.uint8))
-                entry["mask_area"] = float(mask.sum())
+                part = masks.parts[place]
+                x, y = masks.corners[place, :2].tolist()
+                runs = {"size": list(masks.size), "counts": encode_part(part, (x, y), masks.size)}
+                entry["segmentation"] = self._compress(runs, *masks.size)
+                entry["mask_area"] = float(part.sum())
             entries.append(entry)
         return entries
 
