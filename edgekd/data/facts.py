@@ -192,9 +192,8 @@ def _objects(objects: Instances) -> _Found:
 def _apart(masks: Masks, boxes: np.ndarray) -> int:
     """Return the number of masks without a pixel in their box, of boxes (N, 4)."""
     count = 0
-    for (left, top, right, bottom), (x1, y1, x2, y2), part in zip(
-        boxes.tolist(), masks.corners.tolist(), masks.parts, strict=True
-    ):
+    corners = masks.corners[:, :2].tolist()
+    for (left, top, right, bottom), (x1, y1), part in zip(boxes.tolist(), corners, masks.parts, strict=True):
         rows = slice(max(0, floor(top) - y1), max(0, ceil(bottom) - y1))
         columns = slice(max(0, floor(left) - x1), max(0, ceil(right) - x1))
         count += not part[rows, columns].any()
