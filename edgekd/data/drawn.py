@@ -60,6 +60,10 @@ class DrawnDataset:
     def files(self, index: int) -> tuple[Path, ...]:
         return self._objects.files(index)
 
+    def gives_size(self, index: int) -> bool:
+        """Return whether the annotations of an image give its size, see `AnnotatedDataset`."""
+        return self._objects.gives_size(index)
+
     def only(self, indices: Sequence[int]) -> DrawnDataset:
         """Return the data set of some of the images."""
         part = copy.copy(self)

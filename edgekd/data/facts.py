@@ -22,6 +22,7 @@ from edgekd.core.recipe import Recipe
 from edgekd.core.third_party import code_hashes, hash_of_code
 from edgekd.data.annotated import AnnotatedDataset, repairs_of
 from edgekd.data.base import IGNORE_INDEX, DenseDataset, Instances, Sample
+from edgekd.data.drawn import DrawnDataset
 from edgekd.data.fingerprint import fingerprint
 from edgekd.data.images import stored_orientation
 from edgekd.data.paired import SUFFIXES, PairedDataset
@@ -205,7 +206,7 @@ def _is_unchecked(dataset: DenseDataset, index: int, found: _Found) -> bool:
     own = stored_orientation(files[1]) if len(files) > 1 and files[1].suffix.lower() in SUFFIXES else 1
     if orientation == own:
         return False
-    is_sized = len(files) > 1 or (isinstance(dataset, AnnotatedDataset) and dataset.gives_size(index))
+    is_sized = len(files) > 1 or (isinstance(dataset, AnnotatedDataset | DrawnDataset) and dataset.gives_size(index))
     changes_size = (orientation in _TURNED_BY_90) != (own in _TURNED_BY_90) and found.size[0] != found.size[1]
     return not (is_sized and changes_size)
 
