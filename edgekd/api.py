@@ -60,7 +60,10 @@ def run(
         with shared_splits():
             pipeline.assist(recipe, Workspace(Path(out)), chosen, prerequisites=stages)
         raise SystemExit(0)
-    pipeline.check_training(recipe, Workspace(Path(out)), chosen)
+    folder = Workspace(Path(out))
+    with disk_errors(folder.root):
+        folder.check_own(stage.name for stage in stages)
+        pipeline.check_training(recipe, folder, chosen)
     done: list[pipeline.StageRun] = []
     failures: dict[str, str] = {}
 
@@ -72,12 +75,13 @@ def run(
         failures[failure.name] = failure.reason
         on_failure(failure)
 
-    with Workspace(Path(out)).locked() as workspace, disk_errors(workspace.root), shared_splits():
+    with folder.locked() as workspace, disk_errors(workspace.root), shared_splits():
         _say_whose(workspace.root, recipe)
         try:
             pipeline.run_stages(recipe, workspace, chosen, remember, note, prerequisites=stages)
         except EdgekdError as exc:
-            if done:
+            # Refused data has a page, too; it replaces none of an earlier run.
+            if done or not (workspace.root / "report.json").exists():
                 with _noted_on(exc):
                     _report(recipe, workspace, stages, done, failures, str(exc))
             raise
@@ -134,7 +138,7 @@ def run_study(
     from edgekd.study.results import Findings, Result
 
     recipe = recipe if isinstance(recipe, Recipe) else load_recipe(str(recipe), overrides)
-    folder, arms = Path(out), arms_of(recipe)
+    folder, arms = Path(out).absolute(), arms_of(recipe)
     pipeline.check_options(teacher_recipe(recipe))
     with shared_splits():
         with packages_of("study"):
@@ -247,7 +251,7 @@ def _report(
     from edgekd.report.model import StageTiming
 
     # `edgekd evaluate` keeps what `edgekd bench` measured.
-    known = pipeline.recall(recipe, stages, ran, workspace, is_held=True)
+    known = pipeline.recall(recipe, stages, ran, workspace, is_held=True) if ran else []
     artifacts = {stage_run.stage.name: stage_run.artifact for stage_run in known}
     earlier = {f"{name}/{subject}": why for name, one in artifacts.items() for subject, why in one.failures.items()}
     failures = {**earlier, **failures}

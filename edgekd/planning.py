@@ -174,11 +174,12 @@ def _deployment(recipe: Recipe) -> list[Stage]:
                 name=f"engine/{engine.id}",
                 kind="engine",
                 function="edgekd.compile.stage:run",
-                inputs=(_source(engine),),
-                sections=(f"engines:{engine.id}",),
+                inputs=tuple(dict.fromkeys((_source(engine), "export", "data"))),
+                sections=("data", f"engines:{engine.id}", "parity"),
                 subject=engine.id,
                 external_state="edgekd.compile.stage:bound_to",
                 fails_alone=True,
+                version=2,
             )
         )
     return stages

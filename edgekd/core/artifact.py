@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -92,7 +93,7 @@ class Manifest(StageFacts):
 
 @dataclass(frozen=True)
 class Artifact:
-    """A complete artifact folder and its manifest."""
+    """A complete artifact folder (an absolute path) and its manifest."""
 
     path: Path
     manifest: Manifest
@@ -143,10 +144,12 @@ class Artifact:
 
 
 def open_artifact(path: Path, kind: str | None = None) -> Artifact:
-    """Open an artifact folder and check that every file is there with its recorded size.
+    """Open an artifact folder and check that every file is there with its recorded size and content.
+
+    A process hashes a file once, and again when its size or time changes.
 
     Raises:
-        ArtifactError: no manifest, damaged manifest, file missing or of another size, or of another kind.
+        ArtifactError: no manifest, damaged manifest, file missing, of another size or content, or of another kind.
     """
     manifest_path = Path(path) / MANIFEST
     try:
@@ -166,13 +169,34 @@ def open_artifact(path: Path, kind: str | None = None) -> Artifact:
         raise ArtifactError(f"{manifest_path}: damaged (entries are missing); remove the folder and run again")
     if kind is not None and manifest["kind"] != kind:
         raise ArtifactError(f"{path}: expected an artifact of kind {kind}, got {manifest['kind']}")
-    artifact = Artifact(Path(path), manifest)
+    artifact = Artifact(Path(path).absolute(), manifest)
     for entry in manifest["files"]:
         file = artifact.file(entry["name"])
         size = file.stat().st_size if file.is_file() else None
         if size != entry["bytes"]:
             raise ArtifactError(f"{file}: expected {entry['bytes']} bytes, got {size}; remove {path} and run again")
+        if "sha256" in entry and (found := _content_hash(file)) != entry["sha256"]:
+            raise ArtifactError(
+                f"{file}: damaged: expected content of sha256 {entry['sha256'][:12]}, got {found[:12]}; remove {path} and run "
+                "again, or bring the file back from a copy"
+            )
     return artifact
+
+
+_hashed: dict[tuple[int, int, int, int], str] = {}  # device, inode, size and time of a file -> its hash
+_SETTLED_NS = 2_000_000_000  # a file that is younger can change without its time changing
+
+
+def _content_hash(file: Path) -> str:
+    """Return the hash of a file, from memory when this process has read it before."""
+    stat = file.stat()
+    key = (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns)
+    if key not in _hashed:
+        found = sha256_of(file)
+        if time.time_ns() - stat.st_mtime_ns < _SETTLED_NS:
+            return found
+        _hashed[key] = found
+    return _hashed[key]
 
 
 def _is_whole(manifest: Mapping[str, Any]) -> bool:

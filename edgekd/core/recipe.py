@@ -13,7 +13,17 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from edgekd.core.deployment_sections import LOCAL, PTQ, Bench, Engine, Evaluate, Export, Quantize, QuantizeVariant
+from edgekd.core.deployment_sections import (
+    LOCAL,
+    PTQ,
+    Bench,
+    Engine,
+    EngineParity,
+    Evaluate,
+    Export,
+    Quantize,
+    QuantizeVariant,
+)
 from edgekd.core.plugin_options import PluginOptions
 from edgekd.core.training_sections import (
     PLAIN,
@@ -42,6 +52,7 @@ __all__ = [
     "Data",
     "Distill",
     "Engine",
+    "EngineParity",
     "Evaluate",
     "Export",
     "Method",
@@ -94,6 +105,7 @@ class Recipe(Section):
     export: Export = Field(Export(), description="ONNX export.")
     quantize: Quantize = Field(Quantize(), description="Calibration of int8 models.")
     engines: tuple[Engine, ...] = Field((), description="Engines to build.")
+    parity: EngineParity = Field(EngineParity(), description="Engines against their ONNX graphs.")
     check: Literal["stop", "warn"] = Field(
         "stop", description="Reaction to a target that is known to refuse or break the student, before any training."
     )

@@ -47,6 +47,8 @@ def find_recipe(name_or_path: str) -> Path:
     shipped = shipped_recipes()
     if name_or_path in shipped:
         return shipped[name_or_path]
+    if path.is_dir():
+        raise RecipeError(f"recipe {name_or_path!r} is a folder; expected a YAML file, or the name of a shipped recipe")
     raise RecipeError(
         f"recipe {name_or_path!r} is neither a file nor a shipped recipe{did_you_mean(name_or_path, shipped)}"
     )

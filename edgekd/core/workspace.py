@@ -12,14 +12,14 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from edgekd.board.files import is_full
-from edgekd.core.artifact import SCRATCH, Artifact, drop_scratch, open_artifact
+from edgekd.core.artifact import MANIFEST, SCRATCH, Artifact, drop_scratch, open_artifact
 from edgekd.errors import ArtifactError, EdgekdError, WorkspaceError
 
 log = logging.getLogger(__name__)
@@ -31,10 +31,11 @@ _ADVICE = "finished stages are kept: make room or allow writing, and run the sam
 
 
 class Workspace:
-    """Paths of one output folder; use `locked` before writing."""
+    """Paths of one output folder, absolute: stages hand them to processes that work elsewhere. Lock it before writing."""
 
     def __init__(self, root: Path) -> None:
-        self.root = Path(root)
+        self.root = Path(root).absolute()
+        self._reported: set[str] = set()
 
     @contextmanager
     def locked(self, wait: bool = False) -> Iterator[Workspace]:
@@ -62,6 +63,20 @@ class Workspace:
                 yield self
             finally:
                 lock.release()
+
+    def check_own(self, stages: Iterable[str]) -> None:
+        """Check that the folders of stages are not somebody else's: `--out .` beside a folder `data` of images.
+
+        Raises:
+            WorkspaceError: edgekd never worked here, and there is a folder of a stage's name that is no artifact.
+        """
+        if (self.root / ".lock").exists():
+            return
+        for place in map(self.artifact_dir, stages):
+            if place.exists() and not (place / MANIFEST).exists():
+                raise WorkspaceError(
+                    f"{place}: not made by edgekd, which would write its own there; give another --out"
+                )
 
     def artifact_dir(self, stage: str) -> Path:
         """Return where the finished artifact of a stage lies."""
@@ -153,14 +168,16 @@ class Workspace:
     def _previous(self, stage: str, key: str) -> Path:
         return self.root / ".previous" / f"{stage.replace('/', '+')}-{key[:16]}"
 
-    @staticmethod
-    def _complete(place: Path, key: str) -> Artifact | None:
+    def _complete(self, place: Path, key: str) -> Artifact | None:
         if not place.exists():
             return None
         try:
             artifact = open_artifact(place)
-        except ArtifactError:
-            return None  # damaged: the caller makes it again, `set_aside` keeps the remains
+        except ArtifactError as exc:  # the caller makes it again, `set_aside` keeps the remains
+            if str(exc) not in self._reported:
+                log.warning("%s; it is made again, what is left is kept in .previous", exc)
+            self._reported.add(str(exc))
+            return None
         return artifact if artifact.manifest["key"] == key else None
 
 

@@ -23,6 +23,7 @@ IS_255_A_CLASS = (
 MIN_SIDE = 2.0  # pixels of an object's box on the network's input; training drops smaller objects (`augment.MIN_SIDE`)
 MAX_SQUEEZE = 1.5  # change of the aspect by `data.size` from which a stretched image is warned of
 USUAL_STRIDE = 32  # of most networks; `models.build.check_input_size` knows each network's own
+_NO_CROWDS = "where they are single objects (CVAT marks masks drawn with a brush), set data.options.crowds: objects of format `coco`"
 _MIRRORED = 1.1  # change of the aspect up to which a size turned by 90 degrees is the images' own
 
 
@@ -103,11 +104,11 @@ def size_findings(split: CheckedSplit, data: Data, is_train: bool) -> Iterator[F
     is_mirrored = bool(np.median(turned) <= _MIRRORED < np.median(squeezes))
     is_nearer = bool(np.median(turned) <= MAX_SQUEEZE < np.median(squeezes))
     if is_other_way and (is_mirrored or (is_nearer and data.resize == "stretch")):
-        lying = "lie and data.size stands" if width < height else "stand and data.size lies"
+        shapes = ("landscape", "portrait") if width < height else ("portrait", "landscape")
         yield error(
             "size_turned",
-            f"all {split.num_images} images of split {split.name!r} {lying}: [{height}, {width}] is height, width; "
-            f"did you mean [{width}, {height}]?",
+            f"all {split.num_images} images of split {split.name!r} are {shapes[0]}, and data.size [{height}, {width}] (height, "
+            f"width) is {shapes[1]}; did you mean [{width}, {height}]?",
             split.num_images,
             split.file_name(int(facts.is_readable.argmax())),
         )
@@ -184,14 +185,16 @@ def _object_findings(split: CheckedSplit) -> Iterator[Finding]:
     if ignored and not objects:
         yield error(
             "only_crowds",
-            f"{said}, which training and evaluation ignore; objects that "
-            "can be told apart are no crowds: CVAT marks masks drawn with a brush, set their iscrowd to 0",
+            f"{said}, which training and evaluation ignore; {_NO_CROWDS}",
             ignored,
             first,
         )
     elif ignored:
         yield warning(
-            "ignored_objects", f"{said}: training and evaluation ignore them; the first is in {first}", ignored, first
+            "ignored_objects",
+            f"{said}, the first in {first}: training and evaluation ignore them; {_NO_CROWDS}",
+            ignored,
+            first,
         )
     if not ignored and not objects:
         left_out = ", ".join(f"{count} {what}" for what, count in facts.repairs.items())

@@ -220,7 +220,7 @@ def _definitions(rows: Sequence[Row], max_detections: int) -> dict[str, Definiti
 
 
 def _facts(artifact: Artifact, artifacts: Mapping[str, Artifact]) -> Json:
-    """Return size and hash of the deployed file of an artifact, parameters and MACs of its network, and its calibration."""
+    """Return size and hash of the deployed file of an artifact, parameters and MACs of its network, its calibration, its parity."""
     main = artifact.details.get("engine") or artifact.details.get("model") or {"onnx": "model.onnx"}.get(artifact.kind)
     stem = Path(main).stem if main else "weights"
     files = [f for f in artifact.manifest["files"] if Path(f["name"]).stem == stem]
@@ -231,6 +231,9 @@ def _facts(artifact: Artifact, artifacts: Mapping[str, Artifact]) -> Json:
         "sha256": files[0]["sha256"] if len(files) == 1 else artifact.sha256(),
         "params": artifact.details["params"],
         "macs": artifact.details["macs"],
+        **(
+            {"parity": artifact.details["parity"]} if artifact.kind == "engine" and "parity" in artifact.details else {}
+        ),
     }
 
 

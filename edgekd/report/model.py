@@ -100,6 +100,16 @@ class DataFinding(Part):
     first: str = Field("", description="first of these images or classes")
 
 
+class GraphParity(Part):
+    """Parity of an engine with one ONNX graph, evaluated without optimisation, on training images."""
+
+    images: int = 0
+    max_error: Number = None
+    rms_error: Number = None
+    different: Number = None
+    compared: int = 0
+
+
 class Row(Part):
     """One network or engine, and the measurements of it."""
 
@@ -124,6 +134,12 @@ class Row(Part):
     macs: int | None = Field(None, description="multiply-adds of one image")
     calibration: Calibration | None = Field(
         None, description="engines of a quantized model: split, number of images and seed of its calibration"
+    )
+    parity: dict[str, GraphParity] = Field(
+        {},
+        description="engines that ran where they were compiled, by ONNX graph: `float` (the export), `quantized` (the Q/DQ "
+        "graph, where there is one). `max_error`: largest difference of an output over its spread; `rms_error`: RMS "
+        "difference over the standard deviation; `different`: fraction of `compared` pixels or detections that differ",
     )
     latency_ms: Latency | None = Field(
         None,
@@ -193,6 +209,12 @@ class Row(Part):
     def p50_ms(self) -> float | None:
         """Median engine time."""
         return self.latency_ms.p50 if self.latency_ms else None
+
+    @property
+    def same_share(self) -> float | None:
+        """Fraction of the pixels or detections that are those of the float graph; None for rows that were not compared."""
+        parity = self.parity.get("float")
+        return 1 - parity.different if parity and parity.compared and parity.different is not None else None
 
     @property
     def is_quantized(self) -> bool:

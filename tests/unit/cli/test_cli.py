@@ -120,6 +120,8 @@ def test_an_interrupt_says_how_to_go_on(raising: tuple[Path, Path]) -> None:
         (("report", "."), "report.json: no such file; give the folder of an edgekd run"),
         (("report", "absent"), "absent"),
         (("recipes", "show", "quickstrat"), "did you mean 'quickstart'?"),
+        (("recipes", "show", "."), "recipe '.' is a folder; expected a YAML file"),
+        (("recipes", "show", sys.executable), "not readable as a recipe"),
     ],
 )
 def test_wrong_input_is_one_line_and_leaves_nothing_behind(
@@ -261,12 +263,12 @@ finally:
 def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder of a run that went as far as the data."""
     folder = tmp_path_factory.mktemp("finished")
-    recipe = write_recipe(folder)
+    write_recipe(folder)
     sizes = [
         f"data.options.{name}={value}" for name, value in (("train", 4), ("val", 2), ("height", 64), ("width", 96))
     ]
     overrides = [part for size in sizes for part in ("--set", size)]
-    done = run("run", str(recipe), "--out", str(folder / "out"), "--until", "data", *overrides)
+    done = run("run", "recipe.yaml", "--out", "out", "--until", "data", *overrides, cwd=folder)
     assert done.returncode == 0, done.stderr
     return folder / "out"
 

@@ -107,8 +107,8 @@ def test_the_teacher_is_scored_before_it_teaches(tmp_path: Path) -> None:
 
 def test_int8_engines_are_made_from_the_quantized_model_and_fp32_from_the_export(tmp_path: Path) -> None:
     stages = {stage.name: stage for stage in plan(small_recipe(tmp_path))}
-    assert stages["engine/onnxruntime-fp32"].inputs == ("export",)
-    assert stages["engine/openvino-int8"].inputs == ("quantize/nncf-ptq",)
+    assert stages["engine/onnxruntime-fp32"].inputs == ("export", "data")
+    assert stages["engine/openvino-int8"].inputs == ("quantize/nncf-ptq", "export", "data")
 
 
 def test_what_is_deployed_is_the_distilled_student_when_there_is_one(tmp_path: Path) -> None:
@@ -383,5 +383,7 @@ def test_a_cache_of_an_engine_lies_beside_the_recipe_and_makes_no_other_engine(t
     recipes = [small_recipe(tmp_path, engines=[engine(cache)]) for cache in ("kept", "elsewhere")]
     assert recipes[0].engines[0].options == {"cache_dir": str(tmp_path / "kept")}
     stages = [next(stage for stage in plan(recipe) if stage.name.startswith("engine/")) for recipe in recipes]
-    keys = {stage.key(recipe, {"export": built}) for stage, recipe in zip(stages, recipes, strict=True)}
+    keys = {
+        stage.key(recipe, dict.fromkeys(stage.inputs, built)) for stage, recipe in zip(stages, recipes, strict=True)
+    }
     assert len(keys) == 1

@@ -151,6 +151,31 @@ def test_of_two_artifacts_of_one_key_the_newer_comes_back(tmp_path: Path) -> Non
     assert found.file("file").read_text() == "mended"
 
 
+def test_a_folder_of_images_is_not_taken_for_the_stage_data(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "a.png").write_text("precious")
+    with pytest.raises(WorkspaceError, match="data: not made by edgekd, which would write its own there; give another"):
+        Workspace(tmp_path).check_own(["plan", "data"])
+    Workspace(tmp_path).check_own(["plan", "teacher"])
+
+
+def test_a_damaged_artifact_of_edgekd_is_its_own(tmp_path: Path) -> None:
+    with Workspace(tmp_path).locked() as workspace:
+        finish(workspace, "data", KEY_A, "A")
+    (tmp_path / "data" / "manifest.json").unlink()
+    Workspace(tmp_path).check_own(["data"])  # it worked here before
+
+
+def test_the_paths_of_a_workspace_are_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with Workspace(Path("out")).locked() as workspace:
+        finish(workspace, "data", KEY_A, "A")
+    assert workspace.work_path("s", KEY_A).is_absolute()
+    found = workspace.present("data")
+    assert found is not None
+    assert found.file("file") == tmp_path / "out/data/file"
+
+
 def test_a_damaged_artifact_is_set_aside_and_not_deleted(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path)
     finish(workspace, "s", KEY_A, "precious")
