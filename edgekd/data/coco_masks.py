@@ -109,6 +109,16 @@ def encode_runs(mask: np.ndarray) -> dict[str, list[int]]:
     return {"size": list(mask.shape), "counts": np.diff(changes, prepend=0, append=mask.size).tolist()}
 
 
+def encode_part(part: np.ndarray, corner: tuple[int, int], size: tuple[int, int]) -> list[int]:
+    """Return the run lengths of a mask of `size` (height, width) that is `part` (h, w) bool at `corner` (x, y), else zeros."""
+    columns, rows = np.nonzero(part.T)
+    places = (columns + corner[0]) * size[0] + rows + corner[1]
+    first = np.flatnonzero(np.diff(places, prepend=-2) != 1)  # of each run of pixels
+    last = np.append(first[1:], len(places))[: len(first)] - 1
+    changes = np.stack([places[first], places[last] + 1], axis=1).reshape(-1)
+    return np.diff(changes, prepend=0, append=size[0] * size[1]).tolist()
+
+
 def check_polygons(shape: Any, height: int, width: int, is_cut: bool = False) -> None:
     """Check that these are polygons, each a list x1, y1, x2, y2, ... in pixels.
 
