@@ -103,8 +103,9 @@ def _training(recipe: Recipe) -> list[Stage]:
             kind="check",
             function="edgekd.preflight.stage:run",
             inputs=("data",),
-            sections=("data", "student", "export", "engines", "check"),
+            sections=("data", "student", "export", "quantize", "engines", "check"),
             partial_inputs=_CLASSES_OF,
+            version=2,
         )
     )
     # The teacher does not read its floor: `distilled` holds it to that.
@@ -178,6 +179,7 @@ def _deployment(recipe: Recipe) -> list[Stage]:
                 subject=engine.id,
                 external_state="edgekd.compile.stage:bound_to",
                 fails_alone=True,
+                partial_inputs=_CALIBRATED_ON,
                 version=2,
             )
         )

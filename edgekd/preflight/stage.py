@@ -36,7 +36,7 @@ def run(job: StageJob) -> StageResult:
             log.warning("check: %s", exc)
             return StageResult(details={"reports": []})
         assert student.spec is not None
-        check_engines(recipe, student.spec)
+        check_engines(recipe, student.spec, student.model)
         found = [check(student, toward) for toward in asked]
     reports = {repr(toward): report for toward, report in zip(asked, found, strict=True)}
     for engine in recipe.engines:

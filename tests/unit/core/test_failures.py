@@ -87,7 +87,8 @@ def test_the_bench_measures_the_engines_that_were_built(tmp_path: Path) -> None:
 def test_without_an_engine_nothing_is_measured(tmp_path: Path) -> None:
     alone = replace(BENCH, inputs=("engine/bad", "first"), optional_inputs=("engine/bad",))
     done, failed = run(tmp_path, BAD, alone)
-    assert (done, [one.name for one in failed]) == (["first"], ["engine/bad"])
+    assert (done, [one.name for one in failed]) == (["first"], ["engine/bad", "bench"])
+    assert failed[1] == StageFailure("bench", "all of its inputs failed", cause="engine/bad")  # not said again
 
 
 def test_an_artifact_with_a_failed_subject_is_made_again_the_next_time(tmp_path: Path) -> None:
