@@ -22,6 +22,7 @@ IS_255_A_CLASS = (
     "data.options.labels, e.g. {0: background, 255: crack}"
 )
 MAX_SQUEEZE = 1.5  # change of the aspect by `data.size` from which a stretched image is warned of
+USUAL_STRIDE = 32  # of most networks; `models.build.check_input_size` knows each network's own
 _NO_CROWDS = "where they are single objects (CVAT marks masks drawn with a brush), set data.options.crowds: objects of format `coco`"
 _MIRRORED = 1.1  # change of the aspect up to which a size turned by 90 degrees is the images' own
 
@@ -122,6 +123,17 @@ def size_findings(split: CheckedSplit, data: Data, is_train: bool) -> Iterator[F
         )
     if facts.has_objects:
         yield from _small_objects(split, data, is_train)
+
+
+def indivisible_size(data: Data) -> Iterator[Finding]:
+    """Yield the warning about a `data.size` that most networks do not take; a run holds the size to its own networks."""
+    if any(side % USUAL_STRIDE for side in data.size):
+        height, width = (max(1, round(side / USUAL_STRIDE)) * USUAL_STRIDE for side in data.size)
+        text = (
+            f"data.size [{data.size[0]}, {data.size[1]}] (height, width) is not divisible by {USUAL_STRIDE}, the coarsest stride "
+            f"of most networks, which then refuse it; the nearest is [{height}, {width}]"
+        )
+        yield warning("indivisible_size", text)
 
 
 def cap_findings(split: CheckedSplit, cap: int) -> Iterator[Finding]:
