@@ -25,7 +25,7 @@ from edgekd.pipeline import assist, check_options, run_stages
 from edgekd.planning import deployed_student, plan, select
 from edgekd.targets.rknn.chip import why_not_on
 from tests.conftest import REPOSITORY
-from tests.unit.core.fake_stages import FAKE_PIPELINE, HERE, STEPS, calls, run_fake_pipeline
+from tests.unit.core.fake_stages import FAKE_PIPELINE, HERE, STEPS, as_data, calls, run_fake_pipeline
 from tests.unit.core.small_recipe import small_recipe, write_recipe
 
 # --- the plan ---------------------------------------------------------------------------------------------------------
@@ -328,7 +328,7 @@ def test_an_engine_is_built_anew_where_and_when_it_would_not_load(
 ) -> None:
     recipe, artifacts = small_recipe(tmp_path, engines=[engine]), run_fake_pipeline(small_recipe(tmp_path), tmp_path)
     stages = {stage.name.split("/")[0]: stage for stage in plan(recipe)}
-    built = artifacts["slow"].artifact
+    built = as_data(artifacts["slow"].artifact)
 
     def key(name: str) -> str:
         return stages[name].key(recipe, dict.fromkeys(stages[name].inputs, built))
@@ -352,12 +352,10 @@ def test_a_latency_belongs_to_the_machine_and_to_the_versions_of_the_runtimes(
 ) -> None:
     recipe, artifacts = small_recipe(tmp_path), run_fake_pipeline(small_recipe(tmp_path), tmp_path)
     bench = next(stage for stage in plan(recipe) if stage.name == "bench")
-    artifacts["slow"].artifact.details.update(
-        classes=["sky"], splits={split: {"fingerprint": split} for split in ("train", "val")}
-    )
+    data = as_data(artifacts["slow"].artifact)
 
     def key() -> str:
-        return bench.key(recipe, dict.fromkeys(bench.inputs, artifacts["slow"].artifact))
+        return bench.key(recipe, dict.fromkeys(bench.inputs, data))
 
     keys = {key(), key()}
     assert len(keys) == 1
@@ -379,7 +377,7 @@ def test_a_cache_of_an_engine_lies_beside_the_recipe_and_makes_no_other_engine(t
     def engine(cache: str) -> dict[str, Any]:
         return {"target": "openvino", "precision": "fp32", "options": {"cache_dir": cache}}
 
-    built = run_fake_pipeline(small_recipe(tmp_path), tmp_path)["slow"].artifact
+    built = as_data(run_fake_pipeline(small_recipe(tmp_path), tmp_path)["slow"].artifact)
     recipes = [small_recipe(tmp_path, engines=[engine(cache)]) for cache in ("kept", "elsewhere")]
     assert recipes[0].engines[0].options == {"cache_dir": str(tmp_path / "kept")}
     stages = [next(stage for stage in plan(recipe) if stage.name.startswith("engine/")) for recipe in recipes]
