@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -31,10 +32,13 @@ def check(
     from edgekd.core.recipe_loading import load_recipe
     from edgekd.data.check import check_data
     from edgekd.data.contact_sheet import write_contact_sheets
+    from edgekd.data.split_findings import indivisible_size
     from edgekd.data.splits import shared_splits
 
     with shared_splits():
-        checked = check_data(load_recipe(recipe, set_))
+        loaded = load_recipe(recipe, set_)
+        checked = check_data(loaded)
+        checked = replace(checked, findings=(*checked.findings, *indivisible_size(loaded.data)))
         good = [report.split for report in checked.reports if report.num_images and not report.num_bad]
         sheets, problem = write_contact_sheets({split: checked.datasets[split] for split in good}, sheet)
     if json:

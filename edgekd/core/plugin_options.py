@@ -115,7 +115,9 @@ def plugin_options(kind: str, name: str, given: Mapping[str, Any], where: str) -
     try:
         return adapter.validate_python(dict(given))
     except ValidationError as exc:
-        raise RecipeError("; ".join(_option_error(where, error) for error in _of_the_kind_given(exc.errors()))) from exc
+        errors = _of_the_kind_given(exc.errors())
+        hints = dict.fromkeys(hint for error in errors if (hint := _hint(error)))
+        raise RecipeError("; ".join([*(_option_error(where, error) for error in errors), *hints])) from exc
 
 
 def _numbered(names: Any) -> Any:
@@ -178,12 +180,15 @@ def _of_the_kind_given(errors: list[Any]) -> list[dict[str, Any]]:
 
 
 def _option_error(where: str, error: Any) -> str:
-    said, given = error["msg"].removeprefix("Value error, "), error["input"]
+    said = error["msg"].removeprefix("Value error, ")
     if not error["loc"]:  # an error of `__post_init__`, which sees all options
         return f"{where}: {said}"
-    hint = ""
+    return f"{where}.{'.'.join(map(str, error['loc']))}: {said}, got {error['input']!r}"
+
+
+def _hint(error: Any) -> str:
+    """Return what YAML has made of a value that was meant as text, "" where it has not."""
+    given = error["input"]
     if error["type"] == "string_type" and (given is None or isinstance(given, bool | int | float)):
-        hint = "; YAML reads no, yes, on, off, null and numbers as values: put the text in quotes"
-    elif error["type"] == "dict_type" and given is None:
-        hint = "; YAML reads # as a comment: put colours in quotes"
-    return f"{where}.{'.'.join(map(str, error['loc']))}: {said}, got {given!r}{hint}"
+        return "YAML reads no, yes, on, off, null and numbers as values: put the text in quotes"
+    return "YAML reads # as a comment: put colours in quotes" if error["type"] == "dict_type" and given is None else ""

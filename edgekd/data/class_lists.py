@@ -70,7 +70,7 @@ def named_classes(root: Path, classes: Sequence[str] | str, tools: Sequence[str]
             f"class list {path} does not exist: write it, one name per line, or give the names in the recipe, "
             f"data.options.classes: [background, car]{hint}"
         )
-    listed = read_class_list(path)
+    listed = read_class_list(path, only_names=True)
     if listed.kind:
         names = ", ".join(one.name for one in listed.classes if one.name != IGNORED)
         has = {
@@ -125,11 +125,12 @@ def stored_colors(path: Path) -> dict[str, str | None]:
     return colors
 
 
-def read_class_list(path: Path) -> ClassList:
+def read_class_list(path: Path, only_names: bool = False) -> ClassList:
     """Read a list of classes in any of the module's kinds.
 
     Raises:
-        DataError: no such file, or one whose lines are of no single kind.
+        DataError: no such file, JSON without classes, or a line of a plain list that is no name: with `only_names` also a
+            comment.
     """
     lines = read_lines(path, "class list")
     text = "\n".join(lines).strip()
@@ -140,8 +141,9 @@ def read_class_list(path: Path) -> ClassList:
         listed = reader(filled)
         if listed:
             return ClassList(kind, _checked(listed, path))
-    _check_plain(lines, path)
-    return ClassList("", tuple(Listed(line) for line in lines))
+    names = lines if only_names else filled
+    _check_plain(names, path)
+    return ClassList("", tuple(Listed(line) for line in names))
 
 
 def _near(root: Path, name: str) -> list[Path]:
@@ -168,7 +170,7 @@ def _check_plain(lines: Sequence[str], path: Path) -> None:
         what = ""
         if _is_comment(line) or re.search(r"\s(#|//)", line):
             what = "a comment"
-        elif (line[:1] in "\"'{}[]<" and line) or line.startswith("- ") or line.endswith(("{", "}", ":")):
+        elif re.search(_NO_NAME, line):
             what = "a line of another file format"
         elif number == 1 and _is_header(line):
             what = "a header"
@@ -241,7 +243,8 @@ def _table(lines: Sequence[str]) -> list[Listed]:
     header = [field.lower() for field in rows[0]]
     columns = {key: next((header.index(word) for word in words if word in header), None) for key, words in _COLUMNS}
     name = columns["name"]
-    if name is None or len(header) < 2 or any(len(row) != len(header) for row in rows):
+    # A quotation mark that is not closed joins lines.
+    if name is None or len(header) < 2 or len(rows) != len(lines) or any(len(row) != len(header) for row in rows):
         return []
     listed = []
     for row in rows[1:]:
@@ -255,6 +258,8 @@ def _table(lines: Sequence[str]) -> list[Listed]:
     return listed
 
 
+# Quotes, brackets, a YAML list's dash, an open block, a number or a colour beside a name: a line that is no name alone.
+_NO_NAME = r"""^["'{}\[\]<]|^- |[{}:]$|^-?\d+\s*[,;:=\t]|\d\s*,\s*\d{1,3}\s*,\s*\d"""
 _NAME = r"[^\s,;:].*?"
 _RGB = r"(?P<r>\d{1,3})\s*[,;\s]\s*(?P<g>\d{1,3})\s*[,;\s]\s*(?P<b>\d{1,3})"
 _NAMES = ("name", "class_name", "class name", "class", "label", "category", "label_name", "title")

@@ -202,7 +202,7 @@ def read_lines(path: Path, what: str) -> list[str]:
     except FileNotFoundError as exc:
         raise DataError(f"{what} {path} does not exist; check data.options.root") from exc
     except (OSError, ValueError) as exc:
-        raise DataError(f"{what} {path} is not readable as UTF-8 text ({one_line(exc)}); replace the file") from exc
+        raise DataError(f"{what} {path} is not readable as UTF-8 text ({one_line(exc)}); save it as UTF-8") from exc
 
 
 def read_split_list(folder: Path, split: str) -> list[str]:

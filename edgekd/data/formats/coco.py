@@ -14,7 +14,6 @@ Source: cocodataset.org, "Data format"; pycocotools 2.0.
 
 from __future__ import annotations
 
-import json
 import os
 from collections import Counter
 from collections.abc import Mapping
@@ -41,8 +40,9 @@ from edgekd.data.annotation import (
 from edgekd.data.coco_masks import Segmentation
 from edgekd.data.drawn import BACKGROUND, DrawnDataset
 from edgekd.data.images import upright_size
+from edgekd.data.json_files import read_json
 from edgekd.data.paired import is_showable, require_folder
-from edgekd.errors import DataError, one_line
+from edgekd.errors import DataError
 
 TASKS = ("semantic", "detection", "instance")
 
@@ -155,12 +155,7 @@ def _place(
 
 
 def _read(path: Path) -> Mapping[str, Any]:
-    try:
-        content = json.loads(path.read_bytes())
-    except FileNotFoundError as exc:
-        raise DataError(f"{path}: no such file; check data.options.annotations and the split name") from exc
-    except (OSError, ValueError, RecursionError) as exc:
-        raise DataError(f"{path}: not readable as JSON ({one_line(exc)}); replace the file") from exc
+    content = read_json(path, "check data.options.annotations and the split name")
     if not isinstance(content, dict):
         raise DataError(
             f"{path}: expected COCO's object with images, annotations, categories, got {type(content).__name__}"

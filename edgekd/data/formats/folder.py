@@ -58,6 +58,13 @@ def open_dataset(options: Options, split: str) -> PairedDataset:
                 f"data.options.{key} is {template!r} for split {split!r}: expected {{split}} in it, or all splits are one; "
                 f"to divide one folder, write `train: {WHOLE}` and `val: 0.2`"
             )
+        folder = root / template.replace("{split}", split)
+        if "{split}" in template and split == WHOLE and root.is_dir() and not folder.is_dir():
+            one = template.replace("/{split}", "").replace("{split}", key)
+            raise DataError(
+                f"data.train is {WHOLE!r}, a folder without splits, and data.options.{key} is {template!r}, expected the one "
+                f"folder's name without {{split}}, e.g. {key}: {one}"
+            )
     stored = _stored(options, root, split)
     pairing = pairs_by_name(
         root / options.images.replace("{split}", split),

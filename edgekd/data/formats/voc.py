@@ -86,6 +86,11 @@ def open_dataset(options: Options, split: str) -> PairedDataset:
     if not options.masks:
         raise DataError("data.options.masks is empty, expected at least one folder, e.g. [SegmentationClass]")
     lists = root / "ImageSets" / "Segmentation"
+    if root.is_dir() and not lists.is_dir() and split != WHOLE:
+        raise DataError(
+            f"no split {split!r}: {lists} does not exist, expected {split}.txt in it; without lists write `train: {WHOLE}` and "
+            "`val: 0.2`"
+        )
     is_whole = split == WHOLE and not (lists / f"{WHOLE}.txt").is_file()
     names = _masked(root, options.masks) if is_whole else read_split_list(lists, split)
     if split == "trainaug" and (lists / "val.txt").is_file():

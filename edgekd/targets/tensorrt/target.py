@@ -148,16 +148,15 @@ def probe(model: Path, options: Options) -> Probe:
 
     Elsewhere TensorRT-RTX's stands in: the same code, but not the same release. TargetError when neither is installed.
     """
-    graph = model.read_bytes()
     with suppress(TargetError):
         trt = _import()
         if hasattr(trt.OnnxParser, "supports_model_v2"):
-            return probe_model(trt, _PRODUCT, graph)
+            return probe_model(trt, _PRODUCT, model)
     try:
         stand_in = import_tensorrt_rtx()
     except TargetError as exc:
         raise TargetError(f"neither TensorRT 10.7 or later nor tensorrt_rtx, which can stand in: {exc}") from exc
-    return probe_model(stand_in, "standing in for TensorRT: TensorRT-RTX", graph)
+    return probe_model(stand_in, "standing in for TensorRT: TensorRT-RTX", model)
 
 
 def configure(build: Build, options: Options) -> None:

@@ -112,7 +112,7 @@ def check_engine(precision: str, options: Options, spec: ModelSpec) -> None:
 
 def probe(model: Path, options: Options) -> Probe:
     """Ask the parser which nodes of an ONNX file it takes; TargetError when TensorRT-RTX is not installed."""
-    return probe_model(import_tensorrt_rtx(), _PRODUCT, model.read_bytes())
+    return probe_model(import_tensorrt_rtx(), _PRODUCT, model)
 
 
 class Session(PlanSession):

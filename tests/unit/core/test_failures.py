@@ -104,6 +104,12 @@ def test_an_error_of_a_plugin_is_one_line_with_the_plugins_last_line(tmp_path: P
     assert not failure.is_bug
 
 
+def test_an_error_of_edgekds_own_is_a_bug_on_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgekd.core.user_code.is_theirs", lambda file: False)
+    failed = run(tmp_path, replace(BAD, function=f"{HERE}:crash"), GOOD)[1]
+    assert failed == [StageFailure("engine/bad", "ValueError: two lines", is_bug=True)]
+
+
 def test_a_full_disk_ends_the_run(tmp_path: Path) -> None:
     with pytest.raises(WorkspaceError, match="full"):
         run(tmp_path, replace(BAD, function=f"{HERE}:fill_the_disk"), GOOD)

@@ -127,6 +127,9 @@ def test_unusual_names_are_names(tmp_path: Path, names: list[str]) -> None:
         ("'background'\n'cat'\n", "is a line of another file format"),
         ("item {\n  id: 1\n  name: 'cat'\n}\n", "line 1: 'item {' is a line of another file format"),
         ("background\n\ncat\n", "class 1 has an empty name"),
+        ("background\n1,cat\n", "line 2: '1,cat' is a line of another file format"),
+        ("background\ncat:200,0,0::\n", "line 2: 'cat:200,0,0::' is a line of another file format"),
+        ("background\ncat 200, 0, 0, x\n", "is a line of another file format"),
         ("background\n__ignore__\n", "is labelme's name of ignored pixels"),
         ('{"background": {"id": 0}}', "not understood as classes"),
         ('{"a"', "not readable as JSON"),
@@ -162,6 +165,9 @@ def test_colours_that_cannot_be_told_apart_or_are_missing_are_refused(tmp_path: 
     [
         ("0,background\n0,cat\n", "value 0 is listed twice, for 'background' and 'cat'"),
         (CVAT, "class 'background' has no value; write data.options.colors"),
+        ("id,name\n0,a,b\n1,c\n", "line 1: 'id,name' is a header"),
+        ('id,name\n0,"a\n1,b\n2,c\n', "line 1: 'id,name' is a header"),
+        ("0,a,b\n1,c\nd\n", "line 1: '0,a,b' is a line of another file format"),
     ],
 )
 def test_values_listed_twice_or_missing_are_refused(tmp_path: Path, text: str, expected: str) -> None:

@@ -14,7 +14,14 @@ from edgekd.data.findings import Finding, grouped_errors
 from edgekd.data.mirrored import mirrored_pairs, upended_pairs
 from edgekd.data.object_cap import best_average_precision, best_recalls
 from edgekd.data.pair_findings import flip_findings, never_trained, palette_findings
-from edgekd.data.split_findings import CheckedSplit, absent_classes, cap_findings, label_findings, size_findings
+from edgekd.data.split_findings import (
+    CheckedSplit,
+    absent_classes,
+    cap_findings,
+    indivisible_size,
+    label_findings,
+    size_findings,
+)
 
 CLASSES = ("sky", "road", "car")
 Size = tuple[int, int]
@@ -313,3 +320,13 @@ def test_up_and_down_are_warned_of_under_vertical_flips() -> None:
     assert upended_pairs(classes) == [("upper jaw", "jaw, lower")]
     assert list(flip_findings(classes, Augment())) == []
     assert told(flip_findings(classes, Augment(flip_vertical=0.5))) == [("flipped_classes", False, 1, "upper jaw")]
+
+
+@pytest.mark.parametrize(
+    ("size", "nearest"), [((100, 130), "[96, 128]"), ((64, 90), "[64, 96]"), ((10, 64), "[32, 64]")]
+)
+def test_a_size_that_most_networks_refuse_is_warned_of(size: Size, nearest: str) -> None:
+    (finding,) = indivisible_size(data(size))
+    assert not finding.is_error
+    assert finding.text.endswith(f"the nearest is {nearest}")
+    assert not list(indivisible_size(data((64, 96))))

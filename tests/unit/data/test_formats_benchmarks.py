@@ -93,6 +93,8 @@ def test_voc_without_lists_is_one_split_of_all_masks(tmp_path: Path):
     dataset = voc.open_dataset(options, "all")
     assert [dataset.name(index) for index in range(2)] == ["a", "b"]
     assert dataset.load(0).mask.tolist() == [[2, 1, 255]]
+    with pytest.raises(DataError, match="without lists write `train: all` and `val: 0.2`"):
+        voc.open_dataset(options, "train")
     with pytest.raises(DataError, match="mask folder .*SegmentationClass does not exist"):
         voc.open_dataset(voc.Options(str(tmp_path)), "all")
 

@@ -397,6 +397,7 @@ def test_one_folder_is_a_data_set_without_splits(tmp_path: Path, write: Writer) 
     dataset = open_dataset(options, "all")
     assert [dataset.name(index) for index in range(len(dataset))] == ["a", "b"]
     assert "to divide one folder, write `train: all` and `val: 0.2`" in refusal(options)
+    assert "folder's name without {split}, e.g. images: images" in refusal(Options(str(tmp_path)), "all")
 
 
 def test_images_and_masks_that_are_swapped_are_told(tmp_path: Path, write: Writer) -> None:
