@@ -24,7 +24,7 @@ from edgekd.models.artifact import untrained_network
 from edgekd.models.base import DenseModel, Outputs
 from edgekd.models.build import check_input_size
 from edgekd.train.batch import Batch
-from edgekd.train.refusals import check_first_step, check_trainable
+from edgekd.train.refusals import check_compiles, check_first_step, check_trainable
 
 _LABEL_BLOCK = 32  # max pixels of a block of one label: there are borders, and cells away from borders
 
@@ -92,7 +92,7 @@ def plan(recipe: Recipe) -> DistillPlan:
         RecipeError: an option of a network or method is invalid, a method does not fit the networks, or one of its terms
             has no effect with them.
         DataError: the data set, which has the number of classes, cannot be opened.
-        UserError: the crop is not divisible by a network's stride.
+        UserError: the crop is not divisible by a network's stride, or torch.compile, which the recipe wants, does not work here.
     """
     dataset = open_split(recipe, recipe.data.train)
     classes, crop = len(dataset.classes), recipe.data.augment.crop or recipe.data.size
@@ -107,6 +107,8 @@ def plan(recipe: Recipe) -> DistillPlan:
         )
         for name, (config, method) in build_methods(recipe.distill, teacher, student, classes, recipe.task).items()
     ]  # fmt: skip
+    if methods and recipe.student.train:
+        check_compiles(recipe.student.train, recipe.trainer)
     answers_bytes = None
     if recipe.trainer.teacher_cache and recipe.data.augment.views:
         answers_bytes = (

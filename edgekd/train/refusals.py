@@ -11,7 +11,7 @@ import torch
 from edgekd.core.recipe import Network, Train, Trainer
 from edgekd.errors import EdgekdError, RecipeError, UserError, one_line
 from edgekd.models.base import DenseModel, ReadyDetector
-from edgekd.train.place import loader_processes, on_cpu
+from edgekd.train.place import loader_processes, on_cpu, training_device
 
 _ONE_VALUE = "Expected more than 1 value per channel when training"  # torch.nn.functional.batch_norm, 2.x
 _ONE_PIXEL = "Expected more than 1 spatial element when training"  # torch.nn.functional.instance_norm, 2.x
@@ -50,6 +50,32 @@ def check_first_step(model: DenseModel, section: str, budget: Train, settings: T
         model.train()(torch.zeros(count, 3, *crop))
 
 
+def check_compiles(budget: Train, settings: Trainer) -> None:
+    """Compile a function of one line, where the recipe compiles its teacher.
+
+    Raises:
+        UserError: torch.compile does not work here, e.g. for want of a C++ compiler.
+    """
+    if settings.compile_teacher:
+        with training_errors("student", budget, settings):
+            torch.compile(_one_more)(torch.zeros(1, device=training_device(settings)))
+
+
+def _one_more(numbers: torch.Tensor) -> torch.Tensor:
+    return numbers + 1
+
+
+def _killed(exc: Exception, settings: Trainer) -> str:
+    """Return what became of a loader process that was killed, "" when none was."""
+    if found := _WORKER.search(one_line(exc, None)):
+        return found[1].strip()
+    # What it had sent lies in its memory: torch asks the process for it, and the socket is dead.
+    is_dead_socket = (
+        isinstance(exc, ConnectionError | EOFError | FileNotFoundError) and getattr(exc, "filename", None) is None
+    )
+    return "was killed" if is_dead_socket and loader_processes(settings) else ""
+
+
 def images_per_norm(budget: Train, settings: Trainer) -> int:
     """Return over how many images a batch norm computes: GPUs share it, processes on CPUs do not."""
     devices = str(settings.devices)
@@ -82,9 +108,9 @@ def training_errors(section: str, budget: Train, settings: Trainer) -> Iterator[
                 f"{section}: an instance norm of the network gets one pixel, which has no variance; raise data.size and "
                 "data.augment.crop"
             ) from exc
-        if killed := _WORKER.search(said):
+        if killed := _killed(exc, settings):
             raise UserError(
-                f"{section}: a process that loads images {killed[1].strip()} (often: out of memory, or of /dev/shm in a "
+                f"{section}: a process that loads images {killed} (often: out of memory, or of /dev/shm in a "
                 f"container); lower trainer.workers (now {loader_processes(settings)}; 0 loads in the training process), and run the "
                 "same command again to go on from the last checkpoint"
             ) from exc

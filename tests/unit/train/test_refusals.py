@@ -17,7 +17,7 @@ from edgekd.core.recipe import Network, Train, Trainer
 from edgekd.errors import RecipeError, UserError
 from edgekd.models.base import Outputs
 from edgekd.train.loop import fit
-from edgekd.train.refusals import check_first_step, check_trainable, images_per_norm, training_errors
+from edgekd.train.refusals import check_compiles, check_first_step, check_trainable, images_per_norm, training_errors
 from tests.tiny_task import STEPS, Boxes, TinyNet, job
 
 CPU = Trainer(accelerator="cpu", devices=1, workers=2)
@@ -66,6 +66,26 @@ def test_gpus_share_their_norms(monkeypatch: pytest.MonkeyPatch) -> None:
     assert images_per_norm(budget, Trainer(devices=4)) == 8
 
 
+def test_a_compiler_that_is_absent_is_told_before_anything_is_trained(monkeypatch: pytest.MonkeyPatch) -> None:
+    class InvalidCxxCompiler(Exception):
+        __module__ = "torch._inductor.exc"
+
+    def compiled(function: object) -> object:
+        def fail(*arguments: object) -> None:
+            raise InvalidCxxCompiler("No working C++ compiler found")
+
+        return fail
+
+    monkeypatch.setattr("torch.compile", compiled)
+    wanted = CPU.model_copy(update={"compile_teacher": True})
+    with pytest.raises(UserError) as told:
+        check_compiles(Train(steps=1), wanted)
+    assert str(told.value) == (
+        "trainer.compile_teacher: torch.compile failed: No working C++ compiler found; set trainer.compile_teacher to false"
+    )
+    check_compiles(Train(steps=1), CPU)
+
+
 def test_a_detector_that_is_not_trained_here_is_refused() -> None:
     from edgekd.models.base import ReadyDetector
 
@@ -95,6 +115,8 @@ def test_a_detector_that_is_not_trained_here_is_refused() -> None:
         ),
         (MemoryError(), "needs more memory than there is (MemoryError)"),
         (RuntimeError("DataLoader worker (pid(s) 7, 9) exited unexpectedly"), "images exited unexpectedly (often: out"),
+        (ConnectionResetError(104, "Connection reset by peer"), "a process that loads images was killed (often: out"),
+        (FileNotFoundError(2, "No such file or directory"), "a process that loads images was killed (often: out"),
         (
             RuntimeError("DataLoader worker (pid 7) is killed by signal: Bus error. It is possible that"),
             "images is killed by signal: Bus error (often: out of memory, or of /dev/shm",
@@ -107,6 +129,13 @@ def test_errors_of_the_machine_say_what_to_lower(error: Exception, said: str) ->
         raise error
     assert said in str(told.value)
     assert "\n" not in str(told.value)
+
+
+def test_a_missing_file_and_a_socket_of_others_are_no_loader() -> None:
+    with pytest.raises(FileNotFoundError), training_errors("student", Train(steps=1), CPU):
+        raise FileNotFoundError(2, "No such file or directory", "a.png")
+    with pytest.raises(ConnectionResetError), training_errors("student", Train(steps=1), Trainer(workers=0)):
+        raise ConnectionResetError(104, "Connection reset by peer")
 
 
 def test_other_errors_pass_as_they_are() -> None:
