@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -136,6 +136,6 @@ def _graphs(export: Artifact, model: Artifact) -> list[tuple[str, Path, ModelSpe
     return graphs
 
 
-def _reference(graph: Path, spec: ModelSpec, images: Sequence[np.ndarray]) -> list[Mapping[str, np.ndarray]]:
+def _reference(graph: Path, spec: ModelSpec, images: Sequence[np.ndarray]) -> list[Arrays]:
     with open_reference(graph, spec) as session:
         return [{name: values.copy() for name, values in session.infer(one).items()} for one in _inputs(images, spec)]

@@ -6,6 +6,13 @@ OpenVINO 2026.4, NNCF 3.4, an AVX2 CPU without VNNI; figures are the engine's mI
 * `bias_correction`: accurate 100.2 %, fast 98.9 %, none 98.9 %.
 * `overflow_fix`: with 8-bit weights the int16 accumulators of CPUs without VNNI saturate, 81 to 94 %; with 7-bit
   weights 100.2 %, at the same speed. `enable` keeps the file right on every CPU.
+
+`range` was measured on the students of the three quickstarts, trained with their recipes, 128 calibration images. RMS error of
+the worst output on 60 scored images, relative to its standard deviation:
+
+    range     quickstart   detection   instance
+    minmax    0.020        0.069       0.060
+    mean      0.031        0.205       0.281
 """
 
 from __future__ import annotations

@@ -13,10 +13,11 @@ import pytest
 from onnx import numpy_helper
 
 from edgekd.core import plugins
-from edgekd.errors import ArtifactError, DataError, RecipeError
-from edgekd.quantize.ptq import QuantizeResult, float_nodes
+from edgekd.errors import ArtifactError, DataError, RecipeError, TargetError
+from edgekd.quantize.ptq import QuantizeResult, float_nodes, toolchain_errors
 from edgekd.quantize.schemes import nncf, qdq, qdq_signed, vendor
 from edgekd.rewrites.graph import Graph
+from edgekd.targets.openvino.runtime import read_model
 from tests.small_nets import images, prepared, segmenter
 
 QUANTIZERS = [pytest.param(module, id=module.__name__.rpartition(".")[2]) for module in (qdq, qdq_signed, nncf)]
@@ -173,3 +174,90 @@ def test_vendor_hands_over_the_float_model_and_the_pixels_of_the_images(tmp_path
     pixels = np.load(result.pixels)
     assert (pixels.dtype, pixels.shape) == (np.uint8, (3, *spec.preprocess.size, 3))
     assert all(np.array_equal(one, image) for one, image in zip(pixels, given, strict=True))
+
+
+@pytest.mark.parametrize("module", QUANTIZERS)
+def test_nodes_without_names_are_quantized_like_named_ones(module: ModuleType, tmp_path: Path) -> None:
+    """Before they had names, the head's name was that of all of them, and nothing was quantized."""
+    named = run(module, tmp_path / "named", float_head=True)
+    net, spec = segmenter()
+    for one in net.graph.node:
+        one.name = ""
+    onnx.save(net, tmp_path / "float.onnx")
+    batches = [prepared(spec, image) for image in images(6)]
+    (tmp_path / "out").mkdir()
+    result = module.quantize(tmp_path / "float.onnx", spec, batches, tmp_path / "out", module.Options(float_head=True))
+    convolutions = {"qdq": "Conv", "qdq_signed": "Conv", "nncf": "Convolution"}[result.details["quantizer"]]
+    for kind in ("quantized_ops", "float_ops"):
+        assert result.details[kind][convolutions] == named.details[kind][convolutions]
+    assert len(result.details["kept_float"]) == 2
+
+
+@pytest.mark.parametrize("module", QUANTIZERS)
+@pytest.mark.parametrize(("groups", "out"), [(1, 8), (2, 4), (4, 2), (8, 1)])
+def test_a_transposed_convolution_in_groups_is_quantized_or_left_in_float(
+    module: ModuleType, groups: int, out: int, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(0)
+    net, spec = segmenter()
+    up = onnx.helper.make_node(
+        "ConvTranspose",
+        ["block.relu.out", "up.w", "up.b"],
+        ["wide"],
+        name="grow",
+        strides=[1, 1],
+        pads=[1] * 4,
+        group=groups,
+    )
+    for name, shape in (("up.w", (8, out, 3, 3)), ("up.b", (groups * out,))):
+        net.graph.initializer.append(numpy_helper.from_array(rng.normal(size=shape).astype(np.float32) / 3, name))
+    head = next(place for place, one in enumerate(net.graph.node) if one.name == "head")
+    net.graph.node[head].input[0] = "wide"
+    net.graph.node.insert(head, up)
+    onnx.save(net, tmp_path / "float.onnx")
+    (tmp_path / "out").mkdir()
+    batches = [prepared(spec, image) for image in images(4)]
+    details = module.quantize(tmp_path / "float.onnx", spec, batches, tmp_path / "out", module.Options()).details
+    assert ("grow" in details["kept_float"]) == (module is qdq and groups > 1)
+
+
+def test_an_exception_of_a_toolchain_is_one_line_with_the_node_it_worked_on(tmp_path: Path) -> None:
+    def quantize(node: onnx.NodeProto) -> None:
+        raise ValueError(f"operands could not be\nbroadcast: {node.op_type}")
+
+    names = [one.name for one in segmenter()[0].graph.node]
+    words = (
+        "qdq: its tool fails at node 'block.a': ValueError: operands could not be broadcast: Conv; leave the node in float: "
+        "quantize.options.qdq.keep_float: ['block.a']"
+    )
+    node = next(one for one in segmenter()[0].graph.node if one.name == "block.a")
+    with pytest.raises(TargetError) as caught, toolchain_errors("qdq", "its tool", names, tmp_path):
+        quantize(node)
+    assert str(caught.value) == words
+    with pytest.raises(OSError, match="No space"), toolchain_errors("qdq", "its tool", names, tmp_path):
+        raise OSError(28, "No space left on device")
+    del node
+    with pytest.raises(TargetError, match="fails: KeyError"), toolchain_errors("qdq", "its tool", names, tmp_path):
+        raise KeyError("unheard of")
+
+
+@pytest.mark.parametrize("chosen", ["minmax", "mean"])
+def test_nncfs_ranges_are_true_extremes_or_the_mean_of_each_images(chosen: str, tmp_path: Path) -> None:
+    """The image's own range, by hand: the FakeQuantize of the input covers the extremes of all images, or their mean."""
+    result = run(nncf, tmp_path, range=chosen, overflow_fix="enable")
+    _, spec = segmenter()
+    inputs = [prepared(spec, image)["image"] for image in images(6)]
+    extremes = [max(abs(float(one.min())), abs(float(one.max()))) for one in inputs]
+    expected = max(extremes) if chosen == "minmax" else None
+    model = read_model(result.model)
+    (quantizer,) = [
+        op
+        for op in model.get_ops()
+        if op.get_type_name() == "FakeQuantize" and op.input_value(0).get_node().get_type_name() == "Parameter"
+    ]
+    high = float(quantizer.input_value(2).get_node().get_data().max())
+    if expected is not None:
+        assert high == pytest.approx(expected, rel=0.02)
+    else:
+        lows, highs = [float(one.min()) for one in inputs], [float(one.max()) for one in inputs]
+        assert high == pytest.approx(max(-np.mean(lows), np.mean(highs)), rel=0.02)
