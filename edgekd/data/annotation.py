@@ -15,7 +15,7 @@ from pathlib import Path
 from reprlib import repr as short
 from typing import Any, Literal, Protocol
 
-from edgekd.data.class_lists import named_classes
+from edgekd.data.class_lists import listed_names
 from edgekd.data.paired import checked_classes
 from edgekd.errors import DataError, did_you_mean
 
@@ -118,7 +118,7 @@ def chosen_classes(
     """
     if known is not None and (not chosen or len(set(known)) < len(known)):
         return checked_classes(known, source)
-    names = named_classes(root, chosen)
+    names = listed_names(root, chosen)
     for name in names:
         if known is not None and name not in known:
             raise DataError(
