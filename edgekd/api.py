@@ -96,7 +96,8 @@ def _noted_on(first: BaseException) -> Iterator[None]:
     except Exception as exc:
         log.debug("the report of what was finished could not be written", exc_info=True)
         said = one_line(exc) if isinstance(exc, EdgekdError | OSError) else f"{type(exc).__name__}: {one_line(exc)}"
-        add_note(first, f"the report of what was finished could not be written: {said}")
+        if said not in str(first):  # a damaged artifact ends both
+            add_note(first, f"the report of what was finished could not be written: {said}")
 
 
 def _say_whose(folder: Path, recipe: Recipe) -> None:

@@ -155,8 +155,7 @@ class _Runner:
             if not self.finish(self.known[name]) and name not in stage.optional_inputs:
                 return self._fail(StageFailure(stage.name, f"{name} failed: {self.failed[name]}", cause=name))
         if stage.optional_inputs and not any(name in self.done for name in stage.optional_inputs):
-            self.failed[stage.name] = "all of its inputs failed"  # each of them was reported
-            return False
+            return self._fail(StageFailure(stage.name, "all of its inputs failed", cause=stage.optional_inputs[0]))
         content = _key_content(self.recipe, self.workspace, stage, self._artifacts())
         artifact = self.workspace.finished(stage.name, hash_of(content))
         started, skipped = time.monotonic(), artifact is not None and not artifact.failures

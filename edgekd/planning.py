@@ -96,18 +96,18 @@ def _training(recipe: Recipe) -> list[Stage]:
                 partial_inputs=_CLASSES_OF,
             )
         )
-    if recipe.engines:
-        checks = (*checks, "check")
-        stages.append(
-            Stage(
-                name="check",
-                kind="check",
-                function="edgekd.preflight.stage:run",
-                inputs=("data",),
-                sections=("data", "student", "export", "engines", "check"),
-                partial_inputs=_CLASSES_OF,
-            )
+    checks = (*checks, "check")
+    stages.append(
+        Stage(
+            name="check",
+            kind="check",
+            function="edgekd.preflight.stage:run",
+            inputs=("data",),
+            sections=("data", "student", "export", "quantize", "engines", "check"),
+            partial_inputs=_CLASSES_OF,
+            version=2,
         )
+    )
     # The teacher does not read its floor: `distilled` holds it to that.
     stages.append(_trained("teacher", "edgekd.train.stage:train_teacher", ("data",), checks, ("teacher.floor",)))
     if trains_baseline(recipe):
@@ -179,6 +179,7 @@ def _deployment(recipe: Recipe) -> list[Stage]:
                 subject=engine.id,
                 external_state="edgekd.compile.stage:bound_to",
                 fails_alone=True,
+                partial_inputs=_CALIBRATED_ON,
                 version=2,
             )
         )

@@ -10,6 +10,7 @@ import os
 import sys
 import traceback
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
 import typer
@@ -17,7 +18,7 @@ import typer
 from edgekd.cli import check, data, distill, doctor, predict, recipes, report, run, stages, study, toolchain
 from edgekd.core import user_code
 from edgekd.core.ranks import is_first_process
-from edgekd.errors import EdgekdError, notes_of
+from edgekd.errors import EdgekdError, PackageError, notes_of
 
 app = typer.Typer(
     name="edgekd",
@@ -84,6 +85,7 @@ def main() -> None:
         if (theirs := user_code.error_of(exc)) is not None:
             logging.getLogger("edgekd.cli").debug("", exc_info=exc)
             _fail(str(theirs), theirs.exit_code)
+        _fail_absent(exc)
         traceback.print_exc()
         _fail("this is a bug of edgekd; please report it with the lines above", 70)
 
@@ -95,6 +97,19 @@ def _invoke() -> None:
     command = typer.main.get_command(app)
     with command.make_context("edgekd", sys.argv[1:] or ["--help"]) as context:
         command.invoke(context)
+
+
+def _fail_absent(exc: Exception) -> None:
+    """Exit with one line when a package outside edgekd is not installed; return for another error."""
+    from edgekd.core.plugins import packages_of
+
+    if isinstance(exc, ModuleNotFoundError):
+        with suppress(ModuleNotFoundError):  # a module of edgekd
+            try:
+                with packages_of("this command"):
+                    raise exc
+            except PackageError as absent:
+                _fail(str(absent), absent.exit_code)
 
 
 def _fail_usage(exc: Any) -> None:

@@ -105,8 +105,8 @@ class Artifact:
 
     @property
     def details(self) -> Details:
-        """Facts that the stage reported."""
-        return self.manifest["details"]
+        """Facts that the stage reported; ArtifactError for one that a damaged manifest lacks."""
+        return _Details(self.manifest["details"], self.path)
 
     @property
     def failures(self) -> dict[str, str]:
@@ -141,6 +141,17 @@ class Artifact:
     def sha256(self) -> str:
         """Return the hash of the manifest, which holds the hash of every file."""
         return sha256_of(self.path / MANIFEST)
+
+
+class _Details(dict[str, Any]):
+    """Details of an artifact, that say which one is damaged."""
+
+    def __init__(self, details: Details, path: Path) -> None:
+        super().__init__(details)
+        self._path = path
+
+    def __missing__(self, name: str) -> Any:
+        raise ArtifactError(f"{self._path / MANIFEST}: damaged (details.{name}); remove the folder and run again")
 
 
 def open_artifact(path: Path, kind: str | None = None) -> Artifact:
@@ -202,9 +213,12 @@ def _content_hash(file: Path) -> str:
 def _is_whole(manifest: Mapping[str, Any]) -> bool:
     texts = all(isinstance(manifest.get(name), str) for name in ("kind", "stage", "key"))
     files = manifest.get("files")
-    mappings = (manifest.get(name) or {} for name in ("key_content", "code", "failures"))  # older manifests lack them
+    mappings = (
+        manifest.get(name) or {} for name in ("key_content", "code", "failures", "inputs")
+    )  # older ones lack them
     return (
         texts
+        and isinstance(manifest.get("seconds", 0), int | float)
         and all(isinstance(one, dict) for one in mappings)
         and isinstance(manifest.get("details"), dict)
         and "model_spec" in manifest

@@ -184,7 +184,25 @@ class Network(Section):
     checkpoint: Path | None = Field(
         None, description="Local file with the network's weights. Without `train` the network is used as it is."
     )
+    checkpoint_key: str | None = Field(
+        None,
+        description="Set of weights in a `checkpoint` with several: a key of the file (`ema`), or a prefix of its names "
+        "(`teacher`). `null`: the only set, or the one whose prefix is the section's name.",
+    )
+    checkpoint_skip: tuple[str, ...] = Field(
+        (),
+        description="Submodules whose weights are not read from `checkpoint` and start untrained, such as the head of "
+        "another number of classes. Needs `train`.",
+    )
     train: Train | None = Field(None, description="Training budget.")
+
+    @model_validator(mode="after")
+    def _reads_a_checkpoint(self) -> Network:
+        if self.checkpoint is None and (self.checkpoint_key is not None or self.checkpoint_skip):
+            raise ValueError("`checkpoint_key` and `checkpoint_skip` need `checkpoint` (a file)")
+        if self.checkpoint_skip and self.train is None:
+            raise ValueError("`checkpoint_skip` needs `train` (a budget): what it leaves out is untrained")
+        return self
 
 
 class Teacher(Network):

@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # Errors of one file or folder, which the error has to name: a device or a socket can be forbidden as well.
-_FILE_ERRORS = (errno.EROFS, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EIO)
+_FILE_ERRORS = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP, errno.EIO)
 _ADVICE = "finished stages are kept: make room or allow writing, and run the same command again"
 
 
@@ -192,6 +192,10 @@ def disk_errors(path: Path) -> Iterator[None]:
         if exc.filename is None or Path(exc.filename) not in (path, *path.parents):
             raise
         raise WorkspaceError(f"{exc.filename}: the folder cannot be made there; give another path") from exc
+    except IsADirectoryError as exc:
+        raise WorkspaceError(
+            f"{exc.filename or path}: is a folder, expected a file; move it away, or give another path"
+        ) from exc
     except (FileExistsError, NotADirectoryError) as exc:
         raise WorkspaceError(f"{exc.filename or path}: is not a folder; move it away, or give another path") from exc
     except Exception as exc:

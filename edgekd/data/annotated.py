@@ -5,15 +5,17 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
+from edgekd.board.masks import Masks
 from edgekd.data.annotation import NO_MASK, AnnotatedImage, Annotation, BeyondEdge, Refusals, damage_of, repaired
 from edgekd.data.base import IGNORE_INDEX, DenseDataset, Instances, Sample
 from edgekd.data.images import read_image
+from edgekd.data.object_masks import mask_areas, run_masks
 from edgekd.errors import DataError
 
 
@@ -113,7 +115,8 @@ class AnnotatedDataset:
         height, width = image.shape[:2]
         _check_size(entry, height, width)
         objects, masks = self._drawn(entry.objects, height, width)
-        areas = [_area(one, None if masks is None else masks[i]) for i, one in enumerate(objects)]
+        pixels = [None] * len(objects) if masks is None else mask_areas(masks).tolist()
+        areas = [_area(one, count) for one, count in zip(objects, pixels, strict=True)]
         instances = Instances(
             masks=masks,
             boxes_xyxy=np.array([one.box for one in objects], np.float32).reshape(-1, 4),
@@ -124,39 +127,24 @@ class AnnotatedDataset:
         )
         return Sample(entry.name, image, np.full((height, width), IGNORE_INDEX, np.uint8), instances)
 
-    def load_drawn(self, index: int) -> tuple[np.ndarray, Iterator[tuple[Annotation, np.ndarray]]]:
-        """Read one image (H, W, 3), and each object with its mask (H, W) bool, one after the other; DataError as `load`."""
-        entry = self._images[index]
-        image = read_image(entry.image)
-        height, width = image.shape[:2]
-        _check_size(entry, height, width)
-        return image, self._each_drawn(entry.objects, height, width)
-
     def _drawn(
         self, objects: Sequence[Annotation], height: int, width: int
-    ) -> tuple[Sequence[Annotation], np.ndarray | None]:
-        """Return the objects that have a pixel, with their masks (N, H, W) bool; all objects and None without masks."""
+    ) -> tuple[Sequence[Annotation], Masks | None]:
+        """Return the objects that have a pixel, with their masks; all objects and None without masks."""
         if not self.has_masks:
             return objects, None
         drawn: list[Annotation] = []
-        masks = np.empty((len(objects), height, width), bool)
-        for one, mask in self._each_drawn(objects, height, width):
-            masks[len(drawn)] = mask
-            drawn.append(one)
-        return drawn, masks[: len(drawn)]
-
-    def _each_drawn(
-        self, objects: Sequence[Annotation], height: int, width: int
-    ) -> Iterator[tuple[Annotation, np.ndarray]]:
-        """Yield the objects that have a pixel, each with its mask (H, W) bool, one after the other."""
+        runs: list[np.ndarray] = []
         for one in objects:
             assert one.mask is not None
             with damage_of(one):
-                mask = one.mask.draw(height, width)
-            if mask.any():
-                yield one, mask
+                found = one.mask.runs(height, width)
+            if found[1::2].any():
+                runs.append(found)
+                drawn.append(one)
             else:
                 self._blank.add(one.where)
+        return drawn, run_masks(runs, (height, width))
 
 
 def _check_size(entry: AnnotatedImage, height: int, width: int) -> None:
@@ -168,12 +156,12 @@ def _check_size(entry: AnnotatedImage, height: int, width: int) -> None:
         )
 
 
-def _area(one: Annotation, mask: np.ndarray | None) -> float:
+def _area(one: Annotation, pixels: int | None) -> float:
     """Return the area in the annotation, else the mask's, else the box's."""
     if one.area is not None:
         return one.area
     x1, y1, x2, y2 = one.box
-    return (x2 - x1) * (y2 - y1) if mask is None else float(mask.sum())
+    return (x2 - x1) * (y2 - y1) if pixels is None else float(pixels)
 
 
 def repairs_of(dataset: DenseDataset) -> dict[str, int]:

@@ -15,6 +15,8 @@ from pathlib import Path
 from reprlib import repr as short
 from typing import Any, Literal, Protocol
 
+import numpy as np
+
 from edgekd.data.class_lists import listed_names
 from edgekd.data.paired import checked_classes
 from edgekd.errors import DataError, did_you_mean
@@ -39,10 +41,11 @@ CLASSES = (
 
 
 class Mask(Protocol):
-    """An object's mask, decoded when it is needed."""
+    """An object's mask, read when it is needed."""
 
-    def draw(self, height: int, width: int, /) -> Any:
-        """Return (H, W) bool; ValueError when it is damaged."""
+    def runs(self, height: int, width: int, /) -> np.ndarray:
+        """Return its run lengths over an image of this size, column by column, zeros first, int64; ValueError when it is
+        damaged."""
 
     def content(self) -> str:
         """Return the mask's data as text, for the fingerprint; ValueError when it cannot be written."""

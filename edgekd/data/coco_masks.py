@@ -17,6 +17,7 @@ import numpy as np
 
 from edgekd.board.installation import install
 from edgekd.data.annotation import CLIP_PX, CLIP_SHARE, OutsideError
+from edgekd.data.runs import encode_part, filled_columns
 from edgekd.errors import UserError
 
 MAX_COORDINATE = 1e9  # pixels: beyond any real point
@@ -33,8 +34,8 @@ class Segmentation:
     shape: Any
     is_cut: bool = False
 
-    def draw(self, height: int, width: int) -> np.ndarray:
-        """Return the mask (H, W) bool.
+    def runs(self, height: int, width: int) -> np.ndarray:
+        """Return the mask's run lengths, (N,) int64.
 
         Raises:
             ValueError: not a mask, or not one of that size.
@@ -42,8 +43,8 @@ class Segmentation:
         """
         if isinstance(self.shape, dict):
             self.check(height, width)
-            return decode_runs(self.shape["counts"], (height, width))
-        return draw_polygons(self.shape, height, width, self.is_cut)
+            return checked_runs(self.shape["counts"], (height, width))
+        return polygon_runs(self.shape, height, width, self.is_cut)
 
     def check(self, height: int, width: int) -> None:
         """Check that polygons lie in an image of this size, and that run lengths are for it; ValueError."""
@@ -76,7 +77,12 @@ class Segmentation:
 
 
 def decode_runs(counts: str | bytes | Sequence[int], size: tuple[int, int]) -> np.ndarray:
-    """Return the mask (H, W) bool of `size` (height, width).
+    """Return the mask (H, W) bool of `size` (height, width); ValueError as `checked_runs`."""
+    return filled_columns(checked_runs(counts, size), size[0], (0, size[1]))
+
+
+def checked_runs(counts: str | bytes | Sequence[int], size: tuple[int, int]) -> np.ndarray:
+    """Return run lengths, compressed or not, as (N,) int64, of a mask of `size` (height, width).
 
     Raises:
         ValueError: not runs, or runs that do not add up to the size.
@@ -89,34 +95,7 @@ def decode_runs(counts: str | bytes | Sequence[int], size: tuple[int, int]) -> n
         raise ValueError(
             f"expected runs that add up to {height} x {width} = {height * width} pixels, got {short(sum(runs))}"
         )
-    ends = np.cumsum([0, *runs])
-    objects = np.flatnonzero(np.diff(ends)[1::2])  # runs of pixels, and not of zeros
-    mask = np.zeros((height, width), bool)
-    if objects.size:  # only the columns that they reach are filled: photos are large and objects small
-        first, last = 2 * objects[0] + 1, 2 * objects[-1] + 1
-        left, right = ends[first] // height, -(-ends[last + 1] // height)
-        inner = np.diff(ends)[first : last + 1]
-        lengths = [ends[first] - left * height, *inner, right * height - ends[last + 1]]
-        values = np.arange(len(lengths)) % 2 == 1
-        mask[:, left:right] = np.repeat(values, lengths).reshape(right - left, height).T
-    return mask
-
-
-def encode_runs(mask: np.ndarray) -> dict[str, list[int]]:
-    """Return a mask (H, W) bool as COCO's uncompressed run lengths; `decode_runs` reads its `counts`."""
-    flat = np.concatenate([[False], mask.T.reshape(-1)])
-    changes = np.flatnonzero(flat[1:] != flat[:-1])
-    return {"size": list(mask.shape), "counts": np.diff(changes, prepend=0, append=mask.size).tolist()}
-
-
-def encode_part(part: np.ndarray, corner: tuple[int, int], size: tuple[int, int]) -> list[int]:
-    """Return the run lengths of a mask of `size` (height, width) that is `part` (h, w) bool at `corner` (x, y), else zeros."""
-    columns, rows = np.nonzero(part.T)
-    places = (columns + corner[0]) * size[0] + rows + corner[1]
-    first = np.flatnonzero(np.diff(places, prepend=-2) != 1)  # of each run of pixels
-    last = np.append(first[1:], len(places))[: len(first)] - 1
-    changes = np.stack([places[first], places[last] + 1], axis=1).reshape(-1)
-    return np.diff(changes, prepend=0, append=size[0] * size[1]).tolist()
+    return np.array(runs, np.int64)
 
 
 def check_polygons(shape: Any, height: int, width: int, is_cut: bool = False) -> None:
@@ -145,7 +124,12 @@ def check_polygons(shape: Any, height: int, width: int, is_cut: bool = False) ->
 
 
 def draw_polygons(shape: Any, height: int, width: int, is_cut: bool = False) -> np.ndarray:
-    """Return the union (H, W) bool of polygons, each a list x1, y1, x2, y2, ... in pixels.
+    """Return the union (H, W) bool of polygons; arguments and errors as `polygon_runs`."""
+    return filled_columns(polygon_runs(shape, height, width, is_cut), height, (0, width))
+
+
+def polygon_runs(shape: Any, height: int, width: int, is_cut: bool = False) -> np.ndarray:
+    """Return the run lengths, (N,) int64, of the union of polygons, each a list x1, y1, x2, y2, ... in pixels.
 
     Labelling tools leave polygons of one or two points behind: they cover nothing.
 
@@ -166,10 +150,13 @@ def draw_polygons(shape: Any, height: int, width: int, is_cut: bool = False) -> 
         solid = [[value + border for value in _cut(polygon, height, width)] for polygon in solid]
         solid = [polygon for polygon in solid if len(polygon) >= 6]
     if not solid:
-        return np.zeros((height, width), bool)
+        return np.array([height * width], np.int64)
     size = (height + 2 * border, width + 2 * border)
-    drawn = decode_runs(mask.merge(mask.frPyObjects(solid, *size))["counts"], size)
-    return drawn[border : border + height, border : border + width]
+    runs = checked_runs(mask.merge(mask.frPyObjects(solid, *size))["counts"], size)
+    if not border:
+        return runs
+    drawn = filled_columns(runs, size[0], (0, size[1]))[1 : height + 1, 1 : width + 1]
+    return np.array(encode_part(drawn, (0, 0), (height, width)), np.int64)
 
 
 def _is_beyond(polygon: list[float], height: int, width: int) -> bool:

@@ -12,6 +12,7 @@ import numpy as np
 from edgekd.data.annotated import AnnotatedDataset
 from edgekd.data.annotation import NO_MASK
 from edgekd.data.base import IGNORE_INDEX, Sample
+from edgekd.data.object_masks import mask_areas
 from edgekd.data.paired import checked_classes
 from edgekd.errors import DataError
 
@@ -98,12 +99,17 @@ class DrawnDataset:
         Raises:
             DataError: the file is damaged, of another size than its annotations say, or a mask is damaged.
         """
-        image, drawn = self._objects.load_drawn(index)
-        labels = np.full(image.shape[:2], self._uncovered, np.uint8)
-        areas = np.full(image.shape[:2], np.iinfo(np.int32).max, np.int32)  # pixels of the object on top
-        for one, mask in drawn:
-            area = int(mask.sum())
-            shown = mask & (area <= areas) if self._on_top == "smaller" else mask
-            labels[shown] = self._table[one.label]
-            areas[shown] = area
-        return Sample(self.name(index), image, labels)
+        sample = self._objects.load(index)
+        assert sample.instances is not None
+        assert sample.instances.masks is not None
+        masks, classes = sample.instances.masks, sample.instances.labels.tolist()
+        labels = np.full(masks.size, self._uncovered, np.uint8)
+        areas = np.full(masks.size, np.iinfo(np.int32).max, np.int32)  # pixels of the object on top
+        for label, area, (x1, y1, x2, y2), part in zip(
+            classes, mask_areas(masks).tolist(), masks.corners.tolist(), masks.parts, strict=True
+        ):
+            place = np.s_[y1:y2, x1:x2]
+            shown = part & (area <= areas[place]) if self._on_top == "smaller" else part
+            labels[place][shown] = self._table[label]
+            areas[place][shown] = area
+        return Sample(sample.name, sample.image, labels)

@@ -10,12 +10,14 @@ import os
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, fields
+from math import ceil, floor
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 from PIL import Image
 
 from edgekd.board.files import cache_folder, write_atomic
+from edgekd.board.masks import Masks
 from edgekd.core.machine_facts import package_version
 from edgekd.core.progress import Progress
 from edgekd.core.recipe import Recipe
@@ -182,16 +184,20 @@ def _objects(objects: Instances) -> _Found:
         labels=np.stack([present, counts[present]], axis=1),
         sides=(boxes[:, 2:] - boxes[:, :2])[:, ::-1],
         ignored=int((~counted).sum()),
-        apart=0 if objects.masks is None else sum(map(_is_apart, objects.masks, objects.boxes_xyxy)),
+        apart=0 if objects.masks is None else _apart(objects.masks, objects.boxes_xyxy),
         has_objects=True,
     )
 
 
-def _is_apart(mask: np.ndarray, box: np.ndarray) -> bool:
-    """Return whether a mask (H, W) has no pixel in its box."""
-    left, top = (max(0, int(np.floor(value))) for value in box[:2])
-    right, bottom = (int(np.ceil(value)) for value in box[2:])
-    return not mask[top:bottom, left:right].any()
+def _apart(masks: Masks, boxes: np.ndarray) -> int:
+    """Return the number of masks without a pixel in their box, of boxes (N, 4)."""
+    count = 0
+    corners = masks.corners[:, :2].tolist()
+    for (left, top, right, bottom), (x1, y1), part in zip(boxes.tolist(), corners, masks.parts, strict=True):
+        rows = slice(max(0, floor(top) - y1), max(0, ceil(bottom) - y1))
+        columns = slice(max(0, floor(left) - x1), max(0, ceil(right) - x1))
+        count += not part[rows, columns].any()
+    return count
 
 
 def _is_unchecked(dataset: DenseDataset, index: int, found: _Found) -> bool:

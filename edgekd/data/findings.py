@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import PurePath
 
 _NUMBER = re.compile(r"-?\d+(\.\d+)?(e[+-]?\d+)?")
 
@@ -37,21 +38,17 @@ def warning(code: str, text: str, count: int = 1, first: str = "") -> Finding:
     return Finding(code, False, text, count, first)
 
 
-def grouped_errors(errors: Iterable[tuple[str, str]], files: Iterable[str] = ()) -> list[Finding]:
+def grouped_errors(errors: Iterable[tuple[str, str]]) -> list[Finding]:
     """Return one finding per cause of errors that were met file by file, in the order of the first of each cause.
 
-    Messages have one cause when they differ in numbers, in the names of files and in what stands before the first colon,
-    the place.
+    Messages have one cause when they differ in numbers alone, in the file's name, and in what stands before the first
+    colon, the place.
 
-    Args:
-        errors: the file's name and the message of each error.
-        files: names that stand in messages and make no cause, beside the errors' own.
+    errors: the file's name, "" where it is not known, and the message of each.
     """
-    found = list(errors)
-    names = sorted({name for name, _ in found if name} | set(files), key=len, reverse=True)
     causes: dict[str, list[tuple[str, str]]] = {}
-    for name, text in found:
-        causes.setdefault(_cause(text, [one for one in names if one in text]), []).append((name, text))
+    for name, text in errors:
+        causes.setdefault(_cause(text, name), []).append((name, text))
     return [
         error("unreadable", text + (f" ({len(alike) - 1} more like this)" if len(alike) > 1 else ""), len(alike), name)
         for alike in causes.values()
@@ -59,9 +56,7 @@ def grouped_errors(errors: Iterable[tuple[str, str]], files: Iterable[str] = ())
     ]
 
 
-def _cause(text: str, names: list[str]) -> str:
+def _cause(text: str, name: str) -> str:
     place, colon, said = text.partition(": ")
     said = said if colon else place
-    for name in names:
-        said = said.replace(name, "*")
-    return _NUMBER.sub("#", said)
+    return _NUMBER.sub("#", said.replace(PurePath(name).name, "*") if name else said)

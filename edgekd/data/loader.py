@@ -17,9 +17,11 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from edgekd.board.masks import Masks
 from edgekd.core.recipe import Data
 from edgekd.data.augment import Objects, View, augmented, training_transform
 from edgekd.data.base import DenseDataset, Sample
+from edgekd.data.object_masks import size_bytes
 
 # Memory for decoded images, of all workers of a loader together.
 CACHE_BYTES = 2 << 30
@@ -160,7 +162,8 @@ class _Cache:
 def _size_bytes(item: Sample | View) -> int:
     objects = item.objects if isinstance(item, View) else item.instances
     masks = None if objects is None else objects.masks
-    return item.image.nbytes + item.mask.nbytes + (0 if masks is None else masks.nbytes)
+    taken = 0 if masks is None else size_bytes(masks) if isinstance(masks, Masks) else masks.nbytes
+    return item.image.nbytes + item.mask.nbytes + taken
 
 
 def _seed(*parts: int) -> int:

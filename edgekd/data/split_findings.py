@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from edgekd.board.frame import frame
 from edgekd.board.specs import Preprocess
 from edgekd.core.recipe import Data
 from edgekd.data.annotation import NO_MASK
-from edgekd.data.base import IGNORE_INDEX
+from edgekd.data.base import IGNORE_INDEX, MIN_SIDE
 from edgekd.data.facts import SplitFacts
 from edgekd.data.findings import Finding, error, warning
 from edgekd.data.object_cap import best_average_precision, best_recalls
@@ -20,7 +21,6 @@ IS_255_A_CLASS = (
     "all other pixels are ignored, as in a mask of 0 and 255; if both are classes, use format `folder` with "
     "data.options.labels, e.g. {0: background, 255: crack}"
 )
-MIN_SIDE = 2.0  # pixels of an object's box on the network's input; training drops smaller objects (`augment.MIN_SIDE`)
 MAX_SQUEEZE = 1.5  # change of the aspect by `data.size` from which a stretched image is warned of
 USUAL_STRIDE = 32  # of most networks; `models.build.check_input_size` knows each network's own
 _NO_CROWDS = "where they are single objects (CVAT marks masks drawn with a brush), set data.options.crowds: objects of format `coco`"
@@ -42,12 +42,12 @@ class CheckedSplit:
     file_name: Callable[[int], str]
     facts: SplitFacts
 
-    @property
+    @cached_property
     def num_images(self) -> int:
         """Samples that could be read."""
         return int(self.facts.is_readable.sum())
 
-    @property
+    @cached_property
     def amounts(self) -> np.ndarray:
         """(K,) labelled pixels or objects of each class."""
         return self.facts.counts(len(self.classes)).sum(axis=0)

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from edgekd.core import plugins
 from edgekd.core.recipe import Distill, Method, Recipe
+from edgekd.core.user_code import blamed
 from edgekd.data.augment import Objects
 from edgekd.data.splits import open_split
 from edgekd.distill.base import pyramid_of
@@ -173,13 +174,9 @@ def _both_maps(
 
 def _maps(model: DenseModel, crop: tuple[int, int], section: str) -> dict[str, Tensor]:
     check_input_size(model, crop)
-    try:
-        with torch.no_grad():
-            out = model.eval()(torch.zeros(1, 3, *crop))
-    except AssertionError as exc:  # timm's encoders for a fixed image size raise this
-        raise RecipeError(
-            f"the {section} fails on images of {crop[0]}x{crop[1]}: {exc}; use another data.size"
-        ) from exc
+    # Encoders for a fixed image size fail on others.
+    with torch.no_grad(), blamed(f"the {section} fails on images of {crop[0]}x{crop[1]}", "use another data.size"):
+        out = model.eval()(torch.zeros(1, 3, *crop))
     features = {f"stride {stride}": x for stride, x in out.features.items()}
     levels = {f"level {stride}": x for stride, x in out.levels.items()}
     return {**features, **(levels or {"decoder": out.decoder}), **out.heads}

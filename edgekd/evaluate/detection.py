@@ -21,6 +21,8 @@ from edgekd.board.installation import install
 from edgekd.board.masks import Masks
 from edgekd.data.base import COCO_LARGEST, Instances
 from edgekd.data.object_cap import best_average_precision, best_recalls
+from edgekd.data.object_masks import tight_masks
+from edgekd.data.runs import encode_part
 from edgekd.errors import DataError, UserError
 from edgekd.evaluate.definitions import COCO_DETECTIONS, recall_name
 from edgekd.evaluate.predictions import Prediction
@@ -135,7 +137,7 @@ class DetectionEvaluator:
 
     def __init__(self, classes: Sequence[str], has_masks: bool, max_detections: int = COCO_DETECTIONS) -> None:
         self.classes, self.has_masks, self.max_detections = tuple(classes), has_masks, max_detections
-        self._encode = _import().mask.encode
+        self._compress = _import().mask.frPyObjects
         self._images: list[_Image] = []
         self._objects: list[_Entry] = []
         self._found: list[_Entry] = []
@@ -238,6 +240,8 @@ class DetectionEvaluator:
     ) -> list[_Entry]:
         """Return COCO annotations, numbered from `count` + 1 on."""
         entries: list[_Entry] = []
+        if isinstance(masks, np.ndarray):
+            masks = tight_masks(masks)
         for place, (box, label) in enumerate(zip(boxes, labels, strict=True)):
             x1, y1, x2, y2 = (float(value) for value in box)
             entry: _Entry = {
@@ -246,9 +250,11 @@ class DetectionEvaluator:
             }  # fmt: skip
             if self.has_masks:
                 assert masks is not None
-                mask = masks[place]
-                entry["segmentation"] = self._encode(np.asfortranarray(mask, dtype=np.uint8))
-                entry["mask_area"] = float(mask.sum())
+                part = masks.parts[place]
+                x, y = masks.corners[place, :2].tolist()
+                runs = {"size": list(masks.size), "counts": encode_part(part, (x, y), masks.size)}
+                entry["segmentation"] = self._compress(runs, *masks.size)
+                entry["mask_area"] = float(part.sum())
             entries.append(entry)
         return entries
 

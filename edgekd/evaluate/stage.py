@@ -13,6 +13,7 @@ from edgekd.core.artifact import StageResult
 from edgekd.core.progress import progress_bar
 from edgekd.core.stage import StageJob
 from edgekd.data.base import DenseDataset
+from edgekd.data.object_masks import packed
 from edgekd.data.predictions import MIN_SCORE
 from edgekd.data.splits import open_split
 from edgekd.errors import DataError
@@ -83,7 +84,9 @@ def _pictured_objects(index: int, found: Detections) -> dict[str, np.ndarray]:
     parts = {"boxes": found.boxes, "labels": found.labels, "scores": found.scores}
     arrays = {f"{index}/{name}": part[shown] for name, part in parts.items()}
     if found.masks is not None:
-        arrays[f"{index}/mask_bits"] = np.packbits(found.masks.only(shown).whole(), axis=2)
+        arrays |= {
+            f"{index}/{name}": part for name, part in packed(found.masks, np.flatnonzero(shown).tolist()).items()
+        }
     return arrays
 
 

@@ -16,6 +16,7 @@ from edgekd.core.machine_facts import package_versions
 from edgekd.core.recipe import LOCAL, Engine, Recipe
 from edgekd.core.task_metrics import TASKS
 from edgekd.data.base import Sample
+from edgekd.data.object_masks import packed
 from edgekd.data.splits import open_split
 from edgekd.evaluate.definitions import definitions
 from edgekd.executors.boards import executor_of, why_not_here
@@ -143,11 +144,10 @@ def _truth(task: str, sample: Sample) -> dict[str, np.ndarray]:
     crowd = objects.is_ignored
     parts = {"/boxes": objects.boxes_xyxy[~crowd], "/labels": objects.labels[~crowd]}
     parts |= {"/crowd_boxes": objects.boxes_xyxy[crowd], "/crowd_labels": objects.labels[crowd]}
-    return parts | (
-        {"/mask_bits": np.packbits(objects.masks[~crowd], axis=2)}
-        if task == "instance" and objects.masks is not None
-        else {}
-    )
+    if task == "instance" and objects.masks is not None:
+        shown = np.flatnonzero(~crowd).tolist()
+        parts |= {f"/{name}": part for name, part in packed(objects.masks, shown).items()}
+    return parts
 
 
 def _row_id(stage: str) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import logging
+import shutil
 from collections import defaultdict
 from functools import cached_property
 from pathlib import Path
@@ -56,7 +57,32 @@ def read_onnx(path: Path, has_weights: bool = True) -> Any:
         onnx.checker.check_model(str(path))  # damaged protobuf can parse as an empty model, which the checker refuses
         return onnx.load(str(path), load_external_data=has_weights)
     except Exception as exc:  # DecodeError, OSError or ValidationError, depending on the damage
-        raise ArtifactError(f"{path}: not a readable ONNX file: {one_line(exc)}; export it again") from exc
+        is_outside = "should be stored in" in str(exc)
+        todo = (
+            "put the file with its weights beside it, under the name that it had at export"
+            if is_outside
+            else "export it again"
+        )
+        raise ArtifactError(f"{path}: not a readable ONNX file: {one_line(exc)}; {todo}") from exc
+
+
+def copy_onnx(source: Path, copy: Path) -> None:
+    """Copy an ONNX file; weights that it keeps in other files go into the copy.
+
+    Raises:
+        ArtifactError: the file is not a readable ONNX model.
+        TargetError: with its weights it is larger than one file may be, 2 GiB.
+    """
+    if not any(map(_is_outside, read_onnx(source, has_weights=False).graph.initializer)):
+        shutil.copyfile(str(source), str(copy))
+        return
+    whole = read_onnx(source)
+    try:
+        import_onnx().save(whole, str(copy))
+    except Exception as exc:  # protobuf's EncodeError or ValueError, by version
+        raise TargetError(
+            f"{source}: its external weights cannot be packed into one file, expected at most 2 GiB: {one_line(exc)}"
+        ) from exc
 
 
 def read_graph(path: Path) -> "Graph":

@@ -29,6 +29,7 @@ from edgekd.models.artifact import WEIGHTS, network_from_recipe
 from edgekd.models.base import DenseModel
 from edgekd.models.build import check_input_size, count
 from edgekd.models.session import torch_spec
+from edgekd.models.trial import try_network
 from edgekd.models.weights import save_state
 from edgekd.train.loop import FitJob, fit
 from edgekd.train.losses.semantic import balanced
@@ -40,6 +41,8 @@ log = logging.getLogger(__name__)
 
 def train_teacher(job: StageJob) -> StageResult:
     """Train the teacher on the labels, or take its checkpoint unchanged."""
+    recipe, classes = job.recipe, job.inputs["data"].details["classes"]
+    try_network(recipe.teacher, recipe.task, len(classes), "teacher", recipe.data.augment.crop or recipe.data.size)
     return train_network(job, job.recipe.teacher, "teacher")
 
 

@@ -39,12 +39,13 @@ from edgekd.data.annotation import (
     chosen_classes,
 )
 from edgekd.data.brush import decode_brush
-from edgekd.data.coco_masks import Segmentation, encode_part
+from edgekd.data.coco_masks import Segmentation
 from edgekd.data.drawn import BACKGROUND, DrawnDataset
 from edgekd.data.images import upright_size
 from edgekd.data.json_files import read_json
 from edgekd.data.outlines import ellipse, frame, numbers, points_of, rectangle, turned
 from edgekd.data.paired import SUFFIXES, images_below, require_folder
+from edgekd.data.runs import encode_part
 from edgekd.errors import DataError, one_line
 
 TASKS = ("semantic", "detection", "instance")

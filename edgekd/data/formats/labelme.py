@@ -42,12 +42,13 @@ from edgekd.data.annotation import (
     require_images,
 )
 from edgekd.data.base import WHOLE
-from edgekd.data.coco_masks import Segmentation, encode_part
+from edgekd.data.coco_masks import Segmentation
 from edgekd.data.drawn import BACKGROUND, DrawnDataset
 from edgekd.data.images import upright_size
 from edgekd.data.json_files import read_json
 from edgekd.data.outlines import ellipse, frame, points_of, rectangle
 from edgekd.data.paired import is_showable, require_folder
+from edgekd.data.runs import encode_part
 from edgekd.data.voc_boxes import voc_image
 from edgekd.errors import DataError, one_line
 

@@ -34,7 +34,7 @@ FP32 = [{"target": "onnxruntime", "precision": "fp32"}]
 SHAPES: dict[str, tuple[dict[str, Any], set[str]]] = {
     "no engines": (
         {"engines": []},
-        {"data", "plan", "teacher", "student", "distilled", "export", "evaluate/teacher", "evaluate/student",
+        {"data", "check", "plan", "teacher", "student", "distilled", "export", "evaluate/teacher", "evaluate/student",
          "evaluate/distilled", "evaluate/export"},
     ),
     "no methods": (
@@ -44,15 +44,15 @@ SHAPES: dict[str, tuple[dict[str, Any], set[str]]] = {
     ),
     "no methods, no baseline": (
         {"distill": {"methods": {}, "baseline": False}, "engines": []},
-        {"data", "plan", "teacher", "student", "export", "evaluate/teacher", "evaluate/student", "evaluate/export"},
+        {"data", "plan", "check", "teacher", "student", "export", "evaluate/teacher", "evaluate/student", "evaluate/export"},
     ),
     "no baseline": (
         {"distill": {"methods": {"kd": {}}, "baseline": False}, "engines": []},
-        {"data", "plan", "teacher", "distilled", "export", "evaluate/teacher", "evaluate/distilled", "evaluate/export"},
+        {"data", "check", "plan", "teacher", "distilled", "export", "evaluate/teacher", "evaluate/distilled", "evaluate/export"},
     ),
     "method none": (
         {"distill": {"methods": {"none": {}}}, "engines": []},
-        {"data", "plan", "teacher", "student", "distilled", "export", "evaluate/teacher", "evaluate/student",
+        {"data", "check", "plan", "teacher", "student", "distilled", "export", "evaluate/teacher", "evaluate/student",
          "evaluate/distilled", "evaluate/export"},
     ),
     "int8 only": (

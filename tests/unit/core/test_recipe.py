@@ -85,6 +85,17 @@ def test_a_student_without_budget_is_deployed_as_it_is_and_never_distilled(tmp_p
         small_recipe(tmp_path, student={"family": "edgeseg", "variant": "n"}, distill={"methods": {}})
 
 
+def test_keys_about_a_checkpoint_need_one_and_what_it_leaves_out_needs_a_budget(tmp_path: Path) -> None:
+    teacher = {"family": "edgeseg", "variant": "s"}
+    for key in ({"checkpoint_key": "ema"}, {"checkpoint_skip": ["head"]}):
+        with pytest.raises(RecipeError, match="`checkpoint_key` and `checkpoint_skip` need `checkpoint`"):
+            small_recipe(tmp_path, teacher={**teacher, "train": {"steps": 1}, **key})
+    with pytest.raises(RecipeError, match="`checkpoint_skip` needs `train`"):
+        small_recipe(tmp_path, teacher={**teacher, "checkpoint": "w.pth", "checkpoint_skip": ["head"]})
+    budget = {**teacher, "checkpoint": "w.pth", "checkpoint_skip": ["head"], "train": {"steps": 1}}
+    assert small_recipe(tmp_path, teacher=budget).teacher.checkpoint_skip == ("head",)
+
+
 def test_a_teacher_without_budget_or_weights_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"teacher: needs `train` \(a budget\) or `checkpoint`"):
         small_recipe(tmp_path, teacher={"family": "edgeseg", "variant": "s"})

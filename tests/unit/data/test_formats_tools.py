@@ -18,9 +18,10 @@ from edgekd.data.annotated import AnnotatedDataset
 from edgekd.data.base import Instances
 from edgekd.data.brush import decode_brush
 from edgekd.data.check import check_dataset
-from edgekd.data.coco_masks import decode_runs, encode_part, encode_runs
+from edgekd.data.coco_masks import decode_runs
 from edgekd.data.formats import label_studio, labelme
 from edgekd.data.outlines import ellipse, frame, turned
+from edgekd.data.runs import encode_part, encode_runs
 from edgekd.errors import DataError, EdgekdError
 
 

@@ -310,7 +310,7 @@ def test_shaken_labels_of_the_real_sets_score_as_pycocotools_scores_them(name: s
         assert truth is not None
         shift = rng.normal(0, 1.5, truth.boxes_xyxy.shape).astype(np.float32)
         boxes = np.concatenate([truth.boxes_xyxy[:, :2] + shift[:, :2], truth.boxes_xyxy[:, 2:] + abs(shift[:, 2:])], 1)
-        masks = np.roll(truth.masks, 1, axis=2) if truth.masks is not None else None
+        masks = np.roll(truth.masks.whole(), 1, axis=2) if truth.masks is not None else None
         scores = rng.random(len(boxes)).astype(np.float32)
         order = np.argsort(-scores)
         seen = Detections(boxes[order], scores[order], truth.labels[order], None if masks is None else masks[order])

@@ -9,21 +9,21 @@ from edgekd.board.detection import Detections, Selection
 from edgekd.board.masks import Masks
 from edgekd.board.specs import ModelSpec, Preprocess, TensorSpec
 from edgekd.data.base import Sample
+from edgekd.data.object_masks import unpacked
 from edgekd.evaluate import stage
 from edgekd.evaluate.predictions import predict_split
 
 
-def test_only_masks_that_are_shown_are_made_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_masks_that_are_shown_are_kept_as_run_lengths() -> None:
+    """Pixels of a 1x4 image: 0 and 1 of the first object, 1 and 2 of the second; the third has too low a score."""
     corners = np.array([[0, 0, 2, 1], [1, 0, 3, 1], [2, 0, 4, 1]])
     masks = Masks((1, 4), corners, [np.ones((1, 2), bool)] * 3)
     found = Detections(corners.astype(np.float32), np.array([0.9, 0.3, 0.1]), np.array([1, 0, 1]), masks)
-    made: list[int] = []
-    one_of = Masks.__getitem__
-    monkeypatch.setattr(Masks, "__getitem__", lambda masks, number: made.append(number) or one_of(masks, number))
     arrays = stage._pictured_objects(7, found)
-    assert made == [0, 1]
-    bits = np.unpackbits(arrays["7/mask_bits"], axis=2, count=4)
-    assert bits.tolist() == [[[1, 1, 0, 0]], [[0, 1, 1, 0]]]
+    assert arrays["7/mask_runs"].tolist() == [0, 2, 2, 1, 2, 1]
+    assert arrays["7/mask_run_counts"].tolist() == [3, 3]
+    drawn = unpacked(arrays["7/mask_runs"], arrays["7/mask_run_counts"], (1, 4))
+    assert drawn.whole().tolist() == [[[1, 1, 0, 0]], [[0, 1, 1, 0]]]
     assert arrays["7/labels"].tolist() == [1, 0]
 
 

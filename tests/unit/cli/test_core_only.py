@@ -1,4 +1,4 @@
-"""`edgekd report` prints its table wherever report.json can be read."""
+"""What works where only the core is installed: `edgekd report`; other commands say what is missing."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from edgekd.cli.report import report
+from edgekd.core.artifact import StageResult, publish
 from edgekd.report.collect import write_report
 from tests.conftest import REPOSITORY
 from tests.unit.report.sample_report import sample_report
@@ -26,7 +27,7 @@ class OnlyTheCore:
 
 sys.meta_path.insert(0, OnlyTheCore())
 from edgekd.cli.main import main
-sys.argv = ["edgekd", "report", sys.argv[1]]
+sys.argv = ["edgekd", *sys.argv[1:]]
 main()
 """
 EXTRAS = (
@@ -43,9 +44,28 @@ def run(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def core_only(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the command line as where no extra is installed."""
+    command = [sys.executable, "-c", CORE_ONLY.format(extras=EXTRAS), *arguments]
+    return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("arguments", [("check", "quickstart"), ("predict", "TEACHER", "docs/street.png")])
+def test_what_needs_an_extra_says_what_is_missing(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    (tmp_path / "work").mkdir()
+    publish(
+        tmp_path / "work", tmp_path / "teacher", {"kind": "checkpoint", "stage": "teacher", "key": "k"}, StageResult()
+    )
+    done = core_only(*(str(tmp_path / "teacher") if word == "TEACHER" else word for word in arguments))
+    assert done.returncode == 2, done.stderr
+    assert done.stderr == (
+        "edgekd: this command needs the package 'torch', which is not installed; "
+        "`edgekd doctor` says what is missing and the command that installs it\n"
+    )
+
+
 def test_the_table_is_printed_where_only_the_core_is_installed(run: Path) -> None:
-    command = [sys.executable, "-c", CORE_ONLY.format(extras=EXTRAS), str(run)]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    done = core_only("report", str(run))
     assert done.returncode == 0, done.stderr
     assert "teacher" in done.stdout
     assert done.stderr == (
@@ -61,6 +81,6 @@ def test_the_table_is_printed_where_the_page_cannot_be_written(run: Path, capsys
     assert "teacher" in said.out
     assert "report:" not in said.out
     assert said.err.splitlines() == [
-        f"edgekd: the page is not written: {run}/report.html: Is a directory; finished stages are kept: make room or allow "
-        "writing, and run the same command again"
+        f"edgekd: the page is not written: {run}/report.html: is a folder, expected a file; move it away, or give "
+        "another path"
     ]
