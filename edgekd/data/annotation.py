@@ -17,7 +17,7 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from edgekd.data.class_lists import named_classes
+from edgekd.data.class_lists import listed_names
 from edgekd.data.paired import checked_classes
 from edgekd.errors import DataError, did_you_mean
 
@@ -121,7 +121,7 @@ def chosen_classes(
     """
     if known is not None and (not chosen or len(set(known)) < len(known)):
         return checked_classes(known, source)
-    names = named_classes(root, chosen)
+    names = listed_names(root, chosen)
     for name in names:
         if known is not None and name not in known:
             raise DataError(

@@ -83,6 +83,20 @@ def named_classes(root: Path, classes: Sequence[str] | str, tools: Sequence[str]
     return checked_classes((one.name for one in listed.classes), str(path))
 
 
+def listed_names(root: Path, classes: Sequence[str] | str) -> tuple[str, ...]:
+    """Return the classes of an option `classes` of labels that name their class: names, or a list of any kind below `root`.
+
+    Values and colours in the list tell nothing there, and labelme's `__ignore__` is left out.
+
+    Raises:
+        DataError: as `checked_classes`, no such file, or one that is not understood.
+    """
+    if not isinstance(classes, str):
+        return checked_classes(classes, "data.options.classes")
+    listed = read_class_list(root / classes).classes
+    return checked_classes((one.name for one in listed if one.name != IGNORED), str(root / classes))
+
+
 def stored_values(path: Path) -> dict[int, str | None]:
     """Return stored value -> class name of a list, in ascending order; None is the name of labelme's `__ignore__`.
 

@@ -7,7 +7,8 @@
 Rectangles, polygons, ellipses and brush strokes are objects; turned ones have the box around them. Key points and other
 shapes without an area are left out and counted. A task's annotation is its ground truth, else its first that was not
 cancelled; other annotations are left out and counted, and so is an image without one. An annotation without regions is an
-image without objects. Without `{split}` in `annotations` the file is a data set without splits.
+image without objects. For the task `semantic` the masks are drawn into a class map, where several cover a pixel the one of
+fewer pixels. Without `{split}` in `annotations` the file is a data set without splits.
 Source: labelstud.io/guide/task_format and /guide/export; label-studio-converter 0.0.59, brush.py (`decode_rle`).
 """
 
@@ -39,6 +40,7 @@ from edgekd.data.annotation import (
 )
 from edgekd.data.brush import decode_brush
 from edgekd.data.coco_masks import Segmentation
+from edgekd.data.drawn import BACKGROUND, DrawnDataset
 from edgekd.data.images import upright_size
 from edgekd.data.json_files import read_json
 from edgekd.data.outlines import ellipse, frame, numbers, points_of, rectangle, turned
@@ -46,7 +48,7 @@ from edgekd.data.paired import SUFFIXES, images_below, require_folder
 from edgekd.data.runs import encode_part
 from edgekd.errors import DataError, one_line
 
-TASKS = ("detection", "instance")
+TASKS = ("semantic", "detection", "instance")
 
 _UNLABELLED = "images without an annotation left out"
 _FURTHER = "further annotations of an image left out"
@@ -64,6 +66,12 @@ class Options:
     images: str = option("images", "Image folder below `root`; `{split}` in it stands for the split's name.")
     classes: tuple[str, ...] | str = option((), f"{CLASSES} Empty: all labels of the file, by name.")
     beyond_edge: BeyondEdge = option("refuse", BEYOND_EDGE)
+    background: str | None = option("background", BACKGROUND)
+
+
+def open_dataset(options: Options, split: str) -> DrawnDataset:
+    """Read the objects of one split and draw their class maps when they are loaded; errors as `open_objects` with masks."""
+    return DrawnDataset(open_objects(options, split, has_masks=True), options.background)
 
 
 def open_objects(options: Options, split: str, has_masks: bool) -> AnnotatedDataset:

@@ -5,8 +5,11 @@
 
 The split `all` is every JSON below `root`. An image without JSON takes no part. Polygons, rectangles, circles and masks are
 objects; points and lines are left out and counted. Shapes of one label and one `group_id` are one object. Shapes with the label
-`__ignore__` are left out, as labelme's own converters do. The image in `imageData` is not read.
-Source: labelme 5, labelme/utils/shape.py and examples/instance_segmentation/labelme2coco.py.
+`__ignore__` are left out, as labelme's own converters do. The image in `imageData` is not read. For the task `semantic` shapes
+are drawn in their order, the later ones on top; pixels of `__ignore__` have no label, and those of `_background_` are
+background.
+Source: labelme 5, labelme/utils/shape.py, examples/instance_segmentation/labelme2coco.py and
+examples/semantic_segmentation/labelme2voc.py.
 """
 
 from __future__ import annotations
@@ -40,6 +43,7 @@ from edgekd.data.annotation import (
 )
 from edgekd.data.base import WHOLE
 from edgekd.data.coco_masks import Segmentation
+from edgekd.data.drawn import BACKGROUND, DrawnDataset
 from edgekd.data.images import upright_size
 from edgekd.data.json_files import read_json
 from edgekd.data.outlines import ellipse, frame, points_of, rectangle
@@ -48,7 +52,7 @@ from edgekd.data.runs import encode_part
 from edgekd.data.voc_boxes import voc_image
 from edgekd.errors import DataError, one_line
 
-TASKS = ("detection", "instance")
+TASKS = ("semantic", "detection", "instance")
 
 _NO_CLASSES = ("__ignore__", "_background_")
 _POLYGONS = ("polygon", "rotation", "quadrilateral")
@@ -64,6 +68,13 @@ class Options:
     root: str = option(..., "Folder of the data set.", is_path=True)
     classes: tuple[str, ...] | str = option((), f"{CLASSES} Empty: all labels of the files below `root`, by name.")
     beyond_edge: BeyondEdge = option("refuse", BEYOND_EDGE)
+    background: str | None = option("background", BACKGROUND)
+
+
+def open_dataset(options: Options, split: str) -> DrawnDataset:
+    """Read the objects of one split and draw their class maps when they are loaded; errors as `open_objects` with masks."""
+    objects = _opened(options, split, True, _NO_CLASSES)
+    return DrawnDataset(objects, options.background, "later", {"__ignore__": None, "_background_": options.background})
 
 
 def open_objects(options: Options, split: str, has_masks: bool) -> AnnotatedDataset:
@@ -73,6 +84,11 @@ def open_objects(options: Options, split: str, has_masks: bool) -> AnnotatedData
         DataError: a missing or damaged file, a shape that is none of labelme's, or an object out of its image.
         UserError: masks asked for, and faster-coco-eval, which draws polygons, is not installed.
     """
+    return _opened(options, split, has_masks)
+
+
+def _opened(options: Options, split: str, has_masks: bool, drawn: tuple[str, ...] = ()) -> AnnotatedDataset:
+    """Read the objects of one split; those with a label of `drawn`, which is no class of objects, have the last classes."""
     root = Path(options.root)
     require_folder(root, "folder")
     folder = root if split == WHOLE and not (root / split).is_dir() else root / split
@@ -87,7 +103,7 @@ def open_objects(options: Options, split: str, has_masks: bool) -> AnnotatedData
         others = set(root.rglob("*.json")) - set(paths)
         known = sorted(labels.union(*(_labels(_read(path)) for path in others)))
     classes = chosen_classes(root, options.classes, known, f"{root}: labels")
-    classes = tuple(name for name in classes if name not in _NO_CLASSES)
+    classes = (*(name for name in classes if name not in _NO_CLASSES), *drawn)
     refusals, images = Refusals(), []
     for path, content in files.items():
         with refusals.one():

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from edgekd.data.class_lists import named_classes, stored_colors, stored_values
+from edgekd.data.class_lists import listed_names, named_classes, stored_colors, stored_values
 from edgekd.errors import DataError
 
 LABELME = "__ignore__\n_background_\ncat\ndog\n"
@@ -189,3 +189,11 @@ def test_supervisely_lists_colours_that_are_values(tmp_path: Path) -> None:
     path = written(tmp_path, json.dumps({"chipping": [1, 1, 1], "holes": [3, 3, 3]}))
     assert stored_values(path) == {1: "chipping", 3: "holes"}
     assert stored_colors(path) == {"#010101": "chipping", "#030303": "holes"}
+
+
+@pytest.mark.parametrize(
+    "text", [LABELME.replace("_background_", "background"), CVAT, ROBOFLOW, "background\ncat\ndog\n"]
+)
+def test_labels_that_name_their_class_take_the_names_of_any_list(tmp_path: Path, text: str) -> None:
+    written(tmp_path, text)
+    assert listed_names(tmp_path, "list.txt") == ("background", "cat", "dog")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ import pytest
 
 from edgekd.core.recipe import Recipe
 from edgekd.data.fingerprint import fingerprint
-from edgekd.data.formats import coco, yolo
+from edgekd.data.formats import coco, label_studio, labelme, yolo
 from edgekd.data.splits import open_split
 from edgekd.errors import DataError
 from tests.unit.data.object_files import annotation, image, write_coco
@@ -103,3 +105,57 @@ def test_yolos_polygons_are_drawn(tmp_path: Path) -> None:
     dataset = yolo.open_dataset(yolo.Options(str(tmp_path)), "train")
     assert dataset.classes == ("background", "cat", "dog")
     assert dataset.load(0).mask.tolist() == [[1] * 8, [1, 1, 2, 2, 1, 1, 1, 1], [1, 1, 2, 2, 1, 1, 1, 1], [1] * 8]
+
+
+def write_labelme(root: Path, *shapes: tuple[str, list[list[int]]]) -> labelme.Options:
+    image(root / "train/a.jpg")
+    entries = [
+        {"label": label, "points": points, "shape_type": "polygon", "group_id": None} for label, points in shapes
+    ]
+    content = {"shapes": entries, "imagePath": "a.jpg", "imageData": None, "imageHeight": 4, "imageWidth": 8}
+    (root / "train/a.json").write_text(json.dumps(content))
+    return labelme.Options(str(root))
+
+
+def square(left: int, top: int, right: int, bottom: int) -> list[list[int]]:
+    return [[left, top], [right, top], [right, bottom], [left, bottom]]
+
+
+def test_labelmes_shapes_are_drawn_in_their_order_and_ignore_is_no_class(tmp_path: Path) -> None:
+    options = write_labelme(
+        tmp_path,
+        ("dog", square(1, 1, 3, 3)),
+        ("cat", square(0, 0, 8, 4)),
+        ("_background_", square(0, 0, 1, 4)),
+        ("__ignore__", square(7, 0, 8, 4)),
+        ("dog", square(5, 1, 6, 2)),
+    )
+    dataset = labelme.open_dataset(options, "train")
+    assert dataset.classes == ("background", "cat", "dog")
+    rows = dataset.load(0).mask.tolist()
+    assert rows == [
+        [0, 1, 1, 1, 1, 1, 1, 255],
+        [0, 1, 1, 1, 1, 2, 1, 255],
+        [0, 1, 1, 1, 1, 1, 1, 255],
+        [0, 1, 1, 1, 1, 1, 1, 255],
+    ]
+    null = labelme.open_dataset(replace(options, background=None), "train")
+    assert null.classes == ("cat", "dog")
+    assert null.load(0).mask[1].tolist() == [255, 0, 0, 0, 0, 1, 0, 255]
+
+
+def test_label_studios_regions_are_drawn(tmp_path: Path) -> None:
+    image(tmp_path / "images/a.png")
+    regions = [
+        {"type": "polygonlabels", "original_width": 8, "original_height": 4,
+         "value": {"points": [[12.5, 25], [50, 25], [50, 75], [12.5, 75]], "polygonlabels": ["dog"]}},
+        {"type": "rectanglelabels", "original_width": 8, "original_height": 4,
+         "value": {"x": 0, "y": 0, "width": 100, "height": 100, "rotation": 0, "rectanglelabels": ["cat"]}},
+    ]  # fmt: skip
+    tasks = [
+        {"id": 1, "data": {"image": "/data/upload/1/0123abcd-a.png"}, "annotations": [{"id": 1, "result": regions}]}
+    ]
+    (tmp_path / "train.json").write_text(json.dumps(tasks))
+    dataset = label_studio.open_dataset(label_studio.Options(str(tmp_path), "{split}.json"), "train")
+    assert dataset.classes == ("background", "cat", "dog")
+    assert dataset.load(0).mask.tolist() == [[1] * 8, [1, 2, 2, 2, 1, 1, 1, 1], [1, 2, 2, 2, 1, 1, 1, 1], [1] * 8]

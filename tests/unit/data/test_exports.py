@@ -185,6 +185,41 @@ def yolo_polygons(root: Path, split: str) -> None:
         text(root / f"labels/{split}/{name}.txt", "\n".join(rows) + "\n")
 
 
+def labelme_folder(root: Path, split: str) -> None:
+    for name in ("a", "sub/b"):
+        photo(root / f"{name}.jpg")
+        shapes = [
+            {"label": label, "points": np.reshape(polygon, (-1, 2)).tolist(), "shape_type": "polygon", "group_id": None}
+            for label, polygons in POLYGONS.items()
+            for polygon in polygons
+        ]
+        content = {
+            "version": "5.5.0",
+            "flags": {},
+            "shapes": shapes,
+            "imagePath": f"{Path(name).name}.jpg",
+            "imageData": None,
+        }
+        text(root / f"{name}.json", json.dumps(content | {"imageHeight": 2, "imageWidth": 3}))
+
+
+def label_studio_json(root: Path, split: str) -> None:
+    tasks = []
+    for number, name in enumerate(("a.jpg", "b.jpg"), 1):
+        photo(root / f"images/{name}")
+        regions = [
+            {"type": "polygonlabels", "original_width": 3, "original_height": 2,
+             "value": {"points": (np.reshape(polygon, (-1, 2)) / (3, 2) * 100).tolist(), "polygonlabels": [label]}}
+            for label, polygons in POLYGONS.items()
+            for polygon in polygons
+        ]  # fmt: skip
+        data = {"image": f"/data/upload/1/0123abcd-{name}"}
+        tasks.append(
+            {"id": number, "data": data, "annotations": [{"id": number, "was_cancelled": False, "result": regions}]}
+        )
+    text(root / "project.json", json.dumps(tasks))
+
+
 WRITERS: Mapping[str, Writer] = {
     'CVAT / "Segmentation mask 1.1" of a task, with images': cvat_masks,
     'CVAT / "Segmentation mask 1.1" of a project with the subsets Train and Validation': cvat_masks,
@@ -199,6 +234,8 @@ WRITERS: Mapping[str, Writer] = {
     "DeepGlobe / land cover": deepglobe,
     'CVAT / "COCO 1.0" of a task, with images: polygons, masks': cvat_coco,
     'Roboflow / "COCO Segmentation": polygons': roboflow_coco,
+    "labelme / its folder: JSON files beside the images": labelme_folder,
+    'Label Studio / "JSON": polygons, brush strokes': label_studio_json,
     'Ultralytics, Roboflow / "YOLO" of segmentation: polygons': yolo_polygons,
 }
 
