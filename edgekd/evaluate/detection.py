@@ -19,8 +19,7 @@ import numpy as np
 from edgekd.board.detection import Detections
 from edgekd.board.masks import Masks
 from edgekd.data.base import COCO_LARGEST, Instances
-from edgekd.data.object_masks import tight_masks
-from edgekd.data.runs import encode_part
+from edgekd.data.object_masks import runs_of, tight_masks
 from edgekd.errors import DataError, UserError
 from edgekd.evaluate.predictions import Prediction
 
@@ -228,11 +227,9 @@ class DetectionEvaluator:
             }  # fmt: skip
             if self.has_masks:
                 assert masks is not None
-                part = masks.parts[place]
-                x, y = masks.corners[place, :2].tolist()
-                runs = {"size": list(masks.size), "counts": encode_part(part, (x, y), masks.size)}
-                entry["segmentation"] = self._compress(runs, *masks.size)
-                entry["mask_area"] = float(part.sum())
+                runs = runs_of(masks, place)
+                entry["segmentation"] = self._compress({"size": list(masks.size), "counts": runs}, *masks.size)
+                entry["mask_area"] = float(sum(runs[1::2]))
             entries.append(entry)
         return entries
 
