@@ -18,13 +18,13 @@ from pathlib import Path
 import numpy as np
 
 from edgekd.board.detection import Detections, Selection
+from edgekd.board.parity import SAME, is_alike
 from edgekd.board.postprocess import predict_objects
 from edgekd.core.artifact import Artifact, open_artifact
 from edgekd.core.recipe import Recipe
 from edgekd.data.splits import open_split
 from edgekd.evaluate.stage import picture_indices
 from edgekd.executors.boards import open_session, why_not_here
-from edgekd.export.parity import SAME_SCORE, is_alike
 from edgekd.planning import deployed_student
 
 
@@ -61,8 +61,8 @@ def found_by(network: Artifact, images: list[np.ndarray]) -> list[Detections]:
 
 def without_counterpart(one: Detections, other: Detections) -> int:
     """Return how many clear detections of each have none in the other."""
-    alike = is_alike(one, other)
-    clear = max(least_kept(one), least_kept(other)) + SAME_SCORE
+    alike = is_alike(one, other, SAME["fp32"])
+    clear = max(least_kept(one), least_kept(other)) + SAME["fp32"].score
     return int((~alike.any(axis=1) & (one.scores > clear)).sum() + (~alike.any(axis=0) & (other.scores > clear)).sum())
 
 

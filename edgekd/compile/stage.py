@@ -1,4 +1,4 @@
-"""The compile stage: an ONNX or quantized model into an engine of one target, with the contract it then has."""
+"""The compile stage: an ONNX or quantized model into an engine of one target, held to its graph where it can run."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekd.board.job import Job
+from edgekd.compile.parity import engine_parity
 from edgekd.core import chips, plugins
 from edgekd.core.artifact import Artifact, StageResult
 from edgekd.core.recipe import Engine, Recipe
@@ -17,10 +18,14 @@ from edgekd.targets.base import CompileRequest
 
 
 def run(job: StageJob) -> StageResult:
-    """Build the engine whose id is the stage's subject."""
+    """Build the engine whose id is the stage's subject, and compare it with its graph on training images.
+
+    Raises:
+        GateError: the engine differs from its graph by more than the recipe's limits.
+    """
     engine = next(e for e in job.recipe.engines if e.id == job.subject)
     options = checked_options(engine)
-    (model,) = job.inputs.values()
+    model = next((one for one in job.inputs.values() if one.kind == "quantized"), job.inputs["export"])
     request = CompileRequest(
         model=model.file(model.details.get("model", "model.onnx")),
         spec=model.spec,
@@ -39,6 +44,7 @@ def run(job: StageJob) -> StageResult:
         "engine": result.engine.relative_to(job.out_dir).as_posix(),
         "runtime_version": compiled.runtime_version,
         "build": result.details,
+        "parity": engine_parity(job, engine, model, result),
     }
     return StageResult(result.spec, {**{k: model.details[k] for k in ("params", "macs")}, **details})
 

@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -92,7 +93,7 @@ class Manifest(StageFacts):
 
 @dataclass(frozen=True)
 class Artifact:
-    """A complete artifact folder and its manifest."""
+    """A complete artifact folder (an absolute path) and its manifest."""
 
     path: Path
     manifest: Manifest
@@ -104,8 +105,8 @@ class Artifact:
 
     @property
     def details(self) -> Details:
-        """Facts that the stage reported."""
-        return self.manifest["details"]
+        """Facts that the stage reported; ArtifactError for one that a damaged manifest lacks."""
+        return _Details(self.manifest["details"], self.path)
 
     @property
     def failures(self) -> dict[str, str]:
@@ -142,11 +143,24 @@ class Artifact:
         return sha256_of(self.path / MANIFEST)
 
 
+class _Details(dict[str, Any]):
+    """Details of an artifact, that say which one is damaged."""
+
+    def __init__(self, details: Details, path: Path) -> None:
+        super().__init__(details)
+        self._path = path
+
+    def __missing__(self, name: str) -> Any:
+        raise ArtifactError(f"{self._path / MANIFEST}: damaged (details.{name}); remove the folder and run again")
+
+
 def open_artifact(path: Path, kind: str | None = None) -> Artifact:
-    """Open an artifact folder and check that every file is there with its recorded size.
+    """Open an artifact folder and check that every file is there with its recorded size and content.
+
+    A process hashes a file once, and again when its size or time changes.
 
     Raises:
-        ArtifactError: no manifest, damaged manifest, file missing or of another size, or of another kind.
+        ArtifactError: no manifest, damaged manifest, file missing, of another size or content, or of another kind.
     """
     manifest_path = Path(path) / MANIFEST
     try:
@@ -166,21 +180,45 @@ def open_artifact(path: Path, kind: str | None = None) -> Artifact:
         raise ArtifactError(f"{manifest_path}: damaged (entries are missing); remove the folder and run again")
     if kind is not None and manifest["kind"] != kind:
         raise ArtifactError(f"{path}: expected an artifact of kind {kind}, got {manifest['kind']}")
-    artifact = Artifact(Path(path), manifest)
+    artifact = Artifact(Path(path).absolute(), manifest)
     for entry in manifest["files"]:
         file = artifact.file(entry["name"])
         size = file.stat().st_size if file.is_file() else None
         if size != entry["bytes"]:
             raise ArtifactError(f"{file}: expected {entry['bytes']} bytes, got {size}; remove {path} and run again")
+        if "sha256" in entry and (found := _content_hash(file)) != entry["sha256"]:
+            raise ArtifactError(
+                f"{file}: damaged: expected content of sha256 {entry['sha256'][:12]}, got {found[:12]}; remove {path} and run "
+                "again, or bring the file back from a copy"
+            )
     return artifact
+
+
+_hashed: dict[tuple[int, int, int, int], str] = {}  # device, inode, size and time of a file -> its hash
+_SETTLED_NS = 2_000_000_000  # a file that is younger can change without its time changing
+
+
+def _content_hash(file: Path) -> str:
+    """Return the hash of a file, from memory when this process has read it before."""
+    stat = file.stat()
+    key = (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns)
+    if key not in _hashed:
+        found = sha256_of(file)
+        if time.time_ns() - stat.st_mtime_ns < _SETTLED_NS:
+            return found
+        _hashed[key] = found
+    return _hashed[key]
 
 
 def _is_whole(manifest: Mapping[str, Any]) -> bool:
     texts = all(isinstance(manifest.get(name), str) for name in ("kind", "stage", "key"))
     files = manifest.get("files")
-    mappings = (manifest.get(name) or {} for name in ("key_content", "code", "failures"))  # older manifests lack them
+    mappings = (
+        manifest.get(name) or {} for name in ("key_content", "code", "failures", "inputs")
+    )  # older ones lack them
     return (
         texts
+        and isinstance(manifest.get("seconds", 0), int | float)
         and all(isinstance(one, dict) for one in mappings)
         and isinstance(manifest.get("details"), dict)
         and "model_spec" in manifest

@@ -82,6 +82,30 @@ class Quantize(QuantizeVariant):
         return self if name == PTQ else self.variants[name]
 
 
+class EngineParity(Section):
+    """Each engine that can run here against its ONNX graph, evaluated without optimisation, on training images."""
+
+    images: int = Field(4, gt=0, description="Training images on which each engine is compared with its graph.")
+    fp32_error: float = Field(
+        1e-4, gt=0, description="fp32 engines: max |engine - graph| of an output, relative to its spread (max - min)."
+    )
+    fp16_error: float = Field(0.02, gt=0, description="The same for fp16 engines.")
+    int8_error: float = Field(
+        0.5,
+        gt=0,
+        description="int8 engines: max RMS of |engine - graph| of an output, relative to its standard deviation; against the "
+        "float graph, and against the quantized one.",
+    )
+    fp32_different: float = Field(
+        1e-3,
+        ge=0,
+        description="fp32 engines: max fraction of pixels with another class, or of detections without a counterpart (IoU "
+        "0.99, score 1e-3).",
+    )
+    fp16_different: float = Field(0.02, ge=0, description="The same for fp16 engines (IoU 0.9, score 0.01).")
+    int8_different: float = Field(0.5, ge=0, description="The same for int8 engines (IoU 0.5, score 0.1).")
+
+
 LOCAL = "local"  # this machine
 _OTHER_ROWS = ("teacher", "student", "distilled", "qat", "export", "onnx-fp32")
 _PICTURE_KEYS = ("name", "image", "truth")  # of `pictures.npz`, beside the rows'
@@ -152,6 +176,9 @@ class Evaluate(Section):
 
     images: int | None = Field(None, gt=0, description="Score only the first N images. `null`: all.")
     pictures: int = Field(6, ge=0, description="Images that the report shows.")
+    max_detections: int = Field(
+        100, gt=0, description="Objects: max detections per image that are scored, the best ones. COCO's is 100."
+    )
     coco_files: bool = Field(
         False, description="Objects: write labels and detections as COCO's JSON files, to score them with another tool."
     )

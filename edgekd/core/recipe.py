@@ -13,7 +13,17 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from edgekd.core.deployment_sections import LOCAL, PTQ, Bench, Engine, Evaluate, Export, Quantize, QuantizeVariant
+from edgekd.core.deployment_sections import (
+    LOCAL,
+    PTQ,
+    Bench,
+    Engine,
+    EngineParity,
+    Evaluate,
+    Export,
+    Quantize,
+    QuantizeVariant,
+)
 from edgekd.core.plugin_options import PluginOptions
 from edgekd.core.training_sections import (
     PLAIN,
@@ -42,6 +52,7 @@ __all__ = [
     "Data",
     "Distill",
     "Engine",
+    "EngineParity",
     "Evaluate",
     "Export",
     "Method",
@@ -94,6 +105,7 @@ class Recipe(Section):
     export: Export = Field(Export(), description="ONNX export.")
     quantize: Quantize = Field(Quantize(), description="Calibration of int8 models.")
     engines: tuple[Engine, ...] = Field((), description="Engines to build.")
+    parity: EngineParity = Field(EngineParity(), description="Engines against their ONNX graphs.")
     check: Literal["stop", "warn"] = Field(
         "stop", description="Reaction to a target that is known to refuse or break the student, before any training."
     )
@@ -149,6 +161,17 @@ class Recipe(Section):
             used, other = other, used
         if getattr(self.export, other) != Export.model_fields[other].default:
             raise ValueError(f"export.{other} has no meaning for task {self.task!r}; set export.{used}")
+        return self
+
+    @model_validator(mode="after")
+    def _graph_keeps_what_is_scored(self) -> Recipe:
+        # A graph for letterboxed images keeps 1000 detections (`export/decode.py`).
+        most = 1000 if self.data.resize == "letterbox" else 100
+        if self.export.detections == "nms" and self.evaluate.max_detections > most:
+            raise ValueError(
+                f"evaluate.max_detections {self.evaluate.max_detections}: export.detections nms keeps {most} detections per "
+                "image in the graph; use heads or boxes"
+            )
         return self
 
     @field_validator("engines")

@@ -14,7 +14,7 @@ import numpy as np
 from edgekd.board.masks import Masks
 from edgekd.data.annotation import NO_MASK, AnnotatedImage, Annotation, BeyondEdge, Refusals, damage_of, repaired
 from edgekd.data.base import IGNORE_INDEX, DenseDataset, Instances, Sample
-from edgekd.data.images import check_image, read_image
+from edgekd.data.images import read_image
 from edgekd.data.object_masks import mask_areas, run_masks
 from edgekd.errors import DataError
 
@@ -63,12 +63,21 @@ class AnnotatedDataset:
     def files(self, index: int) -> tuple[Path, ...]:
         return (self._images[index].image,)
 
+    def gives_size(self, index: int) -> bool:
+        """Return whether the annotations of an image give its size, which then is held to the upright image's."""
+        return self._images[index].size is not None and not self._images[index].is_measured
+
     def only(self, indices: Sequence[int]) -> AnnotatedDataset:
         """Return the data set of some of the images."""
         part = copy.copy(self)
         part.__dict__.pop("digest", None)
         part._images, part._blank = [self._images[index] for index in indices], set()
         return part
+
+    @property
+    def has_objects(self) -> bool:
+        """Whether there is any object, crowds and difficult ones included."""
+        return any(image.objects for image in self._images)
 
     @property
     def object_count(self) -> int:
@@ -118,16 +127,6 @@ class AnnotatedDataset:
         )
         return Sample(entry.name, image, np.full((height, width), IGNORE_INDEX, np.uint8), instances)
 
-    def check_files(self, index: int) -> None:
-        """Check the header of one image and its annotations without decoding pixels; DataError as `load`."""
-        entry = self._images[index]
-        height, width = check_image(entry.image)
-        _check_size(entry, height, width)
-        for one in entry.objects if self.has_masks else ():
-            assert one.mask is not None
-            with damage_of(one):
-                one.mask.check(height, width)
-
     def _drawn(
         self, objects: Sequence[Annotation], height: int, width: int
     ) -> tuple[Sequence[Annotation], Masks | None]:
@@ -167,4 +166,5 @@ def _area(one: Annotation, pixels: int | None) -> float:
 
 def repairs_of(dataset: DenseDataset) -> dict[str, int]:
     """Return the number of repairs in a data set's labels, by kind."""
-    return dataset.repairs if isinstance(dataset, AnnotatedDataset) else {}
+    repairs: dict[str, int] = getattr(dataset, "repairs", {})
+    return repairs

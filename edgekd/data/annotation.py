@@ -17,7 +17,8 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from edgekd.data.paired import checked_classes, read_lines
+from edgekd.data.class_lists import IGNORED, named_classes, read_class_list
+from edgekd.data.paired import checked_classes
 from edgekd.errors import DataError, did_you_mean
 
 # A box may pass the image's edge by this much, in pixels or as a share of the side: it is clipped, and counted as a repair.
@@ -26,6 +27,7 @@ NO_MASK = "annotations without a mask left out"  # kinds of repair
 OTHER_CLASSES = "objects of classes that data.options.classes leaves out"
 TURNED = "boxes with corners in the wrong order set right"
 TWICE = "equal objects counted once"
+NO_OBJECTS = (IGNORED, "_background_", "background")  # entries of tools' class lists that no object has
 MAX_SIDE = 10**6  # of an image in pixels: beyond any real image
 
 BeyondEdge = Literal["refuse", "cut"]
@@ -34,8 +36,8 @@ BEYOND_EDGE = (
     "count them."
 )
 CLASSES = (
-    "Class names in index order, or a text file below `root` with one name per line. Objects of other classes are left out and "
-    "counted."
+    "Class names in index order, or a class list of a labelling tool below `root`, such as a text file with one name per line. "
+    "Objects of other classes are left out and counted."
 )
 
 
@@ -45,9 +47,6 @@ class Mask(Protocol):
     def runs(self, height: int, width: int, /) -> np.ndarray:
         """Return its run lengths over an image of this size, column by column, zeros first, int64; ValueError when it is
         damaged."""
-
-    def check(self, height: int, width: int, /) -> None:
-        """Check the mask without drawing it; ValueError when it is damaged."""
 
     def content(self) -> str:
         """Return the mask's data as text, for the fingerprint; ValueError when it cannot be written."""
@@ -75,6 +74,7 @@ class AnnotatedImage:
     """One image file with its objects; `size` (height, width) may be None for an image without objects.
 
     repairs: number of repairs in this image by kind.
+    is_measured: whether `size` comes from the image file, so that the annotations say nothing of it.
     """
 
     name: str
@@ -82,6 +82,7 @@ class AnnotatedImage:
     size: tuple[int, int] | None
     objects: tuple[Annotation, ...]
     repairs: Mapping[str, int] = field(default_factory=dict)
+    is_measured: bool = False
 
 
 def require_images(images: Sequence[AnnotatedImage]) -> None:
@@ -112,7 +113,7 @@ def chosen_classes(
 
     Args:
         root: folder of the data set.
-        chosen: the option: names, or a text file below `root`.
+        chosen: the option: names, or a class list of a labelling tool below `root`; its entries that no object has are left out.
         known: the classes that the files name; None where they list none.
         source: what names them, for messages.
 
@@ -121,10 +122,13 @@ def chosen_classes(
     """
     if known is not None and (not chosen or len(set(known)) < len(known)):
         return checked_classes(known, source)
-    if isinstance(chosen, str):
-        names = checked_classes(read_lines(root / chosen, "class list"), str(root / chosen))
+    if isinstance(chosen, str) and (root / chosen).is_file():
+        listed = [one.name for one in read_class_list(root / chosen).classes]
+        names = checked_classes(
+            (name for name in listed if name not in NO_OBJECTS or name in (known or ())), str(root / chosen)
+        )
     else:
-        names = checked_classes(chosen, "data.options.classes")
+        names = named_classes(root, chosen)
     for name in names:
         if known is not None and name not in known:
             raise DataError(

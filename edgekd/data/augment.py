@@ -5,7 +5,7 @@ Evaluation and deployment use `board/preprocess.py` instead.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -21,13 +21,13 @@ from edgekd.board.frame import frame
 from edgekd.board.masks import Masks
 from edgekd.board.specs import Preprocess
 from edgekd.core.recipe import Augment
-from edgekd.data.base import IGNORE_INDEX, Sample
+from edgekd.data.base import IGNORE_INDEX, MIN_SIDE, Sample
 from edgekd.data.object_masks import union
+from edgekd.errors import RecipeError, did_you_mean
 
-# An object is dropped from a view when the visible share of its box or a visible side (pixels) is below these, or its mask is
-# empty.
+# An object is dropped from a view when the visible share of its box is below this, a visible side is below MIN_SIDE, or its
+# mask is empty.
 MIN_VISIBLE = 0.25
-MIN_SIDE = 2.0
 
 
 class Coordinates(tv_tensors.Mask):
@@ -59,6 +59,8 @@ class ResizeJitter(v2.Transform):
         return {"size": [max(1, round(side * factor)) for side in size]}
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        if isinstance(inpt, Labels):
+            return inpt
         if isinstance(inpt, tv_tensors.BoundingBoxes):
             return F.resize(inpt, params["size"])
         if isinstance(inpt, Coordinates):
@@ -79,18 +81,50 @@ def _nearest(before: int, after: int) -> Tensor:
     return F.resize(places, [after, 1], interpolation=InterpolationMode.NEAREST_EXACT).flatten().to(torch.int32)
 
 
-def training_transform(augment: Augment, size: tuple[int, int], resize: str = "stretch") -> v2.Transform:
-    """Return the transform of a Pillow image, masks and boxes to the training crop; padding is 255 in a mask.
+class ClassMap(tv_tensors.Mask):
+    """Mask (H, W) uint8 of class indices, 255 where they are ignored."""
+
+
+class Labels(tv_tensors.TVTensor):
+    """Class indices (N,) int64 of objects."""
+
+
+class SwappingFlip(v2.RandomHorizontalFlip):
+    """Flip horizontally, and swap pairs of classes such as left and right, in class maps and in labels of objects."""
+
+    def __init__(self, p: float, pairs: Iterable[tuple[int, int]]) -> None:
+        super().__init__(p)
+        self.table = torch.arange(256)  # class index -> its partner's
+        for one, other in pairs:
+            self.table[one], self.table[other] = other, one
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        flipped = super().transform(inpt, params)
+        if not isinstance(inpt, ClassMap | Labels):
+            return flipped
+        swapped = self.table[flipped.as_subclass(Tensor).long()].to(inpt.dtype)
+        return tv_tensors.wrap(swapped, like=inpt)
+
+
+def training_transform(
+    augment: Augment, size: tuple[int, int], resize: str = "stretch", classes: Sequence[str] = ()
+) -> v2.Transform:
+    """Return the transform of a Pillow image, masks, boxes and labels to the training crop; padding is 255 in a mask.
 
     An image smaller than the crop has a random position in it; deployment with letterbox centres it.
 
     Pillow's C code augments one small image several times faster than torch's operators.
+
+    classes: names in index order, for `augment.flip_pairs`.
+
+    Raises:
+        RecipeError: `augment.flip_pairs` names another class.
     """
-    fill = {Image.Image: 0, tv_tensors.Mask: IGNORE_INDEX}
+    fill = {Image.Image: 0, tv_tensors.Mask: IGNORE_INDEX, ClassMap: IGNORE_INDEX}
     steps: list[v2.Transform] = [
         ResizeJitter(size, augment.scale, resize),
         v2.RandomCrop(augment.crop or size, pad_if_needed=True, fill=fill),
-        v2.RandomHorizontalFlip(augment.flip),
+        SwappingFlip(augment.flip, swapped_classes(augment, classes)),
     ]
     if augment.flip_vertical > 0:
         steps.append(v2.RandomVerticalFlip(augment.flip_vertical))
@@ -98,6 +132,14 @@ def training_transform(augment: Augment, size: tuple[int, int], resize: str = "s
         c = augment.color
         steps.append(v2.ColorJitter(brightness=c, contrast=c, saturation=c))
     return v2.Compose(steps)
+
+
+def swapped_classes(augment: Augment, classes: Sequence[str]) -> list[tuple[int, int]]:
+    """Return the pairs of class indices that a horizontal flip swaps; RecipeError for a name that no class has."""
+    for name in (name for pair in augment.flip_pairs for name in pair):
+        if name not in classes:
+            raise RecipeError(f"data.augment.flip_pairs: no class is called {name!r}{did_you_mean(name, classes)}")
+    return [(classes.index(one), classes.index(other)) for one, other in augment.flip_pairs]
 
 
 class Objects(NamedTuple):
@@ -132,7 +174,7 @@ def augmented(sample: Sample, transform: v2.Transform, seed: int, task: str = "s
     with torch.random.fork_rng(devices=[]), _one_thread():
         torch.default_generator.manual_seed(seed)  # CPU only: seeding CUDA would take a tenth of the time
         if task == "semantic":
-            image, mask = transform(Image.fromarray(sample.image), tv_tensors.Mask(torch.from_numpy(sample.mask)))
+            image, mask = transform(Image.fromarray(sample.image), ClassMap(torch.from_numpy(sample.mask)))
             return View(F.pil_to_tensor(image), mask.as_subclass(Tensor).contiguous())
         return _with_objects(sample, transform, has_masks=task == "instance")
 
@@ -147,7 +189,8 @@ def _with_objects(sample: Sample, transform: v2.Transform, has_masks: bool) -> V
         clamping_mode=None,
     )
     whole = Coordinates(torch.zeros((0, *size), dtype=torch.int32))
-    image, places, boxes = transform(Image.fromarray(sample.image), whole, boxes)
+    labels = Labels(torch.from_numpy(instances.labels))
+    image, places, boxes, labels = transform(Image.fromarray(sample.image), whole, boxes, labels)
     source = _Source(places.as_subclass(Tensor).numpy())
     clipped, is_shown = _visible(boxes.as_subclass(Tensor), source.size)
     is_shown &= ~torch.from_numpy(instances.is_ignored)
@@ -158,8 +201,7 @@ def _with_objects(sample: Sample, transform: v2.Transform, has_masks: bool) -> V
         has_pixels = (halved > 0).flatten(1).any(dim=1)
         halved, is_shown = halved[has_pixels], is_shown.masked_scatter(is_shown, has_pixels)
     has_area = (clipped[:, 2:] > clipped[:, :2]).all(dim=1)
-    labels = torch.from_numpy(instances.labels)
-    objects = Objects(clipped[is_shown], labels[is_shown], halved, clipped[has_area & ~is_shown])
+    objects = Objects(clipped[is_shown], labels.as_subclass(Tensor)[is_shown], halved, clipped[has_area & ~is_shown])
     return View(F.pil_to_tensor(image), torch.from_numpy(source.drawn(_region(sample), IGNORE_INDEX)), objects)
 
 

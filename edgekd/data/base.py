@@ -24,6 +24,7 @@ from edgekd.data.object_masks import mask_areas, tight_masks
 
 IGNORE_INDEX = 255
 WHOLE = "all"  # the split that is a whole data set without splits
+MIN_SIDE = 2.0  # pixels: training drops objects of which a view shows less, in height or width
 COCO_LARGEST = 1e10  # square pixels: the upper limit of COCO's area range "all"; evaluation ignores larger objects
 
 

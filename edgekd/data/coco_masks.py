@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from edgekd.board.installation import install
 from edgekd.data.annotation import CLIP_PX, CLIP_SHARE, OutsideError
 from edgekd.data.runs import encode_part, filled_columns
 from edgekd.errors import UserError
@@ -140,7 +141,9 @@ def polygon_runs(shape: Any, height: int, width: int, is_cut: bool = False) -> n
     try:
         from faster_coco_eval.core import mask
     except ImportError as exc:
-        raise UserError("polygons are drawn by faster-coco-eval; pip install 'edgekd[evaluate]'") from exc
+        raise UserError(
+            f"polygons are drawn by faster-coco-eval, which is not installed; {install('evaluate')}"
+        ) from exc
     solid = [list(map(float, polygon)) for polygon in shape if len(polygon) >= 6]
     border = int(is_cut and any(_is_beyond(polygon, height, width) for polygon in solid))
     if border:  # drawn on a larger image: COCO's drawing rounds negative coordinates otherwise than others

@@ -59,7 +59,7 @@ class FixedViews(Dataset[View]):
     def __init__(self, dataset: DenseDataset, data: Data, task: str = "semantic", processes: int = 1) -> None:
         assert data.augment.views is not None
         self.dataset, self.views, self.task = dataset, data.augment.views, task
-        self.transform = training_transform(data.augment, data.size, data.resize)
+        self.transform = training_transform(data.augment, data.size, data.resize, dataset.classes)
         self._cache = _Cache(CACHE_BYTES // processes)
 
     def __len__(self) -> int:
@@ -96,7 +96,7 @@ class TrainingSequence(Dataset[TrainingItem]):
         processes: int = 1,
     ) -> None:
         self.dataset, self.seed, self.teacher_cache, self.task = dataset, seed, teacher_cache, task
-        self.transform = training_transform(data.augment, data.size, data.resize)
+        self.transform = training_transform(data.augment, data.size, data.resize, dataset.classes)
         self.fixed = FixedViews(dataset, data, task, processes) if data.augment.views else None
         self._cache = _Cache(CACHE_BYTES // processes)
         self._epoch = -1

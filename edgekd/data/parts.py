@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from edgekd.core.recipe import Data
 from edgekd.data.annotated import AnnotatedDataset
 from edgekd.data.base import WHOLE, DenseDataset, Sample
+from edgekd.data.drawn import DrawnDataset
 from edgekd.data.paired import SUFFIXES, PairedDataset, read_lines
 from edgekd.errors import DataError, RecipeError
 
@@ -108,7 +109,7 @@ def _without_suffix(name: str) -> str:
 
 
 def _only(whole: DenseDataset, indices: Sequence[int]) -> DenseDataset:
-    if isinstance(whole, AnnotatedDataset | PairedDataset):
+    if isinstance(whole, AnnotatedDataset | DrawnDataset | PairedDataset):
         return whole.only(indices)
     return _Part(whole, indices)
 

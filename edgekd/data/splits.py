@@ -1,4 +1,4 @@
-"""The splits of a recipe's data set: opening them, sharing them within a run, checking them."""
+"""The splits of a recipe's data set: opening them, sharing them within a run, images that are in both."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from pathlib import Path
 
 from edgekd.core import plugins
 from edgekd.core.recipe import Recipe
-from edgekd.data.annotated import NO_MASK, AnnotatedDataset
 from edgekd.data.base import WHOLE, DenseDataset
 from edgekd.data.parts import part_of, whole_of
 from edgekd.errors import DataError, RecipeError
@@ -95,39 +94,6 @@ def _open(recipe: Recipe, split: str) -> DenseDataset:
     if not len(dataset):
         raise DataError(f"{data.format}: split {split!r} has no images; expected at least one")
     return dataset
-
-
-def check_splits(recipe: Recipe, train: DenseDataset, val: DenseDataset, shared: list[str]) -> list[str]:
-    """Check both splits before anything is trained, and return warnings, one line each.
-
-    Args:
-        recipe: names the splits.
-        train: the training split.
-        val: the scored split.
-        shared: the images that are in both, see `shared_images`.
-
-    Raises:
-        DataError: they have different classes, or one of them has no object.
-    """
-    names = recipe.data.train, recipe.data.val
-    if train.classes != val.classes:
-        raise DataError(
-            f"splits {names[0]!r} and {names[1]!r} have different classes: {train.classes} and {val.classes}"
-        )
-    for split, dataset in zip(names, (train, val), strict=True):
-        if isinstance(dataset, AnnotatedDataset) and not dataset.object_count:
-            left_out = ", ".join(f"{count} {what}" for what, count in dataset.repairs.items())
-            hint = "; without masks, use task: detection" if NO_MASK in dataset.repairs else ""
-            raise DataError(
-                f"split {split!r} has no object in its {len(dataset)} images{f' ({left_out})' * bool(left_out)}, "
-                f"expected at least one{hint}"
-            )
-    if not shared:
-        return []
-    return [
-        f"{len(shared)} of the {len(val)} images of split {names[1]!r} are in split {names[0]!r}, too, the first is "
-        f"{shared[0]}: scores will be too good; take them out of one"
-    ]
 
 
 def shared_images(train: DenseDataset, val: DenseDataset) -> list[str]:

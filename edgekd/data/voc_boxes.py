@@ -119,20 +119,21 @@ def _annotated(folders: _Folders, name: str, classes: tuple[str, ...], refusals:
     except (ParseError, DefusedXmlException, OSError, ValueError, LookupError) as exc:
         raise DataError(f"{path}: not readable as XML ({one_line(exc)}); replace the file") from exc
     image = voc_image(folders.images, name, (tree.findtext("filename") or "").strip())
-    size = _size(tree, path, image)
+    is_measured, size = _size(tree, path, image)
     objects = []
     for number, node in enumerate(tree.findall("object"), 1):
         with refusals.one():
             objects.append(_object(node, path, f"{path}, object {number}", classes))
-    return AnnotatedImage(name, image, size, tuple(objects))
+    return AnnotatedImage(name, image, size, tuple(objects), is_measured=is_measured)
 
 
-def _size(tree: Any, path: Path, image: Path) -> tuple[int, int]:
-    """Return (height, width) from the XML, or from the image where the XML has 0 or nothing, as some tools write it."""
+def _size(tree: Any, path: Path, image: Path) -> tuple[bool, tuple[int, int]]:
+    """Return whether the image was measured, because the XML has 0 or nothing, as some tools write it, and (height, width)."""
     is_left_out = all((tree.findtext(f"size/{side}") or "0").strip() == "0" for side in ("height", "width"))
     if is_left_out and os.path.isfile(image):
-        return upright_size(image)
-    return checked_size(int(_number(tree, "size/height", path)), int(_number(tree, "size/width", path)), str(path))
+        return True, upright_size(image)
+    height, width = (int(_number(tree, f"size/{side}", path)) for side in ("height", "width"))
+    return False, checked_size(height, width, str(path))
 
 
 def _object(node: Any, path: Path, where: str, classes: tuple[str, ...]) -> Annotation:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from edgekd.board.job import Job, Json
 from edgekd.board.session import Session
+from edgekd.board.specs import ModelSpec
 from edgekd.board.sysinfo import Facts, snapshot
 from edgekd.core import plugins
 from edgekd.core.artifact import Artifact
@@ -74,9 +75,17 @@ def open_engine(artifact: Artifact) -> AbstractContextManager[Session]:
 
 
 def open_onnx(artifact: Artifact) -> AbstractContextManager[Session]:
-    """Return a session of ONNX Runtime, the reference runtime, on an exported graph."""
+    """Return a session of the reference runtime on an exported graph."""
+    return open_reference(artifact.file("model.onnx"), artifact.spec)
+
+
+def open_reference(model: Path, spec: ModelSpec) -> AbstractContextManager[Session]:
+    """Return a session of the reference runtime on an ONNX file, without optimisation of the graph: node by node as it stands.
+
+    Torch is compared with it at export, and every engine with it when it is compiled.
+    """
     target = plugins.target(REFERENCE_TARGET)
-    return target.session(artifact.file("model.onnx"), artifact.spec, target.options())
+    return target.session(model, spec, target.options(graph_optimization="disabled"))
 
 
 REFERENCE_TARGET = "onnxruntime"  # runs any graph that edgekd exports

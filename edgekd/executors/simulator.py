@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
-import numpy as np
-
-from edgekd.board.job import Job
 from edgekd.board.sysinfo import Facts
 from edgekd.core import plugins
 from edgekd.core.artifact import Artifact
 from edgekd.core.plugin_options import plugin_options
 from edgekd.errors import TargetError
 from edgekd.executors.base import Executor
-from edgekd.executors.builder import LOG
-
-Arrays = dict[str, np.ndarray]
+from edgekd.executors.inference import Arrays, EngineFiles, run_engine
 
 
 class SimulatedSession:
@@ -56,26 +48,6 @@ def simulate(engine: Artifact, inputs: Iterable[Arrays], executor: Executor) -> 
     if plugins.target(name).simulator is None:
         raise TargetError(f"{engine.path}: target {name} has no simulator; run the engine on its chip")
     options = plugin_options("targets", name, details["options"], "options")
-    with TemporaryDirectory(prefix="edgekd-simulator-") as text:
-        folder, out = Path(text), Path(text) / "out"
-        out.mkdir()
-        files = {entry["name"]: engine.file(entry["name"]) for entry in engine.manifest["files"]}
-        names = []
-        for number, arrays in enumerate(inputs):
-            names.append(f"inputs/{number:05}.npz")
-            files[names[-1]] = folder / f"{number:05}.npz"
-            np.savez(files[names[-1]], **arrays)  # type: ignore[arg-type]  # keys never shadow its flags
-        arguments = {
-            "engine": details["engine"],
-            "spec": engine.spec.to_dict(),
-            "options": asdict(options),
-            "is_simulated": True,
-            "inputs": names,
-        }
-        value = executor.run_job(Job("infer", name, arguments), files, out, folder / LOG)
-        return [_arrays(out / file) for file in value["outputs"]], value["runtime"]
-
-
-def _arrays(path: Path) -> Arrays:
-    with np.load(path, allow_pickle=False) as archive:
-        return {key: archive[key] for key in archive.files}
+    files = {entry["name"]: engine.file(entry["name"]) for entry in engine.manifest["files"]}
+    simulated = EngineFiles(name, details["engine"], files, engine.spec, options)
+    return run_engine(simulated, inputs, executor, is_simulated=True)

@@ -21,6 +21,7 @@ from edgekd.executors import venvs
 from edgekd.executors.builder import probe
 from edgekd.preflight import trial
 from edgekd.preflight.findings import Finding, Report, Verdict
+from edgekd.preflight.noise import check_quantizers
 from edgekd.preflight.rewrites import findings_with_rewrites
 from edgekd.preflight.tables import merged, tables_for, without_table
 from edgekd.rewrites.graph import Graph, module_of, name_of, read_graph
@@ -86,7 +87,7 @@ def subject_of(path: Path) -> Subject:
         ArtifactError: a folder that is not an artifact, or one without an ONNX model.
     """
     if not path.is_dir():
-        return Subject(path, str(path))
+        return Subject(path.absolute(), str(path))
     artifact = open_artifact(path)
     if artifact.kind not in ("onnx", "quantized"):
         raise ArtifactError(
@@ -135,7 +136,7 @@ def check_recipe(
     with untrained_student(recipe, classes) as student:
         if chosen is None:
             assert student.spec is not None
-            check_engines(recipe, student.spec)
+            check_engines(recipe, student.spec, student.model)
         return [check(student, toward, is_built) for toward in ([chosen] if chosen else towards_of(recipe))]
 
 
@@ -144,19 +145,29 @@ def towards_of(recipe: Recipe) -> list[Toward]:
     return list({repr(toward): toward for toward in map(toward_of, recipe.engines)}.values())
 
 
-def check_engines(recipe: Recipe, spec: ModelSpec) -> None:
-    """Check every engine of a recipe with `check_engine`.
+def check_engines(recipe: Recipe, spec: ModelSpec, model: Path) -> None:
+    """Check every engine of a recipe with `check_engine`, and quantize the model for the int8 engines.
+
+    Args:
+        recipe: names the engines.
+        spec: contract of the student.
+        model: the student as ONNX.
 
     Raises:
-        TargetError: as `check_engine`. With `check: warn` this is a warning.
+        TargetError: as `check_engine`, or a quantizer refuses the model. With `check: warn` this is a warning.
     """
+    refused = []
     for engine in recipe.engines:
         try:
             check_engine(engine, spec)
         except TargetError as exc:
-            if recipe.check == "stop":
-                raise TargetError(f"{exc} (to go on all the same: --set check=warn)") from exc
-            log.warning("check: %s", exc)
+            refused.append(str(exc))
+    for name, reason in check_quantizers(recipe, model, spec).items():
+        refused.append(f"engines: {name}: quantizing the untrained student on noise: {reason}")
+    for message in refused:
+        if recipe.check == "stop":
+            raise TargetError(f"{message} (to go on all the same: --set check=warn)")
+        log.warning("check: %s", message)
 
 
 def check_engine(engine: Engine, spec: ModelSpec) -> None:

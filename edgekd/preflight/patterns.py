@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from edgekd.rewrites import max_pool_pads, stack_sum
+from edgekd.rewrites import antialias_resize, average_pool_ceil, max_pool_pads, stack_sum
 from edgekd.rewrites.graph import Graph, attributes, unsigned_zero_points
 
 _COPIES = ("Reshape", "Transpose", "Slice", "Concat", "Squeeze", "Unsqueeze", "Cast", "Identity", "Split")
@@ -97,6 +97,20 @@ def stacked_sum(graph: Graph) -> Iterator[Match]:
         yield Match((total,), f"a sum over a stack of tensors, {list(graph.shapes.get(total.input[0], ()))}")
 
 
+def antialiased_resize(graph: Graph) -> Iterator[Match]:
+    """Resize with antialiasing to a smaller map; see `rewrites/antialias_resize.py`."""
+    for node in antialias_resize.shrinking(graph):
+        before, after = graph.shape(node.input[0]) or (), graph.shape(node.output[0]) or ()
+        yield Match((node,), f"a Resize with antialias from {before[-2]}x{before[-1]} to {after[-2]}x{after[-1]}")
+
+
+def overhanging_average(graph: Graph) -> Iterator[Match]:
+    """AveragePool with `ceil_mode` whose last window reaches beyond the padding; see `rewrites/average_pool_ceil.py`."""
+    for node, _ in average_pool_ceil.overhanging(graph):
+        size = graph.shape(node.input[0]) or ()
+        yield Match((node,), f"an AveragePool of {size[-2]}x{size[-1]} whose last window reaches beyond its padding")
+
+
 def suppression(graph: Graph) -> Iterator[Match]:
     """NonMaxSuppression inside the graph."""
     for node in graph.nodes:
@@ -116,12 +130,14 @@ PATTERNS: dict[str, Callable[[Graph], Iterator[Match]]] = {
     one.__name__: one
     for one in (
         adaptive_pooling,
+        antialiased_resize,
         group_norm,
         many_dimensions,
         dynamic_shape,
         unsigned_quantization,
         mixed_range_concat,
         misread_max_pool,
+        overhanging_average,
         stacked_sum,
         suppression,
     )

@@ -1,4 +1,4 @@
-"""A trial: build an engine here, run it, and compare it with ONNX Runtime on the same model."""
+"""A trial: build an engine here, run it, and compare it with its ONNX graph, evaluated without optimisation."""
 
 from __future__ import annotations
 
@@ -9,22 +9,25 @@ from typing import Any
 
 import numpy as np
 
+from edgekd.board.parity import Comparison, Parity, numeric_outputs
 from edgekd.board.specs import ModelSpec
+from edgekd.compile.parity import why_apart
 from edgekd.core import plugins
+from edgekd.core.recipe import LOCAL, EngineParity
 from edgekd.errors import EdgekdError, ToolchainError
+from edgekd.executors.boards import executor_of
 from edgekd.executors.builder import build
-from edgekd.executors.local import REFERENCE_TARGET
+from edgekd.executors.inference import Arrays, EngineFiles, files_in, run_engine
+from edgekd.executors.local import open_reference
 from edgekd.preflight.findings import Verdict
 from edgekd.rewrites.graph import Graph
 from edgekd.targets.base import CompileRequest, CompileResult, Target
 
-# Largest RMS of the difference over RMS of the reference, over all outputs.
-TOLERANCE = {"fp32": 1e-3, "int8": 0.05}
 _SEED = 0
 
 
 def attempt(name: str, graph: Graph, spec: ModelSpec, options: Any) -> tuple[Verdict, Verdict, Verdict]:
-    """Return whether an engine was built, ran, and gave what ONNX Runtime gives on one input of seeded noise."""
+    """Return whether an engine was built, ran, and gave what its graph gives on one input of seeded noise."""
     target = plugins.target(name)
     if target.info.compile_at not in ("host", "child"):
         return _stop(Verdict("not tried", f"not built here: it is compiled at the {target.info.compile_at}"), 3)
@@ -38,29 +41,52 @@ def attempt(name: str, graph: Graph, spec: ModelSpec, options: Any) -> tuple[Ver
             rmtree(folder)
         return (Verdict("no", str(exc)), *_stop(Verdict("not tried", "nothing was built"), 2))
     built = Verdict("yes", f"{precision}, {result.engine.stat().st_size} bytes")
-    verdicts = (built, *_run(target, graph, result, options, precision))
-    rmtree(folder)
-    return verdicts
+    try:
+        return (built, *_run(name, target, graph, result, options, precision))
+    finally:
+        rmtree(folder)
 
 
-def _run(target: Target, graph: Graph, built: CompileResult, options: Any, precision: str) -> tuple[Verdict, Verdict]:
+def _run(
+    name: str, target: Target, graph: Graph, built: CompileResult, options: Any, precision: str
+) -> tuple[Verdict, Verdict]:
     absent = target.why_not_here(options)
     if absent:
         return _stop(Verdict("not tried", absent), 2)
-    inputs = _noise(built.spec)
+    inputs, folder = _noise(built.spec), built.engine.parent
+    engine = EngineFiles(name, built.engine.name, files_in(folder), built.spec, options)
     try:
-        with target.session(built.engine, built.spec, options) as session:
-            outputs = {name: array.copy() for name, array in session.infer(inputs).items()}
-            said = f"{session.runtime.get('runtime')} {session.runtime.get('version')}"
+        (outputs,), runtime = run_engine(engine, [inputs], executor_of(LOCAL))
     except EdgekdError as exc:
         return (Verdict("no", str(exc)), Verdict("not tried", "it did not run"))
-    error = _error(outputs, _reference(graph, built.spec, inputs))
-    limit = TOLERANCE[precision]
-    text = f"relative RMS error {error:.1e} to ONNX Runtime, limit {limit:g}, one input of noise"
-    return Verdict("yes", said), Verdict("yes" if error <= limit else "no", text)
+    ran = Verdict("yes", f"{runtime.get('runtime')} {runtime.get('version')}")
+    try:
+        with open_reference(graph.path, built.spec) as session:
+            parity = _parity(session.infer(inputs), outputs, built.spec)
+    except EdgekdError as exc:
+        return ran, Verdict("not tried", f"the graph cannot be evaluated: {exc}")
+    return ran, _judged(parity, precision)
 
 
-def _noise(spec: ModelSpec) -> dict[str, np.ndarray]:
+def _parity(expected: Arrays, got: Arrays, spec: ModelSpec) -> Parity:
+    """Compare float outputs as numbers, the others value by value."""
+    comparison, names = Comparison(), numeric_outputs(spec)
+    comparison.add_numbers(expected, got, names)
+    for name in set(expected) - set(names):
+        comparison.different += int((expected[name] != got[name]).sum())
+        comparison.compared += expected[name].size
+    return comparison.result()
+
+
+def _judged(parity: Parity, precision: str) -> Verdict:
+    said = [] if parity.max_error is None else [f"an output differs by {parity.max_error:.1e} of its spread"]
+    said += [f"{parity.different:.1e} of the whole numbers differ"] if parity.compared else []
+    text = f"one input of noise, against the graph without optimisation: {', '.join(said)}"
+    reason = why_apart(parity, precision, EngineParity())
+    return Verdict("no", f"{text}; {reason}") if reason else Verdict("yes", text)
+
+
+def _noise(spec: ModelSpec) -> Arrays:
     rng = np.random.default_rng(_SEED)
     return {
         tensor.name: rng.integers(0, 256, tensor.shape).astype(tensor.dtype)
@@ -68,19 +94,6 @@ def _noise(spec: ModelSpec) -> dict[str, np.ndarray]:
         else rng.standard_normal(tensor.shape).astype(tensor.dtype)
         for tensor in spec.inputs
     }
-
-
-def _reference(graph: Graph, spec: ModelSpec, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    reference = plugins.target(REFERENCE_TARGET)
-    with reference.session(graph.path, spec, reference.options()) as session:
-        return session.infer(inputs)
-
-
-def _error(got: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> float:
-    """Return the RMS of the difference over the RMS of what is expected, over all outputs."""
-    difference = sum(float(np.sum((got[n].astype(np.float64) - expected[n]) ** 2)) for n in expected)
-    size = sum(float(np.sum(array.astype(np.float64) ** 2)) for array in expected.values())
-    return float(np.sqrt(difference / max(size, 1e-30)))
 
 
 def _stop(verdict: Verdict, count: int) -> Any:

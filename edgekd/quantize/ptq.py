@@ -15,7 +15,8 @@ from __future__ import annotations
 import fnmatch
 import io
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+import traceback
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,13 +25,16 @@ from typing import Any
 import numpy as np
 
 from edgekd.board.detection import DECODE
-from edgekd.errors import DataError, RecipeError, did_you_mean
-from edgekd.rewrites.graph import Graph
+from edgekd.board.files import is_full
+from edgekd.errors import DataError, EdgekdError, RecipeError, TargetError, did_you_mean, one_line
+from edgekd.quantize.masks import mask_nodes
+from edgekd.rewrites.graph import Graph, name_nodes, read_onnx
 
 # Network inputs by name, prepared as the contract says.
 Batch = Mapping[str, np.ndarray]
 # Operators with weights: where the walk back from an output ends.
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+_LARGE_BYTES = 1 << 30  # a model over protobuf's limit of 2 GiB needs its weights in another file
 logger = logging.getLogger(__name__)
 
 
@@ -53,7 +57,8 @@ def check_calibration(calibration: Sequence[Batch]) -> None:
 
 
 def float_nodes(graph: Graph, patterns: Sequence[str], keep_head: bool) -> list[str]:
-    """Return the names of the nodes to leave in float, in graph order; decoding inside the graph is always among them.
+    """Return the names of the nodes to leave in float, in graph order; decoding inside the graph, and what reads masks such
+    as those of attention (`masks.py`), are always among them.
 
     Args:
         graph: a graph with named nodes.
@@ -66,12 +71,90 @@ def float_nodes(graph: Graph, patterns: Sequence[str], keep_head: bool) -> list[
     names = [node.name for node in graph.nodes]
     chosen = set(_head(graph)) if keep_head else set()
     chosen.update(name for name in names if name.startswith(DECODE))
+    chosen.update(mask_nodes(graph))
     for pattern in patterns:
         matched = fnmatch.filter(names, pattern)
         if not matched:
             raise RecipeError(f"keep_float: {pattern!r} matches no node of the graph{did_you_mean(pattern, names)}")
         chosen.update(matched)
     return [name for name in names if name in chosen]
+
+
+def with_names(model: Path, folder: Path) -> Path:
+    """Return the file of a model in which every node has a name of its own: the file itself, or a copy in `folder`.
+
+    Raises:
+        ArtifactError: the file is not a readable ONNX model.
+    """
+    if not name_nodes(read_onnx(model, has_weights=False)):
+        return model
+    import onnx
+
+    whole = read_onnx(model)
+    name_nodes(whole)
+    copy = folder / "named.onnx"
+    is_large = whole.ByteSize() > _LARGE_BYTES
+    onnx.save(whole, copy, save_as_external_data=is_large)
+    return copy
+
+
+def check_scales(scales: Mapping[str, np.ndarray], quantizer: str) -> None:
+    """Refuse tensors whose scale is not finite.
+
+    Args:
+        scales: scales, or the ends of ranges, by tensor.
+        quantizer: its name in a recipe.
+
+    Raises:
+        TargetError: names the tensor.
+    """
+    for tensor, scale in scales.items():
+        if not np.isfinite(scale).all():
+            raise TargetError(
+                f"{quantizer}: tensor {tensor!r}: expected a finite scale, got {np.asarray(scale).ravel()[:3].tolist()}; leave "
+                f"the operators that compute and read it in float: quantize.options.{quantizer}.keep_float"
+            )
+
+
+@contextmanager
+def toolchain_errors(quantizer: str, tool: str, names: Collection[str], out_dir: Path) -> Iterator[None]:
+    """Turn what a toolchain raises in this block into one line, which names the node where it can be told.
+
+    Args:
+        quantizer: its name in a recipe.
+        tool: the toolchain's name.
+        names: the names of the graph's nodes.
+        out_dir: where it writes; a full disk stays the system's own error.
+
+    Raises:
+        TargetError: for any exception that is neither edgekd's own nor the system's.
+    """
+    try:
+        yield
+    except (EdgekdError, OSError):
+        raise
+    except Exception as exc:  # vendors raise what they like
+        if is_full(out_dir):
+            raise
+        node = _node_at_fault(exc, set(names))
+        where, kept = (f" at node {node!r}", f"[{node!r}]") if node else ("", "[a node]")
+        raise TargetError(
+            f"{quantizer}: {tool} fails{where}: {type(exc).__name__}: {one_line(exc)}; leave the node in float: "
+            f"quantize.options.{quantizer}.keep_float: {kept}"
+        ) from exc
+
+
+def _node_at_fault(exc: BaseException, names: set[str]) -> str:
+    """Return the node that the innermost function of a traceback worked on, "" when none can be told."""
+    frames = [frame for frame, _ in traceback.walk_tb(exc.__traceback__)]
+    for frame in reversed(frames):
+        values = list(frame.f_locals.values())
+        values += [getattr(one, "node", None) for one in values if type(one).__module__.split(".")[0] != "builtins"]
+        for value in values:
+            name = value if isinstance(value, str) else getattr(value, "name", None) or getattr(value, "node_name", "")
+            if isinstance(name, str) and name in names:
+                return name
+    return ""
 
 
 @contextmanager

@@ -23,6 +23,21 @@ _PAGE: dict[str, tuple[str, str, bool | None]] = {
         "Time from an image array in memory to the class map, or the objects, at image size: pre-processing, inference and "
         "post-processing together. Decoding the image file is outside.", _LOWER,
     ),
+    "same_share": (
+        "as ONNX",
+        "Share of the pixels that an engine gives the same class as its float ONNX graph, or of the detections that have a "
+        "counterpart in it, on training images. The graph is evaluated without optimisation.", _HIGHER,
+    ),
+    "max_error": (
+        "max error",
+        "Largest difference between an engine's output and the ONNX graph's, relative to the spread (max - min) of the "
+        "graph's output: of the worst output, on training images.", _LOWER,
+    ),
+    "rms_error": (
+        "RMS error",
+        "RMS of the differences between an engine's output and the ONNX graph's, relative to the standard deviation of the "
+        "graph's output: of the worst output, on training images.", _LOWER,
+    ),
     "percentiles": (
         "p50, p90, p99",
         "Half, 90 % and 99 % of the runs are at most this long. A percentile that the number of runs cannot carry "

@@ -57,6 +57,7 @@ class Training(Trained):
     methods: dict[str, TrainedMethod] = Field(
         {}, description="distillation methods by name: weight, warm-up, schedule, options"
     )
+    zero_loss_steps: int = Field(0, description="steps with a task loss of exactly 0, which taught nothing")
 
 
 class Latency(Part):
@@ -90,6 +91,25 @@ class Calibration(Part):
     seed: int | None = None
 
 
+class DataFinding(Part):
+    """One thing that looks wrong with the data set; `text` is a line for a reader."""
+
+    code: str = Field(description="kind, e.g. `palette_order`")
+    text: str = Field(description="one line with the count and the first file")
+    count: int = Field(1, description="number of images, objects or classes")
+    first: str = Field("", description="first of these images or classes")
+
+
+class GraphParity(Part):
+    """Parity of an engine with one ONNX graph, evaluated without optimisation, on training images."""
+
+    images: int = 0
+    max_error: Number = None
+    rms_error: Number = None
+    different: Number = None
+    compared: int = 0
+
+
 class Row(Part):
     """One network or engine, and the measurements of it."""
 
@@ -115,6 +135,12 @@ class Row(Part):
     calibration: Calibration | None = Field(
         None, description="engines of a quantized model: split, number of images and seed of its calibration"
     )
+    parity: dict[str, GraphParity] = Field(
+        {},
+        description="engines that ran where they were compiled, by ONNX graph: `float` (the export), `quantized` (the Q/DQ "
+        "graph, where there is one). `max_error`: largest difference of an output over its spread; `rms_error`: RMS "
+        "difference over the standard deviation; `different`: fraction of `compared` pixels or detections that differ",
+    )
     latency_ms: Latency | None = Field(
         None,
         description="engine time: `p50`, `p90`, `p95`, `p99`, `mean`, `std`, `min`, `max` in milliseconds, `n` runs; a "
@@ -125,6 +151,11 @@ class Row(Part):
     runtime: Json = Field({}, description="the session's own facts: `runtime`, `version`, `threads`, device, precision")
     warnings: list[str] = Field([], description="reasons to doubt the latency")
     metrics: dict[str, Number] = Field({}, description="name -> fraction, see [metrics](metrics.md)")
+    ceilings: dict[str, Number] = Field(
+        {},
+        description="objects: highest value of a metric, that of perfect labels, where images hold more objects than "
+        "`evaluate.max_detections`",
+    )
     iou_per_class: dict[str, Number] = Field(
         {}, description="semantic: IoU by class; null for a class that never occurs"
     )
@@ -155,6 +186,11 @@ class Row(Part):
         return TASKS[self.task].title
 
     @property
+    def ceiling(self) -> float | None:
+        """Highest value of the primary metric, None where it is 1."""
+        return self.ceilings.get(TASKS[self.task].metric)
+
+    @property
     def second(self) -> float | None:
         """Secondary metric of the task as a fraction, e.g. boundary IoU."""
         return self.metrics.get(TASKS[self.task].second)
@@ -173,6 +209,12 @@ class Row(Part):
     def p50_ms(self) -> float | None:
         """Median engine time."""
         return self.latency_ms.p50 if self.latency_ms else None
+
+    @property
+    def same_share(self) -> float | None:
+        """Fraction of the pixels or detections that are those of the float graph; None for rows that were not compared."""
+        parity = self.parity.get("float")
+        return 1 - parity.different if parity and parity.compared and parity.different is not None else None
 
     @property
     def is_quantized(self) -> bool:
@@ -260,6 +302,7 @@ class Report(Part):
     repairs: dict[str, dict[str, int]] = Field(
         {}, description="objects, by split: repairs of labels and their number, e.g. `boxes without area left out`"
     )
+    findings: list[DataFinding] = Field([], description="warnings about the data set, see below")
     failure: str = Field("", description="the line with which the run ended early, or empty")
 
     @field_validator("rows")  # after `task`, which stands above it

@@ -8,6 +8,8 @@ Portable: standard library + numpy, Python 3.8; onnx inside functions.
 from __future__ import annotations
 
 import ast
+import logging
+import shutil
 from collections import defaultdict
 from functools import cached_property
 from pathlib import Path
@@ -15,13 +17,18 @@ from typing import Any, Dict, Iterator, List, Optional, Tuple, Union
 
 import numpy as np
 
+from edgekd.board.installation import install
 from edgekd.errors import ArtifactError, TargetError, one_line
 
+log = logging.getLogger(__name__)
 # torch.onnx (2.5 and later) writes the path of modules down to the operation, as a Python list.
 SCOPES = "pkg.torch.onnx.name_scopes"
 QDQ = ("QuantizeLinear", "DequantizeLinear")
 # Larger tensors are left on disk by `read_graph` and left out of shape inference: they are weights, not shapes or indices.
 SMALL_BYTES = 1 << 20
+_NOT_FOLDED = ("If", "Loop", "Scan", "RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial",
+               "Bernoulli")  # fmt: skip
+_NO_ANSWER = (RuntimeError, NotImplementedError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError)
 Shape = Tuple[int, ...]
 
 
@@ -30,7 +37,7 @@ def import_onnx() -> Any:
     try:
         import onnx
     except ImportError as exc:
-        raise TargetError("onnx is not installed; pip install 'edgekd[onnxruntime]'") from exc
+        raise TargetError(f"onnx is not installed; {install('onnxruntime')}") from exc
     return onnx
 
 
@@ -50,7 +57,32 @@ def read_onnx(path: Path, has_weights: bool = True) -> Any:
         onnx.checker.check_model(str(path))  # damaged protobuf can parse as an empty model, which the checker refuses
         return onnx.load(str(path), load_external_data=has_weights)
     except Exception as exc:  # DecodeError, OSError or ValidationError, depending on the damage
-        raise ArtifactError(f"{path}: not a readable ONNX file: {one_line(exc)}; export it again") from exc
+        is_outside = "should be stored in" in str(exc)
+        todo = (
+            "put the file with its weights beside it, under the name that it had at export"
+            if is_outside
+            else "export it again"
+        )
+        raise ArtifactError(f"{path}: not a readable ONNX file: {one_line(exc)}; {todo}") from exc
+
+
+def copy_onnx(source: Path, copy: Path) -> None:
+    """Copy an ONNX file; weights that it keeps in other files go into the copy.
+
+    Raises:
+        ArtifactError: the file is not a readable ONNX model.
+        TargetError: with its weights it is larger than one file may be, 2 GiB.
+    """
+    if not any(map(_is_outside, read_onnx(source, has_weights=False).graph.initializer)):
+        shutil.copyfile(str(source), str(copy))
+        return
+    whole = read_onnx(source)
+    try:
+        import_onnx().save(whole, str(copy))
+    except Exception as exc:  # protobuf's EncodeError or ValueError, by version
+        raise TargetError(
+            f"{source}: its external weights cannot be packed into one file, expected at most 2 GiB: {one_line(exc)}"
+        ) from exc
 
 
 def read_graph(path: Path) -> "Graph":
@@ -121,6 +153,17 @@ class Graph:
     def producer(self, tensor: str) -> Any:
         """Return the node that computes a tensor, None for an input or constant."""
         return self._producers.get(tensor)
+
+    def value(self, tensor: str) -> np.ndarray:
+        """Return the value of an initializer or Constant node, read from its file where it was left on disk."""
+        from onnx import numpy_helper
+
+        return np.asarray(numpy_helper.to_array(self._constants[tensor], str(self.path.parent)))
+
+    @property
+    def constants(self) -> List[str]:
+        """The names of the initializers and of the outputs of Constant nodes."""
+        return list(self._constants)
 
     def readers(self, tensor: str) -> List[Any]:
         """Return the nodes that read a tensor, a node once for each of its inputs that does."""
@@ -199,6 +242,62 @@ def module_of(node: Any) -> str:
 def name_of(node: Any) -> str:
     """Return a node's name, or its first output where it has no name, as many exporters leave it."""
     return str(node.name or next(iter(node.output), ""))
+
+
+def name_nodes(model: Any) -> List[str]:
+    """Give nodes without a name, or with one that another node has, a name of their own; return the names that were given.
+
+    Toolchains take a node by its name: without one, the setting of one node would be that of all others without a name.
+    """
+    known = {node.name for node in model.graph.node}
+    seen, given = {""}, []
+    for node in model.graph.node:
+        if node.name in seen:
+            base = name = next(filter(None, node.output), node.op_type)
+            number = 0
+            while name in known:
+                number += 1
+                name = f"{base}_{number}"
+            node.name = name
+            known.add(name)
+            given.append(name)
+        seen.add(node.name)
+    return given
+
+
+def folded(graph: "Graph", most_bytes: int = SMALL_BYTES) -> Dict[str, np.ndarray]:
+    """Return the constants by name, also those that nodes compute from constants alone; none over `most_bytes`."""
+    from onnx.reference import ReferenceEvaluator
+
+    values: Dict[str, np.ndarray] = {}
+    for name in graph.constants:
+        if int(np.prod(graph.shape(name) or (), dtype=np.int64)) <= most_bytes // 8:
+            values[name] = graph.value(name)
+    imports = list(graph.model.opset_import)
+    for node in graph.nodes:
+        shapes = [graph.shape(name) for name in node.output if name]
+        is_large = any(shape is None or int(np.prod(shape, dtype=np.int64)) > most_bytes // 8 for shape in shapes)
+        if is_large or node.op_type in _NOT_FOLDED or any(name and name not in values for name in node.input):
+            continue
+        given = {name: values[name] for name in node.input if name}
+        try:
+            outputs: Any = ReferenceEvaluator(_one_node(node, given, imports)).run(None, given)
+        except _NO_ANSWER as exc:  # ONNX's reference lacks the operator: its output is no constant to us
+            log.debug("%s is not folded: %s", name_of(node), one_line(exc))
+            continue
+        values.update(zip(node.output, map(np.asarray, outputs)))  # noqa: B905
+    return values
+
+
+def _one_node(node: Any, given: Dict[str, np.ndarray], imports: List[Any]) -> Any:
+    from onnx import helper
+
+    inputs = [
+        helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(value.dtype), value.shape)
+        for name, value in given.items()
+    ]
+    outputs = [helper.make_empty_tensor_value_info(name) for name in node.output]
+    return helper.make_model(helper.make_graph([node], "node", inputs, outputs), opset_imports=imports)
 
 
 def unsigned_zero_points(graph: Graph) -> Iterator[Tuple[Any, str]]:

@@ -113,6 +113,30 @@ class StepRecord(Callback):
         self.rows, self.seconds = list(state_dict["rows"]), state_dict["seconds"]
 
 
+class ZeroLoss(Callback):
+    """Counts the steps whose task loss is exactly 0, in `count`, and warns of the first: nothing in its batch is labelled."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        assert isinstance(pl_module, DenseTask)
+        if pl_module.losses_of(outputs)["task"] != 0:
+            return
+        self.count += 1
+        if self.count == 1:
+            text = "step %d: the task loss is exactly 0: nothing in the batch is labelled, so that the step teaches nothing"
+            log.warning(text, trainer.global_step)
+
+    def state_dict(self) -> dict[str, int]:
+        return {"count": self.count}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        self.count = state_dict["count"]
+
+
 class Watchdog(Callback):
     """Stops a run whose loss is not finite, or whose distillation terms dominate the task loss.
 

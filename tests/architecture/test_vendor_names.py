@@ -23,11 +23,10 @@ ALLOWED: dict[str, set[str]] = {
     "data/loader.py": {"cuda"},  # PyTorch's name of a device to train on
     "doctor.py": {"onnxruntime"},  # the packages that the export needs
     "executors/local.py": {"onnxruntime"},  # REFERENCE_TARGET: the runtime with which the others are compared
-    "export/parity.py": {"onnxruntime"},  # the same, on the exported graph
     "report/model.py": {"cuda", "openvino"},  # examples of values
     "rewrites/graph.py": {"onnxruntime"},  # the extra that installs onnx
     "study/work.py": {"cuda", "nvidia"},  # which GPUs a training process sees
-    "train/loop.py": {"cuda"},  # PyTorch's name of a device to train on
+    "train/place.py": {"cuda"},  # PyTorch's name of a device to train on
 }
 
 

@@ -7,7 +7,8 @@ Both can be named otherwise by the options; without `{split}` in them the one fi
 are numbered by sorted id, as all tools do, or in the order of `classes`; their names are the classes. Roboflow's first
 category, which groups the others, is no class unless an object has it. Ids are whole numbers or text. Masks are polygons,
 compressed or uncompressed run lengths; training and evaluation ignore crowds. An image's height and width may be left out
-together, and the box of an object with polygons.
+together, and the box of an object with polygons. For the task `semantic` the masks are drawn into a class map, where several
+cover a pixel the one of fewer pixels; crowds are pixels of their class.
 Source: cocodataset.org, "Data format"; pycocotools 2.0.
 """
 
@@ -37,12 +38,13 @@ from edgekd.data.annotation import (
     require_images,
 )
 from edgekd.data.coco_masks import Segmentation
+from edgekd.data.drawn import BACKGROUND, DrawnDataset
 from edgekd.data.images import upright_size
 from edgekd.data.json_files import read_json
 from edgekd.data.paired import is_showable, require_folder
 from edgekd.errors import DataError
 
-TASKS = ("detection", "instance")
+TASKS = ("semantic", "detection", "instance")
 
 _Id = int | str
 _Labels = dict[_Id, int | None]  # category -> class index, None for a class that is left out
@@ -57,13 +59,19 @@ class Options:
         "annotations/instances_{split}.json", "Annotation file below `root`; `{split}` stands for the split's name."
     )
     images: str = option("{split}", "Image folder below `root`; `{split}` stands for the split's name.")
-    classes: tuple[str, ...] | str = option((), f"{CLASSES} Empty: all categories, by id.")
+    classes: tuple[str, ...] | str = option((), f"{CLASSES} Empty: all categories, by id.", names_classes=True)
     crowds: Literal["ignore", "objects"] = option(
         "ignore",
         "Annotations with `iscrowd: 1`: `ignore` them in training and evaluation, as COCO means it, or take them as `objects`, for "
         "tools that write it with every brush mask.",
     )
     beyond_edge: BeyondEdge = option("refuse", BEYOND_EDGE)
+    background: str | None = option("background", BACKGROUND)
+
+
+def open_dataset(options: Options, split: str) -> DrawnDataset:
+    """Read the objects of one split and draw their class maps when they are loaded; errors as `open_objects` with masks."""
+    return DrawnDataset(open_objects(options, split, has_masks=True), options.background)
 
 
 def open_objects(options: Options, split: str, has_masks: bool) -> AnnotatedDataset:
@@ -219,9 +227,10 @@ def _image(entry: Mapping[str, Any], folder: Path, path: Path) -> AnnotatedImage
         if ".." in Path(name).parts or Path(name).is_absolute():
             raise DataError(f"{where}: expected file_name below {folder}, got {short(name)}; fix it")
     height, width = (_whole(entry.get(side)) for side in ("height", "width"))
-    if height is None and width is None and os.path.isfile(folder / name):
+    is_measured = height is None and width is None and os.path.isfile(folder / name)
+    if is_measured:
         height, width = upright_size(folder / name)
-    return AnnotatedImage(name, folder / name, checked_size(height, width, where), ())
+    return AnnotatedImage(name, folder / name, checked_size(height, width, where), (), is_measured=is_measured)
 
 
 def _annotation(

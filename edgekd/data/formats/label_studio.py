@@ -39,6 +39,7 @@ from edgekd.data.annotation import (
 )
 from edgekd.data.brush import decode_brush
 from edgekd.data.coco_masks import Segmentation
+from edgekd.data.drawn import BACKGROUND, DrawnDataset
 from edgekd.data.images import upright_size
 from edgekd.data.json_files import read_json
 from edgekd.data.outlines import ellipse, frame, numbers, points_of, rectangle, turned
@@ -46,7 +47,7 @@ from edgekd.data.paired import SUFFIXES, images_below, require_folder
 from edgekd.data.runs import encode_part
 from edgekd.errors import DataError, one_line
 
-TASKS = ("detection", "instance")
+TASKS = ("semantic", "detection", "instance")
 
 _UNLABELLED = "images without an annotation left out"
 _FURTHER = "further annotations of an image left out"
@@ -62,8 +63,16 @@ class Options:
     root: str = option(..., "Folder of the data set.", is_path=True)
     annotations: str = option(..., "Export file below `root`; `{split}` in it stands for the split's name.")
     images: str = option("images", "Image folder below `root`; `{split}` in it stands for the split's name.")
-    classes: tuple[str, ...] | str = option((), f"{CLASSES} Empty: all labels of the file, by name.")
+    classes: tuple[str, ...] | str = option(
+        (), f"{CLASSES} Empty: all labels of the file, by name.", names_classes=True
+    )
     beyond_edge: BeyondEdge = option("refuse", BEYOND_EDGE)
+    background: str | None = option("background", BACKGROUND)
+
+
+def open_dataset(options: Options, split: str) -> DrawnDataset:
+    """Read the objects of one split and draw their class maps when they are loaded; errors as `open_objects` with masks."""
+    return DrawnDataset(open_objects(options, split, has_masks=True), options.background)
 
 
 def open_objects(options: Options, split: str, has_masks: bool) -> AnnotatedDataset:

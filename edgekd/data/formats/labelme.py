@@ -40,6 +40,7 @@ from edgekd.data.annotation import (
 )
 from edgekd.data.base import WHOLE
 from edgekd.data.coco_masks import Segmentation
+from edgekd.data.drawn import BACKGROUND, DrawnDataset
 from edgekd.data.images import upright_size
 from edgekd.data.json_files import read_json
 from edgekd.data.outlines import ellipse, frame, points_of, rectangle
@@ -48,7 +49,7 @@ from edgekd.data.runs import encode_part
 from edgekd.data.voc_boxes import voc_image
 from edgekd.errors import DataError, one_line
 
-TASKS = ("detection", "instance")
+TASKS = ("semantic", "detection", "instance")
 
 _NO_CLASSES = ("__ignore__", "_background_")
 _POLYGONS = ("polygon", "rotation", "quadrilateral")
@@ -62,8 +63,16 @@ class Options:
     """Where the data set lies, and what of it is read."""
 
     root: str = option(..., "Folder of the data set.", is_path=True)
-    classes: tuple[str, ...] | str = option((), f"{CLASSES} Empty: all labels of the files below `root`, by name.")
+    classes: tuple[str, ...] | str = option(
+        (), f"{CLASSES} Empty: all labels of the files below `root`, by name.", names_classes=True
+    )
     beyond_edge: BeyondEdge = option("refuse", BEYOND_EDGE)
+    background: str | None = option("background", BACKGROUND)
+
+
+def open_dataset(options: Options, split: str) -> DrawnDataset:
+    """Read the objects of one split and draw their class maps when they are loaded; errors as `open_objects` with masks."""
+    return DrawnDataset(open_objects(options, split, has_masks=True), options.background, "later")
 
 
 def open_objects(options: Options, split: str, has_masks: bool) -> AnnotatedDataset:

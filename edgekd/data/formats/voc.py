@@ -6,6 +6,7 @@
     root/ImageSets/Segmentation/<split>.txt        one name per line
     root/Annotations/<name>.xml                    boxes
     root/ImageSets/Main/<split>.txt                names for the boxes
+    root/labelmap.txt                              `colors: labelmap.txt`: masks of colours, as CVAT exports them
 
 Without ImageSets, boxes are read from one folder per split, as Roboflow exports them and LabelImg leaves them:
 
@@ -31,9 +32,11 @@ from pathlib import Path
 
 from edgekd.board.options import option
 from edgekd.data.annotated import AnnotatedDataset
-from edgekd.data.annotation import BEYOND_EDGE, BeyondEdge
-from edgekd.data.base import IGNORE_INDEX
-from edgekd.data.paired import Pair, PairedDataset, label_table, listed_pairs, named_classes, read_split_list
+from edgekd.data.annotation import BEYOND_EDGE, BeyondEdge, chosen_classes
+from edgekd.data.base import IGNORE_INDEX, WHOLE
+from edgekd.data.class_lists import named_classes
+from edgekd.data.paired import Pair, PairedDataset, images_below, listed_pairs, read_split_list, require_folder
+from edgekd.data.stored import COLORS, IGNORED, by_color, by_index
 from edgekd.data.voc_boxes import read_boxes, voc_image
 from edgekd.errors import DataError
 
@@ -62,8 +65,10 @@ class Options:
         "`null`: they count from 0 where an xmin or ymin of the split is 0, which is reported, and else from 1.",
     )
     classes: tuple[str, ...] | str = option(
-        CLASSES, "Class names in index order, or a text file below `root` with one name per line."
+        CLASSES, "Class names in index order, or a text file below `root` with one name per line.", names_classes=True
     )
+    colors: dict[str, str | None] | str = option({}, COLORS, names_classes=True)
+    ignore_index: int | tuple[int, ...] = option(IGNORE_INDEX, IGNORED)
     beyond_edge: BeyondEdge = option("refuse", BEYOND_EDGE)
 
 
@@ -74,11 +79,20 @@ def open_dataset(options: Options, split: str) -> PairedDataset:
         DataError: missing list, image or mask, an empty split, or a `trainaug` list that holds images of `val`.
     """
     root = Path(options.root)
-    classes = named_classes(root, options.classes)
+    if options.colors:
+        stored = by_color(root, options.colors, split)
+    else:
+        stored = by_index(named_classes(root, options.classes, ("colors",)), options.ignore_index)
     if not options.masks:
         raise DataError("data.options.masks is empty, expected at least one folder, e.g. [SegmentationClass]")
     lists = root / "ImageSets" / "Segmentation"
-    names = read_split_list(lists, split)
+    if root.is_dir() and not lists.is_dir() and split != WHOLE:
+        raise DataError(
+            f"no split {split!r}: {lists} does not exist, expected {split}.txt in it; without lists write `train: {WHOLE}` and "
+            "`val: 0.2`"
+        )
+    is_whole = split == WHOLE and not (lists / f"{WHOLE}.txt").is_file()
+    names = _masked(root, options.masks) if is_whole else read_split_list(lists, split)
     if split == "trainaug" and (lists / "val.txt").is_file():
         leaked = sorted(set(names) & set(read_split_list(lists, "val")))
         if leaked:
@@ -86,8 +100,9 @@ def open_dataset(options: Options, split: str) -> PairedDataset:
                 f"{lists / 'trainaug.txt'}: {len(leaked)} images are also in val.txt, the first is {leaked[0]}"
             )
     pairs = [Pair(name, voc_image(root / "JPEGImages", name), _mask(root, options.masks, name)) for name in names]
-    table = label_table({index: index for index in range(len(classes))} | {IGNORE_INDEX: IGNORE_INDEX})
-    return PairedDataset(classes, listed_pairs(pairs), table, f"0..{len(classes) - 1}, or 255 (void)")
+    if not (root / "JPEGImages").is_dir():
+        raise DataError(f"image folder {root / 'JPEGImages'} does not exist; export with images (CVAT: Save images)")
+    return stored.dataset(listed_pairs(pairs))
 
 
 def open_objects(options: Options, split: str, has_masks: bool) -> AnnotatedDataset:
@@ -99,8 +114,23 @@ def open_objects(options: Options, split: str, has_masks: bool) -> AnnotatedData
     if has_masks:
         raise DataError("voc: instance masks are not read, expected task detection or semantic; convert them to coco")
     root = Path(options.root)
-    classes = tuple(name for name in named_classes(root, options.classes) if name != "background")
+    listed = chosen_classes(root, options.classes, None, "data.options.classes")
+    classes = tuple(name for name in listed if name != "background")
     return read_boxes(root, split, classes, options.boxes_from_one, options.beyond_edge)
+
+
+def _masked(root: Path, folders: tuple[str, ...]) -> list[str]:
+    """Return the names of all masks, sorted: the images of a data set without lists."""
+    for folder in folders:
+        require_folder(root / folder, "mask folder")
+    names = {
+        path.relative_to(root / folder).with_suffix("").as_posix()
+        for folder in folders
+        for path in images_below(root / folder)
+    }
+    if not names:
+        raise DataError(f"empty split: no mask in {root / folders[0]}; check data.options.masks")
+    return sorted(names)
 
 
 def _mask(root: Path, folders: tuple[str, ...], name: str) -> Path:

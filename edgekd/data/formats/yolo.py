@@ -15,7 +15,8 @@ empty one, has no objects, but one image of the split must have a text file; tho
 Rows are told apart one by one: five numbers are a box, six a box with a confidence, which is left out, seven or more a
 polygon (other tools read five numbers as two points as soon as a file holds one polygon). All values of data.yaml are read
 as text: the names of `[1, yes, 2024-01-01]` are what stands there. Its aliases and merge keys are not read. With
-`kpt_shape: [n, d]` rows are a box and n keypoints of d numbers, as for pose; the box is read.
+`kpt_shape: [n, d]` rows are a box and n keypoints of d numbers, as for pose; the box is read. For the task `semantic` polygons
+are drawn into a class map, where several cover a pixel the one of fewer pixels.
 """
 
 from __future__ import annotations
@@ -40,12 +41,14 @@ from edgekd.data.annotation import (
     chosen_classes,
 )
 from edgekd.data.base import WHOLE
+from edgekd.data.class_lists import named_classes
+from edgekd.data.drawn import BACKGROUND, DrawnDataset
 from edgekd.data.images import upright_size
 from edgekd.data.paired import checked_classes, images_below, is_showable, read_lines, require_folder
 from edgekd.data.yolo_rows import Reading, read_row
 from edgekd.errors import DataError, did_you_mean, one_line
 
-TASKS = ("detection", "instance")
+TASKS = ("semantic", "detection", "instance")
 
 
 @dataclass(frozen=True)
@@ -56,8 +59,14 @@ class Options:
     yaml: str = option(
         "data.yaml", "File with the class names, below `root`: a data.yaml, or a text file with one name per line."
     )
-    classes: tuple[str, ...] | str = option((), f"{CLASSES} Empty: all names of `yaml`.")
+    classes: tuple[str, ...] | str = option((), f"{CLASSES} Empty: all names of `yaml`.", names_classes=True)
     beyond_edge: BeyondEdge = option("refuse", BEYOND_EDGE)
+    background: str | None = option("background", BACKGROUND)
+
+
+def open_dataset(options: Options, split: str) -> DrawnDataset:
+    """Read the objects of one split and draw their class maps when they are loaded; errors as `open_objects` with masks."""
+    return DrawnDataset(open_objects(options, split, has_masks=True), options.background)
 
 
 def open_objects(options: Options, split: str, has_masks: bool) -> AnnotatedDataset:
@@ -113,7 +122,7 @@ def _read_yaml(path: Path) -> dict[str, object]:
 def _names_in(path: Path) -> list[str]:
     if not path.is_file():
         raise DataError(f"{path}: no such file, expected the class names; set data.options.yaml")
-    return read_lines(path, "class list")
+    return list(named_classes(path.parent, path.name))
 
 
 def _classes(config: Mapping[str, object], path: Path) -> tuple[str, ...]:
@@ -241,7 +250,7 @@ def _annotated(file: Path, folder: Path, reading: Reading) -> AnnotatedImage:
         with reading.refusals.one():
             one = read_row(row, f"{path}, row {number}", size, reading, repairs)
             objects += [one] if one else []
-    return AnnotatedImage(name, file, size, tuple(objects), repairs)
+    return AnnotatedImage(name, file, size, tuple(objects), repairs, is_measured=True)
 
 
 def _name(file: Path, folder: Path) -> str:

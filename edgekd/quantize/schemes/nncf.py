@@ -15,17 +15,31 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
+import numpy as np
+
+from edgekd.board.installation import install
 from edgekd.board.options import option
 from edgekd.board.specs import ModelSpec
 from edgekd.errors import RecipeError, TargetError
-from edgekd.quantize.ptq import Batch, QuantizeResult, check_calibration, float_nodes, quiet
+from edgekd.quantize.ptq import (
+    Batch,
+    QuantizeResult,
+    check_calibration,
+    check_scales,
+    float_nodes,
+    quiet,
+    toolchain_errors,
+    with_names,
+)
 from edgekd.rewrites.graph import read_graph
 from edgekd.targets.openvino.runtime import read_model, without_telemetry
 
 SUFFIX = ".xml"
 KEEPS_FLOAT = True
+_RANGES = {"minmax": "MINMAX", "mean": "MEAN_MINMAX"}  # NNCF's own default is the second
 _WEIGHTED = ("Convolution", "GroupConvolution", "ConvolutionBackpropData", "GroupConvolutionBackpropData", "MatMul")
 _NOT_COUNTED = ("Constant", "Convert", "Parameter", "Result", "FakeQuantize")
 
@@ -40,6 +54,11 @@ class Options:
     )
     bias_correction: Literal["accurate", "fast", "none"] = option(
         "accurate", "`accurate`: runs the net layer by layer. `fast`: works on means. `none`: leaves biases alone."
+    )
+    range: Literal["minmax", "mean"] = option(
+        "minmax",
+        "Range of an activation. `minmax`: from the smallest to the largest value over all calibration images. `mean`: means "
+        "of each image's smallest and largest value, which cuts off rare values.",
     )
     overflow_fix: Literal["enable", "first_layer_only", "disable"] = option(
         "enable", "Weights that get 7 bits. `disable` only when every CPU that runs the engine has VNNI or is ARM."
@@ -68,25 +87,31 @@ def quantize(
         RecipeError: a `keep_float` pattern matches nothing.
         DataError: no calibration inputs.
         ArtifactError: the model is not an ONNX file.
-        TargetError: nncf or openvino is not installed, or OpenVINO refuses the model.
+        TargetError: nncf or openvino is not installed, OpenVINO refuses the model, or NNCF fails or gives a range that is not
+            finite.
     """
     nncf, openvino = _import()
     check_calibration(calibration)
     float_head = spec.task != "semantic" if options.float_head is None else options.float_head
-    keep = float_nodes(read_graph(model), options.keep_float, float_head)
-    graph = read_model(model)
-    ignored = _operators(graph, keep)
     out = out_dir / f"model{SUFFIX}"
-    with quiet():
-        quantized = nncf.quantize(
-            graph,
-            nncf.Dataset(calibration, dict),
-            preset=nncf.QuantizationPreset(options.preset),
-            subset_size=len(calibration),
-            fast_bias_correction=options.bias_correction == "fast",
-            ignored_scope=nncf.IgnoredScope(names=ignored) if ignored else None,
-            advanced_parameters=_advanced(nncf, options),
-        )
+    with TemporaryDirectory() as folder:
+        named = with_names(model, Path(folder))
+        onnx_graph = read_graph(named)
+        keep = float_nodes(onnx_graph, options.keep_float, float_head)
+        graph = read_model(named)
+        ignored = _operators(graph, keep, is_asked=bool(options.keep_float or float_head))
+        names = [node.name for node in onnx_graph.nodes]
+        with quiet(), toolchain_errors("nncf", "NNCF", names, out_dir):
+            quantized = nncf.quantize(
+                graph,
+                nncf.Dataset(calibration, dict),
+                preset=nncf.QuantizationPreset(options.preset),
+                subset_size=len(calibration),
+                fast_bias_correction=options.bias_correction == "fast",
+                ignored_scope=nncf.IgnoredScope(names=ignored) if ignored else None,
+                advanced_parameters=_advanced(nncf, options),
+            )
+    check_scales(_ranges(quantized), "nncf")
     openvino.save_model(quantized, out, compress_to_fp16=False)
     integer, floating = _count_operators(quantized)
     details = {
@@ -107,7 +132,7 @@ def _import() -> tuple[Any, Any]:
             import nncf
             import openvino
     except ImportError as exc:
-        raise TargetError(f"nncf needs {exc.name}, which is not installed; pip install 'edgekd[openvino]'") from exc
+        raise TargetError(f"nncf needs {exc.name}, which is not installed; {install('openvino')}") from exc
     _log_through_logging()
     return nncf, openvino
 
@@ -124,17 +149,34 @@ def _advanced(nncf: Any, options: Options) -> Any:
     return nncf.AdvancedQuantizationParameters(
         overflow_fix=nncf.OverflowFix(options.overflow_fix),
         disable_bias_correction=options.bias_correction == "none",
+        activations_range_estimator_params=getattr(
+            nncf.quantization.range_estimator.RangeEstimatorParametersSet, _RANGES[options.range]
+        ),
     )
 
 
-def _operators(graph: Any, onnx_nodes: list[str]) -> list[str]:
-    """Return the OpenVINO operators that came from ONNX nodes: same name, or `<name>/<part>`."""
+def _ranges(graph: Any) -> dict[str, np.ndarray]:
+    """Return the ends of the range of each FakeQuantize, by the operator whose output it quantizes."""
+    ranges = {}
+    for op in graph.get_ordered_ops():
+        if op.get_type_name() == "FakeQuantize":
+            source, *ends = (port.get_source_output().get_node() for port in op.inputs())
+            known = [one.get_data().ravel() for one in ends if one.get_type_name() == "Constant"]
+            ranges[source.get_friendly_name()] = np.concatenate(known) if known else np.zeros(1)
+    return ranges
+
+
+def _operators(graph: Any, onnx_nodes: list[str], is_asked: bool) -> list[str]:
+    """Return the OpenVINO operators that came from ONNX nodes: same name, or `<name>/<part>`.
+
+    Where OpenVINO has merged all of them into others, that is an error when the recipe asked for them.
+    """
     wanted = set(onnx_nodes)
     names = [
         op.get_friendly_name() for op in graph.get_ordered_ops() if op.get_type_name() not in ("Constant", "Result")
     ]
     found = [name for name in names if name in wanted or name.rpartition("/")[0] in wanted]
-    if wanted and not found:
+    if wanted and not found and is_asked:
         raise RecipeError(f"keep_float: OpenVINO has merged {', '.join(sorted(wanted))} into other operators")
     return found
 

@@ -18,13 +18,25 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any, Literal
 
+import numpy as np
 from pydantic import Field
 
+from edgekd.board.installation import install
 from edgekd.board.options import option
 from edgekd.board.specs import ModelSpec
 from edgekd.errors import TargetError
-from edgekd.quantize.ptq import WEIGHTED, Batch, QuantizeResult, check_calibration, float_nodes, quiet
-from edgekd.rewrites.graph import QDQ, Graph, read_graph, read_onnx
+from edgekd.quantize.ptq import (
+    WEIGHTED,
+    Batch,
+    QuantizeResult,
+    check_calibration,
+    check_scales,
+    float_nodes,
+    quiet,
+    toolchain_errors,
+    with_names,
+)
+from edgekd.rewrites.graph import QDQ, Graph, attributes, read_graph
 from edgekd.targets.onnxruntime.target import import_onnxruntime
 
 SUFFIX = ".onnx"
@@ -71,10 +83,10 @@ def quantize(
         RecipeError: a `keep_float` pattern matches nothing.
         DataError: no calibration inputs.
         ArtifactError: the model is not an ONNX file.
-        TargetError: onnxruntime is not installed.
+        TargetError: onnxruntime is not installed, or its quantizer fails or gives a scale that is not finite.
     """
     settings = Settings(**asdict(options), op_types=(), extra={})
-    result = write(model, calibration, out_dir, settings)
+    result = write("qdq", model, calibration, out_dir, settings)
     return QuantizeResult(result.model, {"quantizer": "qdq", "options": asdict(options), **result.details})
 
 
@@ -87,18 +99,26 @@ class Settings(Options):
     extra: dict[str, Any] = field(default_factory=dict)
 
 
-def write(model: Path, calibration: Sequence[Batch], out_dir: Path, options: Settings) -> QuantizeResult:
-    """Write `model.onnx` by ONNX Runtime's static quantization; arguments and errors as in `quantize`."""
+def write(name: str, model: Path, calibration: Sequence[Batch], out_dir: Path, options: Settings) -> QuantizeResult:
+    """Write `model.onnx` by ONNX Runtime's static quantization; `name` is the quantizer's, the rest is as in `quantize`."""
     runtime = _import()
     check_calibration(calibration)
-    read_onnx(model, has_weights=False)
     out = out_dir / f"model{SUFFIX}"
     with TemporaryDirectory() as folder, quiet():
-        cleaned = Path(folder) / "cleaned.onnx"
-        runtime.quant_pre_process(str(model), str(cleaned), skip_symbolic_shape=True)  # folds BN, infers shapes
-        keep = float_nodes(read_graph(cleaned), options.keep_float, options.float_head)
-        _quantize_static(runtime, cleaned, out, calibration, keep, options)
-    quantized, floating = _count_operators(read_graph(out))
+        named, cleaned = with_names(model, Path(folder)), Path(folder) / "cleaned.onnx"
+        names = [node.name for node in read_graph(named).nodes]
+        with toolchain_errors(name, "ONNX Runtime's quantizer", names, out_dir):
+            runtime.quant_pre_process(str(named), str(cleaned), skip_symbolic_shape=True)  # folds BN, infers shapes
+        graph = read_graph(with_names(cleaned, Path(folder)))
+        keep = float_nodes(graph, options.keep_float, options.float_head)
+        keep += [one for one in _unsupported(graph, options) if one not in keep]
+        names = [node.name for node in graph.nodes]
+        # It works out the scale of a mask, too, and does not use it.
+        with toolchain_errors(name, "ONNX Runtime's quantizer", names, out_dir), np.errstate(all="ignore"):
+            _quantize_static(runtime, graph.path, out, calibration, keep, options)
+    made = read_graph(out)
+    check_scales({node.input[0]: made.value(node.input[1]) for node in made.nodes if node.op_type in QDQ}, name)
+    quantized, floating = _count_operators(made)
     details = {
         "versions": {"onnxruntime": runtime.version, "onnx": runtime.onnx_version},
         "calibration_batches": len(calibration),
@@ -107,6 +127,21 @@ def write(model: Path, calibration: Sequence[Batch], out_dir: Path, options: Set
         "float_ops": floating,
     }
     return QuantizeResult(out, details)
+
+
+def _unsupported(graph: Graph, options: Settings) -> list[str]:
+    """Return the nodes that ONNX Runtime 1.32 cannot quantize per channel: transposed convolutions in groups, with a bias.
+
+    Their weights have a scale for each output channel of a group, their bias has one for each output channel. A bias that
+    stays float (`QuantizeBias` off) takes no scale.
+    """
+    if not options.extra.get("QuantizeBias", True):
+        return []
+    return [
+        node.name
+        for node in graph.nodes
+        if node.op_type == "ConvTranspose" and attributes(node).get("group", 1) > 1 and len(node.input) > 2
+    ]
 
 
 class _Reader:
@@ -136,7 +171,7 @@ def _import() -> _Runtime:
         from onnxruntime import quantization
         from onnxruntime.quantization.shape_inference import quant_pre_process
     except ImportError as exc:
-        raise TargetError(f"qdq needs {exc.name}, which is not installed; pip install 'edgekd[onnxruntime]'") from exc
+        raise TargetError(f"qdq needs {exc.name}, which is not installed; {install('onnxruntime')}") from exc
     return _Runtime(quantization, quant_pre_process, onnxruntime.__version__, onnx.__version__)
 
 

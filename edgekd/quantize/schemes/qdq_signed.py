@@ -58,7 +58,7 @@ def quantize(
         op_types=WEIGHTED,
         extra=_EXTRA,
     )
-    result = qdq.write(model, calibration, out_dir, settings)
+    result = qdq.write("qdq_signed", model, calibration, out_dir, settings)
     return QuantizeResult(result.model, {**result.details, "quantizer": "qdq_signed", "options": asdict(options)})
 
 

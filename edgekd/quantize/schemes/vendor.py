@@ -5,7 +5,6 @@ The pixels are handed over, not the normalised inputs: such toolchains normalise
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ import numpy as np
 from edgekd.board.preprocess import pixels_of
 from edgekd.board.specs import ModelSpec
 from edgekd.quantize.ptq import Batch, QuantizeResult, check_calibration
-from edgekd.rewrites.graph import read_onnx
+from edgekd.rewrites.graph import copy_onnx
 
 SUFFIX = ".onnx"
 KEEPS_FLOAT = False
@@ -41,14 +40,14 @@ def quantize(
     Raises:
         DataError: no calibration inputs.
         ArtifactError: the model is not an ONNX file.
+        TargetError: over 2 GiB with external weights.
         ImageError: calibration inputs that the contract did not prepare.
     """
     check_calibration(calibration)
-    read_onnx(model, has_weights=False)
     (image,) = spec.inputs
     shape = (len(calibration), *spec.preprocess.size, 3)
     out = out_dir / f"model{SUFFIX}"
-    shutil.copyfile(model, out)
+    copy_onnx(model, out)
     pixels_file = out_dir / "calibration.npy"
     pixels = np.lib.format.open_memmap(pixels_file, mode="w+", dtype=np.uint8, shape=shape)
     for place, batch in enumerate(calibration):

@@ -71,13 +71,13 @@ class Build:
             self.config.set_flag(getattr(trt.BuilderFlag, name))
 
     def parse(self, graph: bytes, path: Path) -> None:
-        """Parse a serialized ONNX model; `path` is its file, for the message.
+        """Parse a serialized ONNX model; `path` is its file, beside which the parser finds weights in other files.
 
         Raises:
             TargetError: refused, with every operator that the parser names.
         """
         parser: tensorrt.OnnxParser = self.trt.OnnxParser(self.network, self.log.logger)
-        if not parser.parse(graph):
+        if not parser.parse(graph, str(path)):
             errors = [_said(parser.get_error(i)) for i in range(parser.num_errors)]
             reason = "; ".join(errors) or self.log.last_error()
             raise TargetError(f"{path}: {self.product} cannot parse it: {reason}")
@@ -113,11 +113,14 @@ class Build:
         }
 
 
-def probe_model(trt: Any, product: str, graph: bytes) -> Probe:
-    """Ask the parser of `trt` which nodes of a serialized ONNX model it takes; nothing is built and no GPU is needed."""
+def probe_model(trt: Any, product: str, model: Path) -> Probe:
+    """Ask the parser of `trt` which nodes of an ONNX file it takes; nothing is built and no GPU is needed.
+
+    The parser reads weights in other files by itself, from the model's folder.
+    """
     build = Build(trt, product, BuildFlags((), (), False))
     parser: tensorrt.OnnxParser = trt.OnnxParser(build.network, build.log.logger)
-    if parser.supports_model_v2(graph):
+    if parser.supports_model_v2(model.read_bytes(), str(model)):
         return Probe(f"{product} {trt.__version__}, parser", ())
     errors = [parser.get_error(i) for i in range(parser.num_errors)]
     found = [Refusal(e.node_name(), e.node_operator(), one_line(Exception(e.desc()))) for e in errors]

@@ -10,7 +10,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from edgekd.errors import TargetError
+from edgekd.board.installation import install
+from edgekd.errors import TargetError, one_line
 from edgekd.rewrites.graph import Graph, opsets, read_onnx, unsigned_zero_points
 from edgekd.targets.base import CompileRequest
 
@@ -19,7 +20,7 @@ _HALF_SCALES_SINCE = 19  # opset in which QuantizeLinear takes float16
 
 
 def graph_for(request: CompileRequest, is_fp16_graph: bool) -> bytes:
-    """Return the serialized ONNX model to parse.
+    """Return the serialized ONNX model to parse. A float32 model leaves the weights that lie in other files there.
 
     Args:
         request: the model and its precision.
@@ -27,16 +28,27 @@ def graph_for(request: CompileRequest, is_fp16_graph: bool) -> bytes:
 
     Raises:
         ArtifactError: the file is not a readable ONNX model.
-        TargetError: a float model for int8 or a quantized one for a float precision, or Q/DQ that would be misread.
+        TargetError: a float model for int8 or a quantized one for a float precision, Q/DQ that would be misread, or a model
+            that is over 2 GiB after its conversion.
     """
-    model = read_onnx(request.model)
+    model = read_onnx(request.model, has_weights=False)
     is_quantized = Graph(model).is_quantized
     if is_quantized != (request.precision == "int8"):
         wanted, got = ("quantized", "a float one") if request.precision == "int8" else ("float", "a quantized one")
         raise TargetError(f"{request.model}: precision {request.precision} expected a {wanted} model, got {got}")
+    if is_quantized or is_fp16_graph:
+        model = read_onnx(request.model)
     if is_quantized:
         check_zero_points(model, request.model)
-    return (_half(model, is_quantized) if is_fp16_graph else model).SerializeToString()
+    try:
+        return (_half(model, is_quantized) if is_fp16_graph else model).SerializeToString()
+    except TargetError:
+        raise
+    except Exception as exc:  # protobuf's EncodeError or ValueError, by version
+        raise TargetError(
+            f"{request.model}: cannot be converted to {request.precision}, expected at most 2 GiB with its weights: "
+            f"{one_line(exc)}; build it in fp32"
+        ) from exc
 
 
 def check_zero_points(model: Any, path: Path) -> None:
@@ -65,7 +77,7 @@ def _half(model: Any, is_quantized: bool) -> Any:
         from onnx import version_converter
         from onnxruntime.transformers.float16 import convert_float_to_float16
     except ImportError as exc:
-        raise TargetError("onnxruntime is not installed; pip install 'edgekd[onnxruntime]'") from exc
+        raise TargetError(f"onnxruntime is not installed; {install('onnxruntime')}") from exc
     if is_quantized and opsets(model)["ai.onnx"] < _HALF_SCALES_SINCE:
         model = version_converter.convert_version(model, _HALF_SCALES_SINCE)
     return convert_float_to_float16(model, keep_io_types=True)

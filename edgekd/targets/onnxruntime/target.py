@@ -13,18 +13,18 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Dict, List, Literal, Mapping, Optional, Tuple
 
 import numpy as np
 
+from edgekd.board.installation import install
 from edgekd.board.options import option
 from edgekd.board.specs import ModelSpec
 from edgekd.board.sysinfo import usable_cores
 from edgekd.errors import ImageError, TargetError, one_line
-from edgekd.rewrites.graph import import_onnx, read_onnx
+from edgekd.rewrites.graph import copy_onnx, read_onnx
 from edgekd.targets.base import (
     CompileRequest,
     CompileResult,
@@ -110,7 +110,7 @@ def build_engine(request: CompileRequest) -> CompileResult:
     Raises:
         ArtifactError: the file is not a readable ONNX model.
         TargetError: float model for int8 or quantized model for fp32, provider options that
-            contradict fp32, or refused by the runtime.
+            contradict fp32, over 2 GiB with external weights, or refused by the runtime.
     """
     if request.precision == "fp32":
         providers.check_float32(request.options.provider_options)
@@ -125,10 +125,7 @@ def build_engine(request: CompileRequest) -> CompileResult:
             f"DequantizeLinear nodes; {todo}"
         )
     engine = request.out_dir / f"engine{INFO.suffix}"
-    if any(tensor.external_data for tensor in model.graph.initializer):
-        _save_as_one_file(request.model, engine)
-    else:
-        shutil.copyfile(request.model, engine)
+    copy_onnx(request.model, engine)
     with Session(engine, request.spec, request.options) as session:
         details = dict(session.runtime)
     return CompileResult(engine, request.spec, details)
@@ -229,7 +226,7 @@ def import_onnxruntime() -> Any:
     try:
         import onnxruntime
     except ImportError as exc:
-        raise TargetError("onnxruntime is not installed; pip install 'edgekd[onnxruntime]'") from exc
+        raise TargetError(f"onnxruntime is not installed; {install('onnxruntime')}") from exc
     finally:
         if before is None:
             del os.environ[name]
@@ -250,14 +247,6 @@ def _settings(runtime: Any, options: Options) -> Any:
 
 def _tensors(arguments: List[Any]) -> Dict[str, Tuple[str, Tuple[int, ...]]]:
     return {a.name: (_DTYPES.get(a.type, a.type), tuple(a.shape)) for a in arguments}
-
-
-def _save_as_one_file(model: Path, engine: Path) -> None:
-    onnx = import_onnx()
-    try:
-        onnx.save(onnx.load(str(model)), str(engine))
-    except Exception as exc:  # the weights' file is missing or damaged, or the whole exceeds protobuf's 2 GiB
-        raise TargetError(f"{model}: its external weights cannot be packed into one file: {one_line(exc)}") from exc
 
 
 TARGET = Target(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from edgekd.board.files import sha256_of
+from edgekd.core import artifact as artifact_module
 from edgekd.core.artifact import (
     MANIFEST,
     SCRATCH,
@@ -76,6 +79,16 @@ def test_a_manifest_left_by_a_killed_publish_is_replaced(tmp_path: Path) -> None
     artifact = publish(tmp_path / "work", tmp_path / "deep" / "final", FACTS, StageResult())
     assert [entry["name"] for entry in artifact.manifest["files"]] == ["a"]
     assert open_artifact(tmp_path / "deep" / "final").manifest == artifact.manifest
+
+
+def test_a_detail_that_a_manifest_lacks_names_it_and_the_manifest(tmp_path: Path) -> None:
+    artifact = make(tmp_path)
+    assert artifact.details["answer"] == 42
+    with pytest.raises(ArtifactError) as told:
+        artifact.details["classes"]
+    assert (
+        str(told.value) == f"{artifact.path}/manifest.json: damaged (details.classes); remove the folder and run again"
+    )
 
 
 def test_details_that_json_cannot_hold_are_refused_and_nothing_is_published(tmp_path: Path) -> None:
@@ -160,6 +173,44 @@ def test_a_short_file_is_told(tmp_path: Path) -> None:
         open_artifact(tmp_path / "final")
 
 
+def flip_a_byte(file: Path) -> None:
+    """Damage a file at equal size."""
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+def test_a_flipped_byte_is_told_with_its_file(tmp_path: Path) -> None:
+    make(tmp_path)
+    flip_a_byte(tmp_path / "final/a.txt")
+    with pytest.raises(
+        ArtifactError, match=r"a\.txt: damaged: expected content of sha256 2cf24dba5fb0, got .*; remove .*final"
+    ):
+        open_artifact(tmp_path / "final")
+
+
+def test_a_file_is_hashed_once_and_again_when_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+
+    def counted(path: Path) -> str:
+        read.append(path.name)
+        return sha256_of(path)
+
+    make(tmp_path)
+    monkeypatch.setattr(artifact_module, "sha256_of", counted)
+    file = tmp_path / "final/a.txt"
+    for one in (file, tmp_path / "final/sub/b.bin"):
+        os.utime(one, (1, 1))  # settled long ago
+    for _ in range(3):
+        open_artifact(tmp_path / "final")
+    assert sorted(read) == ["a.txt", "b.bin"]
+    flip_a_byte(file)
+    for _ in range(2):  # it is new, and may change without its time changing
+        with pytest.raises(ArtifactError, match="damaged"):
+            open_artifact(tmp_path / "final")
+    assert read[2:] == ["a.txt", "a.txt"]
+
+
 def test_a_folder_in_place_of_a_file_is_told(tmp_path: Path) -> None:
     artifact = make(tmp_path)
     artifact.file("a.txt").unlink()
@@ -186,6 +237,8 @@ def without(name: str) -> Callable[[dict[str, Any]], str]:
         lambda manifest: json.dumps({**manifest, "files": ["a.txt"]}),
         lambda manifest: json.dumps({**manifest, "failures": "an engine"}),
         lambda manifest: json.dumps({**manifest, "key_content": [1]}),
+        lambda manifest: json.dumps({**manifest, "inputs": 3}),
+        lambda manifest: json.dumps({**manifest, "seconds": "long"}),
         *map(without, ("schema", "kind", "stage", "key", "files", "details", "model_spec")),
     ],
 )

@@ -79,8 +79,8 @@ def test_quantized_models_of_other_settings_stand_side_by_side(tmp_path: Path) -
     )
     stages = {stage.name: stage for stage in plan(recipe)}
     assert [name for name in stages if name.startswith("quantize/")] == ["quantize/nncf-ptq", "quantize/nncf-wide"]
-    assert stages["engine/openvino-int8"].inputs == ("quantize/nncf-ptq",)
-    assert stages["engine/wide"].inputs == stages["engine/again"].inputs == ("quantize/nncf-wide",)
+    assert stages["engine/openvino-int8"].inputs == ("quantize/nncf-ptq", "export", "data")
+    assert stages["engine/wide"].inputs == stages["engine/again"].inputs == ("quantize/nncf-wide", "export", "data")
     settings = {name: recipe.only(*stages[f"quantize/nncf-{name}"].sections).quantize for name in ("ptq", "wide")}
     assert (settings["ptq"].images, settings["ptq"].options) == (8, {"nncf": {}})
     assert (settings["wide"].images, settings["wide"].options) == (4, {"nncf": {"float_head": True}})
@@ -88,6 +88,7 @@ def test_quantized_models_of_other_settings_stand_side_by_side(tmp_path: Path) -
 
 def test_another_variant_or_quantizer_does_not_quantize_again(tmp_path: Path) -> None:
     artifact = run_fake_pipeline(small_recipe(tmp_path), tmp_path / "out")["slow"].artifact
+    artifact.details.update(classes=["sky"], splits={split: {"fingerprint": split} for split in ("train", "val")})
 
     def key(**quantize: Any) -> str:
         recipe = small_recipe(tmp_path, quantize=quantize)

@@ -34,25 +34,25 @@ FP32 = [{"target": "onnxruntime", "precision": "fp32"}]
 SHAPES: dict[str, tuple[dict[str, Any], set[str]]] = {
     "no engines": (
         {"engines": []},
-        {"data", "plan", "teacher", "student", "distilled", "export", "evaluate/teacher", "evaluate/student",
+        {"data", "check", "plan", "teacher", "student", "distilled", "export", "evaluate/teacher", "evaluate/student",
          "evaluate/distilled", "evaluate/export"},
     ),
     "no methods": (
         {"distill": {"methods": {}}, "engines": FP32},
-        {"data", "check", "teacher", "student", "export", "engine/onnxruntime-fp32", "bench", "evaluate/teacher",
+        {"data", "plan", "check", "teacher", "student", "export", "engine/onnxruntime-fp32", "bench", "evaluate/teacher",
          "evaluate/student", "evaluate/export", "evaluate/onnxruntime-fp32"},
     ),
     "no methods, no baseline": (
         {"distill": {"methods": {}, "baseline": False}, "engines": []},
-        {"data", "teacher", "student", "export", "evaluate/teacher", "evaluate/student", "evaluate/export"},
+        {"data", "plan", "check", "teacher", "student", "export", "evaluate/teacher", "evaluate/student", "evaluate/export"},
     ),
     "no baseline": (
         {"distill": {"methods": {"kd": {}}, "baseline": False}, "engines": []},
-        {"data", "plan", "teacher", "distilled", "export", "evaluate/teacher", "evaluate/distilled", "evaluate/export"},
+        {"data", "check", "plan", "teacher", "distilled", "export", "evaluate/teacher", "evaluate/distilled", "evaluate/export"},
     ),
     "method none": (
         {"distill": {"methods": {"none": {}}}, "engines": []},
-        {"data", "plan", "teacher", "student", "distilled", "export", "evaluate/teacher", "evaluate/student",
+        {"data", "check", "plan", "teacher", "student", "distilled", "export", "evaluate/teacher", "evaluate/student",
          "evaluate/distilled", "evaluate/export"},
     ),
     "int8 only": (
@@ -107,8 +107,8 @@ def test_the_teacher_is_scored_before_it_teaches(tmp_path: Path) -> None:
 
 def test_int8_engines_are_made_from_the_quantized_model_and_fp32_from_the_export(tmp_path: Path) -> None:
     stages = {stage.name: stage for stage in plan(small_recipe(tmp_path))}
-    assert stages["engine/onnxruntime-fp32"].inputs == ("export",)
-    assert stages["engine/openvino-int8"].inputs == ("quantize/nncf-ptq",)
+    assert stages["engine/onnxruntime-fp32"].inputs == ("export", "data")
+    assert stages["engine/openvino-int8"].inputs == ("quantize/nncf-ptq", "export", "data")
 
 
 def test_what_is_deployed_is_the_distilled_student_when_there_is_one(tmp_path: Path) -> None:
@@ -352,6 +352,9 @@ def test_a_latency_belongs_to_the_machine_and_to_the_versions_of_the_runtimes(
 ) -> None:
     recipe, artifacts = small_recipe(tmp_path), run_fake_pipeline(small_recipe(tmp_path), tmp_path)
     bench = next(stage for stage in plan(recipe) if stage.name == "bench")
+    artifacts["slow"].artifact.details.update(
+        classes=["sky"], splits={split: {"fingerprint": split} for split in ("train", "val")}
+    )
 
     def key() -> str:
         return bench.key(recipe, dict.fromkeys(bench.inputs, artifacts["slow"].artifact))
@@ -380,5 +383,7 @@ def test_a_cache_of_an_engine_lies_beside_the_recipe_and_makes_no_other_engine(t
     recipes = [small_recipe(tmp_path, engines=[engine(cache)]) for cache in ("kept", "elsewhere")]
     assert recipes[0].engines[0].options == {"cache_dir": str(tmp_path / "kept")}
     stages = [next(stage for stage in plan(recipe) if stage.name.startswith("engine/")) for recipe in recipes]
-    keys = {stage.key(recipe, {"export": built}) for stage, recipe in zip(stages, recipes, strict=True)}
+    keys = {
+        stage.key(recipe, dict.fromkeys(stage.inputs, built)) for stage, recipe in zip(stages, recipes, strict=True)
+    }
     assert len(keys) == 1

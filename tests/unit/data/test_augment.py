@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pydantic import ValidationError
 from torch.nn.functional import avg_pool2d
 from torchvision import tv_tensors
 from torchvision.transforms import v2
@@ -19,6 +20,7 @@ from edgekd.core.recipe import Augment
 from edgekd.data.augment import Objects, ResizeJitter, augmented, training_transform
 from edgekd.data.base import Instances, Sample
 from edgekd.data.object_masks import tight_masks
+from edgekd.errors import RecipeError
 
 SIZE = (40, 60)
 
@@ -220,6 +222,63 @@ def test_padding_is_marked_and_an_image_without_objects_has_none() -> None:
     assert objects.masks is not None
     assert objects.masks.shape == (0, 20, 30)
     assert (region == 255).sum() == 40 * 60 - 20 * 30
+
+
+SIDES = ("road", "left lane", "right lane")
+FLIPPED = STILL.model_copy(update={"flip": 1.0, "flip_pairs": (("right lane", "left lane"),)})
+
+
+def test_a_flip_swaps_the_pixels_of_paired_classes() -> None:
+    mask = np.tile(np.array([1, 1, 0, 2, 255, 0], np.uint8), (4, 1))
+    sample = Sample("lanes", np.zeros((4, 6, 3), np.uint8), mask)
+    flipped = augmented(sample, training_transform(FLIPPED, (4, 6), "stretch", SIDES), 0).mask
+    assert flipped.dtype == torch.uint8
+    assert flipped[0].tolist() == [0, 255, 1, 0, 2, 2]
+    still = FLIPPED.model_copy(update={"flip": 0.0})
+    assert (
+        augmented(sample, training_transform(still, (4, 6), "stretch", SIDES), 0).mask[0].tolist() == mask[0].tolist()
+    )
+
+
+@pytest.mark.parametrize("task", ["detection", "instance"])
+def test_a_flip_swaps_the_labels_of_paired_objects_and_not_their_masks(task: str) -> None:
+    sample = with_objects([[0, 0, 20, 10], [40, 0, 60, 10], [20, 20, 40, 40]])  # classes 0, 1, 2
+    view = augmented(sample, training_transform(FLIPPED, (40, 60), "stretch", SIDES), 0, task)
+    assert view.objects is not None
+    assert view.objects.labels.tolist() == [0, 2, 1]
+    assert view.objects.labels.dtype == torch.int64
+    assert view.objects.boxes[:, 0].tolist() == [40, 0, 20]
+    assert view.mask.unique().tolist() == [0, 1]
+    if task == "instance":
+        assert view.objects.masks is not None
+        assert view.objects.masks.flatten(1).sum(dim=1).tolist() == [200, 200, 400]
+
+
+def test_pairs_change_no_view_but_its_labels() -> None:
+    """The flip is drawn at the same place of the random sequence."""
+    sample = with_objects([[0, 0, 20, 10], [40, 0, 60, 10]])
+    plain = Augment(flip=0.5)
+    paired = plain.model_copy(update={"flip_pairs": FLIPPED.flip_pairs})
+    labels = set()
+    for seed in range(8):
+        one, other = (
+            augmented(sample, training_transform(augment, (40, 60), "stretch", SIDES), seed, "detection")
+            for augment in (plain, paired)
+        )
+        assert torch.equal(one.image, other.image)
+        assert one.objects is not None
+        assert other.objects is not None
+        assert torch.equal(one.objects.boxes, other.objects.boxes)
+        labels.add(tuple(other.objects.labels.tolist()))
+    assert any(2 in found for found in labels)
+
+
+def test_a_pair_of_unknown_classes_is_refused() -> None:
+    augment = Augment(flip_pairs=(("left lane", "right line"),))
+    with pytest.raises(RecipeError, match="no class is called 'right line'; did you mean 'right lane'"):
+        training_transform(augment, (4, 6), "stretch", SIDES)
+    with pytest.raises(ValidationError, match="'a' stands there twice"):
+        Augment(flip_pairs=(("a", "b"), ("c", "a")))
 
 
 def dense_view(sample: Sample, transform: v2.Transform, seed: int) -> tuple[torch.Tensor, ...]:

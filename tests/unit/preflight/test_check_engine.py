@@ -19,6 +19,7 @@ from edgekd.data.splits import open_split
 from edgekd.errors import TargetError
 from edgekd.executors import venvs
 from edgekd.preflight.check import Toward, check_engine, check_engines, check_recipe
+from edgekd.preflight.noise import check_quantizers
 from edgekd.preflight.stage import run
 from edgekd.targets.base import CompileRequest
 from tests.small_nets import segmenter
@@ -90,10 +91,32 @@ def test_the_recipe_says_whether_such_an_engine_stops_the_training(
     engines = [{"target": "onnxruntime", "precision": "fp32", "options": {"providers": ["CPUExecutionProvidr"]}}]
     recipe = small_recipe(tmp_path, f"check={check}", engines=engines)
     with pytest.raises(TargetError) if check == "stop" else nullcontext() as refusal:
-        check_engines(recipe, segmenter()[1])
+        check_engines(recipe, segmenter()[1], tmp_path / "no int8 engine reads it.onnx")
     said = str(refusal.value) if check == "stop" else caplog.messages[-1]
     assert "no provider is called 'CPUExecutionProvidr'" in said
     assert ("--set check=warn" in said) == (check == "stop")
+
+
+@pytest.mark.parametrize("check", ["stop", "warn"])
+def test_the_untrained_student_is_quantized_on_noise_for_int8_engines(
+    tmp_path: Path, check: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What a quantizer refuses would be missed after hours of training. Another variant's options do not matter."""
+    net, spec = segmenter()
+    onnx.save(net, tmp_path / "student.onnx")
+    int8 = {"target": "onnxruntime", "precision": "int8"}
+    quantize = {
+        "options": {"qdq": {"keep_float": ["heed"]}},
+        "variants": {"good": {"options": {"qdq": {"keep_float": ["head"]}}}},
+    }
+    engines = [int8, {**int8, "id": "good", "variant": "good"}, {**int8, "id": "twin"}]
+    recipe = small_recipe(tmp_path, f"check={check}", engines=engines, quantize=quantize)
+    said = r"keep_float: 'heed' matches no node of the graph; did you mean 'head'?"
+    assert check_quantizers(recipe, tmp_path / "student.onnx", spec) == {"onnxruntime-int8": said, "twin": said}
+    with pytest.raises(TargetError) if check == "stop" else nullcontext() as refusal:
+        check_engines(recipe, spec, tmp_path / "student.onnx")
+    heard = str(refusal.value) if check == "stop" else caplog.messages[-2]
+    assert f"engines: onnxruntime-int8: quantizing the untrained student on noise: {said}" in heard
 
 
 def test_a_check_of_a_recipe_refuses_such_an_engine_but_not_when_asked_about_another_target(tmp_path: Path) -> None:

@@ -210,7 +210,7 @@ def test_a_trial_builds_runs_and_matches(tmp_path: Path) -> None:
     path = write(tmp_path / "plain.onnx", [conv()], [weights("w", 4, 3, 3, 3)])
     report = check(Subject(path, "plain"), Toward("openvino"), is_built=True)
     assert [getattr(report, name).answer for name in ("parsed", "built", "ran", "matched")] == ["yes"] * 4
-    assert "relative RMS error" in report.matched.text
+    assert "of its spread" in report.matched.text
 
 
 def test_files_targets_and_chips_that_are_none_are_refused_in_one_line(tmp_path: Path) -> None:

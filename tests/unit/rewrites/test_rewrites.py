@@ -321,3 +321,53 @@ def test_averages_are_those_of_adaptive_pooling() -> None:
     # 5 in 3 bins: 0 to 2, 1 to 4, 3 to 5
     expected = np.array([[1 / 2, 1 / 2, 0, 0, 0], [0, 1 / 3, 1 / 3, 1 / 3, 0], [0, 0, 0, 1 / 2, 1 / 2]], np.float32)
     assert np.array_equal(adaptive_pool.averages(5, 3), expected)
+
+
+@pytest.mark.parametrize("mode", ["linear", "cubic"])
+@pytest.mark.parametrize("size", [(5, 9), (8, 24), (20, 6)], ids=["both sides shrink", "one stays", "one grows"])
+def test_a_resize_with_antialias_is_two_products(mode: str, size: tuple[int, int]) -> None:
+    resize = node("Resize", "image   size", mode=mode, antialias=1)
+    found, model = rewritten("antialias_resize", graph([resize], (2, 3, 16, 24), size=np.array([2, 3, *size])))
+    assert found == ["Resize_0"]
+    assert kinds(model) == ["MatMul", "MatMul"]
+
+
+def test_antialias_without_effect_goes() -> None:
+    resize = node("Resize", "image  scales", mode="linear", antialias=1)
+    found, model = rewritten(
+        "antialias_resize", graph([resize], (1, 2, 4, 6), scales=np.array([1, 1, 2, 2], np.float32))
+    )
+    assert (found, kinds(model)) == (["Resize_0"], ["Resize"])
+    assert "antialias" not in {one.name for one in model.graph.node[0].attribute}
+
+
+@pytest.mark.parametrize(
+    ("window", "strides", "pads", "shape"),
+    [
+        ([3, 3], [2, 2], [1, 1, 1, 1], (2, 3, 16, 24)),
+        ([5, 3], [3, 2], [2, 1, 1, 0], (1, 2, 18, 11)),
+        ([2, 2], [2, 2], [0, 0, 0, 0], (1, 2, 7, 9)),
+    ],
+)
+def test_an_average_beyond_its_padding_is_a_plain_pool_and_a_factor(
+    window: list[int], strides: list[int], pads: list[int], shape: tuple[int, ...]
+) -> None:
+    pool = node("AveragePool", kernel_shape=window, strides=strides, pads=pads, ceil_mode=1, count_include_pad=1)
+    found, model = rewritten("average_pool_ceil", graph([pool], shape))
+    assert found == ["AveragePool_0"]
+    assert kinds(model) == ["Pad", "AveragePool", "Mul"]
+
+
+def test_a_windows_factor_is_its_size_over_the_values_that_it_has() -> None:
+    """Windows of 3 at -1, 1, 3 over 4 values and one zero on each side: the last has 2 of its 3 places (values 3, zero 4)."""
+    pool = node("AveragePool", kernel_shape=[1, 3], strides=[1, 2], pads=[0, 1, 0, 1], ceil_mode=1, count_include_pad=1)
+    _, model = rewritten("average_pool_ceil", graph([pool], (1, 1, 1, 4)))
+    (factor,) = [numpy_helper.to_array(one) for one in model.graph.initializer if one.name.endswith("factor")]
+    assert factor.ravel().tolist() == [1.0, 1.0, 1.5]
+
+
+@pytest.mark.parametrize("changes", [{"ceil_mode": 0}, {"count_include_pad": 0}, {"strides": [3, 3], "pads": [0] * 4}])
+def test_an_average_inside_its_padding_is_left_alone(changes: dict[str, Any]) -> None:
+    given = {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1] * 4, "ceil_mode": 1, "count_include_pad": 1}
+    model = graph([node("AveragePool", **{**given, **changes})], (1, 2, 12, 12))
+    assert rewritten("average_pool_ceil", model)[0] == []

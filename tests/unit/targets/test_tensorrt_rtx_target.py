@@ -167,3 +167,14 @@ def test_a_missing_zero_point_is_unsigned_in_onnx_and_refused() -> None:
     node = helper.make_node("QuantizeLinear", ["x", "scale"], ["y"], name="quantize")
     with pytest.raises(TargetError, match="got uint8"):
         nvidia_graph.check_zero_points(helper.make_model(helper.make_graph([node], "g", [], [])), Path("m.onnx"))
+
+
+def test_weights_in_another_file_are_read_by_parser_and_builder(tmp_path: Path) -> None:
+    net, spec = segmenter()
+    path = tmp_path / "m.onnx"
+    onnx.save(net, path, save_as_external_data=True, location="weights", size_threshold=0)
+    assert tensorrt_rtx.probe(path, tensorrt_rtx.Options()).refusals == ()
+    (tmp_path / "engine").mkdir()
+    for precision in ("fp32", "fp16"):
+        request = CompileRequest(path, spec, precision, tmp_path / "engine", tensorrt_rtx.Options())
+        assert tensorrt_rtx.build_engine(request).details["convolutions"] == 4

@@ -1,0 +1,141 @@
+"""Holds an engine to its ONNX graph: both on the same training images, the graph evaluated without optimisation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgekd.board.parity import SAME, Comparison, Parity, check_finite, numeric_outputs
+from edgekd.board.preprocess import prepare
+from edgekd.board.specs import ModelSpec
+from edgekd.compile.suspect import suspect
+from edgekd.core.artifact import Artifact
+from edgekd.core.recipe import Engine, EngineParity
+from edgekd.core.stage import StageJob
+from edgekd.data.splits import open_split
+from edgekd.errors import GateError
+from edgekd.executors.boards import executor_of, why_not_here
+from edgekd.executors.inference import Arrays, EngineFiles, files_in, run_engine
+from edgekd.executors.local import open_reference
+from edgekd.rewrites.graph import read_graph
+from edgekd.targets.base import CompileResult
+
+FLOAT, QUANTIZED = "float", "quantized"  # names of the graphs in manifests and reports
+
+
+def engine_parity(job: StageJob, engine: Engine, model: Artifact, built: CompileResult) -> dict[str, dict[str, Any]]:
+    """Return the parity of an engine with its graphs, by name of the graph (JSON); empty where the engine cannot run here.
+
+    A float engine has one graph, the export. A quantized engine has two: the export, which it differs from by its
+    quantization, and the Q/DQ graph that it was compiled from, where the quantizer wrote one.
+
+    Args:
+        job: of the compile stage.
+        engine: the engine.
+        model: what it was compiled from.
+        built: what came of it.
+
+    Raises:
+        GateError: it differs by more than `recipe.parity`, or gives values that are not finite.
+    """
+    if why_not_here(engine):
+        return {}
+    images, limits, precision = _images(job), job.recipe.parity, _limit_of(engine)
+    files = EngineFiles(
+        engine.target,
+        built.engine.relative_to(job.out_dir).as_posix(),
+        files_in(job.out_dir),
+        built.spec,
+        engine.target_options,
+    )
+    outputs, _ = run_engine(files, _inputs(images, built.spec), executor_of(engine.board))
+    found = {}
+    for name, graph, spec in _graphs(job.inputs["export"], model):
+        reference = _reference(graph, spec, images)
+        parity = compare(reference, spec, outputs, built.spec, precision)
+        reason = why_apart(parity, precision, limits)
+        if reason:
+            where = "" if engine.precision.is_quantized else suspect(graph, spec, engine, images[0], limits)
+            raise GateError(
+                f"{engine.id} computes something else than its {name} ONNX graph: {reason}, on {len(images)} training "
+                f"images{where}; replace the operator, or choose another target"
+            )
+        found[name] = asdict(parity)
+    return found
+
+
+def compare(
+    expected: Sequence[Mapping[str, np.ndarray]],
+    reference: ModelSpec,
+    got: Sequence[Arrays],
+    spec: ModelSpec,
+    precision: str,
+) -> Parity:
+    """Return the parity of the outputs of an engine with those of its graph, image by image.
+
+    Raises:
+        GateError: the engine gives values that are not finite.
+    """
+    comparison = Comparison(SAME[precision])
+    names = [name for name in numeric_outputs(spec) if name in expected[0]]
+    for wanted, found in zip(expected, got, strict=True):
+        check_finite("", "engine", found, "its graph's are finite")
+        comparison.add_numbers(wanted, found, names)
+        comparison.add_results(wanted, reference, found, spec)
+    return comparison.result()
+
+
+def why_apart(parity: Parity, precision: str, limits: EngineParity) -> str:
+    """Return which limit a parity exceeds, with figure and limit; "" when none.
+
+    Args:
+        parity: the parity.
+        precision: `fp32`, `fp16` or `int8`.
+        limits: of the recipe.
+    """
+    error, what = (
+        (parity.rms_error, "RMS error {:.1e} of an output's standard deviation")
+        if precision == "int8"
+        else (parity.max_error, "an output differs by {:.1e} of its spread")
+    )
+    limit: float = getattr(limits, f"{precision}_error")
+    if error is not None and error > limit:
+        return f"{what.format(error)}, limit parity.{precision}_error = {limit:g}"
+    limit = getattr(limits, f"{precision}_different")
+    if parity.different > limit:
+        return f"{parity.different:.1e} of the results differ, limit parity.{precision}_different = {limit:g}"
+    return ""
+
+
+def _limit_of(engine: Engine) -> str:
+    """Return the precision whose limits hold for an engine."""
+    return "int8" if engine.precision.is_quantized else str(engine.precision)
+
+
+def _images(job: StageJob) -> list[np.ndarray]:
+    """Return images spread evenly over the training split."""
+    dataset = open_split(job.recipe, job.recipe.data.train)
+    count = min(job.recipe.parity.images, len(dataset))
+    return [dataset.load(round(place)).image for place in np.linspace(0, len(dataset) - 1, count)]
+
+
+def _inputs(images: Sequence[np.ndarray], spec: ModelSpec) -> list[Arrays]:
+    return [{spec.inputs[0].name: prepare(image, spec.preprocess)} for image in images]
+
+
+def _graphs(export: Artifact, model: Artifact) -> list[tuple[str, Path, ModelSpec]]:
+    """Return the graphs that an engine is compared with: name, file, contract."""
+    graphs = [(FLOAT, export.file("model.onnx"), export.spec)]
+    source = model.file(model.details.get("model", "model.onnx"))
+    if model.kind == "quantized" and source.suffix == ".onnx" and read_graph(source).is_quantized:
+        graphs.append((QUANTIZED, source, model.spec))
+    return graphs
+
+
+def _reference(graph: Path, spec: ModelSpec, images: Sequence[np.ndarray]) -> list[Mapping[str, np.ndarray]]:
+    with open_reference(graph, spec) as session:
+        return [{name: values.copy() for name, values in session.infer(one).items()} for one in _inputs(images, spec)]

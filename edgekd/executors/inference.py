@@ -1,0 +1,81 @@
+"""Runs an engine over inputs where it belongs: a job, so that a board and a vendor's virtualenv do it alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+
+from edgekd.board.job import Job
+from edgekd.board.specs import ModelSpec
+from edgekd.board.sysinfo import Facts
+from edgekd.executors.base import Executor
+from edgekd.executors.builder import LOG
+from edgekd.worker_tasks import InferArguments
+
+Arrays = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class EngineFiles:
+    """An engine to run.
+
+    target: name of its target.
+    engine: its main file, by its name in `files`.
+    files: all files of the engine by name.
+    spec: its contract.
+    options: the target's.
+    """
+
+    target: str
+    engine: str
+    files: Mapping[str, Path]
+    spec: ModelSpec
+    options: Any
+
+
+def files_in(folder: Path) -> dict[str, Path]:
+    """Return the files of a folder by their path in it."""
+    return {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def run_engine(
+    engine: EngineFiles, inputs: Iterable[Arrays], executor: Executor, is_simulated: bool = False
+) -> tuple[list[Arrays], Facts]:
+    """Return the outputs for each set of inputs, by tensor name, and the runtime's facts about itself.
+
+    Args:
+        engine: the engine.
+        inputs: arrays by name as the engine's own contract has them.
+        executor: the place that runs it.
+        is_simulated: whether the target's simulator computes instead of the chip.
+
+    Raises:
+        TargetError: the runtime refuses the engine; errors as `Executor.run_job`.
+    """
+    with TemporaryDirectory(prefix="edgekd-infer-") as text:
+        folder, out = Path(text), Path(text) / "out"
+        out.mkdir()
+        files, names = dict(engine.files), []
+        for number, arrays in enumerate(inputs):
+            names.append(f"inputs/{number:05}.npz")
+            files[names[-1]] = folder / f"{number:05}.npz"
+            np.savez(files[names[-1]], **arrays)  # type: ignore[arg-type]  # keys never shadow its flags
+        arguments: InferArguments = {
+            "engine": engine.engine,
+            "spec": engine.spec.to_dict(),
+            "options": asdict(engine.options),
+            "is_simulated": is_simulated,
+            "inputs": names,
+        }
+        value = executor.run_job(Job("infer", engine.target, arguments), files, out, folder / LOG)
+        return [_arrays(out / file) for file in value["outputs"]], value["runtime"]
+
+
+def _arrays(path: Path) -> Arrays:
+    with np.load(path, allow_pickle=False) as archive:
+        return {key: archive[key] for key in archive.files}
