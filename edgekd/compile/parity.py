@@ -69,7 +69,7 @@ def engine_parity(job: StageJob, engine: Engine, model: Artifact, built: Compile
 
 
 def compare(
-    expected: Sequence[Mapping[str, np.ndarray]],
+    expected: Sequence[Arrays],
     reference: ModelSpec,
     got: Sequence[Arrays],
     spec: ModelSpec,

@@ -17,7 +17,7 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from edgekd.data.class_lists import listed_names
+from edgekd.data.class_lists import IGNORED, listed_names
 from edgekd.data.paired import checked_classes
 from edgekd.errors import DataError, did_you_mean
 
@@ -27,6 +27,7 @@ NO_MASK = "annotations without a mask left out"  # kinds of repair
 OTHER_CLASSES = "objects of classes that data.options.classes leaves out"
 TURNED = "boxes with corners in the wrong order set right"
 TWICE = "equal objects counted once"
+NO_OBJECTS = (IGNORED, "_background_", "background")  # entries of tools' class lists that no object has
 MAX_SIDE = 10**6  # of an image in pixels: beyond any real image
 
 BeyondEdge = Literal["refuse", "cut"]
@@ -35,8 +36,8 @@ BEYOND_EDGE = (
     "count them."
 )
 CLASSES = (
-    "Class names in index order, or a text file below `root` with one name per line. Objects of other classes are left out and "
-    "counted."
+    "Class names in index order, or a class list of a labelling tool below `root`, such as a text file with one name per line. "
+    "Objects of other classes are left out and counted."
 )
 
 
@@ -112,7 +113,7 @@ def chosen_classes(
 
     Args:
         root: folder of the data set.
-        chosen: the option: names, or a text file below `root`.
+        chosen: the option: names, or a class list of a labelling tool below `root`; its entries that no object has are left out.
         known: the classes that the files name; None where they list none.
         source: what names them, for messages.
 
@@ -122,6 +123,8 @@ def chosen_classes(
     if known is not None and (not chosen or len(set(known)) < len(known)):
         return checked_classes(known, source)
     names = listed_names(root, chosen)
+    if isinstance(chosen, str):
+        names = tuple(name for name in names if name not in NO_OBJECTS or name in (known or ()))
     for name in names:
         if known is not None and name not in known:
             raise DataError(

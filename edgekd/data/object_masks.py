@@ -42,6 +42,10 @@ class RunParts(Sequence[np.ndarray]):
         x1, y1, x2, y2 = self.corners[number]
         return filled_columns(self._runs[number].astype(np.int64), self._height, (int(x1), int(x2)))[y1:y2]
 
+    def runs(self, number: int) -> list[int]:
+        """Return the run lengths of one mask."""
+        return self._runs[number].tolist()
+
     @property
     def nbytes(self) -> int:
         """Bytes of all run lengths."""
@@ -72,6 +76,14 @@ def mask_areas(masks: Masks) -> np.ndarray:
     return np.array([part.sum() for part in masks.parts], np.int64)
 
 
+def runs_of(masks: Masks, number: int) -> list[int]:
+    """Return the run lengths of one mask over the whole image, as COCO counts them."""
+    if isinstance(masks.parts, RunParts):
+        return masks.parts.runs(number)
+    x, y = masks.corners[number, :2].tolist()
+    return encode_part(masks.parts[number], (x, y), (masks.size[0], masks.size[1]))
+
+
 def union(masks: Masks) -> np.ndarray:
     """Return the pixels of any mask, (H, W) bool."""
     whole = np.zeros(masks.size, bool)
@@ -87,13 +99,7 @@ def size_bytes(masks: Masks) -> int:
 
 def packed(masks: Masks, numbers: Sequence[int]) -> dict[str, np.ndarray]:
     """Return some masks as arrays for a file: their run lengths in one row, and the number of runs of each; see `unpacked`."""
-    height, width = masks.size
-    runs = [
-        encode_part(
-            masks.parts[number], (int(masks.corners[number, 0]), int(masks.corners[number, 1])), (height, width)
-        )
-        for number in numbers
-    ]
+    runs = [runs_of(masks, number) for number in numbers]
     return {
         "mask_runs": np.array([run for each in runs for run in each], np.uint32),
         "mask_run_counts": np.array([len(each) for each in runs], np.uint32),

@@ -14,11 +14,15 @@ def encode_runs(mask: np.ndarray) -> dict[str, list[int]]:
 
 def encode_part(part: np.ndarray, corner: tuple[int, int], size: tuple[int, int]) -> list[int]:
     """Return the run lengths of a mask of `size` (height, width) that is `part` (h, w) bool at `corner` (x, y), else zeros."""
-    columns, rows = np.nonzero(part.T)
-    places = (columns + corner[0]) * size[0] + rows + corner[1]
-    first = np.flatnonzero(np.diff(places, prepend=-2) != 1)  # of each run of pixels
-    last = np.append(first[1:], len(places))[: len(first)] - 1
-    changes = np.stack([places[first], places[last] + 1], axis=1).reshape(-1)
+    height, width = part.shape
+    flat = np.zeros(width * (height + 1) + 1, bool)  # column by column, a zero before the first and after each
+    flat[1:].reshape(width, height + 1)[:, :height] = part.T
+    columns, rows = np.divmod(np.flatnonzero(flat[1:] != flat[:-1]), height + 1)
+    changes = (columns + corner[0]) * size[0] + rows + corner[1]
+    joined = np.flatnonzero(
+        changes[1:-1:2] == changes[2::2]
+    )  # at the lower edge of one column and the upper of the next
+    changes = np.delete(changes, np.concatenate([2 * joined + 1, 2 * joined + 2]))
     return np.diff(changes, prepend=0, append=size[0] * size[1]).tolist()
 
 

@@ -21,8 +21,7 @@ from edgekd.board.installation import install
 from edgekd.board.masks import Masks
 from edgekd.data.base import COCO_LARGEST, Instances
 from edgekd.data.object_cap import best_average_precision, best_recalls
-from edgekd.data.object_masks import tight_masks
-from edgekd.data.runs import encode_part
+from edgekd.data.object_masks import runs_of, tight_masks
 from edgekd.errors import DataError, UserError
 from edgekd.evaluate.definitions import COCO_DETECTIONS, recall_name
 from edgekd.evaluate.predictions import Prediction
@@ -250,11 +249,9 @@ class DetectionEvaluator:
             }  # fmt: skip
             if self.has_masks:
                 assert masks is not None
-                part = masks.parts[place]
-                x, y = masks.corners[place, :2].tolist()
-                runs = {"size": list(masks.size), "counts": encode_part(part, (x, y), masks.size)}
-                entry["segmentation"] = self._compress(runs, *masks.size)
-                entry["mask_area"] = float(part.sum())
+                runs = runs_of(masks, place)
+                entry["segmentation"] = self._compress({"size": list(masks.size), "counts": runs}, *masks.size)
+                entry["mask_area"] = float(sum(runs[1::2]))
             entries.append(entry)
         return entries
 

@@ -64,7 +64,9 @@ class Options:
     root: str = option(..., "Folder of the data set.", is_path=True)
     annotations: str = option(..., "Export file below `root`; `{split}` in it stands for the split's name.")
     images: str = option("images", "Image folder below `root`; `{split}` in it stands for the split's name.")
-    classes: tuple[str, ...] | str = option((), f"{CLASSES} Empty: all labels of the file, by name.")
+    classes: tuple[str, ...] | str = option(
+        (), f"{CLASSES} Empty: all labels of the file, by name.", names_classes=True
+    )
     beyond_edge: BeyondEdge = option("refuse", BEYOND_EDGE)
     background: str | None = option("background", BACKGROUND)
 

@@ -66,7 +66,9 @@ class Options:
     """Where the data set lies, and what of it is read."""
 
     root: str = option(..., "Folder of the data set.", is_path=True)
-    classes: tuple[str, ...] | str = option((), f"{CLASSES} Empty: all labels of the files below `root`, by name.")
+    classes: tuple[str, ...] | str = option(
+        (), f"{CLASSES} Empty: all labels of the files below `root`, by name.", names_classes=True
+    )
     beyond_edge: BeyondEdge = option("refuse", BEYOND_EDGE)
     background: str | None = option("background", BACKGROUND)
 

@@ -32,9 +32,9 @@ from pathlib import Path
 
 from edgekd.board.options import option
 from edgekd.data.annotated import AnnotatedDataset
-from edgekd.data.annotation import BEYOND_EDGE, BeyondEdge
+from edgekd.data.annotation import BEYOND_EDGE, BeyondEdge, chosen_classes
 from edgekd.data.base import IGNORE_INDEX, WHOLE
-from edgekd.data.class_lists import listed_names, named_classes
+from edgekd.data.class_lists import named_classes
 from edgekd.data.paired import Pair, PairedDataset, images_below, listed_pairs, read_split_list, require_folder
 from edgekd.data.stored import COLORS, IGNORED, by_color, by_index
 from edgekd.data.voc_boxes import read_boxes, voc_image
@@ -114,7 +114,8 @@ def open_objects(options: Options, split: str, has_masks: bool) -> AnnotatedData
     if has_masks:
         raise DataError("voc: instance masks are not read, expected task detection or semantic; convert them to coco")
     root = Path(options.root)
-    classes = tuple(name for name in listed_names(root, options.classes) if name != "background")
+    listed = chosen_classes(root, options.classes, None, "data.options.classes")
+    classes = tuple(name for name in listed if name != "background")
     return read_boxes(root, split, classes, options.boxes_from_one, options.beyond_edge)
 
 
