@@ -117,5 +117,5 @@ if __name__ == "__main__":
 
 def as_data(artifact: Artifact) -> Artifact:
     """Return an artifact after adding what stages read of `data`: classes, and the fingerprints of both splits."""
-    artifact.details.update(classes=["sky"], splits={split: {"fingerprint": split} for split in ("train", "val")})
+    artifact.manifest["details"].update(classes=["sky"], splits={split: {"fingerprint": split} for split in ("train", "val")})
     return artifact

@@ -173,7 +173,7 @@ def test_other_pairs_or_another_number_of_classes_train_again(tmp_path: Path, in
     def key(*changes: str, **data: object) -> str:
         recipe = small_recipe(tmp_path, *changes)
         artifact = renamed_data("kerb")["data"]
-        artifact.details.update(data)
+        artifact.manifest["details"].update(data)
         return stage_of(recipe, "student").key(recipe, {"data": artifact})
 
     pairs = "data.augment.flip_pairs=[[sky, kerb]]"
@@ -183,7 +183,7 @@ def test_other_pairs_or_another_number_of_classes_train_again(tmp_path: Path, in
 def test_what_looks_wrong_with_the_data_makes_nothing_again(tmp_path: Path, inputs: dict[str, Artifact]) -> None:
     recipe = small_recipe(tmp_path)
     (before,), (after,) = data_of(train="1", val="2").values(), data_of(train="1", val="2").values()
-    after.details["findings"] = [{"code": "small_objects"}]
+    after.manifest["details"]["findings"] = [{"code": "small_objects"}]
     for stage in plan(recipe):
         if "data" in stage.inputs:
             others = dict.fromkeys(stage.inputs, inputs["a"])
