@@ -19,6 +19,7 @@ from edgekd.board.frame import frame
 from edgekd.board.masks import assemble
 from edgekd.board.specs import Preprocess
 from edgekd.core.recipe_loading import load_recipe
+from edgekd.data.object_masks import mask_areas
 from edgekd.data.splits import open_split
 from edgekd.models.heads import MASK_STRIDE
 
@@ -44,9 +45,9 @@ def main() -> None:
             assert instances.masks is not None
             if len(instances.labels) == 0:
                 continue
-            overlap, hold = of_image(instances.masks, instances.boxes_xyxy, size)
+            overlap, hold = of_image(instances.masks.whole(), instances.boxes_xyxy, size)
             overlaps += overlap
-            areas += instances.masks.sum(axis=(1, 2)).tolist()
+            areas += mask_areas(instances.masks).tolist()
             held += hold
         every, small = np.array(overlaps), np.array(areas) < SMALL
         print(

@@ -31,7 +31,7 @@ from edgekd.core.plugin_options import PluginOptions
 from edgekd.core.recipe import Recipe, Section
 from edgekd.core.recipe_loading import load_recipe
 from edgekd.evaluate.definitions import DEFINITIONS
-from edgekd.report.model import Report, Row, Training
+from edgekd.report.model import DataFinding, Report, Row, Training
 from edgekd.report.part import Part
 from edgekd.study.model import Arm, ArmRun, Difference, Study, Summary
 
@@ -108,7 +108,7 @@ def metrics() -> str:
 
 def report_keys() -> str:
     """Return the keys of report.json, from its pydantic models."""
-    return _keys(("report.json", Report), ("Rows", Row), ("Trainings", Training))
+    return _keys(("report.json", Report), ("Rows", Row), ("Trainings", Training), ("Findings", DataFinding))
 
 
 def study_keys() -> str:

@@ -17,7 +17,7 @@ from edgekd.core.ranks import is_first_process
 from edgekd.core.recipe import Recipe
 from edgekd.core.recipe_loading import load_recipe
 from edgekd.core.workspace import Workspace, disk_errors
-from edgekd.errors import EdgekdError, RecipeError, UserError
+from edgekd.errors import EdgekdError, PackageError, RecipeError, UserError, add_note, one_line
 
 log = logging.getLogger(__name__)
 
@@ -32,9 +32,10 @@ def run(
 ) -> dict[str, Any]:
     """Run a recipe into the folder `out`, resuming what is there, and return the report.
 
-    Also writes `report.json`, `report_data/` and `report.html` into `out`, also when a stage fails. An engine that fails
-    does not end the run: its row has the status `failed` and the reason. A process that Lightning started to train with
-    the first one (several devices) does that and exits here.
+    Also writes `report.json`, `report_data/` and `report.html` into `out`, also when a stage fails. There is no page where
+    the packages of the extra `report` are not installed. An engine that fails does not end the run: its row has the status
+    `failed` and the reason. A process that Lightning started to train with the first one (several devices) does that and
+    exits here.
 
     Args:
         recipe: the recipe, its file, or the name of a shipped one.
@@ -59,6 +60,10 @@ def run(
         with shared_splits():
             pipeline.assist(recipe, Workspace(Path(out)), chosen, prerequisites=stages)
         raise SystemExit(0)
+    folder = Workspace(Path(out))
+    with disk_errors(folder.root):
+        folder.check_own(stage.name for stage in stages)
+        pipeline.check_training(recipe, folder, chosen)
     done: list[pipeline.StageRun] = []
     failures: dict[str, str] = {}
 
@@ -70,15 +75,29 @@ def run(
         failures[failure.name] = failure.reason
         on_failure(failure)
 
-    with Workspace(Path(out)).locked() as workspace, disk_errors(workspace.root), shared_splits():
+    with folder.locked() as workspace, disk_errors(workspace.root), shared_splits():
         _say_whose(workspace.root, recipe)
         try:
             pipeline.run_stages(recipe, workspace, chosen, remember, note, prerequisites=stages)
         except EdgekdError as exc:
-            if done:
-                _report(recipe, workspace, stages, done, failures, str(exc))
+            # Refused data has a page, too; it replaces none of an earlier run.
+            if done or not (workspace.root / "report.json").exists():
+                with _noted_on(exc):
+                    _report(recipe, workspace, stages, done, failures, str(exc))
             raise
         return _report(recipe, workspace, stages, done, failures, "")
+
+
+@contextmanager
+def _noted_on(first: BaseException) -> Iterator[None]:
+    """Add an error inside to the one that came first as a note, so that it does not hide it."""
+    try:
+        yield
+    except Exception as exc:
+        log.debug("the report of what was finished could not be written", exc_info=True)
+        said = one_line(exc) if isinstance(exc, EdgekdError | OSError) else f"{type(exc).__name__}: {one_line(exc)}"
+        if said not in str(first):  # a damaged artifact ends both
+            add_note(first, f"the report of what was finished could not be written: {said}")
 
 
 def _say_whose(folder: Path, recipe: Recipe) -> None:
@@ -120,7 +139,7 @@ def run_study(
     from edgekd.study.results import Findings, Result
 
     recipe = recipe if isinstance(recipe, Recipe) else load_recipe(str(recipe), overrides)
-    folder, arms = Path(out), arms_of(recipe)
+    folder, arms = Path(out).absolute(), arms_of(recipe)
     pipeline.check_options(teacher_recipe(recipe))
     with shared_splits():
         with packages_of("study"):
@@ -154,9 +173,11 @@ def run_study(
                         findings.add(one, found)
                     else:
                         left.append(one)
-        finally:
-            content = findings.write()
-    return content.to_dict()
+        except BaseException as exc:  # an interrupt above all: the tables show what there is
+            with _noted_on(exc):
+                findings.write()
+            raise
+        return findings.write().to_dict()
 
 
 def load_report(path: str | Path) -> dict[str, Any]:
@@ -231,7 +252,7 @@ def _report(
     from edgekd.report.model import StageTiming
 
     # `edgekd evaluate` keeps what `edgekd bench` measured.
-    known = pipeline.recall(recipe, stages, ran, workspace, is_held=True)
+    known = pipeline.recall(recipe, stages, ran, workspace, is_held=True) if ran else []
     artifacts = {stage_run.stage.name: stage_run.artifact for stage_run in known}
     earlier = {f"{name}/{subject}": why for name, one in artifacts.items() for subject, why in one.failures.items()}
     failures = {**earlier, **failures}
@@ -253,5 +274,9 @@ def _report(
     report = collect.collect(recipe, artifacts, timings, [stage.name for stage in stages], failures, failure)
     collect.write_data(recipe, artifacts, workspace.root)
     collect.write_report(report, workspace.root)
-    collect.write_page(report, workspace.root)
+    try:
+        collect.write_page(report, workspace.root)
+    except PackageError as exc:  # a board needs no page
+        (workspace.root / "report.html").unlink(missing_ok=True)  # the page of an earlier state
+        log.warning("the page is not written: %s", exc)
     return report.to_dict()

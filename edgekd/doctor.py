@@ -8,6 +8,7 @@ import platform
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from edgekd.board.installation import install
 from edgekd.board.job import Job
 from edgekd.board.sysinfo import Facts
 from edgekd.core import plugins
@@ -50,7 +51,7 @@ def examine() -> Examination:
     ]
     for name, (extra, modules) in _NEEDS.items():
         absent = [module for module in modules if importlib.util.find_spec(module) is None]
-        text = f"no {', '.join(absent)}: pip install 'edgekd[{extra}]'" if absent else _broken(modules)
+        text = f"no {', '.join(absent)}: {install(extra)}" if absent else _broken(modules)
         checks.append(Check(name, not text, text or "installed"))
     for name in plugins.names("targets"):
         try:

@@ -11,6 +11,7 @@ EdgekdError                     something went wrong that the user can read abou
 │   │       ├── ToolchainCrashError    the process died by a signal, or ended without a result
 │   │       ├── ToolchainTimeoutError  it did not end in time, and was killed
 │   │       └── ToolchainLogError      it reported success, and its log says otherwise
+│   ├── PackageError            a package that is not installed
 │   ├── ImageError              an array handed to an engine
 │   └── WorkspaceError          an output folder that is locked, full or unwritable
 └── GateError            (1)    the work ran and the result is not good enough: floor, parity, watchdog, gate
@@ -22,7 +23,7 @@ Portable: standard library only, Python 3.8.
 from __future__ import annotations
 
 import difflib
-from typing import Iterable, Optional, Tuple
+from typing import Iterable, List, Optional, Tuple
 
 
 class EdgekdError(Exception):
@@ -78,6 +79,10 @@ class ToolchainLogError(ToolchainError):
     """A toolchain reported success, but its log holds errors."""
 
 
+class PackageError(UserError):
+    """A package that is needed is not installed; the message says what installs it."""
+
+
 class ImageError(UserError):
     """An image array handed to an engine has the wrong shape or dtype."""
 
@@ -99,6 +104,16 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     if close:
         return f"; did you mean {close[0]!r}?"
     return f"; known: {', '.join(names) or 'none'}"
+
+
+def add_note(exc: BaseException, line: str) -> None:
+    """Add a line that is printed after the error's own, e.g. about what failed because of it (`add_note` of Python 3.11)."""
+    exc.__notes__ = [*notes_of(exc), line]
+
+
+def notes_of(exc: BaseException) -> List[str]:
+    """Return the lines that were added to an error, in order."""
+    return list(getattr(exc, "__notes__", ()))
 
 
 def one_line(exc: BaseException, limit: Optional[int] = 300) -> str:

@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from edgekd.compile.stage import checked_options
-from edgekd.core import key_changes, plugins
+from edgekd.core import key_changes, plugins, user_code
 from edgekd.core.artifact import Artifact, StageFacts, publish
 from edgekd.core.recipe import Engine, Recipe
 from edgekd.core.recipe_loading import check_plugins
@@ -64,6 +64,32 @@ def check_options(recipe: Recipe) -> None:
         checked_options(engine)
         if recipe.export.detections != "heads" and engine.precision.is_quantized:
             _check_float_decoding(engine)
+
+
+def check_training(recipe: Recipe, workspace: Workspace, stages: Sequence[Stage]) -> None:
+    """Check that this machine can train with the section `trainer`, where a stage trains that never did in this folder.
+
+    A run that was trained elsewhere is compiled and measured on machines that could not train it.
+
+    Raises:
+        RecipeError: an accelerator, strategy or number of devices that does not exist here.
+    """
+    sections = {
+        "teacher" if stage.name == "teacher" else "student"
+        for stage in stages
+        if stage.kind == "checkpoint" and workspace.present(stage.name) is None
+    }
+    check_trainer(recipe, sections)
+
+
+def check_trainer(recipe: Recipe, sections: Collection[str]) -> None:
+    """Check that this machine can train the networks of some sections of a recipe; RecipeError as `check_training`."""
+    budgets = {name: train for name in sorted(sections) if (train := getattr(recipe, name).train)}
+    if budgets and find_spec("torch"):  # without it the first stage that trains says what is missing
+        with plugins.packages_of("training"):
+            from edgekd.train import place
+
+            place.check_trainer(recipe.trainer, budgets)
 
 
 def _check_float_decoding(engine: Engine) -> None:
@@ -129,8 +155,7 @@ class _Runner:
             if not self.finish(self.known[name]) and name not in stage.optional_inputs:
                 return self._fail(StageFailure(stage.name, f"{name} failed: {self.failed[name]}", cause=name))
         if stage.optional_inputs and not any(name in self.done for name in stage.optional_inputs):
-            self.failed[stage.name] = "all of its inputs failed"  # each of them was reported
-            return False
+            return self._fail(StageFailure(stage.name, "all of its inputs failed", cause=stage.optional_inputs[0]))
         content = _key_content(self.recipe, self.workspace, stage, self._artifacts())
         artifact = self.workspace.finished(stage.name, hash_of(content))
         started, skipped = time.monotonic(), artifact is not None and not artifact.failures
@@ -167,6 +192,10 @@ class _Runner:
         except Exception as exc:
             if self.on_failure is None or not stage.fails_alone:
                 raise
+            if (theirs := user_code.error_of(exc)) is not None:
+                log.debug("%s", stage.name, exc_info=exc)
+                self._fail(StageFailure(stage.name, str(theirs)))
+                return None
             log.exception("%s: an error that edgekd did not expect", stage.name)
             self._fail(StageFailure(stage.name, f"{type(exc).__name__}: {one_line(exc)}", is_bug=True))
         return None

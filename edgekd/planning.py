@@ -14,6 +14,11 @@ from edgekd.executors.boards import why_not_here
 # draws its learning curve.
 _NOT_LEARNED = ("teacher.train.checkpoint_every", "student.train.checkpoint_every", "data.val")
 _TRAINED_ON = {"data": "edgekd.data.stage:training_part"}
+_CALIBRATED_ON = {"data": "edgekd.data.stage:calibration_part"}
+_SCORED_ON = {"data": "edgekd.data.stage:scoring_part"}
+_CLASSES_OF = {"data": "edgekd.data.stage:classes_part"}
+# The class names in it: `training_part` has their numbers.
+_NAMES = ("data.augment.flip_pairs",)
 # Nor do when a training is given up, and whether a baseline is trained beside it.
 _NOT_DISTILLED = ("distill.watchdog_ratio", "distill.baseline")
 
@@ -72,12 +77,13 @@ def _training(recipe: Recipe) -> list[Stage]:
             kind="dataset",
             function="edgekd.data.stage:run",
             inputs=(),
-            sections=("data",),
-            external_state="edgekd.data.stage:fingerprints",
+            sections=("data", "evaluate"),  # it warns of images with more objects than are scored
+            ignored_keys=("evaluate.images", "evaluate.pictures", "evaluate.coco_files"),
+            external_state="edgekd.data.stage:state_of_data",
         )
     ]
     checks: tuple[str, ...] = ()  # they refuse, before anything is trained, what cannot end well
-    if recipe.distill.methods:
+    if recipe.teacher.train or recipe.student.train:
         checks = ("plan",)
         stages.append(
             Stage(
@@ -87,20 +93,21 @@ def _training(recipe: Recipe) -> list[Stage]:
                 inputs=("data",),
                 sections=("data", "teacher", "student", "distill", "trainer"),
                 ignored_keys=_NOT_DISTILLED,
+                partial_inputs=_CLASSES_OF,
             )
         )
-    if recipe.engines:
-        checks = (*checks, "check")
-        stages.append(
-            Stage(
-                name="check",
-                kind="check",
-                function="edgekd.preflight.stage:run",
-                inputs=("data",),
-                sections=("data", "student", "export", "quantize", "engines", "check"),
-                version=2,
-            )
+    checks = (*checks, "check")
+    stages.append(
+        Stage(
+            name="check",
+            kind="check",
+            function="edgekd.preflight.stage:run",
+            inputs=("data",),
+            sections=("data", "student", "export", "quantize", "engines", "check"),
+            partial_inputs=_CLASSES_OF,
+            version=2,
         )
+    )
     # The teacher does not read its floor: `distilled` holds it to that.
     stages.append(_trained("teacher", "edgekd.train.stage:train_teacher", ("data",), checks, ("teacher.floor",)))
     if trains_baseline(recipe):
@@ -126,7 +133,7 @@ def _trained(
         inputs=inputs,
         sections=("data", *own, "trainer"),
         subject=name,
-        ignored_keys=(*_NOT_LEARNED, *ignored_keys),
+        ignored_keys=(*_NOT_LEARNED, *_NAMES, *ignored_keys),
         prerequisites=prerequisites,
         partial_inputs=_TRAINED_ON,
     )
@@ -142,6 +149,7 @@ def _deployment(recipe: Recipe) -> list[Stage]:
             inputs=(student, "data"),
             sections=("data", "export"),
             subject=student,
+            partial_inputs=_SCORED_ON,
             version=2,
         )
     ]
@@ -157,6 +165,7 @@ def _deployment(recipe: Recipe) -> list[Stage]:
                 sections=("data", f"quantize:{engine.variant}/{quantizer}"),
                 subject=quantizer,
                 fails_alone=True,
+                partial_inputs=_CALIBRATED_ON,
             )
         )
     for engine in recipe.engines:
@@ -170,6 +179,7 @@ def _deployment(recipe: Recipe) -> list[Stage]:
                 subject=engine.id,
                 external_state="edgekd.compile.stage:bound_to",
                 fails_alone=True,
+                partial_inputs=_CALIBRATED_ON,
                 version=2,
             )
         )
@@ -193,6 +203,7 @@ def _measuring(recipe: Recipe) -> list[Stage]:
             sections=("data", "evaluate"),
             subject=scored,
             fails_alone=scored in engines,
+            partial_inputs=_SCORED_ON,
         )
         for scored in (*trained, "export", *engines)
     ]
@@ -206,6 +217,7 @@ def _measuring(recipe: Recipe) -> list[Stage]:
                 sections=("data", "bench"),
                 external_state="edgekd.bench.stage:machine",
                 optional_inputs=engines,
+                partial_inputs=_SCORED_ON,
                 fails_alone=True,
                 version=2,
             )

@@ -16,9 +16,11 @@ import traceback
 from pathlib import Path
 from typing import List
 
-from edgekd.board.job import JobFailure, Result, read_job, write_result
+from edgekd.board.job import JobFailure, Result, read_job, write_progress, write_result
 from edgekd.errors import EdgekdError, one_line
-from edgekd.worker_tasks import TASKS
+from edgekd.worker_tasks import TASKS, Progress
+
+_PROGRESS_S = 0.5
 
 
 def main(arguments: List[str]) -> int:
@@ -31,7 +33,7 @@ def main(arguments: List[str]) -> int:
     started = time.monotonic()
     value, failure = None, None
     try:
-        value = TASKS[job.task](job, _show_nothing)
+        value = TASKS[job.task](job, _progress_of(path.parent))
     except EdgekdError as exc:
         failure = JobFailure(type(exc).__name__, one_line(exc, None), True)
     except OSError as exc:  # a full disk is not a bug
@@ -49,8 +51,17 @@ def main(arguments: List[str]) -> int:
     return 0 if failure is None else 2 if failure.is_user_error else 70
 
 
-def _show_nothing(what: str, fraction: float) -> None:
-    """The host reads the log and the result, not the progress."""
+def _progress_of(folder: Path) -> Progress:
+    """Return a function that writes the progress into the job's folder, where the host reads it, twice a second at most."""
+    written = -_PROGRESS_S
+
+    def show(what: str, fraction: float) -> None:
+        nonlocal written
+        if time.monotonic() - written >= _PROGRESS_S:
+            write_progress(folder, what, fraction)
+            written = time.monotonic()
+
+    return show
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import logging
 from contextlib import ExitStack
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Mapping, Tuple
+from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple, TypedDict, Union, cast
 
 import numpy as np
 
@@ -23,7 +23,7 @@ from edgekd.board.files import replacing
 from edgekd.board.job import Job, Json
 from edgekd.board.preprocess import prepare
 from edgekd.board.session import Session
-from edgekd.board.specs import ModelSpec
+from edgekd.board.specs import ModelSpec, SpecJson
 from edgekd.errors import EdgekdError, TargetError, one_line
 from edgekd.targets.base import CompileRequest, SessionBase, Target
 
@@ -31,13 +31,62 @@ log = logging.getLogger(__name__)
 Progress = Callable[[str, float], None]  # called with a word and the fraction that is done
 
 
-def compile_engine(job: Job, progress: Progress) -> Json:
-    """Build an engine into the job's folder.
+class CompileArguments(TypedDict):
+    """Of the task `compile`; `model` and `calibration` are names of files."""
 
-    Arguments: `spec`, `precision`, `options`, and the names of the files `model` and `calibration` (or None).
+    model: str
+    spec: SpecJson
+    precision: str
+    options: Json
+    calibration: Optional[str]
+
+
+class InferArguments(TypedDict):
+    """Of the task `infer`; `engine` and `inputs` are names of files. `is_simulated`: the simulator computes, not the chip."""
+
+    engine: str
+    spec: SpecJson
+    options: Json
+    is_simulated: bool
+    inputs: List[str]
+
+
+class MeasuredEngine(TypedDict):
+    """An engine among the `MeasureArguments`; `engine` is the name of a file."""
+
+    module: str
+    engine: str
+    spec: SpecJson
+    options: Json
+
+
+class MeasureArguments(TypedDict):
+    """Of the task `measure`: engines by id, names of .npy files, (H, W, 3) uint8 RGB, and the fields of `BenchSettings`."""
+
+    engines: Dict[str, MeasuredEngine]
+    images: List[str]
+    settings: Json
+
+
+class ProbeArguments(TypedDict):
+    """Of the task `probe`; `model` is the name of a file."""
+
+    model: str
+    options: Json
+
+
+class WhyNotHereArguments(TypedDict):
+    """Of the task `why_not_here`. None asks for engines of any options."""
+
+    options: Optional[Json]
+
+
+def compile_engine(job: Job, progress: Progress) -> Json:
+    """Build an engine into the job's folder, with `CompileArguments`.
+
     Value: `engine` (path in the folder), `spec`, `details`, `runtime_version`.
     """
-    target, given, out_dir = target_of(job.module), job.arguments, Path(job.out_dir)
+    target, given, out_dir = target_of(job.module), cast(CompileArguments, job.arguments), Path(job.out_dir)
     request = CompileRequest(
         model=Path(job.files[given["model"]]),
         spec=ModelSpec.from_dict(given["spec"]),
@@ -56,12 +105,11 @@ def compile_engine(job: Job, progress: Progress) -> Json:
 
 
 def infer(job: Job, progress: Progress) -> Json:
-    """Run an engine over files of inputs, .npz with arrays by tensor name.
+    """Run an engine over files of inputs, .npz with arrays by tensor name, with `InferArguments`.
 
-    Arguments: `spec`, `options`, `is_simulated`, and the names of the files `engine` and `inputs` (a list).
     Value: `runtime` (the session's facts) and `outputs`, for each input the path of an .npz in the job's folder.
     """
-    target, given = target_of(job.module), job.arguments
+    target, given = target_of(job.module), cast(InferArguments, job.arguments)
     opener = target.simulator if given["is_simulated"] else target.session
     if opener is None:
         raise TargetError(f"{job.target}: has no simulator; run the engine on its chip")
@@ -77,13 +125,11 @@ def infer(job: Job, progress: Progress) -> Json:
 
 
 def measure(job: Job, progress: Progress) -> Json:
-    """Measure engines in one interleaved run and write the bench's files into the job's folder.
+    """Measure engines in one interleaved run and write the bench's files into the job's folder, with `MeasureArguments`.
 
-    Arguments: `engines`, by id each with `module`, `spec`, `options` and the name of the file `engine`; `images`, names of
-    .npy files, (H, W, 3) uint8 RGB; `settings`, of `BenchSettings`.
     Value: `rows`, by id what a row of the report takes; `failures`, by id why an engine was not measured, on one line.
     """
-    given = job.arguments
+    given = cast(MeasureArguments, job.arguments)
     images = [np.load(job.files[name], allow_pickle=False) for name in given["images"]]
     sessions: Dict[str, Session] = {}
     failures: Dict[str, str] = {}
@@ -105,14 +151,11 @@ def measure(job: Job, progress: Progress) -> Json:
 
 
 def probe(job: Job, progress: Progress) -> Json:
-    """Ask the toolchain which nodes of a model it takes.
-
-    Arguments: `options` and the name of the file `model`. Value: a `Probe`.
-    """
-    target = target_of(job.module)
+    """Ask the toolchain which nodes of a model it takes, with `ProbeArguments`; the value is a `Probe`."""
+    target, given = target_of(job.module), cast(ProbeArguments, job.arguments)
     if target.probe is None:
         raise TargetError(f"{job.target}: cannot be asked about a model")
-    return asdict(target.probe(Path(job.files[job.arguments["model"]]), _options(target, job.arguments["options"])))
+    return asdict(target.probe(Path(job.files[given["model"]]), _options(target, given["options"])))
 
 
 def version(job: Job, progress: Progress) -> Json:
@@ -132,11 +175,8 @@ def board_version(job: Job, progress: Progress) -> Json:
 
 
 def why_not_here(job: Job, progress: Progress) -> Json:
-    """Return as `reason` why this machine cannot run the target's engines, "" when it can.
-
-    Arguments: `options`; None asks for engines of any options.
-    """
-    target, given = target_of(job.module), job.arguments["options"]
+    """Return as `reason` why this machine cannot run the target's engines, "" when it can, with `WhyNotHereArguments`."""
+    target, given = target_of(job.module), cast(WhyNotHereArguments, job.arguments)["options"]
     return {"reason": target.why_not_here(None if given is None else _options(target, given))}
 
 
@@ -157,12 +197,12 @@ def target_of(module: str) -> Target:
     return found
 
 
-def _opened(files: Mapping[str, str], engine: Json) -> SessionBase:
+def _opened(files: Mapping[str, str], engine: MeasuredEngine) -> SessionBase:
     target = target_of(engine["module"])
     return target.session(Path(files[engine["engine"]]), *_contract(target, engine))
 
 
-def _contract(target: Target, given: Json) -> Tuple[ModelSpec, Any]:
+def _contract(target: Target, given: Union[InferArguments, MeasuredEngine]) -> Tuple[ModelSpec, Any]:
     return ModelSpec.from_dict(given["spec"]), _options(target, given["options"])
 
 

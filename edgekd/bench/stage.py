@@ -18,6 +18,7 @@ from edgekd.core.recipe import LOCAL, Recipe
 from edgekd.core.stage import StageJob
 from edgekd.data.splits import open_split
 from edgekd.executors.boards import executor_of
+from edgekd.worker_tasks import MeasureArguments, MeasuredEngine
 
 
 def run(job: StageJob) -> StageResult:
@@ -39,8 +40,11 @@ def run(job: StageJob) -> StageResult:
         for index in range(min(recipe.bench.images, len(dataset))):
             files[f"images/{index:03}.npy"] = Path(folder) / f"{index:03}.npy"
             np.save(files[f"images/{index:03}.npy"], dataset.load(index).image)
-        arguments = {"images": list(files), "settings": asdict(settings)}
-        arguments["engines"] = {name: _described(name, engine, files) for name, engine in engines.items()}
+        arguments: MeasureArguments = {
+            "images": list(files),
+            "settings": asdict(settings),
+            "engines": {name: _described(name, engine, files) for name, engine in engines.items()},
+        }
         measured = Job("measure", "", arguments)
         with progress_bar("measuring latency, %", redraws_itself=False) as progress:
             value = executor_of(LOCAL).run_job(
@@ -58,7 +62,7 @@ def machine(recipe: Recipe) -> dict[str, object]:
     return asdict(executor_of(LOCAL).identity())
 
 
-def _described(name: str, engine: Artifact, files: dict[str, Path]) -> dict[str, object]:
+def _described(name: str, engine: Artifact, files: dict[str, Path]) -> MeasuredEngine:
     """Add an engine's files to those of the job and return what the job says of it."""
     details = engine.details
     files |= {f"{name}/{entry['name']}": engine.file(entry["name"]) for entry in engine.manifest["files"]}

@@ -67,6 +67,11 @@ class Selection:
     candidates: int = 1000
     most: int = 100
 
+    @classmethod
+    def of_most(cls, most: int) -> Selection:
+        """Return the rule of scoring with so many detections per image, of ten times as many candidates, at least 1000."""
+        return cls(most=most, candidates=max(cls.candidates, 10 * most))
+
 
 def detections(
     outputs: Mapping[str, np.ndarray],

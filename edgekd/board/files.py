@@ -31,6 +31,10 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         os.replace(str(temporary), str(path))
+    except OSError as exc:
+        if exc.filename == str(temporary):
+            exc.filename = str(path)  # the one that the caller knows
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -57,13 +57,6 @@ class Frame:
         scale = np.array([width / self.size[1], height / self.size[0]] * 2, np.float32)
         return np.asarray((boxes - offset) * scale, np.float32)
 
-    def boxes_on_input(self, boxes: np.ndarray) -> np.ndarray:
-        """Return boxes (N, 4) float32 x1, y1, x2, y2 on the image as boxes on the input."""
-        height, width = self.image_size
-        offset = np.array([self.left, self.top] * 2, np.float32)
-        scale = np.array([self.size[1] / width, self.size[0] / height] * 2, np.float32)
-        return np.asarray(boxes * scale + offset, np.float32)
-
 
 def frame(image_size: Size, preprocess: Preprocess) -> Frame:
     """Return where an image of `image_size` (height, width) lies on the input.

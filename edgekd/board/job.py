@@ -13,13 +13,13 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Dict, Mapping, Optional
+from typing import Any, Dict, Mapping, Optional, Tuple
 
 from edgekd.board.files import write_atomic
 from edgekd.errors import ArtifactError
 
 Json = Dict[str, Any]  # a JSON object of a job or result; its keys belong to the task, see `edgekd/worker_tasks.py`
-JOB, RESULT = "job.json", "result.json"
+JOB, RESULT, PROGRESS = "job.json", "result.json", "progress.json"
 JOB_SCHEMA, RESULT_SCHEMA = "edgekd.job/1", "edgekd.result/1"
 
 
@@ -29,7 +29,7 @@ class Job:
 
     task: its name in `edgekd.worker_tasks.TASKS`.
     target: name of the target; "" for a task of several targets.
-    arguments: JSON, see the task. Files stand in them by name.
+    arguments: JSON, the mapping that the task declares (`edgekd/worker_tasks.py`). Files stand in them by name.
     module: where the worker finds the target's `TARGET`. The executor fills it, and the following two.
     files: name -> path of each file that the job reads.
     out_dir: existing folder for the files that the job writes.
@@ -37,7 +37,7 @@ class Job:
 
     task: str
     target: str
-    arguments: Json = field(default_factory=dict)
+    arguments: Mapping[str, object] = field(default_factory=dict)
     module: str = ""
     files: Dict[str, str] = field(default_factory=dict)
     out_dir: str = ""
@@ -110,6 +110,20 @@ def read_result(path: Path) -> Result:
     if (result.failure is None) != isinstance(result.value, dict):
         raise ArtifactError(f"{path}: expected a value or a failure, got {data['value']!r} and {data['failure']!r}")
     return result
+
+
+def write_progress(folder: Path, what: str, fraction: float) -> None:
+    """Write how far a job is: a word and the fraction that is done."""
+    write_atomic(Path(folder) / PROGRESS, json.dumps([what, fraction]))
+
+
+def read_progress(folder: Path) -> Optional[Tuple[str, float]]:
+    """Return what `write_progress` wrote last, None before."""
+    try:
+        what, fraction = json.loads((Path(folder) / PROGRESS).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    return str(what), float(fraction)
 
 
 def _read(path: Path, schema: str) -> Json:

@@ -16,7 +16,7 @@ import dataclasses
 from typing import Any, Dict, Tuple
 
 
-def option(default: Any, description: str, is_path: bool = False) -> Any:
+def option(default: Any, description: str, is_path: bool = False, names_classes: bool = False) -> Any:
     """Return the dataclass field of one option.
 
     Args:
@@ -25,8 +25,10 @@ def option(default: Any, description: str, is_path: bool = False) -> Any:
         description: the meaning, in sentences.
         is_path: a text value is a file or a folder. Write `is_path=True` in the plugin's own module: it is read from the
             source without an import (`core/plugin_options.py`).
+        names_classes: a list of class names, or a mapping to them, of a data format. A renamed class is no reason to train
+            again, so cache keys hold numbers for the names.
     """
-    metadata = {"description": description, "is_path": is_path}
+    metadata = {"description": description, "is_path": is_path, "names_classes": names_classes}
     if default is ...:
         return dataclasses.field(metadata=metadata)
     if isinstance(default, (list, dict)):
@@ -37,6 +39,11 @@ def option(default: Any, description: str, is_path: bool = False) -> Any:
 def descriptions(options_type: Any) -> Dict[str, str]:
     """Return option -> description, "" for one that is declared without `option`."""
     return {field.name: field.metadata.get("description", "") for field in dataclasses.fields(options_type)}
+
+
+def class_name_options(options_type: Any) -> Tuple[str, ...]:
+    """Return the names of the options that hold class names."""
+    return tuple(field.name for field in dataclasses.fields(options_type) if field.metadata.get("names_classes"))
 
 
 def path_options(options_type: Any) -> Tuple[str, ...]:

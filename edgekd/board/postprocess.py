@@ -55,9 +55,11 @@ def predict(session: Session, image: np.ndarray) -> np.ndarray:
     return class_map(_run(session, image), session.spec, (image.shape[0], image.shape[1]))
 
 
-def predictor(task: str) -> Callable[[Session, np.ndarray], Any]:
-    """Return the function that gives a task's result for an image: `predict` or `predict_objects`."""
-    return predict if task == "semantic" else predict_objects
+def predictor(task: str, selection: Optional[Selection] = None) -> Callable[[Session, np.ndarray], Any]:
+    """Return the function that gives a task's result for an image: `predict`, or `predict_objects` with a selection."""
+    if task == "semantic":
+        return predict
+    return lambda session, image: predict_objects(session, image, selection)
 
 
 def _run(session: Session, image: np.ndarray) -> Dict[str, np.ndarray]:

@@ -39,8 +39,9 @@ def check(
 def _reports(model: str, target: str, chip: str, build: bool, set_: list[str]) -> list[Report]:
     from edgekd.core.recipe_loading import load_recipe
     from edgekd.data.splits import open_split
+    from edgekd.distill.plan import plan
     from edgekd.errors import UserError
-    from edgekd.pipeline import check_options
+    from edgekd.pipeline import check_options, check_trainer
     from edgekd.preflight import check as run
 
     path, chosen = Path(model), run.Toward(target, chip) if target else None
@@ -50,8 +51,11 @@ def _reports(model: str, target: str, chip: str, build: bool, set_: list[str]) -
         return [run.check(run.subject_of(path), chosen, build)]
     recipe = load_recipe(model, set_)
     check_options(recipe)
+    check_trainer(recipe, ("teacher", "student"))
     if chosen is None and not recipe.engines:
         raise UserError(f"{model}: the recipe has no engines; expected --target")
+    if recipe.teacher.train or recipe.student.train:
+        plan(recipe)  # what cannot be trained or distilled is no better on a target
     return run.check_recipe(recipe, open_split(recipe, recipe.data.train).classes, chosen, build)
 
 

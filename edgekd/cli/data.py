@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from edgekd.cli.run import JsonOption, RecipeArg, SetOption
-from edgekd.errors import one_line
 
 SHOWN = 100  # errors of annotations; more are rarely read
 
@@ -30,47 +29,29 @@ def check(
 ) -> None:
     """Read every image and mask of both splits; list what is wrong, count the classes, draw a contact sheet."""
     from edgekd.cli import show
-    from edgekd.core.progress import progress_bar
     from edgekd.core.recipe_loading import load_recipe
-    from edgekd.core.workspace import disk_errors
-    from edgekd.data.check import check_dataset, unreadable
-    from edgekd.data.contact_sheet import write_contact_sheet
-    from edgekd.data.splits import check_splits, open_split, shared_images
-    from edgekd.errors import DataError
+    from edgekd.data.check import check_data
+    from edgekd.data.contact_sheet import write_contact_sheets
+    from edgekd.data.split_findings import indivisible_size
+    from edgekd.data.splits import shared_splits
 
-    loaded = load_recipe(recipe, set_)
-    data = loaded.data
-    reports, sheets, opened, findings = [], [], {}, []
-    for split in (data.train, data.val):
-        try:
-            dataset = opened[split] = open_split(loaded, split)
-        except DataError as exc:
-            reports.append(unreadable(split, exc.lines or (one_line(exc, None),)))
-            continue
-        with progress_bar(f"reading split {split}") as progress:
-            reports.append(check_dataset(dataset, split, progress))
-        if not reports[-1].errors:
-            sheets.append(sheet / f"contact_sheet_{split}.png")
-            with disk_errors(sheet):
-                write_contact_sheet(dataset, sheets[-1])
-    if len(opened) == len({data.train, data.val}):
-        try:
-            train, val = opened[data.train], opened[data.val]
-            findings = check_splits(loaded, train, val, shared_images(train, val))
-        except DataError as exc:
-            reports[-1] = replace(reports[-1], errors=(*reports[-1].errors, str(exc)))
+    with shared_splits():
+        loaded = load_recipe(recipe, set_)
+        checked = check_data(loaded)
+        checked = replace(checked, findings=(*checked.findings, *indivisible_size(loaded.data)))
+        good = [report.split for report in checked.reports if report.num_images and not report.num_bad]
+        sheets, problem = write_contact_sheets({split: checked.datasets[split] for split in good}, sheet)
     if json:
-        result = {"splits": [asdict(report) for report in reports], "findings": findings, "contact_sheets": sheets}
-        show.print_json(result)
+        show.print_json({**checked.to_dict(), "contact_sheets": sheets})
     else:
-        for report in reports:
+        for report in checked.reports:
             print(report.text(SHOWN))
-        for finding in findings:
-            print(f"warning: {finding}")
+        for finding in checked.findings:
+            print(f"{'error' if finding.is_error else 'warning'}: {finding.text}")
         for path in sheets:
             print(f"contact sheet: {path}")
-    errors = [line for report in reports for line in report.errors]
-    if errors:
-        raise DataError(f"{len(errors)} errors, first: {errors[0]}" if len(errors) > 1 else errors[0])
+    checked.require_no_error()
+    if problem:
+        raise problem
     if not json:
         print(f"next: {show.command('run', recipe, set_=set_)}")

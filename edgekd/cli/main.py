@@ -9,13 +9,16 @@ import logging
 import os
 import sys
 import traceback
+from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
 import typer
 
 from edgekd.cli import check, data, distill, doctor, predict, recipes, report, run, stages, study, toolchain
+from edgekd.core import user_code
 from edgekd.core.ranks import is_first_process
-from edgekd.errors import EdgekdError
+from edgekd.errors import EdgekdError, PackageError, notes_of
 
 app = typer.Typer(
     name="edgekd",
@@ -41,12 +44,13 @@ def _version(value: bool) -> None:
 @app.callback()
 def _global(
     version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
-    verbose: bool = typer.Option(False, "--verbose", "-v", help="Log what the libraries say, too."),
+    verbose: bool = typer.Option(False, "--verbose", "-v", help="Log what the libraries say, too, and tracebacks."),
 ) -> None:
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s")
     logging.getLogger("edgekd").setLevel(logging.INFO if is_first_process() else logging.WARNING)
     if verbose:
         logging.getLogger().setLevel(logging.INFO)
+        logging.getLogger("edgekd.cli").setLevel(logging.DEBUG)
 
 
 app.command()(doctor.doctor)
@@ -70,14 +74,18 @@ def main() -> None:
     except typer.Exit as exc:
         sys.exit(exc.exit_code)
     except EdgekdError as exc:
-        _fail(str(exc), exc.exit_code)
+        _fail(str(exc), exc.exit_code, notes_of(exc))
     except _UsageError as exc:
         _fail_usage(exc)
-    except (KeyboardInterrupt, typer.Abort):
-        _fail("interrupted; run the same command again to go on", 130)
+    except (KeyboardInterrupt, typer.Abort) as exc:
+        _fail("interrupted; run the same command again to go on", 130, notes_of(exc))
     except BrokenPipeError:  # the reader of our stdout has gone: not our error
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except Exception:  # noqa: BLE001 - the last resort: show it whole and say whose fault it is
+    except Exception as exc:
+        if (theirs := user_code.error_of(exc)) is not None:
+            logging.getLogger("edgekd.cli").debug("", exc_info=exc)
+            _fail(str(theirs), theirs.exit_code)
+        _fail_absent(exc)
         traceback.print_exc()
         _fail("this is a bug of edgekd; please report it with the lines above", 70)
 
@@ -91,6 +99,19 @@ def _invoke() -> None:
         command.invoke(context)
 
 
+def _fail_absent(exc: Exception) -> None:
+    """Exit with one line when a package outside edgekd is not installed; return for another error."""
+    from edgekd.core.plugins import packages_of
+
+    if isinstance(exc, ModuleNotFoundError):
+        with suppress(ModuleNotFoundError):  # a module of edgekd
+            try:
+                with packages_of("this command"):
+                    raise exc
+            except PackageError as absent:
+                _fail(str(absent), absent.exit_code)
+
+
 def _fail_usage(exc: Any) -> None:
     text = exc.format_message()
     if "\n" in text:  # a group without a command: the message is the group's help
@@ -101,8 +122,10 @@ def _fail_usage(exc: Any) -> None:
     _fail(f"{text.removesuffix('.')}{pause} see `{command} --help`", exc.exit_code)
 
 
-def _fail(line: str, code: int) -> None:
-    print(f"edgekd: {' '.join(line.splitlines())}", file=sys.stderr)
+def _fail(line: str, code: int, notes: Iterable[str] = ()) -> None:
+    """Print one line for an error and one for each of its notes, and exit."""
+    for one in (line, *notes):
+        print(f"edgekd: {' '.join(one.splitlines())}", file=sys.stderr)
     sys.exit(code)
 
 

@@ -30,9 +30,10 @@ def list_(json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = Fa
 @app.command()
 def show(name: str) -> None:
     """Print a recipe."""
+    from edgekd.core.recipe_file import read_text
     from edgekd.core.recipe_loading import find_recipe
 
-    print(find_recipe(name).read_text(encoding="utf-8"), end="")
+    print(read_text(find_recipe(name)), end="")
 
 
 @app.command()

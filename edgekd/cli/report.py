@@ -1,7 +1,8 @@
-"""`edgekd report`: prints a finished run's table and writes its page anew; imports no framework."""
+"""`edgekd report`: prints a finished run's table and writes its page again; imports no framework."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -12,9 +13,13 @@ def report(
     run: Annotated[Path, typer.Argument(help="Output folder of `edgekd run`.")],
     json: Annotated[bool, typer.Option("--json", help="Print report.json.")] = False,
 ) -> None:
-    """Print the result table of a run and write report.html from its report.json."""
+    """Print the result table of a run and write report.html from its report.json.
+
+    The table is printed also where the page cannot be written; one line on stderr says why.
+    """
     from edgekd.cli import show
     from edgekd.core.workspace import disk_errors
+    from edgekd.errors import PackageError, WorkspaceError
     from edgekd.report.collect import write_page
     from edgekd.report.stored import read_report
 
@@ -22,8 +27,12 @@ def report(
     if json:
         show.print_json(content.to_dict())
         return
-    folder = run if run.is_dir() else run.parent
-    with disk_errors(folder):
-        page = write_page(content, folder)
     show.print_results(content)
-    print(f"\nreport: {page}")
+    folder = run if run.is_dir() else run.parent
+    try:
+        with disk_errors(folder):
+            page = write_page(content, folder)
+    except (PackageError, WorkspaceError) as exc:
+        print(f"edgekd: the page is not written: {exc}", file=sys.stderr)
+    else:
+        print(f"\nreport: {page}")

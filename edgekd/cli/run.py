@@ -41,7 +41,8 @@ def _show(recipe: str, folder: Path, set_: list[str]) -> None:
 
     report = read_report(folder)
     show.print_results(report)
-    print(f"\nreport: {folder / 'report.html'}")
+    page = folder / "report.html"
+    print(f"\nreport: {page if page.exists() else folder / 'report.json'}")
     measured = [row.id for row in report.rows if row.stage == "engine" and row.is_measured]
     if measured:
         print(f"next:   {show.command('predict', str(folder / 'engine' / measured[-1]))} IMAGE...")

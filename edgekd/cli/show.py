@@ -33,7 +33,7 @@ def print_json(value: Any) -> None:
 
 def print_results(report: Report) -> None:
     """Print the result table of a report on stdout."""
-    from edgekd.report.table import headers, table_rows
+    from edgekd.report.table import headers, notes, table_rows
 
     table = Table(box=None, pad_edge=False)
     for title in astuple(headers(report.task)):
@@ -41,6 +41,8 @@ def print_results(report: Report) -> None:
     for row in table_rows(report):
         table.add_row(*map(escape, astuple(row)))
     Console(width=None if sys.stdout.isatty() else 140).print(table)
+    for line in notes(report):
+        print(line)
 
 
 def print_plan(plan: Any) -> None:

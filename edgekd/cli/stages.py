@@ -56,7 +56,7 @@ def run_until(recipe: str, out: Path | None, set_: list[str], json: bool, until:
             return
         for stage_run in ran:
             if stage_run.stage.name.split("/")[0] in groups.split(","):
-                print(stage_run.artifact.path)
+                print(folder / stage_run.stage.name)
         if until in ("bench", "evaluate"):
             show.print_results(read_report(folder))
         print(f"next: {show.command(following, recipe, '--out', str(folder), set_=set_)}")

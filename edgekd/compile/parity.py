@@ -69,7 +69,11 @@ def engine_parity(job: StageJob, engine: Engine, model: Artifact, built: Compile
 
 
 def compare(
-    expected: Sequence[Arrays], reference: ModelSpec, got: Sequence[Arrays], spec: ModelSpec, precision: str
+    expected: Sequence[Arrays],
+    reference: ModelSpec,
+    got: Sequence[Arrays],
+    spec: ModelSpec,
+    precision: str,
 ) -> Parity:
     """Return the parity of the outputs of an engine with those of its graph, image by image.
 

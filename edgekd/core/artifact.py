@@ -93,7 +93,7 @@ class Manifest(StageFacts):
 
 @dataclass(frozen=True)
 class Artifact:
-    """A complete artifact folder and its manifest."""
+    """A complete artifact folder (an absolute path) and its manifest."""
 
     path: Path
     manifest: Manifest
@@ -105,8 +105,8 @@ class Artifact:
 
     @property
     def details(self) -> Details:
-        """Facts that the stage reported."""
-        return self.manifest["details"]
+        """Facts that the stage reported; ArtifactError for one that a damaged manifest lacks."""
+        return _Details(self.manifest["details"], self.path)
 
     @property
     def failures(self) -> dict[str, str]:
@@ -143,6 +143,17 @@ class Artifact:
         return sha256_of(self.path / MANIFEST)
 
 
+class _Details(dict[str, Any]):
+    """Details of an artifact, that say which one is damaged."""
+
+    def __init__(self, details: Details, path: Path) -> None:
+        super().__init__(details)
+        self._path = path
+
+    def __missing__(self, name: str) -> Any:
+        raise ArtifactError(f"{self._path / MANIFEST}: damaged (details.{name}); remove the folder and run again")
+
+
 def open_artifact(path: Path, kind: str | None = None) -> Artifact:
     """Open an artifact folder and check that every file is there with its recorded size and content.
 
@@ -169,7 +180,7 @@ def open_artifact(path: Path, kind: str | None = None) -> Artifact:
         raise ArtifactError(f"{manifest_path}: damaged (entries are missing); remove the folder and run again")
     if kind is not None and manifest["kind"] != kind:
         raise ArtifactError(f"{path}: expected an artifact of kind {kind}, got {manifest['kind']}")
-    artifact = Artifact(Path(path), manifest)
+    artifact = Artifact(Path(path).absolute(), manifest)
     for entry in manifest["files"]:
         file = artifact.file(entry["name"])
         size = file.stat().st_size if file.is_file() else None
@@ -202,9 +213,12 @@ def _content_hash(file: Path) -> str:
 def _is_whole(manifest: Mapping[str, Any]) -> bool:
     texts = all(isinstance(manifest.get(name), str) for name in ("kind", "stage", "key"))
     files = manifest.get("files")
-    mappings = (manifest.get(name) or {} for name in ("key_content", "code", "failures"))  # older manifests lack them
+    mappings = (
+        manifest.get(name) or {} for name in ("key_content", "code", "failures", "inputs")
+    )  # older ones lack them
     return (
         texts
+        and isinstance(manifest.get("seconds", 0), int | float)
         and all(isinstance(one, dict) for one in mappings)
         and isinstance(manifest.get("details"), dict)
         and "model_spec" in manifest

@@ -176,6 +176,9 @@ class Evaluate(Section):
 
     images: int | None = Field(None, gt=0, description="Score only the first N images. `null`: all.")
     pictures: int = Field(6, ge=0, description="Images that the report shows.")
+    max_detections: int = Field(
+        100, gt=0, description="Objects: max detections per image that are scored, the best ones. COCO's is 100."
+    )
     coco_files: bool = Field(
         False, description="Objects: write labels and detections as COCO's JSON files, to score them with another tool."
     )

@@ -15,8 +15,8 @@ from typing import Any
 from pydantic import GetCoreSchemaHandler, TypeAdapter, ValidationError
 from pydantic_core import CoreSchema, core_schema
 
-from edgekd.board.options import path_options
-from edgekd.core import plugins
+from edgekd.board.options import class_name_options, path_options
+from edgekd.core import plugins, user_code
 from edgekd.errors import RecipeError, UserError, did_you_mean
 
 
@@ -59,6 +59,19 @@ class PluginOptions(Mapping[str, Any]):
         given = {key: self._given.get(key) for key in declared}
         return {key: Path(value) for key, value in given.items() if isinstance(value, str)}
 
+    def in_keys(self, kind: str, name: str) -> dict[str, Any]:
+        """Return the options as cache keys hold them: without paths, and with a number for each class name of a data format.
+
+        What a path leads to is in a key by its content, and class names by the names of the data set.
+        """
+        if not self._given:
+            return {}
+        paths = self.paths(kind, name)
+        names = class_name_options(plugins.options_type(kind, name)) if kind == "formats" else ()
+        return {
+            key: _numbered(value) if key in names else value for key, value in self._given.items() if key not in paths
+        }
+
     def replace_paths(self, paths: Mapping[str, Path]) -> None:
         """Set paths in place; for the recipe's loader, before anything reads the options."""
         self._given.update({key: str(path) for key, path in paths.items()})
@@ -87,19 +100,34 @@ def plugin_options(kind: str, name: str, given: Mapping[str, Any], where: str) -
         options_type = plugins.options_type(kind, name)
     except UserError as exc:
         raise RecipeError(f"{where}: {exc}") from exc
+    expected = "expected `Options` to be a frozen dataclass whose fields have types that pydantic can check"
+    with user_code.blamed(f"{where}: the options of {name!r} cannot be read", expected):
+        known = [field.name for field in dataclasses.fields(options_type)]
+        adapter = TypeAdapter(options_type)
     if path_options(options_type) != path_options_of(kind, name):
         raise RecipeError(
             f"{where}: the paths among the options of {name!r} cannot be read from its source; declare `class Options` in "
             "its own module, and each path there as option(default, description, is_path=True)"
         )
-    known = [field.name for field in dataclasses.fields(options_type)]
     for key in given:
         if key not in known:
             raise RecipeError(f"{where}.{key}: unknown option of {name!r}{did_you_mean(str(key), known)}")
     try:
-        return TypeAdapter(options_type).validate_python(dict(given))
+        return adapter.validate_python(dict(given))
     except ValidationError as exc:
-        raise RecipeError("; ".join(_option_error(where, error) for error in exc.errors())) from exc
+        errors = _of_the_kind_given(exc.errors())
+        hints = dict.fromkeys(hint for error in errors if (hint := _hint(error)))
+        raise RecipeError("; ".join([*(_option_error(where, error) for error in errors), *hints])) from exc
+
+
+def _numbered(names: Any) -> Any:
+    """Return names in a list or a mapping as numbers in the order of their first occurrence; anything else unchanged."""
+    entries = list(names.values()) if isinstance(names, dict) else names
+    if not isinstance(entries, list | tuple):
+        return names
+    order = list(dict.fromkeys(name for name in entries if isinstance(name, str)))
+    numbers = [order.index(name) if isinstance(name, str) else name for name in entries]
+    return dict(zip(names, numbers, strict=True)) if isinstance(names, dict) else numbers
 
 
 def path_options_of(kind: str, name: str) -> tuple[str, ...]:
@@ -110,9 +138,13 @@ def path_options_of(kind: str, name: str) -> tuple[str, ...]:
     """
     if kind not in plugins.TRAINED:
         return path_options(plugins.options_type(kind, name))
+    try:
+        module = ast.parse(plugins.source_of(kind, name))
+    except (SyntaxError, ValueError):
+        return ()  # its import says what is wrong
     return tuple(
         field.target.id
-        for one in ast.parse(plugins.source_of(kind, name)).body
+        for one in module.body
         if isinstance(one, ast.ClassDef) and one.name == "Options"
         for field in one.body
         if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and _is_path(field.value)
@@ -127,8 +159,36 @@ def _is_path(value: ast.expr | None) -> bool:
     )
 
 
+# How pydantic calls the alternatives of an option such as `tuple[str, ...] | str` in an error's location.
+_KINDS = ((dict, "dict["), (list, ("tuple[", "list[")), (str, "str"), (bool, "bool"), (int, "int"), (float, "float"))
+
+
+def _of_the_kind_given(errors: list[Any]) -> list[dict[str, Any]]:
+    """Return the errors without those of alternatives that the value is not meant as: of `[no]` for names or a file, the first."""
+    found: list[dict[str, Any]] = []
+    for error in errors:
+        name, *rest = error["loc"] or ("",)
+        tag = rest[0] if rest and isinstance(rest[0], str) else ""
+        kind = next((kind for kind, prefix in _KINDS if tag.startswith(prefix)), None)
+        if kind is None:
+            found.append(error)
+        elif len(rest) > 1 or isinstance(error["input"], kind):  # inside of the value, or of its kind
+            found.append({**error, "loc": (name, *rest[1:])})
+    seen = {error["loc"][0] for error in found if error["loc"]}
+    left = {error["loc"][0]: error for error in reversed(errors) if error["loc"] and error["loc"][0] not in seen}
+    return found + [{**error, "loc": (name,)} for name, error in left.items()]
+
+
 def _option_error(where: str, error: Any) -> str:
     said = error["msg"].removeprefix("Value error, ")
     if not error["loc"]:  # an error of `__post_init__`, which sees all options
         return f"{where}: {said}"
     return f"{where}.{'.'.join(map(str, error['loc']))}: {said}, got {error['input']!r}"
+
+
+def _hint(error: Any) -> str:
+    """Return what YAML has made of a value that was meant as text, "" where it has not."""
+    given = error["input"]
+    if error["type"] == "string_type" and (given is None or isinstance(given, bool | int | float)):
+        return "YAML reads no, yes, on, off, null and numbers as values: put the text in quotes"
+    return "YAML reads # as a comment: put colours in quotes" if error["type"] == "dict_type" and given is None else ""

@@ -23,7 +23,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from edgekd.errors import UserError, did_you_mean
+from edgekd.core import user_code
+from edgekd.errors import PackageError, UserError, did_you_mean
 from edgekd.targets.base import Target
 
 log = logging.getLogger(__name__)
@@ -93,11 +94,23 @@ def load(kind: str, name: str) -> ModuleType:
     if name not in own | set(foreign):
         raise UserError(f"no {noun} is called {name!r}{did_you_mean(name, own | set(foreign))}")
     with packages_of(f"{noun} {name!r}"):
-        module = importlib.import_module(f"{KINDS[kind]}.{name}") if name in own else foreign[name].load()
+        module = importlib.import_module(f"{KINDS[kind]}.{name}") if name in own else _imported(foreign[name], noun)
     if absent := [one for one in _NAMES[kind] if one not in vars(module)]:
         raise UserError(
             f"{noun} {name!r}: expected {', '.join(_NAMES[kind])} in {module.__name__}, got no {', '.join(absent)}"
         )
+    return module
+
+
+def _imported(point: EntryPoint, noun: str) -> ModuleType:
+    user_code.remember(point.module)
+    try:
+        with user_code.blamed(f"{noun} {point.name!r} cannot be imported", kind=UserError):
+            module: ModuleType = point.load()
+    except UserError as exc:
+        if isinstance(exc.__cause__, ModuleNotFoundError):
+            raise exc.__cause__ from None  # `packages_of` names what to install
+        raise
     return module
 
 
@@ -151,7 +164,7 @@ def packages_of(what: str) -> Iterator[None]:
     """Say in one line which package is not installed when imports inside fail.
 
     Raises:
-        UserError: `what` needs a package outside edgekd that is not installed.
+        PackageError: `what` needs a package outside edgekd that is not installed.
     """
     try:
         yield
@@ -159,7 +172,7 @@ def packages_of(what: str) -> Iterator[None]:
         missing = (exc.name or "").partition(".")[0]
         if missing in ("", "edgekd"):
             raise
-        raise UserError(
+        raise PackageError(
             f"{what} needs the package {missing!r}, which is not installed; "
             "`edgekd doctor` says what is missing and the command that installs it"
         ) from exc

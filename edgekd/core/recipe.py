@@ -163,6 +163,17 @@ class Recipe(Section):
             raise ValueError(f"export.{other} has no meaning for task {self.task!r}; set export.{used}")
         return self
 
+    @model_validator(mode="after")
+    def _graph_keeps_what_is_scored(self) -> Recipe:
+        # A graph for letterboxed images keeps 1000 detections (`export/decode.py`).
+        most = 1000 if self.data.resize == "letterbox" else 100
+        if self.export.detections == "nms" and self.evaluate.max_detections > most:
+            raise ValueError(
+                f"evaluate.max_detections {self.evaluate.max_detections}: export.detections nms keeps {most} detections per "
+                "image in the graph; use heads or boxes"
+            )
+        return self
+
     @field_validator("engines")
     @classmethod
     def _unique(cls, engines: tuple[Engine, ...]) -> tuple[Engine, ...]:

@@ -30,12 +30,20 @@ def read_tree(path: Path) -> Tree:
         RecipeError: unreadable, not YAML, or not a mapping of plain values.
     """
     try:
-        raw = _plain_yaml(path.read_text(encoding="utf-8"))
-    except (OSError, *_YAML_FAILURES) as exc:
+        raw = _plain_yaml(read_text(path))
+    except _YAML_FAILURES as exc:
         raise RecipeError(f"{path}: not readable as a recipe: {one_line(exc, None)}") from exc
     if not isinstance(raw, dict):
         raise RecipeError(f"{path}: a recipe is a mapping of sections, got {type(raw).__name__}")
     return raw
+
+
+def read_text(path: Path) -> str:
+    """Return the text of a recipe file; RecipeError when it cannot be read or is no UTF-8."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as exc:
+        raise RecipeError(f"{path}: not readable as a recipe: {one_line(exc, None)}") from exc
 
 
 def apply_override(tree: Tree, override: str) -> None:

@@ -8,7 +8,8 @@ quantizers and targets are typed here. Those of families and methods, which impo
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable
+import os
+from collections.abc import Collection, Iterable, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
@@ -46,6 +47,8 @@ def find_recipe(name_or_path: str) -> Path:
     shipped = shipped_recipes()
     if name_or_path in shipped:
         return shipped[name_or_path]
+    if path.is_dir():
+        raise RecipeError(f"recipe {name_or_path!r} is a folder; expected a YAML file, or the name of a shipped recipe")
     raise RecipeError(
         f"recipe {name_or_path!r} is neither a file nor a shipped recipe{did_you_mean(name_or_path, shipped)}"
     )
@@ -61,11 +64,13 @@ def load_recipe(name_or_path: str, overrides: Iterable[str] = ()) -> Recipe:
     Raises:
         RecipeError: unreadable, not YAML, unknown key or plugin, value that does not fit; all findings in one line.
     """
-    path = find_recipe(name_or_path)
+    path, overrides = find_recipe(name_or_path), list(overrides)
     raw = read_tree(path)
     for override in overrides:
         apply_override(raw, override)
-    recipe = _absolute_paths(_validate(Recipe, raw, str(path)), path.parent.resolve())
+    recipe = _validate(Recipe, raw, str(path))
+    _check_relative_paths(recipe, overrides, path)
+    recipe = _absolute_paths(recipe, path.parent.resolve())
     check_plugins(recipe, but=plugins.TRAINED)
     return recipe
 
@@ -124,6 +129,32 @@ def _resolve(schema: dict[str, Any], node: dict[str, Any]) -> dict[str, Any]:
 
 def _loc(loc: tuple[Any, ...]) -> str:
     return ".".join(str(part) for part in loc) or "recipe"
+
+
+def _check_relative_paths(recipe: Recipe, overrides: Sequence[str], path: Path) -> None:
+    """Check that the relative paths of overrides are not meant from the current folder; RecipeError when they are.
+
+    They start at the recipe's folder. The current folder is meant when only there something has that name, or when the
+    recipe is a shipped one, whose folder is not the user's.
+    """
+    given = [one for use in recipe.plugin_uses() for one in use.options.paths(use.kind, use.name).values()]
+    given += [one for one in (recipe.teacher.checkpoint, recipe.student.checkpoint) if one is not None]
+    base, here = path.parent.resolve(), Path.cwd()
+    is_shipped = path in shipped_recipes().values()
+    for override in overrides:
+        key, _, value = override.partition("=")
+        if (
+            Path(value) not in given
+            or Path(value).is_absolute()
+            or value.startswith("~")
+            or os.path.exists(base / value)
+        ):
+            continue
+        if is_shipped or os.path.exists(here / value):
+            raise RecipeError(
+                f"override {override!r}: {base / value} does not exist; a relative path starts at the recipe's folder; for the "
+                f"current folder write --set {key}={here / value}"
+            )
 
 
 def _absolute_paths(recipe: Recipe, base: Path) -> Recipe:

@@ -134,9 +134,8 @@ class Stage:
         for name in names & set(_NETWORKS):
             config[name].pop("checkpoint", None)
         for use in seen.plugin_uses():
-            options = reduce(lambda node, key: node[key], use.at, config)
-            for key in use.options.paths(use.kind, use.name):
-                del options[key]
+            *above, own = use.at
+            reduce(lambda node, key: node[key], above, config)[own] = use.options.in_keys(use.kind, use.name)
         return config
 
 

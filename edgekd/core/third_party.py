@@ -29,15 +29,17 @@ def code_hashes(recipe: Recipe, sections: tuple[str, ...]) -> dict[str, str | No
         used += [("rewrites", name) for name in recipe.export.rewrite]
     used += [("quantizers", one.rpartition("/")[2]) for one in sections if one.startswith("quantize:")]
     used += [
-        ("targets", engine.target) for engine in recipe.engines if {"engines", f"engines:{engine.id}"} & {*sections}
+        ("targets", engine.target)
+        for engine in recipe.engines or ()
+        if {"engines", f"engines:{engine.id}"} & {*sections}
     ]
     modules = [plugins.foreign_module(kind, name) for kind, name in used]
     modules += [variant.partition(":")[0] for variant in variants if ":" in variant]
-    return {module: _hash(module) for module in sorted(filter(None, modules))}
+    return {module: hash_of_code(module) for module in sorted(filter(None, modules))}
 
 
-def _hash(module: str) -> str | None:
-    """Return the hash of a module's file, of a package the hash of all its Python files."""
+def hash_of_code(module: str) -> str | None:
+    """Return the hash of a module's file, of a package the hash of all its Python files; None where it is absent."""
     spec = plugins.find_module(module)
     file = Path(spec.origin) if spec and spec.origin else None
     if file is None or not file.is_file():

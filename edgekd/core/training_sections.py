@@ -54,6 +54,11 @@ class Augment(Section):
         (0.75, 1.5), description="Smallest and largest random scale, relative to `data.size`."
     )
     flip: float = Field(0.5, ge=0, le=1, description="Probability of a horizontal flip.")
+    flip_pairs: tuple[tuple[str, str], ...] = Field(
+        (),
+        description="Pairs of classes that a horizontal flip swaps, e.g. `[[left lane, right lane]]`: the labels of a flipped "
+        "view have the other class.",
+    )
     flip_vertical: float = Field(
         0.0, ge=0, le=1, description="Probability of a vertical flip, for views from above and microscopes."
     )
@@ -61,6 +66,15 @@ class Augment(Section):
     views: int | None = Field(
         None, gt=0, description="Fixed augmentations per image, shown in turn. `null`: a new augmentation every time."
     )
+
+    @field_validator("flip_pairs")
+    @classmethod
+    def _once(cls, pairs: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
+        names = [name for pair in pairs for name in pair]
+        twice = [name for name in names if names.count(name) > 1]
+        if twice:
+            raise ValueError(f"{twice[0]!r} stands there twice; expected pairs of two classes, each class in one pair")
+        return pairs
 
     @field_validator("scale")
     @classmethod
@@ -75,13 +89,50 @@ class Data(Section):
 
     format: str = Field(description="Data format (a plugin).")
     options: PluginOptions = Field(PluginOptions(), description="Options of the format.")
-    train: str = Field("train", description="Split that trains and calibrates.")
-    val: str = Field("val", description="Split that is scored.")
+    train: str = Field(
+        "train",
+        description="Split that trains and calibrates. `all`: the whole data set, where it has no splits, without the images "
+        "of `val`. A name that ends in `.txt`: a list of image names below `data.options.root`.",
+    )
+    val: str = Field(
+        "val",
+        description="Split that is scored. A fraction such as `0.2`: that share of the images of `train`, which then does "
+        "not train. A name that ends in `.txt`: a list of image names below `data.options.root`.",
+    )
+    split_seed: int = Field(
+        0,
+        description="Seed of a fraction in `val`. Seed and image names decide which images are scored, and nothing else.",
+    )
     size: tuple[PositiveInt, PositiveInt] = Field(description="Input size of the networks (height, width).")
     resize: Literal["stretch", "letterbox"] = Field(
         "stretch", description="Resizing to `size`: `stretch` changes the aspect, `letterbox` adds black bars."
     )
     augment: Augment = Field(Augment(), description="Training augmentation.")
+
+    @field_validator("size", mode="before")
+    @classmethod
+    def _height_and_width(cls, size: Any) -> Any:
+        if not isinstance(size, list | tuple) or len(size) != 2:
+            raise ValueError("expected height and width as a list, e.g. [512, 1024]")
+        return size
+
+    @field_validator("val", mode="before")
+    @classmethod
+    def _fraction(cls, val: Any) -> Any:
+        if isinstance(val, bool) or not isinstance(val, int | float):
+            return val
+        if not 0 < val < 1:
+            raise ValueError("expected a split's name, or a fraction between 0 and 1 of the images of `train`")
+        return str(val)
+
+    @field_validator("train", mode="before")
+    @classmethod
+    def _no_fraction(cls, train: Any) -> Any:
+        if isinstance(train, int | float) and not isinstance(train, bool):
+            raise ValueError(
+                "expected a split's name, `all` for a data set without splits; the fraction belongs to `val`"
+            )
+        return train
 
     @property
     def format_options(self) -> Any:
@@ -133,7 +184,25 @@ class Network(Section):
     checkpoint: Path | None = Field(
         None, description="Local file with the network's weights. Without `train` the network is used as it is."
     )
+    checkpoint_key: str | None = Field(
+        None,
+        description="Set of weights in a `checkpoint` with several: a key of the file (`ema`), or a prefix of its names "
+        "(`teacher`). `null`: the only set, or the one whose prefix is the section's name.",
+    )
+    checkpoint_skip: tuple[str, ...] = Field(
+        (),
+        description="Submodules whose weights are not read from `checkpoint` and start untrained, such as the head of "
+        "another number of classes. Needs `train`.",
+    )
     train: Train | None = Field(None, description="Training budget.")
+
+    @model_validator(mode="after")
+    def _reads_a_checkpoint(self) -> Network:
+        if self.checkpoint is None and (self.checkpoint_key is not None or self.checkpoint_skip):
+            raise ValueError("`checkpoint_key` and `checkpoint_skip` need `checkpoint` (a file)")
+        if self.checkpoint_skip and self.train is None:
+            raise ValueError("`checkpoint_skip` needs `train` (a budget): what it leaves out is untrained")
+        return self
 
 
 class Teacher(Network):
@@ -207,7 +276,7 @@ class Trainer(Section):
 
     accelerator: str = Field("auto", description="Accelerator, passed to Lightning.")
     devices: int | str = Field("auto", description="Devices, passed to Lightning.")
-    num_nodes: int = Field(1, description="Number of machines, passed to Lightning.")
+    num_nodes: int = Field(1, gt=0, description="Number of machines, passed to Lightning.")
     strategy: str = Field("auto", description="Strategy over several devices, passed to Lightning.")
     workers: int | None = Field(None, ge=0, description="Loader processes. `null`: 0 on the CPU, else 4.")
     channels_last: bool = Field(True, description="Train with the memory format channels_last.")

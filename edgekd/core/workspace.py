@@ -12,26 +12,29 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from edgekd.board.files import is_full
-from edgekd.core.artifact import SCRATCH, Artifact, drop_scratch, open_artifact
+from edgekd.core.artifact import MANIFEST, SCRATCH, Artifact, drop_scratch, open_artifact
 from edgekd.errors import ArtifactError, EdgekdError, WorkspaceError
 
 log = logging.getLogger(__name__)
 
-_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG)
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# Errors of one file or folder, which the error has to name: a device or a socket can be forbidden as well.
+_FILE_ERRORS = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP, errno.EIO)
+_ADVICE = "finished stages are kept: make room or allow writing, and run the same command again"
 
 
 class Workspace:
-    """Paths of one output folder; use `locked` before writing."""
+    """Paths of one output folder, absolute: stages hand them to processes that work elsewhere. Lock it before writing."""
 
     def __init__(self, root: Path) -> None:
-        self.root = Path(root)
+        self.root = Path(root).absolute()
         self._reported: set[str] = set()
 
     @contextmanager
@@ -60,6 +63,20 @@ class Workspace:
                 yield self
             finally:
                 lock.release()
+
+    def check_own(self, stages: Iterable[str]) -> None:
+        """Check that the folders of stages are not somebody else's: `--out .` beside a folder `data` of images.
+
+        Raises:
+            WorkspaceError: edgekd never worked here, and there is a folder of a stage's name that is no artifact.
+        """
+        if (self.root / ".lock").exists():
+            return
+        for place in map(self.artifact_dir, stages):
+            if place.exists() and not (place / MANIFEST).exists():
+                raise WorkspaceError(
+                    f"{place}: not made by edgekd, which would write its own there; give another --out"
+                )
 
     def artifact_dir(self, stage: str) -> Path:
         """Return where the finished artifact of a stage lies."""
@@ -166,8 +183,7 @@ class Workspace:
 
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Turn a full, read-only or forbidden disk into one clear line."""
-    advice = "finished stages are kept: make room or allow writing, and run the same command again"
+    """Turn errors of the file system into one line: a full, read-only or forbidden disk, at `path` or elsewhere."""
     try:
         yield
     except EdgekdError:
@@ -176,11 +192,27 @@ def disk_errors(path: Path) -> Iterator[None]:
         if exc.filename is None or Path(exc.filename) not in (path, *path.parents):
             raise
         raise WorkspaceError(f"{exc.filename}: the folder cannot be made there; give another path") from exc
+    except IsADirectoryError as exc:
+        raise WorkspaceError(
+            f"{exc.filename or path}: is a folder, expected a file; move it away, or give another path"
+        ) from exc
     except (FileExistsError, NotADirectoryError) as exc:
         raise WorkspaceError(f"{exc.filename or path}: is not a folder; move it away, or give another path") from exc
     except Exception as exc:
-        if isinstance(exc, OSError) and exc.errno in _DISK_ERRORS:
-            raise WorkspaceError(f"{exc.filename or path}: {os.strerror(exc.errno)}; {advice}") from exc
+        if isinstance(exc, OSError) and (line := _disk_line(exc, path)):
+            raise WorkspaceError(line) from exc
         if path.exists() and is_full(path):  # vendors wrap ENOSPC in their own errors
-            raise WorkspaceError(f"{path}: {os.strerror(errno.ENOSPC)}; {advice}") from exc
+            raise WorkspaceError(f"{path}: {os.strerror(errno.ENOSPC)}; {_ADVICE}") from exc
         raise
+
+
+def _disk_line(exc: OSError, path: Path) -> str:
+    """Return what is wrong and what to do, "" for an error that is not the file system's."""
+    if exc.errno not in (*_DISK_ERRORS, *_FILE_ERRORS) or (exc.filename is None and exc.errno in _FILE_ERRORS):
+        return ""
+    place = path if exc.filename is None else Path(os.fsdecode(exc.filename))
+    if path.absolute() in (place.absolute(), *place.absolute().parents):
+        advice = _ADVICE
+    else:  # another file that was read or written: the weights, a cache, a folder of images
+        advice = "make room there" if exc.errno in _DISK_ERRORS else "allow edgekd to use it, or give another path"
+    return f"{place}: {os.strerror(exc.errno)}; {advice}"

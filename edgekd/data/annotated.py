@@ -1,117 +1,29 @@
-"""Data sets of images with annotated objects: checking boxes, safe repairs, decoding masks.
-
-A format of this kind reads its files into `Annotation`s and gives them to `AnnotatedDataset`.
-"""
+"""Data sets of images with annotated objects: loading images, decoding masks, counting repairs."""
 
 from __future__ import annotations
 
+import copy
 import hashlib
-import math
-import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from reprlib import repr as short
-from typing import Any, Protocol
 
 import numpy as np
 
+from edgekd.board.masks import Masks
+from edgekd.data.annotation import NO_MASK, AnnotatedImage, Annotation, BeyondEdge, Refusals, damage_of, repaired
 from edgekd.data.base import IGNORE_INDEX, DenseDataset, Instances, Sample
-from edgekd.data.images import check_image, read_image
+from edgekd.data.images import read_image
+from edgekd.data.object_masks import mask_areas, run_masks
 from edgekd.errors import DataError
-
-# A box may pass the image's edge by this much, in pixels or as a share of the side: it is clipped, and counted as a repair.
-CLIP_PX, CLIP_SHARE = 1.0, 0.01
-NO_MASK = "annotations without a mask left out"  # a kind of repair
-MAX_SIDE = 10**6  # of an image in pixels: beyond any real image
-
-
-class Mask(Protocol):
-    """An object's mask, decoded when it is needed."""
-
-    def draw(self, height: int, width: int, /) -> np.ndarray:
-        """Return (H, W) bool; ValueError when it is damaged."""
-
-    def check(self, height: int, width: int, /) -> None:
-        """Check the mask without drawing it; ValueError when it is damaged."""
-
-    def content(self) -> str:
-        """Return the mask's data as text, for the fingerprint; ValueError when it cannot be written."""
-
-
-@dataclass(frozen=True)
-class Annotation:
-    """One object. `box` is x1, y1, x2, y2 in pixels, x2 and y2 exclusive; `where` names the object in messages."""
-
-    label: int
-    box: tuple[float, float, float, float]
-    where: str
-    mask: Mask | None = None
-    is_crowd: bool = False
-    is_difficult: bool = False
-    area: float | None = None
-
-
-@dataclass(frozen=True)
-class AnnotatedImage:
-    """One image file with its objects; `size` (height, width) may be None for an image without objects."""
-
-    name: str
-    image: Path
-    size: tuple[int, int] | None
-    objects: tuple[Annotation, ...]
-
-
-def require_images(images: Sequence[AnnotatedImage]) -> None:
-    """Check that all image files exist; DataError with the first and the number of missing ones."""
-    missing = [
-        one.image for one in images if not os.path.isfile(one.image)
-    ]  # unlike Path.is_file, also of endless names
-    if missing:
-        first = str(missing[0])
-        raise DataError(f"{len(missing)} of {len(images)} listed images are missing, the first is {first[:300]}")
-
-
-def checked_size(height: Any, width: Any, where: str) -> tuple[int, int]:
-    """Check an image's height and width and return them; DataError when they are not whole numbers of pixels."""
-    for side in (height, width):
-        if not isinstance(side, int) or isinstance(side, bool) or not 1 <= side <= MAX_SIDE:
-            raise DataError(
-                f"{where}: expected height and width from 1 to {MAX_SIDE} pixels, "
-                f"got {short(height)} and {short(width)}; fix them"
-            )
-    return height, width
-
-
-class Refusals:
-    """Collects the errors of single annotations of a split, to report all of them at once."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    @contextmanager
-    def one(self) -> Iterator[None]:
-        """Collect the DataError of a block instead of raising it."""
-        try:
-            yield
-        except DataError as exc:
-            self.lines.append(str(exc))
-
-    def check(self) -> None:
-        """Raise DataError with the first error, and all as its `lines`, when there are any."""
-        if self.lines:
-            more = len(self.lines) - 1
-            rest = f" ({more} more are wrong; `edgekd data check` lists them)" if more else ""
-            raise DataError(self.lines[0] + rest, tuple(self.lines))
 
 
 class AnnotatedDataset:
     """Images with objects on disk; implements `DenseDataset`.
 
-    Boxes without area and objects without a mask pixel are dropped. Boxes that pass the edge by a pixel are clipped.
+    Boxes without area and objects without a mask pixel are dropped, equal objects are kept once, boxes that pass the edge by a
+    pixel are clipped, with `beyond_edge` "cut" by any number of pixels.
 
     Args:
         classes: class names in index order.
@@ -119,6 +31,7 @@ class AnnotatedDataset:
         has_masks: whether samples carry masks.
         repairs: the repairs that the format has made.
         refusals: the annotations that it could not read.
+        beyond_edge: whether boxes that pass the edge further are cut there.
 
     Raises:
         DataError: something could not be read, or a box is not finite, or lies outside its image, where the
@@ -132,12 +45,13 @@ class AnnotatedDataset:
         has_masks: bool,
         repairs: Counter[str] | None = None,
         refusals: Refusals | None = None,
+        beyond_edge: BeyondEdge = "refuse",
     ) -> None:
         self.classes, self.has_masks = classes, has_masks
         self._repairs: Counter[str] = Counter(repairs)
         self._blank: set[str] = set()  # objects whose mask has no pixel, which `load` sees when it draws it
         refusals = refusals or Refusals()
-        self._images = [self._checked(image, refusals) for image in images]
+        self._images = [repaired(image, beyond_edge, refusals) for image in images]
         refusals.check()
 
     def __len__(self) -> int:
@@ -149,6 +63,22 @@ class AnnotatedDataset:
     def files(self, index: int) -> tuple[Path, ...]:
         return (self._images[index].image,)
 
+    def gives_size(self, index: int) -> bool:
+        """Return whether the annotations of an image give its size, which then is held to the upright image's."""
+        return self._images[index].size is not None and not self._images[index].is_measured
+
+    def only(self, indices: Sequence[int]) -> AnnotatedDataset:
+        """Return the data set of some of the images."""
+        part = copy.copy(self)
+        part.__dict__.pop("digest", None)
+        part._images, part._blank = [self._images[index] for index in indices], set()
+        return part
+
+    @property
+    def has_objects(self) -> bool:
+        """Whether there is any object, crowds and difficult ones included."""
+        return any(image.objects for image in self._images)
+
     @property
     def object_count(self) -> int:
         """The number of objects without crowds and difficult ones."""
@@ -157,7 +87,10 @@ class AnnotatedDataset:
     @property
     def repairs(self) -> dict[str, int]:
         """Number of repairs by kind; polygons that cover no pixel are counted when they are loaded."""
-        return dict(self._repairs + Counter({NO_MASK: len(self._blank)}))
+        repairs = self._repairs + Counter({NO_MASK: len(self._blank)})
+        for image in self._images:
+            repairs.update(image.repairs)
+        return dict(repairs)
 
     @cached_property
     def digest(self) -> str:
@@ -166,7 +99,7 @@ class AnnotatedDataset:
         for image in self._images:
             digest.update(repr((image.name, image.size, len(image.objects))).encode())
             for one in image.objects:
-                with _damage_of(one):
+                with damage_of(one):
                     content = one.mask.content() if one.mask else ""
                 digest.update(repr((one.label, one.box, one.is_crowd, one.is_difficult, one.area, content)).encode())
         return digest.hexdigest()
@@ -182,7 +115,8 @@ class AnnotatedDataset:
         height, width = image.shape[:2]
         _check_size(entry, height, width)
         objects, masks = self._drawn(entry.objects, height, width)
-        areas = [_area(one, None if masks is None else masks[i]) for i, one in enumerate(objects)]
+        pixels = [None] * len(objects) if masks is None else mask_areas(masks).tolist()
+        areas = [_area(one, count) for one, count in zip(objects, pixels, strict=True)]
         instances = Instances(
             masks=masks,
             boxes_xyxy=np.array([one.box for one in objects], np.float32).reshape(-1, 4),
@@ -193,68 +127,24 @@ class AnnotatedDataset:
         )
         return Sample(entry.name, image, np.full((height, width), IGNORE_INDEX, np.uint8), instances)
 
-    def check_files(self, index: int) -> None:
-        """Check the header of one image and its annotations without decoding pixels; DataError as `load`."""
-        entry = self._images[index]
-        height, width = check_image(entry.image)
-        _check_size(entry, height, width)
-        for one in entry.objects if self.has_masks else ():
-            assert one.mask is not None
-            with _damage_of(one):
-                one.mask.check(height, width)
-
     def _drawn(
         self, objects: Sequence[Annotation], height: int, width: int
-    ) -> tuple[Sequence[Annotation], np.ndarray | None]:
-        """Return the objects that have a pixel, with their masks (N, H, W) bool; all objects and None without masks."""
+    ) -> tuple[Sequence[Annotation], Masks | None]:
+        """Return the objects that have a pixel, with their masks; all objects and None without masks."""
         if not self.has_masks:
             return objects, None
         drawn: list[Annotation] = []
-        masks = np.empty((len(objects), height, width), bool)
+        runs: list[np.ndarray] = []
         for one in objects:
             assert one.mask is not None
-            with _damage_of(one):
-                mask = one.mask.draw(height, width)
-            if mask.any():
-                masks[len(drawn)] = mask
+            with damage_of(one):
+                found = one.mask.runs(height, width)
+            if found[1::2].any():
+                runs.append(found)
                 drawn.append(one)
             else:
                 self._blank.add(one.where)
-        return drawn, masks[: len(drawn)]
-
-    def _checked(self, image: AnnotatedImage, refusals: Refusals) -> AnnotatedImage:
-        if image.size is None:
-            return image
-        objects = []
-        for one in image.objects:
-            with refusals.one():
-                objects.append(self._repaired(one, image.size))
-        return replace(image, objects=tuple(one for one in objects if one))
-
-    def _repaired(self, one: Annotation, size: tuple[int, int]) -> Annotation | None:
-        """Return the object with its box clipped to the image; None when the box has no area."""
-        if not all(map(math.isfinite, one.box)):
-            raise DataError(f"{one.where}: expected a box of finite numbers, got {list(one.box)}; fix the annotation")
-        x1, y1, x2, y2 = one.box
-        if x2 <= x1 or y2 <= y1:
-            self._repairs["boxes without area left out"] += 1
-            return None
-        height, width = size
-        beyond = (max(-x1, x2 - width), max(-y1, y2 - height))
-        for passed, side in zip(beyond, (width, height), strict=True):
-            if passed > max(CLIP_PX, CLIP_SHARE * side):
-                raise DataError(
-                    f"{one.where}: box {[round(v, 1) for v in one.box]} passes the edge of the {height}x{width} image "
-                    f"(height x width) by {passed:.1f} px; expected x1, y1, x2, y2 inside; fix the annotation"
-                )
-        if max(beyond) <= 0:
-            return one
-        box = (max(x1, 0.0), max(y1, 0.0), min(x2, float(width)), min(y2, float(height)))
-        if box[2] <= box[0] or box[3] <= box[1]:
-            self._repairs["boxes outside of the image left out"] += 1
-            return None
-        self._repairs["boxes cut at the image's edge"] += 1
-        return replace(one, box=box)
+        return drawn, run_masks(runs, (height, width))
 
 
 def _check_size(entry: AnnotatedImage, height: int, width: int) -> None:
@@ -266,22 +156,15 @@ def _check_size(entry: AnnotatedImage, height: int, width: int) -> None:
         )
 
 
-@contextmanager
-def _damage_of(one: Annotation) -> Iterator[None]:
-    try:
-        yield
-    except ValueError as exc:
-        raise DataError(f"{one.where}: the mask is damaged: {exc}; remove the annotation or fix it") from exc
-
-
-def _area(one: Annotation, mask: np.ndarray | None) -> float:
+def _area(one: Annotation, pixels: int | None) -> float:
     """Return the area in the annotation, else the mask's, else the box's."""
     if one.area is not None:
         return one.area
     x1, y1, x2, y2 = one.box
-    return (x2 - x1) * (y2 - y1) if mask is None else float(mask.sum())
+    return (x2 - x1) * (y2 - y1) if pixels is None else float(pixels)
 
 
 def repairs_of(dataset: DenseDataset) -> dict[str, int]:
     """Return the number of repairs in a data set's labels, by kind."""
-    return dataset.repairs if isinstance(dataset, AnnotatedDataset) else {}
+    repairs: dict[str, int] = getattr(dataset, "repairs", {})
+    return repairs

@@ -8,6 +8,7 @@ A format is one file `data/formats/<name>.py` with
     open_objects(options, split, has_masks) -> DenseDataset    boxes, and masks where has_masks; for the other two
 
 with the functions that its tasks need. Opening lists and pairs the files (DataError when that fails); `load` reads pixels.
+The split `all` is the whole of a data set that has no splits; `data/parts.py` divides it.
 """
 
 from __future__ import annotations
@@ -18,7 +19,12 @@ from typing import Protocol
 
 import numpy as np
 
+from edgekd.board.masks import Masks
+from edgekd.data.object_masks import mask_areas, tight_masks
+
 IGNORE_INDEX = 255
+WHOLE = "all"  # the split that is a whole data set without splits
+MIN_SIDE = 2.0  # pixels: training drops objects of which a view shows less, in height or width
 COCO_LARGEST = 1e10  # square pixels: the upper limit of COCO's area range "all"; evaluation ignores larger objects
 
 
@@ -26,7 +32,7 @@ COCO_LARGEST = 1e10  # square pixels: the upper limit of COCO's area range "all"
 class Instances:
     """Objects of one image.
 
-    masks: (N, H, W) bool; None where only boxes are known.
+    masks: one per object, `masks[i]` is (H, W) bool; None where only boxes are known. Whole masks (N, H, W) bool become `Masks`.
     boxes_xyxy: (N, 4) float32 x1, y1, x2, y2 in pixels, x2 and y2 exclusive.
     labels: (N,) int64 class indices.
     is_crowd: (N,) bool: a region of many objects, which any number of detections may match (COCO); None: no crowds.
@@ -34,12 +40,16 @@ class Instances:
     areas: (N,) float32 square pixels, for COCO's area ranges; None: the areas of the masks, or of the boxes.
     """
 
-    masks: np.ndarray | None
+    masks: Masks | None
     boxes_xyxy: np.ndarray
     labels: np.ndarray
     is_crowd: np.ndarray | None = None
     areas: np.ndarray | None = None
     is_difficult: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.masks, np.ndarray):  # of formats and tests that have them whole
+            object.__setattr__(self, "masks", tight_masks(self.masks))
 
     @property
     def is_ignored(self) -> np.ndarray:
@@ -58,7 +68,7 @@ class Instances:
         if self.areas is not None:
             areas = self.areas
         elif self.masks is not None:
-            areas = self.masks.sum(axis=(1, 2))
+            areas = mask_areas(self.masks)
         else:
             areas = (self.boxes_xyxy[:, 2:] - self.boxes_xyxy[:, :2]).prod(axis=1)
         return areas if self.is_difficult is None else np.where(self.is_difficult, 2 * COCO_LARGEST, areas)

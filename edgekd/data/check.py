@@ -1,24 +1,34 @@
-"""The check of a split: reads every sample once, lists the bad files and counts the classes."""
+"""The check of a data set: reads every sample once, counts the classes, and finds what cannot teach or looks wrong.
+
+The stage `data` and `edgekd data check` call `check_data`.
+"""
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from typing import Any
 
 import numpy as np
 
-from edgekd.core.progress import Progress
-from edgekd.data.annotated import repairs_of
-from edgekd.data.base import IGNORE_INDEX, DenseDataset, Sample
-from edgekd.errors import DataError
+from edgekd.core.progress import Progress, progress_bar
+from edgekd.core.recipe import Recipe
+from edgekd.data.base import IGNORE_INDEX, DenseDataset
+from edgekd.data.facts import MAX_THREADS, SplitFacts, file_name, read_facts, remembered_facts
+from edgekd.data.findings import Finding, error, grouped_errors
+from edgekd.data.pair_findings import flip_findings, never_trained, palette_findings, shared_finding
+from edgekd.data.split_findings import CheckedSplit, absent_classes, cap_findings, label_findings, size_findings
+from edgekd.data.splits import open_split, shared_images
+from edgekd.errors import DataError, one_line
 
-MAX_THREADS = 8
-IS_255_A_CLASS = (
-    "one class is labelled and all other pixels are ignored, as in a mask of 0 and 255; if both are classes, use format "
-    "`folder` with data.options.labels, e.g. {0: background, 255: crack}"
-)
+log = logging.getLogger(__name__)
+LOG_EVERY_S = 20.0  # between lines about the progress of reading, where no bar is shown
 
 
 @dataclass(frozen=True)
@@ -29,32 +39,49 @@ class CheckReport:
         split: its name.
         classes: class names in index order.
         num_images: images of the split, readable or not.
+        num_bad: images that cannot be read.
         pixel_counts: labelled pixels per class; zeros where objects are labelled.
         object_counts: objects per class, crowds not counted; empty where pixels are labelled.
         image_counts: images in which the class occurs, per class.
         ignored_fraction: ignored pixels / all pixels, in [0, 1].
         min_size, max_size: smallest and largest (height, width), each side on its own; (0, 0) when none is readable.
-        errors: one line per bad file.
-        warnings: one line per finding that does not stop a run.
+        findings: errors and warnings about this split.
+        repairs: number of repairs of labels, by kind.
     """
 
     split: str
-    classes: tuple[str, ...]
-    num_images: int
-    pixel_counts: tuple[int, ...]
-    image_counts: tuple[int, ...]
-    ignored_fraction: float
-    min_size: tuple[int, int]
-    max_size: tuple[int, int]
-    errors: tuple[str, ...]
-    warnings: tuple[str, ...]
+    classes: tuple[str, ...] = ()
+    num_images: int = 0
+    num_bad: int = 0
+    pixel_counts: tuple[int, ...] = ()
+    image_counts: tuple[int, ...] = ()
+    ignored_fraction: float = 0.0
+    min_size: tuple[int, int] = (0, 0)
+    max_size: tuple[int, int] = (0, 0)
+    findings: tuple[Finding, ...] = ()
+    repairs: dict[str, int] | None = None
     object_counts: tuple[int, ...] = ()
+
+    @property
+    def errors(self) -> tuple[str, ...]:
+        """One line per cause for which a run refuses the split."""
+        return tuple(finding.text for finding in self.findings if finding.is_error)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """One line per finding that does not stop a run, and per kind of repair."""
+        found = [finding.text for finding in self.findings if not finding.is_error]
+        return (*found, *(f"repaired: {count} {what}" for what, count in (self.repairs or {}).items()))
 
     @property
     def class_fractions(self) -> tuple[float, ...]:
         """Share of each class in the labelled pixels; zeros when there are none."""
         total = sum(self.pixel_counts)
         return tuple(count / total if total else 0.0 for count in self.pixel_counts)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as JSON values."""
+        return {**asdict(self), "errors": list(self.errors), "warnings": list(self.warnings)}
 
     def text(self, max_errors: int = 100) -> str:
         """Return the report as lines for a terminal: images, a table of classes, warnings, at most `max_errors` errors."""
@@ -65,7 +92,7 @@ class CheckReport:
             return "\n".join([f"split {self.split}:", *errors])
         width = max(len(name) for name in (*self.classes, "class"))
         sizes = " to ".join(f"{h}x{w}" for h, w in sorted({self.min_size, self.max_size}))
-        head = f"split {self.split}: {self.num_images} images, {len(self.errors)} bad; height x width {sizes}; "
+        head = f"split {self.split}: {self.num_images} images, {self.num_bad} bad; height x width {sizes}; "
         if self.object_counts:
             lines = [
                 f"{head}{sum(self.object_counts)} objects",
@@ -85,31 +112,93 @@ class CheckReport:
 
 
 @dataclass(frozen=True)
-class _Finding:
-    name: str
-    counts: np.ndarray  # (256,) int64 pixels per mask value, or objects per class
-    size: tuple[int, int]
-    error: str = ""
-    has_objects: bool = False
-    crowds: int = 0
+class DataCheck:
+    """The result of checking the splits of a recipe.
+
+    reports: of the training split and of the scored one, in this order; once when they are the same.
+    findings: errors and warnings about both together.
+    datasets: the splits that could be opened, by name.
+    shared: the images that are in both splits.
+    """
+
+    reports: tuple[CheckReport, ...]
+    findings: tuple[Finding, ...]
+    datasets: dict[str, DenseDataset]
+    shared: tuple[str, ...] = ()
+
+    @property
+    def all_findings(self) -> tuple[Finding, ...]:
+        """The findings of every split, then those about both."""
+        return (*(finding for report in self.reports for finding in report.findings), *self.findings)
+
+    def require_no_error(self) -> None:
+        """Check that no finding is an error; DataError with their number and the first, and all of them as its `lines`."""
+        errors = tuple(finding.text for finding in self.all_findings if finding.is_error)
+        if errors:
+            raise DataError(f"{len(errors)} errors, first: {errors[0]}" if len(errors) > 1 else errors[0], errors)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return reports and findings as JSON values."""
+        return {
+            "splits": [report.to_dict() for report in self.reports],
+            "findings": [asdict(finding) for finding in self.findings],
+        }
+
+
+def check_data(recipe: Recipe) -> DataCheck:
+    """Read every sample of a recipe's splits, or recall what an earlier check read, and return what is wrong with them.
+
+    Bad files are in the reports, not raised. The facts of splits without one are kept in the user's cache folder.
+
+    Raises:
+        RecipeError: the format has no labels for the task.
+    """
+    data = recipe.data
+    checked: dict[str, CheckedSplit] = {}
+    reports: list[CheckReport] = []
+    datasets: dict[str, DenseDataset] = {}
+    for split in dict.fromkeys((data.train, data.val)):
+        try:
+            dataset = datasets[split] = open_split(recipe, split)
+        except DataError as exc:
+            reports.append(unreadable(split, exc.lines or (one_line(exc, None),)))
+            continue
+        with _progress(f"reading split {split}") as progress:
+            facts = remembered_facts(recipe, dataset, split, progress)
+        one = checked[split] = CheckedSplit(split, dataset.classes, partial(file_name, dataset), facts)
+        found = [*label_findings(one), *size_findings(one, data, is_train=split == data.train)]
+        if split == data.val:
+            found += cap_findings(one, recipe.evaluate.max_detections)
+        reports.append(_report(one, found))
+    classes = next(iter(checked.values())).classes if checked else ()
+    findings: list[Finding] = [*flip_findings(classes, data.augment)] if checked else []
+    train, val, shared = checked.get(data.train), checked.get(data.val), []
+    if train and val and train.classes != val.classes:
+        text = f"splits {train.name!r} and {val.name!r} have different classes: {train.classes} and {val.classes}"
+        findings.append(error("different_classes", text))
+    elif train and val:
+        known = (train.amounts == 0) & (val.amounts > 0)
+        for place, one in enumerate(checked.values()):
+            absent = absent_classes(one, known if one is train else None)
+            reports[place] = replace(reports[place], findings=(*reports[place].findings, *absent))
+        if train is not val:
+            shared = shared_images(datasets[data.train], datasets[data.val])
+        findings += never_trained(train, val)
+        findings += shared_finding(shared, train.name, val.name, len(datasets[data.val]))
+    findings += palette_findings(list(checked.values())) if checked else ()
+    return DataCheck(tuple(reports), tuple(findings), datasets, tuple(shared))
 
 
 def check_dataset(dataset: DenseDataset, split: str, progress: Progress | None = None) -> CheckReport:
-    """Load every sample of a split and return the report; bad files are in the report, not raised.
+    """Load every sample of one split and return the report without what a recipe asks; bad files are in it, not raised.
 
     Args:
         dataset: the opened split.
         split: its name.
         progress: called with (images done, images in all) after each image, in order.
     """
-    findings = []
-    with ThreadPoolExecutor(min(MAX_THREADS, os.cpu_count() or 1)) as pool:
-        for finding in pool.map(lambda index: _examine(dataset, index), range(len(dataset))):
-            findings.append(finding)
-            if progress is not None:
-                progress(len(findings), len(dataset))
-    repairs = [f"{count} {what}" for what, count in repairs_of(dataset).items()]
-    return _summary(dataset.classes, split, findings, repairs)
+    one = CheckedSplit(split, dataset.classes, partial(file_name, dataset), read_facts(dataset, progress))
+    return _report(one, [*label_findings(one), *absent_classes(one), *palette_findings([one])])
 
 
 def class_shares(dataset: DenseDataset, split: str, progress: Progress | None = None) -> list[float]:
@@ -136,47 +225,29 @@ def class_shares(dataset: DenseDataset, split: str, progress: Progress | None = 
 
 def unreadable(split: str, errors: Sequence[str]) -> CheckReport:
     """Return the report of a split that could not be opened."""
-    return CheckReport(split, (), 0, (), (), 0.0, (0, 0), (0, 0), tuple(errors), ())
+    return CheckReport(split, findings=tuple(grouped_errors(("", line) for line in errors)))
 
 
-def _examine(dataset: DenseDataset, index: int) -> _Finding:
-    try:
-        sample = dataset.load(index)
-    except DataError as exc:
-        return _Finding(dataset.name(index), np.zeros(256, np.int64), (0, 0), str(exc))
-    height, width = sample.mask.shape
-    if labels_objects(sample):
-        assert sample.instances is not None
-        ignored = sample.instances.is_ignored
-        counts = np.bincount(sample.instances.labels[~ignored], minlength=256)
-        return _Finding(sample.name, counts, (height, width), has_objects=True, crowds=int(ignored.sum()))
-    return _Finding(sample.name, np.bincount(sample.mask.ravel(), minlength=256), (height, width))
-
-
-def labels_objects(sample: Sample) -> bool:
-    """Whether a sample comes from a data set of objects, without a class map."""
-    return sample.instances is not None and bool((sample.mask == IGNORE_INDEX).all())
-
-
-def _summary(classes: tuple[str, ...], split: str, findings: list[_Finding], repairs: list[str]) -> CheckReport:
-    good = [finding for finding in findings if not finding.error]
-    counts = np.array([finding.counts for finding in good], np.int64).reshape(len(good), 256)  # (images, mask value)
-    amounts = counts.sum(axis=0)
-    has_objects = any(finding.has_objects for finding in good)
-    pixels = np.zeros(256, np.int64) if has_objects else amounts
-    sizes = np.array([finding.size for finding in good] or [(0, 0)])
+def _report(split: CheckedSplit, findings: list[Finding]) -> CheckReport:
+    facts = split.facts
+    bad = [(split.file_name(sample), text) for sample, text in facts.errors]
+    amounts, sizes = split.amounts, facts.sizes[facts.is_readable]
+    sizes = sizes if len(sizes) else np.zeros((1, 2), np.int64)
+    pixels = np.zeros_like(amounts) if facts.has_objects else amounts
+    ignored = 0 if facts.has_objects else facts.total(IGNORE_INDEX)
     return CheckReport(
-        split=split,
-        classes=classes,
-        num_images=len(findings),
-        pixel_counts=_ints(pixels[: len(classes)]),
-        image_counts=_ints((counts > 0).sum(axis=0)[: len(classes)]),
-        ignored_fraction=float(pixels[IGNORE_INDEX] / max(pixels.sum(), 1)),
+        split=split.name,
+        classes=split.classes,
+        num_images=len(facts),
+        num_bad=len(bad),
+        pixel_counts=_ints(pixels),
+        image_counts=_ints((facts.counts(len(split.classes)) > 0).sum(axis=0)),
+        ignored_fraction=ignored / max(int(pixels.sum()) + ignored, 1),
         min_size=(int(sizes[:, 0].min()), int(sizes[:, 1].min())),
         max_size=(int(sizes[:, 0].max()), int(sizes[:, 1].max())),
-        errors=tuple(finding.error for finding in findings if finding.error),
-        warnings=(*_warnings(classes, split, good, amounts), *(f"repaired: {line}" for line in repairs)),
-        object_counts=_ints(amounts[: len(classes)]) if has_objects else (),
+        findings=(*grouped_errors(bad), *findings),
+        repairs=facts.repairs,
+        object_counts=_ints(amounts) if facts.has_objects else (),
     )
 
 
@@ -184,16 +255,20 @@ def _ints(values: np.ndarray) -> tuple[int, ...]:
     return tuple(int(value) for value in values)
 
 
-def _warnings(classes: tuple[str, ...], split: str, good: list[_Finding], amounts: np.ndarray) -> Iterable[str]:
-    absent = [name for index, name in enumerate(classes) if amounts[index] == 0]
-    if good and absent:
-        yield f"{len(absent)} of {len(classes)} classes never occur in split {split!r}: {', '.join(absent)}"
-    if good and len(absent) == len(classes) - 1 and amounts[IGNORE_INDEX] and not good[0].has_objects:
-        yield IS_255_A_CLASS
-    crowds = sum(finding.crowds for finding in good)
-    if crowds:
-        yield f"{crowds} objects are crowds or difficult: training and evaluation ignore them"
-    blank = [finding.name for finding in good if finding.counts[:IGNORE_INDEX].sum() == 0]
-    if blank:
-        what = "object" if good[0].has_objects else "labelled pixel"
-        yield f"{len(blank)} of {len(good)} images have no {what}, the first is {blank[0]}"
+@contextmanager
+def _progress(title: str) -> Iterator[Progress]:
+    """Give a function that shows how far the reading is: a bar on a terminal, else now and then a line in the log."""
+    started = last = time.monotonic()
+    with progress_bar(title) as bar:
+
+        def show(done: int, total: int) -> None:
+            nonlocal last
+            bar(done, total)
+            if (now := time.monotonic()) - last > LOG_EVERY_S and done < total:
+                last = now
+                log.info("%s: %d of %d images, %.0f s left", title, done, total, (now - started) * (total / done - 1))
+
+        yield show
+
+
+__all__ = ["CheckReport", "DataCheck", "SplitFacts", "check_data", "check_dataset", "class_shares", "unreadable"]

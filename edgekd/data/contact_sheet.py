@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,10 @@ from PIL import Image, ImageDraw, ImageFont
 
 from edgekd.core.workspace import disk_errors
 from edgekd.data.base import DenseDataset, Sample
-from edgekd.data.check import labels_objects
 from edgekd.data.colors import overlay, palette
 from edgekd.data.drawing import Color, draw_boxes, draw_masks
-from edgekd.errors import DataError
+from edgekd.data.facts import labels_objects
+from edgekd.errors import DataError, WorkspaceError
 
 TILE_WIDTH = 300  # pixels of one image; a sample has two
 MAX_HEIGHT = 4 * TILE_WIDTH  # of one image, for tall strips
@@ -22,10 +23,26 @@ TEXT = 15
 _PAPER, _INK, _FAINT = (250, 250, 250), (30, 30, 30), (120, 120, 120)
 
 
+def write_contact_sheets(
+    datasets: Mapping[str, DenseDataset], folder: Path
+) -> tuple[list[Path], WorkspaceError | None]:
+    """Write `contact_sheet_<split>.png` of some splits and return the files, and the error of a folder that cannot be written."""
+    written: list[Path] = []
+    for split, dataset in datasets.items():
+        path = folder / f"contact_sheet_{split.replace('/', '_')}.png"
+        try:
+            write_contact_sheet(dataset, path)
+        except WorkspaceError as exc:
+            what = str(exc).partition("; ")[0]
+            return written, WorkspaceError(f"contact sheet not written: {what}; name another folder by --sheet")
+        written.append(path)
+    return written, None
+
+
 def write_contact_sheet(dataset: DenseDataset, path: Path | str, count: int = 12, seed: int = 0) -> tuple[str, ...]:
     """Write a PNG with up to `count` samples (image, mask over image) and return the names of those shown.
 
-    Samples are drawn with `seed`. Files that cannot be read are skipped; `check_dataset` lists them.
+    Samples are drawn with `seed`. Files that cannot be read are skipped; `check_data` lists them.
 
     Raises:
         DataError: no sample of the split can be read.

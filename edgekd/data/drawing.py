@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import numpy as np
 from PIL import Image, ImageDraw
+
+from edgekd.board.masks import Masks
 
 Color = tuple[int, int, int]
 
 
-def draw_masks(image: np.ndarray, masks: Iterable[np.ndarray], colors: list[Color], alpha: float = 0.45) -> np.ndarray:
-    """Return the image (H, W, 3) uint8 with each of the masks, (H, W) bool, blended over it in its colour."""
+def draw_masks(image: np.ndarray, masks: Masks, colors: list[Color], alpha: float = 0.45) -> np.ndarray:
+    """Return the image (H, W, 3) uint8 with each of the masks blended over it in its colour."""
     drawn = image.astype(np.float32)
-    for mask, color in zip(masks, colors, strict=True):
-        drawn[mask] = (1 - alpha) * drawn[mask] + alpha * np.array(color, np.float32)
-    return np.rint(drawn).astype(np.uint8)
+    for (x1, y1, x2, y2), part, color in zip(masks.corners.tolist(), masks.parts, colors, strict=True):
+        window = drawn[y1:y2, x1:x2]
+        window[part] = (1 - alpha) * window[part] + alpha * np.array(color, np.float32)
+    return np.rint(drawn, out=drawn).astype(np.uint8)
 
 
 def draw_boxes(image: np.ndarray, boxes: np.ndarray, colors: list[Color], width: int = 2) -> np.ndarray:

@@ -17,9 +17,11 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from edgekd.board.masks import Masks
 from edgekd.core.recipe import Data
 from edgekd.data.augment import Objects, View, augmented, training_transform
 from edgekd.data.base import DenseDataset, Sample
+from edgekd.data.object_masks import size_bytes
 
 # Memory for decoded images, of all workers of a loader together.
 CACHE_BYTES = 2 << 30
@@ -57,7 +59,7 @@ class FixedViews(Dataset[View]):
     def __init__(self, dataset: DenseDataset, data: Data, task: str = "semantic", processes: int = 1) -> None:
         assert data.augment.views is not None
         self.dataset, self.views, self.task = dataset, data.augment.views, task
-        self.transform = training_transform(data.augment, data.size, data.resize)
+        self.transform = training_transform(data.augment, data.size, data.resize, dataset.classes)
         self._cache = _Cache(CACHE_BYTES // processes)
 
     def __len__(self) -> int:
@@ -94,7 +96,7 @@ class TrainingSequence(Dataset[TrainingItem]):
         processes: int = 1,
     ) -> None:
         self.dataset, self.seed, self.teacher_cache, self.task = dataset, seed, teacher_cache, task
-        self.transform = training_transform(data.augment, data.size, data.resize)
+        self.transform = training_transform(data.augment, data.size, data.resize, dataset.classes)
         self.fixed = FixedViews(dataset, data, task, processes) if data.augment.views else None
         self._cache = _Cache(CACHE_BYTES // processes)
         self._epoch = -1
@@ -160,7 +162,8 @@ class _Cache:
 def _size_bytes(item: Sample | View) -> int:
     objects = item.objects if isinstance(item, View) else item.instances
     masks = None if objects is None else objects.masks
-    return item.image.nbytes + item.mask.nbytes + (0 if masks is None else masks.nbytes)
+    taken = 0 if masks is None else size_bytes(masks) if isinstance(masks, Masks) else masks.nbytes
+    return item.image.nbytes + item.mask.nbytes + taken
 
 
 def _seed(*parts: int) -> int:

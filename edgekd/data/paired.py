@@ -1,21 +1,22 @@
-"""Data sets of image files paired with mask files: finding the pairs, mapping stored labels to class indices.
+"""Data sets of image files paired with mask files: reading the pairs, mapping stored labels to class indices.
 
 A format of this kind gives `PairedDataset` a list of `Pair`s, a label table and the class names.
 """
 
 from __future__ import annotations
 
+import copy
 import os
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from edgekd.data.base import IGNORE_INDEX, Sample
-from edgekd.data.images import check_image, check_mask, read_image, read_mask
+from edgekd.data.images import read_image, read_mask
 from edgekd.errors import DataError, did_you_mean, one_line
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".gif"})
@@ -31,6 +32,20 @@ class Pair:
     mask: Path
 
 
+@dataclass(frozen=True)
+class Notes:
+    """What messages, reports and the fingerprint say about the labels of a data set.
+
+    hint: what to do about labels that no class has; `{labels}` in it stands for them.
+    repairs: number of repairs that the format has made, by kind.
+    digest: content of files that say what stored labels mean, for the fingerprint.
+    """
+
+    hint: str = ""
+    repairs: Mapping[str, int] = field(default_factory=dict)
+    digest: str = ""
+
+
 class PairedDataset:
     """Images with masks on disk; implements `DenseDataset`.
 
@@ -40,6 +55,7 @@ class PairedDataset:
         table: (N,) int16, stored label -> class index, 255 or `REFUSED`; see `label_table`.
         expected: the valid stored labels, for messages: "0..10, or 255 to ignore".
         read: reads one mask file as (H, W) integers.
+        notes: hint, repairs and digest.
     """
 
     def __init__(
@@ -49,8 +65,10 @@ class PairedDataset:
         table: np.ndarray,
         expected: str,
         read: Callable[[Path], np.ndarray] = read_mask,
+        notes: Notes = Notes(),
     ) -> None:
-        self.classes = classes
+        self.classes, self.repairs, self.digest = classes, dict(notes.repairs), notes.digest
+        self._hint = notes.hint
         self._pairs, self._table, self._expected, self._read = tuple(pairs), table, expected, read
 
     def __len__(self) -> int:
@@ -62,6 +80,17 @@ class PairedDataset:
     def files(self, index: int) -> tuple[Path, ...]:
         return self._pairs[index].image, self._pairs[index].mask
 
+    @property
+    def reads_indices(self) -> bool:
+        """Whether the stored indices of mask files are the labels, not their colours."""
+        return self._read is read_mask
+
+    def only(self, indices: Sequence[int]) -> PairedDataset:
+        """Return the data set of some of the pairs."""
+        part = copy.copy(self)
+        part._pairs = tuple(self._pairs[index] for index in indices)
+        return part
+
     def load(self, index: int) -> Sample:
         """Read one pair.
 
@@ -69,19 +98,17 @@ class PairedDataset:
             DataError: a file is damaged or refused, the sizes differ, or a label belongs to no class.
         """
         pair = self._pairs[index]
-        image, raw = read_image(pair.image), self._read(pair.mask)
+        image = read_image(pair.image)
+        try:
+            raw = self._read(pair.mask)
+        except DataError as exc:
+            swapped = f"; {pair.image.name} looks like a mask: are images and masks swapped?"
+            raise DataError(f"{exc}{swapped * _is_mask_like(pair.image)}") from exc
         _check_sizes(pair, (image.shape[0], image.shape[1]), (raw.shape[0], raw.shape[1]))
         mask = remap(raw, self._table)
         if mask is None:
-            raise DataError(f"{pair.mask}: {self._unknown_label(raw)}; fix the mask or the class list")
+            raise DataError(f"{pair.mask}: {self._unknown_label(raw)}")
         return Sample(pair.name, image, mask)
-
-    def check_files(self, index: int) -> None:
-        """Check the headers of one pair without decoding pixels; DataError as `load`."""
-        pair = self._pairs[index]
-        size = check_image(pair.image)
-        if pair.mask.suffix.lower() in SUFFIXES:
-            _check_sizes(pair, size, check_mask(pair.mask, in_colors=self._read is not read_mask))
 
     def _unknown_label(self, raw: np.ndarray) -> str:
         labels, counts = np.unique(raw, return_counts=True)
@@ -89,7 +116,19 @@ class PairedDataset:
         more = f" (and {len(bad) - 1} more such labels)" if len(bad) > 1 else ""
         label, pixels = bad[0]
         on = f"{pixels} pixel{'s' if pixels > 1 else ''}{more}"
-        return f"label {label} on {on} is none of the {len(self.classes)} classes, expected {self._expected}"
+        hint = self._hint.replace("{labels}", ", ".join(str(value) for value, _ in bad[:5]))
+        return (
+            f"label {label} on {on} is none of the {len(self.classes)} classes, expected {self._expected}; "
+            f"fix the mask or the class list{hint}"
+        )
+
+
+def _is_mask_like(path: Path) -> bool:
+    """Whether a file could be read as a mask of few classes, which photos cannot."""
+    try:
+        return len(np.unique(read_mask(path))) <= 64
+    except DataError:
+        return False
 
 
 def _check_sizes(pair: Pair, image: tuple[int, int], mask: tuple[int, int]) -> None:
@@ -151,14 +190,6 @@ def checked_classes(names: Iterable[str], source: str) -> tuple[str, ...]:
     return classes
 
 
-def named_classes(root: Path, classes: Sequence[str] | str) -> tuple[str, ...]:
-    """Return the classes of an option `classes`: names, or a text file below `root` with one per line; DataError."""
-    if isinstance(classes, str):
-        path = root / classes
-        return checked_classes(read_lines(path, "class list"), str(path))
-    return checked_classes(classes, "data.options.classes")
-
-
 def is_showable(text: str) -> bool:
     """Whether text holds no control character, no line break and no lone surrogate, which no terminal can show."""
     return all(unicodedata.category(letter) not in ("Cc", "Cs", "Zl", "Zp") for letter in text)
@@ -171,7 +202,7 @@ def read_lines(path: Path, what: str) -> list[str]:
     except FileNotFoundError as exc:
         raise DataError(f"{what} {path} does not exist; check data.options.root") from exc
     except (OSError, ValueError) as exc:
-        raise DataError(f"{what} {path} is not readable as UTF-8 text ({one_line(exc)}); replace the file") from exc
+        raise DataError(f"{what} {path} is not readable as UTF-8 text ({one_line(exc)}); save it as UTF-8") from exc
 
 
 def read_split_list(folder: Path, split: str) -> list[str]:
@@ -189,7 +220,7 @@ def read_split_list(folder: Path, split: str) -> list[str]:
             f"no split {split!r}: {path} does not exist{did_you_mean(split, known)}; "
             "write it, one image's name without suffix per line"
         )
-    names = Counter(line for line in read_lines(path, "split list") if line)
+    names = Counter(line.expandtabs(1) for line in read_lines(path, "split list") if line)
     if not names:
         raise DataError(f"split {split!r} is empty: {path} lists no image")
     for name, count in names.items():
@@ -223,30 +254,6 @@ def listed_pairs(pairs: Sequence[Pair]) -> list[Pair]:
     return list(pairs)
 
 
-def pairs_by_name(image_folder: Path, mask_folder: Path, image_ending: str = "", mask_ending: str = "") -> list[Pair]:
-    """Pair the files of two folders (and their subfolders) by relative path, without the endings and the suffix.
-
-    `image_ending`, `mask_ending`: what follows the common name, before the suffix: `_mask` for `0001_mask.png`.
-
-    Raises:
-        DataError: a folder is missing, holds no image, two files have one name, or a file has no partner.
-    """
-    require_folder(image_folder, "image folder")
-    require_folder(mask_folder, "mask folder")
-    if image_folder == mask_folder and image_ending == mask_ending:
-        raise DataError(f"images and masks share {image_folder}: set data.options.mask_ending, e.g. '_mask'")
-    shared = image_folder == mask_folder
-    images = _files_by_name(image_folder, image_ending, mask_ending if shared else "")
-    masks = _files_by_name(mask_folder, mask_ending, image_ending if shared else "")
-    if not images:
-        raise DataError(
-            f"empty split: no image in {image_folder}; looked for *{image_ending}{{{','.join(sorted(SUFFIXES))}}}"
-        )
-    _require_partners(images, masks, "image", "mask", mask_folder, mask_ending)
-    _require_partners(masks, images, "mask", "image", image_folder, image_ending)
-    return [Pair(name, images[name], masks[name]) for name in sorted(images)]
-
-
 def images_below(folder: Path) -> list[Path]:
     """Return the image files of a folder and its subfolders, sorted; linked folders once, hidden ones not.
 
@@ -274,28 +281,3 @@ def images_below(folder: Path) -> list[Path]:
 
 def _refuse(error: OSError) -> None:
     raise DataError(f"{error.filename}: the folder cannot be read ({error.strerror}); make it readable") from error
-
-
-def _files_by_name(folder: Path, ending: str, other_ending: str) -> dict[str, Path]:
-    by_name: dict[str, Path] = {}
-    for path in images_below(folder):
-        if not path.stem.endswith(ending):
-            continue
-        if len(other_ending) > len(ending) and path.stem.endswith(other_ending):
-            continue  # one folder holds images and masks, and this file is of the other kind
-        name = path.relative_to(folder).with_suffix("").as_posix().removesuffix(ending)
-        if name in by_name:
-            raise DataError(f"{path} and {by_name[name].name} have the same name; keep one")
-        by_name[name] = path
-    return by_name
-
-
-def _require_partners(
-    have: Mapping[str, Path], partners: Mapping[str, Path], what: str, missing: str, folder: Path, ending: str
-) -> None:
-    alone = [name for name in have if name not in partners]
-    if alone:
-        raise DataError(
-            f"{len(alone)} of {len(have)} {what}s have no {missing}, the first is {have[alone[0]]}: "
-            f"expected {folder / alone[0]}{ending}.*; add the {missing} or remove the {what}"
-        )

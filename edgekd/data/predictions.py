@@ -11,11 +11,11 @@ import numpy as np
 from PIL import Image
 
 from edgekd.board.detection import Detections, Selection
-from edgekd.data.coco_masks import encode_runs
 from edgekd.data.colors import overlay, palette
 from edgekd.data.drawing import Color, draw_boxes, draw_masks
 from edgekd.data.images import read_image
 from edgekd.data.paired import SUFFIXES
+from edgekd.data.runs import encode_runs
 from edgekd.errors import UserError
 
 MIN_SCORE = 0.3  # of detections in pictures
@@ -145,7 +145,7 @@ def _write_objects(
     drawn = image
     if found.masks is not None:
         masks = found.masks.only(shown)
-        drawn = draw_masks(image, (masks[i] for i in range(len(masks))), colors)  # one whole mask at a time
+        drawn = draw_masks(image, masks, colors)
         numbers = np.zeros(image.shape[:2], np.uint8 if len(masks) < 256 else np.uint16)
         for i in range(len(masks) - 1, -1, -1):
             mask = masks[i]

@@ -1,18 +1,18 @@
-"""The splits of a recipe's data set: opening them, sharing them within a run, checking them."""
+"""The splits of a recipe's data set: opening them, sharing them within a run, images that are in both."""
 
 from __future__ import annotations
 
 import filecmp
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 
 from edgekd.core import plugins
 from edgekd.core.recipe import Recipe
-from edgekd.data.annotated import NO_MASK, AnnotatedDataset
-from edgekd.data.base import DenseDataset
+from edgekd.data.base import WHOLE, DenseDataset
+from edgekd.data.parts import part_of, whole_of
 from edgekd.errors import DataError, RecipeError
 
 _opened: ContextVar[dict[tuple[str, ...], DenseDataset] | None] = ContextVar("_opened", default=None)
@@ -34,7 +34,7 @@ def shared_splits() -> Iterator[None]:
 def release_split(split: str) -> None:
     """Free the memory of a split that is not needed soon: COCO's annotations take 2 GB. Opening it again reads it again."""
     opened = _opened.get()
-    for key in [key for key in opened or () if key[-1] == split]:
+    for key in [key for key in opened or () if key[-1] in (split, WHOLE)]:
         assert opened is not None
         del opened[key]
 
@@ -42,16 +42,33 @@ def release_split(split: str) -> None:
 def open_split(recipe: Recipe, split: str) -> DenseDataset:
     """Open one split of a recipe's data set, with the labels that its task needs; within `shared_splits` only once.
 
+    Args:
+        recipe: names the format and, for a fraction or a list, both splits.
+        split: a split of the format, a fraction, or a list of images, as in `data.train` and `data.val`.
+
     Raises:
-        RecipeError: the format has no labels for the task.
-        DataError: it cannot be opened, is empty, or has one class for a segmenter.
+        RecipeError: the format has no labels for the task, or a list of images is not possible.
+        DataError: it cannot be opened, is empty, or has one class for a segmenter; as `part_of`.
     """
+    data = recipe.data
+    whole = whole_of(data, split)
+    if whole is None:
+        return _shared(recipe, "", split, lambda: _open(recipe, split))
+
+    def divide() -> DenseDataset:
+        return part_of(_shared(recipe, "", whole, lambda: _open(recipe, whole)), data, split)
+
+    return _shared(recipe, f"{data.train}/{data.val}/{data.split_seed}", split, divide)
+
+
+def _shared(recipe: Recipe, divided: str, split: str, make: Callable[[], DenseDataset]) -> DenseDataset:
+    """Return what `make` opens; within `shared_splits` the same for the same data, task, division and split."""
     opened, data = _opened.get(), recipe.data
     if opened is None:
-        return _open(recipe, split)
-    key = (data.format, json.dumps(dict(data.options), sort_keys=True, default=repr), recipe.task, split)
+        return make()
+    key = (data.format, json.dumps(dict(data.options), sort_keys=True, default=repr), recipe.task, divided, split)
     if key not in opened:
-        opened[key] = _open(recipe, split)
+        opened[key] = make()
     return opened[key]
 
 
@@ -77,39 +94,6 @@ def _open(recipe: Recipe, split: str) -> DenseDataset:
     if not len(dataset):
         raise DataError(f"{data.format}: split {split!r} has no images; expected at least one")
     return dataset
-
-
-def check_splits(recipe: Recipe, train: DenseDataset, val: DenseDataset, shared: list[str]) -> list[str]:
-    """Check both splits before anything is trained, and return warnings, one line each.
-
-    Args:
-        recipe: names the splits.
-        train: the training split.
-        val: the scored split.
-        shared: the images that are in both, see `shared_images`.
-
-    Raises:
-        DataError: they have different classes, or one of them has no object.
-    """
-    names = recipe.data.train, recipe.data.val
-    if train.classes != val.classes:
-        raise DataError(
-            f"splits {names[0]!r} and {names[1]!r} have different classes: {train.classes} and {val.classes}"
-        )
-    for split, dataset in zip(names, (train, val), strict=True):
-        if isinstance(dataset, AnnotatedDataset) and not dataset.object_count:
-            left_out = ", ".join(f"{count} {what}" for what, count in dataset.repairs.items())
-            hint = "; without masks, use task: detection" if NO_MASK in dataset.repairs else ""
-            raise DataError(
-                f"split {split!r} has no object in its {len(dataset)} images{f' ({left_out})' * bool(left_out)}, "
-                f"expected at least one{hint}"
-            )
-    if not shared:
-        return []
-    return [
-        f"{len(shared)} of the {len(val)} images of split {names[1]!r} are in split {names[0]!r}, too, the first is "
-        f"{shared[0]}: scores will be too good; take them out of one"
-    ]
 
 
 def shared_images(train: DenseDataset, val: DenseDataset) -> list[str]:

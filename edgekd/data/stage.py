@@ -1,77 +1,81 @@
-"""The data stage: checks both splits and records their classes, sizes and fingerprints."""
+"""The data stage: reads both splits, refuses data that cannot teach, records classes, fingerprints and findings."""
 
 from __future__ import annotations
 
 import logging
-
-import numpy as np
+from dataclasses import asdict
 
 from edgekd.core.artifact import Artifact, StageResult
 from edgekd.core.recipe import Recipe
 from edgekd.core.stage import StageJob
-from edgekd.data.annotated import AnnotatedDataset, repairs_of
-from edgekd.data.base import IGNORE_INDEX, DenseDataset
-from edgekd.data.check import IS_255_A_CLASS
+from edgekd.data.check import check_data
 from edgekd.data.fingerprint import fingerprint
-from edgekd.data.paired import PairedDataset
-from edgekd.data.splits import check_splits, open_split, shared_images
+from edgekd.data.splits import open_split
 
 log = logging.getLogger(__name__)
 
 
-def fingerprints(recipe: Recipe) -> dict[str, str]:
-    """Return the fingerprint of each split, by name. They are in the cache key of `data`: a changed file runs all stages again."""
-    return {split: fingerprint(open_split(recipe, split), split) for split in (recipe.data.train, recipe.data.val)}
+def state_of_data(recipe: Recipe) -> dict[str, object]:
+    """Return the classes, and the fingerprint of each split by name; they are in the cache key of `data`.
+
+    A changed file or a renamed class runs the stage again, and then the stages that depend on what changed.
+    """
+    opened = {split: open_split(recipe, split) for split in (recipe.data.train, recipe.data.val)}
+    fingerprints: dict[str, object] = {split: fingerprint(dataset, split) for split, dataset in opened.items()}
+    return fingerprints | {"classes": {split: list(dataset.classes) for split, dataset in opened.items()}}
 
 
 def run(job: StageJob) -> StageResult:
-    """Check both splits; record their classes, sizes and fingerprints, and the repairs made on opening them.
+    """Check both splits as `edgekd data check` does; record their classes, sizes, fingerprints, repairs and findings.
 
     Raises:
-        DataError: as `check_splits`; or a file's header shows that the sample cannot be read.
+        DataError: a sample cannot be read, or the data cannot teach: see the errors of `check_data`.
     """
-    data = job.recipe.data
-    train, val = open_split(job.recipe, data.train), open_split(job.recipe, data.val)
-    shared = shared_images(train, val)
-    for warning in (*check_splits(job.recipe, train, val, shared), *_first_masks(val, data.val)):
-        log.warning("%s", warning)
+    checked = check_data(job.recipe)
+    checked.require_no_error()
+    for finding in checked.all_findings:
+        log.warning("data: %s", finding.text)
     splits = {}
-    for split, dataset in ((data.train, train), (data.val, val)):
-        _check_files(dataset)
-        repairs = repairs_of(dataset)
-        for what, count in repairs.items():
-            log.info("split %s: %d %s", split, count, what)
-        splits[split] = {"images": len(dataset), "fingerprint": fingerprint(dataset, split), "repairs": repairs}
+    for report in checked.reports:
+        for what, count in (report.repairs or {}).items():
+            log.info("split %s: %d %s", report.split, count, what)
+        splits[report.split] = {
+            "images": report.num_images,
+            "fingerprint": fingerprint(checked.datasets[report.split], report.split),
+            "repairs": report.repairs,
+        }
     return StageResult(
         details={
-            "classes": list(train.classes),
-            "format": data.format,
+            "classes": list(checked.reports[0].classes),
+            "format": job.recipe.data.format,
             "splits": splits,
-            "in_both_splits": len(shared),
+            "in_both_splits": len(checked.shared),
+            "findings": [asdict(finding) for finding in checked.all_findings],
         }
     )
 
 
+# What the other stages depend on; their cache keys hold it instead of the whole artifact. Names of classes change no
+# training.
+
+
 def training_part(data: Artifact, recipe: Recipe) -> dict[str, object]:
-    """Return the part of the artifact `data` that training depends on: classes and training split, not the scored split."""
-    return {"classes": data.details["classes"], "fingerprint": data.details["splits"][recipe.data.train]["fingerprint"]}
+    """Return the part that training depends on: the number of classes, the training split, and which classes a flip swaps."""
+    classes = data.details["classes"]
+    pairs = [[classes.index(name) for name in pair if name in classes] for pair in recipe.data.augment.flip_pairs]
+    return {"classes": len(classes), "flip_pairs": pairs, **calibration_part(data, recipe)}
 
 
-def _first_masks(dataset: DenseDataset, split: str, count: int = 8) -> list[str]:
-    """Return a warning when the first masks have one class only, and ignored pixels: masks of 0 and 255."""
-    if not isinstance(dataset, PairedDataset):
-        return []
-    counts = np.zeros(256, np.int64)
-    for index in range(min(count, len(dataset))):
-        counts += np.bincount(dataset.load(index).mask.ravel(), minlength=256)
-    present = np.flatnonzero(counts[: len(dataset.classes)])
-    if len(present) != 1 or not counts[IGNORE_INDEX]:
-        return []
-    return [f"split {split!r}, its first masks, class {dataset.classes[present[0]]!r}: {IS_255_A_CLASS}"]
+def calibration_part(data: Artifact, recipe: Recipe) -> dict[str, object]:
+    """Return the part that calibration depends on: the training split."""
+    return {"fingerprint": data.details["splits"][recipe.data.train]["fingerprint"]}
 
 
-def _check_files(dataset: DenseDataset) -> None:
-    """Check the header of every sample before hours of training; DataError for one that cannot be read."""
-    if isinstance(dataset, PairedDataset | AnnotatedDataset):
-        for index in range(len(dataset)):
-            dataset.check_files(index)
+def scoring_part(data: Artifact, recipe: Recipe) -> dict[str, object]:
+    """Return the part that export, scoring and bench depend on: the names of the classes, and the scored split."""
+    return {"fingerprint": data.details["splits"][recipe.data.val]["fingerprint"], **classes_part(data, recipe)}
+
+
+def classes_part(data: Artifact, recipe: Recipe) -> dict[str, object]:
+    """Return the part that checks before the training depend on: the names of the classes."""
+    return {"classes": data.details["classes"]}

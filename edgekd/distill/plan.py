@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from edgekd.core import plugins
 from edgekd.core.recipe import Distill, Method, Recipe
+from edgekd.core.user_code import blamed
 from edgekd.data.augment import Objects
 from edgekd.data.splits import open_split
 from edgekd.distill.base import pyramid_of
@@ -23,6 +24,7 @@ from edgekd.models.artifact import untrained_network
 from edgekd.models.base import DenseModel, Outputs
 from edgekd.models.build import check_input_size
 from edgekd.train.batch import Batch
+from edgekd.train.refusals import check_compiles, check_first_step, check_trainable
 
 _LABEL_BLOCK = 32  # max pixels of a block of one label: there are borders, and cells away from borders
 
@@ -90,12 +92,12 @@ def plan(recipe: Recipe) -> DistillPlan:
         RecipeError: an option of a network or method is invalid, a method does not fit the networks, or one of its terms
             has no effect with them.
         DataError: the data set, which has the number of classes, cannot be opened.
-        UserError: the crop is not divisible by a network's stride.
+        UserError: the crop is not divisible by a network's stride, or torch.compile, which the recipe wants, does not work here.
     """
     dataset = open_split(recipe, recipe.data.train)
     classes, crop = len(dataset.classes), recipe.data.augment.crop or recipe.data.size
     teacher, student = _networks(recipe, classes)
-    maps_t, maps_s = _both_maps(teacher, student, crop)
+    maps_t, maps_s = _both_maps(recipe, teacher, student, crop)
     labels = _labels(crop, classes) if recipe.task == "semantic" else _object_labels(crop)
     methods = [
         MethodPlan(
@@ -105,6 +107,8 @@ def plan(recipe: Recipe) -> DistillPlan:
         )
         for name, (config, method) in build_methods(recipe.distill, teacher, student, classes, recipe.task).items()
     ]  # fmt: skip
+    if methods and recipe.student.train:
+        check_compiles(recipe.student.train, recipe.trainer)
     answers_bytes = None
     if recipe.trainer.teacher_cache and recipe.data.augment.views:
         answers_bytes = (
@@ -121,7 +125,7 @@ def check_arms(recipe: Recipe, arms: dict[str, dict[str, Method]]) -> None:
     """
     classes, crop = len(open_split(recipe, recipe.data.train).classes), recipe.data.augment.crop or recipe.data.size
     networks = _networks(recipe, classes)
-    maps_t, maps_s = _both_maps(*networks, crop)
+    maps_t, maps_s = _both_maps(recipe, *networks, crop)
     labels = _labels(crop, classes) if recipe.task == "semantic" else _object_labels(crop)
     for arm, methods in arms.items():
         try:
@@ -151,27 +155,30 @@ def _networks(recipe: Recipe, classes: int) -> tuple[DenseModel, DenseModel]:
     """Return teacher and student, untrained."""
     teacher = untrained_network(recipe.teacher, recipe.task, classes, "teacher")
     student = untrained_network(recipe.student, recipe.task, classes, "student")
-    for network, section in ((teacher, recipe.teacher), (student, recipe.student)):
-        if section.train is not None:
-            network.check_trains()
+    check_trainable(teacher, recipe.teacher, "teacher")
+    check_trainable(student, recipe.student, "student")
     return teacher, student
 
 
 def _both_maps(
-    teacher: DenseModel, student: DenseModel, crop: tuple[int, int]
+    recipe: Recipe, teacher: DenseModel, student: DenseModel, crop: tuple[int, int]
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    return _maps(teacher, crop, "teacher"), _maps(student, crop, "student")
+    """Return the maps of both networks; RecipeError when one that is trained fails in its first step."""
+    maps = _maps(teacher, crop, "teacher"), _maps(student, crop, "student")
+    for network, train, section in (
+        (teacher, recipe.teacher.train, "teacher"),
+        (student, recipe.student.train, "student"),
+    ):
+        if train is not None:
+            check_first_step(network, section, train, recipe.trainer, crop)
+    return maps
 
 
 def _maps(model: DenseModel, crop: tuple[int, int], section: str) -> dict[str, Tensor]:
     check_input_size(model, crop)
-    try:
-        with torch.no_grad():
-            out = model.eval()(torch.zeros(1, 3, *crop))
-    except AssertionError as exc:  # timm's encoders for a fixed image size raise this
-        raise RecipeError(
-            f"the {section} fails on images of {crop[0]}x{crop[1]}: {exc}; use another data.size"
-        ) from exc
+    # Encoders for a fixed image size fail on others.
+    with torch.no_grad(), blamed(f"the {section} fails on images of {crop[0]}x{crop[1]}", "use another data.size"):
+        out = model.eval()(torch.zeros(1, 3, *crop))
     features = {f"stride {stride}": x for stride, x in out.features.items()}
     levels = {f"level {stride}": x for stride, x in out.levels.items()}
     return {**features, **(levels or {"decoder": out.decoder}), **out.heads}

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 # Right, down, and the two diagonals; their opposites are the same pairs.
 DIRECTIONS = ((0, 1), (1, 0), (1, 1), (1, -1))
 _DEAD_STD = 1e-4  # a channel with less spread over the image carries no relation (dead ReLU)
+_SMALLEST_SQUARE = 1e-12  # of a cell's vector before it gets unit length
 _SMALL_NORM = 1e-4  # cosines of shorter vectors shrink towards 0, so that their gradients stay bounded
 
 
@@ -23,17 +24,37 @@ def standardised(features: Tensor, valid: Tensor | None = None) -> Tensor:
 
     f^ = l2norm_c( (F - mean_hw F) / (std_hw F + 1e-5) ); channels that are constant over the image are dropped.
     """
-    x = features.float()
     if valid is None:
-        valid = torch.ones_like(x[:, :1], dtype=torch.bool)
-    total = valid.sum(dim=(2, 3), keepdim=True).clamp_min(1)  # (B, 1, 1, 1)
-    centred = x - (x * valid).sum(dim=(2, 3), keepdim=True) / total
-    # `valid` is 0 or 1, so it may go inside the norm. The norm's gradient at 0 is 0; that of sqrt(variance) is
-    # infinite, and NaN for a dead channel.
-    std = torch.linalg.vector_norm(centred * valid, dim=(2, 3), keepdim=True) / total.sqrt()  # (B, C, 1, 1)
-    z = centred * torch.where(std > _DEAD_STD, 1 / (std + 1e-5), 0.0)
-    # Not F.normalize: a norm over dimension 1 is ten times slower on CPUs (torch 2.15) than squares and a sum.
-    return z * z.square().sum(dim=1, keepdim=True).clamp_min(1e-12).rsqrt()
+        valid = torch.ones_like(features[:, :1], dtype=torch.bool)
+    return _Standardised.apply(features.float(), valid)
+
+
+class _Standardised(torch.autograd.Function):
+    """Standardised features, with the gradient written out: half of autograd's passes over the map."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, valid: Tensor) -> Tensor:
+        total = valid.sum(dim=(2, 3), keepdim=True).clamp_min(1)  # (B, 1, 1, 1)
+        z = x - (x * valid).sum(dim=(2, 3), keepdim=True) / total
+        std = torch.linalg.vector_norm(z * valid, dim=(2, 3), keepdim=True) / total.sqrt()  # (B, C, 1, 1)
+        scale = torch.where(std > _DEAD_STD, 1 / (std + 1e-5), 0.0)
+        z *= scale
+        # Not F.normalize: a norm over dimension 1 is ten times slower on CPUs (torch 2.15) than squares and a sum.
+        length = z.square().sum(dim=1, keepdim=True).clamp_min(_SMALLEST_SQUARE).rsqrt()
+        ctx.save_for_backward(z, length, scale, std, valid, total)
+        return z * length
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        z, length, scale, std, valid, total = ctx.saved_tensors
+        # Of z: the part along z goes, where its length is not held at the smallest one.
+        along = (grad * z).sum(dim=1, keepdim=True) * length**3 * (length < _SMALLEST_SQUARE**-0.5)
+        of_z = torch.addcmul(grad * length, along, z, value=-1)
+        # Of the centred features: through the scale's product, and through the deviation in it.
+        of_std = (of_z * z).sum(dim=(2, 3), keepdim=True) / (std * total).clamp_min(_DEAD_STD)
+        of_centred = torch.addcmul(of_z.mul_(scale), of_std * valid, z, value=-1)
+        return of_centred - valid * (of_centred.sum(dim=(2, 3), keepdim=True) / total), None
 
 
 def pooled_to(features: Tensor, size: tuple[int, int], labelled: Tensor) -> Tensor:
@@ -45,7 +66,7 @@ def pooled_to(features: Tensor, size: tuple[int, int], labelled: Tensor) -> Tens
         return features
     share = F.adaptive_avg_pool2d(labelled, (features.shape[-2], features.shape[-1]))
     mean = F.adaptive_avg_pool2d(features * share, size)
-    return mean / F.adaptive_avg_pool2d(share, size).clamp_min(1e-6)
+    return mean * F.adaptive_avg_pool2d(share, size).clamp_min(1e-6).reciprocal()
 
 
 def on_common_grid(teacher: Tensor, student: Tensor, labelled: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -171,6 +192,35 @@ class _PairCosines(torch.autograd.Function):
         return total, None
 
 
+def balanced_kl(teacher: Tensor, student: Tensor, weight: Tensor) -> Tensor:
+    """Return the mean of q KL( a^T || a^S ) with weights, for affinities (P,) in (0, 1); the teacher gets no gradient.
+
+    KL is Bernoulli's, q = a^T / mean(a^T) + (1 - a^T) / mean(1 - a^T); every mean has the weights. The weights sum to more
+    than 0, else the loss is 0.
+    """
+    # Weights of 0 instead of a selection: the number of valid pairs never leaves the device. No pair at all gives 0.
+    share = weight / weight.sum().clamp_min(1e-6)
+    other = 1 - teacher
+    alike, unlike = ((a * share).sum().clamp_min(1e-4) for a in (teacher, other))
+    return _BernoulliKl.apply(teacher, student, share * (teacher / alike + other / unlike))
+
+
+class _BernoulliKl(torch.autograd.Function):
+    """Weighted sum of KL( a^T || a^S ), with the gradient written out: (a^S - a^T) / (a^S (1 - a^S))."""
+
+    @staticmethod
+    def forward(ctx: Any, teacher: Tensor, student: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(teacher, student, weight)
+        log_odds = torch.logit(teacher) - torch.logit(student)
+        return torch.dot(weight, teacher * log_odds + torch.log1p(-teacher) - torch.log1p(-student))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor, None]:
+        teacher, student, weight = ctx.saved_tensors
+        return None, (student - teacher).mul_(weight * grad).div_(student * (1 - student)), None
+
+
 def path_affinities(boundary: Tensor, offsets: list[tuple[int, int]]) -> list[Tensor]:
     """Return, per offset (dy, dx), 1 - the largest boundary on the straight path of a cell and its neighbour.
 
@@ -244,14 +294,65 @@ def token_grid(height: int, width: int, tokens: int) -> tuple[int, int]:
     return rows, max(1, min(width, tokens // rows))
 
 
-def relation_log_rows(unit: Tensor, valid: Tensor, temperature: float, rows: Tensor | None = None) -> Tensor:
-    """Return log P, (B, R, N): a cell's softmax over its cosine to all other valid cells, itself left out.
+def relation_loss(
+    teacher: Tensor, student: Tensor, valid: Tensor, temperature: float, rows: Tensor | None = None
+) -> Tensor:
+    """Return the mean over valid cells of KL( P^T || P^S ), for unit vectors (B, Ct, h, w), (B, Cs, h, w).
 
-    rows (R,) are the numbers of the cells that get a row; all N by default.
+    P are a cell's softmax over its cosine to all other valid cells, itself left out. The teacher gets no gradient. rows (R,)
+    are the numbers of the cells whose rows are compared; all N by default. Without a valid cell the loss is 0.
     """
-    tokens = unit.flatten(2).transpose(1, 2)  # (B, N, C)
-    cells = torch.arange(tokens.shape[1], device=unit.device)
-    rows = cells if rows is None else rows
-    similarity = tokens[:, rows] @ tokens.transpose(1, 2) / temperature  # (B, R, N)
-    excluded = (rows.unsqueeze(1) == cells) | ~valid.flatten(1).unsqueeze(1)
-    return F.log_softmax(similarity.masked_fill(excluded, -1e4), dim=2)
+    of_teacher, of_student = (unit.flatten(2).transpose(1, 2) for unit in (teacher, student))
+    return _RelationLoss.apply(of_teacher, of_student, valid.flatten(1), temperature, rows)
+
+
+def relation_log_rows(tokens: Tensor, valid: Tensor, temperature: float, rows: Tensor | None = None) -> Tensor:
+    """Return log P, (B, R, N), of vectors (B, N, C) and valid (B, N) bool, see `relation_loss`."""
+    cells = torch.arange(tokens.shape[1], device=tokens.device)
+    chosen, rows = (tokens, cells) if rows is None else (tokens[:, rows], rows)
+    similarity = torch.bmm(chosen / temperature, tokens.transpose(1, 2))  # (B, R, N)
+    similarity.masked_fill_((rows.unsqueeze(1) == cells) | ~valid.unsqueeze(1), -1e4)
+    return F.log_softmax(similarity, dim=2)
+
+
+class _RelationLoss(torch.autograd.Function):
+    """The loss of relation rows and, at once, its gradient.
+
+    Autograd would make and keep eight arrays of the size of the relation. Here no array outlives its image: on a CPU one
+    image's relation stays in the cache, and no memory is mapped anew in every step.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, teacher: Tensor, student: Tensor, valid: Tensor, temperature: float, rows: Tensor | None
+    ) -> Tensor:
+        weight = valid.to(student.dtype)
+        weight = weight if rows is None else weight[:, rows]  # (B, R)
+        weight = weight / weight.sum().clamp_min(1)
+        total, grads = student.new_zeros(()), []
+        for images in torch.arange(len(student)).split(1 if student.device.type == "cpu" else len(student)):
+            part = slice(int(images[0]), int(images[-1]) + 1)
+            p_t = relation_log_rows(teacher[part], valid[part], temperature, rows)
+            log_s = relation_log_rows(student[part], valid[part], temperature, rows)
+            difference = p_t - log_s
+            kl = torch.linalg.vecdot(p_t.exp_(), difference)
+            total += (kl * weight[part]).sum()
+            if ctx.needs_input_grad[1]:
+                # Of the similarity before the softmax: P^S - P^T. A cell is in its own row and in all others' columns.
+                of_pairs = log_s.exp_().sub_(p_t).mul_((weight[part] / temperature).unsqueeze(2))
+                grads.append(_of_tokens(of_pairs, student[part], rows))
+        ctx.save_for_backward(*([torch.cat(grads)] if grads else []))
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor, None, None, None]:
+        (of_tokens,) = ctx.saved_tensors
+        return None, of_tokens * grad, None, None, None
+
+
+def _of_tokens(of_pairs: Tensor, tokens: Tensor, rows: Tensor | None) -> Tensor:
+    """Return the gradient of vectors (B, N, C) from that of their inner products (B, R, N)."""
+    chosen = tokens if rows is None else tokens[:, rows]
+    as_columns, as_rows = torch.bmm(of_pairs.transpose(1, 2), chosen), torch.bmm(of_pairs, tokens)
+    return as_columns.add_(as_rows) if rows is None else as_columns.index_add_(1, rows, as_rows)

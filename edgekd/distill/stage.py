@@ -14,8 +14,8 @@ from edgekd.distill.teacher import FrozenTeacher
 from edgekd.distill.teacher_cache import TeacherCache, cache_key, fill_cache
 from edgekd.models.artifact import network_from_artifact
 from edgekd.models.base import DenseModel
-from edgekd.train.loop import training_device
 from edgekd.train.module import Distiller
+from edgekd.train.place import training_device
 from edgekd.train.stage import Guidance, train_network
 
 

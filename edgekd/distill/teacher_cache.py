@@ -51,8 +51,8 @@ class TeacherCache:
 def cache_key(teacher: Artifact, data: Artifact, section: Data) -> str:
     """Return a hex digest of what the outputs depend on: weights, network, images, size and augmentation."""
     described = section.model_dump(mode="json", exclude={"val"})
-    for path in section.options.paths("formats", section.format):  # the fingerprint stands for what is there
-        del described["options"][path]
+    described["options"] = section.options.in_keys("formats", section.format)
+    del described["augment"]["flip_pairs"]  # they swap labels, and the teacher sees images only
     content = {
         "versions": [package_version(name) for name in ("edgekd", "torchvision", "pillow")],  # they draw the views
         "weights": [entry["sha256"] for entry in teacher.manifest["files"] if entry["name"] == WEIGHTS],

@@ -6,15 +6,21 @@ from edgekd.evaluate.boundary import BAND_RATIO
 from edgekd.evaluate.connectivity import MIN_AREA_PX, MIN_OVERLAP
 
 TRIMAP_RADIUS_PX = 3
+COCO_DETECTIONS = 100
+
+
+def recall_name(kind: str, max_detections: int) -> str:
+    """Return the name of the average recall beside an average precision: `mar_100` beside `map`."""
+    return kind.replace("map", f"mar_{max_detections}")
 
 
 def _average_precision(
-    name: str, title: str, at_50: str, at_75: str, short: str, what: str
+    max_detections: int, name: str, title: str, at_50: str, at_75: str, short: str, what: str
 ) -> dict[str, tuple[str, str, bool]]:
     """Return the definitions of one kind of average precision."""
     text = (
         f"Mean over classes with objects and over the IoU thresholds 0.50, 0.55, ..., 0.95 of the average precision of the "
-        f"{what}, as COCO measures it: 101 recall points, at most 100 detections per image, at the image's own size."
+        f"{what}, as COCO measures it: 101 recall points, at most {max_detections} detections per image, at the image's own size."
     )
     found = {
         name: (title, text, True),
@@ -23,17 +29,16 @@ def _average_precision(
     }
     for size, area in (("small", "up to 32 x 32"), ("medium", "of 32 x 32 to 96 x 96"), ("large", "from 96 x 96 on")):
         found[f"{name}_{size}"] = (f"{short} {size}", f"{title} of the objects {area} square pixels alone.", True)
-    found[name.replace("map", "mar_100")] = (
-        short.replace("AP", "AR100"),
-        f"Share of the objects that is found at all, by their {what}, with at most 100 detections per image: mean over the "
-        "same classes and IoU thresholds.",
+    found[recall_name(name, max_detections)] = (
+        short.replace("AP", f"AR{max_detections}"),
+        f"Share of the objects that is found at all, by their {what}, with at most {max_detections} detections per image: mean "
+        "over the same classes and IoU thresholds.",
         True,
     )
     return found
 
 
-# Name -> (title, definition, higher is better). In the order in which they are shown.
-DEFINITIONS: dict[str, tuple[str, str, bool]] = {
+_PIXELS: dict[str, tuple[str, str, bool]] = {
     "miou": (
         "mIoU",
         "Mean over classes of intersection over union, from one confusion matrix of the whole split at label "
@@ -65,14 +70,27 @@ DEFINITIONS: dict[str, tuple[str, str, bool]] = {
         "of the pixels were predicted as their class.",
         False,
     ),
-    **_average_precision("map", "mAP", "AP50", "AP75", "AP", "boxes"),
-    **_average_precision("mask_map", "mask mAP", "mask AP50", "mask AP75", "mask AP", "masks"),
-    "boundary_map": (
-        "boundary AP",
-        f"Like mask mAP, but what counts is the smaller of the masks' IoU and the IoU of their bands within {BAND_RATIO:.0%} "
-        "of the image diagonal inside their contours (Boundary IoU, arXiv 2103.16562, minimum rule).",
-        True,
-    ),
-    "boundary_map_50": ("boundary AP50", "Boundary AP at the threshold 0.50 alone.", True),
-    "boundary_map_75": ("boundary AP75", "Boundary AP at the threshold 0.75 alone.", True),
 }
+
+
+def definitions(max_detections: int = COCO_DETECTIONS) -> dict[str, tuple[str, str, bool]]:
+    """Return name -> (title, definition, higher is better) of all metrics, in the order in which they are shown.
+
+    max_detections: scored per image; average recall has it in its name.
+    """
+    return {
+        **_PIXELS,
+        **_average_precision(max_detections, "map", "mAP", "AP50", "AP75", "AP", "boxes"),
+        **_average_precision(max_detections, "mask_map", "mask mAP", "mask AP50", "mask AP75", "mask AP", "masks"),
+        "boundary_map": (
+            "boundary AP",
+            f"Like mask mAP, but what counts is the smaller of the masks' IoU and the IoU of their bands within {BAND_RATIO:.0%} "
+            "of the image diagonal inside their contours (Boundary IoU, arXiv 2103.16562, minimum rule).",
+            True,
+        ),
+        "boundary_map_50": ("boundary AP50", "Boundary AP at the threshold 0.50 alone.", True),
+        "boundary_map_75": ("boundary AP75", "Boundary AP at the threshold 0.75 alone.", True),
+    }
+
+
+DEFINITIONS = definitions()

@@ -1,8 +1,8 @@
 """Scores detections as COCO does: average precision of boxes, masks and mask boundaries, by faster-coco-eval.
 
 Source: COCO's detection evaluation (cocodataset.org, "Detection evaluation", pycocotools 2.0): IoU thresholds 0.50 to 0.95
-in steps of 0.05, 101 recall points, at most 100 detections per image. Boundary AP: Boundary IoU (arXiv 2103.16562), the
-smaller of mask IoU and boundary IoU, bands of 2 % of the image diagonal.
+in steps of 0.05, 101 recall points, at most 100 detections per image unless the recipe asks for more.
+Boundary AP: Boundary IoU (arXiv 2103.16562), the smaller of mask IoU and boundary IoU, bands of 2 % of the image diagonal.
 """
 
 from __future__ import annotations
@@ -10,23 +10,26 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypedDict
 
 import numpy as np
 
 from edgekd.board.detection import Detections
+from edgekd.board.installation import install
 from edgekd.board.masks import Masks
 from edgekd.data.base import COCO_LARGEST, Instances
+from edgekd.data.object_cap import best_average_precision, best_recalls
+from edgekd.data.object_masks import runs_of, tight_masks
 from edgekd.errors import DataError, UserError
+from edgekd.evaluate.definitions import COCO_DETECTIONS, recall_name
 from edgekd.evaluate.predictions import Prediction
 
 # How the three kinds of average precision are called by us and by faster-coco-eval.
 _KINDS = {"map": "bbox", "mask_map": "segm", "boundary_map": "boundary"}
 _WRITTEN = ("id", "image_id", "category_id", "iscrowd", "bbox", "area", "score")
 _AREAS = ("all", "small", "medium", "large")
-_MOST = (1, 10, 100)
 _AT_50, _AT_75 = 0, 5  # places of IoU 0.50 and 0.75 among the thresholds
 
 
@@ -77,6 +80,8 @@ class DetectionResult:
         and the `score` from which detections count then, by class with objects; 0 each where nothing is found.
     absent_classes: classes without an object, which the means leave out.
     counts: `objects` (crowds and difficult ones not counted) and `detections`.
+    ceilings: the same of the (mask) mAP and recall of perfect labels under the cap on detections per image; empty where no
+        image has more objects than that.
     """
 
     metrics: dict[str, float]
@@ -86,6 +91,7 @@ class DetectionResult:
     absent_classes: list[str]
     counts: dict[str, int]
     num_images: int
+    ceilings: dict[str, float] = field(default_factory=dict)
 
 
 def score(
@@ -93,6 +99,7 @@ def score(
     predictions: Iterable[Prediction[Detections]],
     has_masks: bool,
     coco_files: Path | None = None,
+    max_detections: int = COCO_DETECTIONS,
 ) -> DetectionResult:
     """Score the objects found in the images of a split, each at its image's own size.
 
@@ -101,12 +108,13 @@ def score(
         predictions: of the images to score, see `predict_split`.
         has_masks: whether masks are scored beside boxes.
         coco_files: folder for what was scored, see `DetectionEvaluator.write`.
+        max_detections: best detections per image that count.
 
     Raises:
         DataError: there is no object in any of the images.
         UserError: faster-coco-eval is not installed.
     """
-    evaluator = DetectionEvaluator(classes, has_masks)
+    evaluator = DetectionEvaluator(classes, has_masks, max_detections)
     for prediction in predictions:
         sample = prediction.sample
         assert sample.instances is not None
@@ -120,13 +128,15 @@ def score(
 class DetectionEvaluator:
     """Collects objects and detections image by image; masks are kept run-length encoded.
 
+    max_detections: best detections per image that count.
+
     Raises:
         UserError: faster-coco-eval is not installed.
     """
 
-    def __init__(self, classes: Sequence[str], has_masks: bool) -> None:
-        self.classes, self.has_masks = tuple(classes), has_masks
-        self._encode = _import().mask.encode
+    def __init__(self, classes: Sequence[str], has_masks: bool, max_detections: int = COCO_DETECTIONS) -> None:
+        self.classes, self.has_masks, self.max_detections = tuple(classes), has_masks, max_detections
+        self._compress = _import().mask.frPyObjects
         self._images: list[_Image] = []
         self._objects: list[_Entry] = []
         self._found: list[_Entry] = []
@@ -156,7 +166,7 @@ class DetectionEvaluator:
         counted = {kind: self._counted(_KINDS[kind]) for kind in kinds}
         metrics: dict[str, float] = {}
         for kind in kinds:
-            metrics |= _summary(kind, counted[kind])
+            metrics |= _summary(kind, counted[kind], self.max_detections)
         main, scores = (  # (thresholds, recalls, classes)
             part[..., 0, -1] for part in counted["mask_map" if self.has_masks else "map"][:2]
         )
@@ -183,7 +193,20 @@ class DetectionEvaluator:
                 "detections": len(self._found),
             },
             num_images=len(self._images),
+            ceilings=self._ceilings(),
         )
+
+    def _ceilings(self) -> dict[str, float]:
+        """Return the scores of perfect labels by metric name, {} where all objects of every image count."""
+        counts = np.zeros((len(self._images), len(self.classes)), np.int64)
+        for entry in filter(_is_counted, self._objects):
+            counts[entry["image_id"] - 1, entry["category_id"] - 1] += 1
+        if counts.sum(axis=1).max(initial=0) <= self.max_detections:
+            return {}
+        recalls = best_recalls(counts, self.max_detections)
+        precision, recall = best_average_precision(recalls), float(np.nanmean(recalls))
+        kinds = ("map", "mask_map") if self.has_masks else ("map",)
+        return dict.fromkeys(kinds, precision) | {recall_name(kind, self.max_detections): recall for kind in kinds}
 
     def write(self, folder: Path) -> None:
         """Write what was added so far as COCO's own files: `coco_labels.json`, and the detections in `coco_bbox.json` and, of
@@ -204,7 +227,7 @@ class DetectionEvaluator:
             (folder / f"coco_{name}.json").write_text(json.dumps(content), encoding="utf-8")
 
     def _object_count(self) -> int:
-        return sum(not entry["iscrowd"] and entry["area"] <= COCO_LARGEST for entry in self._objects)
+        return sum(map(_is_counted, self._objects))
 
     def _truth(self) -> dict[str, object]:
         """Return COCO's labels without the annotations."""
@@ -216,6 +239,8 @@ class DetectionEvaluator:
     ) -> list[_Entry]:
         """Return COCO annotations, numbered from `count` + 1 on."""
         entries: list[_Entry] = []
+        if isinstance(masks, np.ndarray):
+            masks = tight_masks(masks)
         for place, (box, label) in enumerate(zip(boxes, labels, strict=True)):
             x1, y1, x2, y2 = (float(value) for value in box)
             entry: _Entry = {
@@ -224,9 +249,9 @@ class DetectionEvaluator:
             }  # fmt: skip
             if self.has_masks:
                 assert masks is not None
-                mask = masks[place]
-                entry["segmentation"] = self._encode(np.asfortranarray(mask, dtype=np.uint8))
-                entry["mask_area"] = float(mask.sum())
+                runs = runs_of(masks, place)
+                entry["segmentation"] = self._compress({"size": list(masks.size), "counts": runs}, *masks.size)
+                entry["mask_area"] = float(sum(runs[1::2]))
             entries.append(entry)
         return entries
 
@@ -239,7 +264,7 @@ class DetectionEvaluator:
         sized = [e if kind == "bbox" else e | {"area": e["mask_area"]} for e in self._found]
         found = coco.COCO({**self._truth(), "annotations": sized})
         evaluation = coco.COCOeval_faster(truth, found, kind, print_function=lambda *_: None)
-        evaluation.params.maxDets = list(_MOST)
+        evaluation.params.maxDets = [self.max_detections]
         evaluation.evaluate()
         evaluation.accumulate()
         precision, scores, recall = (np.asarray(evaluation.eval[name]) for name in ("precision", "scores", "recall"))
@@ -253,15 +278,20 @@ def _written(entry: _Entry) -> dict[str, object]:
     return known if mask is None else {**known, "segmentation": {**mask, "counts": mask["counts"].decode("ascii")}}
 
 
-def _summary(kind: str, counted: tuple[np.ndarray, np.ndarray, np.ndarray]) -> dict[str, float]:
+def _summary(kind: str, counted: tuple[np.ndarray, np.ndarray, np.ndarray], max_detections: int) -> dict[str, float]:
     """Return the averages of one kind by metric name; NaN where there is no object."""
     precision, _, recall = counted
     whole = precision[:, :, :, :, -1]
     values = {kind: whole[..., 0], f"{kind}_50": whole[_AT_50, ..., 0], f"{kind}_75": whole[_AT_75, ..., 0]}
     if kind != "boundary_map":
         values |= {f"{kind}_{name}": whole[..., place] for place, name in enumerate(_AREAS) if place}
-        values[kind.replace("map", f"mar_{_MOST[-1]}")] = recall[..., 0, -1]
+        values[recall_name(kind, max_detections)] = recall[..., 0, -1]
     return {name: _mean(value) for name, value in values.items()}
+
+
+def _is_counted(entry: _Entry) -> bool:
+    """Return whether an object has to be found: no crowd and not difficult."""
+    return not entry["iscrowd"] and entry["area"] <= COCO_LARGEST
 
 
 def _best_f1(precision: np.ndarray, scores: np.ndarray) -> dict[str, float]:
@@ -286,7 +316,7 @@ def _import() -> Any:
         import faster_coco_eval.core.mask
     except ImportError as exc:
         raise UserError(
-            "average precision needs faster-coco-eval, which is not installed; pip install 'edgekd[evaluate]'"
+            f"average precision needs faster-coco-eval, which is not installed; {install('evaluate')}"
         ) from exc
     return _Coco(faster_coco_eval.COCO, faster_coco_eval.COCOeval_faster, faster_coco_eval.core.mask)
 

@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from edgekd.board.detection import Detections
+from edgekd.board.detection import Detections, Selection
 from edgekd.board.postprocess import predictor
 from edgekd.board.session import Session
 from edgekd.core.progress import Progress
@@ -30,13 +30,17 @@ class Prediction(Generic[ResultT]):
     result: ResultT
 
 
-def predict_split(session: Session, dataset: DenseDataset, indices: Sequence[int]) -> Iterator[Prediction]:
+def predict_split(
+    session: Session, dataset: DenseDataset, indices: Sequence[int], selection: Selection | None = None
+) -> Iterator[Prediction]:
     """Yield the prediction for each index, in order; samples are read ahead in a thread.
+
+    selection: of a detector's objects; None: the default one, COCO's 100 per image.
 
     Raises:
         DataError: a sample cannot be read.
     """
-    predict = predictor(session.spec.task)
+    predict = predictor(session.spec.task, selection)
     with ThreadPoolExecutor(1) as pool:
         waiting: deque[tuple[int, Future[Sample]]] = deque()
         for index in indices:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from edgekd.board.installation import install
 from edgekd.data.base import IGNORE_INDEX
 from edgekd.errors import DataError, UserError
 from edgekd.evaluate.boundary import BoundaryCounts, boundary_counts, trimap_band
@@ -195,4 +196,4 @@ def _require_opencv() -> None:
     try:
         import cv2  # noqa: F401
     except ImportError as exc:
-        raise UserError("the boundary metrics need OpenCV; install it with: pip install 'edgekd[evaluate]'") from exc
+        raise UserError(f"the boundary metrics need OpenCV, which is not installed; {install('evaluate')}") from exc

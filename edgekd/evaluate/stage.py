@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from edgekd.board.detection import Detections
+from edgekd.board.detection import Detections, Selection
 from edgekd.core.artifact import StageResult
 from edgekd.core.progress import progress_bar
 from edgekd.core.stage import StageJob
 from edgekd.data.base import DenseDataset
+from edgekd.data.object_masks import packed
 from edgekd.data.predictions import MIN_SCORE
 from edgekd.data.splits import open_split
 from edgekd.errors import DataError
@@ -34,7 +34,9 @@ def run(job: StageJob) -> StageResult:
     recipe = job.recipe
     artifact = job.inputs[job.subject]
     dataset = open_split(recipe, recipe.data.val)
-    if artifact.spec.classes != tuple(dataset.classes):
+    # Trained networks keep the names that classes had then; a renamed class is no reason to train again.
+    is_same = artifact.spec.classes == dataset.classes
+    if not is_same and (artifact.kind != "checkpoint" or len(artifact.spec.classes) != len(dataset.classes)):
         raise DataError(
             f"{job.subject}: the network has classes {artifact.spec.classes}, the data set {dataset.classes}"
         )
@@ -42,12 +44,15 @@ def run(job: StageJob) -> StageResult:
     pictured = picture_indices(len(indices), recipe.evaluate.pictures)
     kept: dict[int, Any] = {}
     with open_session(artifact) as session, progress_bar("scoring") as progress:
-        predictions = keeping(predict_split(session, dataset, indices), pictured, kept, progress, len(indices))
+        most = recipe.evaluate.max_detections
+        predicted = predict_split(session, dataset, indices, Selection.of_most(most))
+        predictions = keeping(predicted, pictured, kept, progress, len(indices))
         if recipe.task == "semantic":
             details, arrays = _semantic(predictions, dataset, kept)
         else:
             coco_files = job.out_dir if recipe.evaluate.coco_files else None
-            details, arrays = _objects(predictions, dataset, kept, recipe.task == "instance", coco_files)
+            result = detection.score(dataset.classes, predictions, recipe.task == "instance", coco_files, most)
+            details, arrays = asdict(result), _pictures(kept)
     np.savez_compressed(job.out_dir / PICTURES, **arrays)  # type: ignore[arg-type]  # keys never shadow its flags
     names = [dataset.name(i) for i in pictured]
     return StageResult(details={"of": job.subject, "split": recipe.data.val, "pictured": names, **details})
@@ -69,18 +74,8 @@ def _semantic(
     return details, {str(i): class_map for i, class_map in kept.items()}
 
 
-def _objects(
-    predictions: Iterator[Prediction[Detections]],
-    dataset: DenseDataset,
-    kept: dict[int, Detections],
-    has_masks: bool,
-    coco_files: Path | None,
-) -> Scored:
-    result = detection.score(dataset.classes, predictions, has_masks, coco_files)
-    arrays: dict[str, np.ndarray] = {}
-    for index, found in kept.items():
-        arrays |= _pictured_objects(index, found)
-    return asdict(result), arrays
+def _pictures(kept: dict[int, Detections]) -> dict[str, np.ndarray]:
+    return {name: part for index, found in kept.items() for name, part in _pictured_objects(index, found).items()}
 
 
 def _pictured_objects(index: int, found: Detections) -> dict[str, np.ndarray]:
@@ -89,7 +84,9 @@ def _pictured_objects(index: int, found: Detections) -> dict[str, np.ndarray]:
     parts = {"boxes": found.boxes, "labels": found.labels, "scores": found.scores}
     arrays = {f"{index}/{name}": part[shown] for name, part in parts.items()}
     if found.masks is not None:
-        arrays[f"{index}/mask_bits"] = np.packbits(found.masks.only(shown).whole(), axis=2)
+        arrays |= {
+            f"{index}/{name}": part for name, part in packed(found.masks, np.flatnonzero(shown).tolist()).items()
+        }
     return arrays
 
 

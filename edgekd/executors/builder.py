@@ -21,6 +21,7 @@ from edgekd.executors.local import Local
 from edgekd.executors.logs import lines_with
 from edgekd.executors.toolchain import ToolchainExecutor
 from edgekd.targets.base import CompileRequest, CompileResult, Probe, Refusal, Toolchain
+from edgekd.worker_tasks import CompileArguments, ProbeArguments
 
 log = logging.getLogger(__name__)
 LOG = "toolchain.log"
@@ -45,7 +46,7 @@ def build(name: str, request: CompileRequest, board: str = LOCAL) -> Compiled:
     files = {path.name: path for path in _with_siblings(request.model)}
     if request.calibration:
         files[request.calibration.name] = request.calibration
-    arguments = {
+    arguments: CompileArguments = {
         "model": request.model.name,
         "spec": request.spec.to_dict(),
         "precision": str(request.precision),
@@ -78,7 +79,8 @@ def probe(name: str, model: Path, options: Any) -> Probe:
     """
     folder = Path(mkdtemp(prefix="edgekd-probe-"))
     files = {path.name: path for path in _with_siblings(model)}
-    job = Job("probe", name, {"model": model.name, "options": asdict(options)})
+    arguments: ProbeArguments = {"model": model.name, "options": asdict(options)}
+    job = Job("probe", name, arguments)
     try:
         value = _builder(name, LOCAL).run_job(job, files, folder, folder / LOG)
     except TargetError as exc:

@@ -29,7 +29,7 @@ class Child(Local):
         with TemporaryDirectory(prefix="edgekd-job-") as folder:
             write_job(replace(job, module=module, files=absolute(files), out_dir=str(out_dir.absolute())), Path(folder))
             what = f"{job.target} {job.task}"
-            return run_worker(Path(sys.executable), Path(folder), _environment(), log, facts, what)
+            return run_worker(Path(sys.executable), Path(folder), _environment(), log, facts, what, progress)
 
 
 def _environment() -> dict[str, str]:

@@ -15,6 +15,7 @@ from edgekd.board.specs import ModelSpec
 from edgekd.board.sysinfo import Facts
 from edgekd.executors.base import Executor
 from edgekd.executors.builder import LOG
+from edgekd.worker_tasks import InferArguments
 
 Arrays = dict[str, np.ndarray]
 
@@ -64,7 +65,7 @@ def run_engine(
             names.append(f"inputs/{number:05}.npz")
             files[names[-1]] = folder / f"{number:05}.npz"
             np.savez(files[names[-1]], **arrays)  # type: ignore[arg-type]  # keys never shadow its flags
-        arguments = {
+        arguments: InferArguments = {
             "engine": engine.engine,
             "spec": engine.spec.to_dict(),
             "options": asdict(engine.options),

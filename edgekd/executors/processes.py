@@ -18,7 +18,7 @@ from pathlib import Path
 
 from edgekd import errors
 from edgekd.board.files import is_full
-from edgekd.board.job import JOB, RESULT, JobFailure, Json, read_result
+from edgekd.board.job import JOB, RESULT, JobFailure, Json, read_progress, read_result
 from edgekd.core.interrupts import ended_like_ctrl_c
 from edgekd.errors import (
     ArtifactError,
@@ -28,6 +28,7 @@ from edgekd.errors import (
     ToolchainTimeoutError,
     WorkspaceError,
 )
+from edgekd.executors.base import Progress, no_progress
 from edgekd.executors.logs import last_lines, lines_with
 from edgekd.targets.base import Toolchain
 
@@ -36,7 +37,15 @@ MAX_LOG_BYTES = 256 << 20
 _POLL_S = 0.05
 
 
-def run_worker(python: Path, folder: Path, environment: dict[str, str], log: Path, facts: Toolchain, what: str) -> Json:
+def run_worker(
+    python: Path,
+    folder: Path,
+    environment: dict[str, str],
+    log: Path,
+    facts: Toolchain,
+    what: str,
+    progress: Progress = no_progress,
+) -> Json:
     """Run the worker on the job in `folder` and return the value of its result; errors as `Executor.run_job`.
 
     Args:
@@ -46,10 +55,11 @@ def run_worker(python: Path, folder: Path, environment: dict[str, str], log: Pat
         log: file to write.
         facts: patterns and time-out of the toolchain.
         what: name of the job in messages: target and task.
+        progress: called with what the job says of its progress.
     """
     command = [str(python), "-m", "edgekd.worker", JOB]
     try:
-        exit_code = _supervise(command, folder, environment, log, _timeout_s(facts), what)
+        exit_code = _supervise(command, folder, environment, log, _timeout_s(facts), what, progress)
         return _value(folder, exit_code, log, facts, what)
     except errors.TargetError as exc:
         for place in (log.parent, folder):
@@ -59,10 +69,17 @@ def run_worker(python: Path, folder: Path, environment: dict[str, str], log: Pat
 
 
 def _supervise(
-    command: list[str], folder: Path, environment: dict[str, str], log: Path, timeout_s: float, what: str
+    command: list[str],
+    folder: Path,
+    environment: dict[str, str],
+    log: Path,
+    timeout_s: float,
+    what: str,
+    progress: Progress,
 ) -> int:
     """Run a command in a process group of its own until it ends, and leave no process of it behind."""
     started = time.monotonic()
+    shown: tuple[str, float] | None = None
     with ended_like_ctrl_c(), ExitStack() as stack:
         file = stack.enter_context(open(log, "wb"))
         process = subprocess.Popen(
@@ -80,8 +97,18 @@ def _supervise(
                 raise ToolchainCrashError(
                     f"{what}: printed more than {MAX_LOG_BYTES >> 20} MiB and was killed; {_ending(log)}"
                 )
+            shown = _show(folder, shown, progress)
             time.sleep(_POLL_S)
+        _show(folder, shown, progress)
         return process.returncode
+
+
+def _show(folder: Path, shown: tuple[str, float] | None, progress: Progress) -> tuple[str, float] | None:
+    """Pass on what the worker says of its progress, when it is new, and return it."""
+    said = read_progress(folder)
+    if said is not None and said != shown:
+        progress(*said)
+    return said
 
 
 def _kill_group(process: subprocess.Popen[bytes]) -> None:

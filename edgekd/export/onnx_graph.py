@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from edgekd.board.specs import ModelSpec, TensorSpec
-from edgekd.core import plugins
+from edgekd.core import plugins, user_code
 from edgekd.core.recipe import Export
-from edgekd.errors import UserError, one_line
+from edgekd.errors import UserError
 from edgekd.export import decode
 from edgekd.models.base import DenseModel
 from edgekd.models.session import head_shapes
@@ -87,16 +90,18 @@ def export_onnx(model: DenseModel, spec: ModelSpec, settings: Export, path: Path
     image = spec.inputs[0]
     example = torch.zeros(image.shape, dtype=getattr(torch, image.dtype))
     try:
-        program = torch.onnx.export(
-            wrapper, (example,), dynamo=True, opset_version=settings.opset,
-            input_names=[image.name], output_names=names, verbose=False,
-        )  # fmt: skip
+        with _without_dumps():
+            program = torch.onnx.export(
+                wrapper, (example,), dynamo=True, opset_version=settings.opset,
+                input_names=[image.name], output_names=names, verbose=False,
+            )  # fmt: skip
     except torch.onnx.errors.OnnxExporterError as exc:
-        raise UserError(f"export: torch cannot export this network: {one_line(exc)}") from exc
+        raise UserError(f"export: torch cannot export this network: {_reason(exc)}") from exc
     assert program is not None
     made = opsets(program.model_proto)["ai.onnx"]
     if made != settings.opset:
         raise UserError(f"export.opset: torch exports this network to opset {made}, not {settings.opset}; set {made}")
+    _check_operators(program.model_proto, made)
     simplified, _ = onnxsim.simplify(program.model_proto)  # what it did is compared with torch: `measure_parity`
     _keep_modules(program.model_proto, simplified)
     if not is_raw:
@@ -111,6 +116,39 @@ def export_onnx(model: DenseModel, spec: ModelSpec, settings: Export, path: Path
         "nodes": len(simplified.graph.node),
         "rewritten": rewritten,
     }
+
+
+@contextmanager
+def _without_dumps() -> Iterator[None]:
+    """Keep torch from printing whole graphs to stderr when it cannot export one: the error says why."""
+    noisy = logging.getLogger("torch.fx.experimental.symbolic_shapes")
+    level = noisy.level
+    noisy.setLevel(logging.ERROR)
+    try:
+        with redirect_stderr(StringIO()):
+            yield
+    finally:
+        noisy.setLevel(level)
+
+
+def _reason(error: BaseException) -> str:
+    """Return the last line of a user's network that an export failed at, else its first cause."""
+    if user_code.error_of(error) is None:
+        while error.__cause__ is not None:
+            error = error.__cause__
+    return user_code.described(error)
+
+
+def _check_operators(model: onnx.ModelProto, opset: int) -> None:
+    """Check that an opset has the operators of a graph, which torch writes as the opset that it knows; UserError."""
+    schemas = onnx.defs.get_all_schemas_with_history()
+    for name in sorted({node.op_type for node in model.graph.node if node.domain in ("", "ai.onnx")}):
+        first = min((one.since_version for one in schemas if (one.name, one.domain) == (name, "")), default=1)
+        if first > opset:
+            raise UserError(
+                f"export.opset: the network has the operator {name}, expected an opset from {first} on, got {opset}; set "
+                f"export.opset={first}"
+            )
 
 
 def _keep_modules(exported: onnx.ModelProto, simplified: onnx.ModelProto) -> None:

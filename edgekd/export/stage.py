@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import Any
 
 from edgekd.core.artifact import StageResult
@@ -26,12 +27,14 @@ def run(job: StageJob) -> StageResult:
     source = job.inputs[job.subject]
     settings = job.recipe.export
     model = network_from_artifact(source)
-    spec = deployed_spec(source.spec, model, settings)
+    # A class may have been renamed since the training, which does not run again for it.
+    trained = replace(source.spec, classes=tuple(job.inputs["data"].details["classes"]))
+    spec = deployed_spec(trained, model, settings)
     path = job.out_dir / MODEL
     details = export_onnx(model, spec, settings, path)
     dataset = open_split(job.recipe, job.recipe.data.val)
     images = [dataset.load(i).image for i in range(min(settings.parity_images, len(dataset)))]
-    parity = measure_parity(model, source.spec, path, spec, images)
+    parity = measure_parity(model, trained, path, spec, images)
     check_parity(parity, spec.task, settings)
     keep = {name: source.details[name] for name in ("params", "macs", "network")}
     return StageResult(spec, {**keep, **details, "parity": parity, "source": job.subject})

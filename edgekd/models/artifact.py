@@ -31,7 +31,9 @@ def network_from_recipe(network: Network, task: str, num_classes: int, section: 
     options = network.options.typed("families", network.family, f"{section}.options")
     model = build_model(network.family, network.variant, task, num_classes, options)
     if network.checkpoint is not None:
-        load_into(model, load_state(network.checkpoint), f"{section}.checkpoint {network.checkpoint}")
+        state = load_state(network.checkpoint, network.checkpoint_key, f"{section}.checkpoint_key")
+        what = f"{section}.checkpoint {network.checkpoint}"
+        load_into(model, state, what, section, network.checkpoint_skip)
     return model
 
 
@@ -54,7 +56,7 @@ def network_from_artifact(artifact: Artifact) -> DenseModel:
     options = _without_start_weights(network.options.typed("families", network.family, artifact.path.name))
     model = build_model(network.family, network.variant, artifact.spec.task, len(artifact.spec.classes), options)
     weights = artifact.file(WEIGHTS)
-    load_into(model, load_state(Path(weights)), str(weights))
+    load_into(model, load_state(Path(weights)), str(weights), is_checked=False)  # what is made of it says where
     return model.eval()
 
 

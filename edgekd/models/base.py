@@ -27,12 +27,16 @@ class Outputs:
     features: stride -> (B, C, H/stride, W/stride), the backbone's pyramid, fine to coarse.
     decoder: the last feature map that all heads share (B, C, h, w); for a detector the finest of its `levels`.
     levels: stride -> (B, C, H/stride, W/stride), the pyramid of a detector, fine to coarse; empty for a segmenter.
+    auxiliary: further logits (B, K, H, W) of a segmenter in training mode, by name; they are trained and not exported.
+    auxiliary_weight: weight of each of them in the task loss.
     """
 
     heads: dict[str, Tensor]
     features: dict[int, Tensor]
     decoder: Tensor
     levels: dict[int, Tensor] = field(default_factory=dict)
+    auxiliary: dict[str, Tensor] = field(default_factory=dict)
+    auxiliary_weight: float = 0.0
 
     @property
     def logits(self) -> Tensor:
@@ -40,7 +44,7 @@ class Outputs:
         return self.heads["logits"]
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return all tensors by name: `heads/<name>`, `features/<stride>`, and `decoder` or `levels/<stride>`."""
+        """Return all but the auxiliary tensors by name: `heads/<name>`, `features/<stride>`, and `decoder` or `levels/<stride>`."""
         heads = {f"heads/{name}": value for name, value in self.heads.items()}
         features = {f"features/{stride}": value for stride, value in self.features.items()}
         levels = {f"levels/{stride}": value for stride, value in self.levels.items()}
@@ -68,6 +72,7 @@ class DenseModel(nn.Module, ABC):
         decoder_channels: channels of `Outputs.decoder` and `Outputs.levels`.
         level_strides: strides of `Outputs.levels`, fine to coarse.
         size_divisor: input height and width must be divisible by it.
+        fixed_size: the only input size (height, width) of a network that takes no other.
         unused_weights: prefixes of weights in a checkpoint that the network does not use (auxiliary heads).
     """
 
@@ -75,6 +80,7 @@ class DenseModel(nn.Module, ABC):
     decoder_channels: int
     level_strides: tuple[int, ...] = ()
     size_divisor: int
+    fixed_size: tuple[int, int] | None = None
     mean: Tensor
     std: Tensor
     unused_weights: tuple[str, ...] = ()
@@ -91,13 +97,6 @@ class DenseModel(nn.Module, ABC):
     @abstractmethod
     def forward_normalized(self, images: Tensor) -> Outputs:
         """Run on images (B, 3, H, W) that are already normalised with `mean` and `std`."""
-
-    def check_trains(self) -> None:
-        """Check that the network has the same outputs in training and evaluation, which a user's network may not.
-
-        Raises:
-            RecipeError: the outputs differ.
-        """
 
     def weights_module(self) -> nn.Module:
         """Return the module whose names a weight file uses: the network itself, unless it wraps another."""

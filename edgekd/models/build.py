@@ -37,11 +37,17 @@ def build_model(family: str, variant: str, task: str, num_classes: int, options:
 
 
 def check_input_size(model: DenseModel, size: tuple[int, int]) -> None:
-    """Check that (height, width) is divisible by the network's coarsest stride.
+    """Check that a network takes images of (height, width): those that its coarsest stride divides, or of its one size.
 
     Raises:
-        UserError: it is not; the message has the nearest valid size.
+        UserError: it does not; the message has a valid size.
     """
+    if model.fixed_size is not None and tuple(size) != tuple(model.fixed_size):
+        only = list(model.fixed_size)
+        raise UserError(
+            f"the network takes no input but {only} (height, width), got {list(size)}; set data.size to {only} and leave "
+            "out data.augment.crop"
+        )
     divisor = model.size_divisor
     for side, length in zip(("height", "width"), size, strict=True):
         if length % divisor or length <= 0:

@@ -87,7 +87,7 @@ def subject_of(path: Path) -> Subject:
         ArtifactError: a folder that is not an artifact, or one without an ONNX model.
     """
     if not path.is_dir():
-        return Subject(path, str(path))
+        return Subject(path.absolute(), str(path))
     artifact = open_artifact(path)
     if artifact.kind not in ("onnx", "quantized"):
         raise ArtifactError(

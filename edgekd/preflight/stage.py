@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from contextlib import ExitStack
 
 from edgekd.core.artifact import StageResult
 from edgekd.core.recipe import Engine, Recipe
 from edgekd.core.stage import StageJob
-from edgekd.errors import GateError
+from edgekd.errors import GateError, UserError
 from edgekd.preflight.check import NO_PARSER, check, check_engines, toward_of, towards_of, untrained_student
 from edgekd.preflight.findings import Finding, Report
 
@@ -16,15 +17,24 @@ log = logging.getLogger(__name__)
 
 
 def run(job: StageJob) -> StageResult:
-    """Check the untrained student for every engine of the recipe and record what is found.
+    """Try and export the untrained student, check it for every engine of the recipe, and record what is found.
 
     Raises:
+        UserError: the student cannot be built from its weights, trained or exported.
         GateError: a good engine is not to be expected. With `check: warn` this and the next are warnings.
         TargetError: an engine that its target cannot build of any network, see `check_engines`.
     """
     recipe = job.recipe
-    asked = towards_of(recipe)
-    with untrained_student(recipe, tuple(job.inputs["data"].details["classes"])) as student:
+    asked, classes = towards_of(recipe), tuple(job.inputs["data"].details["classes"])
+    _try_student(recipe, len(classes))
+    with ExitStack() as stack:
+        try:
+            student = stack.enter_context(untrained_student(recipe, classes))
+        except UserError as exc:
+            if recipe.check == "stop":
+                raise UserError(f"check: {exc}; to train it all the same: --set check=warn") from exc
+            log.warning("check: %s", exc)
+            return StageResult(details={"reports": []})
         assert student.spec is not None
         check_engines(recipe, student.spec, student.model)
         found = [check(student, toward) for toward in asked]
@@ -32,6 +42,18 @@ def run(job: StageJob) -> StageResult:
     for engine in recipe.engines:
         _judge(recipe, engine, reports[repr(toward_of(engine))])
     return StageResult(details={"reports": [report.to_dict() for report in found]})
+
+
+def _try_student(recipe: Recipe, num_classes: int) -> None:
+    """Build the student with its weights, which trains hours after this, and try it; UserError."""
+    from edgekd.models.artifact import network_from_recipe
+    from edgekd.models.build import check_input_size
+    from edgekd.models.trial import try_network
+
+    model = network_from_recipe(recipe.student, recipe.task, num_classes, "student")
+    for size in {recipe.data.size, recipe.data.augment.crop or recipe.data.size}:
+        check_input_size(model, size)
+        try_network(recipe.student, recipe.task, num_classes, "student", size)
 
 
 def _judge(recipe: Recipe, engine: Engine, report: Report) -> None:

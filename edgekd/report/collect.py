@@ -16,17 +16,29 @@ from edgekd.core.machine_facts import package_versions
 from edgekd.core.recipe import LOCAL, Engine, Recipe
 from edgekd.core.task_metrics import TASKS
 from edgekd.data.base import Sample
+from edgekd.data.object_masks import packed
 from edgekd.data.splits import open_split
-from edgekd.evaluate.definitions import DEFINITIONS
+from edgekd.evaluate.definitions import definitions
 from edgekd.executors.boards import executor_of, why_not_here
 from edgekd.executors.local import REFERENCE_TARGET
-from edgekd.report.model import SCHEMA, Calibration, Definition, Gate, Report, Row, StageTiming, Status, Training
+from edgekd.report.model import (
+    SCHEMA,
+    Calibration,
+    DataFinding,
+    Definition,
+    Gate,
+    Report,
+    Row,
+    StageTiming,
+    Status,
+    Training,
+)
 from edgekd.report.part import Json
 from edgekd.report.stored import REPORT
 
 DATA = "report_data"
 _TRAINED = ("teacher", "student", "distilled")
-_SCORES = ("metrics", "iou_per_class", "ap_per_class", "best_f1", "num_images", "absent_classes")
+_SCORES = ("metrics", "iou_per_class", "ap_per_class", "best_f1", "num_images", "absent_classes", "ceilings")
 
 
 def collect(
@@ -64,12 +76,13 @@ def collect(
         classes=artifacts["data"].details["classes"] if "data" in artifacts else [],
         environment={**executor_of(LOCAL).facts()["environment"], "packages": package_versions()},
         rows=rows,
-        definitions=_definitions(rows),
+        definitions=_definitions(rows, recipe.evaluate.max_detections),
         stages=list(timings),
         training={name: _training(artifacts[name]) for name in _TRAINED if name in artifacts},
         gates=_gates(recipe, artifacts),
         calibration=_calibration(artifacts),
         repairs=_repairs(artifacts),
+        findings=_findings(artifacts),
         failure=failure,
     )
 
@@ -131,11 +144,10 @@ def _truth(task: str, sample: Sample) -> dict[str, np.ndarray]:
     crowd = objects.is_ignored
     parts = {"/boxes": objects.boxes_xyxy[~crowd], "/labels": objects.labels[~crowd]}
     parts |= {"/crowd_boxes": objects.boxes_xyxy[crowd], "/crowd_labels": objects.labels[crowd]}
-    return parts | (
-        {"/mask_bits": np.packbits(objects.masks[~crowd], axis=2)}
-        if task == "instance" and objects.masks is not None
-        else {}
-    )
+    if task == "instance" and objects.masks is not None:
+        shown = np.flatnonzero(~crowd).tolist()
+        parts |= {f"/{name}": part for name, part in packed(objects.masks, shown).items()}
+    return parts
 
 
 def _row_id(stage: str) -> str:
@@ -197,12 +209,12 @@ def _scores(artifact: Artifact) -> Json:
     return scores
 
 
-def _definitions(rows: Sequence[Row]) -> dict[str, Definition]:
+def _definitions(rows: Sequence[Row], max_detections: int) -> dict[str, Definition]:
     """Return the definitions of the metrics that some row has."""
     shown = {name for row in rows for name in row.metrics}
     return {
         name: Definition(title=title, text=text, higher_is_better=better)
-        for name, (title, text, better) in DEFINITIONS.items()
+        for name, (title, text, better) in definitions(max_detections).items()
         if name in shown
     }
 
@@ -241,6 +253,12 @@ def _repairs(artifacts: Mapping[str, Artifact]) -> dict[str, dict[str, int]]:
     """Return the repairs of labels by the data stage, for each split that has some."""
     splits = artifacts["data"].details["splits"] if "data" in artifacts else {}
     return {name: split["repairs"] for name, split in splits.items() if split.get("repairs")}
+
+
+def _findings(artifacts: Mapping[str, Artifact]) -> list[DataFinding]:
+    """Return what the data stage warned of; an artifact of an earlier edgekd has no findings."""
+    found = artifacts["data"].details.get("findings", []) if "data" in artifacts else []
+    return [DataFinding(**{key: one[key] for key in ("code", "text", "count", "first")}) for one in found]
 
 
 def _gates(recipe: Recipe, artifacts: Mapping[str, Artifact]) -> list[Gate]:

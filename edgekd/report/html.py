@@ -11,10 +11,11 @@ from typing import Literal
 
 import numpy as np
 
+from edgekd.board.installation import install
 from edgekd.board.timing import minimum_samples
 from edgekd.core.task_metrics import TASKS, Task
 from edgekd.data.predictions import MIN_SCORE
-from edgekd.errors import ArtifactError, UserError
+from edgekd.errors import ArtifactError, PackageError
 from edgekd.evaluate.definitions import DEFINITIONS
 from edgekd.report import charts
 from edgekd.report.charts import Curve, Runs, suppressed
@@ -60,6 +61,7 @@ class Page:
     class_figure: str
     class_rows: list[Row]
     precision_figures: dict[str, str]
+    ceiling: Row | None
     curves: str
     curve_keys: list[Curve]
     validation: str
@@ -87,15 +89,13 @@ def render(report: Report, data_dir: Path) -> str:
 
     Raises:
         ArtifactError: a damaged data file.
-        UserError: jinja2 or matplotlib is not installed.
+        PackageError: jinja2 or matplotlib is not installed.
     """
     try:
         import jinja2
         import matplotlib  # noqa: F401 - the charts import it where they draw
     except ImportError as exc:
-        raise UserError(
-            f"the report page needs {exc.name}, which is not installed; pip install 'edgekd[report]'"
-        ) from exc
+        raise PackageError(f"the report page needs {exc.name}, which is not installed; {install('report')}") from exc
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_HERE), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
@@ -144,6 +144,7 @@ def _page(report: Report, data_dir: Path) -> Page:
         timing_notes=_timing_notes(rows), class_rows=scored,
         class_figure=charts.class_chart(scored, classes, task.per_class),
         precision_figures={name: charts.precision_chart(scored, name) for name in classes_with_curves(scored)},
+        ceiling=next((row for row in rows if row.ceiling is not None), None),
         curves=charts.curves_chart(curves), curve_keys=curves,
         validation=charts.validation_chart(_curves(report.training, "validation"), task.title),
         trainings=_trainings(report.training), pictures=pictures,
@@ -265,6 +266,11 @@ def _problems(report: Report) -> list[str]:
     for status in ("failed", "not measured"):
         if labels := [row.label for row in report.rows if row.status == status]:
             problems.append(f"{status.capitalize()}: {', '.join(labels)}. The reasons are in the table.")
+    problems += [
+        f"{STAGE_LABELS[name]}: the task loss was exactly 0 in {run.zero_loss_steps} of {run.steps} steps, which taught nothing."
+        for name, run in report.training.items()
+        if run.zero_loss_steps and name in STAGE_LABELS
+    ]
     return problems + _uneven_means(report.rows)
 
 

@@ -57,6 +57,7 @@ class Training(Trained):
     methods: dict[str, TrainedMethod] = Field(
         {}, description="distillation methods by name: weight, warm-up, schedule, options"
     )
+    zero_loss_steps: int = Field(0, description="steps with a task loss of exactly 0, which taught nothing")
 
 
 class Latency(Part):
@@ -88,6 +89,15 @@ class Calibration(Part):
     split: str
     count: int
     seed: int | None = None
+
+
+class DataFinding(Part):
+    """One thing that looks wrong with the data set; `text` is a line for a reader."""
+
+    code: str = Field(description="kind, e.g. `palette_order`")
+    text: str = Field(description="one line with the count and the first file")
+    count: int = Field(1, description="number of images, objects or classes")
+    first: str = Field("", description="first of these images or classes")
 
 
 class GraphParity(Part):
@@ -141,6 +151,11 @@ class Row(Part):
     runtime: Json = Field({}, description="the session's own facts: `runtime`, `version`, `threads`, device, precision")
     warnings: list[str] = Field([], description="reasons to doubt the latency")
     metrics: dict[str, Number] = Field({}, description="name -> fraction, see [metrics](metrics.md)")
+    ceilings: dict[str, Number] = Field(
+        {},
+        description="objects: highest value of a metric, that of perfect labels, where images hold more objects than "
+        "`evaluate.max_detections`",
+    )
     iou_per_class: dict[str, Number] = Field(
         {}, description="semantic: IoU by class; null for a class that never occurs"
     )
@@ -169,6 +184,11 @@ class Row(Part):
     def score_title(self) -> str:
         """Title of the primary metric."""
         return TASKS[self.task].title
+
+    @property
+    def ceiling(self) -> float | None:
+        """Highest value of the primary metric, None where it is 1."""
+        return self.ceilings.get(TASKS[self.task].metric)
 
     @property
     def second(self) -> float | None:
@@ -282,6 +302,7 @@ class Report(Part):
     repairs: dict[str, dict[str, int]] = Field(
         {}, description="objects, by split: repairs of labels and their number, e.g. `boxes without area left out`"
     )
+    findings: list[DataFinding] = Field([], description="warnings about the data set, see below")
     failure: str = Field("", description="the line with which the run ended early, or empty")
 
     @field_validator("rows")  # after `task`, which stands above it

@@ -7,8 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from edgekd.board.boxes import areas, box_iou, intersections
+from edgekd.board.masks import Masks
 from edgekd.data.colors import palette
 from edgekd.data.drawing import Color, draw_boxes, draw_masks
+from edgekd.data.object_masks import tight_masks, unpacked
 from edgekd.report.model import Row
 from edgekd.report.pictures import Picture, error_color, tile
 
@@ -60,19 +62,20 @@ def excused(crowd: tuple[np.ndarray, np.ndarray], found: tuple[np.ndarray, np.nd
 
 def _picture(archive: Mapping[str, np.ndarray], index: int, rows: Sequence[Row], colors: list[Color]) -> Picture:
     name, image = str(archive[f"{index}/name"]), archive[f"{index}/image"]
-    boxes, labels, bits = (_part(archive, f"{index}/truth", part) for part in ("boxes", "labels", "mask_bits"))
+    boxes, labels = (_part(archive, f"{index}/truth", part) for part in ("boxes", "labels"))
     assert boxes is not None
     assert labels is not None
     crowd = [_part(archive, f"{index}/truth", part) for part in ("crowd_boxes", "crowd_labels")]  # None in old reports
     of_truth = [colors[label] for label in labels]
-    drawn = _drawn(image, boxes, bits, of_truth)
+    size = (image.shape[0], image.shape[1])
+    drawn = _drawn(image, boxes, _masks(archive, f"{index}/truth", size), of_truth)
     tiles = [
         tile("Image", "input", f"Image {name}", image),
         tile("Truth", f"{len(boxes)} objects", f"True objects of {name}", drawn),
     ]
     for row in rows:
         place = f"{index}/{row.id}"
-        found = [_part(archive, place, part) for part in ("boxes", "labels", "mask_bits")]
+        found = [_part(archive, place, part) for part in ("boxes", "labels")]
         if found[0] is None or found[1] is None:
             continue
         seen, right = matched((boxes, labels), (found[0], found[1]))
@@ -81,7 +84,7 @@ def _picture(archive: Mapping[str, np.ndarray], index: int, rows: Sequence[Row],
         of_found = [
             colors[label] if ok else error_color(len(colors)) for label, ok in zip(found[1], right, strict=True)
         ]
-        drawn = _drawn(image, found[0], found[2], of_found)
+        drawn = _drawn(image, found[0], _masks(archive, place, size), of_found)
         missed = boxes[~seen]
         drawn = draw_boxes(drawn, missed, [MISSED] * len(missed), width=2)
         caption = f"{int(seen.sum())} of {len(boxes)} found, {len(missed)} missed, {int((~right).sum())} false alarms"
@@ -89,12 +92,19 @@ def _picture(archive: Mapping[str, np.ndarray], index: int, rows: Sequence[Row],
     return Picture(name, tuple(tiles))
 
 
-def _drawn(image: np.ndarray, boxes: np.ndarray, bits: np.ndarray | None, colors: list[Color]) -> np.ndarray:
-    """Return the image with boxes and, of their bits along the rows (N, H, ceil(W / 8)) uint8, masks."""
-    if bits is None:
+def _drawn(image: np.ndarray, boxes: np.ndarray, masks: Masks | None, colors: list[Color]) -> np.ndarray:
+    """Return the image with boxes and masks."""
+    if masks is None:
         return draw_boxes(image, boxes, colors, width=2)
-    masks = np.unpackbits(bits, axis=2, count=image.shape[1]).astype(bool)
     return draw_boxes(draw_masks(image, masks, colors), boxes, colors, width=1)
+
+
+def _masks(archive: Mapping[str, np.ndarray], place: str, size: tuple[int, int]) -> Masks | None:
+    """Return the masks of an image: run lengths, or in reports of earlier versions bits along the rows (N, H, ceil(W / 8))."""
+    runs, counts, bits = (_part(archive, place, part) for part in ("mask_runs", "mask_run_counts", "mask_bits"))
+    if runs is not None and counts is not None:
+        return unpacked(runs, counts, size)
+    return None if bits is None else tight_masks(np.unpackbits(bits, axis=2, count=size[1]).astype(bool))
 
 
 def _part(archive: Mapping[str, np.ndarray], place: str, part: str) -> np.ndarray | None:

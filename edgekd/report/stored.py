@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
+from edgekd.board.installation import update
 from edgekd.errors import UserError
 from edgekd.report.model import SCHEMA, Report
 from edgekd.report.part import Part
@@ -54,7 +55,7 @@ def read_file(file: Path, model: type[_Model], schema: str, command: str) -> _Mo
         newer = re.fullmatch(rf"{re.escape(name)}/(\d+)", str(found))
         hint = f"give the folder of an edgekd {command}"
         if newer and int(newer[1]) > int(version):
-            hint = "a newer edgekd wrote it; update this one: pip install --upgrade edgekd"
+            hint = f"a newer edgekd wrote it; update this one: {update()}"
         raise UserError(f"{file}: expected a {kind} with schema {schema}, got {found!r}; {hint}")
     try:
         return model.model_validate(content)

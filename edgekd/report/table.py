@@ -42,6 +42,21 @@ def table_rows(report: Report) -> list[TableRow]:
     return [_table_row(row) for row in report.rows]
 
 
+def notes(report: Report) -> list[str]:
+    """Return the lines below the table: the ceiling of the score, and what looks wrong with the data."""
+    row = next((row for row in report.rows if row.ceiling is not None), None)
+    lines = []
+    if row is not None:
+        most = report.recipe.get("evaluate", {}).get("max_detections")
+        lines.append(
+            f"ceiling: {percent(row.ceiling)} % {row.score_title}, as perfect labels score with evaluate.max_detections {most}"
+        )
+    if found := report.findings:
+        more = f" (and {len(found) - 1} more, see the report)" if len(found) > 1 else ""
+        lines.append(f"data: {found[0].text}{more}")
+    return lines
+
+
 def _table_row(row: Row) -> TableRow:
     note = row.reason if row.is_measured else ": ".join(part for part in (row.status, row.reason) if part)
     return TableRow(

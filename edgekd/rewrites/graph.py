@@ -17,6 +17,7 @@ from typing import Any, Dict, Iterator, List, Optional, Tuple, Union
 
 import numpy as np
 
+from edgekd.board.installation import install
 from edgekd.errors import ArtifactError, TargetError, one_line
 
 log = logging.getLogger(__name__)
@@ -36,7 +37,7 @@ def import_onnx() -> Any:
     try:
         import onnx
     except ImportError as exc:
-        raise TargetError("onnx is not installed; pip install 'edgekd[onnxruntime]'") from exc
+        raise TargetError(f"onnx is not installed; {install('onnxruntime')}") from exc
     return onnx
 
 

@@ -14,7 +14,7 @@ from edgekd.board.files import replacing, write_atomic
 from edgekd.core.artifact import Artifact
 from edgekd.core.machine_facts import environment, package_versions
 from edgekd.core.recipe import Recipe
-from edgekd.evaluate.definitions import DEFINITIONS
+from edgekd.evaluate.definitions import definitions
 from edgekd.report.model import TrainedMethod
 from edgekd.report.stored import read_file
 from edgekd.study.difference import by_seed, compare
@@ -110,7 +110,7 @@ def summarize(recipe: Recipe, teacher: Mapping[str, Artifact], runs: Sequence[tu
                     name: TrainedMethod.model_validate(one.model_dump(mode="json")) for name, one in methods.items()
                 },
                 runs=entries[arm],
-                metrics=_summary(entries[arm], entries[baseline], is_baseline=arm == baseline),
+                metrics=_summary(entries[arm], entries[baseline], arm == baseline, recipe.evaluate.max_detections),
                 seconds_per_step=_mean([run.seconds_per_step for run in entries[arm]]),
                 peak_memory_bytes=_mean([run.peak_memory_bytes for run in entries[arm]]),
             )
@@ -142,9 +142,9 @@ def _arm_run(run: StudyRun, result: Result) -> ArmRun:
     )
 
 
-def _summary(arm: list[ArmRun], baseline: list[ArmRun], is_baseline: bool) -> dict[str, Summary]:
+def _summary(arm: list[ArmRun], baseline: list[ArmRun], is_baseline: bool, max_detections: int) -> dict[str, Summary]:
     summary = {}
-    for metric, (_, _, higher_is_better) in DEFINITIONS.items():
+    for metric, (_, _, higher_is_better) in definitions(max_detections).items():
         of_arm, of_baseline = by_seed(arm, metric), by_seed(baseline, metric)
         if not of_arm:
             continue

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from edgekd.core.recipe import PLAIN
 from edgekd.core.task_metrics import TASKS, Task
-from edgekd.evaluate.definitions import DEFINITIONS
+from edgekd.evaluate.definitions import COCO_DETECTIONS, DEFINITIONS, definitions
 from edgekd.study.difference import by_seed, compare, difference_of, pairs_of
 from edgekd.study.model import Arm, Difference, Study
 
@@ -53,7 +53,8 @@ def markdown(study: Study) -> str:
 def csv_lines(study: Study) -> str:
     """Return a line per measured run: arm, seed, its metrics as shares of 1, pace and memory; for spreadsheets and statistics."""
     runs = [(arm.name, run) for arm in study.arms for run in arm.runs if run.status == "measured"]
-    metrics = [name for name in DEFINITIONS if any(run.metrics.get(name) is not None for _, run in runs)]
+    known = definitions(study.recipe.get("evaluate", {}).get("max_detections", COCO_DETECTIONS))
+    metrics = [name for name in known if any(run.metrics.get(name) is not None for _, run in runs)]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["arm", "seed", *metrics, "steps", "seconds_per_step", "peak_memory_bytes"])

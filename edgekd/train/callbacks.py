@@ -17,6 +17,7 @@ from torch.utils.hooks import RemovableHandle
 from torchmetrics.classification import MulticlassJaccardIndex
 from torchmetrics.detection import MeanAveragePrecision
 
+from edgekd.board.masks import Masks
 from edgekd.board.postprocess import predict, predict_objects
 from edgekd.core.recipe import Data
 from edgekd.data.base import IGNORE_INDEX, DenseDataset
@@ -27,6 +28,8 @@ from edgekd.train.module import DenseTask
 from edgekd.train.resume import AveragedWeights
 
 log = logging.getLogger(__name__)
+# Pixels. The learning curve scores masks of larger images thinned; the stage `evaluate` scores whole ones.
+MAX_CURVE_SIDE = 1024
 
 
 class DepthwiseInFloat32(Callback):
@@ -108,6 +111,30 @@ class StepRecord(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.rows, self.seconds = list(state_dict["rows"]), state_dict["seconds"]
+
+
+class ZeroLoss(Callback):
+    """Counts the steps whose task loss is exactly 0, in `count`, and warns of the first: nothing in its batch is labelled."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        assert isinstance(pl_module, DenseTask)
+        if pl_module.losses_of(outputs)["task"] != 0:
+            return
+        self.count += 1
+        if self.count == 1:
+            text = "step %d: the task loss is exactly 0: nothing in the batch is labelled, so that the step teaches nothing"
+            log.warning(text, trainer.global_step)
+
+    def state_dict(self) -> dict[str, int]:
+        return {"count": self.count}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        self.count = state_dict["count"]
 
 
 class Watchdog(Callback):
@@ -214,13 +241,29 @@ def _average_precision(session: TorchSession, dataset: DenseDataset) -> float:
         sample = dataset.load(index)
         assert sample.instances is not None
         predicted, truth = predict_objects(session, sample.image), sample.instances
-        masks = None if predicted.masks is None else predicted.masks.whole()
-        entries = {"boxes": truth.boxes_xyxy, "labels": truth.labels, "iscrowd": truth.is_crowd, "masks": truth.masks}
+        found = {"boxes": predicted.boxes, "labels": predicted.labels, "scores": predicted.scores}
+        entries = {
+            "boxes": truth.boxes_xyxy,
+            "labels": truth.labels,
+            "iscrowd": truth.is_crowd,
+            "area": truth.coco_areas,
+        }
         precision.update(
-            [_tensors(boxes=predicted.boxes, labels=predicted.labels, scores=predicted.scores, masks=masks)],
-            [_tensors(**entries, area=truth.coco_areas)],
+            [_tensors(**found, masks=_whole(predicted.masks))], [_tensors(**entries, masks=_whole(truth.masks))]
         )
     return float(precision.compute()["map"])
+
+
+def _whole(masks: Masks | None) -> np.ndarray | None:
+    """Return masks (N, h, w) bool for torchmetrics, every second, third, ... pixel of large images: whole ones need gigabytes."""
+    if masks is None:
+        return None
+    step = -(-max(masks.size) // MAX_CURVE_SIDE)
+    size = tuple(-(-side // step) for side in masks.size)
+    thinned = np.zeros((len(masks), *size), bool)
+    for number in range(len(masks)):
+        thinned[number] = masks[number][::step, ::step]
+    return thinned
 
 
 def _tensors(**arrays: np.ndarray | None) -> dict[str, torch.Tensor]:

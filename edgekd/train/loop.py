@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
 import resource
 import signal
@@ -12,7 +11,7 @@ import warnings
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import lightning as L
 import torch
@@ -25,8 +24,9 @@ from edgekd.data.base import DenseDataset
 from edgekd.data.loader import CachedOutputs, StepBatches, training_loader
 from edgekd.errors import EdgekdError, UserError
 from edgekd.models.base import DenseModel
-from edgekd.train.callbacks import DepthwiseInFloat32, LogProgress, StepRecord, Validation, Watchdog
+from edgekd.train.callbacks import DepthwiseInFloat32, LogProgress, StepRecord, Validation, Watchdog, ZeroLoss
 from edgekd.train.module import DenseTask, Distiller
+from edgekd.train.place import loader_processes, on_cpu, precision, trainer_arguments, trainer_errors
 from edgekd.train.resume import AveragedWeights, StepSeeds, WholeCheckpoints
 
 RESUME = "resume"
@@ -103,21 +103,23 @@ def fit(job: FitJob) -> dict[str, Any]:
     The budget is in optimizer steps. With `ema` the student ends with the averaged weights.
 
     Raises:
+        RecipeError: the section `trainer` names what does not exist here.
         GateError: the watchdog stopped the run.
         KeyboardInterrupt: Ctrl+C or SIGTERM stopped the process.
     """
-    _reset_peak_memory(job.trainer)
     L.seed_everything(job.seed, workers=False, verbose=False)
     task = DenseTask(job.student, job.budget, job.distiller, job.trainer.channels_last, job.task, job.class_weights)
     record = StepRecord(log_every=max(1, job.budget.steps // 200))
+    zero_loss = ZeroLoss()
     averaged = AveragedWeights(decay=job.budget.ema) if job.budget.ema is not None else None
     every = job.budget.validate_every or 0
     validation = Validation(job.validation, job.task, job.data, every, averaged) if job.validation else None
-    with _quiet():
+    with _quiet(), trainer_errors(job.trainer):
         # The order matters: a step is timed before the averaging, and scored after it.
-        trainer = _trainer(job, [callback for callback in (record, averaged, validation) if callback])
+        trainer = _trainer(job, [callback for callback in (record, zero_loss, averaged, validation) if callback])
+    _reset_peak_memory(job.trainer)
     resume = job.scratch / f"{RESUME}.ckpt"
-    workers = job.trainer.workers if job.trainer.workers is not None else (0 if on_cpu(job.trainer) else 4)
+    workers = loader_processes(job.trainer)
     on_interrupt = signal.getsignal(signal.SIGINT)
     try:
         with _quiet():
@@ -145,6 +147,7 @@ def fit(job: FitJob) -> dict[str, Any]:
         "device": str(trainer.strategy.root_device),
         "world_size": trainer.world_size,
         "teacher_answers": None if job.distiller is None else "kept" if job.teacher_cache else "live",
+        "zero_loss_steps": zero_loss.count,
         "record": record.rows,
         "validation": validation.rows if validation else [],
         "peak_memory_bytes": _peak_memory(trainer.strategy.root_device),
@@ -176,7 +179,7 @@ def _trainer(job: FitJob, own: list[Callback]) -> L.Trainer:
         callbacks.append(LogProgress(job.title, budget.steps))
     loggers = [cls(save_dir=job.scratch / "logs", name="", version="") for cls in (CSVLogger, TensorBoardLogger)]
     return L.Trainer(
-        accelerator=settings.accelerator, devices=_devices(settings), num_nodes=settings.num_nodes, strategy=settings.strategy,
+        **trainer_arguments(settings),
         precision=precision(budget, settings), max_steps=budget.steps, max_epochs=-1, use_distributed_sampler=False,
         gradient_clip_val=budget.gradient_clip, callbacks=callbacks, logger=loggers,
         # Batch norms over all devices, as on one device, work on GPUs only.
@@ -184,25 +187,6 @@ def _trainer(job: FitJob, own: list[Callback]) -> L.Trainer:
         log_every_n_steps=budget.steps, enable_progress_bar=sys.stderr.isatty(),
         enable_model_summary=False, num_sanity_val_steps=0, default_root_dir=job.scratch,
     )  # fmt: skip
-
-
-def _devices(settings: Trainer) -> int | str:
-    """Return the number of devices. `auto` is one in a notebook: its process cannot start others that use a GPU."""
-    return 1 if settings.devices == "auto" and "ipykernel" in sys.modules else settings.devices
-
-
-def training_device(settings: Trainer) -> torch.device:
-    """Return the device on which this process trains, among the processes that Lightning starts."""
-    accelerator = None if on_cpu(settings) else torch.accelerator.current_accelerator()
-    if accelerator is None:
-        return torch.device("cpu")
-    rank = int(os.environ.get("LOCAL_RANK", "0"))
-    named = (
-        [int(index) for index in str(settings.devices).split(",") if index.strip()]
-        if "," in str(settings.devices)
-        else []
-    )
-    return torch.device(accelerator.type, named[rank] if rank < len(named) else rank)
 
 
 def _reset_peak_memory(settings: Trainer) -> None:
@@ -221,21 +205,6 @@ def _peak_memory(device: torch.device) -> int:
     if found := re.search(r"VmHWM:\s*(\d+) kB", _STATUS.read_text() if _STATUS.exists() else ""):
         return int(found[1]) * 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-
-
-def on_cpu(settings: Trainer) -> bool:
-    """Whether Lightning trains on the CPU."""
-    return settings.accelerator == "cpu" or (settings.accelerator == "auto" and not torch.accelerator.is_available())
-
-
-def precision(budget: Train, settings: Trainer) -> Literal["32-true", "bf16-mixed", "16-mixed"]:
-    """Return the precision to train in; `auto` is bf16 where the hardware has it, else it would be emulated."""
-    if budget.precision != "auto":
-        return budget.precision
-    if on_cpu(settings):
-        return "bf16-mixed" if torch.cpu._is_avx512_bf16_supported() else "32-true"
-    has_bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
-    return "bf16-mixed" if has_bf16 else "32-true"
 
 
 class _quiet:

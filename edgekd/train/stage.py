@@ -25,21 +25,24 @@ from edgekd.data.base import DenseDataset
 from edgekd.data.check import class_shares
 from edgekd.data.loader import CachedOutputs
 from edgekd.data.splits import open_split
-from edgekd.errors import RecipeError
 from edgekd.models.artifact import WEIGHTS, network_from_recipe
-from edgekd.models.base import DenseModel, ReadyDetector
+from edgekd.models.base import DenseModel
 from edgekd.models.build import check_input_size, count
 from edgekd.models.session import torch_spec
+from edgekd.models.trial import try_network
 from edgekd.models.weights import save_state
 from edgekd.train.loop import FitJob, fit
 from edgekd.train.losses.semantic import balanced
 from edgekd.train.module import Distiller
+from edgekd.train.refusals import check_trainable, training_errors
 
 log = logging.getLogger(__name__)
 
 
 def train_teacher(job: StageJob) -> StageResult:
     """Train the teacher on the labels, or take its checkpoint unchanged."""
+    recipe, classes = job.recipe, job.inputs["data"].details["classes"]
+    try_network(recipe.teacher, recipe.task, len(classes), "teacher", recipe.data.augment.crop or recipe.data.size)
     return train_network(job, job.recipe.teacher, "teacher")
 
 
@@ -74,20 +77,18 @@ def train_network(job: StageJob, network: Network, section: str, guidance: Guida
 
     Raises:
         RecipeError: the network cannot be built or trained.
+        UserError: the training ran out of memory, or one of its processes was killed.
         GateError: the watchdog stopped the training.
     """
     recipe, classes = job.recipe, tuple(job.inputs["data"].details["classes"])
     L.seed_everything(recipe.seed, workers=False, verbose=False)  # user networks may draw from numpy or random
     model = network_from_recipe(network, recipe.task, len(classes), section)
     check_input_size(model, recipe.data.size)
-    if network.train is not None and isinstance(model, ReadyDetector):
-        raise RecipeError(
-            f"{section}.train: networks of family {network.family!r} are not trained here; leave it out and give "
-            f"{section}.checkpoint, a file with trained weights"
-        )
+    check_trainable(model, network, section)
+    training = {}
     if network.train is not None:
-        model.check_trains()
-    training = {} if network.train is None else _fit(job, model, network.train, guidance)
+        with training_errors(section, network.train, recipe.trainer):
+            training = _fit(job, model, network.train, guidance)
     if not is_first_process():  # the first process writes the artifact
         return StageResult()
     if training:

@@ -26,7 +26,7 @@ ALLOWED: dict[str, set[str]] = {
     "report/model.py": {"cuda", "openvino"},  # examples of values
     "rewrites/graph.py": {"onnxruntime"},  # the extra that installs onnx
     "study/work.py": {"cuda", "nvidia"},  # which GPUs a training process sees
-    "train/loop.py": {"cuda"},  # PyTorch's name of a device to train on
+    "train/place.py": {"cuda"},  # PyTorch's name of a device to train on
 }
 
 

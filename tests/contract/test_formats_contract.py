@@ -19,6 +19,7 @@ from edgekd.core import plugins
 from edgekd.core.plugin_options import plugin_options
 from edgekd.data.base import DenseDataset
 from edgekd.data.check import check_dataset
+from edgekd.data.facts import _packed, _stored, read_facts
 from edgekd.data.fingerprint import fingerprint
 from edgekd.errors import DataError
 
@@ -163,7 +164,26 @@ def test_opening_reads_no_pixels_and_a_damaged_file_is_named_when_loaded(
     assert any(str(path) in str(caught.value) for path in damaged.files(0))
     assert "\n" not in str(caught.value)
     if ":" not in name:
-        assert len(check_dataset(damaged, layout[1]).errors) == len(damaged)
+        assert check_dataset(damaged, layout[1]).num_bad == len(damaged)
+
+
+def test_the_check_counts_what_samples_hold_and_survives_the_cache(name: str, dataset: DenseDataset, tmp_path: Path):
+    if not dataset.files(0):
+        pytest.skip(f"{name} is generated, and has many samples")
+    samples, report = [dataset.load(index) for index in range(len(dataset))], check_dataset(dataset, "train")
+    assert report.num_bad == 0
+    for index in range(len(dataset.classes)):
+        if ":" in name:
+            counted = [(one.instances.labels == index) & ~one.instances.is_ignored for one in samples]
+            assert report.object_counts[index] == sum(int(part.sum()) for part in counted)
+        else:
+            assert report.pixel_counts[index] == sum(int((one.mask == index).sum()) for one in samples)
+    facts = read_facts(dataset)
+    (tmp_path / "facts.npz").write_bytes(_packed(facts))
+    again = _stored(tmp_path / "facts.npz")
+    assert again is not None
+    for field in dataclasses.fields(facts):
+        np.testing.assert_array_equal(getattr(again, field.name), getattr(facts, field.name))
 
 
 def test_unknown_split_and_wrong_root_are_refused_by_name(

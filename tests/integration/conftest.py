@@ -71,7 +71,7 @@ def run_once(recipe: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -
     with FileLock(made / ".made"):
         if not (made / "run/report.json").exists():
             (made / "recipe.yaml").write_text(yaml.safe_dump(recipe))
-            done = edgekd("run", str(made / "recipe.yaml"), "--out", str(made / "run"))
+            done = edgekd("run", "recipe.yaml", "--out", "run", cwd=made)  # as users type it: relative paths
             assert done.returncode == 0, done.stderr
     own = tmp_path_factory.mktemp(recipe["name"])
     shutil.copyfile(made / "recipe.yaml", own / "recipe.yaml")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import shutil
@@ -84,25 +85,46 @@ def missing_mask(folder: Path) -> str:
 @pytest.mark.parametrize("command", ["run", "data check"])
 def test_bad_data_is_refused_in_one_line(folder: Path, damage: Callable[[Path], str], command: str) -> None:
     word = damage(folder)
-    arguments = ["--out", str(folder / "out")] if command == "run" else ["--sheet", str(folder)]
-    line = refused(*command.split(), str(folder / "recipe.yaml"), *arguments)
+    arguments = ["--out", "out"] if command == "run" else ["--sheet", "sheets"]
+    line = refused(*command.split(), "recipe.yaml", *arguments, cwd=folder)
     assert word in line
     assert not list((folder / "out").glob("student/manifest.json"))
 
 
 def test_data_check_passes_the_undamaged_set_and_draws_it(folder: Path) -> None:
-    done = run_edgekd("data", "check", str(folder / "recipe.yaml"), "--sheet", str(folder))
+    done = run_edgekd("data", "check", "recipe.yaml", cwd=folder)
     assert done.returncode == 0, done.stderr
     assert "class10" in done.stdout
     assert Image.open(folder / "contact_sheet_val.png").width > 200
 
 
+def test_data_check_prints_its_report_where_no_contact_sheet_can_be_written(folder: Path) -> None:
+    done = run_edgekd("data", "check", str(folder / "recipe.yaml"), "--sheet", str(folder / "classes.txt/sheets"))
+    assert done.returncode == 2
+    assert "split train: 6 images, 0 bad" in done.stdout
+    assert "split val: 3 images, 0 bad" in done.stdout
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("edgekd: contact sheet not written: ")
+    assert line.endswith("name another folder by --sheet")
+
+
+def test_data_check_counts_equal_errors_and_gives_findings_as_json(folder: Path) -> None:
+    for number in range(4):
+        Image.fromarray(np.full((64, 96), 37, np.uint8)).save(folder / f"masks/train/{number}.png")
+    done = run_edgekd("data", "check", str(folder / "recipe.yaml"), "--sheet", str(folder), "--json")
+    assert done.returncode == 2
+    (found,) = json.loads(done.stdout)["splits"][0]["findings"]
+    assert (found["code"], found["is_error"], found["count"], found["first"]) == ("unreadable", True, 4, "0.png")
+    assert "masks/train/0.png: label 37" in done.stderr
+    assert "(3 more like this)" in done.stderr
+
+
 def test_a_wrong_root_is_named(folder: Path) -> None:
-    assert "nowhere" in refused("run", str(folder / "recipe.yaml"), "--set", "data.options.root=nowhere")
+    assert "nowhere" in refused("run", "recipe.yaml", "--set", "data.options.root=nowhere", cwd=folder)
 
 
 def test_a_recipe_that_is_not_there_is_named(tmp_path: Path) -> None:
-    assert "did you mean 'quickstart'" in refused("run", "quickstrat", "--out", str(tmp_path / "out"))
+    assert "did you mean 'quickstart'" in refused("run", "quickstrat", "--out", "out", cwd=tmp_path)
 
 
 def test_a_recipe_typo_gets_a_suggestion(tiny_recipe: Path) -> None:
@@ -111,14 +133,14 @@ def test_a_recipe_typo_gets_a_suggestion(tiny_recipe: Path) -> None:
 
 def test_an_unknown_option_of_a_method_gets_a_suggestion(tiny_recipe: Path, tmp_path: Path) -> None:
     line = refused(
-        "run", str(tiny_recipe), "--set", "distill.methods.kd.options.temprature=2", "--out", str(tmp_path / "out")
+        "run", str(tiny_recipe), "--set", "distill.methods.kd.options.temprature=2", "--out", "out", cwd=tmp_path
     )
     assert "did you mean 'temperature'" in line
 
 
 def test_a_checkpoint_of_another_network_is_refused(tiny_recipe: Path, tiny_run: Path, tmp_path: Path) -> None:
     student = tiny_run / "student" / "weights.safetensors"
-    line = refused("run", str(tiny_recipe), "--set", f"teacher.checkpoint={student}", "--out", str(tmp_path / "out"))
+    line = refused("run", str(tiny_recipe), "--set", f"teacher.checkpoint={student}", "--out", "out", cwd=tmp_path)
     assert "teacher.checkpoint" in line
 
 
@@ -135,7 +157,7 @@ def test_a_pickle_that_would_run_code_is_refused_and_does_not_run(tiny_recipe: P
     ):
         path = tmp_path / name
         write(path)
-        refused("run", str(tiny_recipe), "--set", f"teacher.checkpoint={path}", "--out", str(tmp_path / "out"))
+        refused("run", str(tiny_recipe), "--set", f"teacher.checkpoint={path}", "--out", "out", cwd=tmp_path)
         assert not marker.exists()
 
 
@@ -144,7 +166,7 @@ def test_a_truncated_checkpoint_is_refused(tiny_recipe: Path, tmp_path: Path) ->
     save_file({"a": torch.zeros(1000)}, path)
     path.write_bytes(path.read_bytes()[:500])
     assert str(path) in refused(
-        "run", str(tiny_recipe), "--set", f"teacher.checkpoint={path}", "--out", str(tmp_path / "out")
+        "run", str(tiny_recipe), "--set", f"teacher.checkpoint={path}", "--out", "out", cwd=tmp_path
     )
 
 
@@ -156,12 +178,12 @@ def test_an_unsupported_precision_is_refused_before_any_training(tiny_recipe: Pa
 
 
 def test_an_input_size_that_the_network_cannot_take_is_refused(tiny_recipe: Path, tmp_path: Path) -> None:
-    assert "250" in refused("run", str(tiny_recipe), "--set", "data.size=[250,96]", "--out", str(tmp_path / "out"))
+    assert "250" in refused("run", str(tiny_recipe), "--set", "data.size=[250,96]", "--out", "out", cwd=tmp_path)
 
 
 def test_a_file_in_place_of_the_output_folder_is_refused(tiny_recipe: Path, tmp_path: Path) -> None:
     (tmp_path / "out").write_text("precious")
-    assert "not a folder" in refused("run", str(tiny_recipe), "--out", str(tmp_path / "out"))
+    assert "not a folder" in refused("run", str(tiny_recipe), "--out", "out", cwd=tmp_path)
     assert (tmp_path / "out").read_text() == "precious"
 
 
@@ -235,9 +257,9 @@ def test_a_weak_teacher_is_refused_with_exit_1_and_reported(tiny_recipe: Path, t
     assert "teacher.floor" in (out / "report.html").read_text()
 
 
-def refused(*arguments: str) -> str:
+def refused(*arguments: str, cwd: Path | None = None) -> str:
     """Run the command line, assert exit code 2 without a traceback, and return the one line that says why."""
-    done = run_edgekd(*arguments)
+    done = run_edgekd(*arguments, cwd=cwd)
     assert done.returncode == 2, (done.returncode, done.stderr)
     assert "Traceback" not in done.stderr
     errors = [line for line in done.stderr.splitlines() if line.startswith("edgekd: ")]
@@ -276,3 +298,14 @@ def test_a_flipped_byte_in_a_finished_run_is_told_once_and_made_again(tiny_run: 
     assert len(told) == 1
     assert "it is made again, what is left is kept in .previous" in told[0]
     assert file.read_bytes() == whole
+
+
+def test_refused_data_has_a_page_that_replaces_none(folder: Path) -> None:
+    label_37_of_11(folder)
+    for kept in (None, '{"schema": "edgekd.report/1", "title": "an earlier run"}'):
+        if kept:
+            (folder / "out/report.json").write_text(kept)
+        refused("run", str(folder / "recipe.yaml"), "--out", str(folder / "out"))
+        text = (folder / "out/report.json").read_text()
+        assert text == kept if kept else "label 37" in text
+    assert "label 37" in (folder / "out/report.html").read_text()

@@ -207,6 +207,7 @@ READERS: dict[str, Callable[[Path], None]] = {
         for name in ("build-for-rtx", "build-for-jetson", "build-for-intel")
     },
     "detect-objects": partial(follow, DOCS / "howto/detect-objects.md"),
+    "use-your-network": partial(follow, DOCS / "howto/use-your-network.md"),
     "check-a-model": partial(follow, DOCS / "howto/check-a-model.md"),
     **{page.stem: partial(follow, page) for page in PLUGIN_PAGES},
 }

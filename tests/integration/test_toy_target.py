@@ -53,7 +53,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(place: Path, program: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run a Python program with the toy installed and its toolchain in its place."""
+    """Run a Python program in `place`, with the toy installed and its toolchain in its place."""
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join([str(place / "site"), str(REPOSITORY)]),
@@ -61,7 +61,7 @@ def run(place: Path, program: str, *arguments: str, **variables: str) -> subproc
         **variables,
     }
     command = [sys.executable, "-c", program, *arguments]
-    return subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True)
+    return subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True)
 
 
 def edgekd(place: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -70,7 +70,7 @@ def edgekd(place: Path, *arguments: str, **variables: str) -> subprocess.Complet
 
 def test_the_contract_tests_take_it_by_its_name(place: Path) -> None:
     program = "import sys, pytest; sys.exit(pytest.main(sys.argv[1:]))"
-    tests = ["tests/contract/test_targets_contract.py", "tests/contract/test_chips_contract.py"]
+    tests = [str(REPOSITORY / "tests/contract" / f"test_{kind}_contract.py") for kind in ("targets", "chips")]
     done = run(place, program, "-p", "no:cacheprovider", "-k", "toy", "-rs", *tests)
     assert done.returncode == 0, done.stdout
     assert "10 passed" in done.stdout or int(done.stdout.rpartition(" passed")[0].split()[-1]) > 10
@@ -88,27 +88,28 @@ def test_doctor_and_toolchain_name_it(place: Path) -> None:
 
 
 def test_the_reference_pages_name_it_with_its_chip(place: Path) -> None:
-    program = "import sys; sys.path.insert(0, 'docs'); import generate\nfor part in {}: print(generate.PARTS[part]())"
-    pages = run(place, program.format(("support", "chips")))
+    docs = str(REPOSITORY / "docs")
+    program = f"import sys; sys.path.insert(0, {docs!r}); import generate; print(*(generate.PARTS[part]() for part in sys.argv[1:]))"
+    pages = run(place, program, "support", "chips")
     assert "| `toy` | `toychip` | fp32 | toolchain | built here | 1.0 | 2026-11-29 |" in pages.stdout, pages.stderr
     assert "| `toy` | `toychip` | int8 | toolchain | code only | – | – |" in pages.stdout
     assert "| `toychip` | Toy chip | It is a toy. | toy_edge |" in pages.stdout
 
 
 def test_check_asks_its_parser_its_tables_and_its_own_check(place: Path) -> None:
-    done = edgekd(place, "check", str(place / "tiny.yaml"), "--target", "toy", "--json")
+    done = edgekd(place, "check", "tiny.yaml", "--target", "toy", "--json")
     (report,) = json.loads(done.stdout)
     assert (report["parsed"]["answer"], report["parsed"]["text"]) == ("yes", "toy compiler"), done.stderr
     assert {"cpu_fallback"} == {one["consequence"] for one in report["findings"] if one["operator"] == "Resize"}
     fast = "engines=[{target: toy, precision: int8, options: {is_fast: true}}]"
-    refused = edgekd(place, "run", str(place / "tiny.yaml"), "--out", str(place / "refused"), "--set", fast)
+    refused = edgekd(place, "run", "tiny.yaml", "--out", "refused", "--set", fast)
     assert refused.returncode == 2
     assert "engines: toy-int8: toy: is_fast contradicts precision int8; leave it out" in refused.stderr
 
 
 def test_a_run_compiles_scores_times_and_reports_it(place: Path) -> None:
     out = place / "run"
-    done = edgekd(place, "run", str(place / "tiny.yaml"), "--out", str(out))
+    done = edgekd(place, "run", "tiny.yaml", "--out", "run")
     assert done.returncode == 0, done.stderr
     rows = {row["id"]: row for row in json.loads((out / "report.json").read_text())["rows"]}
     for name in ("toy-fp32", "toy-int8"):
@@ -125,14 +126,14 @@ def test_a_run_compiles_scores_times_and_reports_it(place: Path) -> None:
     assert manifests["int8"]["environment"]["toy_board"] == "1"
     edited = place / "site/toy_edge/rounding.py"
     edited.write_text(edited.read_text().replace("127", "63"))
-    again = json.loads(edgekd(place, "run", str(place / "tiny.yaml"), "--out", str(out), "--json").stdout)
+    again = json.loads(edgekd(place, "run", "tiny.yaml", "--out", "run", "--json").stdout)
     made = {stage["name"] for stage in again["stages"] if not stage["skipped"]}
     assert {"engine/toy-fp32", "engine/toy-int8"} <= made
     assert not {"engine/onnxruntime-fp32", "export", "student"} & made
 
 
 def test_where_its_board_is_absent_engines_are_built_and_the_row_says_why(place: Path) -> None:
-    until = edgekd(place, "compile", str(place / "tiny.yaml"), "--out", str(place / "run"), TOY_BOARD="0")
+    until = edgekd(place, "compile", "tiny.yaml", "--out", "run", TOY_BOARD="0")
     assert until.returncode == 0, until.stderr
     rows = {row["id"]: row for row in json.loads((place / "run/report.json").read_text())["rows"]}
     assert (rows["toy-fp32"]["status"], rows["toy-fp32"]["reason"]) == ("not measured", "no toy board in this machine")

@@ -16,7 +16,8 @@ from pathlib import Path
 
 from edgekd.board.options import option
 from edgekd.data.base import IGNORE_INDEX
-from edgekd.data.paired import PairedDataset, checked_classes, label_table, pairs_by_name, read_lines
+from edgekd.data.paired import Notes, PairedDataset, checked_classes, label_table, read_lines
+from edgekd.data.pairing import pairs_by_name
 from edgekd.errors import DataError
 
 TASKS = ("semantic",)
@@ -44,10 +45,12 @@ def open_dataset(options: Options, split: str) -> PairedDataset:
         DataError: missing folder, empty split, file without partner, or a bad class list.
     """
     root, folder = Path(options.root), _SPLITS.get(split, split)
-    pairs = pairs_by_name(root / "images" / folder, root / "annotations" / folder)
+    pairing = pairs_by_name(root / "images" / folder, root / "annotations" / folder)
     classes = checked_classes(options.classes, "data.options.classes") if options.classes else _class_names(root)
     mapping = {index + 1: index for index in range(len(classes))} | {0: IGNORE_INDEX, 255: IGNORE_INDEX}
-    return PairedDataset(classes, pairs, label_table(mapping), f"1..{len(classes)}, or 0 or 255 to ignore")
+    expected = f"1..{len(classes)}, or 0 or 255 to ignore"
+    notes = Notes(repairs=pairing.repairs)
+    return PairedDataset(classes, pairing.pairs, label_table(mapping), expected, notes=notes)
 
 
 def _class_names(root: Path) -> tuple[str, ...]:

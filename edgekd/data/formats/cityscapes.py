@@ -14,7 +14,8 @@ from typing import Literal
 
 from edgekd.board.options import option
 from edgekd.data.base import IGNORE_INDEX
-from edgekd.data.paired import PairedDataset, label_table, pairs_by_name
+from edgekd.data.paired import Notes, PairedDataset, label_table
+from edgekd.data.pairing import pairs_by_name
 
 TASKS = ("semantic",)
 
@@ -59,7 +60,7 @@ def open_dataset(options: Options, split: str) -> PairedDataset:
         DataError: missing folder, empty split, or a file without partner.
     """
     root = Path(options.root)
-    pairs = pairs_by_name(
+    pairing = pairs_by_name(
         root / "leftImg8bit" / split, root / "gtFine" / split, "_leftImg8bit", f"_gtFine_{options.labels}"
     )
     # 255 is the license plate's id -1 stored in 8 bits.
@@ -71,4 +72,5 @@ def open_dataset(options: Options, split: str) -> PairedDataset:
     else:
         mapping |= {index: index for index in range(len(CLASSES))}
         expected = f"train ids 0..{len(CLASSES) - 1}, or 255"
-    return PairedDataset(CLASSES, pairs, label_table(mapping), expected)
+    notes = Notes(repairs=pairing.repairs)
+    return PairedDataset(CLASSES, pairing.pairs, label_table(mapping), expected, notes=notes)

@@ -3,50 +3,75 @@
     root/annotations/instances_<split>.json
     root/<split>/<file_name>                       the images
 
-Both can be named otherwise by the options. Categories are numbered by sorted id, as all tools do; their names are the
-classes. Masks are polygons, compressed or uncompressed run lengths; training and evaluation ignore crowds. An
-image's height and width may be left out together, and the box of an object with polygons.
+Both can be named otherwise by the options; without `{split}` in them the one file is a data set without splits. Categories
+are numbered by sorted id, as all tools do, or in the order of `classes`; their names are the classes. Roboflow's first
+category, which groups the others, is no class unless an object has it. Ids are whole numbers or text. Masks are polygons,
+compressed or uncompressed run lengths; training and evaluation ignore crowds. An image's height and width may be left out
+together, and the box of an object with polygons. For the task `semantic` the masks are drawn into a class map, where several
+cover a pixel the one of fewer pixels; crowds are pixels of their class.
 Source: cocodataset.org, "Data format"; pycocotools 2.0.
 """
 
 from __future__ import annotations
 
-import json
 import os
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from reprlib import repr as short  # of what may be endless, deeply nested or of many lines
-from typing import Any, TypeGuard
+from typing import Any, Literal, TypeGuard
 
 from edgekd.board.options import option
-from edgekd.data.annotated import (
+from edgekd.data.annotated import AnnotatedDataset
+from edgekd.data.annotation import (
+    BEYOND_EDGE,
+    CLASSES,
     NO_MASK,
-    AnnotatedDataset,
+    OTHER_CLASSES,
     AnnotatedImage,
     Annotation,
+    BeyondEdge,
     Refusals,
     checked_size,
+    chosen_classes,
     require_images,
 )
 from edgekd.data.coco_masks import Segmentation
+from edgekd.data.drawn import BACKGROUND, DrawnDataset
 from edgekd.data.images import upright_size
-from edgekd.data.paired import checked_classes, is_showable, require_folder
-from edgekd.errors import DataError, one_line
+from edgekd.data.json_files import read_json
+from edgekd.data.paired import is_showable, require_folder
+from edgekd.errors import DataError
 
-TASKS = ("detection", "instance")
+TASKS = ("semantic", "detection", "instance")
+
+_Id = int | str
+_Labels = dict[_Id, int | None]  # category -> class index, None for a class that is left out
 
 
 @dataclass(frozen=True)
 class Options:
-    """Where the data set lies."""
+    """Where the data set lies, and what of it is read."""
 
     root: str = option(..., "Folder of the data set.", is_path=True)
     annotations: str = option(
         "annotations/instances_{split}.json", "Annotation file below `root`; `{split}` stands for the split's name."
     )
     images: str = option("{split}", "Image folder below `root`; `{split}` stands for the split's name.")
+    classes: tuple[str, ...] | str = option((), f"{CLASSES} Empty: all categories, by id.", names_classes=True)
+    crowds: Literal["ignore", "objects"] = option(
+        "ignore",
+        "Annotations with `iscrowd: 1`: `ignore` them in training and evaluation, as COCO means it, or take them as `objects`, for "
+        "tools that write it with every brush mask.",
+    )
+    beyond_edge: BeyondEdge = option("refuse", BEYOND_EDGE)
+    background: str | None = option("background", BACKGROUND)
+
+
+def open_dataset(options: Options, split: str) -> DrawnDataset:
+    """Read the objects of one split and draw their class maps when they are loaded; errors as `open_objects` with masks."""
+    return DrawnDataset(open_objects(options, split, has_masks=True), options.background)
 
 
 def open_objects(options: Options, split: str, has_masks: bool) -> AnnotatedDataset:
@@ -61,45 +86,76 @@ def open_objects(options: Options, split: str, has_masks: bool) -> AnnotatedData
     folder = root / options.images.replace("{split}", split)
     require_folder(folder, "image folder")
     content = _read(path)
-    categories = _by_id(_entries(content, "categories", path), "category", path)
-    labels = {category: label for label, category in enumerate(sorted(categories))}
-    classes = checked_classes([_name(categories[key], path) for key in labels], f"{path}: categories")
+    found = _entries(content, "annotations", path)
+    categories = _categories(content, found, path)
+    known = [_name(category, path) for category in categories.values()]
+    classes = chosen_classes(root, options.classes, known, f"{path}: categories")
+    labels: _Labels = {
+        key: classes.index(name) if name in classes else None for key, name in zip(categories, known, strict=True)
+    }
     entries = _by_id(_entries(content, "images", path), "image", path)
-    images = {number: _image(entry, folder, path) for number, entry in sorted(entries.items())}
-    objects: dict[int, list[Annotation]] = {image: [] for image in images}
-    repairs: Counter[str] = Counter()
+    images = {key: _image(entries[key], folder, path) for key in sorted(entries, key=_order)}
+    objects: dict[_Id, list[Annotation]] = {image: [] for image in images}
+    repairs: dict[_Id, Counter[str]] = {}
     refusals = Refusals()
-    for number, entry in _by_id(_entries(content, "annotations", path), "annotation", path).items():
+    for key, entry in _by_id(found, "annotation", path).items():
         with refusals.one():
-            where = f"{path}, annotation {number}"
-            image, category = _whole(entry.get("image_id")), _whole(entry.get("category_id"))
-            if not _is_id(image) or image not in objects:
-                raise DataError(f"{where}: no image has id {short(image)}; remove the annotation or add the image")
-            if not _is_id(category) or category not in labels:
-                raise DataError(
-                    f"{where}: no category has id {short(category)}, expected one of {short([*labels])}; fix it"
-                )
-            annotation = _annotation(entry, labels[category], where, images[image].size if has_masks else None)
-            if annotation is None:
-                repairs[NO_MASK] += 1
+            where = f"{path}, annotation {key}"
+            image, label = _place(entry, images, labels, where)
+            annotation: Annotation | str = OTHER_CLASSES
+            if label is not None:
+                annotation = _annotation(entry, label, where, options, images[image].size if has_masks else None)
+            if isinstance(annotation, str):
+                repairs.setdefault(image, Counter())[annotation] += 1
             else:
                 objects[image].append(annotation)
-    listed = [replace(image, objects=tuple(objects[number])) for number, image in images.items()]
+    listed = [
+        replace(image, objects=tuple(objects[key]), repairs=repairs.get(key, {})) for key, image in images.items()
+    ]
     names = Counter(image.name for image in listed)
     twice = [name for name, count in names.items() if count > 1]
     if twice:
         raise DataError(f"{path}: file_name {twice[0]!r} is listed {names[twice[0]]} times; keep one image entry")
     require_images(listed)
-    return AnnotatedDataset(classes, listed, has_masks, repairs, refusals)
+    return AnnotatedDataset(classes, listed, has_masks, refusals=refusals, beyond_edge=options.beyond_edge)
+
+
+def _categories(content: Mapping[str, Any], found: list[Mapping[str, Any]], path: Path) -> dict[_Id, Mapping[str, Any]]:
+    """Return the categories by id, in order, without the one that Roboflow writes first to group the others.
+
+    Its supercategory is "none" and it is the supercategory of all others. It stays where an object has it.
+    Source: app.roboflow.com, export "COCO", 2024.
+    """
+    entries = _by_id(_entries(content, "categories", path), "category", path)
+    categories = {key: entries[key] for key in sorted(entries, key=_order)}
+    if len(categories) < 2:
+        return categories
+    first, *others = categories
+    root = categories[first]
+    if root.get("supercategory") != "none" or any(
+        categories[key].get("supercategory") != root.get("name") for key in others
+    ):
+        return categories
+    if any(_whole(entry.get("category_id")) == first for entry in found):
+        return categories
+    del categories[first]
+    return categories
+
+
+def _place(
+    entry: Mapping[str, Any], images: Mapping[_Id, AnnotatedImage], labels: _Labels, where: str
+) -> tuple[_Id, int | None]:
+    """Return the image of an annotation and its class index, None for a class that is left out."""
+    image, category = _whole(entry.get("image_id")), _whole(entry.get("category_id"))
+    if not _is_id(image) or image not in images:
+        raise DataError(f"{where}: no image has id {short(image)}; remove the annotation or add the image")
+    if not _is_id(category) or category not in labels:
+        raise DataError(f"{where}: no category has id {short(category)}, expected one of {short([*labels])}; fix it")
+    return image, labels[category]
 
 
 def _read(path: Path) -> Mapping[str, Any]:
-    try:
-        content = json.loads(path.read_bytes())
-    except FileNotFoundError as exc:
-        raise DataError(f"{path}: no such file; check data.options.annotations and the split name") from exc
-    except (OSError, ValueError, RecursionError) as exc:
-        raise DataError(f"{path}: not readable as JSON ({one_line(exc)}); replace the file") from exc
+    content = read_json(path, "check data.options.annotations and the split name")
     if not isinstance(content, dict):
         raise DataError(
             f"{path}: expected COCO's object with images, annotations, categories, got {type(content).__name__}"
@@ -116,12 +172,14 @@ def _entries(content: Mapping[str, Any], key: str, path: Path) -> list[Mapping[s
     return entries
 
 
-def _by_id(entries: list[Mapping[str, Any]], what: str, path: Path) -> dict[int, Mapping[str, Any]]:
-    by_id: dict[int, Mapping[str, Any]] = {}
-    for entry in entries:
+def _by_id(entries: list[Mapping[str, Any]], what: str, path: Path) -> dict[_Id, Mapping[str, Any]]:
+    by_id: dict[_Id, Mapping[str, Any]] = {}
+    for place, entry in enumerate(entries):
         number = _whole(entry.get("id"))
+        if number is None and what == "annotation":
+            number = f"number {place}"
         if not _is_id(number):
-            raise DataError(f"{path}: {what} id: expected a whole number, got {short(number)}; fix the file")
+            raise DataError(f"{path}: {what} id: expected a whole number or a text, got {short(number)}; fix the file")
         if number in by_id:
             raise DataError(f"{path}: {what} id {number} occurs twice; renumber one of them")
         by_id[number] = entry
@@ -129,19 +187,34 @@ def _by_id(entries: list[Mapping[str, Any]], what: str, path: Path) -> dict[int,
 
 
 def _whole(value: Any) -> Any:
-    """Return 3 for 3.0, as spreadsheets write whole numbers; any other value unchanged."""
+    """Return 3 for 3.0 and "3", as spreadsheets and some tools write whole numbers; any other value unchanged."""
+    if (
+        isinstance(value, str)
+        and len(value) < 19
+        and value.isascii()
+        and value.isdecimal()
+        and str(int(value)) == value
+    ):
+        return int(value)
     return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < 1 << 53 else value
 
 
-def _is_id(value: Any) -> TypeGuard[int]:
+def _is_id(value: Any) -> TypeGuard[_Id]:
+    if isinstance(value, str):
+        return 0 < len(value) <= 200 and is_showable(value)
     return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1 << 63
+
+
+def _order(key: _Id) -> tuple[bool, _Id]:
+    """Return the sort key of ids: numbers before texts."""
+    return isinstance(key, str), key
 
 
 def _name(category: Mapping[str, Any], path: Path) -> str:
     name = category.get("name")
     if not isinstance(name, str):
         raise DataError(f"{path}: category {category['id']}: expected a name, got {short(name)}; add it")
-    return name
+    return name.strip()
 
 
 def _image(entry: Mapping[str, Any], folder: Path, path: Path) -> AnnotatedImage:
@@ -154,30 +227,33 @@ def _image(entry: Mapping[str, Any], folder: Path, path: Path) -> AnnotatedImage
         if ".." in Path(name).parts or Path(name).is_absolute():
             raise DataError(f"{where}: expected file_name below {folder}, got {short(name)}; fix it")
     height, width = (_whole(entry.get(side)) for side in ("height", "width"))
-    if height is None and width is None and os.path.isfile(folder / name):
+    is_measured = height is None and width is None and os.path.isfile(folder / name)
+    if is_measured:
         height, width = upright_size(folder / name)
-    return AnnotatedImage(name, folder / name, checked_size(height, width, where), ())
+    return AnnotatedImage(name, folder / name, checked_size(height, width, where), (), is_measured=is_measured)
 
 
 def _annotation(
-    entry: Mapping[str, Any], label: int, where: str, mask_size: tuple[int, int] | None
-) -> Annotation | None:
-    """Return an object with a mask of `mask_size`, or without one where that is None; None when the mask is blank."""
+    entry: Mapping[str, Any], label: int, where: str, options: Options, mask_size: tuple[int, int] | None
+) -> Annotation | str:
+    """Return an object with a mask of `mask_size`, or without one where that is None; NO_MASK when the mask is blank."""
     box = entry.get("bbox")
     x, y, width, height = _numbers(_around(entry.get("segmentation")) if box is None else box, 4, f"{where}: bbox")
     area = entry.get("area")
     if area is not None:
         (area,) = _numbers([area], 1, f"{where}: area")
-        if area < 0:
+        if area < 0 and min(width, height) >= 0:
             raise DataError(f"{where}: area: expected square pixels, 0 or more, got {area}; fix the annotation")
+        area = abs(area)
     is_crowd = entry.get("iscrowd")
-    is_crowd = 0 if is_crowd is None else is_crowd
+    is_crowd = 0 if is_crowd is None else _whole(is_crowd)
     if is_crowd not in (0, 1):
         raise DataError(f"{where}: iscrowd: expected 0 or 1, got {short(is_crowd)}; fix it")
-    mask = Segmentation(entry.get("segmentation")) if mask_size else None
+    mask = Segmentation(entry.get("segmentation"), options.beyond_edge == "cut") if mask_size else None
     if mask and mask_size and mask.is_blank(*mask_size):
-        return None
-    return Annotation(label, (x, y, x + width, y + height), where, mask, bool(is_crowd), area=area)
+        return NO_MASK
+    is_crowd = bool(is_crowd) and options.crowds == "ignore"
+    return Annotation(label, (x, y, x + width, y + height), where, mask, is_crowd, area=area)
 
 
 def _around(shape: Any) -> list[float] | None:

@@ -6,17 +6,21 @@
     root/images/<split>/<name>.jpg
     root/labels/<split>/<name>.txt                 rows `class xc yc w h`, or `class x1 y1 x2 y2 x3 y3 ...`
 
+`yaml` may also name a text file with one class name per line: LabelImg's and Label Studio's `classes.txt`, CVAT's and
+darknet's `obj.names`. A split is then the folder `images/<split>`, or the list `<split>.txt`. The split `all` is every image
+below `images` or, where there is no such folder, below `root`.
+
 Coordinates are shares of width and height; 1 % beyond the image is cut there. An image without a text file, or with an
 empty one, has no objects, but one image of the split must have a text file; those that belong to no image are counted.
-Rows are told apart one by one: five numbers are a box, seven or more a polygon (other tools read five numbers as two
-points as soon as a file holds one polygon). Equal rows count once. All values of data.yaml are read as text: the names
-of `[1, yes, 2024-01-01]` are what stands there. Its aliases and merge keys are not read. With `kpt_shape: [n, d]` rows are a
-box and n keypoints of d numbers, as for pose; the box is read.
+Rows are told apart one by one: five numbers are a box, six a box with a confidence, which is left out, seven or more a
+polygon (other tools read five numbers as two points as soon as a file holds one polygon). All values of data.yaml are read
+as text: the names of `[1, yes, 2024-01-01]` are what stands there. Its aliases and merge keys are not read. With
+`kpt_shape: [n, d]` rows are a box and n keypoints of d numbers, as for pose; the box is read. For the task `semantic` polygons
+are drawn into a class map, where several cover a pixel the one of fewer pixels.
 """
 
 from __future__ import annotations
 
-import math
 import os
 import re
 from collections import Counter
@@ -25,19 +29,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from reprlib import repr as short
 
-import numpy as np
 import yaml
 
 from edgekd.board.options import option
-from edgekd.data.annotated import AnnotatedDataset, AnnotatedImage, Annotation, Refusals
-from edgekd.data.coco_masks import Segmentation
+from edgekd.data.annotated import AnnotatedDataset
+from edgekd.data.annotation import (
+    BEYOND_EDGE,
+    CLASSES,
+    AnnotatedImage,
+    BeyondEdge,
+    chosen_classes,
+)
+from edgekd.data.base import WHOLE
+from edgekd.data.class_lists import named_classes
+from edgekd.data.drawn import BACKGROUND, DrawnDataset
 from edgekd.data.images import upright_size
 from edgekd.data.paired import checked_classes, images_below, is_showable, read_lines, require_folder
+from edgekd.data.yolo_rows import Reading, read_row
 from edgekd.errors import DataError, did_you_mean, one_line
 
-TASKS = ("detection", "instance")
-
-_BEYOND = 0.01  # share of a side by which a coordinate may pass the edge
+TASKS = ("semantic", "detection", "instance")
 
 
 @dataclass(frozen=True)
@@ -45,7 +56,17 @@ class Options:
     """Where the data set lies."""
 
     root: str = option(..., "Folder with the images and the labels.", is_path=True)
-    yaml: str = option("data.yaml", "File with the class names, below `root`.")
+    yaml: str = option(
+        "data.yaml", "File with the class names, below `root`: a data.yaml, or a text file with one name per line."
+    )
+    classes: tuple[str, ...] | str = option((), f"{CLASSES} Empty: all names of `yaml`.", names_classes=True)
+    beyond_edge: BeyondEdge = option("refuse", BEYOND_EDGE)
+    background: str | None = option("background", BACKGROUND)
+
+
+def open_dataset(options: Options, split: str) -> DrawnDataset:
+    """Read the objects of one split and draw their class maps when they are loaded; errors as `open_objects` with masks."""
+    return DrawnDataset(open_objects(options, split, has_masks=True), options.background)
 
 
 def open_objects(options: Options, split: str, has_masks: bool) -> AnnotatedDataset:
@@ -57,8 +78,9 @@ def open_objects(options: Options, split: str, has_masks: bool) -> AnnotatedData
     """
     root = Path(options.root)
     path = root / options.yaml
-    config = _read_yaml(path)
-    classes, keypoints = _classes(config, path), _keypoint_numbers(config, path)
+    config = _read_yaml(path) if path.suffix.lower() in (".yaml", ".yml") else {"names": _names_in(path)}
+    names = _classes(config, path)
+    classes = chosen_classes(root, options.classes, names, f"{path}: names")
     sources = _sources(root, config, split, path)
     files = sorted({file for source in sources for file in _files(source, root, _base(root, config))})
     if not files:
@@ -66,12 +88,14 @@ def open_objects(options: Options, split: str, has_masks: bool) -> AnnotatedData
     orphans = _orphans(files, split)
     # A list names part of a folder: other label files in it are no orphans.
     repairs = Counter({"label files without an image left out": 0 if any(map(_is_list, sources)) else orphans})
+    labels = [classes.index(name) if name in classes else None for name in names]
+    reading = Reading(labels, has_masks, _keypoint_numbers(config, path), options.beyond_edge == "cut")
     base = sources[0] if len(sources) == 1 and not _is_list(sources[0]) else root
-    refusals, images = Refusals(), []
+    images = []
     for file in files:
-        with refusals.one():
-            images.append(_annotated(file, base, classes, has_masks, repairs, refusals, keypoints))
-    return AnnotatedDataset(classes, images, has_masks, repairs, refusals)
+        with reading.refusals.one():
+            images.append(_annotated(file, base, reading))
+    return AnnotatedDataset(classes, images, has_masks, repairs, reading.refusals, options.beyond_edge)
 
 
 class _Text(yaml.BaseLoader):
@@ -93,6 +117,12 @@ def _read_yaml(path: Path) -> dict[str, object]:
     if not isinstance(config, dict):
         raise DataError(f"{path}: expected keys names, train, val, got {type(config).__name__}; fix the file")
     return config
+
+
+def _names_in(path: Path) -> list[str]:
+    if not path.is_file():
+        raise DataError(f"{path}: no such file, expected the class names; set data.options.yaml")
+    return list(named_classes(path.parent, path.name))
 
 
 def _classes(config: Mapping[str, object], path: Path) -> tuple[str, ...]:
@@ -121,20 +151,32 @@ def _sources(root: Path, config: Mapping[str, object], split: str, path: Path) -
     root = _base(root, config)
     given = config.get(split) or (config.get("valid") if split == "val" else None)
     if not given:
-        if (root / "images" / split).is_dir():
-            return [root / "images" / split]
+        usual = [root / "images" / split, root / f"{split}.txt"]
+        if split == WHOLE:
+            usual += [root / "images", root]
+        found = [source for source in usual if source.is_dir() or (_is_list(source) and source.is_file())]
+        if found:
+            return found[:1]
         known = [key for key in config if key in ("train", "val", "valid", "test")]
         raise DataError(f"{path}: no split {split!r}{did_you_mean(split, known)}; add `{split}: images/{split}`")
     sources = []
     for entry in given if isinstance(given, list) else [given]:
         if not isinstance(entry, str) or not is_showable(entry):
             raise DataError(f"{path}: {split}: expected folders or text files below {root}, got {short(entry)}; fix it")
-        named = (root / name for name in (entry, entry.removeprefix("../")))
+        named = (root / name for name in _places(entry, config.get("path")))
         source = next((one for one in named if os.path.isdir(one) or (_is_list(one) and os.path.isfile(one))), None)
         if source is None:
             raise DataError(f"{path}: {split}: no folder or text file {entry[:200]} below {root}; fix the path")
         sources.append(source)
     return sources
+
+
+def _places(entry: str, base: object) -> list[str]:
+    """Return where a source of data.yaml can lie below root: as written, without `..` in front, and below its own `path`."""
+    places = [entry, re.sub(r"^(\.\./)+", "", entry)]
+    if isinstance(base, str) and base and Path(entry).is_absolute() and Path(entry).is_relative_to(base):
+        places.append(Path(entry).relative_to(base).as_posix())
+    return places
 
 
 def _base(root: Path, config: Mapping[str, object]) -> Path:
@@ -162,7 +204,9 @@ def _files(source: Path, root: Path, base: Path) -> list[Path]:
         is_below = not Path(row).is_absolute() or Path(row).is_relative_to(root.absolute())
         if not is_showable(row) or ".." in Path(row).parts or not is_below:
             raise DataError(f"{source}, row {number}: expected an image's path below {root}, got {short(row)}; fix it")
-        file = next((folder / row for folder in folders if os.path.isfile(folder / row)), None)
+        # CVAT's lists begin with data/, which is no folder of its export.
+        paths = [folder / path for path in (row, row.removeprefix("data/")) for folder in folders]
+        file = next((path for path in paths if os.path.isfile(path)), None)
         if file is None:
             raise DataError(f"{source}, row {number}: no image {row[:200]} below {root}; fix the path")
         files.append(file)
@@ -192,74 +236,23 @@ def _orphans(files: list[Path], split: str) -> int:
     return sum(path.name != "classes.txt" and not path.name.startswith(".") for path in present - wanted)
 
 
-def _annotated(
-    file: Path,
-    folder: Path,
-    classes: tuple[str, ...],
-    has_masks: bool,
-    repairs: Counter[str],
-    refusals: Refusals,
-    keypoints: int,
-) -> AnnotatedImage:
+def _annotated(file: Path, folder: Path, reading: Reading) -> AnnotatedImage:
     path = _labels_of(file)
     name = _name(file, folder)
     lines = read_lines(path, "label file") if path.is_file() else []
-    rows = [(number, tuple(row.split())) for number, row in enumerate(lines, 1) if row]
-    if keypoints:
-        rows = [(number, row[:5] if len(row) == 5 + keypoints else row) for number, row in rows]
-    first = {row: number for number, row in reversed(rows)}  # row -> its first line number
-    if len(first) < len(rows):
-        repairs["equal rows counted once"] += len(rows) - len(first)
-    if not first:
+    rows = [(number, row.split()) for number, row in enumerate(lines, 1) if row]
+    if not rows:
         return AnnotatedImage(name, file, None, ())
-    height, width = upright_size(file)
+    repairs: Counter[str] = Counter()
+    size = upright_size(file)
     objects = []
-    for row, number in sorted(first.items(), key=lambda item: item[1]):
-        with refusals.one():
-            objects.append(_object(row, number, path, classes, (height, width), has_masks))
-    return AnnotatedImage(name, file, (height, width), tuple(objects))
+    for number, row in rows:
+        with reading.refusals.one():
+            one = read_row(row, f"{path}, row {number}", size, reading, repairs)
+            objects += [one] if one else []
+    return AnnotatedImage(name, file, size, tuple(objects), repairs, is_measured=True)
 
 
 def _name(file: Path, folder: Path) -> str:
     """Return an image's name: its path below the folder, or the full path of an image elsewhere."""
     return (file.relative_to(folder) if file.is_relative_to(folder) else file).as_posix()
-
-
-def _object(
-    row: tuple[str, ...], number: int, path: Path, classes: tuple[str, ...], size: tuple[int, int], has_masks: bool
-) -> Annotation:
-    where = f"{path}, row {number}"
-    if len(row) != 5 and (len(row) < 7 or len(row) % 2 == 0):
-        raise DataError(
-            f"{where}: expected `class xc yc w h` or `class x1 y1 x2 y2 x3 y3 ...`, got {len(row)} fields; fix the row"
-        )
-    label = row[0].removesuffix(".0")  # as spreadsheets write whole numbers
-    if not (label.isascii() and label.isdecimal() and len(label) < 10) or int(label) >= len(classes):
-        raise DataError(
-            f"{where}: expected a class from 0 to {len(classes) - 1}, got {row[0][:40]!r}; fix it or add a name"
-        )
-    values = np.array([_share(text, where) for text in row[1:]])
-    height, width = size
-    if len(values) == 4:
-        if has_masks:
-            raise DataError(
-                f"{where}: a box, expected a polygon for the task instance; use task detection, or outline it"
-            )
-        x, y, w, h = (values * [width, height, width, height]).tolist()
-        return Annotation(int(label), (x - w / 2, y - h / 2, x + w / 2, y + h / 2), where)
-    points = np.clip(values.reshape(-1, 2), 0, 1) * [width, height]
-    (x1, y1), (x2, y2) = points.min(axis=0).tolist(), points.max(axis=0).tolist()
-    mask = Segmentation([points.flatten().tolist()]) if has_masks else None
-    return Annotation(int(label), (x1, y1, x2, y2), where, mask)
-
-
-def _share(text: str, where: str) -> float:
-    try:
-        value = float(text)
-    except ValueError as exc:
-        raise DataError(f"{where}: expected numbers, got {text[:40]!r}; fix the row") from exc
-    if not math.isfinite(value) or not -_BEYOND <= value <= 1 + _BEYOND:
-        raise DataError(
-            f"{where}: expected shares of the image's sides in 0..1, got {text[:40]}; divide pixels by them"
-        )
-    return value

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from edgekd.data.base import Instances, Sample
+from edgekd.data.object_masks import tight_masks
 from edgekd.data.scenes import THINGS
 from edgekd.data.scenes.camera import photograph
 from edgekd.data.scenes.dice import Dice
@@ -27,7 +28,7 @@ def instances_from_ids(ids: np.ndarray, classes: list[int]) -> Instances:
     shown = [number for number, label in enumerate(classes) if label in THINGS and area[number]]
     masks = ids[None] == np.array(shown, np.uint8)[:, None, None]  # (N, H, W)
     boxes = np.array([_tight_box(mask) for mask in masks], np.float32).reshape(-1, 4)
-    return Instances(masks, boxes, np.array([classes[number] for number in shown], np.int64))
+    return Instances(tight_masks(masks), boxes, np.array([classes[number] for number in shown], np.int64))
 
 
 def _tight_box(mask: np.ndarray) -> tuple[int, int, int, int]:

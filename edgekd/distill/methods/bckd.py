@@ -272,12 +272,7 @@ def boundary_loss(
     if near is not None:
         weight = weight * torch.cat([relations.pair_max(near, offset).flatten() for offset in offsets])
     a_t, a_s = (_affinities(x, valid, offsets, form) for x in (teacher, student))
-    kl = a_t * (a_t.log() - a_s.log()) + (1 - a_t) * (torch.log1p(-a_t) - torch.log1p(-a_s))
-    # Weights of 0 instead of a selection: the number of valid pairs never leaves the device. No pair at all gives 0.
-    pairs = weight.sum().clamp_min(1 if near is None else 1e-6)
-    alike, unlike = (((a * weight).sum() / pairs).clamp_min(1e-4) for a in (a_t, 1 - a_t))
-    balance = a_t / alike + (1 - a_t) / unlike
-    return (balance * kl * weight).sum() / pairs
+    return relations.balanced_kl(a_t, a_s, weight)
 
 
 def _affinities(features: Tensor, valid: Tensor, offsets: list[tuple[int, int]], form: str) -> Tensor:
@@ -319,9 +314,5 @@ def context_loss(
     teacher: Tensor, student: Tensor, valid: Tensor, temperature: float, rows: Tensor | None = None
 ) -> Tensor:
     """Return L_C for maps (B, Ct, h, w), (B, Cs, h, w) on one grid and valid (B, 1, h, w) bool, of the cells `rows`."""
-    log_t = relations.relation_log_rows(relations.standardised(teacher, valid), valid, temperature, rows)
-    log_s = relations.relation_log_rows(relations.standardised(student, valid), valid, temperature, rows)
-    kl = (log_t.exp() * (log_t - log_s)).sum(dim=2)  # (B, R)
-    counted = valid.flatten(1) if rows is None else valid.flatten(1)[:, rows]
-    weight = counted.to(kl.dtype)
-    return (kl * weight).sum() / weight.sum().clamp_min(1)
+    unit_t, unit_s = (relations.standardised(x, valid) for x in (teacher, student))
+    return relations.relation_loss(unit_t, unit_s, valid, temperature, rows)

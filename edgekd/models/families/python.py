@@ -8,33 +8,34 @@
         taps: {8: encoder.layer2, 16: encoder.layer3}
 
 The function returns a `DenseModel`, which is used unchanged, or any `nn.Module` that maps normalised images
-(B, 3, H, W) to logits (B, K, h, w) or to a mapping with them under `out`. The features of such a module are those in `taps`;
-without `decoder_tap` its decoder feature is the logits before they are resized. Auxiliary heads are not trained here: in
-training mode the network must also return its logits.
+(B, 3, H, W) to logits (B, K, h, w), alone or among other tensors. edgekd resizes the logits to the input. The features of
+such a module are those in `taps`; without `decoder_tap` its decoder feature is the logits before they are resized. Further
+maps (B, K, h, w) that it returns in training mode are auxiliary logits: they are trained and not exported.
 """
 
 from __future__ import annotations
 
 import importlib
-import math
 import sys
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
 from edgekd.board.options import option
-from edgekd.errors import RecipeError, did_you_mean, one_line
+from edgekd.core import user_code
+from edgekd.core.user_code import blamed
+from edgekd.errors import RecipeError
 from edgekd.models.base import DenseModel, Outputs
+from edgekd.models.outputs import check_logits, check_map, logits_in, tapped, tried
 
 TASKS = ("semantic",)
 VARIANTS = None  # any `package.module:function`; `build` checks it
-# Exceptions of user code that does not fit.
-_FAILURES = (RuntimeError, TypeError, KeyError, IndexError, AttributeError, ValueError, AssertionError)
+_Side = Annotated[int, Field(gt=0)]
 
 
 @dataclass(frozen=True)
@@ -51,11 +52,27 @@ class Options:
         None,
         "Submodule whose output is the last map before the classifier. `null`: the logits before they are resized.",
     )
-    mean: tuple[float, float, float] = option((0.485, 0.456, 0.406), "Mean of the network's input, for RGB in [0, 1].")
-    std: tuple[float, float, float] = option(
-        (0.229, 0.224, 0.225), "Standard deviation of the network's input, for RGB in [0, 1]."
+    output: str | int | None = option(
+        None,
+        "Name or index of the logits among what the network returns. `null`: the only tensor, or the one called `out` or "
+        "`logits`.",
     )
-    size_divisor: int = option(32, "Number that divides the input height and width.")
+    auxiliary_weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = option(
+        0.4,
+        "Weight in the task loss of each further map (B, K, h, w) that the network returns in training mode. 0: no loss.",
+    )
+    mean: tuple[float, float, float] = option(
+        (0.485, 0.456, 0.406),
+        "Mean of the network's input, for RGB in [0, 1]. `[0, 0, 0]` for a network that normalises by itself.",
+    )
+    std: tuple[float, float, float] = option(
+        (0.229, 0.224, 0.225),
+        "Standard deviation of the network's input, for RGB in [0, 1]. `[1, 1, 1]` for a network that normalises by itself.",
+    )
+    size_divisor: _Side = option(32, "Number that divides the input height and width.")
+    fixed_size: tuple[_Side, _Side] | None = option(
+        None, "Input size (height, width) of a network that takes no other; `data.size` must equal it. `null`: any."
+    )
 
 
 def build(variant: str, task: str, num_classes: int, options: Options) -> DenseModel:
@@ -64,17 +81,17 @@ def build(variant: str, task: str, num_classes: int, options: Options) -> DenseM
     Raises:
         RecipeError: no such module or function, it fails, or its return value or a tap does not fit.
     """
-    function = _function(variant)
-    try:
+    name, function = f"python {variant}", _function(variant)
+    arguments = ", ".join(["num_classes", *options.options])
+    with blamed(f"{name}: cannot be called with {arguments}"):
         net = function(num_classes=num_classes, **options.options)
-    except _FAILURES as exc:
-        raise RecipeError(f"python {variant}: cannot be called: {type(exc).__name__}: {one_line(exc)}") from exc
-    if isinstance(net, DenseModel):
-        _check_outputs(net, num_classes, f"python {variant}")
-        return net
     if not isinstance(net, nn.Module):
-        raise RecipeError(f"python {variant}: expected an nn.Module or a DenseModel, got {type(net).__name__}")
-    return WrappedModel(net, num_classes, options, variant)
+        raise RecipeError(f"{name}: expected an nn.Module or a DenseModel, got {_kind(net)}")
+    net = _plain(net, name)
+    if isinstance(net, DenseModel):
+        _check_outputs(net, num_classes, name)
+        return net
+    return WrappedModel(net, num_classes, options, name)
 
 
 class WrappedModel(DenseModel):
@@ -82,58 +99,79 @@ class WrappedModel(DenseModel):
 
     def __init__(self, net: nn.Module, num_classes: int, options: Options, name: str) -> None:
         super().__init__(options.mean, options.std)
-        self.net, self.name = net, f"python {name}"
-        self.size_divisor = options.size_divisor
-        self.tapped: dict[str, Tensor] = {}
-        self.taps = dict(sorted(options.taps.items()))
-        self.decoder_tap = options.decoder_tap
+        self.net, self.name, self.num_classes, self.options = net, name, num_classes, options
+        self.size_divisor = 1 if options.fixed_size else options.size_divisor
+        self.fixed_size = options.fixed_size
         modules = dict(net.named_modules())
-        for tap in {*self.taps.values(), *([self.decoder_tap] if self.decoder_tap else [])}:
-            if tap not in modules:
-                raise RecipeError(f"python {name}: the network has no submodule {tap!r}{did_you_mean(tap, modules)}")
-            modules[tap].register_forward_hook(_StoreOutput(self.tapped, tap))
-        self.channels, self.decoder_channels = self._measured(num_classes)
+        self.taps = {stride: tapped(modules, tap, name) for stride, tap in sorted(options.taps.items())}
+        self.decoder_tap = tapped(modules, options.decoder_tap, name) if options.decoder_tap else None
+        self.channels, self.decoder_channels = self._measured(name)
 
     def weights_module(self) -> nn.Module:
         return self.net
 
     def forward_normalized(self, images: Tensor) -> Outputs:
-        self.tapped.clear()
-        returned = self.net(images)
-        logits = returned["out"] if isinstance(returned, Mapping) else returned
-        if not isinstance(logits, Tensor):
-            raise TypeError(f"returned a {type(logits).__name__}")
-        features = {stride: self.tapped[tap] for stride, tap in self.taps.items()}
-        decoded = self.tapped[self.decoder_tap] if self.decoder_tap else logits
-        self.tapped.clear()  # or the graph would live until the next step
-        if logits.shape[-2:] != images.shape[-2:]:
-            logits = F.interpolate(logits, size=images.shape[-2:], mode="bilinear", align_corners=False)
-        return Outputs({"logits": logits}, features, decoded)
+        # A copy, because a network may write into its input.
+        logits, others = logits_in(self.net(images.clone()), self.options.output, self.name)
+        check_map(logits, self.num_classes, self.name)
+        features = {stride: tap.take() for stride, tap in self.taps.items()}
+        decoder = self.decoder_tap.take() if self.decoder_tap else logits
+        auxiliary = {}
+        if self.training and self.options.auxiliary_weight > 0:
+            maps = {key: value for key, value in others.items() if value.shape[1:2] == logits.shape[1:2]}
+            auxiliary = {key: _resized(value, images) for key, value in maps.items() if value.ndim == 4}
+        logits = _resized(logits if self.training else logits.float(), images)
+        return Outputs({"logits": logits}, features, decoder, {}, auxiliary, self.options.auxiliary_weight)
 
-    def check_trains(self) -> None:
-        _test_outputs(self, self.taps, self.name, training=True)
-
-    def _measured(self, num_classes: int) -> tuple[dict[int, int], int]:
-        """Check the declared taps and return the channels by stride and of the decoder."""
-        outputs, size = _test_outputs(self, self.taps, self.name)
-        _check_logits(outputs, num_classes, size, self.name)
+    def _measured(self, name: str) -> tuple[dict[int, int], int]:
+        """Check the network and the declared taps, and return the channels by stride and of the decoder."""
+        outputs, size = tried(self, self.taps, name)
+        check_logits(self, outputs.logits, (1, self.num_classes, *size), name)
         for stride, feature in outputs.features.items():
-            if not isinstance(feature, Tensor) or feature.ndim != 4 or feature.shape[-1] * stride != size:
+            if not _is_map(feature) or tuple(side * stride for side in feature.shape[-2:]) != size:
                 shown = tuple(feature.shape) if isinstance(feature, Tensor) else f"a {type(feature).__name__}"
                 raise RecipeError(
-                    f"{self.name}: tap {self.taps[stride]!r} is declared with stride {stride}, "
+                    f"{name}: tap {self.taps[stride].module!r} is declared with stride {stride}, "
                     f"got output {shown} for input size {size}"
                 )
-        if not isinstance(outputs.decoder, Tensor) or outputs.decoder.ndim != 4:
-            raise RecipeError(f"{self.name}: decoder_tap {self.decoder_tap!r} does not give one map (B, C, h, w)")
+        if not _is_map(outputs.decoder):
+            raise RecipeError(f"{name}: decoder_tap {self.options.decoder_tap!r} does not give one map (B, C, h, w)")
         return {stride: feature.shape[1] for stride, feature in outputs.features.items()}, outputs.decoder.shape[1]
+
+
+def _plain(net: nn.Module, name: str) -> nn.Module:
+    """Return the network without wrappers, on the CPU; RecipeError for one that cannot be trained or exported."""
+    while isinstance(net, (nn.DataParallel, nn.parallel.DistributedDataParallel)) or hasattr(net, "_orig_mod"):
+        inner = net._orig_mod if hasattr(net, "_orig_mod") else net.module
+        assert isinstance(inner, nn.Module)
+        net = inner
+    for part, module in net.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            raise RecipeError(
+                f"{name}: expected a network of Python code, got a scripted module (torch.jit)"
+                f"{f' at {part!r}' if part else ''}, which cannot be exported; return it as it was before "
+                "torch.jit.script or torch.jit.trace"
+            )
+    for key, value in net.named_parameters():
+        if value.is_meta:
+            raise RecipeError(
+                f"{name}: its parameter {key} is on the meta device and has no values; build it on the CPU"
+            )
+        if value.dtype != torch.float32:
+            kind = str(value.dtype).removeprefix("torch.")
+            raise RecipeError(
+                f"{name}: expected float32 parameters, got {kind} ({key}); return net.float(), and set the training "
+                "precision by train.precision"
+            )
+    return net.cpu()
 
 
 def _check_outputs(model: DenseModel, num_classes: int, name: str) -> None:
     """Check that a user's `DenseModel` has the outputs that it declares; RecipeError."""
-    outputs, size = _test_outputs(model, model.channels, name)
-    _check_logits(outputs, num_classes, size, name)
-    actual = {stride: (x.shape[1], size // x.shape[-1]) for stride, x in outputs.features.items()}
+    outputs, size = tried(model, model.channels, name)
+    check_map(outputs.logits, num_classes, name)
+    check_logits(model, outputs.logits, (1, num_classes, *size), name)
+    actual = {stride: (x.shape[1], size[1] // x.shape[-1]) for stride, x in outputs.features.items()}
     declared = {stride: (channels, stride) for stride, channels in model.channels.items()}
     if actual != declared or outputs.decoder.shape[1] != model.decoder_channels:
         raise RecipeError(
@@ -143,45 +181,19 @@ def _check_outputs(model: DenseModel, num_classes: int, name: str) -> None:
         )
 
 
-def _check_logits(outputs: Outputs, num_classes: int, size: int, name: str) -> None:
-    shape = tuple(outputs.logits.shape)
-    if shape[1] != num_classes:
-        raise RecipeError(f"{name}: expected {num_classes} channels of logits, got {shape[1]}")
-    if shape[2:] != (size, size):
-        raise RecipeError(f"{name}: expected logits of the input's size {(size, size)}, got {shape[2:]}; resize them")
+def _is_map(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.ndim == 4
 
 
-def _test_outputs(model: DenseModel, strides: Iterable[int], name: str, training: bool = False) -> tuple[Outputs, int]:
-    """Run a network on zeros and return its outputs and the side of the input; the network's state stays unchanged."""
-    unit = math.lcm(model.size_divisor, *strides)
-    size = unit * math.ceil(2 * max(model.size_divisor, *strides, 16) / unit)
-    was_training, buffers = model.training, {key: value.clone() for key, value in model.named_buffers()}
-    shape = (2 if training else 1, 3, size, size)  # norms need two in training
-    try:
-        with torch.no_grad(), torch.random.fork_rng():
-            outputs = model.train(training).forward_normalized(torch.zeros(shape))
-    except _FAILURES as exc:
-        mode = " in training mode" if training else ""
-        raise RecipeError(
-            f"{name}: fails on an image {shape}{mode}: {type(exc).__name__}: {one_line(exc)}; "
-            "it must return logits (B, K, h, w) or a mapping with them under 'out'"
-        ) from exc
-    finally:
-        model.train(was_training)
-        for key, value in model.named_buffers():
-            value.copy_(buffers[key])
-    return outputs, size
+def _kind(value: Any) -> str:
+    return f"the class {value.__name__}, not a network of it" if isinstance(value, type) else type(value).__name__
 
 
-class _StoreOutput:
-    """A forward hook that stores the output under a name. It is an object, not a closure: a deep copy of the network
-    (the averaged one) must write into its own dict."""
-
-    def __init__(self, store: dict[str, Tensor], tap: str) -> None:
-        self.store, self.tap = store, tap
-
-    def __call__(self, module: nn.Module, inputs: Any, output: Tensor) -> None:
-        self.store[self.tap] = output
+def _resized(logits: Tensor, images: Tensor) -> Tensor:
+    size = images.shape[-2:]
+    if logits.shape[-2:] == size:
+        return logits
+    return F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
 
 
 def _function(variant: str) -> Any:
@@ -192,12 +204,16 @@ def _function(variant: str) -> Any:
     folder = str(Path.cwd())
     if folder not in sys.path:
         sys.path.append(folder)
-    try:
-        module = importlib.import_module(module_name)
-    except ImportError as exc:
-        raise RecipeError(
-            f"python {variant}: cannot import {module_name!r}: {exc}; install it or run in its folder"
-        ) from exc
+    user_code.remember(module_name)
+    with blamed(f"python {variant}: cannot import {module_name!r}"):
+        try:
+            module = importlib.import_module(module_name)
+        except ModuleNotFoundError as exc:
+            if not f"{module_name}.".startswith(f"{exc.name}."):
+                raise
+            raise RecipeError(
+                f"python {variant}: cannot import {module_name!r}: {exc}; install it or run in its folder"
+            ) from exc
     function = getattr(module, function_name, None)
     if not callable(function):
         raise RecipeError(f"python {variant}: {module_name} has no function {function_name!r}")

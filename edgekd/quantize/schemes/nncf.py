@@ -27,6 +27,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from edgekd.board.installation import install
 from edgekd.board.options import option
 from edgekd.board.specs import ModelSpec
 from edgekd.errors import RecipeError, TargetError
@@ -138,7 +139,7 @@ def _import() -> tuple[Any, Any]:
             import nncf
             import openvino
     except ImportError as exc:
-        raise TargetError(f"nncf needs {exc.name}, which is not installed; pip install 'edgekd[openvino]'") from exc
+        raise TargetError(f"nncf needs {exc.name}, which is not installed; {install('openvino')}") from exc
     _log_through_logging()
     return nncf, openvino
 

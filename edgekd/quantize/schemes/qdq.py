@@ -21,6 +21,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import Field
 
+from edgekd.board.installation import install
 from edgekd.board.options import option
 from edgekd.board.specs import ModelSpec
 from edgekd.errors import TargetError
@@ -170,7 +171,7 @@ def _import() -> _Runtime:
         from onnxruntime import quantization
         from onnxruntime.quantization.shape_inference import quant_pre_process
     except ImportError as exc:
-        raise TargetError(f"qdq needs {exc.name}, which is not installed; pip install 'edgekd[onnxruntime]'") from exc
+        raise TargetError(f"qdq needs {exc.name}, which is not installed; {install('onnxruntime')}") from exc
     return _Runtime(quantization, quant_pre_process, onnxruntime.__version__, onnx.__version__)
 
 

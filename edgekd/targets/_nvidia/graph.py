@@ -10,6 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from edgekd.board.installation import install
 from edgekd.errors import TargetError, one_line
 from edgekd.rewrites.graph import Graph, opsets, read_onnx, unsigned_zero_points
 from edgekd.targets.base import CompileRequest
@@ -76,7 +77,7 @@ def _half(model: Any, is_quantized: bool) -> Any:
         from onnx import version_converter
         from onnxruntime.transformers.float16 import convert_float_to_float16
     except ImportError as exc:
-        raise TargetError("onnxruntime is not installed; pip install 'edgekd[onnxruntime]'") from exc
+        raise TargetError(f"onnxruntime is not installed; {install('onnxruntime')}") from exc
     if is_quantized and opsets(model)["ai.onnx"] < _HALF_SCALES_SINCE:
         model = version_converter.convert_version(model, _HALF_SCALES_SINCE)
     return convert_float_to_float16(model, keep_io_types=True)

@@ -19,6 +19,7 @@ from typing import Any, Dict, List, Literal, Mapping, Optional, Tuple
 
 import numpy as np
 
+from edgekd.board.installation import install
 from edgekd.board.options import option
 from edgekd.board.specs import ModelSpec
 from edgekd.board.sysinfo import usable_cores
@@ -225,7 +226,7 @@ def import_onnxruntime() -> Any:
     try:
         import onnxruntime
     except ImportError as exc:
-        raise TargetError("onnxruntime is not installed; pip install 'edgekd[onnxruntime]'") from exc
+        raise TargetError(f"onnxruntime is not installed; {install('onnxruntime')}") from exc
     finally:
         if before is None:
             del os.environ[name]

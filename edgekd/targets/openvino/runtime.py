@@ -13,6 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Dict, Iterator, Optional, Tuple
 
+from edgekd.board.installation import install
 from edgekd.errors import TargetError, one_line
 
 IR, BLOB, BUILT_WITH = ".xml", ".blob", "engine.json"
@@ -33,7 +34,7 @@ def import_openvino() -> Any:
         with without_telemetry():
             import openvino
     except ImportError as exc:
-        raise TargetError("openvino is not installed; pip install 'edgekd[openvino]'") from exc
+        raise TargetError(f"openvino is not installed; {install('openvino')}") from exc
     return openvino
 
 

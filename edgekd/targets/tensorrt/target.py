@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Optional
 
+from edgekd.board.installation import install
 from edgekd.board.options import option
 from edgekd.board.specs import ModelSpec
 from edgekd.errors import TargetError
@@ -30,6 +31,7 @@ from edgekd.targets._nvidia.builder import BUILD_TIMEOUT_S, Build, probe_model
 from edgekd.targets._nvidia.cuda import device_facts, why_no_gpu
 from edgekd.targets._nvidia.graph import QUANTIZER, graph_for
 from edgekd.targets._nvidia.machine import machine_facts, power_mode
+from edgekd.targets._nvidia.options import BuilderOptions
 from edgekd.targets._nvidia.session import PlanSession, check_device, write_device
 from edgekd.targets._nvidia.versions import build_flags, check_dla, check_dla_precision, version_of
 from edgekd.targets.base import CompileRequest, CompileResult, Probe, Target, TargetInfo, Toolchain, check_range
@@ -53,11 +55,9 @@ LAYERS = "layers.json"
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(BuilderOptions):
     """Options of TensorRT."""
 
-    float_layers: Literal["fp32", "fp16"] = option("fp16", "Precision of the float layers of int8 engines.")
-    workspace_mib: int = option(0, "Limit of the scratch memory of layers in MiB. 0: the runtime's own limit.")
     optimization_level: Optional[Literal[0, 1, 2, 3, 4, 5]] = option(
         None, "Level of the builder's search, 0 (fast build) to 5 (longest search). `null`: TensorRT's own, 3."
     )
@@ -78,7 +78,7 @@ class Options:
     )
 
     def __post_init__(self) -> None:
-        check_range("workspace_mib", self.workspace_mib, 0)
+        super().__post_init__()
         check_range("dla_core", self.dla_core, 0)
 
 
@@ -225,7 +225,7 @@ def _import() -> Any:
         module = importlib.import_module("tensorrt")
     if not hasattr(module, "__version__"):  # also where only its type stubs are installed
         raise TargetError(
-            f"tensorrt is not installed; it comes with JetPack on a Jetson; elsewhere pip install 'edgekd[{INFO.extra}]'"
+            f"tensorrt is not installed; it comes with JetPack on a Jetson; elsewhere {install(INFO.extra)}"
         )
     return module
 

@@ -18,8 +18,9 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, List, Literal, Tuple
+from typing import Any, List, Tuple
 
+from edgekd.board.installation import install
 from edgekd.board.options import option
 from edgekd.board.specs import ModelSpec
 from edgekd.errors import TargetError
@@ -28,9 +29,10 @@ from edgekd.targets._nvidia.builder import BUILD_TIMEOUT_S, Build, probe_model
 from edgekd.targets._nvidia.cuda import why_no_gpu
 from edgekd.targets._nvidia.graph import QUANTIZER, graph_for
 from edgekd.targets._nvidia.machine import machine_facts, power_mode
+from edgekd.targets._nvidia.options import BuilderOptions
 from edgekd.targets._nvidia.session import PlanSession
 from edgekd.targets._nvidia.versions import build_flags, read_plan_header
-from edgekd.targets.base import CompileRequest, CompileResult, Probe, Target, TargetInfo, Toolchain, check_range
+from edgekd.targets.base import CompileRequest, CompileResult, Probe, Target, TargetInfo, Toolchain
 
 INFO = TargetInfo(
     suffix=".plan",
@@ -48,7 +50,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(BuilderOptions):
     """Options of TensorRT-RTX."""
 
     compute_capabilities: Tuple[str, ...] = option(
@@ -56,11 +58,6 @@ class Options:
         "GPUs to build for, e.g. `SM86`, `SM89`, `SM120`. Empty: one portable engine for SM 8.0 and later. Turing (`SM75`) "
         "needs to be named.",
     )
-    float_layers: Literal["fp32", "fp16"] = option("fp16", "Precision of the float layers of int8 engines.")
-    workspace_mib: int = option(0, "Limit of the scratch memory of layers in MiB. 0: the runtime's own limit.")
-
-    def __post_init__(self) -> None:
-        check_range("workspace_mib", self.workspace_mib, 0)
 
 
 def runtime_version() -> str:
@@ -153,7 +150,7 @@ def import_tensorrt_rtx() -> Any:
     try:
         import tensorrt_rtx
     except ImportError as exc:
-        raise TargetError(f"tensorrt_rtx is not installed; pip install 'edgekd[{INFO.extra}]'") from exc
+        raise TargetError(f"tensorrt_rtx is not installed; {install(INFO.extra)}") from exc
     return tensorrt_rtx
 
 

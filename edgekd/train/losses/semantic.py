@@ -14,11 +14,22 @@ from edgekd.train.batch import Batch
 
 
 def semantic_loss(outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
-    """Return `pixels`, the weighted cross-entropy's mean over the labelled pixels of the batch; 0 without labelled pixels."""
+    """Return `pixels`, the weighted cross-entropy's mean over the labelled pixels of the batch; 0 without labelled pixels.
+
+    With auxiliary logits there is also `auxiliary`, the sum of their cross-entropies times their weight.
+    """
+    terms = {"pixels": _cross_entropy(outputs.logits, batch)}
+    if outputs.auxiliary:
+        losses = [_cross_entropy(logits, batch) for logits in outputs.auxiliary.values()]
+        terms["auxiliary"] = outputs.auxiliary_weight * torch.stack(losses).sum()
+    return terms
+
+
+def _cross_entropy(logits: Tensor, batch: Batch) -> Tensor:
     total = F.cross_entropy(
-        outputs.logits.float(), batch.masks, weight=batch.class_weights, ignore_index=IGNORE_INDEX, reduction="sum"
+        logits.float(), batch.masks, weight=batch.class_weights, ignore_index=IGNORE_INDEX, reduction="sum"
     )
-    return {"pixels": total / batch.valid.sum().clamp_min(1)}
+    return total / batch.valid.sum().clamp_min(1)
 
 
 def balanced(shares: Sequence[float], balance: float) -> Tensor:

@@ -12,6 +12,6 @@ def write(root: Path) -> tuple[dict[str, Any], str]:
     (root / "data.yaml").write_text("names: {0: cat, 1: dog}\ntrain: images/train\nval: images/val\n")
     for name in ("one", "two", "three"):
         Image.new("RGB", (8, 4), (20, 90, 0)).save(root / f"images/train/{name}.png")
-    (root / "labels/train/one.txt").write_text("1 0.5 0.5 0.5 0.5\n")
+    (root / "labels/train/one.txt").write_text("1 0.25 0.25 0.75 0.25 0.75 0.75 0.25 0.75\n")
     (root / "labels/train/two.txt").write_text("0 0.25 0.25 0.75 0.25 0.75 1.0 0.25 1.0\n")
     return {"root": str(root)}, "train"

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -14,6 +15,7 @@ from PIL import Image
 
 import edgekd
 from edgekd import errors
+from edgekd.cli import main
 from edgekd.cli.stages import COMMANDS
 from edgekd.core.artifact import StageResult, publish
 from edgekd.core.recipe_loading import shipped_recipes
@@ -89,13 +91,29 @@ def test_every_error_of_edgekd_is_one_line_and_its_exit_code(
 
 
 @pytest.mark.parametrize("kind", ["RuntimeError", "KeyError", "AssertionError"])
-def test_any_other_error_is_a_bug_with_traceback_and_exit_code_70(raising: tuple[Path, Path], kind: str) -> None:
+def test_any_other_error_in_a_users_code_is_one_line_with_theirs(raising: tuple[Path, Path], kind: str) -> None:
     site, recipe = raising
-    done = run("data", "check", str(recipe), "--set", f"data.options.error={kind}", site=site)
-    assert done.returncode == 70
+    arguments = ("data", "check", str(recipe), "--set", f"data.options.error={kind}")
+    line = refused(*arguments, site=site)
+    assert line.startswith("edgekd: an error in code that is not edgekd's: ")
+    assert f'thirdparty_format.py:13, `raise kind("first line\\nsecond line")`: {kind}: ' in line
+    done = run("-v", *arguments, site=site)
+    assert done.returncode == 2
     assert "Traceback (most recent call last)" in done.stderr
-    assert "thirdparty_format.py" in done.stderr
-    assert done.stderr.splitlines()[-1] == "edgekd: this is a bug of edgekd; please report it with the lines above"
+    assert done.stderr.splitlines()[-1] == line
+
+
+def test_any_other_error_of_edgekds_own_is_a_bug_with_traceback_and_exit_code_70(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own: dict[str, Any] = {}
+    exec(compile("def fails(): {}['no such key']", edgekd.__file__, "exec"), own)
+    monkeypatch.setattr(main, "_invoke", own["fails"])
+    with pytest.raises(SystemExit, match="70"):
+        main.main()
+    said = capsys.readouterr().err
+    assert "Traceback (most recent call last)" in said
+    assert said.splitlines()[-1] == "edgekd: this is a bug of edgekd; please report it with the lines above"
 
 
 def test_an_interrupt_says_how_to_go_on(raising: tuple[Path, Path]) -> None:
@@ -120,6 +138,8 @@ def test_an_interrupt_says_how_to_go_on(raising: tuple[Path, Path]) -> None:
         (("report", "."), "report.json: no such file; give the folder of an edgekd run"),
         (("report", "absent"), "absent"),
         (("recipes", "show", "quickstrat"), "did you mean 'quickstart'?"),
+        (("recipes", "show", "."), "recipe '.' is a folder; expected a YAML file"),
+        (("recipes", "show", sys.executable), "not readable as a recipe"),
     ],
 )
 def test_wrong_input_is_one_line_and_leaves_nothing_behind(
@@ -261,12 +281,12 @@ finally:
 def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder of a run that went as far as the data."""
     folder = tmp_path_factory.mktemp("finished")
-    recipe = write_recipe(folder)
+    write_recipe(folder)
     sizes = [
         f"data.options.{name}={value}" for name, value in (("train", 4), ("val", 2), ("height", 64), ("width", 96))
     ]
     overrides = [part for size in sizes for part in ("--set", size)]
-    done = run("run", str(recipe), "--out", str(folder / "out"), "--until", "data", *overrides)
+    done = run("run", "recipe.yaml", "--out", "out", "--until", "data", *overrides, cwd=folder)
     assert done.returncode == 0, done.stderr
     return folder / "out"
 

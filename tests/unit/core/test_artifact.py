@@ -81,6 +81,16 @@ def test_a_manifest_left_by_a_killed_publish_is_replaced(tmp_path: Path) -> None
     assert open_artifact(tmp_path / "deep" / "final").manifest == artifact.manifest
 
 
+def test_a_detail_that_a_manifest_lacks_names_it_and_the_manifest(tmp_path: Path) -> None:
+    artifact = make(tmp_path)
+    assert artifact.details["answer"] == 42
+    with pytest.raises(ArtifactError) as told:
+        artifact.details["classes"]
+    assert (
+        str(told.value) == f"{artifact.path}/manifest.json: damaged (details.classes); remove the folder and run again"
+    )
+
+
 def test_details_that_json_cannot_hold_are_refused_and_nothing_is_published(tmp_path: Path) -> None:
     work = tmp_path / "work"
     (work / SCRATCH).mkdir(parents=True)
@@ -227,6 +237,8 @@ def without(name: str) -> Callable[[dict[str, Any]], str]:
         lambda manifest: json.dumps({**manifest, "files": ["a.txt"]}),
         lambda manifest: json.dumps({**manifest, "failures": "an engine"}),
         lambda manifest: json.dumps({**manifest, "key_content": [1]}),
+        lambda manifest: json.dumps({**manifest, "inputs": 3}),
+        lambda manifest: json.dumps({**manifest, "seconds": "long"}),
         *map(without, ("schema", "kind", "stage", "key", "files", "details", "model_spec")),
     ],
 )

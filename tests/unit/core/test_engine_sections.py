@@ -10,7 +10,7 @@ import pytest
 from edgekd.core.recipe import Engine
 from edgekd.errors import RecipeError
 from edgekd.planning import plan
-from tests.unit.core.fake_stages import run_fake_pipeline
+from tests.unit.core.fake_stages import as_data, run_fake_pipeline
 from tests.unit.core.small_recipe import small_recipe
 
 
@@ -87,7 +87,7 @@ def test_quantized_models_of_other_settings_stand_side_by_side(tmp_path: Path) -
 
 
 def test_another_variant_or_quantizer_does_not_quantize_again(tmp_path: Path) -> None:
-    artifact = run_fake_pipeline(small_recipe(tmp_path), tmp_path / "out")["slow"].artifact
+    artifact = as_data(run_fake_pipeline(small_recipe(tmp_path), tmp_path / "out")["slow"].artifact)
 
     def key(**quantize: Any) -> str:
         recipe = small_recipe(tmp_path, quantize=quantize)

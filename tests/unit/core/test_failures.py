@@ -87,7 +87,8 @@ def test_the_bench_measures_the_engines_that_were_built(tmp_path: Path) -> None:
 def test_without_an_engine_nothing_is_measured(tmp_path: Path) -> None:
     alone = replace(BENCH, inputs=("engine/bad", "first"), optional_inputs=("engine/bad",))
     done, failed = run(tmp_path, BAD, alone)
-    assert (done, [one.name for one in failed]) == (["first"], ["engine/bad"])
+    assert (done, [one.name for one in failed]) == (["first"], ["engine/bad", "bench"])
+    assert failed[1] == StageFailure("bench", "all of its inputs failed", cause="engine/bad")  # not said again
 
 
 def test_an_artifact_with_a_failed_subject_is_made_again_the_next_time(tmp_path: Path) -> None:
@@ -96,9 +97,16 @@ def test_an_artifact_with_a_failed_subject_is_made_again_the_next_time(tmp_path:
     assert run(tmp_path, GOOD, BENCH.__class__(**{**vars(BENCH), "inputs": ("engine/good",)}))[1] == []
 
 
-def test_an_error_of_a_plugin_is_a_bug_on_one_line(tmp_path: Path) -> None:
-    done, failed = run(tmp_path, replace(BAD, function=f"{HERE}:crash"), GOOD)
+def test_an_error_of_a_plugin_is_one_line_with_the_plugins_last_line(tmp_path: Path) -> None:
+    done, (failure,) = run(tmp_path, replace(BAD, function=f"{HERE}:crash"), GOOD)
     assert done == ["first", "engine/good"]
+    assert 'raise ValueError("two\\nlines")`: ValueError: two lines;' in failure.reason
+    assert not failure.is_bug
+
+
+def test_an_error_of_edgekds_own_is_a_bug_on_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgekd.core.user_code.is_theirs", lambda file: False)
+    failed = run(tmp_path, replace(BAD, function=f"{HERE}:crash"), GOOD)[1]
     assert failed == [StageFailure("engine/bad", "ValueError: two lines", is_bug=True)]
 
 

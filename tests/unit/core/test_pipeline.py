@@ -25,7 +25,7 @@ from edgekd.pipeline import assist, check_options, run_stages
 from edgekd.planning import deployed_student, plan, select
 from edgekd.targets.rknn.chip import why_not_on
 from tests.conftest import REPOSITORY
-from tests.unit.core.fake_stages import FAKE_PIPELINE, HERE, STEPS, calls, run_fake_pipeline
+from tests.unit.core.fake_stages import FAKE_PIPELINE, HERE, STEPS, as_data, calls, run_fake_pipeline
 from tests.unit.core.small_recipe import small_recipe, write_recipe
 
 # --- the plan ---------------------------------------------------------------------------------------------------------
@@ -34,25 +34,25 @@ FP32 = [{"target": "onnxruntime", "precision": "fp32"}]
 SHAPES: dict[str, tuple[dict[str, Any], set[str]]] = {
     "no engines": (
         {"engines": []},
-        {"data", "plan", "teacher", "student", "distilled", "export", "evaluate/teacher", "evaluate/student",
+        {"data", "check", "plan", "teacher", "student", "distilled", "export", "evaluate/teacher", "evaluate/student",
          "evaluate/distilled", "evaluate/export"},
     ),
     "no methods": (
         {"distill": {"methods": {}}, "engines": FP32},
-        {"data", "check", "teacher", "student", "export", "engine/onnxruntime-fp32", "bench", "evaluate/teacher",
+        {"data", "plan", "check", "teacher", "student", "export", "engine/onnxruntime-fp32", "bench", "evaluate/teacher",
          "evaluate/student", "evaluate/export", "evaluate/onnxruntime-fp32"},
     ),
     "no methods, no baseline": (
         {"distill": {"methods": {}, "baseline": False}, "engines": []},
-        {"data", "teacher", "student", "export", "evaluate/teacher", "evaluate/student", "evaluate/export"},
+        {"data", "plan", "check", "teacher", "student", "export", "evaluate/teacher", "evaluate/student", "evaluate/export"},
     ),
     "no baseline": (
         {"distill": {"methods": {"kd": {}}, "baseline": False}, "engines": []},
-        {"data", "plan", "teacher", "distilled", "export", "evaluate/teacher", "evaluate/distilled", "evaluate/export"},
+        {"data", "check", "plan", "teacher", "distilled", "export", "evaluate/teacher", "evaluate/distilled", "evaluate/export"},
     ),
     "method none": (
         {"distill": {"methods": {"none": {}}}, "engines": []},
-        {"data", "plan", "teacher", "student", "distilled", "export", "evaluate/teacher", "evaluate/student",
+        {"data", "check", "plan", "teacher", "student", "distilled", "export", "evaluate/teacher", "evaluate/student",
          "evaluate/distilled", "evaluate/export"},
     ),
     "int8 only": (
@@ -328,7 +328,7 @@ def test_an_engine_is_built_anew_where_and_when_it_would_not_load(
 ) -> None:
     recipe, artifacts = small_recipe(tmp_path, engines=[engine]), run_fake_pipeline(small_recipe(tmp_path), tmp_path)
     stages = {stage.name.split("/")[0]: stage for stage in plan(recipe)}
-    built = artifacts["slow"].artifact
+    built = as_data(artifacts["slow"].artifact)
 
     def key(name: str) -> str:
         return stages[name].key(recipe, dict.fromkeys(stages[name].inputs, built))
@@ -352,9 +352,10 @@ def test_a_latency_belongs_to_the_machine_and_to_the_versions_of_the_runtimes(
 ) -> None:
     recipe, artifacts = small_recipe(tmp_path), run_fake_pipeline(small_recipe(tmp_path), tmp_path)
     bench = next(stage for stage in plan(recipe) if stage.name == "bench")
+    data = as_data(artifacts["slow"].artifact)
 
     def key() -> str:
-        return bench.key(recipe, dict.fromkeys(bench.inputs, artifacts["slow"].artifact))
+        return bench.key(recipe, dict.fromkeys(bench.inputs, data))
 
     keys = {key(), key()}
     assert len(keys) == 1
@@ -376,7 +377,7 @@ def test_a_cache_of_an_engine_lies_beside_the_recipe_and_makes_no_other_engine(t
     def engine(cache: str) -> dict[str, Any]:
         return {"target": "openvino", "precision": "fp32", "options": {"cache_dir": cache}}
 
-    built = run_fake_pipeline(small_recipe(tmp_path), tmp_path)["slow"].artifact
+    built = as_data(run_fake_pipeline(small_recipe(tmp_path), tmp_path)["slow"].artifact)
     recipes = [small_recipe(tmp_path, engines=[engine(cache)]) for cache in ("kept", "elsewhere")]
     assert recipes[0].engines[0].options == {"cache_dir": str(tmp_path / "kept")}
     stages = [next(stage for stage in plan(recipe) if stage.name.startswith("engine/")) for recipe in recipes]

@@ -193,3 +193,34 @@ def test_a_plugin_that_is_not_installed_has_no_paths(tmp_path: Path) -> None:
 def test_the_source_of_a_plugin_is_found_without_an_import() -> None:
     assert "class Options" in plugins.source_of("families", "smp")
     assert plugins.source_of("families", "nobody") == ""
+
+
+# --- messages ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "expected"),
+    [
+        ("classes", [False, True], ["classes.0: Input should be a valid string, got False", "put the text in quotes"]),
+        ("classes", ["a", None], ["classes.1: Input should be a valid string, got None", "put the text in quotes"]),
+        (
+            "classes",
+            [0, 1.5],
+            ["classes.0: Input should be a valid string, got 0", "classes.1", "put the text in quotes"],
+        ),
+        ("classes", True, ["classes: Input should be a valid", "got True"]),
+        ("labels", {"0": True}, ["labels.0: Input should be a valid string, got True", "put the text in quotes"]),
+        ("colors", {"#000000": False}, ["colors.#000000: Input should be a valid string, got False", "in quotes"]),
+        ("colors", None, ["colors: Input should be a valid dictionary, got None", "put colours in quotes"]),
+        ("ignore_index", [0, "x"], ["ignore_index.1: Input should be a valid integer", "got 'x'"]),
+        ("ignore_index", "x", ["ignore_index: Input should be a valid integer"]),
+    ],
+)
+def test_a_value_that_does_not_fit_is_told_once_and_for_what_it_was_meant_as(
+    option: str, value: object, expected: list[str]
+) -> None:
+    with pytest.raises(RecipeError) as caught:
+        plugin_options("formats", "folder", {"root": "x", option: value}, "data.options")
+    for part in expected:
+        assert part in str(caught.value)
+    assert not any(word in str(caught.value) for word in ("tuple[", "dict[", ".str", ".int"))

@@ -121,5 +121,5 @@ def test_doctor_shows_a_target_that_does_not_load_beside_those_that_do(tmp_path:
         tmp_path,
     )
     assert "target vendor False target 'vendor' needs the package 'somevendor'" in done.stdout, done.stderr
-    assert "target odd False does not load: OSError: libvendor.so: cannot open" in done.stdout
+    assert "odd_target.py:1, `raise OSError('libvendor.so: cannot open')`: OSError: libvendor.so: cannot" in done.stdout
     assert "target openvino" in done.stdout

@@ -85,6 +85,17 @@ def test_a_student_without_budget_is_deployed_as_it_is_and_never_distilled(tmp_p
         small_recipe(tmp_path, student={"family": "edgeseg", "variant": "n"}, distill={"methods": {}})
 
 
+def test_keys_about_a_checkpoint_need_one_and_what_it_leaves_out_needs_a_budget(tmp_path: Path) -> None:
+    teacher = {"family": "edgeseg", "variant": "s"}
+    for key in ({"checkpoint_key": "ema"}, {"checkpoint_skip": ["head"]}):
+        with pytest.raises(RecipeError, match="`checkpoint_key` and `checkpoint_skip` need `checkpoint`"):
+            small_recipe(tmp_path, teacher={**teacher, "train": {"steps": 1}, **key})
+    with pytest.raises(RecipeError, match="`checkpoint_skip` needs `train`"):
+        small_recipe(tmp_path, teacher={**teacher, "checkpoint": "w.pth", "checkpoint_skip": ["head"]})
+    budget = {**teacher, "checkpoint": "w.pth", "checkpoint_skip": ["head"], "train": {"steps": 1}}
+    assert small_recipe(tmp_path, teacher=budget).teacher.checkpoint_skip == ("head",)
+
+
 def test_a_teacher_without_budget_or_weights_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"teacher: needs `train` \(a budget\) or `checkpoint`"):
         small_recipe(tmp_path, teacher={"family": "edgeseg", "variant": "s"})
@@ -382,6 +393,40 @@ def test_relative_paths_start_at_the_recipes_folder(tmp_path: Path, monkeypatch:
     assert recipe.student.checkpoint == inner / "s.pt"
 
 
+def test_a_relative_override_that_only_the_current_folder_has_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inner, elsewhere = tmp_path / "inner", tmp_path / "elsewhere"
+    inner.mkdir()
+    (elsewhere / "data").mkdir(parents=True)
+    (elsewhere / "t.pt").touch()
+    recipe = write_recipe(inner, data={"format": "folder", "size": [64, 96], "options": {"root": "images"}})
+    monkeypatch.chdir(elsewhere)
+    for override, meant in (("data.options.root=data", "data"), ("teacher.checkpoint=t.pt", "t.pt")):
+        with pytest.raises(RecipeError) as caught:
+            load_recipe(str(recipe), [override])
+        key = override.partition("=")[0]
+        assert str(caught.value).endswith(f"for the current folder write --set {key}={elsewhere / meant}")
+        assert f"{inner / meant} does not exist" in str(caught.value)
+    (inner / "data").mkdir()
+    assert load_recipe(str(recipe), ["data.options.root=data"]).data.options["root"] == str(inner / "data")
+
+
+def test_a_relative_override_of_a_shipped_recipe_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    name = next(name for name in shipped_recipes() if name.startswith("semantic/camvid"))
+    with pytest.raises(RecipeError, match="for the current folder write --set data.options.root="):
+        load_recipe(name, ["data.options.root=nowhere"])
+    assert load_recipe(name, [f"data.options.root={tmp_path / 'nowhere'}"]).data.options["root"].endswith("nowhere")
+
+
+@pytest.mark.parametrize("size", ["512x512", 512, [512], [512, 512, 3], None, {"height": 512}])
+def test_a_size_that_is_no_height_and_width_is_told_what_it_is(tmp_path: Path, size: object) -> None:
+    with pytest.raises(RecipeError) as caught:
+        small_recipe(tmp_path, data={"format": "scenes", "size": size})
+    assert "data.size: expected height and width as a list, e.g. [512, 1024]" in str(caught.value)
+
+
 def test_absolute_and_home_paths_stay_where_they_point(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     recipe = small_recipe(tmp_path, "data.format=folder", "data.options.root=/abs/images", "teacher.checkpoint=~/t.pt")
@@ -448,3 +493,13 @@ def test_plugin_options_name_their_place_and_suggest() -> None:
     with pytest.raises(RecipeError, match=r"there\.width: .*got 'wide'"):
         plugin_options("formats", "scenes", {"width": "wide"}, "there")
     assert plugin_options("formats", "scenes", {"width": 64}, "there").width == 64
+
+
+def test_a_graph_that_suppresses_keeps_fewer_detections_than_are_asked_for(tmp_path: Path) -> None:
+    nms = ("task=detection", "data.format=scenes", "export.detections=nms", "distill.methods={}")
+    with pytest.raises(RecipeError, match="export.detections nms keeps 100 detections per image in the graph"):
+        small_recipe(tmp_path, *nms, "evaluate.max_detections=101")
+    assert (
+        small_recipe(tmp_path, *nms, "data.resize=letterbox", "evaluate.max_detections=300").evaluate.max_detections
+        == 300
+    )

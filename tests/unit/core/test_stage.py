@@ -134,6 +134,62 @@ def test_what_is_scored_on_does_not_train_again(tmp_path: Path, inputs: dict[str
     assert stage.key(elsewhere, artifacts) != key
 
 
+def renamed_data(name: str) -> dict[str, Artifact]:
+    """Return an artifact `data` whose second class has this name."""
+    (data,) = data_of(train="1", val="2").values()
+    details = {**data.details, "classes": ["sky", name, "road"]}
+    return {"data": Artifact(Path("data"), {**data.manifest, "details": details})}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        "{root: x}",
+        "{root: x, classes: [sky, NAME, road]}",
+        "{root: x, labels: {0: sky, 3: NAME, 7: NAME, 9: road}}",
+        '{root: x, colors: {"#000000": sky, "#010101": NAME, "#020202": null, "#030303": road}}',
+    ],
+)
+def test_a_renamed_class_is_exported_again_and_not_trained_again(
+    tmp_path: Path, inputs: dict[str, Artifact], options: str
+) -> None:
+    def key(stage_name: str, name: str, options: str = options) -> str:
+        pairs = f"data.augment.flip_pairs=[[sky, {name}]]"
+        recipe = small_recipe(tmp_path, "data.format=folder", f"data.options={options.replace('NAME', name)}", pairs)
+        stage = stage_of(recipe, stage_name)
+        return stage.key(recipe, dict.fromkeys(stage.inputs, inputs["a"]) | renamed_data(name))
+
+    for trained in ("teacher", "student", "distilled"):
+        assert key(trained, "kreb") == key(trained, "kerb")
+    for named in ("export", "evaluate/student"):
+        assert key(named, "kreb") != key(named, "kerb")
+    other = (
+        options.replace("3: NAME", "3: road").replace("020202", "040404").replace("[sky, NAME, road]", "[sky, NAME]")
+    )
+    assert (key("student", "kerb", other) == key("student", "kerb")) == (other == options)
+
+
+def test_other_pairs_or_another_number_of_classes_train_again(tmp_path: Path, inputs: dict[str, Artifact]) -> None:
+    def key(*changes: str, **data: object) -> str:
+        recipe = small_recipe(tmp_path, *changes)
+        artifact = renamed_data("kerb")["data"]
+        artifact.manifest["details"].update(data)
+        return stage_of(recipe, "student").key(recipe, {"data": artifact})
+
+    pairs = "data.augment.flip_pairs=[[sky, kerb]]"
+    assert len({key(), key(pairs), key("data.augment.flip_pairs=[[sky, road]]"), key(classes=["sky", "kerb"])}) == 4
+
+
+def test_what_looks_wrong_with_the_data_makes_nothing_again(tmp_path: Path, inputs: dict[str, Artifact]) -> None:
+    recipe = small_recipe(tmp_path)
+    (before,), (after,) = data_of(train="1", val="2").values(), data_of(train="1", val="2").values()
+    after.manifest["details"]["findings"] = [{"code": "small_objects"}]
+    for stage in plan(recipe):
+        if "data" in stage.inputs:
+            others = dict.fromkeys(stage.inputs, inputs["a"])
+            assert stage.key(recipe, {**others, "data": before}) == stage.key(recipe, {**others, "data": after})
+
+
 def test_an_engine_is_keyed_by_itself_and_not_by_its_neighbours(tmp_path: Path) -> None:
     stage = Stage("engine/openvino-int8", "engine", f"{HERE}:join", (), ("engines:openvino-int8",), "openvino-int8")
     key = stage.key(small_recipe(tmp_path), {})

@@ -151,6 +151,31 @@ def test_of_two_artifacts_of_one_key_the_newer_comes_back(tmp_path: Path) -> Non
     assert found.file("file").read_text() == "mended"
 
 
+def test_a_folder_of_images_is_not_taken_for_the_stage_data(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "a.png").write_text("precious")
+    with pytest.raises(WorkspaceError, match="data: not made by edgekd, which would write its own there; give another"):
+        Workspace(tmp_path).check_own(["plan", "data"])
+    Workspace(tmp_path).check_own(["plan", "teacher"])
+
+
+def test_a_damaged_artifact_of_edgekd_is_its_own(tmp_path: Path) -> None:
+    with Workspace(tmp_path).locked() as workspace:
+        finish(workspace, "data", KEY_A, "A")
+    (tmp_path / "data" / "manifest.json").unlink()
+    Workspace(tmp_path).check_own(["data"])  # it worked here before
+
+
+def test_the_paths_of_a_workspace_are_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with Workspace(Path("out")).locked() as workspace:
+        finish(workspace, "data", KEY_A, "A")
+    assert workspace.work_path("s", KEY_A).is_absolute()
+    found = workspace.present("data")
+    assert found is not None
+    assert found.file("file") == tmp_path / "out/data/file"
+
+
 def test_a_damaged_artifact_is_set_aside_and_not_deleted(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path)
     finish(workspace, "s", KEY_A, "precious")
@@ -302,6 +327,41 @@ def test_a_place_where_no_folder_can_be_made_is_told(tmp_path: Path) -> None:
     other = FileNotFoundError(errno.ENOENT, "No such file or directory", str(tmp_path / "image.png"))
     with pytest.raises(FileNotFoundError), disk_errors(out):
         raise other
+
+
+def forbidden(path: Path) -> PermissionError:
+    return PermissionError(errno.EACCES, "Permission denied", str(path))
+
+
+def test_a_forbidden_file_elsewhere_is_not_taken_for_the_output_folder(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(WorkspaceError) as told, disk_errors(out):
+        raise forbidden(tmp_path / "images" / "a.png")
+    assert str(told.value) == (
+        f"{tmp_path}/images/a.png: Permission denied; allow edgekd to use it, or give another path"
+    )
+    with pytest.raises(WorkspaceError, match="out/data: Permission denied; finished stages are kept"), disk_errors(out):
+        raise forbidden(out / "data")
+
+
+def test_the_output_folder_is_known_under_a_relative_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(WorkspaceError, match="finished stages are kept"), disk_errors(Path("out")):
+        raise forbidden(tmp_path / "out" / "data")
+
+
+def test_a_full_disk_elsewhere_is_named(tmp_path: Path) -> None:
+    full = OSError(errno.ENOSPC, "No space left on device", "/cache/teacher.bin")
+    with pytest.raises(WorkspaceError) as told, disk_errors(tmp_path):
+        raise full
+    assert str(told.value) == "/cache/teacher.bin: No space left on device; make room there"
+
+
+def test_a_device_that_is_forbidden_is_no_file(tmp_path: Path) -> None:
+    error = PermissionError(errno.EPERM, "Operation not permitted")  # of a system call: it names no file
+    with pytest.raises(PermissionError) as passed, disk_errors(tmp_path):
+        raise error
+    assert passed.value is error
 
 
 def test_errors_that_are_not_the_disks_pass_as_they_are(tmp_path: Path) -> None:

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pydantic import ValidationError
+from torch.nn.functional import avg_pool2d
+from torchvision import tv_tensors
+from torchvision.transforms import v2
 
 from edgekd.board.preprocess import prepare
 from edgekd.board.specs import Preprocess
 from edgekd.core.recipe import Augment
 from edgekd.data.augment import Objects, ResizeJitter, augmented, training_transform
 from edgekd.data.base import Instances, Sample
+from edgekd.data.object_masks import tight_masks
+from edgekd.errors import RecipeError
 
 SIZE = (40, 60)
 
@@ -196,8 +203,10 @@ def test_an_object_whose_mask_the_crop_empties_leaves_though_its_box_stays() -> 
     whole = with_objects([[0, 0, 60, 40], [32, 8, 60, 24]])
     assert whole.instances is not None
     assert whole.instances.masks is not None
-    whole.instances.masks[0] = False
-    whole.instances.masks[0, 39, 59] = True
+    masks = whole.instances.masks.whole()
+    masks[0] = False
+    masks[0, 39, 59] = True
+    whole = replace(whole, instances=replace(whole.instances, masks=masks))  # type: ignore[arg-type]
     half = Augment(scale=(1.0, 1.0), flip=0.0, color=0.0, crop=(40, 30))
     seen = [objects_of(whole, half, (40, 60), seed)[0] for seed in range(40)]
     assert {tuple(objects.labels.tolist()) for objects in seen} == {(), (1,), (0, 1)}
@@ -213,3 +222,129 @@ def test_padding_is_marked_and_an_image_without_objects_has_none() -> None:
     assert objects.masks is not None
     assert objects.masks.shape == (0, 20, 30)
     assert (region == 255).sum() == 40 * 60 - 20 * 30
+
+
+SIDES = ("road", "left lane", "right lane")
+FLIPPED = STILL.model_copy(update={"flip": 1.0, "flip_pairs": (("right lane", "left lane"),)})
+
+
+def test_a_flip_swaps_the_pixels_of_paired_classes() -> None:
+    mask = np.tile(np.array([1, 1, 0, 2, 255, 0], np.uint8), (4, 1))
+    sample = Sample("lanes", np.zeros((4, 6, 3), np.uint8), mask)
+    flipped = augmented(sample, training_transform(FLIPPED, (4, 6), "stretch", SIDES), 0).mask
+    assert flipped.dtype == torch.uint8
+    assert flipped[0].tolist() == [0, 255, 1, 0, 2, 2]
+    still = FLIPPED.model_copy(update={"flip": 0.0})
+    assert (
+        augmented(sample, training_transform(still, (4, 6), "stretch", SIDES), 0).mask[0].tolist() == mask[0].tolist()
+    )
+
+
+@pytest.mark.parametrize("task", ["detection", "instance"])
+def test_a_flip_swaps_the_labels_of_paired_objects_and_not_their_masks(task: str) -> None:
+    sample = with_objects([[0, 0, 20, 10], [40, 0, 60, 10], [20, 20, 40, 40]])  # classes 0, 1, 2
+    view = augmented(sample, training_transform(FLIPPED, (40, 60), "stretch", SIDES), 0, task)
+    assert view.objects is not None
+    assert view.objects.labels.tolist() == [0, 2, 1]
+    assert view.objects.labels.dtype == torch.int64
+    assert view.objects.boxes[:, 0].tolist() == [40, 0, 20]
+    assert view.mask.unique().tolist() == [0, 1]
+    if task == "instance":
+        assert view.objects.masks is not None
+        assert view.objects.masks.flatten(1).sum(dim=1).tolist() == [200, 200, 400]
+
+
+def test_pairs_change_no_view_but_its_labels() -> None:
+    """The flip is drawn at the same place of the random sequence."""
+    sample = with_objects([[0, 0, 20, 10], [40, 0, 60, 10]])
+    plain = Augment(flip=0.5)
+    paired = plain.model_copy(update={"flip_pairs": FLIPPED.flip_pairs})
+    labels = set()
+    for seed in range(8):
+        one, other = (
+            augmented(sample, training_transform(augment, (40, 60), "stretch", SIDES), seed, "detection")
+            for augment in (plain, paired)
+        )
+        assert torch.equal(one.image, other.image)
+        assert one.objects is not None
+        assert other.objects is not None
+        assert torch.equal(one.objects.boxes, other.objects.boxes)
+        labels.add(tuple(other.objects.labels.tolist()))
+    assert any(2 in found for found in labels)
+
+
+def test_a_pair_of_unknown_classes_is_refused() -> None:
+    augment = Augment(flip_pairs=(("left lane", "right line"),))
+    with pytest.raises(RecipeError, match="no class is called 'right line'; did you mean 'right lane'"):
+        training_transform(augment, (4, 6), "stretch", SIDES)
+    with pytest.raises(ValidationError, match="'a' stands there twice"):
+        Augment(flip_pairs=(("a", "b"), ("c", "a")))
+
+
+def dense_view(sample: Sample, transform: v2.Transform, seed: int) -> tuple[torch.Tensor, ...]:
+    """Return image, region, boxes, labels, masks and ignored boxes of a view whose masks are transformed as whole images."""
+    assert sample.instances is not None
+    assert sample.instances.masks is not None
+    instances, size = sample.instances, sample.image.shape[:2]
+    whole = sample.instances.masks.whole()
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        image, region, boxes, masks = transform(
+            Image.fromarray(sample.image),
+            tv_tensors.Mask(torch.from_numpy(whole.any(axis=0).astype(np.uint8))),
+            tv_tensors.BoundingBoxes(
+                torch.from_numpy(instances.boxes_xyxy), format="XYXY", canvas_size=size, clamping_mode=None
+            ),
+            tv_tensors.Mask(torch.from_numpy(whole.view(np.uint8))),
+        )
+    plain = boxes.as_subclass(torch.Tensor)
+    height, width = region.shape[-2:]
+    clipped = plain.clamp(min=0).minimum(torch.tensor([width, height] * 2))
+    sides, before = clipped[:, 2:] - clipped[:, :2], plain[:, 2:] - plain[:, :2]
+    shown = (sides.prod(1) >= 0.25 * before.prod(1)) & (sides >= 2).all(1) & ~torch.from_numpy(instances.is_ignored)
+    cells = avg_pool2d((masks.as_subclass(torch.Tensor) == 1).float(), 2, divisor_override=1).to(torch.uint8)
+    shown &= (cells > 0).flatten(1).any(dim=1)
+    ignored = clipped[(sides > 0).all(dim=1) & ~shown]
+    return (
+        image,
+        region.as_subclass(torch.Tensor),
+        clipped[shown],
+        torch.from_numpy(instances.labels)[shown],
+        cells[shown],
+        ignored,
+    )
+
+
+@pytest.mark.parametrize("crop", [None, (33, 47), (40, 60), (90, 31)])
+def test_views_are_those_of_whole_masks(crop: tuple[int, int] | None) -> None:
+    """Random blobs, some of them crowds, under every augmentation: all of a view is the same to the byte."""
+    rng = np.random.default_rng(3)
+    augment = Augment(scale=(0.4, 2.2), flip=0.5, flip_vertical=0.5, color=0.3, crop=crop)
+    seen = 0
+    for seed in range(30):
+        height, width = (int(side) for side in rng.integers(20, 90, 2))
+        centers = rng.uniform(0, 1, (8, 2)) * [height, width]
+        y, x = np.mgrid[:height, :width]
+        masks = np.stack(
+            [np.hypot(y - a, 0.7 * (x - b)) + rng.normal(0, 2, y.shape) < rng.uniform(3, 20) for a, b in centers]
+        )
+        masks = masks[masks.any(axis=(1, 2))]
+        corners = tight_masks(masks).corners.astype(np.float32)
+        is_crowd = rng.random(len(masks)) < 0.2
+        instances = Instances(masks, corners, np.arange(len(masks)), is_crowd=is_crowd)  # type: ignore[arg-type]
+        pixels = rng.integers(0, 255, (height, width, 3)).astype(np.uint8)
+        sample = Sample("x", pixels, np.full((height, width), 255, np.uint8), instances)
+        transform = training_transform(augment, (48, 64), "letterbox" if seed % 2 else "stretch")
+        view = augmented(sample, transform, seed, "instance")
+        image, region, boxes, labels, cells, ignored = dense_view(sample, transform, seed)
+        assert view.objects is not None
+        assert torch.equal(view.image, v2.functional.pil_to_tensor(image))
+        assert torch.equal(view.mask, region)
+        assert torch.equal(view.objects.boxes, boxes)
+        assert torch.equal(view.objects.labels, labels)
+        assert view.objects.masks is not None
+        assert torch.equal(view.objects.masks, cells)
+        assert view.objects.ignored is not None
+        assert torch.equal(view.objects.ignored, ignored)
+        seen += len(labels)
+    assert seen > 40

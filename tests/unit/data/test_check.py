@@ -62,8 +62,8 @@ def test_every_bad_file_is_listed_and_the_rest_is_counted(root: Path):
 def test_absent_class_and_unlabelled_image_are_warned_of(root: Path):
     warnings = check_dataset(train_of(root), "train").warnings
     assert warnings == (
+        "1 of 2 images of split 'train' have no labelled pixel, the first is b.png",
         "1 of 3 classes never occur in split 'train': car",
-        "1 of 2 images have no labelled pixel, the first is b",
     )
 
 
@@ -93,7 +93,12 @@ def test_split_without_a_readable_image_reports_errors_and_zeros(root: Path):
     for path in (root / "images/train").iterdir():
         path.write_bytes(b"")
     report = check_dataset(train_of(root), "train")
-    assert len(report.errors) == 4
+    assert report.num_bad == 4
+    assert len(report.errors) == 1  # one cause, with the number of files
+    assert report.errors[0].endswith(
+        "a.png: not an image, or damaged at its start; replace the file or remove it (3 more like this)"
+    )
+    assert [(one.code, one.count, one.first) for one in report.findings] == [("unreadable", 4, "a.png")]
     assert report.class_fractions == (0.0, 0.0, 0.0)
     assert (report.min_size, report.max_size, report.ignored_fraction) == ((0, 0), (0, 0), 0.0)
 
@@ -121,11 +126,13 @@ def test_shares_of_a_split_that_cannot_be_read_or_has_no_label_are_refused(root:
         class_shares(open_dataset(Options(root=root), "train"), "train")
 
 
-def test_fingerprint_sees_content_names_classes_and_split(root: Path):
+def test_fingerprint_sees_content_names_number_of_classes_and_split(root: Path):
     before = fingerprint(train_of(root), "train")
     assert before == fingerprint(train_of(root), "train")
     assert before != fingerprint(train_of(root), "val")
     (root / "classes.txt").write_text("background\nroad\nbus\n")
+    assert before == fingerprint(train_of(root), "train")  # a class may be called otherwise
+    (root / "classes.txt").write_text("background\nroad\ncar\nbus\n")
     classes = fingerprint(train_of(root), "train")
     Image.new("L", (3, 2), 1).save(root / "masks/train/a.png")
     content = fingerprint(train_of(root), "train")

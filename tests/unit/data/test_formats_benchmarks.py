@@ -57,6 +57,48 @@ def test_voc_trainaug_takes_each_mask_from_the_first_folder_that_has_it(tmp_path
         voc.open_dataset(voc.Options(str(tmp_path)), "trainaug")
 
 
+def cvat_root(root: Path) -> None:
+    image(root / "JPEGImages/x.jpg", 3)
+    (root / "SegmentationClass").mkdir()
+    colors = np.array([[(0, 0, 0), (200, 0, 0), (0, 200, 0)]], np.uint8)
+    Image.fromarray(colors).save(root / "SegmentationClass/x.png")
+    text(root / "ImageSets/Segmentation/default.txt", "x\n")
+    text(root / "labelmap.txt", "# label:color_rgb:parts:actions\ncat:200,0,0::\nbackground:0,0,0::\ndog:0,200,0::\n")
+
+
+def test_voc_reads_cvats_masks_of_colours_in_the_order_of_its_labelmap(tmp_path: Path):
+    cvat_root(tmp_path)
+    dataset = voc.open_dataset(voc.Options(str(tmp_path), colors="labelmap.txt"), "default")
+    assert dataset.classes == ("cat", "background", "dog")
+    assert dataset.load(0).mask.tolist() == [[1, 0, 2]]
+    given = voc.Options(str(tmp_path), colors={"#000000": None, "#c80000": "cat", "#00c800": "dog"})
+    assert voc.open_dataset(given, "default").load(0).mask.tolist() == [[255, 0, 1]]
+
+
+def test_voc_names_the_key_for_masks_of_colours_and_the_missing_images(tmp_path: Path):
+    cvat_root(tmp_path)
+    with pytest.raises(DataError, match="name the colours in data.options.colors"):
+        voc.open_dataset(voc.Options(str(tmp_path)), "default").load(0)
+    with pytest.raises(DataError, match=r"write `data.options.colors: labelmap.txt`"):
+        voc.open_dataset(voc.Options(str(tmp_path), classes="labelmap.txt"), "default")
+    (tmp_path / "JPEGImages").rename(tmp_path / "photos")
+    with pytest.raises(DataError, match=r"JPEGImages does not exist; export with images"):
+        voc.open_dataset(voc.Options(str(tmp_path), colors="labelmap.txt"), "default")
+
+
+def test_voc_without_lists_is_one_split_of_all_masks(tmp_path: Path):
+    voc_root(tmp_path, "SegmentationClassPNG", "b", [0, 1, 2])
+    voc_root(tmp_path, "SegmentationClassPNG", "a", [2, 1, 255])
+    options = voc.Options(str(tmp_path), ("SegmentationClassPNG",), classes=("x", "y", "z"), ignore_index=(255, 254))
+    dataset = voc.open_dataset(options, "all")
+    assert [dataset.name(index) for index in range(2)] == ["a", "b"]
+    assert dataset.load(0).mask.tolist() == [[2, 1, 255]]
+    with pytest.raises(DataError, match="without lists write `train: all` and `val: 0.2`"):
+        voc.open_dataset(options, "train")
+    with pytest.raises(DataError, match="mask folder .*SegmentationClass does not exist"):
+        voc.open_dataset(voc.Options(str(tmp_path)), "all")
+
+
 def test_voc_trainaug_that_holds_validation_images_is_refused(tmp_path: Path):
     voc_root(tmp_path, "SegmentationClass", "x", [1])
     text(tmp_path / "ImageSets/Segmentation/trainaug.txt", "x\n")

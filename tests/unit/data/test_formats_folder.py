@@ -268,9 +268,9 @@ def test_stored_values_can_be_given_names(tmp_path: Path, write: Writer) -> None
 def test_masks_of_0_and_255_are_told(tmp_path: Path, write: Writer) -> None:
     write("images/train/a.png", "masks/train/a.png", np.array([[0, 255, 0], [0, 255, 0]], np.uint8))
     report = check_dataset(open_dataset(Options(str(tmp_path)), "train"), "train")
-    assert "if both are classes, use format `folder` with data.options.labels" in report.warnings[1]
+    assert "if both are classes, use format `folder` with data.options.labels" in report.errors[0]
     one_class = check_dataset(open_dataset(Options(str(tmp_path), classes=("crack",)), "train"), "train")
-    assert "if both are classes" in one_class.warnings[0]
+    assert "if both are classes" in one_class.errors[0]
 
 
 def test_names_of_stored_values_are_given_as_a_recipe_has_them() -> None:
@@ -330,3 +330,81 @@ def test_a_jpeg_of_colours_is_refused(tmp_path: Path, write: Writer) -> None:
 def test_bad_colours_are_refused(tmp_path: Path, write: Writer, options: dict[str, Any], expected: str) -> None:
     write("images/train/a.png", "masks/train/a.png")
     assert expected in refusal(Options(str(tmp_path), **options))
+
+
+def test_several_stored_values_may_be_ignored(tmp_path: Path, write: Writer) -> None:
+    write("images/train/a.png", "masks/train/a.png", np.array([[0, 11, 255], [2, 1, 11]], np.uint8))
+    dataset = open_dataset(Options(str(tmp_path), ignore_index=(11, 255)), "train")
+    assert dataset.load(0).mask.tolist() == [[0, 255, 255], [2, 1, 255]]
+    assert "ignore_index 1 is also the index of class 'road'" in refusal(Options(str(tmp_path), ignore_index=(1, 255)))
+    assert "ignore_index is 65536" in refusal(Options(str(tmp_path), ignore_index=(255, 65536)))
+    given = plugin_options("formats", "folder", {"root": "x", "ignore_index": [0, 255]}, "data.options")
+    assert given.ignore_index == (0, 255)
+
+
+def test_a_value_without_a_class_hints_at_ignore_index(tmp_path: Path, write: Writer) -> None:
+    write("images/train/a.png", "masks/train/a.png", np.array([[0, 11, 12], [2, 1, 11]], np.uint8))
+    said = refusal(Options(str(tmp_path)))
+    assert "if 11, 12 means unlabelled, add it to data.options.ignore_index, e.g. [255, 11, 12]" in said
+
+
+def test_a_value_named_null_has_no_label(tmp_path: Path, write: Writer) -> None:
+    write("images/train/a.png", "masks/train/a.png", np.array([[0, 1, 2], [2, 1, 255]], np.uint8))
+    dataset = open_dataset(Options(str(tmp_path), labels={0: None, 1: "road", 2: "car"}), "train")
+    assert dataset.classes == ("road", "car")
+    assert dataset.load(0).mask.tolist() == [[255, 0, 1], [1, 0, 255]]
+
+
+def test_a_list_of_values_is_read_from_the_splits_folder(tmp_path: Path, write: Writer) -> None:
+    """Roboflow's "Semantic Segmentation Masks"."""
+    write("train/a_jpg.rf.1.jpg", "train/a_jpg.rf.1_mask.png", np.array([[0, 1, 2], [2, 1, 0]], np.uint8))
+    (tmp_path / "train/_classes.csv").write_text("Pixel Value, Class\n0, background\n1, cat\n2, dog\n")
+    options = Options(
+        str(tmp_path), images="{split}", masks="{split}", mask_ending="_mask", labels="{split}/_classes.csv"
+    )
+    dataset = open_dataset(options, "train")
+    assert dataset.classes == ("background", "cat", "dog")
+    assert dataset.load(0).mask.tolist() == [[0, 1, 2], [2, 1, 0]]
+
+
+def test_labelmes_list_ignores_its_first_name(tmp_path: Path, write: Writer) -> None:
+    write("images/train/a.png", "masks/train/a.png", np.array([[0, 1, 2], [255, 1, 0]], np.uint8))
+    (tmp_path / "labels.txt").write_text("__ignore__\n_background_\ncat\ndog\n")
+    dataset = open_dataset(Options(str(tmp_path), labels="labels.txt"), "train")
+    assert dataset.classes == ("_background_", "cat", "dog")
+    assert dataset.load(0).mask.tolist() == [[0, 1, 2], [255, 1, 0]]
+
+
+def test_the_meaning_of_stored_labels_in_a_file_is_in_the_fingerprint(tmp_path: Path, write: Writer) -> None:
+    color_mask(tmp_path, write, [["804080", "000000", "804080"]] * 2)
+    prints = []
+    for text in (
+        "road:128,64,128::\ncar:0,0,0::\n",
+        "road:0,0,0::\ncar:128,64,128::\n",
+        "Road:0,0,0::\nCar:128,64,128::\n",
+    ):
+        (tmp_path / "labelmap.txt").write_text(text)
+        dataset = open_dataset(Options(str(tmp_path), colors="labelmap.txt"), "train")
+        prints.append(dataset.digest)
+    assert prints[0] != prints[1] == prints[2] != ""
+    assert dataset.load(0).mask.tolist() == [[1, 0, 1]] * 2
+
+
+def test_one_folder_is_a_data_set_without_splits(tmp_path: Path, write: Writer) -> None:
+    write("photos/b.jpg", "photos/labels/b.png")
+    write("photos/a.jpg", "photos/labels/a.png")
+    options = Options(str(tmp_path), images="photos", masks="photos/labels")
+    dataset = open_dataset(options, "all")
+    assert [dataset.name(index) for index in range(len(dataset))] == ["a", "b"]
+    assert "to divide one folder, write `train: all` and `val: 0.2`" in refusal(options)
+    assert "folder's name without {split}, e.g. images: images" in refusal(Options(str(tmp_path)), "all")
+
+
+def test_images_and_masks_that_are_swapped_are_told(tmp_path: Path, write: Writer) -> None:
+    write("images/train/a.png", "masks/train/a.png")
+    photo = np.random.default_rng(0).integers(0, 256, (2, 3, 3), np.uint8)
+    Image.fromarray(photo).save(tmp_path / "images/train/a.png")
+    options = Options(str(tmp_path), images="masks/{split}", masks="images/{split}")
+    assert "a.png looks like a mask: are images and masks swapped?" in refusal(options)
+    Image.fromarray(photo).save(tmp_path / "masks/train/a.png")
+    assert "swapped" not in refusal(Options(str(tmp_path)))

@@ -25,7 +25,7 @@ def test_yolo_rows_are_told_apart_one_by_one(tmp_path: Path) -> None:
     rows = "1 0.5 0.5 0.5 0.5\n0 0.25 0.25 0.75 0.25 0.75 1.0 0.25 1.0\n1 0.5 0.5 0.5 0.5\n"
     dataset = yolo.open_objects(yolo.Options(str(write_yolo(tmp_path, rows))), "train", False)
     assert boxes(dataset.load(0)) == [[2, 1, 6, 3], [2, 1, 6, 4]]
-    assert dict(dataset.repairs) == {"equal rows counted once": 1}
+    assert dict(dataset.repairs) == {"equal objects counted once": 1}
 
 
 def test_a_wrong_yolo_row_is_named_by_its_line(tmp_path: Path) -> None:
@@ -195,7 +195,7 @@ def test_images_of_hidden_folders_are_not_read(tmp_path: Path) -> None:
 BAD_YOLO = {
     "class too high": ("2 0.5 0.5 0.5 0.5", "expected a class from 0 to 1"),
     "pixels": ("1 4 2 4 2", "expected shares"),
-    "six fields": ("1 0.5 0.5 0.5 0.5 0.9", "got 6 fields"),
+    "eight fields": ("1 0.5 0.5 0.5 0.5 0.9 0.5 0.5", "got 8 fields"),
     "word": ("1 0.5 0.5 half 0.5", "expected numbers"),
     "infinite": ("1 0.5 0.5 inf 0.5", "expected shares"),
     "far outside": ("1 0.9 0.5 0.9 0.5", "passes the edge"),

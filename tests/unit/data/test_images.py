@@ -203,6 +203,68 @@ def test_colour_coded_mask_is_refused(tmp_path: Path, mode: str):
     assert "class indices" in refusal(read_mask, saved(tmp_path / "m.png", COLOR, mode))
 
 
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+def test_a_mask_of_three_equal_channels_is_one_of_indices(tmp_path: Path, mode: str):
+    mask = read_mask(saved(tmp_path / "m.png", np.stack([RAMP] * 3, axis=-1), mode))
+    assert mask.dtype == np.uint8
+    np.testing.assert_array_equal(mask, RAMP)
+
+
+def test_a_mask_of_colours_names_them_by_their_share(tmp_path: Path):
+    pixels = np.zeros((4, 4, 3), np.uint8)
+    pixels[0] = (128, 64, 128)
+    pixels[1, 0] = (1, 2, 3)
+    message = refusal(read_mask, saved(tmp_path / "m.png", pixels))
+    assert "mask in colours (#000000, #804080, #010203)" in message
+    assert "data.options.colors of format `folder` or `voc`" in message
+
+
+def test_a_mask_of_fractions_is_refused(tmp_path: Path):
+    path = tmp_path / "m.tif"
+    Image.fromarray(RAMP.astype(np.float32), mode="F").save(path)
+    assert "mask of fractions (32-bit float)" in refusal(read_mask, path)
+
+
+def bands_tiff(bands: int, bits: int = 8, order: str = "<") -> bytes:
+    """Return a TIFF of one 4x4 strip with that many bands, written from the TIFF 6.0 specification."""
+    start = 8 + 2 + 12 * 10 + 4
+    tags = [(256, 4), (257, 4), (258, start), (259, 1), (262, 1), (273, start + 2 * bands), (277, bands), (278, 4)]
+    tags += [(279, 16 * bands * bits // 8), (284, 1)]
+    body = b"".join(
+        struct.pack(f"{order}HHII", tag, 4, 1, value)
+        if tag != 258
+        else struct.pack(f"{order}HHII", tag, 3, bands, value)
+        for tag, value in tags
+    )
+    head = {"<": b"II*\0", ">": b"MM\0*"}[order] + struct.pack(f"{order}IH", 8, 10)
+    return head + body + bytes(4) + struct.pack(f"{order}{bands}H", *[bits] * bands) + bytes(16 * bands * bits // 8)
+
+
+@pytest.mark.parametrize(("bands", "bits", "order"), [(5, 8, "<"), (8, 16, ">"), (12, 8, "<")])
+def test_a_tiff_of_many_bands_is_told_as_one(tmp_path: Path, bands: int, bits: int, order: str):
+    (tmp_path / "i.tif").write_bytes(bands_tiff(bands, bits, order))
+    for read in (read_image, read_mask):
+        assert f"TIFF of {bands} bands of {bits} bits" in refusal(read, tmp_path / "i.tif")
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "git lfs pull"),
+        (b"\x93NUMPY\x01\x00", "NumPy array"),
+        (b"%PDF-1.7\n", "a PDF"),
+        (b"<!DOCTYPE html><html>", "HTML or XML"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0", "HEIC"),
+        (b"II*\0\xff\xff\xff\x7f", "not an image, or damaged"),
+        (b"II*\0", "not an image, or damaged"),
+    ],
+)
+def test_files_that_people_take_for_images_are_told_as_what_they_are(tmp_path: Path, content: bytes, expected: str):
+    (tmp_path / "i.png").write_bytes(content)
+    for read in (read_image, read_mask):
+        assert expected in refusal(read, tmp_path / "i.png")
+
+
 def test_mask_with_opaque_alpha_gives_labels_and_with_transparency_is_refused(tmp_path: Path):
     opaque = np.dstack([RAMP, np.full_like(RAMP, 255)])
     np.testing.assert_array_equal(read_mask(saved(tmp_path / "m.png", opaque)), RAMP)

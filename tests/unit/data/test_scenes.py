@@ -31,7 +31,7 @@ def digest(samples: list[Sample]) -> str:
     total = hashlib.sha256()
     for sample in samples:
         assert sample.instances is not None
-        for array in (sample.image, sample.mask, sample.instances.masks, sample.instances.boxes_xyxy):
+        for array in (sample.image, sample.mask, sample.instances.masks.whole(), sample.instances.boxes_xyxy):
             total.update(np.ascontiguousarray(array).tobytes())
         total.update(sample.instances.labels.astype("<i8").tobytes())
     return total.hexdigest()
@@ -146,8 +146,8 @@ def test_images_are_neither_black_nor_blown_out(scenes: list[Sample]):
 def test_every_pixel_of_an_object_has_its_class_in_the_mask(scenes: list[Sample]):
     for sample in scenes:
         assert sample.instances is not None
-        assert sample.instances.masks.dtype == bool
-        assert sample.instances.masks.shape == (len(sample.instances.labels), *sample.mask.shape)
+        assert sample.instances.masks.whole().dtype == bool
+        assert sample.instances.masks.whole().shape == (len(sample.instances.labels), *sample.mask.shape)
         for mask, label in zip(sample.instances.masks, sample.instances.labels, strict=True):
             assert mask.any()
             assert (sample.mask[mask] == label).all()
@@ -157,7 +157,7 @@ def test_every_countable_pixel_belongs_to_exactly_one_object(scenes: list[Sample
     for sample in scenes:
         assert sample.instances is not None
         countable = np.isin(sample.mask, [BUILDING, SIGN, BALL, RING])
-        np.testing.assert_array_equal(sample.instances.masks.sum(axis=0), countable.astype(int))
+        np.testing.assert_array_equal(sample.instances.masks.whole().sum(axis=0), countable.astype(int))
 
 
 def test_boxes_are_tight_with_exclusive_ends(scenes: list[Sample]):
@@ -172,7 +172,7 @@ def test_boxes_are_tight_with_exclusive_ends(scenes: list[Sample]):
 
 def test_a_scene_without_objects_has_empty_arrays_of_the_right_shape():
     empty = instances_from_ids(np.zeros((64, 96), np.uint8), [SKY])
-    assert empty.masks.shape == (0, 64, 96)
+    assert empty.masks.whole().shape == (0, 64, 96)
     assert empty.boxes_xyxy.shape == (0, 4)
     assert empty.labels.shape == (0,)
 

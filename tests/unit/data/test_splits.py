@@ -15,7 +15,8 @@ from edgekd.core.artifact import Artifact
 from edgekd.core.recipe import Recipe
 from edgekd.core.recipe_loading import load_recipe
 from edgekd.core.stage import StageJob
-from edgekd.data.splits import check_splits, open_split, release_split, shared_images, shared_splits
+from edgekd.data.check import check_data
+from edgekd.data.splits import open_split, release_split, shared_images, shared_splits
 from edgekd.data.stage import run
 from edgekd.errors import DataError
 from edgekd.report.collect import collect
@@ -25,8 +26,9 @@ ROWS = {
     "train": "0 0.2 0.5 0.5 0.5\n1 0.5 0.5 0 0.5\n1 0.5 0.5 0.5 0.5\n1 0.5 0.5 0.5 0.5\n",
     "val": "1 0.5 0.5 0.5 0.5\n",
 }
+SIZE = "data.size=[8,20]"  # the aspect of the images
 REPAIRS = {
-    "equal rows counted once": 1,
+    "equal objects counted once": 1,
     "boxes cut at the image's edge": 1,
     "boxes without area left out": 1,
     "label files without an image left out": 1,
@@ -41,15 +43,20 @@ def test_repairs_are_recorded_logged_and_reported(tmp_path: Path, caplog: pytest
         (tmp_path / f"labels/{split}/{split}.txt").write_text(rows)
     (tmp_path / "labels/train/gone.txt").write_text("")
     (tmp_path / "data.yaml").write_text("names: [cat, dog]\n")
-    changes = ["data.format=yolo", f"data.options={{root: {tmp_path}}}"]
+    changes = ["data.format=yolo", f"data.options={{root: {tmp_path}}}", SIZE]
     recipe = load_recipe("quickstart_detection", changes)
     with caplog.at_level(logging.INFO, "edgekd"):
         details = run(StageJob(recipe, {}, tmp_path)).details
     assert details["splits"]["train"]["repairs"] == REPAIRS
     assert details["splits"]["val"]["repairs"] == {}
-    assert sorted(caplog.messages) == sorted(f"split train: {count} {what}" for what, count in REPAIRS.items())
+    said = [record.message for record in caplog.records if record.levelno == logging.INFO]
+    assert sorted(said) == sorted(f"split train: {count} {what}" for what, count in REPAIRS.items())
+    assert [one["code"] for one in details["findings"]] == ["absent_classes"]
+    assert "data: 1 of 2 classes never occur in split 'val': cat" in caplog.messages
     artifact = Artifact(tmp_path, {"kind": "dataset", "details": details})
-    assert collect(recipe, {"data": artifact}, [], [], {}, "").repairs == {"train": REPAIRS}
+    report = collect(recipe, {"data": artifact}, [], [], {}, "")
+    assert report.repairs == {"train": REPAIRS}
+    assert [one.text for one in report.findings] == ["1 of 2 classes never occur in split 'val': cat"]
 
 
 def test_a_segmenter_needs_a_second_class(tmp_path: Path) -> None:
@@ -88,7 +95,7 @@ def yolo_recipe(root: Path, rows: dict[str, str]) -> Recipe:
         Image.new("RGB", (10, 4), (len(split), 0, 0)).save(root / f"images/{split}/a.png")
         (root / f"labels/{split}/a.txt").write_text(text)
     (root / "data.yaml").write_text("names: [cat, dog]\n")
-    return load_recipe("quickstart_detection", ["data.format=yolo", f"data.options={{root: {root}}}"])
+    return load_recipe("quickstart_detection", ["data.format=yolo", f"data.options={{root: {root}}}", SIZE])
 
 
 ROW = "1 0.5 0.5 0.5 0.5\n"
@@ -115,22 +122,23 @@ def folder_recipe(root: Path) -> Recipe:
         for folder, mode in (("images", "RGB"), ("masks", "L")):
             (root / folder / split).mkdir(parents=True)
             for number in range(10):
-                Image.new(mode, (10, 4), len(split) - 4 if mode == "L" else (len(split), number, 0)).save(
-                    root / folder / split / f"{number}.png"
-                )
-    return load_recipe("quickstart", ["data.format=folder", f"data.options={{root: {root}}}"])
+                made = Image.new(mode, (10, 4), 0 if mode == "L" else (len(split), number, 0))
+                if mode == "L":
+                    made.paste(1, (0, 0, 5, 4))
+                made.save(root / folder / split / f"{number}.png")
+    return load_recipe("quickstart", ["data.format=folder", f"data.options={{root: {root}}}", SIZE])
 
 
 @pytest.mark.parametrize(
     ("mode", "size", "said"),
-    [("RGB", (10, 4), "mask of mode RGB"), ("L", (4, 10), r"mask is 10x4 \(height x width\), image 9.png is 4x10")],
+    [("RGB", (10, 4), "mask in colours"), ("L", (4, 10), r"mask is 10x4 \(height x width\), image 9.png is 4x10")],
 )
 def test_a_mask_that_cannot_be_read_is_found_before_training(
     tmp_path: Path, mode: str, size: tuple[int, int], said: str
 ):
     recipe = folder_recipe(tmp_path)
     assert run(StageJob(recipe, {}, tmp_path)).details["splits"]["val"]["images"] == 10
-    Image.new(mode, size).save(tmp_path / "masks/val/9.png")
+    Image.new(mode, size, (1, 2, 3) if mode == "RGB" else 0).save(tmp_path / "masks/val/9.png")
     with pytest.raises(DataError, match=f"masks/val/9.png: {said}"):
         run(StageJob(recipe, {}, tmp_path))
 
@@ -156,7 +164,7 @@ def test_a_mask_outside_of_its_image_is_found_before_training(tmp_path: Path, wr
 def test_images_in_both_splits_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     recipe = yolo_recipe(tmp_path, {"train": ROW, "val": ROW})  # of one name, but not the same
     assert run(StageJob(recipe, {}, tmp_path)).details["in_both_splits"] == 0
-    assert not caplog.messages
+    assert [one for one in caplog.messages if "never occur" not in one] == []
     shutil.copy(tmp_path / "images/train/a.png", tmp_path / "images/val/a.png")
     assert run(StageJob(recipe, {}, tmp_path)).details["in_both_splits"] == 1
     splits = [open_split(recipe, split) for split in ("train", "val")]
@@ -167,7 +175,8 @@ def test_images_in_both_splits_are_told(tmp_path: Path, caplog: pytest.LogCaptur
 
 def test_splits_of_different_classes_are_refused(tmp_path: Path) -> None:
     recipe = yolo_recipe(tmp_path, {"train": ROW, "val": ROW})
-    one, other = (open_split(recipe, split) for split in ("train", "val"))
-    other.classes = ("dog", "cat")
-    with pytest.raises(DataError, match="have different classes"):
-        check_splits(recipe, one, other, shared_images(one, other))
+    with shared_splits():
+        open_split(recipe, "train").classes = ("dog", "cat")
+        with pytest.raises(DataError, match="have different classes"):
+            run(StageJob(recipe, {}, tmp_path))
+        assert [one.code for one in check_data(recipe).findings] == ["different_classes"]

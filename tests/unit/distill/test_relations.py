@@ -91,6 +91,58 @@ def test_the_written_out_gradient_of_the_pairs_is_autograds() -> None:
     assert torch.autograd.gradcheck(lambda x: relations._PairCosines.apply(x, offsets), (unit,))
 
 
+def test_the_written_out_gradient_of_standardised_features_is_autograds() -> None:
+    random = torch.Generator().manual_seed(0)
+    x = 3 * torch.randn(2, 4, 3, 5, generator=random, dtype=torch.float64) + 1
+    x[:, 1] = 0.5  # a dead channel
+    valid = torch.rand(2, 1, 3, 5, generator=random) > 0.3
+    x.requires_grad_()
+    # Counts are float32: their square root is exact to 1e-7.
+    assert torch.autograd.gradcheck(lambda x: relations._Standardised.apply(x, valid), (x,), atol=1e-6)
+
+
+@pytest.mark.parametrize("rows", [None, torch.tensor([4, 0, 2])])
+def test_the_relation_loss_is_the_mean_kl_of_the_rows_and_has_autograds_gradient(rows: torch.Tensor | None) -> None:
+    random = torch.Generator().manual_seed(0)
+    teacher, student = (torch.randn(2, c, 2, 3, generator=random, dtype=torch.float64) for c in (4, 3))
+    valid = torch.tensor([True, True, True, True, True, False, True, True, True, True, True, True]).view(2, 1, 2, 3)
+    student.requires_grad_()
+    loss = relations.relation_loss(teacher, student, valid, 0.5, rows)
+    total, count = 0.0, 0
+    for image in range(2):
+        cells = [i for i in range(6) if valid[image].flatten()[i]]
+        for row in (i for i in cells if rows is None or i in rows):
+            others = [i for i in cells if i != row]
+            log_t, log_s = (
+                ((x[image].flatten(1).T[row] * x[image].flatten(1).T[others]).sum(1) / 0.5).log_softmax(0)
+                for x in (teacher, student)
+            )
+            total, count = total + float((log_t.exp() * (log_t - log_s)).sum().detach()), count + 1
+    assert loss.item() == pytest.approx(total / count)
+    assert torch.autograd.gradcheck(lambda x: relations.relation_loss(teacher, x, valid, 0.5, rows), (student,))
+
+
+def test_the_relation_loss_without_a_valid_cell_is_0() -> None:
+    student = torch.randn(1, 3, 2, 2, requires_grad=True)
+    loss = relations.relation_loss(torch.randn(1, 3, 2, 2), student, ~ALL_2X2, 0.1)
+    loss.backward()
+    assert loss.item() == 0
+    assert student.grad is not None
+    assert not student.grad.any()
+
+
+def test_the_balanced_kl_of_two_pairs_is_computed_by_hand() -> None:
+    teacher, student = torch.tensor([0.25, 0.75, 0.9]), torch.tensor([0.5, 0.5, 0.1])
+    # The third pair has weight 0. Both means are 0.5, so q = 2, and both KL are log 2 - H(0.25).
+    expected = 2 * (0.25 * log(0.5) + 0.75 * log(1.5))
+    got = relations.balanced_kl(teacher, student, torch.tensor([1.0, 1.0, 0.0]))
+    assert got.item() == pytest.approx(expected, rel=1e-5)
+    assert relations.balanced_kl(teacher, student, torch.zeros(3)).item() == 0
+    weight = torch.tensor([1.0, 0.5, 0.0], dtype=torch.float64)
+    s = student.double().requires_grad_()
+    assert torch.autograd.gradcheck(lambda s: relations.balanced_kl(teacher.double(), s, weight), (s,))
+
+
 def test_pairs_reach_the_named_neighbour() -> None:
     cells = torch.arange(12.0).view(1, 1, 3, 4)
     for (dy, dx), product in zip(
@@ -191,7 +243,7 @@ def test_a_token_grid_keeps_the_aspect() -> None:
 
 def test_relation_rows_leave_the_diagonal_out() -> None:
     unit = relations.standardised(CORNERS, ALL_2X2)
-    rows = relations.relation_log_rows(unit, ALL_2X2, temperature=0.5).exp()
+    rows = relations.relation_log_rows(unit.flatten(2).transpose(1, 2), ALL_2X2.flatten(1), temperature=0.5).exp()
     # Cell (-1, -1) has cosine 0 with both of its sides and -1 with the opposite corner: logits 0, 0, -2.
     share = 1 / (2 + exp(-2))
     torch.testing.assert_close(rows[0, 0], torch.tensor([0.0, share, share, share * exp(-2)]), atol=1e-5, rtol=0)
@@ -201,7 +253,8 @@ def test_relation_rows_leave_the_diagonal_out() -> None:
 
 def test_relation_rows_leave_invalid_cells_out() -> None:
     valid = torch.tensor([[[[True, True], [True, False]]]])
-    rows = relations.relation_log_rows(relations.standardised(CORNERS, ALL_2X2), valid, temperature=1.0)
+    tokens = relations.standardised(CORNERS, ALL_2X2).flatten(2).transpose(1, 2)
+    rows = relations.relation_log_rows(tokens, valid.flatten(1), temperature=1.0)
     assert rows[0, 0, 3] < -1000
     assert rows[0, 0, 1].item() == pytest.approx(log(0.5), abs=1e-5)
 

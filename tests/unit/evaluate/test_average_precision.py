@@ -15,6 +15,7 @@ from edgekd.board.detection import Detections
 from edgekd.data.base import Instances
 from edgekd.data.formats import coco, voc
 from edgekd.errors import DataError
+from edgekd.evaluate.definitions import DEFINITIONS, definitions
 from edgekd.evaluate.detection import DetectionEvaluator, DetectionResult
 
 SIZE = (60, 80)
@@ -309,7 +310,7 @@ def test_shaken_labels_of_the_real_sets_score_as_pycocotools_scores_them(name: s
         assert truth is not None
         shift = rng.normal(0, 1.5, truth.boxes_xyxy.shape).astype(np.float32)
         boxes = np.concatenate([truth.boxes_xyxy[:, :2] + shift[:, :2], truth.boxes_xyxy[:, 2:] + abs(shift[:, 2:])], 1)
-        masks = np.roll(truth.masks, 1, axis=2) if truth.masks is not None else None
+        masks = np.roll(truth.masks.whole(), 1, axis=2) if truth.masks is not None else None
         scores = rng.random(len(boxes)).astype(np.float32)
         order = np.argsort(-scores)
         seen = Detections(boxes[order], scores[order], truth.labels[order], None if masks is None else masks[order])
@@ -319,3 +320,50 @@ def test_shaken_labels_of_the_real_sets_score_as_pycocotools_scores_them(name: s
     assert_equal(got, by_pycocotools(cases, len(dataset.classes), "bbox"))
     if has_masks:
         assert_equal(got, by_pycocotools(cases, len(dataset.classes), "segm"))
+
+
+def grid(count: int) -> list[list[int]]:
+    """Return boxes of 4 x 4 pixels that do not touch."""
+    return [
+        [6 * (place % 20), 6 * (place // 20), 6 * (place % 20) + 4, 6 * (place // 20) + 4] for place in range(count)
+    ]
+
+
+def perfect(evaluator: DetectionEvaluator, count: int, labels: Sequence[int]) -> None:
+    boxes = grid(count)
+    scores = np.linspace(1, 0.5, count)
+    evaluator.update(objects(boxes, labels), found(boxes, list(scores), labels), (200, 200))
+
+
+def test_perfect_detections_score_the_ceiling_under_a_cap() -> None:
+    """Of 150 objects 100 count: recall 2/3, and 67 of 101 recall points lie at or below it."""
+    evaluator = DetectionEvaluator(["a"], has_masks=False)
+    perfect(evaluator, 150, [0] * 150)
+    got = evaluator.compute()
+    assert got.ceilings == pytest.approx({"map": 67 / 101, "mar_100": 2 / 3})
+    assert {name: got.metrics[name] for name in got.ceilings} == pytest.approx(got.ceilings)
+
+
+def test_a_higher_cap_counts_all_of_them() -> None:
+    evaluator = DetectionEvaluator(["a", "b"], has_masks=False, max_detections=150)
+    perfect(evaluator, 150, [0] * 140 + [1] * 10)
+    got = evaluator.compute()
+    assert (got.metrics["map"], got.metrics["mar_150"]) == (1.0, 1.0)
+    assert "mar_100" not in got.metrics
+    assert got.ceilings == {}
+
+
+def test_a_lower_cap_and_ignored_objects() -> None:
+    evaluator = DetectionEvaluator(["a"], has_masks=False, max_detections=4)
+    boxes = grid(8)
+    crowd = np.array([False] * 5 + [True] * 3)
+    evaluator.update(objects(boxes, [0] * 8, is_crowd=crowd), found(boxes, [0.9] * 8, [0] * 8), (200, 200))
+    assert evaluator.compute().ceilings == pytest.approx({"map": 81 / 101, "mar_4": 0.8})
+
+
+def test_definitions_follow_the_cap() -> None:
+    title, text, _ = definitions(300)["mask_mar_300"]
+    assert title == "mask AR300"
+    assert "at most 300 detections per image" in text
+    assert "at most 300 detections" in definitions(300)["map"][1]
+    assert "mar_100" in DEFINITIONS

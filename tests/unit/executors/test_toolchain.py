@@ -27,6 +27,7 @@ from edgekd.errors import (
     WorkspaceError,
 )
 from edgekd.executors import portable
+from edgekd.executors.base import Progress, no_progress
 from edgekd.executors.processes import TIMEOUT_VARIABLE, run_worker
 from edgekd.executors.toolchain import isolated
 from tests.unit.executors import broken_target
@@ -47,14 +48,14 @@ def compile_with(fault: str, folder: Path, timeout_s: float = 60.0) -> dict[str,
     return work(Job("compile", "broken", arguments, broken_target.__name__, files, str(folder)), folder, timeout_s)
 
 
-def work(job: Job, folder: Path, timeout_s: float = 60.0) -> dict[str, Any]:
+def work(job: Job, folder: Path, timeout_s: float = 60.0, progress: Progress = no_progress) -> dict[str, Any]:
     place = folder / "job"
     place.mkdir()
     write_job(job, place)
     python = Path(sys.executable)
     environment = isolated(python, portable.copy_to(place / "code", broken_target))
     facts = replace(broken_target.TOOLCHAIN, timeout_s=timeout_s)
-    return run_worker(python, place, environment, folder / "toolchain.log", facts, "broken compile")
+    return run_worker(python, place, environment, folder / "toolchain.log", facts, "broken compile", progress)
 
 
 def test_a_job_that_works_gives_engine_contract_and_version(tmp_path: Path) -> None:
@@ -220,6 +221,9 @@ def test_a_job_of_inference_writes_one_file_of_outputs_per_file_of_inputs(tmp_pa
     }  # fmt: skip
     files = {name: str(tmp_path / name) for name in ("engine.bin", *names)}
     job = Job("infer", "broken", arguments, broken_target.__name__, files, str(tmp_path / "out"))
-    value = work(job, tmp_path)
+    said: list[tuple[str, float]] = []
+    value = work(job, tmp_path, progress=lambda what, fraction: said.append((what, fraction)))
+    assert said  # a reader that polls may miss one of the two
+    assert set(said) <= {("running", 0.5), ("running", 1.0)}
     assert value == {"runtime": {"runtime": "broken"}, "outputs": ["00000.npz", "00001.npz"]}
     assert np.load(tmp_path / "out/00001.npz")["image"].tolist() == [[2.0, 2.0]]

@@ -6,9 +6,10 @@ import numpy as np
 from report_rows import network
 
 from edgekd.data.base import Instances, Sample
-from edgekd.data.drawing import draw_boxes, draw_masks
+from edgekd.data.drawing import draw_boxes
+from edgekd.data.object_masks import packed, tight_masks
 from edgekd.report.collect import _truth
-from edgekd.report.object_pictures import _drawn, read_object_pictures
+from edgekd.report.object_pictures import _drawn, _masks, read_object_pictures
 
 
 def test_a_crowd_is_not_missed_and_what_lies_in_it_is_no_false_alarm() -> None:
@@ -17,7 +18,8 @@ def test_a_crowd_is_not_missed_and_what_lies_in_it_is_no_false_alarm() -> None:
     objects = Instances(masks, boxes, np.array([0, 0, 1]), np.array([False, True, False]))
     image = np.zeros((40, 80, 3), np.uint8)
     truth = _truth("instance", Sample("x", image, np.full((40, 80), 255, np.uint8), objects))
-    assert truth["/mask_bits"].shape == (2, 40, 10)
+    assert truth["/mask_run_counts"].tolist() == [1, 1]  # blank masks: one run of zeros each
+    assert truth["/mask_runs"].tolist() == [3200, 3200]
     # One object is found; three quarters of a box lie in the crowd, of another class's box all; one box is on nothing.
     found = np.array([[0, 0, 10, 10], [55, 5, 60, 25], [30, 5, 40, 15], [70, 30, 80, 40]], np.float32)
     archive = {
@@ -40,14 +42,20 @@ def test_a_report_without_crowds_is_drawn() -> None:
     assert picture.tiles[2].caption == "0 of 1 found, 1 missed, 1 false alarms"
 
 
-def test_masks_are_drawn_from_their_bits() -> None:
+def test_masks_are_drawn_from_their_run_lengths_and_in_earlier_reports_from_their_bits() -> None:
     """13 pixels a row: the last byte is half used."""
     masks = np.zeros((2, 6, 13), bool)
     masks[0, 1:3, 2:5] = masks[1, 2:, 9:] = True
     image = np.full((6, 13, 3), 90, np.uint8)
     colors = [(255, 0, 0), (0, 0, 255)]
     boxes = np.array([[2, 1, 5, 3], [9, 2, 13, 6]], np.float32)
-    drawn = _drawn(image, boxes, np.packbits(masks, axis=2), colors)
-    np.testing.assert_array_equal(drawn, draw_boxes(draw_masks(image, masks, colors), boxes, colors, width=1))
-    assert (drawn[3:5, 10:12] != 90).any()
-    assert (drawn[4:, :8] == 90).all()
+    expected = image.astype(float)
+    for mask, color in zip(masks, colors, strict=True):
+        expected[mask] = 0.55 * expected[mask] + 0.45 * np.array(color)
+    expected = draw_boxes(np.rint(expected).astype(np.uint8), boxes, colors, width=1)
+    for stored in ({"mask_bits": np.packbits(masks, axis=2)}, packed(tight_masks(masks), [0, 1])):
+        archive = {f"0/truth/{key}": value for key, value in stored.items()}
+        read = _masks(archive, "0/truth", (6, 13))
+        assert read is not None
+        np.testing.assert_array_equal(read.whole(), masks)
+        np.testing.assert_array_equal(_drawn(image, boxes, read, colors), expected)

@@ -72,6 +72,27 @@ def test_repaired_labels_are_named_with_their_split(page: str, tmp_path: Path) -
     assert "were repaired" not in page
 
 
+def test_what_looks_wrong_with_the_data_and_the_ceiling_stand_beside_the_scores(page: str, tmp_path: Path) -> None:
+    rows = sample_file()["rows"]
+    rows[0]["ceilings"] = {"miou": 0.891}
+    found = [{"code": "small_objects", "text": "21 objects of <train>", "count": 21, "first": "a.jpg"}]
+    text = render(changed(rows=rows, findings=found, recipe={"evaluate": {"max_detections": 100}}), tmp_path)
+    results = text[text.index('<section id="results">') : text.index('<section id="speed">')]
+    assert "<li>21 objects of &lt;train&gt;</li>" in results
+    assert "Ceiling 89.1 % mIoU." in results
+    assert "more objects than the 100 detections per image that are scored" in results
+    assert "Ceiling" not in page
+    assert "wrong with the data" not in page
+
+
+def test_steps_without_a_label_are_told(page: str, tmp_path: Path) -> None:
+    training = sample_file()["training"]
+    training["teacher"]["zero_loss_steps"] = 7
+    said = f"Teacher: the task loss was exactly 0 in 7 of {training['teacher']['steps']} steps, which taught nothing."
+    assert said in render(changed(training=training), tmp_path)
+    assert "exactly 0" not in page
+
+
 def test_a_stopped_run_is_told_as_such_and_nothing_is_invented(tmp_path: Path) -> None:
     rows = sample_file()["rows"]
     for row in rows:

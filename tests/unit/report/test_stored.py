@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 from sample_report import sample_file, sample_report
 
+from edgekd.board.installation import update
 from edgekd.cli.show import print_results
 from edgekd.core.task_metrics import TASKS
 from edgekd.errors import UserError
@@ -97,7 +98,7 @@ def test_rows_know_the_task_of_their_report_and_do_not_store_it(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ('{"schema": "edgekd.report/2"}', "a newer edgekd wrote it; update this one: pip install --upgrade edgekd"),
+        ('{"schema": "edgekd.report/2"}', f"a newer edgekd wrote it; update this one: {update()}"),
         (
             '{"schema": "edgekd.study/1"}',
             "expected a report with schema edgekd.report/1, got 'edgekd.study/1'; give the",

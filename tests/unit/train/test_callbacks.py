@@ -6,11 +6,13 @@ import dataclasses
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from edgekd.core.recipe import Method
+from edgekd.data.base import Sample
 from edgekd.errors import GateError
 from edgekd.train.callbacks import Watchdog
 from edgekd.train.loop import FitJob, fit
@@ -38,6 +40,23 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
     with pytest.raises(GateError, match=r"^step 1: loss, task, kd\.logits is not finite; lower lr"):
         fit(run)
     assert not list(tmp_path.glob("*.ckpt"))
+
+
+class HalfLabelled(Boxes):
+    """Images of which every second has no labelled pixel."""
+
+    def load(self, index: int) -> Sample:
+        sample = super().load(index)
+        return dataclasses.replace(sample, mask=np.full_like(sample.mask, 255)) if index % 2 else sample
+
+
+def test_steps_without_a_label_are_told_once_and_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run = dataclasses.replace(
+        job(tmp_path, HalfLabelled(count=4), steps=4, batch_size=1, checkpoint_every=10), distiller=None
+    )
+    facts = fit(run)
+    assert facts["zero_loss_steps"] == 2  # every image once
+    assert sum("the task loss is exactly 0" in one for one in caplog.messages) == 1
 
 
 def test_terms_that_dwarf_the_labels_stop_the_run_and_the_largest_is_named(tmp_path: Path) -> None:

@@ -21,8 +21,9 @@ from edgekd.evaluate import semantic
 from edgekd.evaluate.predictions import predict_split
 from edgekd.models.build import build_model
 from edgekd.models.session import TorchSession, torch_spec
-from edgekd.train.loop import SharedBatchNorm, fit, on_cpu, precision, training_device
+from edgekd.train.loop import SharedBatchNorm, fit
 from edgekd.train.module import DenseTask
+from edgekd.train.place import on_cpu, precision, training_device
 from edgekd.train.resume import StepSeeds
 from tests import tiny_task
 from tests.command import forked

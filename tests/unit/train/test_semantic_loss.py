@@ -32,6 +32,15 @@ def test_a_pixel_counts_what_its_class_weighs() -> None:
     assert float(loss_of([1, 0], torch.ones(2))) == pytest.approx(float(loss_of([1, 0], None)))
 
 
+def test_auxiliary_logits_add_their_weighted_losses() -> None:
+    batch = Batch(torch.zeros(1, 3, 1, 2), torch.tensor([1, 0]).reshape(1, 1, 2))
+    auxiliary = {"one": LOGITS, "other": torch.zeros(1, 2, 1, 2)}
+    terms = semantic_loss(Outputs({"logits": LOGITS}, {}, torch.zeros(1, 1, 1, 1), {}, auxiliary, 0.25), batch)
+    own = (math.log(4 / 3) + math.log(2)) / 2
+    assert float(terms["pixels"]) == pytest.approx(own)
+    assert float(terms["auxiliary"]) == pytest.approx(0.25 * (own + math.log(2)))
+
+
 @pytest.mark.parametrize("weights", [None, torch.tensor([1.0, 3.0])])
 def test_without_a_labelled_pixel_it_is_0_and_teaches_nothing(weights: torch.Tensor | None) -> None:
     logits = LOGITS.clone().requires_grad_()
