@@ -69,7 +69,7 @@ class Selection:
 
     @classmethod
     def of_most(cls, most: int) -> Selection:
-        """Return the rule of scoring with so many detections per image, of ten times as many candidates, at least 1000."""
+        """Return the selection of at most `most` detections per image, of ten times as many candidates, at least 1000."""
         return cls(most=most, candidates=max(cls.candidates, 10 * most))
 
 

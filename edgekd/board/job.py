@@ -118,7 +118,7 @@ def write_progress(folder: Path, what: str, fraction: float) -> None:
 
 
 def read_progress(folder: Path) -> Optional[Tuple[str, float]]:
-    """Return what `write_progress` wrote last, None before."""
+    """Return the progress that `write_progress` wrote last, None before."""
     try:
         what, fraction = json.loads((Path(folder) / PROGRESS).read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -187,7 +187,7 @@ def _option_error(where: str, error: Any) -> str:
 
 
 def _hint(error: Any) -> str:
-    """Return what YAML has made of a value that was meant as text, "" where it has not."""
+    """Return a hint where YAML has made a number, a date or a truth value of text, else ""."""
     given = error["input"]
     if error["type"] == "string_type" and (given is None or isinstance(given, bool | int | float)):
         return "YAML reads no, yes, on, off, null and numbers as values: put the text in quotes"

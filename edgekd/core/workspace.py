@@ -207,7 +207,7 @@ def disk_errors(path: Path) -> Iterator[None]:
 
 
 def _disk_line(exc: OSError, path: Path) -> str:
-    """Return what is wrong and what to do, "" for an error that is not the file system's."""
+    """Return a line with the problem and its remedy, "" for an error that is not the file system's."""
     if exc.errno not in (*_DISK_ERRORS, *_FILE_ERRORS) or (exc.filename is None and exc.errno in _FILE_ERRORS):
         return ""
     place = path if exc.filename is None else Path(os.fsdecode(exc.filename))

@@ -225,7 +225,7 @@ _NO_IMAGES = (
 
 
 def _what_it_is(path: Path) -> str:
-    """Return what a file that Pillow does not know is, and what to do about it."""
+    """Return the kind of a file that Pillow does not know, and the remedy."""
     start, bands = b"", ""
     with contextlib.suppress(OSError, struct.error), path.open("rb") as file:
         start = file.read(32)

@@ -1,4 +1,4 @@
-"""What two splits say about each other: classes, palettes, images in both; and what a flip does to their classes."""
+"""Findings about two splits together: classes, palettes, images in both, and classes that a flip mirrors."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Notes:
-    """What messages, reports and the fingerprint say about the labels of a data set.
+    """Notes on the labels of a data set, for messages, reports and the fingerprint.
 
     hint: what to do about labels that no class has; `{labels}` in it stands for them.
     repairs: number of repairs that the format has made, by kind.

@@ -136,7 +136,7 @@ def _unicode_aliases(images: Mapping[str, Path], masks: Mapping[str, Path]) -> d
 
 
 def _hint(alone: str, unused: Sequence[str], what: str, ends: tuple[str, str], has_endings: bool) -> str:
-    """Return what the unpaired files of the other kind are called, and what to do about it; "" when none is alike.
+    """Return a hint from the names of the unpaired files of the other kind; "" when none is alike.
 
     Args:
         alone: the first name without a partner.

@@ -1,4 +1,4 @@
-"""What the facts of one split say about its labels: errors and warnings, by the kind of label and by the recipe's `data`."""
+"""Findings about one split: errors and warnings from its facts, by the kind of label and by the recipe's `data`."""
 
 from __future__ import annotations
 

@@ -319,7 +319,7 @@ class _RelationLoss(torch.autograd.Function):
     """The loss of relation rows and, at once, its gradient.
 
     Autograd would make and keep eight arrays of the size of the relation. Here no array outlives its image: on a CPU one
-    image's relation stays in the cache, and no memory is mapped anew in every step.
+    image's relation stays in the cache, and no step maps memory again.
     """
 
     @staticmethod

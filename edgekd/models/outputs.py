@@ -1,4 +1,4 @@
-"""What a user's network returns: the logits in it, taps on its submodules, and a first run on noise."""
+"""Outputs of a user's network: finding the logits, taps on its submodules, and a first run on noise."""
 
 from __future__ import annotations
 
@@ -158,7 +158,7 @@ def check_logits(model: DenseModel, logits: Tensor, shape: tuple[int, ...], name
         raise RecipeError(f"{name}: its logits for an image of noise are not finite")
     if not _are_probabilities(logits):
         return
-    # Logits may lie between 0 and 1 by chance, but not for noise of 100 times the amplitude, too.
+    # Logits may lie between 0 and 1 by chance, but not for noise of 100 times the amplitude.
     with torch.random.fork_rng():
         louder = run_on_noise(model, (shape[2], shape[3]), name, scale=_LOUD).logits
     if _are_probabilities(louder):

@@ -60,7 +60,7 @@ def _check_repeats(first: DenseModel, second: DenseModel, section: str, size: tu
 
 
 def _not_saved(first: DenseModel, second: DenseModel) -> str:
-    """Return what differs between two networks with the same state dict, as far as it is known."""
+    """Return the known differences between two networks with the same state dict."""
     others = dict(second.named_buffers())
     names = [name for name, value in first.named_buffers() if not torch.equal(value, others[name])]
     if names:

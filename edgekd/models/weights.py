@@ -172,7 +172,7 @@ def _tied(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> dict[str
 
 
 def _other_classes(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor], reshaped: list[str], section: str) -> str:
-    """Return what to do about a head for another number of classes, "" where the weights differ in something else."""
+    """Return the remedy for a head of another number of classes, "" where the weights differ in something else."""
     sizes = {(given[key].shape[:1], wanted[key].shape[:1]) for key in reshaped}
     rest = all(given[key].shape[1:] == wanted[key].shape[1:] for key in reshaped)
     if not section or len(sizes) != 1 or not rest or 2 * len(reshaped) > len(wanted):
@@ -181,7 +181,7 @@ def _other_classes(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor], re
     heads = list(dict.fromkeys(key.rpartition(".")[0] or key for key in reshaped))
     return (
         f"has {there[0]} outputs in {', '.join(heads)}, where this recipe's classes need {here[0]}; to train "
-        f"{'it' if len(heads) == 1 else 'them'} anew set {section}.checkpoint_skip: [{', '.join(heads)}]"
+        f"{'it' if len(heads) == 1 else 'them'} again set {section}.checkpoint_skip: [{', '.join(heads)}]"
     )
 
 

@@ -166,7 +166,7 @@ def check_engines(recipe: Recipe, spec: ModelSpec, model: Path) -> None:
         refused.append(f"engines: {name}: quantizing the untrained student on noise: {reason}")
     for message in refused:
         if recipe.check == "stop":
-            raise TargetError(f"{message} (to go on all the same: --set check=warn)")
+            raise TargetError(f"{message} (to go on anyway: --set check=warn)")
         log.warning("check: %s", message)
 
 

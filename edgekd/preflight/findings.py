@@ -21,7 +21,7 @@ class Finding:
     nodes: names of the nodes, in graph order; never empty but for findings about the whole graph.
     operator: type of the first node.
     module: dotted name of the torch module that the first node came from; "" when the file does not say.
-    consequence: what happens when it is compiled all the same.
+    consequence: what happens when it is compiled anyway.
     says: what is wrong, with the numbers.
     fix: what to do.
     evidence: `live` (asked here), `built` (seen when building), `documented` (vendor) or `inferred`.

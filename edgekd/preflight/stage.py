@@ -32,7 +32,7 @@ def run(job: StageJob) -> StageResult:
             student = stack.enter_context(untrained_student(recipe, classes))
         except UserError as exc:
             if recipe.check == "stop":
-                raise UserError(f"check: {exc}; to train it all the same: --set check=warn") from exc
+                raise UserError(f"check: {exc}; to train it anyway: --set check=warn") from exc
             log.warning("check: %s", exc)
             return StageResult(details={"reports": []})
         assert student.spec is not None
@@ -69,7 +69,7 @@ def _judge(recipe: Recipe, engine: Engine, report: Report) -> None:
         if len(fatal) > 1:
             message += f" (and {len(fatal) - 1} more: edgekd check RECIPE)"
         if recipe.check == "stop":
-            raise GateError(f"{message}; to train and build it all the same: --set check=warn")
+            raise GateError(f"{message}; to train and build it anyway: --set check=warn")
         log.warning("%s", message)
 
 

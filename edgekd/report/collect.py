@@ -256,7 +256,7 @@ def _repairs(artifacts: Mapping[str, Artifact]) -> dict[str, dict[str, int]]:
 
 
 def _findings(artifacts: Mapping[str, Artifact]) -> list[DataFinding]:
-    """Return what the data stage warned of; an artifact of an earlier edgekd has no findings."""
+    """Return the warnings of the data stage; an artifact of an earlier edgekd has none."""
     found = artifacts["data"].details.get("findings", []) if "data" in artifacts else []
     return [DataFinding(**{key: one[key] for key in ("code", "text", "count", "first")}) for one in found]
 

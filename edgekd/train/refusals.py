@@ -1,4 +1,4 @@
-"""What torch refuses in a training, in one line that says what to change in the recipe."""
+"""Errors of torch in a training, each as one line that says which key of the recipe to change."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def _one_more(numbers: torch.Tensor) -> torch.Tensor:
 
 
 def _killed(exc: Exception, settings: Trainer) -> str:
-    """Return what became of a loader process that was killed, "" when none was."""
+    """Return the end of a loader process that was killed, "" when none was."""
     if found := _WORKER.search(one_line(exc, None)):
         return found[1].strip()
     # What it had sent lies in its memory: torch asks the process for it, and the socket is dead.

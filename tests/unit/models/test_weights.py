@@ -240,7 +240,7 @@ def test_a_head_of_other_classes_is_named_and_left_untrained_on_request() -> Non
     with pytest.raises(CheckpointError) as caught:
         load_into(net, state, "teacher.checkpoint w.pth", "teacher")
     assert str(caught.value) == (
-        "teacher.checkpoint w.pth has 21 outputs in head, where this recipe's classes need 9; to train it anew set "
+        "teacher.checkpoint w.pth has 21 outputs in head, where this recipe's classes need 9; to train it again set "
         "teacher.checkpoint_skip: [head]"
     )
     before = net["head"].weight.clone()
