@@ -72,11 +72,15 @@ def label_findings(split: CheckedSplit) -> Iterator[Finding]:
     if labelled.any():
         blank = facts.is_readable & ~labelled
         yield from split.of_images("unlabelled_images", blank, f"have no {what}, the first is {{first}}")
-    lacking = "are not held to it by a size" if facts.has_objects else "lack it"
+    unknown = (
+        "and no size says whether their boxes were drawn on the upright image"
+        if facts.has_objects
+        else "and their masks lack it"
+    )
     yield from split.of_images(
         "exif_orientation",
         facts.unchecked,
-        f"have an EXIF orientation, and their {'boxes' if facts.has_objects else 'masks'} {lacking}, the first is {{first}}: "
+        f"have an EXIF orientation, {unknown}, the first is {{first}}: "
         "labels are taken as those of the upright image; look at the contact sheet of `edgekd data check`",
     )
 

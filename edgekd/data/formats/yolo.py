@@ -133,6 +133,8 @@ def _classes(config: Mapping[str, object], path: Path) -> tuple[str, ...]:
         raise DataError(
             f"{path}: names: expected a list of class names, or 0: name, 1: name, ..., got {short(config.get('names'))}"
         )
+    if "nc" in config and str(config["nc"]).strip() != str(len(names)):
+        raise DataError(f"{path}: nc is {short(config['nc'])}, and names has {len(names)} classes; fix one of them")
     return checked_classes(names, f"{path}: names")
 
 

@@ -216,3 +216,14 @@ def test_a_bad_yolo_row_is_refused_in_one_line(case: str, tmp_path: Path) -> Non
 def test_bad_yolo_names_are_refused(names: str, said: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=said):
         open_yolo(write_yolo(tmp_path, "", names))
+
+
+@pytest.mark.parametrize(("nc", "is_right"), [("2", True), ("5", False), ("many", False)])
+def test_a_number_of_classes_that_is_not_that_of_the_names_is_refused(tmp_path: Path, nc: str, is_right: bool) -> None:
+    root = write_yolo(tmp_path, "0 .5 .5 .25 .25\n")
+    (root / "data.yaml").write_text(f"names: [cat, dog]\nnc: {nc}\ntrain: images/train\nval: images/val\n")
+    if is_right:
+        assert open_yolo(root).instances is not None
+    else:
+        with pytest.raises(DataError, match=f"nc is '{nc}', and names has 2 classes"):
+            open_yolo(root)
