@@ -28,7 +28,7 @@ TINY = {
         for target in ("onnxruntime", "openvino")
         for precision in ("fp32", "int8")
     ],
-    "bench": {"min_samples": 50, "min_seconds": 0.1, "warmup_max_seconds": 0.5, "images": 4},
+    "bench": {"min_samples": 50, "min_seconds": 0.05, "warmup_max_seconds": 0.05, "images": 4},
     "evaluate": {"pictures": 2},
 }
 TINY_OBJECTS = {
