@@ -201,7 +201,7 @@ class Network(Section):
         if self.checkpoint is None and (self.checkpoint_key is not None or self.checkpoint_skip):
             raise ValueError("`checkpoint_key` and `checkpoint_skip` need `checkpoint` (a file)")
         if self.checkpoint_skip and self.train is None:
-            raise ValueError("`checkpoint_skip` needs `train` (a budget): what it leaves out is untrained")
+            raise ValueError("`checkpoint_skip` needs `train` (a budget): the skipped weights are untrained")
         return self
 
 

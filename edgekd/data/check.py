@@ -20,7 +20,7 @@ import numpy as np
 from edgekd.core.progress import Progress, progress_bar
 from edgekd.core.recipe import Recipe
 from edgekd.data.base import IGNORE_INDEX, DenseDataset
-from edgekd.data.facts import MAX_THREADS, SplitFacts, file_name, read_facts, remembered_facts
+from edgekd.data.facts import MAX_THREADS, file_name, read_facts, remembered_facts
 from edgekd.data.findings import Finding, error, grouped_errors
 from edgekd.data.pair_findings import flip_findings, never_trained, palette_findings, shared_finding
 from edgekd.data.split_findings import CheckedSplit, absent_classes, cap_findings, label_findings, size_findings
@@ -269,6 +269,3 @@ def _progress(title: str) -> Iterator[Progress]:
                 log.info("%s: %d of %d images, %.0f s left", title, done, total, (now - started) * (total / done - 1))
 
         yield show
-
-
-__all__ = ["CheckReport", "DataCheck", "SplitFacts", "check_data", "check_dataset", "class_shares", "unreadable"]

@@ -62,7 +62,7 @@ def open_split(recipe: Recipe, split: str) -> DenseDataset:
 
 
 def _shared(recipe: Recipe, divided: str, split: str, make: Callable[[], DenseDataset]) -> DenseDataset:
-    """Return what `make` opens; within `shared_splits` the same for the same data, task, division and split."""
+    """Return the data set that `make` opens. Within `shared_splits` one data, task, division and split opens it once."""
     opened, data = _opened.get(), recipe.data
     if opened is None:
         return make()

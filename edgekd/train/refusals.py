@@ -69,7 +69,7 @@ def _killed(exc: Exception, settings: Trainer) -> str:
     """Return the end of a loader process that was killed, "" when none was."""
     if found := _WORKER.search(one_line(exc, None)):
         return found[1].strip()
-    # What it had sent lies in its memory: torch asks the process for it, and the socket is dead.
+    # The images lie in the memory of the killed process. torch asks it for them over a socket, which is dead.
     is_dead_socket = (
         isinstance(exc, ConnectionError | EOFError | FileNotFoundError) and getattr(exc, "filename", None) is None
     )
