@@ -1,6 +1,6 @@
 """Fixtures of test boards: real sshds on this machine, see loopback_board.sh and emulated_board.sh.
 
-`make boards` builds what they need into `.venv/.boards`. Where a machine cannot run them the tests are skipped with the reason.
+`make boards` builds what they need into the virtualenv's folder `.boards`. Where a machine cannot run them the tests are skipped with the reason.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).resolve().parent
-CACHE = HERE.parents[1] / ".venv" / ".boards"
+CACHE = Path(sys.prefix) / ".boards"
 PYTHON_38 = CACHE / "python" / "bin" / "python"
 AARCH64 = CACHE / "aarch64"
 StartBoard = Callable[..., "SshdBoard"]
