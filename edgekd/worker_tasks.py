@@ -17,6 +17,7 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple, TypedDic
 
 import numpy as np
 
+from edgekd.board import machine
 from edgekd.board.bench import BenchSettings, bench
 from edgekd.board.bench_files import save
 from edgekd.board.files import replacing
@@ -73,6 +74,12 @@ class ProbeArguments(TypedDict):
 
     model: str
     options: Json
+
+
+class FactsArguments(TypedDict):
+    """Of the task `facts`: modules of the targets whose facts are asked; one that is not there is left out."""
+
+    modules: List[str]
 
 
 class WhyNotHereArguments(TypedDict):
@@ -180,9 +187,21 @@ def why_not_here(job: Job, progress: Progress) -> Json:
     return {"reason": target.why_not_here(None if given is None else _options(target, given))}
 
 
+def facts(job: Job, progress: Progress) -> Json:
+    """Return the machine, with `FactsArguments`: `identity` (`MachineIdentity`) and `facts` (`MachineFacts`)."""
+    targets = []
+    for module in cast(FactsArguments, job.arguments)["modules"]:
+        try:
+            targets.append(target_of(module))
+        except ImportError as exc:  # a target of another package, or one that needs a package at import
+            log.info("%s: its facts are left out: %s", module, exc)
+    return {"identity": machine.identity(targets), "facts": machine.machine_facts(targets)}
+
+
 TASKS: Dict[str, Callable[[Job, Progress], Json]] = {
     "board_version": board_version,
     "compile": compile_engine,
+    "facts": facts,
     "infer": infer,
     "measure": measure,
     "probe": probe,
