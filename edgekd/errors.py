@@ -37,7 +37,7 @@ class UserError(EdgekdError):
 
 
 class RecipeError(UserError):
-    """A recipe cannot be read, has an unknown key or a value that does not fit."""
+    """A recipe or an inventory of boards cannot be read, has an unknown key or a value that does not fit."""
 
 
 class DataError(UserError):

@@ -68,7 +68,7 @@ def load_recipe(name_or_path: str, overrides: Iterable[str] = ()) -> Recipe:
     raw = read_tree(path)
     for override in overrides:
         apply_override(raw, override)
-    recipe = _validate(Recipe, raw, str(path))
+    recipe = validate(Recipe, raw, str(path))
     _check_relative_paths(recipe, overrides, path)
     recipe = _absolute_paths(recipe, path.parent.resolve())
     check_plugins(recipe, but=plugins.TRAINED)
@@ -87,7 +87,8 @@ def check_plugins(recipe: Recipe, but: Collection[str] = ()) -> None:
             use.typed()
 
 
-def _validate(section: type[SectionT], raw: dict[str, Any], source: str) -> SectionT:
+def validate(section: type[SectionT], raw: dict[str, Any], source: str) -> SectionT:
+    """Return a section made from plain values; RecipeError names each key that does not fit, and `source`."""
     try:
         return section.model_validate(raw)
     except ValidationError as exc:
