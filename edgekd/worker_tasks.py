@@ -1,4 +1,4 @@
-"""The tasks of a job: compile an engine, probe a model, run an engine over files, measure engines, say a version.
+"""The tasks of a job: compile, probe, run and measure engines, predict images, say versions and facts of the machine.
 
 A task takes a `Job` and returns JSON. It finds the files that the job reads under the names in `job.files`, and writes into
 `job.out_dir`. It runs in this process, in a child of it, in a vendor virtualenv or on a board.
@@ -17,10 +17,14 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple, TypedDic
 
 import numpy as np
 
+from edgekd.board import machine
 from edgekd.board.bench import BenchSettings, bench
 from edgekd.board.bench_files import save
+from edgekd.board.detection import Selection
 from edgekd.board.files import replacing
 from edgekd.board.job import Job, Json
+from edgekd.board.postprocess import predictor
+from edgekd.board.prediction_files import load_images, save_results
 from edgekd.board.preprocess import prepare
 from edgekd.board.session import Session
 from edgekd.board.specs import ModelSpec, SpecJson
@@ -68,11 +72,30 @@ class MeasureArguments(TypedDict):
     settings: Json
 
 
+class PredictArguments(TypedDict):
+    """Of the task `predict`; `engine` and `images` (files of images, see `board/prediction_files.py`) are names of files.
+
+    selection: fields of `Selection`; None for the default one, and for segmenters.
+    """
+
+    engine: str
+    spec: SpecJson
+    options: Json
+    images: List[str]
+    selection: Optional[Json]
+
+
 class ProbeArguments(TypedDict):
     """Of the task `probe`; `model` is the name of a file."""
 
     model: str
     options: Json
+
+
+class FactsArguments(TypedDict):
+    """Of the task `facts`: modules of the targets whose facts are asked; one that is not there is left out."""
+
+    modules: List[str]
 
 
 class WhyNotHereArguments(TypedDict):
@@ -122,6 +145,24 @@ def infer(job: Job, progress: Progress) -> Json:
             _write_arrays(Path(job.out_dir) / written[-1], session.infer(arrays))
             progress("running", len(written) / len(given["inputs"]))
         return {"runtime": session.runtime, "outputs": written}
+
+
+def predict(job: Job, progress: Progress) -> Json:
+    """Run an engine with its pre- and post-processing over files of images, with `PredictArguments`.
+
+    Value: `runtime` (the session's facts) and `results`, for each file the path of one in the job's folder.
+    """
+    target, given = target_of(job.module), cast(PredictArguments, job.arguments)
+    selection = None if given["selection"] is None else Selection(**given["selection"])
+    written: List[str] = []
+    with target.session(Path(job.files[given["engine"]]), *_contract(target, given)) as session:
+        result_of = predictor(session.spec.task, selection)
+        for name in given["images"]:
+            results = [result_of(session, image) for image in load_images(Path(job.files[name]))]
+            written.append(f"{len(written):05}.npz")
+            save_results(Path(job.out_dir) / written[-1], results)
+            progress("predicting", len(written) / len(given["images"]))
+        return {"runtime": session.runtime, "results": written}
 
 
 def measure(job: Job, progress: Progress) -> Json:
@@ -180,11 +221,24 @@ def why_not_here(job: Job, progress: Progress) -> Json:
     return {"reason": target.why_not_here(None if given is None else _options(target, given))}
 
 
+def facts(job: Job, progress: Progress) -> Json:
+    """Return the machine, with `FactsArguments`: `identity` (`MachineIdentity`) and `facts` (`MachineFacts`)."""
+    targets = []
+    for module in cast(FactsArguments, job.arguments)["modules"]:
+        try:
+            targets.append(target_of(module))
+        except ImportError as exc:  # a target of another package, or one that needs a package at import
+            log.info("%s: its facts are left out: %s", module, exc)
+    return {"identity": machine.identity(targets), "facts": machine.machine_facts(targets)}
+
+
 TASKS: Dict[str, Callable[[Job, Progress], Json]] = {
     "board_version": board_version,
     "compile": compile_engine,
+    "facts": facts,
     "infer": infer,
     "measure": measure,
+    "predict": predict,
     "probe": probe,
     "version": version,
     "why_not_here": why_not_here,
@@ -202,7 +256,7 @@ def _opened(files: Mapping[str, str], engine: MeasuredEngine) -> SessionBase:
     return target.session(Path(files[engine["engine"]]), *_contract(target, engine))
 
 
-def _contract(target: Target, given: Union[InferArguments, MeasuredEngine]) -> Tuple[ModelSpec, Any]:
+def _contract(target: Target, given: Union[InferArguments, PredictArguments, MeasuredEngine]) -> Tuple[ModelSpec, Any]:
     return ModelSpec.from_dict(given["spec"]), _options(target, given["options"])
 
 

@@ -12,12 +12,12 @@ from edgekd.board.bench import BenchSettings
 from edgekd.board.job import Job
 from edgekd.core import plugins
 from edgekd.core.artifact import Artifact, StageResult
-from edgekd.core.plugin_options import plugin_options
 from edgekd.core.progress import progress_bar
 from edgekd.core.recipe import LOCAL, Recipe
 from edgekd.core.stage import StageJob
 from edgekd.data.splits import open_split
 from edgekd.executors.boards import executor_of
+from edgekd.executors.inference import engine_files
 from edgekd.worker_tasks import MeasureArguments, MeasuredEngine
 
 
@@ -62,14 +62,13 @@ def machine(recipe: Recipe) -> dict[str, object]:
     return asdict(executor_of(LOCAL).identity())
 
 
-def _described(name: str, engine: Artifact, files: dict[str, Path]) -> MeasuredEngine:
+def _described(name: str, artifact: Artifact, files: dict[str, Path]) -> MeasuredEngine:
     """Add an engine's files to those of the job and return what the job says of it."""
-    details = engine.details
-    files |= {f"{name}/{entry['name']}": engine.file(entry["name"]) for entry in engine.manifest["files"]}
-    options = plugin_options("targets", details["target"], details["options"], "options")
+    engine = engine_files(artifact)
+    files |= {f"{name}/{file}": path for file, path in engine.files.items()}
     return {
-        "module": plugins.load("targets", details["target"]).__name__,
-        "engine": f"{name}/{details['engine']}",
+        "module": plugins.load("targets", engine.target).__name__,
+        "engine": f"{name}/{engine.engine}",
         "spec": engine.spec.to_dict(),
-        "options": asdict(options),
+        "options": asdict(engine.options),
     }

@@ -11,11 +11,11 @@ import numpy as np
 from PIL import Image
 
 from edgekd.board.detection import Detections, Selection
+from edgekd.board.runs import encode_runs
 from edgekd.data.colors import overlay, palette
 from edgekd.data.drawing import Color, draw_boxes, draw_masks
 from edgekd.data.images import read_image
 from edgekd.data.paired import SUFFIXES
-from edgekd.data.runs import encode_runs
 from edgekd.errors import UserError
 
 MIN_SCORE = 0.3  # of detections in pictures

@@ -23,9 +23,14 @@ def executor_of(board: str) -> Executor:
     return Local()
 
 
+def board_of(artifact: Artifact) -> str:
+    """Return the board that an artifact's engine is for; this machine for networks and graphs."""
+    return str(artifact.details.get("board", LOCAL))
+
+
 def open_session(artifact: Artifact) -> AbstractContextManager[Session]:
     """Return the context manager of a session on an artifact, on the board that it is for; errors as `Executor`."""
-    return executor_of(artifact.details.get("board", LOCAL)).open_session(artifact)
+    return executor_of(board_of(artifact)).open_session(artifact)
 
 
 def why_not_here(engine: Engine) -> str:

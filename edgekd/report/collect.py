@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 
 from edgekd.board.files import write_atomic
+from edgekd.board.run_masks import packed
 from edgekd.core.artifact import SCHEMA as _ARTIFACT_SCHEMA
 from edgekd.core.artifact import Artifact
 from edgekd.core.machine_facts import package_versions
 from edgekd.core.recipe import LOCAL, Engine, Recipe
 from edgekd.core.task_metrics import TASKS
 from edgekd.data.base import Sample
-from edgekd.data.object_masks import packed
 from edgekd.data.splits import open_split
 from edgekd.evaluate.definitions import definitions
 from edgekd.executors.boards import executor_of, why_not_here

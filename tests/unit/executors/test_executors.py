@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import inspect
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from edgekd.board.job import Job
+from edgekd.board.job import Job, read_result, write_job
+from edgekd.board.machine import machine_id
+from edgekd.core import plugins
 from edgekd.core.artifact import StageResult, publish
 from edgekd.errors import ArtifactError, RecipeError
-from edgekd.executors import boards
+from edgekd.executors import boards, portable
 from edgekd.executors.base import Executor
 from edgekd.executors.child import Child
 from edgekd.executors.local import Local
+from edgekd.executors.machine import facts_job, machine_of
 from edgekd.executors.toolchain import ToolchainExecutor
 
 HOOKS = ("run_job", "open_session", "identity", "facts")
@@ -65,6 +71,31 @@ def test_the_identity_keeps_what_a_process_uses_apart_from_the_machine() -> None
     assert not set(here.hardware) & {"affinity", "usable_cores", "memory_bytes", "python"}
     assert here.hardware["cpu_model"] == Local().facts()["environment"]["cpu_model"]
     assert here.runtimes["onnxruntime"]
+
+
+def test_a_process_that_has_only_the_portable_code_sees_the_machine_as_this_one_does(tmp_path: Path) -> None:
+    job = facts_job()
+    assert "edgekd.targets.onnxruntime" in job.arguments["modules"]  # type: ignore[operator]
+    portable.copy_to(tmp_path / "code", plugins.load("targets", "onnxruntime"))
+    (tmp_path / "out").mkdir()
+    write_job(replace(job, out_dir="out"), tmp_path)
+    command = [sys.executable, "-m", "edgekd.worker", "job.json"]
+    subprocess.run(command, cwd=tmp_path, env={"PYTHONPATH": str(tmp_path / "code")}, check=True)
+    value = read_result(tmp_path / "result.json").value
+    assert value is not None
+    there, here = machine_of(value), Local()
+    assert there.identity == here.identity()
+    assert there.facts["environment"] == here.facts()["environment"]
+
+
+def test_a_machine_has_one_id_that_is_not_its_own_number(tmp_path: Path) -> None:
+    assert machine_id(str(tmp_path)) is None
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/machine-id").write_text("")  # an image that was never booted
+    assert machine_id(str(tmp_path)) is None
+    (tmp_path / "etc/machine-id").write_text("00000000000000000000000000000001\n")
+    # printf 'edgekd.machine/1:00000000000000000000000000000001' | sha256sum
+    assert machine_id(str(tmp_path)) == "8d10ce13c558fd1c3ccf466d1a85e724ba287f8f923ce148b789e5a16c70160e"
 
 
 def test_only_this_machine_is_a_board_yet() -> None:
