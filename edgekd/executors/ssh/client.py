@@ -27,7 +27,9 @@ T = TypeVar("T")
 _CHUNK = 1 << 18
 _HEAD = Path(__file__).with_name("board.sh")
 _SSH_FAILED = 255
-_LONGEST_FOLDER = 60  # macOS takes 104 bytes for a socket's path; the folder's name, the socket's and ssh's suffix are 33
+_LONGEST_FOLDER = (
+    60  # macOS takes 104 bytes for a socket's path; the folder's name, the socket's and ssh's suffix are 33
+)
 # Pattern of what ssh says -> why no later attempt can succeed, and what to do.
 _REFUSALS = {
     "REMOTE HOST IDENTIFICATION HAS CHANGED": "its host key has changed; if that is right, remove the old key as ssh says; "

@@ -85,7 +85,9 @@ class Receiver:
         """Check that all came; ArtifactError when the content ended before."""
         if self._file is not None:
             self._file.close()
-            raise ArtifactError(f"{self._current.name}: {self._left} of its {self._current.size_bytes} bytes are missing")
+            raise ArtifactError(
+                f"{self._current.name}: {self._left} of its {self._current.size_bytes} bytes are missing"
+            )
 
     def _next(self) -> None:
         """Finish the current file when it is complete, and begin the next one that has content."""
