@@ -96,13 +96,19 @@ class Client:
     def call(
         self, script: str, *arguments: object, stdin: IO[bytes] | bytes | None = None, sink: Sink | None = None
     ) -> str:
+        """Run a script in edgekd's folder on the board, the first argument, once; see `run`."""
+        return self.run(_HEAD.read_text() + script, *arguments, stdin=stdin, sink=sink)
+
+    def run(
+        self, script: str, *arguments: object, stdin: IO[bytes] | bytes | None = None, sink: Sink | None = None
+    ) -> str:
         """Run a script once and return its output; with `sink` that gets the output instead.
 
         Raises:
             LinkLost: the connection failed.
             ScriptError: the script's exit code is not 0.
         """
-        command = shlex.join(["sh", "-c", _HEAD.read_text() + script, "edgekd", *map(str, arguments)])
+        command = shlex.join(["sh", "-c", script, "edgekd", *map(str, arguments)])
         output: list[bytes] = []
         with tempfile.TemporaryFile() as said, _as_file(stdin) as given:
             process = subprocess.Popen(
