@@ -16,7 +16,7 @@ from edgekd.board.sysinfo import Facts
 from edgekd.core.artifact import Artifact
 from edgekd.core.plugin_options import plugin_options
 from edgekd.executors.base import Executor
-from edgekd.executors.builder import LOG
+from edgekd.executors.logs import LOG
 from edgekd.worker_tasks import InferArguments
 
 Arrays = dict[str, np.ndarray]

@@ -12,6 +12,7 @@ import shlex
 import subprocess
 import tempfile
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ T = TypeVar("T")
 _CHUNK = 1 << 18
 _HEAD = Path(__file__).with_name("board.sh")
 _SSH_FAILED = 255
+_PERSIST_S = 120  # a connection that nobody closes ends by itself
 _LONGEST_FOLDER = (
     60  # macOS takes 104 bytes for a socket's path; the folder's name, the socket's and ssh's suffix are 33
 )
@@ -87,7 +89,8 @@ class Client:
     def __init__(self, name: str, destination: str, link: Link) -> None:
         self.name, self.link = name, link
         self._destination = destination
-        self._folder: Path | None = None
+        self._socket = Path()
+        self._end_connection: Callable[[], object] | None = None
         self._met_at: float | None = None  # monotonic time of the last contact
 
     def call(
@@ -112,8 +115,8 @@ class Client:
                 ["ssh", *self._options(), "--", self._destination, command],
                 stdin=given, stdout=subprocess.PIPE, stderr=said,
             )  # fmt: skip
+            assert process.stdout is not None  # a pipe
             try:
-                assert process.stdout is not None
                 while chunk := process.stdout.read1(_CHUNK):  # type: ignore[attr-defined]  # a BufferedReader
                     (sink or output.append)(chunk)
                 code = process.wait()
@@ -161,29 +164,22 @@ class Client:
         log.warning("board %s: no contact (%s); trying again for %g s", self.name, exc, seconds)
 
     def close(self) -> None:
-        """End the shared connection."""
-        if self._folder is not None:
-            ended = ["ssh", *self._options(), "-O", "exit", "--", self._destination]
-            with suppress(OSError):
-                subprocess.run(ended, stdin=subprocess.DEVNULL, capture_output=True)
-            rmtree(self._folder, ignore_errors=True)
-            self._folder = None
+        """End the shared connection; the next call makes another one."""
+        if self._end_connection is not None:
+            self._end_connection()
+            self._end_connection = None
 
     def _options(self) -> list[str]:
-        options = {
-            "BatchMode": "yes",
-            "ConnectTimeout": self.link.connect_s,
-            "ServerAliveInterval": self.link.alive_s,
-            "ServerAliveCountMax": self.link.alive_count,
-            "ControlMaster": "no",
-            "ControlPath": "none",
-        }
-        if self.link.is_shared:
-            if self._folder is None:
-                self._folder = _private_folder()
-            path = str(self._folder / "m").replace("%", "%%")
-            options |= {"ControlMaster": "auto", "ControlPath": path, "ControlPersist": 120}
-        return ["-T", *(word for name, value in options.items() for word in ("-o", f"{name}={value}"))]
+        link = self.link
+        words = ["-T", "-o", "BatchMode=yes", "-o", f"ConnectTimeout={link.connect_s}"]
+        words += ["-o", f"ServerAliveInterval={link.alive_s}", "-o", f"ServerAliveCountMax={link.alive_count}"]
+        if not link.is_shared:
+            return [*words, "-o", "ControlMaster=no", "-o", "ControlPath=none"]
+        if self._end_connection is None:
+            self._socket = _private_folder() / "s"
+            self._end_connection = weakref.finalize(self, _end_connection, self._socket, self._destination)
+        path = str(self._socket).replace("%", "%%")
+        return [*words, "-o", "ControlMaster=auto", "-o", f"ControlPath={path}", "-o", f"ControlPersist={_PERSIST_S}"]
 
 
 def _private_folder() -> Path:
@@ -191,7 +187,14 @@ def _private_folder() -> Path:
     for place in (os.environ.get("XDG_RUNTIME_DIR"), tempfile.gettempdir(), "/tmp"):
         if place and len(place) < _LONGEST_FOLDER and os.access(place, os.W_OK):
             return Path(tempfile.mkdtemp(prefix="edgekd-", dir=place))
-    raise BoardError("no folder for ssh's socket: expected XDG_RUNTIME_DIR or /tmp to be writable")
+    raise BoardError("ssh needs a folder for its socket: expected XDG_RUNTIME_DIR or /tmp to be writable")
+
+
+def _end_connection(socket: Path, destination: str) -> None:
+    command = ["ssh", "-o", f"ControlPath={str(socket).replace('%', '%%')}", "-O", "exit", "--", destination]
+    with suppress(OSError):
+        subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True)
+    rmtree(socket.parent, ignore_errors=True)
 
 
 @contextmanager

@@ -23,7 +23,8 @@ class Order:
     key: name of the job's folder: the hash of what the job does.
     files: name in the job's folder -> name in the store.
     code: name in the store of the archive of edgekd's portable part.
-    command: `PYTHON [NAME=VALUE]...`, the interpreter and its environment.
+    python: the interpreter.
+    environment: of the job, `NAME=VALUE`.
     holder: who asks for what, for others who wait for the board.
     wait_s: for the board's lock. timeout_s: for the job. log_bytes: of its log.
     """
@@ -31,7 +32,8 @@ class Order:
     key: str
     files: Mapping[str, str]
     code: str
-    command: tuple[str, ...]
+    python: str
+    environment: tuple[str, ...]
     holder: str
     wait_s: float
     timeout_s: float
@@ -68,12 +70,9 @@ class Jobs:
     def start(self, order: Order, slice_s: float) -> Status:
         """Start a job, unless one of its key runs or has ended within a day, and wait for it at most `slice_s`."""
         files = "".join(f"{hashed} {name}\n" for name, hashed in order.files.items()).encode()
-        limits = (f"{order.wait_s:g}", f"{order.timeout_s:g}", order.log_bytes)
-        return _status(
-            self._call(
-                "start", order.key, f"{slice_s:g}", order.code, *limits, order.holder, *order.command, stdin=files
-            )
-        )
+        limits = f"{order.wait_s:g}", f"{order.timeout_s:g}", order.log_bytes
+        words = order.key, f"{slice_s:g}", order.code, *limits, order.holder, order.python, *order.environment
+        return _status(self._call("start", *words, stdin=files))
 
     def wait(self, key: str, slice_s: float) -> Status:
         """Wait for the end of a job, at most `slice_s`."""

@@ -8,7 +8,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 from edgekd.errors import ArtifactError
 
@@ -66,41 +65,60 @@ class Receiver:
     def __init__(self, files: list[RemoteFile]) -> None:
         self.offset = 0  # bytes that came
         self._waiting = list(reversed(files))
-        self._file: IO[bytes] | None = None
+        self._incoming: _Incoming | None = None
         self._next()
 
     def write(self, content: bytes) -> None:
         """Write the next piece; ArtifactError when there is more than the board said, or a hash differs."""
         self.offset += len(content)
         while content:
-            if self._file is None:
-                raise ArtifactError("sends more than it said that the job wrote")
-            piece, content = content[: self._left], content[self._left :]
-            self._file.write(piece)
-            self._digest.update(piece)
-            self._left -= len(piece)
+            if self._incoming is None:
+                raise ArtifactError("it sends more than it said that the job wrote")
+            content = self._incoming.take(content)
             self._next()
 
     def close(self) -> None:
         """Check that all came; ArtifactError when the content ended before."""
-        if self._file is not None:
-            self._file.close()
-            raise ArtifactError(
-                f"{self._current.name}: {self._left} of its {self._current.size_bytes} bytes are missing"
-            )
+        if self._incoming is not None:
+            self._incoming.close()
+            raise ArtifactError(f"{self._incoming.name} comes without its last {self._incoming.left} bytes")
 
     def _next(self) -> None:
         """Finish the current file when it is complete, and begin the next one that has content."""
-        while self._file is None or self._left == 0:
-            if self._file is not None:
-                self._file.close()
-                self._file = None
-                if self._digest.hexdigest() != self._current.sha256:
-                    raise ArtifactError(f"{self._current.name}: its content is not what its hash says")
-                os.replace(self._part, self._current.path)
-            if not self._waiting:
+        while self._incoming is None or self._incoming.left == 0:
+            if self._incoming is not None:
+                self._incoming.finish()
+            self._incoming = _Incoming(self._waiting.pop()) if self._waiting else None
+            if self._incoming is None:
                 return
-            self._current = self._waiting.pop()
-            self._part = self._current.path.with_name(f"{self._current.path.name}.part")
-            self._part.parent.mkdir(parents=True, exist_ok=True)
-            self._file, self._left, self._digest = open(self._part, "wb"), self._current.size_bytes, hashlib.sha256()
+
+
+class _Incoming:
+    """A file whose content is coming; `left` bytes are missing."""
+
+    def __init__(self, file: RemoteFile) -> None:
+        self.name, self.left = file.name, file.size_bytes
+        self._wanted = file
+        self._part = file.path.with_name(f"{file.path.name}.part")
+        self._part.parent.mkdir(parents=True, exist_ok=True)
+        self._file = open(self._part, "wb")  # noqa: SIM115 - its pieces come in several calls
+        self._digest = hashlib.sha256()
+
+    def take(self, content: bytes) -> bytes:
+        """Write what belongs to this file, and return the rest."""
+        piece, rest = content[: self.left], content[self.left :]
+        self._file.write(piece)
+        self._digest.update(piece)
+        self.left -= len(piece)
+        return rest
+
+    def finish(self) -> None:
+        """Give the file its name; ArtifactError when its hash differs."""
+        self.close()
+        if self._digest.hexdigest() != self._wanted.sha256:
+            raise ArtifactError(f"{self.name} is not what its hash says")
+        os.replace(self._part, self._wanted.path)
+
+    def close(self) -> None:
+        """Close the file as it is."""
+        self._file.close()

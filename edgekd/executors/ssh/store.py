@@ -95,11 +95,12 @@ class Store:
         return self._client.call(_SCRIPT + f'{command} "$@"', self._folder, *arguments, stdin=stdin)
 
 
-def no_room(board: str, folder: str, free: int, needed: int) -> WorkspaceError:
-    """Return the error of a board's full disk; sizes in bytes."""
+def no_room(board: str, folder: str, free: int, needed: int | None, why: str = "") -> WorkspaceError:
+    """Return the error of a board's full disk; sizes in bytes, `needed` is None where nobody knows."""
+    more = f"{needed / 1e6:.1f} MB needed" if needed is not None else "the job needs more"
     return WorkspaceError(
-        f"board {board}: no room in {folder}: {free / 1e6:.0f} MB free, {needed / 1e6:.0f} MB needed; make room there, or "
-        "choose another `folder` in the inventory"
+        f"board {board}: no room in {folder}: {free / 1e6:.1f} MB free, {more}; make room there, or choose another "
+        f"`folder` in the inventory{f' ({why})' if why else ''}"
     )
 
 
