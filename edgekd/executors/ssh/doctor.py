@@ -80,24 +80,29 @@ def _runtime(target: str, executor: SshBoard) -> BoardCheck:
 
 def state_checks(board: Board, identity: Identity, state: Facts) -> Iterator[BoardCheck]:
     """Yield the checks of what a measurement depends on: settings, sensors, quiet, temperature."""
-    for text in (wrong := unmet(board.expects, identity, state)):
-        yield BoardCheck("expects", "wrong", text, "on the board: sudo nvpmodel -m MODE && sudo jetson_clocks")
-    if not wrong:
-        lines = board.expects.model_dump(exclude_none=True)
-        met = ", ".join(f"{name} {value}" for name, value in lines.items())
-        yield BoardCheck("expects", "ok", met or "the inventory expects no power mode and no clocks")
+    yield from _expectations(board, identity, state)
     readings = state.get("readings") or {}
     for quantity, title in (("temp_c", "temperature"), ("power_w", "power"), ("clock_mhz", "clocks")):
         names = [name.partition("/")[2] for name in readings if name.startswith(f"{quantity}/")]
         if names:
             yield BoardCheck(f"sensors: {title}", "ok", ", ".join(names[:6]) + (", ..." if len(names) > 6 else ""))
         else:
-            why = [text for name, text in state.get("unreadable", {}).items() if name.startswith(quantity)]
-            yield BoardCheck(f"sensors: {title}", "note", f"none readable{': ' if why else ''}{'; '.join(why[:2])}")
+            why = [f": {text}" for name, text in state.get("unreadable", {}).items() if name.startswith(quantity)]
+            yield BoardCheck(f"sensors: {title}", "note", f"none readable{''.join(why[:1])}")
     loud = disturbances(board.quiet, state)
     hottest = hottest_zone(state)
     warm = f"; hottest: {hottest[0]} {hottest[1]:.1f} °C" if hottest else ""
     yield BoardCheck("quiet", "note" if loud else "ok", ("; ".join(loud) or "nothing else computes") + warm)
+
+
+def _expectations(board: Board, identity: Identity, state: Facts) -> Iterator[BoardCheck]:
+    wrong = unmet(board.expects, identity, state)
+    settings = chips.load(board.chip).settings if board.chip in chips.names() else ""
+    for text in wrong:
+        yield BoardCheck("expects", "wrong", text, f"on the board: {settings}" if settings else "")
+    if not wrong:
+        met = ", ".join(f"{name} {value}" for name, value in board.expects.model_dump(exclude_none=True).items())
+        yield BoardCheck("expects", "ok", met or "the inventory expects no power mode and no clocks")
 
 
 def checks_of(board: Board, probed: Probed) -> Iterator[BoardCheck]:
