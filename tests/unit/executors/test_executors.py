@@ -98,9 +98,16 @@ def test_a_machine_has_one_id_that_is_not_its_own_number(tmp_path: Path) -> None
     assert machine_id(str(tmp_path)) == "8d10ce13c558fd1c3ccf466d1a85e724ba287f8f923ce148b789e5a16c70160e"
 
 
-def test_only_this_machine_is_a_board_yet() -> None:
+def test_a_board_is_one_of_the_inventory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(boards.executor_of("local"), Local)
-    with pytest.raises(RecipeError, match="board 'orin': this edgekd reaches no board but 'local'"):
+    (tmp_path / "boards.yaml").write_text("schema: edgekd.boards/1\nboards: {orin: {ssh: me@orin}}\n")
+    with (
+        boards.connected(tmp_path),
+        pytest.raises(RecipeError, match=r"board 'orim' is not in .*; did you mean 'orin'"),
+    ):
+        boards.executor_of("orim")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    with pytest.raises(RecipeError, match="has no boards; add it: edgekd board add orin user@host"):
         boards.executor_of("orin")
 
 
