@@ -37,7 +37,7 @@ from edgekd.study.model import Arm, ArmRun, Difference, Study, Summary
 
 DOCS = Path(__file__).parent
 _REGION = re.compile(r"(<!-- generated: (?P<name>[\w-]+) -->\n).*?(<!-- /generated -->)", re.S)
-_SHOWN = {"hardware": "hardware", "simulated": "simulated", "built": "built here"}
+_SHOWN = {"hardware": "hardware", "emulated": "emulated processor", "simulated": "simulated", "built": "built here"}
 
 
 def main() -> int:

@@ -20,7 +20,8 @@ from edgekd.board import timing
 from edgekd.board.postprocess import predictor
 from edgekd.board.preprocess import prepare
 from edgekd.board.session import Session
-from edgekd.board.sysinfo import Facts, Snapshot, snapshot
+from edgekd.board.state import Snapshot, snapshot
+from edgekd.board.sysinfo import Facts
 from edgekd.board.timing import Series, WarmUp
 from edgekd.errors import DataError
 
@@ -74,7 +75,7 @@ class BenchResult:
 
     throughput_fps: 1 / mean engine time, images per second of one stream.
     runtime: facts that the session reports.
-    before, after: `sysinfo.snapshot` around the run that all engines shared.
+    before, after: `state.snapshot` around the run that all engines shared.
     warnings: reasons to doubt the figures, in words; empty when there are none.
     """
 

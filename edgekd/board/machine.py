@@ -10,8 +10,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Dict, Iterable, Optional, TypedDict
 
-from edgekd.board import sysinfo
-from edgekd.board.sysinfo import Facts, Snapshot
+from edgekd.board import state, sysinfo
+from edgekd.board.state import Snapshot
+from edgekd.board.sysinfo import Facts
 
 # A virtual machine's memory comes and goes, and Python is not what is timed.
 _NOT_TIMED = ("memory_bytes", "python")
@@ -88,4 +89,4 @@ def identity(targets: Iterable[Any]) -> MachineIdentity:
 
 def machine_facts(targets: Iterable[Any]) -> MachineFacts:
     """Return hardware, system, clocks and temperatures of this machine."""
-    return {"environment": environment(targets), "state": sysinfo.snapshot()}
+    return {"environment": environment(targets), "state": state.snapshot()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,46 +18,61 @@ from edgekd.core import plugins
 from edgekd.core.artifact import Artifact
 from edgekd.core.inventory import Inventory, load_inventory
 from edgekd.core.recipe import LOCAL, Engine
-from edgekd.errors import BoardError
 from edgekd.executors.base import Executor
 from edgekd.executors.local import Local
+from edgekd.executors.ssh.board import SshBoard
 
 
-class _Connected:
-    """The boards that a command has talked to: one executor of each, and what they answered about engines."""
+class _Boards:
+    """The boards of one inventory, each reached over one connection, and why they cannot run the engines asked about."""
 
     def __init__(self, inventory: Inventory) -> None:
-        self.inventory = inventory
-        self.executors: dict[str, Executor] = {LOCAL: Local()}
         self.reasons: dict[tuple[str, str], str] = {}
+        self._inventory = inventory
+        self._executors: dict[str, SshBoard] = {}
+
+    def executor(self, name: str) -> SshBoard:
+        """Return the executor of a board; RecipeError when the inventory lacks it."""
+        if name not in self._executors:
+            self._executors[name] = SshBoard(self._inventory.board(name))
+        return self._executors[name]
+
+    def close(self) -> None:
+        """End the connections."""
+        for executor in self._executors.values():
+            executor.close()
 
 
-_current: _Connected | None = None
+_connected: ContextVar[_Boards | None] = ContextVar("_connected", default=None)
 
 
 @contextmanager
 def connected(beside: Path | None = None) -> Iterator[None]:
-    """Keep one executor for each board while inside; inside of another `connected`, that one's."""
-    global _current
-    if _current is not None:
+    """Use one inventory and one connection for each board within this block; a block inside another one uses that one's.
+
+    Args:
+        beside: folder of the recipe, see `load_inventory`.
+
+    Raises:
+        RecipeError: the inventory cannot be read.
+    """
+    if _connected.get() is not None:
         yield
         return
-    _current = _Connected(load_inventory(beside))
+    boards = _Boards(load_inventory(beside))
+    before = _connected.set(boards)
     try:
         yield
     finally:
-        _current = None
+        _connected.reset(before)
+        boards.close()
 
 
 def executor_of(board: str) -> Executor:
     """Return the executor of a board; RecipeError when the inventory in use lacks it."""
     if board == LOCAL:
         return Local()
-    found = _current or _Connected(load_inventory())
-    if board not in found.executors:
-        found.inventory.board(board)
-        raise BoardError(f"board {board}: this edgekd has no way to reach it yet")
-    return found.executors[board]
+    return (_connected.get() or _Boards(load_inventory())).executor(board)
 
 
 def board_of(artifact: Artifact) -> str:
@@ -107,7 +123,8 @@ def ask_why_not(board: str, engines: Sequence[tuple[str, Any]]) -> list[str]:
         }
         for target, options in engines
     ]
-    known = _current.reasons if _current is not None and board != LOCAL else {}
+    boards = _connected.get()
+    known = boards.reasons if boards is not None and board != LOCAL else {}
     keys = [(board, repr(one)) for one in asked]
     new = [one for one, key in zip(asked, keys, strict=True) if key not in known]
     if new:

@@ -19,12 +19,11 @@ from edgekd.executors.base import Executor
 from edgekd.executors.boards import executor_of
 from edgekd.executors.child import Child
 from edgekd.executors.local import Local
-from edgekd.executors.logs import lines_with
+from edgekd.executors.logs import LOG, lines_with
 from edgekd.executors.toolchain import ToolchainExecutor
 from edgekd.targets.base import CompileRequest, CompileResult, Probe, Refusal, Toolchain
 
 log = logging.getLogger(__name__)
-LOG = "toolchain.log"
 
 
 @dataclass(frozen=True)

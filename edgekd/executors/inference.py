@@ -17,7 +17,7 @@ from edgekd.board.sysinfo import Facts
 from edgekd.core.artifact import Artifact
 from edgekd.core.plugin_options import plugin_options
 from edgekd.executors.base import Executor
-from edgekd.executors.builder import LOG
+from edgekd.executors.logs import LOG
 
 Arrays = dict[str, np.ndarray]
 

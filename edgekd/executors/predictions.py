@@ -21,8 +21,8 @@ from edgekd.core.recipe import LOCAL
 from edgekd.errors import ArtifactError
 from edgekd.executors.base import Executor
 from edgekd.executors.boards import board_of, executor_of
-from edgekd.executors.builder import LOG
 from edgekd.executors.inference import EngineFiles, engine_files
+from edgekd.executors.logs import LOG
 
 SHARD_BYTES = 64 << 20  # of pixels that one job takes: a cut of the connection costs no more
 _IMAGES = "images.npz"

@@ -1,6 +1,7 @@
 """Fixtures of test boards: real sshds on this machine, see loopback_board.sh and emulated_board.sh.
 
-`make boards` builds what they need into the virtualenv's folder `.boards`. Where a machine cannot run them the tests are skipped with the reason.
+`make boards` builds what they need into the virtualenv's folder `.boards`. Where a machine cannot run them the tests are
+skipped with the reason.
 """
 
 from __future__ import annotations
