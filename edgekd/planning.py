@@ -7,7 +7,7 @@ from graphlib import TopologicalSorter
 
 from edgekd.core import plugins
 from edgekd.core.recipe import LOCAL, Engine, Recipe
-from edgekd.core.stage import Stage
+from edgekd.core.stage import Stage, bench_of
 from edgekd.errors import BoardError, UserError, did_you_mean
 from edgekd.executors.boards import why_not_there
 
@@ -241,11 +241,6 @@ def _agreement(engine: Engine, here: Engine) -> Stage:
         subject=engine.id,
         fails_alone=True,
     )
-
-
-def bench_of(board: str) -> str:
-    """Return the stage that measures the engines of a board."""
-    return "bench" if board == LOCAL else f"bench@{board}"
 
 
 def _evaluated(scored: str, engine: Engine | None = None) -> Stage:

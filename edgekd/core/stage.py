@@ -16,7 +16,7 @@ from edgekd.board.files import sha256_of
 from edgekd.core.artifact import Artifact, StageResult
 from edgekd.core.machine_facts import package_version
 from edgekd.core.plugins import packages_of
-from edgekd.core.recipe import Recipe
+from edgekd.core.recipe import LOCAL, Recipe
 from edgekd.core.third_party import code_hashes
 
 KeyContent = dict[str, Any]  # JSON; its top-level names are those of `key_changes`
@@ -148,6 +148,11 @@ class Stage:
             *above, own = use.at
             reduce(lambda node, key: node[key], above, config)[own] = use.options.in_keys(use.kind, use.name)
         return config
+
+
+def bench_of(board: str) -> str:
+    """Return the stage that measures the engines of a board."""
+    return "bench" if board == LOCAL else f"bench@{board}"
 
 
 def hash_of(content: KeyContent) -> str:
