@@ -38,7 +38,7 @@ from edgekd.targets.base import Toolchain
 _log = logging.getLogger(__name__)
 _LOG, _OUT = "log", "out"  # in a job's folder on the board
 _FIRST_SLICE_S = 1.0
-_ATTEMPTS = 2  # of a job whose board reboots
+_MOST_REBOOTS = 2  # during one job
 
 
 @dataclass(frozen=True)
@@ -95,15 +95,22 @@ class SshBoard:
         place = self._place
         with TemporaryDirectory(prefix="edgekd-board-") as folder:
             order, contents = self._order(job, files, Path(folder))
-            for _ in range(_ATTEMPTS):
+            reboots = 0
+            while True:
                 place.store.push(contents, progress)
                 status = self._ended(order, progress)
-                if status.state not in ("rebooted", "absent"):
+                if status.state == "absent":  # the link was lost as it began, or another process has collected it
+                    continue
+                if status.state != "rebooted":
                     return self._collected(job, order, status, out_dir, log)
+                place.jobs.forget(order.key)
+                reboots += 1
+                if reboots == _MOST_REBOOTS:
+                    raise BoardError(
+                        f"board {self._board.name}: rebooted {reboots} times during {_what(job)}; look at its power supply and "
+                        "temperature"
+                    )
                 _log.warning("board %s rebooted during %s; doing it again", self._board.name, _what(job))
-        raise BoardError(
-            f"board {self._board.name}: rebooted {_ATTEMPTS} times during {_what(job)}; look at its power supply and temperature"
-        )
 
     def open_session(self, artifact: Artifact) -> AbstractContextManager[Session]:
         """Return a session whose every run is a job; ArtifactError when the artifact is no engine."""

@@ -20,7 +20,7 @@ from pathlib import Path
 from shutil import rmtree
 from typing import IO, TypeVar
 
-from edgekd.errors import BoardError
+from edgekd.errors import BoardError, WorkspaceError
 
 log = logging.getLogger(__name__)
 Sink = Callable[[bytes], None]
@@ -28,6 +28,7 @@ T = TypeVar("T")
 _CHUNK = 1 << 18
 _HEAD = Path(__file__).with_name("board.sh")
 _SSH_FAILED = 255
+NO_SPACE = "No space left on device"
 _PERSIST_S = 120  # a connection that nobody closes ends by itself
 _LONGEST_FOLDER = (
     60  # macOS takes 104 bytes for a socket's path; the folder's name, the socket's and ssh's suffix are 33
@@ -92,6 +93,7 @@ class Client:
         self._socket = Path()
         self._end_connection: Callable[[], object] | None = None
         self._met_at: float | None = None  # monotonic time of the last contact
+        self._is_lost = False
 
     def call(
         self, script: str, *arguments: object, stdin: IO[bytes] | bytes | None = None, sink: Sink | None = None
@@ -128,7 +130,7 @@ class Client:
             message = said.read().decode(errors="replace")
         if code == _SSH_FAILED or code < 0:
             raise LinkLost(message, code)
-        self._met_at = time.monotonic()
+        self._met_at, self._is_lost = time.monotonic(), False
         if code:
             raise ScriptError(message, code)
         return b"".join(output).decode(errors="replace")
@@ -138,11 +140,14 @@ class Client:
 
         Raises:
             BoardError: the board was never reached, refuses this host, or was out of reach for `give_up_s`; or a script failed.
+            WorkspaceError: the board's disk is full.
         """
         while True:
             try:
                 return attempt()
             except ScriptError as exc:
+                if NO_SPACE in exc.said:
+                    raise WorkspaceError(f"board {self.name}: its disk is full ({exc}); make room there") from exc
                 raise BoardError(f"board {self.name}: {exc}") from exc
             except LinkLost as exc:
                 self._give_up(exc)
@@ -161,7 +166,9 @@ class Client:
                 f"board {self.name}: no contact for {seconds:g} s ({exc}); what runs on it goes on; run the command again "
                 "to collect it"
             ) from exc
-        log.warning("board %s: no contact (%s); trying again for %g s", self.name, exc, seconds)
+        if not self._is_lost:
+            log.warning("board %s: no contact (%s); trying again for %g s", self.name, exc, seconds)
+        self._is_lost = True
 
     def close(self) -> None:
         """End the shared connection; the next call makes another one."""

@@ -10,7 +10,7 @@ from typing import IO
 
 from edgekd.errors import BoardError, WorkspaceError
 from edgekd.executors.base import Progress
-from edgekd.executors.ssh.client import Client, ScriptError
+from edgekd.executors.ssh.client import NO_SPACE, Client, ScriptError
 
 _SCRIPT = Path(__file__).with_name("store.sh").read_text()
 _BLOCK = 1 << 20  # a large file goes on at a multiple of it
@@ -18,7 +18,6 @@ _SMALL = 4 << 20  # smaller files travel together, in batches of this size
 _RESERVE = 1.1  # a file system needs more room than its files have bytes
 _MOST = 500  # files in a batch
 _ROUNDS = 3
-NO_SPACE = "No space left on device"
 
 
 class Store:

@@ -67,6 +67,7 @@ end() {
 say() {
     {
         echo "why $1"
+        [ "$1" != busy ] || echo "holder $(sed -n 2p ../../holder)"
         echo "code $2"
         echo "free $free"
         find job.json result.json log out -type f -exec sha256sum {} + 2>/dev/null | sed 's/^/file /'
