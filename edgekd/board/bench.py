@@ -121,7 +121,7 @@ def bench(
         raise DataError("the bench has no images; give at least one, several for data-dependent work")
     functions: Dict[str, Callable[[], object]] = {}
     for row, session in sessions.items():
-        functions[f"{row}/engine"] = _engine_time(session, images)
+        functions[f"{row}/engine"] = engine_time(session, images)
         functions[f"{row}/wall"] = _wall_time(session, images)
     before, warm = snapshot(), {}
     for name, function in functions.items():
@@ -139,7 +139,8 @@ def bench(
     }
 
 
-def _engine_time(session: Session, images: Sequence[np.ndarray]) -> Callable[[], object]:
+def engine_time(session: Session, images: Sequence[np.ndarray]) -> Callable[[], object]:
+    """Return a function that runs a session on the next of the images, all prepared beforehand."""
     name = session.spec.inputs[0].name
     inputs = itertools.cycle([{name: prepare(image, session.spec.preprocess)} for image in images])
     return lambda: session.infer(next(inputs))
