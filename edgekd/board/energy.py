@@ -59,13 +59,18 @@ class Energy:
     distinct: int
 
 
-def energies(samples: Samples, stretches: Stretches, frames: int) -> Tuple[List[Energy], str]:
-    """Return the energy per frame by each meter of the machine, the one that covers most first; and why there is none, or ""."""
+def energies(samples: Samples, stretches: Stretches, frames: int) -> List[Energy]:
+    """Return the energy per frame by each meter of the machine, the one that covers most first."""
     found = meters(series.channel for series in samples.series.values())
-    if not found:
-        reasons = [samples.unreadable[key] for key in ("power_w", "energy_j") if key in samples.unreadable]
-        return [], f"no power sensor readable: {'; '.join(reasons)}"
-    return [energy(meter, samples, stretches, frames) for meter in found], ""
+    return [energy(meter, samples, stretches, frames) for meter in found]
+
+
+def why_no_meter(samples: Samples) -> str:
+    """Return why a machine has no power sensor, "" when it has one."""
+    if meters(series.channel for series in samples.series.values()):
+        return ""
+    reasons = [samples.unreadable[key] for key in ("power_w", "energy_j") if key in samples.unreadable]
+    return f"no power sensor readable: {'; '.join(reasons)}"
 
 
 def energy(meter: Meter, samples: Samples, stretches: Stretches, frames: int) -> Energy:
