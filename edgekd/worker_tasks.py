@@ -19,12 +19,13 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple, TypedDic
 import numpy as np
 
 from edgekd.board import machine
-from edgekd.board.bench import BenchResult, BenchSettings, bench
+from edgekd.board.bench import BenchResult, BenchRow, BenchSettings, bench, engine_time
 from edgekd.board.bench_files import save
 from edgekd.board.files import replacing
 from edgekd.board.footprint import footprint as measured_footprint
 from edgekd.board.footprint import footprint_in_child
 from edgekd.board.job import Job, Json
+from edgekd.board.long_runs import LongRunSettings, long_run_rows
 from edgekd.board.preprocess import prepare
 from edgekd.board.session import Session
 from edgekd.board.specs import ModelSpec, SpecJson
@@ -74,13 +75,14 @@ class DecodeArguments(TypedDict):
 class MeasureArguments(TypedDict):
     """Of the task `measure`: engines by id, names of .npy files, (H, W, 3) uint8 RGB, and the fields of `BenchSettings`.
 
-    `decode`: None where the images are arrays only.
+    `decode`: None where the images are arrays only. `long_runs`: the fields of `LongRunSettings`.
     """
 
     engines: Dict[str, MeasuredEngine]
     images: List[str]
     settings: Json
     decode: Optional[DecodeArguments]
+    long_runs: Json
 
 
 class FootprintArguments(TypedDict):
@@ -155,7 +157,8 @@ def infer(job: Job, progress: Progress) -> Json:
 def measure(job: Job, progress: Progress) -> Json:
     """Measure engines in one interleaved run and write the bench's files into the job's folder, with `MeasureArguments`.
 
-    Value: `rows`, by id what a row of the report takes; `failures`, by id why an engine was not measured, on one line.
+    Value: `rows`, by id what a row of the report takes; `failures`, by id why an engine was not measured, on one line; `state`,
+    the machine's (`Snapshot`) `before` and `after` the bench.
     """
     given = cast(MeasureArguments, job.arguments)
     images = [np.load(job.files[name], allow_pickle=False) for name in given["images"]]
@@ -174,9 +177,13 @@ def measure(job: Job, progress: Progress) -> Json:
         if not sessions:
             raise TargetError("; ".join(f"{name}: {why}" for name, why in failures.items()))
         results = bench(sessions, images, BenchSettings(**given["settings"]), progress, _decoder(job))
+        alone = {name: engine_time(session, images) for name, session in sessions.items()}
+        longer = long_run_rows(alone, LongRunSettings(**given["long_runs"]), Path(job.out_dir), progress)
     results = {name: _with_footprint(result, job, given["engines"][name]) for name, result in results.items()}
     save(results, Path(job.out_dir))
-    return {"rows": {name: result.row() for name, result in results.items()}, "failures": failures}
+    rows = {name: _with_long_run(result.row(), longer.get(name, {})) for name, result in results.items()}
+    state = next({"before": result.before, "after": result.after} for result in results.values())
+    return {"rows": rows, "failures": failures, "state": state}
 
 
 def footprint(job: Job, progress: Progress) -> Json:
@@ -278,6 +285,11 @@ def _with_footprint(result: BenchResult, job: Job, engine: MeasuredEngine) -> Be
         return replace(
             result, warnings=(*result.warnings, f"load time and memory are not measured: {one_line(exc, None)}")
         )
+
+
+def _with_long_run(row: BenchRow, longer: Json) -> Json:
+    """Add what the long runs gave; their warnings stand after those of the bench."""
+    return {**row, **longer, "warnings": [*row["warnings"], *longer.get("warnings", [])]}
 
 
 def _try_out(session: Session, image: np.ndarray) -> None:

@@ -10,11 +10,12 @@ import numpy as np
 
 from edgekd.board.bench import BenchSettings
 from edgekd.board.job import Job
+from edgekd.board.long_runs import LongRunSettings
 from edgekd.core import plugins
 from edgekd.core.artifact import Artifact, StageResult
 from edgekd.core.plugin_options import plugin_options
 from edgekd.core.progress import progress_bar
-from edgekd.core.recipe import LOCAL, Recipe
+from edgekd.core.recipe import LOCAL, Bench, Recipe
 from edgekd.core.stage import StageJob
 from edgekd.data.base import DenseDataset
 from edgekd.data.splits import open_split
@@ -45,6 +46,7 @@ def run(job: StageJob) -> StageResult:
         arguments: MeasureArguments = {
             "images": images,
             "settings": asdict(settings),
+            "long_runs": asdict(_long_runs(recipe.bench)),
             "engines": {name: _described(name, engine, files) for name, engine in engines.items()},
             "decode": _image_files(dataset, len(images), files),
         }
@@ -57,7 +59,7 @@ def run(job: StageJob) -> StageResult:
                 Path(folder) / "log.txt",
                 lambda _, fraction: progress(int(100 * fraction), 100),
             )
-    return StageResult(details={"rows": value["rows"]}, failures=value["failures"])
+    return StageResult(details={"rows": value["rows"], "state": value["state"]}, failures=value["failures"])
 
 
 def machine(recipe: Recipe) -> dict[str, object]:
@@ -70,6 +72,10 @@ def _image_files(dataset: DenseDataset, count: int, files: dict[str, Path]) -> D
     found = {f"decode/{index:03}": dataset.files(index)[0] for index in range(count) if dataset.files(index)}
     files |= found
     return {"function": "edgekd.data.images:read_image", "images": list(found)} if found else None
+
+
+def _long_runs(bench: Bench) -> LongRunSettings:
+    return LongRunSettings(bench.energy_seconds, bench.sustained_seconds, bench.cool_down_seconds, bench.sensor_hz)
 
 
 def _described(name: str, engine: Artifact, files: dict[str, Path]) -> MeasuredEngine:

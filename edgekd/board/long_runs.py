@@ -25,6 +25,7 @@ from edgekd.board.sensors.discovery import Sensors
 from edgekd.board.state import Snapshot, snapshot
 from edgekd.board.sustained import Runs, Sustained, Timeline
 from edgekd.board.timing import NS_PER_S
+from edgekd.errors import EdgekdError, one_line
 
 SCHEMA = "edgekd.long_runs/1"
 FACTS = "long_runs.json"
@@ -83,6 +84,15 @@ class LongRun:
             found["sustained"] = asdict(self.sustained)
         return found
 
+    def warnings(self) -> List[str]:
+        """Return the reasons to doubt the figures."""
+        found = [self.sampling.warning] if self.sampling is not None and self.sampling.warning else []
+        if self.sustained is not None and self.sustained.throttled_after_s is not None:
+            found.append(
+                f"throttled after {self.sustained.throttled_after_s:.0f} s of sustained load: {self.sustained.signs[0]}"
+            )
+        return found
+
 
 @dataclass(frozen=True)
 class _Start:
@@ -135,6 +145,23 @@ def long_runs(
     }
     (Path(out_dir) / FACTS).write_text(json.dumps({**content, "rows": rows}), encoding="utf-8")
     return results
+
+
+def long_run_rows(
+    functions: Mapping[str, Function], settings: LongRunSettings, out_dir: Path, on_progress: Progress, root: str = "/"
+) -> Dict[str, Dict[str, Any]]:
+    """Do the `long_runs` that are asked for and return by row id what a row of report.json takes from them, with `warnings`.
+
+    Where they fail, the bench before them counts all the same, and every row has the reason as a warning.
+    """
+    if settings.is_off:
+        return {}
+    try:
+        results = long_runs(functions, settings, out_dir, on_progress, root)
+    except EdgekdError as exc:
+        why = f"energy and sustained latency are not measured: {one_line(exc, None)}"
+        return {row: {"warnings": [why]} for row in functions}
+    return {row: {**result.row(), "warnings": result.warnings()} for row, result in results.items()}
 
 
 def hottest_c(root: str = "/") -> Optional[float]:

@@ -112,12 +112,19 @@ class Sampler:
 
     def _wait_for_header(self) -> None:
         end = time.monotonic() + _START_SECONDS
-        while not (self.file.exists() and b"\n" in self.file.read_bytes()[:1_000_000]):
+        while not self._has_header():
             if self._process.poll() is not None or time.monotonic() > end:
                 self._process.kill()
                 code = self._process.wait()
                 raise ArtifactError(f"the sampler of sensors did not start (exit code {code}); its error is in the log")
             time.sleep(0.02)
+
+    def _has_header(self) -> bool:
+        try:
+            with open(str(self.file), "rb") as file:
+                return file.readline().endswith(b"\n")
+        except OSError:  # not there yet, or never
+            return False
 
 
 def free_cpu() -> Optional[int]:
