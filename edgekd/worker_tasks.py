@@ -1,4 +1,4 @@
-"""The tasks of a job: compile an engine, probe a model, run an engine over files, measure engines, say a version.
+"""The tasks of a job: compile, probe, run and measure engines, predict images, say versions and facts of the machine.
 
 A task takes a `Job` and returns JSON. It finds the files that the job reads under the names in `job.files`, and writes into
 `job.out_dir`. It runs in this process, in a child of it, in a vendor virtualenv or on a board.
@@ -14,101 +14,41 @@ import logging
 from contextlib import ExitStack
 from dataclasses import asdict, fields, replace
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple, TypedDict, Union, cast
+from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple, Union, cast
 
 import numpy as np
 
 from edgekd.board import machine
+from edgekd.board.arguments import (
+    AskedEngine,
+    CompileArguments,
+    FactsArguments,
+    FootprintArguments,
+    InferArguments,
+    MeasureArguments,
+    MeasuredEngine,
+    PredictArguments,
+    ProbeArguments,
+    WhyNotHereArguments,
+)
 from edgekd.board.bench import BenchResult, BenchRow, BenchSettings, bench, engine_time
 from edgekd.board.bench_files import save
+from edgekd.board.detection import Selection
 from edgekd.board.files import replacing
 from edgekd.board.footprint import footprint as measured_footprint
 from edgekd.board.footprint import footprint_in_child
 from edgekd.board.job import Job, Json
 from edgekd.board.long_runs import LongRunSettings, long_run_rows
+from edgekd.board.postprocess import predictor
+from edgekd.board.prediction_files import load_images, save_results
 from edgekd.board.preprocess import prepare
 from edgekd.board.session import Session
-from edgekd.board.specs import ModelSpec, SpecJson
+from edgekd.board.specs import ModelSpec
 from edgekd.errors import EdgekdError, TargetError, one_line
 from edgekd.targets.base import CompileRequest, SessionBase, Target
 
 log = logging.getLogger(__name__)
 Progress = Callable[[str, float], None]  # called with a word and the fraction that is done
-
-
-class CompileArguments(TypedDict):
-    """Of the task `compile`; `model` and `calibration` are names of files."""
-
-    model: str
-    spec: SpecJson
-    precision: str
-    options: Json
-    calibration: Optional[str]
-
-
-class InferArguments(TypedDict):
-    """Of the task `infer`; `engine` and `inputs` are names of files. `is_simulated`: the simulator computes, not the chip."""
-
-    engine: str
-    spec: SpecJson
-    options: Json
-    is_simulated: bool
-    inputs: List[str]
-
-
-class MeasuredEngine(TypedDict):
-    """An engine among the `MeasureArguments`; `engine` is the name of a file."""
-
-    module: str
-    engine: str
-    spec: SpecJson
-    options: Json
-
-
-class DecodeArguments(TypedDict):
-    """Image files by name, and the function that reads one into an array, `module:function`: boards need not have it."""
-
-    function: str
-    images: List[str]
-
-
-class MeasureArguments(TypedDict):
-    """Of the task `measure`: engines by id, names of .npy files, (H, W, 3) uint8 RGB, and the fields of `BenchSettings`.
-
-    `decode`: None where the images are arrays only. `long_runs`: the fields of `LongRunSettings`.
-    """
-
-    engines: Dict[str, MeasuredEngine]
-    images: List[str]
-    settings: Json
-    decode: Optional[DecodeArguments]
-    long_runs: Json
-
-
-class FootprintArguments(TypedDict):
-    """Of the task `footprint`; `image` is the name of a .npy file, (H, W, 3) uint8 RGB."""
-
-    engine: MeasuredEngine
-    image: str
-
-
-class ProbeArguments(TypedDict):
-    """Of the task `probe`; `model` is the name of a file."""
-
-    model: str
-    options: Json
-
-
-class FactsArguments(TypedDict):
-    """Of the task `facts`: modules of the targets whose facts are asked; one that is not there is left out."""
-
-    modules: List[str]
-
-
-class WhyNotHereArguments(TypedDict):
-    """Of the task `why_not_here`. None asks for engines of any options."""
-
-    options: Optional[Json]
 
 
 def compile_engine(job: Job, progress: Progress) -> Json:
@@ -152,6 +92,24 @@ def infer(job: Job, progress: Progress) -> Json:
             _write_arrays(Path(job.out_dir) / written[-1], session.infer(arrays))
             progress("running", len(written) / len(given["inputs"]))
         return {"runtime": session.runtime, "outputs": written}
+
+
+def predict(job: Job, progress: Progress) -> Json:
+    """Run an engine with its pre- and post-processing over files of images, with `PredictArguments`.
+
+    Value: `runtime` (the session's facts) and `results`, for each file the path of one in the job's folder.
+    """
+    target, given = target_of(job.module), cast(PredictArguments, job.arguments)
+    selection = None if given["selection"] is None else Selection(**given["selection"])
+    written: List[str] = []
+    with target.session(Path(job.files[given["engine"]]), *_contract(target, given)) as session:
+        result_of = predictor(session.spec.task, selection)
+        for name in given["images"]:
+            results = [result_of(session, image) for image in load_images(Path(job.files[name]))]
+            written.append(f"{len(written):05}.npz")
+            save_results(Path(job.out_dir) / written[-1], results)
+            progress("predicting", len(written) / len(given["images"]))
+        return {"runtime": session.runtime, "results": written}
 
 
 def measure(job: Job, progress: Progress) -> Json:
@@ -219,9 +177,22 @@ def board_version(job: Job, progress: Progress) -> Json:
 
 
 def why_not_here(job: Job, progress: Progress) -> Json:
-    """Return as `reason` why this machine cannot run the target's engines, "" when it can, with `WhyNotHereArguments`."""
-    target, given = target_of(job.module), cast(WhyNotHereArguments, job.arguments)["options"]
-    return {"reason": target.why_not_here(None if given is None else _options(target, given))}
+    """Return as `reasons` why this machine cannot run each of the engines, "" where it can, with `WhyNotHereArguments`."""
+    given = cast(WhyNotHereArguments, job.arguments)
+    return {"reasons": [_why_not(engine, given["needs_runtime"]) for engine in given["engines"]]}
+
+
+def _why_not(engine: AskedEngine, needs_runtime: bool) -> str:
+    target, options = target_of(engine["module"]), engine["options"]
+    reason = target.why_not_here(None if options is None else _options(target, options))
+    is_known = any(machine.package_version(name) for name in target.info.distributions)
+    if reason or is_known or not needs_runtime:  # runtimes take seconds to import, so their metadata are enough
+        return reason
+    try:
+        (target.board_version or target.runtime_version)()
+    except TargetError as exc:
+        return one_line(exc, None)
+    return ""
 
 
 def facts(job: Job, progress: Progress) -> Json:
@@ -242,6 +213,7 @@ TASKS: Dict[str, Callable[[Job, Progress], Json]] = {
     "footprint": footprint,
     "infer": infer,
     "measure": measure,
+    "predict": predict,
     "probe": probe,
     "version": version,
     "why_not_here": why_not_here,
@@ -259,7 +231,7 @@ def _opened(files: Mapping[str, str], engine: MeasuredEngine) -> SessionBase:
     return target.session(Path(files[engine["engine"]]), *_contract(target, engine))
 
 
-def _contract(target: Target, given: Union[InferArguments, MeasuredEngine]) -> Tuple[ModelSpec, Any]:
+def _contract(target: Target, given: Union[InferArguments, PredictArguments, MeasuredEngine]) -> Tuple[ModelSpec, Any]:
     return ModelSpec.from_dict(given["spec"]), _options(target, given["options"])
 
 
