@@ -253,7 +253,7 @@ def load_engine(path: str | Path, selection: Selection | None = None) -> Iterato
     from edgekd.executors.boards import connected, open_session
 
     artifact = _network(path, selection)
-    with connected(), open_session(artifact) as session:
+    with connected(Path.cwd()), open_session(artifact) as session:
         yield Engine(artifact, session, selection)
 
 
@@ -278,7 +278,7 @@ def predict(
         path: the artifact's folder.
         images: files, or what `edgekd.data.predictions.read_images` read.
         selection: which detections a detector keeps; by default those that scoring takes.
-        board: that runs the engine; None: its own.
+        board: that runs the engine; None: its own. The inventory may lie in the current folder.
 
     Raises:
         RecipeError: a selection for a segmenter, or a board that is not in the inventory in use.
@@ -301,7 +301,7 @@ def predict(
             sent.append(read)
             yield read.pixels
 
-    with connected():
+    with connected(Path.cwd()):
         for result in predict_images(pixels(), artifact, selection, board):
             yield Predicted(sent.popleft(), result, artifact.spec.classes)
 
