@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 Sink = Callable[[bytes], None]
 T = TypeVar("T")
 _CHUNK = 1 << 18
+_MOST_OUTPUT = 32 << 20  # of a script
 _HEAD = Path(__file__).with_name("board.sh")
 _SSH_FAILED = 255
 NO_SPACE = "No space left on device"
@@ -119,7 +120,13 @@ class Client:
             )  # fmt: skip
             assert process.stdout is not None  # a pipe
             try:
+                size = 0
                 while chunk := process.stdout.read1(_CHUNK):  # type: ignore[attr-defined]  # a BufferedReader
+                    size += len(chunk)
+                    if sink is None and size > _MOST_OUTPUT:
+                        raise BoardError(
+                            f"board {self.name}: says more than {_MOST_OUTPUT >> 20} MiB where edgekd expects a few lines"
+                        )
                     (sink or output.append)(chunk)
                 code = process.wait()
             finally:

@@ -18,6 +18,11 @@ def greet(client: Client, board: Board) -> str:
     """
     asked = [board.folder, board.python, *variables(board)]
     lines = client.insist(lambda: client.call('hello "$@"', *asked)).splitlines()
+    if not lines or not lines[0].startswith("folder "):
+        said = lines[0] if lines else "nothing"
+        raise BoardError(
+            f"board {board.name}: prints {said[:80]!r} at login; no command may print there, remove it from the board's ~/.bashrc"
+        )
     words = [line.partition(" ") for line in lines]
     absent = [value for word, _, value in words if word == "lacks"]
     if absent:
