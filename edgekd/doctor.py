@@ -16,7 +16,7 @@ from edgekd.core.machine_facts import package_version
 from edgekd.core.recipe import LOCAL
 from edgekd.errors import UserError
 from edgekd.executors import venvs
-from edgekd.executors.boards import ask, executor_of
+from edgekd.executors.boards import ask, ask_why_not, executor_of
 from edgekd.executors.doctor import Check
 from edgekd.targets.base import Target
 
@@ -57,7 +57,7 @@ def examine() -> Examination:
         try:
             target = plugins.target(name)
             text, ok = f"{_version(name, target)}, {', '.join(target.info.precisions)}", True
-            if reason := ask(LOCAL, Job("why_not_here", name, {"options": None}))["reason"]:
+            if reason := ask_why_not(LOCAL, [(name, None)])[0]:
                 text += f"; engines can be built and not run: {reason}"
         except UserError as exc:
             text, ok = str(exc), False

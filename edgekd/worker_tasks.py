@@ -13,11 +13,22 @@ import logging
 from contextlib import ExitStack
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple, TypedDict, Union, cast
+from typing import Any, Callable, Dict, List, Mapping, Tuple, Union, cast
 
 import numpy as np
 
 from edgekd.board import machine
+from edgekd.board.arguments import (
+    AskedEngine,
+    CompileArguments,
+    FactsArguments,
+    InferArguments,
+    MeasureArguments,
+    MeasuredEngine,
+    PredictArguments,
+    ProbeArguments,
+    WhyNotHereArguments,
+)
 from edgekd.board.bench import BenchSettings, bench
 from edgekd.board.bench_files import save
 from edgekd.board.detection import Selection
@@ -27,81 +38,12 @@ from edgekd.board.postprocess import predictor
 from edgekd.board.prediction_files import load_images, save_results
 from edgekd.board.preprocess import prepare
 from edgekd.board.session import Session
-from edgekd.board.specs import ModelSpec, SpecJson
+from edgekd.board.specs import ModelSpec
 from edgekd.errors import EdgekdError, TargetError, one_line
 from edgekd.targets.base import CompileRequest, SessionBase, Target
 
 log = logging.getLogger(__name__)
 Progress = Callable[[str, float], None]  # called with a word and the fraction that is done
-
-
-class CompileArguments(TypedDict):
-    """Of the task `compile`; `model` and `calibration` are names of files."""
-
-    model: str
-    spec: SpecJson
-    precision: str
-    options: Json
-    calibration: Optional[str]
-
-
-class InferArguments(TypedDict):
-    """Of the task `infer`; `engine` and `inputs` are names of files. `is_simulated`: the simulator computes, not the chip."""
-
-    engine: str
-    spec: SpecJson
-    options: Json
-    is_simulated: bool
-    inputs: List[str]
-
-
-class MeasuredEngine(TypedDict):
-    """An engine among the `MeasureArguments`; `engine` is the name of a file."""
-
-    module: str
-    engine: str
-    spec: SpecJson
-    options: Json
-
-
-class MeasureArguments(TypedDict):
-    """Of the task `measure`: engines by id, names of .npy files, (H, W, 3) uint8 RGB, and the fields of `BenchSettings`."""
-
-    engines: Dict[str, MeasuredEngine]
-    images: List[str]
-    settings: Json
-
-
-class PredictArguments(TypedDict):
-    """Of the task `predict`; `engine` and `images` (files of images, see `board/prediction_files.py`) are names of files.
-
-    selection: fields of `Selection`; None for the default one, and for segmenters.
-    """
-
-    engine: str
-    spec: SpecJson
-    options: Json
-    images: List[str]
-    selection: Optional[Json]
-
-
-class ProbeArguments(TypedDict):
-    """Of the task `probe`; `model` is the name of a file."""
-
-    model: str
-    options: Json
-
-
-class FactsArguments(TypedDict):
-    """Of the task `facts`: modules of the targets whose facts are asked; one that is not there is left out."""
-
-    modules: List[str]
-
-
-class WhyNotHereArguments(TypedDict):
-    """Of the task `why_not_here`. None asks for engines of any options."""
-
-    options: Optional[Json]
 
 
 def compile_engine(job: Job, progress: Progress) -> Json:
@@ -216,9 +158,22 @@ def board_version(job: Job, progress: Progress) -> Json:
 
 
 def why_not_here(job: Job, progress: Progress) -> Json:
-    """Return as `reason` why this machine cannot run the target's engines, "" when it can, with `WhyNotHereArguments`."""
-    target, given = target_of(job.module), cast(WhyNotHereArguments, job.arguments)["options"]
-    return {"reason": target.why_not_here(None if given is None else _options(target, given))}
+    """Return as `reasons` why this machine cannot run each of the engines, "" where it can, with `WhyNotHereArguments`."""
+    given = cast(WhyNotHereArguments, job.arguments)
+    return {"reasons": [_why_not(engine, given["needs_runtime"]) for engine in given["engines"]]}
+
+
+def _why_not(engine: AskedEngine, needs_runtime: bool) -> str:
+    target, options = target_of(engine["module"]), engine["options"]
+    reason = target.why_not_here(None if options is None else _options(target, options))
+    is_known = any(machine.package_version(name) for name in target.info.distributions)
+    if reason or is_known or not needs_runtime:  # runtimes take seconds to import, so their metadata are enough
+        return reason
+    try:
+        (target.board_version or target.runtime_version)()
+    except TargetError as exc:
+        return one_line(exc, None)
+    return ""
 
 
 def facts(job: Job, progress: Progress) -> Json:

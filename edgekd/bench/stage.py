@@ -8,17 +8,17 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
+from edgekd.board.arguments import MeasureArguments, MeasuredEngine
 from edgekd.board.bench import BenchSettings
 from edgekd.board.job import Job
 from edgekd.core import plugins
 from edgekd.core.artifact import Artifact, StageResult
 from edgekd.core.progress import progress_bar
-from edgekd.core.recipe import LOCAL, Recipe
+from edgekd.core.recipe import Recipe
 from edgekd.core.stage import StageJob
 from edgekd.data.splits import open_split
-from edgekd.executors.boards import executor_of
+from edgekd.executors.boards import executor_of, machine_on
 from edgekd.executors.inference import engine_files
-from edgekd.worker_tasks import MeasureArguments, MeasuredEngine
 
 
 def run(job: StageJob) -> StageResult:
@@ -29,7 +29,7 @@ def run(job: StageJob) -> StageResult:
     Raises:
         TargetError: none of them runs.
     """
-    recipe = job.recipe
+    recipe, board = job.recipe, board_in(job.recipe)
     dataset = open_split(recipe, recipe.data.val)
     engines = {name.split("/")[1]: artifact for name, artifact in job.inputs.items() if artifact.kind == "engine"}
     settings = BenchSettings(
@@ -47,19 +47,24 @@ def run(job: StageJob) -> StageResult:
         }
         measured = Job("measure", "", arguments)
         with progress_bar("measuring latency, %", redraws_itself=False) as progress:
-            value = executor_of(LOCAL).run_job(
+            value = executor_of(board).run_job(
                 measured,
                 files,
                 job.out_dir,
                 Path(folder) / "log.txt",
                 lambda _, fraction: progress(int(100 * fraction), 100),
             )
-    return StageResult(details={"rows": value["rows"]}, failures=value["failures"])
+    return StageResult(details={"rows": value["rows"], "machine": machine_on(board)}, failures=value["failures"])
 
 
 def machine(recipe: Recipe) -> dict[str, object]:
     """Return the machine that the latencies belong to (JSON): another one measures again."""
-    return asdict(executor_of(LOCAL).identity())
+    return asdict(executor_of(board_in(recipe)).identity())
+
+
+def board_in(recipe: Recipe) -> str:
+    """Return the board of the recipe's engines, which the stage's sections name."""
+    return next(engine.board for engine in recipe.engines)
 
 
 def _described(name: str, artifact: Artifact, files: dict[str, Path]) -> MeasuredEngine:

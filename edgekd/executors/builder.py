@@ -9,6 +9,7 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
 
+from edgekd.board.arguments import CompileArguments, ProbeArguments
 from edgekd.board.job import Job
 from edgekd.board.specs import ModelSpec
 from edgekd.core import plugins
@@ -21,7 +22,6 @@ from edgekd.executors.local import Local
 from edgekd.executors.logs import LOG, lines_with
 from edgekd.executors.toolchain import ToolchainExecutor
 from edgekd.targets.base import CompileRequest, CompileResult, Probe, Refusal, Toolchain
-from edgekd.worker_tasks import CompileArguments, ProbeArguments
 
 log = logging.getLogger(__name__)
 

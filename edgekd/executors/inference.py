@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from edgekd.board.arguments import InferArguments
 from edgekd.board.job import Job
 from edgekd.board.specs import ModelSpec
 from edgekd.board.sysinfo import Facts
@@ -20,7 +21,6 @@ from edgekd.core.plugin_options import plugin_options
 from edgekd.errors import ArtifactError
 from edgekd.executors.base import Executor
 from edgekd.executors.logs import LOG
-from edgekd.worker_tasks import InferArguments
 
 Arrays = dict[str, np.ndarray]
 _HEADER_BYTES = 1 << 12  # of an array in an .npz

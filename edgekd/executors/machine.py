@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from edgekd.board.arguments import FactsArguments
 from edgekd.board.job import Job, Json
 from edgekd.board.sysinfo import Facts
 from edgekd.core import plugins
 from edgekd.executors.base import Identity
-from edgekd.worker_tasks import FactsArguments
 
 
 @dataclass(frozen=True)

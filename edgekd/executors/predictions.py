@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from edgekd.board.arguments import PredictArguments
 from edgekd.board.detection import Selection
 from edgekd.board.job import Job
 from edgekd.board.postprocess import predictor
@@ -22,7 +23,6 @@ from edgekd.executors.base import Executor
 from edgekd.executors.boards import board_of, executor_of
 from edgekd.executors.inference import EngineFiles, engine_files
 from edgekd.executors.logs import LOG
-from edgekd.worker_tasks import PredictArguments
 
 SHARD_BYTES = 64 << 20  # of pixels that one job takes: a cut of the connection costs no more
 _IMAGES = "images.npz"

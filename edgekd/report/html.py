@@ -13,6 +13,7 @@ import numpy as np
 
 from edgekd.board.installation import install
 from edgekd.board.timing import minimum_samples
+from edgekd.core.recipe import LOCAL
 from edgekd.core.task_metrics import TASKS, Task
 from edgekd.data.predictions import MIN_SCORE
 from edgekd.errors import ArtifactError, PackageError
@@ -21,7 +22,7 @@ from edgekd.report import charts
 from edgekd.report.charts import Curve, Runs, suppressed
 from edgekd.report.glossary import glossary
 from edgekd.report.line import StageLine, stage_line
-from edgekd.report.model import STAGE_LABELS, Definition, Report, Row, Training
+from edgekd.report.model import STAGE_LABELS, BoardMachine, Definition, Report, Row, Training
 from edgekd.report.object_pictures import read_object_pictures
 from edgekd.report.part import Json
 from edgekd.report.pictures import Picture, error_color, legend, read_pictures
@@ -71,6 +72,7 @@ class Page:
     pictured: list[Row]
     legend: list[tuple[str, str]]
     error_color: tuple[int, int, int]
+    boards: dict[str, list[tuple[str, str]]]
     environment: list[tuple[str, str]]
     runtimes: list[tuple[str, str]]
     created: str
@@ -150,6 +152,7 @@ def _page(report: Report, data_dir: Path) -> Page:
         trainings=_trainings(report.training), pictures=pictures,
         pictured=judged, legend=legend(classes) if classes else [], error_color=error_color(len(classes) or 1),
         environment=flatten(report.environment),
+        boards={name: _machine(one) for name, one in report.boards.items() if name != LOCAL},
         runtimes=[(row.label, "; ".join(map(": ".join, flatten(row.runtime)))) for row in rows if row.runtime],
         calibration=_calibration(report), created=_readable_time(report.created),
         recipe=json.dumps(report.recipe, indent=2) if report.recipe else "",
@@ -183,6 +186,12 @@ def flatten(data: Json, prefix: str = "") -> list[tuple[str, str]]:
             )
             pairs.append((prefix + key, text))
     return pairs
+
+
+def _machine(board: BoardMachine) -> list[tuple[str, str]]:
+    """Return what the page says of a board's machine, as (name, text) pairs; its runtimes are those that are installed."""
+    runtimes = {name: version for name, version in board.runtimes.items() if version is not None}
+    return flatten({**(board.environment or board.hardware), **board.use, "runtimes": runtimes})
 
 
 def _calibration(report: Report) -> str:

@@ -29,6 +29,7 @@ from edgekd.executors.machine import Machine, facts_job, machine_of
 from edgekd.executors.ssh.client import Client, Link
 from edgekd.executors.ssh.greeting import greet, variables
 from edgekd.executors.ssh.jobs import SUPERVISOR, Jobs, Order, Status
+from edgekd.executors.ssh.probe import Probed, probe
 from edgekd.executors.ssh.results import Receiver, checked
 from edgekd.executors.ssh.session import BoardSession
 from edgekd.executors.ssh.store import Store, no_room
@@ -132,6 +133,14 @@ class SshBoard:
     def cancel(self) -> str:
         """End the job that holds the board and return whose it was, "" when there is none."""
         return self._place.jobs.cancel()
+
+    def probe(self) -> Probed:
+        """Return what the board says of itself, also one that edgekd cannot use; BoardError when it is out of reach."""
+        return probe(self._client, self._board)
+
+    def clean(self) -> None:
+        """Delete all that edgekd has put on the board; BoardError while a job runs there."""
+        Jobs(self._client, self._board.folder).clean()
 
     def close(self) -> None:
         """End the connection; jobs go on."""

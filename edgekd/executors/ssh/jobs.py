@@ -97,6 +97,10 @@ class Jobs:
         """End the job that holds the board and return whose it was, "" when there is none."""
         return _status(self._call("cancel")).holder
 
+    def clean(self) -> None:
+        """Remove all that edgekd has put on the board; BoardError while somebody holds it."""
+        self._call("clean")
+
     def _call(self, command: str, *arguments: object, stdin: bytes | None = None) -> str:
         script = _SCRIPT + f'{command} "$@"'
         return self._client.insist(lambda: self._client.call(script, self._folder, *arguments, stdin=stdin))

@@ -84,6 +84,15 @@ cancel() {
     timeout 20 flock -s "$job/alive" true || [ ! -e "$job" ] # its owner may have collected it already
 }
 
+# Remove all that edgekd has put here, and the folder when it is empty then.
+clean() {
+    exec 9>>lock
+    flock -n 9 || { echo "$(sed -n 2p holder 2>/dev/null) uses it; wait, or end that job: edgekd board cancel" >&2 && exit 1; }
+    rm -rf store in jobs code index holder lock
+    cd / && rmdir "$folder" 2>/dev/null
+    return 0
+}
+
 # End all processes of a job of this boot.
 end_group() {
     [ -e "$1/group" ] && [ "$(cat "$1/boot")" = "$boot" ] || return 0

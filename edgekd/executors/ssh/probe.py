@@ -5,15 +5,18 @@ The script runs on a board that edgekd cannot use yet, without Python and with a
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
 from edgekd.core import chips, plugins
+from edgekd.core.inventory import Board
 from edgekd.errors import BoardError
+from edgekd.executors.ssh.client import Client
+from edgekd.executors.ssh.greeting import OLDEST_PYTHON, variables
 
 SCRIPT = Path(__file__).with_name("probe.sh")
-OLDEST_PYTHON = (3, 8)
 _LONGEST = 500  # characters of a value; a board may print anything
 
 
@@ -72,10 +75,16 @@ class Probed:
         return self.model or f"{self.os or self.system}, {self.machine}"
 
 
-def arguments(folder: str, python: str) -> list[str]:
-    """Return the arguments of the script: the folder and Python of the inventory, and the packages to look for."""
-    names = {name for _, target in plugins.targets() for name in target.info.distributions}
-    return [folder, python, *sorted(names)]
+def probe(client: Client, board: Board) -> Probed:
+    """Return what a board says of itself; BoardError when it is out of reach, or answers something else."""
+    packages = sorted({name for _, target in plugins.targets() for name in target.info.distributions})
+
+    def ask() -> tuple[str, float]:
+        started = time.time()
+        output = client.run(SCRIPT.read_text(), board.folder, board.python, *variables(board), *packages)
+        return output, (started + time.time()) / 2
+
+    return parse(board.name, *client.insist(ask))
 
 
 def parse(name: str, output: str, now: float) -> Probed:
@@ -102,7 +111,7 @@ def parse(name: str, output: str, now: float) -> Probed:
     def one(key: str) -> str:
         return said[key][-1] if said[key] else ""
 
-    time = one("now")
+    clock = one("now")
     pythons = (value.partition(" ") for value in said["python"])
     return Probed(
         system=one("kernel"),
@@ -121,7 +130,7 @@ def parse(name: str, output: str, now: float) -> Probed:
         unwritable=one("unwritable"),
         free_bytes=int(one("free_kb")) * 1024 if one("free_kb").isdigit() else None,
         mount_options=tuple(one("mount_options").split(",")),
-        skew_s=int(time) - now if time.isdigit() else 0.0,
+        skew_s=int(clock) - now if clock.isdigit() else 0.0,
         boot=one("boot"),
         load=one("load"),
         holder=one("held"),

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Prints facts of a board as lines `key value`. Reads only, needs no Python, and runs on a board that edgekd cannot use.
-# probe.sh FOLDER PYTHON DISTRIBUTION...    POSIX sh, as in dash and busybox
+# probe.sh FOLDER PYTHON [NAME=VALUE]... [DISTRIBUTION]...    POSIX sh, as in dash and busybox
 set -u
 LC_ALL=C
 export LC_ALL
@@ -8,6 +8,9 @@ export LC_ALL
 main() {
     folder=$(expand "$1") python=$(expand "$2")
     shift 2
+    while :; do
+        case ${1-} in *=*) export "${1?}" && shift ;; *) break ;; esac
+    done
     echo "edgekd-probe 1"
     say kernel "$(uname -s)"
     say machine "$(uname -m)"
