@@ -27,9 +27,9 @@ from edgekd.executors import outcomes, portable
 from edgekd.executors.base import Identity, Progress, no_progress
 from edgekd.executors.machine import Machine, facts_job, machine_of
 from edgekd.executors.ssh.client import Client, Link
-from edgekd.executors.ssh.greeting import greet, variables
+from edgekd.executors.ssh.greeting import greet
 from edgekd.executors.ssh.jobs import SUPERVISOR, Jobs, Order, Status
-from edgekd.executors.ssh.probe import Probed, probe
+from edgekd.executors.ssh.probe import Probed, probe, variables
 from edgekd.executors.ssh.results import Receiver, checked
 from edgekd.executors.ssh.session import BoardSession
 from edgekd.executors.ssh.store import Store, no_room

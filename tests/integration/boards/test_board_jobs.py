@@ -175,9 +175,12 @@ def test_a_board_that_reboots_twice_in_a_job_is_an_error(start_board: StartBoard
 @pytest.mark.parametrize(
     ("python", "message"),
     [
-        ("none", "python3: no Python there; install Python 3.8 or newer .apt install python3 python3-numpy."),
-        ("3.6", "python3 is Python 3.6; expected 3.8 or newer"),
-        ("3.8", "python3 has no numpy; install it .apt install python3-numpy."),
+        (
+            "none",
+            "python: python3: not there; expected 3.8 or newer; on the board: sudo apt install python3 python3-numpy",
+        ),
+        ("3.6", "python: python3 is 3.6.15; expected 3.8 or newer; on the board: "),
+        ("3.8", "numpy: python3 has none; on the board: sudo apt install python3-numpy"),
     ],
 )
 def test_a_board_without_what_every_job_needs_says_what_to_install(
@@ -192,6 +195,24 @@ def test_a_board_without_what_every_job_needs_says_what_to_install(
     ssh_to(board)
     with executor(board) as there, pytest.raises(TargetError, match=message):
         run(there, tmp_path)
+
+
+def test_a_board_with_another_chip_is_refused_before_anything_is_pushed(
+    start_board: StartBoard, ssh_to: Know, tmp_path: Path
+) -> None:
+    tree = tmp_path / "sys" / "firmware" / "devicetree" / "base"
+    tree.mkdir(parents=True)
+    (tree / "model").write_bytes(b"Radxa ROCK 5B\0")
+    (tree / "compatible").write_bytes(b"radxa,rock-5b\0rockchip,rk3588\0")
+    board = start_board("--sys", str(tmp_path / "sys"))
+    ssh_to(board)
+    with executor(board, DONE, chip="rk3588") as there:
+        assert run(there, tmp_path) == {"done": True}
+    board.run("rm -r .cache worker*")
+    message = "chip: expected jetson-orin, got rk3588 .Radxa ROCK 5B.; check that board is the right board"
+    with executor(board, chip="jetson-orin") as there, pytest.raises(TargetError, match=message):
+        run(there, tmp_path)
+    assert board.run("ls -A") == ""
 
 
 def test_a_clock_that_is_off_changes_nothing(start_board: StartBoard, ssh_to: Know, tmp_path: Path) -> None:

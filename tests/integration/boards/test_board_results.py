@@ -123,13 +123,15 @@ def test_a_board_that_never_stops_talking_is_left(
         run(there, tmp_path)
 
 
-def test_a_login_that_prints_something_is_said(
+def test_what_a_login_prints_is_no_part_of_a_result(
     start_board: StartBoard, ssh_to: Callable[..., None], tmp_path: Path
 ) -> None:
     board = start_board()
     ssh_to(board)
     with open(board.folder / "etc/sshd_config", "a") as file:
-        file.write('ForceCommand echo Welcome; sh -c "$SSH_ORIGINAL_COMMAND"\n')
+        file.write('ForceCommand echo Welcome; exec sh -c "$SSH_ORIGINAL_COMMAND"\n')
     board.reboot()
-    with executor(board) as there, pytest.raises(BoardError, match="prints 'Welcome' at login"):
-        run(there, tmp_path)
+    data = random_file(tmp_path / "x", 5_000_000)
+    with executor(board, f"cp in/x out/x; {DONE}") as there:
+        assert run(there, tmp_path, x=data) == {"done": True}
+    assert (tmp_path / "out/x").read_bytes() == data.read_bytes()
