@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import time
 import zlib
 from collections.abc import Callable, Iterator
@@ -12,6 +15,7 @@ from edgekd.board.job import Job, Json
 from edgekd.core.inventory import Board
 from edgekd.executors.ssh.board import Limits, SshBoard
 from edgekd.executors.ssh.client import Link
+from tests.boards import slow_link
 from tests.boards.fixtures import SshdBoard
 
 FOLDER = ".cache/edgekd"  # of edgekd, in a board's home
@@ -61,3 +65,35 @@ def wait_until(is_so: Callable[[], bool], seconds: float = 20) -> None:
     while not is_so():
         assert time.monotonic() - started < seconds
         time.sleep(0.05)
+
+
+def slow_down(board: SshdBoard, bytes_per_second: int) -> None:
+    """Put a slow cable between ssh and a board."""
+    with open(board.ssh_config, "a") as file:
+        file.write(f"    ProxyCommand {sys.executable} {slow_link.__file__} %h %p {bytes_per_second}\n")
+
+
+def random_file(path: Path, size: int) -> Path:
+    """Return a new file of random bytes."""
+    path.write_bytes(os.urandom(size))
+    return path
+
+
+HOST = """
+import subprocess
+import sys
+from pathlib import Path
+from edgekd.core.inventory import Board
+from edgekd.executors.ssh.board import SshBoard
+from tests.boards.scripted import run
+run(SshBoard(Board(name="board", ssh="board", python=sys.argv[1])), Path(sys.argv[2]), x=Path(sys.argv[3]))
+"""
+
+
+def kill_host_in_job(board: SshdBoard, there: SshBoard, folder: Path, x: Path) -> None:
+    """Do a job with one file in another process, and kill that when the job has written `~/runs`."""
+    interpreter = there.board.python
+    host = subprocess.Popen([sys.executable, "-c", HOST, interpreter, str(folder), str(x)])
+    wait_until(lambda: (board.home / "runs").exists())
+    host.kill()
+    host.wait()

@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 Sink = Callable[[bytes], None]
 T = TypeVar("T")
 _CHUNK = 1 << 18
+_MOST_OUTPUT = 32 << 20  # of a script
+_MARK = "edgekd-begins"  # first line of a script's output; a login may print lines of its own before it
 _HEAD = Path(__file__).with_name("board.sh")
 _SSH_FAILED = 255
 NO_SPACE = "No space left on device"
@@ -110,7 +112,7 @@ class Client:
             LinkLost: the connection failed.
             ScriptError: the script's exit code is not 0.
         """
-        command = shlex.join(["sh", "-c", script, "edgekd", *map(str, arguments)])
+        command = shlex.join(["sh", "-c", f"echo {_MARK}\n{script}", "edgekd", *map(str, arguments)])
         output: list[bytes] = []
         with tempfile.TemporaryFile() as said, _as_file(stdin) as given:
             process = subprocess.Popen(
@@ -119,7 +121,7 @@ class Client:
             )  # fmt: skip
             assert process.stdout is not None  # a pipe
             try:
-                while chunk := process.stdout.read1(_CHUNK):  # type: ignore[attr-defined]  # a BufferedReader
+                for chunk in self._after_mark(process.stdout, is_bounded=sink is None):
                     (sink or output.append)(chunk)
                 code = process.wait()
             finally:
@@ -134,6 +136,21 @@ class Client:
         if code:
             raise ScriptError(message, code)
         return b"".join(output).decode(errors="replace")
+
+    def _after_mark(self, stream: IO[bytes], is_bounded: bool) -> Iterator[bytes]:
+        """Yield what a script prints, without what the board's login prints before it; BoardError when that is too much."""
+        login, is_script, size = b"", False, 0
+        while chunk := stream.read1(_CHUNK):  # type: ignore[attr-defined]  # a BufferedReader
+            size += len(chunk)
+            if size > _MOST_OUTPUT and (is_bounded or not is_script):
+                raise BoardError(
+                    f"board {self.name}: says more than {_MOST_OUTPUT >> 20} MiB where edgekd expects a few lines"
+                )
+            if not is_script:
+                login, mark, chunk = (login + chunk).partition(f"{_MARK}\n".encode())
+                is_script = bool(mark)
+            if is_script:
+                yield chunk
 
     def insist(self, attempt: Callable[[], T]) -> T:
         """Repeat an attempt until the connection holds.

@@ -121,10 +121,15 @@ def _status(text: str) -> Status:
                 sizes[name] = int(size)
             else:
                 facts[word] = value
-        if facts.get("state", "absent") not in get_args(State) or hashes.keys() != sizes.keys():
+        state = facts.get("state", "absent")
+        if (
+            state not in get_args(State)
+            or hashes.keys() != sizes.keys()
+            or (state == "ended" and "complete" not in facts)
+        ):
             raise ValueError
         return Status(
-            state=cast(State, facts.get("state", "absent")),
+            state=cast(State, state),
             holder=facts.get("holder", ""),
             progress=_progress(facts.get("progress", "")),
             why=facts.get("why", ""),

@@ -74,10 +74,13 @@ class Store:
     def _look(self, names: Iterable[str]) -> tuple[int, dict[str, int]]:
         """Return the free bytes of the board's disk, and the names that the store lacks with the bytes that came of them."""
         wanted = "".join(f"{name}\n" for name in names).encode()
-        lines = self._call("look", self._size_bytes, stdin=wanted).splitlines()
-        words = [line.split() for line in lines]
-        free = next(int(word[1]) for word in words if word[0] == "free")
-        return free, {word[1]: int(word[2]) for word in words if word[0] == "lacks"}
+        said = self._call("look", self._size_bytes, stdin=wanted)
+        words = [line.split() for line in said.splitlines()]
+        try:
+            (free,) = (int(word[1]) for word in words if word[0] == "free")
+            return free, {word[1]: int(word[2]) for word in words if word[0] == "lacks"}
+        except (ValueError, IndexError) as exc:
+            raise BoardError(f"board {self._client.name}: expected what its store lacks, got {said[:200]!r}") from exc
 
     def _send(self, batch: list[str], files: Mapping[str, Path], had: Mapping[str, int]) -> None:
         name = batch[0]

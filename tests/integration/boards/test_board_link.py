@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -15,9 +12,19 @@ from pathlib import Path
 import pytest
 
 from edgekd.errors import BoardError
-from tests.boards import slow_link
 from tests.boards.fixtures import SshdBoard, StartBoard
-from tests.boards.scripted import DONE, FOLDER, LIMITS, RAN, executor, run, wait_until
+from tests.boards.scripted import (
+    DONE,
+    FOLDER,
+    LIMITS,
+    RAN,
+    executor,
+    kill_host_in_job,
+    random_file,
+    run,
+    slow_down,
+    wait_until,
+)
 
 pytestmark = pytest.mark.slow
 Know = Callable[..., None]
@@ -155,16 +162,6 @@ def test_a_board_that_stays_away_is_given_up_and_the_next_run_collects_its_job(
     assert (board.home / "runs").read_text() == "ran\n"
 
 
-HOST = """
-import sys
-from pathlib import Path
-from edgekd.core.inventory import Board
-from edgekd.executors.ssh.board import SshBoard
-from tests.boards.scripted import run
-run(SshBoard(Board(name="board", ssh="board", python=sys.argv[1])), Path(sys.argv[2]), x=Path(sys.argv[3]))
-"""
-
-
 @pytest.mark.parametrize("is_done_before", [False, True])
 def test_a_job_whose_host_was_killed_is_collected_by_the_next_run(
     is_done_before: bool, board: SshdBoard, tmp_path: Path
@@ -172,11 +169,7 @@ def test_a_job_whose_host_was_killed_is_collected_by_the_next_run(
     data = random_file(tmp_path / "x", 1000)
     script = f"{RAN}; while [ ! -e ~/go ]; do sleep 0.1; done; cp in/x out/x; {DONE}"
     with executor(board, script) as there, ThreadPoolExecutor() as pool:
-        interpreter = board.run("ls worker-*").strip()
-        host = subprocess.Popen([sys.executable, "-c", HOST, f"~/{interpreter}", str(tmp_path), str(data)])
-        wait_until(lambda: (board.home / "runs").exists())
-        host.send_signal(signal.SIGKILL)
-        host.wait()
+        kill_host_in_job(board, there, tmp_path, data)
         if is_done_before:
             (board.home / "go").touch()
             wait_until(lambda: bool(list(board.home.glob(f"{FOLDER}/jobs/*/ended"))))
@@ -186,18 +179,6 @@ def test_a_job_whose_host_was_killed_is_collected_by_the_next_run(
     assert (tmp_path / "out/x").read_bytes() == data.read_bytes()
     assert (board.home / "runs").read_text() == "ran\n"
     assert not list(board.home.glob(f"{FOLDER}/jobs/*"))
-
-
-def slow_down(board: SshdBoard, bytes_per_second: int) -> None:
-    """Put a slow cable between ssh and a board."""
-    with open(board.ssh_config, "a") as file:
-        file.write(f"    ProxyCommand {sys.executable} {slow_link.__file__} %h %p {bytes_per_second}\n")
-
-
-def random_file(path: Path, size: int) -> Path:
-    """Return a new file of random bytes."""
-    path.write_bytes(os.urandom(size))
-    return path
 
 
 def part_size(board: SshdBoard) -> int:
