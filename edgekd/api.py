@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,7 +75,7 @@ def _run(
     from edgekd.data.splits import shared_splits
 
     pipeline.check_options(recipe)
-    stages = planning.plan(recipe)
+    stages = planning.plan(recipe, partial(pipeline.ran_before, Workspace(out)))
     chosen = planning.select(stages, until)
     if not is_first_process():
         with shared_splits():
