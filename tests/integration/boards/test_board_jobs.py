@@ -24,7 +24,7 @@ Know = Callable[..., None]
 def board(loopback_board: SshdBoard, ssh_to: Know) -> SshdBoard:
     """The shared board, without what other tests left on it."""
     ssh_to(loopback_board)
-    loopback_board.run(f"rm -rf {FOLDER} runs")
+    loopback_board.run(f"rm -rf {FOLDER} runs go")
     return loopback_board
 
 
@@ -96,10 +96,14 @@ def test_what_a_job_leaves_behind_is_killed_when_it_ends(board: SshdBoard, tmp_p
     assert "sleep" not in board.run("ps -e -o args")
 
 
-def test_a_process_that_leaves_the_group_of_a_job_does_not_hold_the_board(board: SshdBoard, tmp_path: Path) -> None:
-    with executor(board, f"setsid sleep 9 & {DONE}") as there:
+def test_a_process_that_leaves_the_group_of_a_job_does_not_hold_the_board_or_change_its_log(
+    board: SshdBoard, tmp_path: Path
+) -> None:
+    script = f"echo said; setsid sh -c 'sleep 6; while :; do echo more || exit; sleep 0.01; done' & {DONE}"
+    with executor(board, script) as there:
         assert run(there, tmp_path) == {"done": True}
         assert there.holder() == ""
+    assert (tmp_path / "log.txt").read_text() == "said\n"
 
 
 def test_a_flood_of_output_ends_the_job_and_no_more_than_the_limit_is_written(board: SshdBoard, tmp_path: Path) -> None:
@@ -112,17 +116,19 @@ def test_a_flood_of_output_ends_the_job_and_no_more_than_the_limit_is_written(bo
 def test_a_second_user_waits_and_is_told_who_holds_the_board(
     board: SshdBoard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    script = f"echo begins >>~/runs; sleep 2; echo ends >>~/runs; {DONE}"
+    script = f"echo begins >>~/runs; while [ ! -e ~/go ]; do sleep 0.1; done; echo ends >>~/runs; {DONE}"
     monkeypatch.setenv("LOGNAME", "anna")
     with executor(board, script) as first, executor(board, script) as second, ThreadPoolExecutor() as pool:
         annas = pool.submit(run, first, tmp_path / "anna")
         wait_until(lambda: "begins" in board.run("cat runs", check=False))
         monkeypatch.setenv("LOGNAME", "hanna")
-        with caplog.at_level(logging.WARNING):
-            assert run(second, tmp_path / "hanna") == {"done": True}
-        assert annas.result() == {"done": True}
+        hannas = pool.submit(run, second, tmp_path / "hanna")
+        wait_until(
+            lambda: any("is in use by anna@" in line and "onnxruntime probe" in line for line in caplog.messages)
+        )
+        board.run("touch go")
+        assert annas.result() == hannas.result() == {"done": True}
     assert board.run("cat runs").split() == ["begins", "ends"] * 2
-    assert [line for line in caplog.messages if "is in use by anna@" in line and "onnxruntime probe" in line]
 
 
 def test_a_second_user_gives_up_after_the_wait(

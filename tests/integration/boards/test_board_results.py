@@ -64,7 +64,7 @@ def test_what_no_job_writes_is_refused_and_nothing_of_it_stays(
     ssh_to(board)
     data = random_file(tmp_path / "x", 1000)
     with executor(board, f"{RAN}; while [ ! -e ~/go ]; do sleep 0.1; done; cp in/x out/x; {DONE}") as there:
-        kill_host_in_job(board, there, tmp_path, data)
+        kill_host_in_job(board, tmp_path, data)
         (board.home / "go").touch()
         wait_until(lambda: bool(list(board.home.glob(f"{FOLDER}/jobs/*/ended"))))
         (job,) = board.home.glob(f"{FOLDER}/jobs/*")
@@ -116,10 +116,8 @@ def test_a_board_that_never_stops_talking_is_left(
 ) -> None:
     board = start_board()
     ssh_to(board)
-    (board.folder / "bin/env").unlink()
-    (board.folder / "bin/env").write_text("#!/bin/sh\nexec cat /dev/zero\n")
-    (board.folder / "bin/env").chmod(0o755)
-    with executor(board, DONE) as there, pytest.raises(BoardError, match="says more than 32 MiB"):
+    board.run("cat >talks && chmod +x talks", b'#!/bin/sh\n[ $1 = -c ] && exec python3 "$@"; exec cat /dev/zero\n')
+    with executor(board, python="~/talks") as there, pytest.raises(BoardError, match="says more than 32 MiB"):
         run(there, tmp_path)
 
 
