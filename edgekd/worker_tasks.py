@@ -34,7 +34,7 @@ from edgekd.board.bench_files import save
 from edgekd.board.detection import Selection
 from edgekd.board.files import replacing
 from edgekd.board.job import Job, Json
-from edgekd.board.postprocess import predictor
+from edgekd.board.postprocess import Predictor
 from edgekd.board.prediction_files import load_images, save_results
 from edgekd.board.preprocess import prepare
 from edgekd.board.session import Session
@@ -98,9 +98,9 @@ def predict(job: Job, progress: Progress) -> Json:
     selection = None if given["selection"] is None else Selection(**given["selection"])
     written: List[str] = []
     with target.session(Path(job.files[given["engine"]]), *_contract(target, given)) as session:
-        result_of = predictor(session.spec.task, selection)
+        predictor = Predictor(session, selection)
         for name in given["images"]:
-            results = [result_of(session, image) for image in load_images(Path(job.files[name]))]
+            results = [predictor(image) for image in load_images(Path(job.files[name]))]
             written.append(f"{len(written):05}.npz")
             save_results(Path(job.out_dir) / written[-1], results)
             progress("predicting", len(written) / len(given["images"]))

@@ -17,7 +17,7 @@ from typing import Callable, Dict, List, Mapping, Sequence, Tuple, TypedDict
 import numpy as np
 
 from edgekd.board import timing
-from edgekd.board.postprocess import predictor
+from edgekd.board.postprocess import Predictor
 from edgekd.board.preprocess import prepare
 from edgekd.board.session import Session
 from edgekd.board.state import Snapshot, snapshot
@@ -146,8 +146,8 @@ def _engine_time(session: Session, images: Sequence[np.ndarray]) -> Callable[[],
 
 
 def _wall_time(session: Session, images: Sequence[np.ndarray]) -> Callable[[], object]:
-    rotated, predict = itertools.cycle(images), predictor(session.spec.task)
-    return lambda: predict(session, next(rotated))
+    rotated, predict = itertools.cycle(images), Predictor(session)
+    return lambda: predict(next(rotated))
 
 
 def _measured(series: Series, warm_up: WarmUp) -> Measured:
