@@ -224,7 +224,7 @@ def _measuring(recipe: Recipe, ran_before: Callable[[Engine], bool]) -> list[Sta
                 optional_inputs=measured,
                 partial_inputs=_SCORED_ON,
                 fails_alone=True,
-                version=2,
+                version=3,
             )
         )
     stages += [_agreement(engine, here) for engine in engines for here in engines if is_twin(here, engine)]

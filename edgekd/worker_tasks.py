@@ -9,11 +9,12 @@ Portable: standard library + numpy, Python 3.8.
 from __future__ import annotations
 
 import importlib
+import itertools
 import logging
 from contextlib import ExitStack
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Mapping, Tuple, Union, cast
+from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple, Union, cast
 
 import numpy as np
 
@@ -22,6 +23,7 @@ from edgekd.board.arguments import (
     AskedEngine,
     CompileArguments,
     FactsArguments,
+    FootprintArguments,
     InferArguments,
     MeasureArguments,
     MeasuredEngine,
@@ -29,11 +31,14 @@ from edgekd.board.arguments import (
     ProbeArguments,
     WhyNotHereArguments,
 )
-from edgekd.board.bench import BenchSettings, bench
+from edgekd.board.bench import BenchResult, BenchRow, BenchSettings, bench, engine_time
 from edgekd.board.bench_files import save
 from edgekd.board.detection import Selection
 from edgekd.board.files import replacing
+from edgekd.board.footprint import footprint as measured_footprint
+from edgekd.board.footprint import footprint_in_child
 from edgekd.board.job import Job, Json
+from edgekd.board.long_runs import LongRunSettings, long_run_rows
 from edgekd.board.postprocess import Predictor
 from edgekd.board.prediction_files import load_images, save_results
 from edgekd.board.preprocess import prepare
@@ -110,7 +115,8 @@ def predict(job: Job, progress: Progress) -> Json:
 def measure(job: Job, progress: Progress) -> Json:
     """Measure engines in one interleaved run and write the bench's files into the job's folder, with `MeasureArguments`.
 
-    Value: `rows`, by id what a row of the report takes; `failures`, by id why an engine was not measured, on one line.
+    Value: `rows`, by id what a row of the report takes; `failures`, by id why an engine was not measured, on one line; `state`,
+    the machine's (`Snapshot`) `before` and `after` the bench.
     """
     given = cast(MeasureArguments, job.arguments)
     images = [np.load(job.files[name], allow_pickle=False) for name in given["images"]]
@@ -128,9 +134,22 @@ def measure(job: Job, progress: Progress) -> Json:
                 log.log(logging.DEBUG if is_refusal else logging.ERROR, "%s is not measured", name, exc_info=True)
         if not sessions:
             raise TargetError("; ".join(f"{name}: {why}" for name, why in failures.items()))
-        results = bench(sessions, images, BenchSettings(**given["settings"]), progress)
+        results = bench(sessions, images, BenchSettings(**given["settings"]), progress, _decoder(job))
+        alone = {name: engine_time(session, images) for name, session in sessions.items()}
+        longer = long_run_rows(alone, LongRunSettings(**given["long_runs"]), Path(job.out_dir), progress)
+    results = {name: _with_footprint(result, job, given["engines"][name]) for name, result in results.items()}
     save(results, Path(job.out_dir))
-    return {"rows": {name: result.row() for name, result in results.items()}, "failures": failures}
+    rows = {name: _with_long_run(result.row(), longer.get(name, {})) for name, result in results.items()}
+    state = next({"before": result.before, "after": result.after} for result in results.values())
+    return {"rows": rows, "failures": failures, "state": state}
+
+
+def footprint(job: Job, progress: Progress) -> Json:
+    """Load an engine and run it in this process, with `FootprintArguments`; the value is a `Footprint`."""
+    given = cast(FootprintArguments, job.arguments)
+    target_of(given["engine"]["module"]).runtime_version()  # imports the runtime
+    image = np.load(job.files[given["image"]], allow_pickle=False)
+    return asdict(measured_footprint(_opened(job.files, given["engine"]), image))
 
 
 def probe(job: Job, progress: Progress) -> Json:
@@ -191,6 +210,7 @@ TASKS: Dict[str, Callable[[Job, Progress], Json]] = {
     "board_version": board_version,
     "compile": compile_engine,
     "facts": facts,
+    "footprint": footprint,
     "infer": infer,
     "measure": measure,
     "predict": predict,
@@ -213,6 +233,35 @@ def _opened(files: Mapping[str, str], engine: MeasuredEngine) -> SessionBase:
 
 def _contract(target: Target, given: Union[InferArguments, PredictArguments, MeasuredEngine]) -> Tuple[ModelSpec, Any]:
     return ModelSpec.from_dict(given["spec"]), _options(target, given["options"])
+
+
+def _decoder(job: Job) -> Optional[Callable[[], object]]:
+    """Return the function that reads the next of the image files; None where the job has none."""
+    given = cast(MeasureArguments, job.arguments).get("decode")
+    if given is None:
+        return None
+    module, _, name = given["function"].partition(":")
+    read, paths = (
+        getattr(importlib.import_module(module), name),
+        itertools.cycle([job.files[n] for n in given["images"]]),
+    )
+    return lambda: read(next(paths))
+
+
+def _with_footprint(result: BenchResult, job: Job, engine: MeasuredEngine) -> BenchResult:
+    """Add the footprint, or a warning that says why there is none."""
+    arguments: FootprintArguments = {"engine": engine, "image": cast(MeasureArguments, job.arguments)["images"][0]}
+    try:
+        return replace(result, footprint=footprint_in_child(Job("footprint", "", arguments, files=job.files)))
+    except TargetError as exc:
+        return replace(
+            result, warnings=(*result.warnings, f"load time and memory are not measured: {one_line(exc, None)}")
+        )
+
+
+def _with_long_run(row: BenchRow, longer: Json) -> Json:
+    """Add what the long runs gave; their warnings stand after those of the bench."""
+    return {**row, **longer, "warnings": [*row["warnings"], *longer.get("warnings", [])]}
 
 
 def _try_out(session: Session, image: np.ndarray) -> None:

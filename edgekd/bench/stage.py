@@ -8,14 +8,16 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from edgekd.board.arguments import MeasureArguments, MeasuredEngine
+from edgekd.board.arguments import DecodeArguments, MeasureArguments, MeasuredEngine
 from edgekd.board.bench import BenchSettings
 from edgekd.board.job import Job
+from edgekd.board.long_runs import LongRunSettings
 from edgekd.core import plugins
 from edgekd.core.artifact import Artifact, StageResult
 from edgekd.core.progress import progress_bar
-from edgekd.core.recipe import Recipe
+from edgekd.core.recipe import LOCAL, Bench, Recipe
 from edgekd.core.stage import StageJob
+from edgekd.data.base import DenseDataset
 from edgekd.data.splits import open_split
 from edgekd.executors.boards import executor_of, machine_on
 from edgekd.executors.inference import engine_files
@@ -40,10 +42,15 @@ def run(job: StageJob) -> StageResult:
         for index in range(min(recipe.bench.images, len(dataset))):
             files[f"images/{index:03}.npy"] = Path(folder) / f"{index:03}.npy"
             np.save(files[f"images/{index:03}.npy"], dataset.load(index).image)
+        images = list(files)
         arguments: MeasureArguments = {
-            "images": list(files),
+            "images": images,
             "settings": asdict(settings),
+            "long_runs": asdict(_long_runs(recipe.bench)),
             "engines": {name: _described(name, engine, files) for name, engine in engines.items()},
+            "decode": _image_files(dataset, len(images), files)
+            if board == LOCAL
+            else None,  # a board cannot read images
         }
         measured = Job("measure", "", arguments)
         with progress_bar("measuring latency, %", redraws_itself=False) as progress:
@@ -54,12 +61,24 @@ def run(job: StageJob) -> StageResult:
                 Path(folder) / "log.txt",
                 lambda _, fraction: progress(int(100 * fraction), 100),
             )
-    return StageResult(details={"rows": value["rows"], "machine": machine_on(board)}, failures=value["failures"])
+    details = {"rows": value["rows"], "state": value["state"], "machine": machine_on(board)}
+    return StageResult(details=details, failures=value["failures"])
 
 
 def machine(recipe: Recipe) -> dict[str, object]:
     """Return the machine that the latencies belong to (JSON): another one measures again."""
     return asdict(executor_of(board_in(recipe)).identity())
+
+
+def _image_files(dataset: DenseDataset, count: int, files: dict[str, Path]) -> DecodeArguments | None:
+    """Add the files of the first images to those of the job and return how they are read; None for generated images."""
+    found = {f"decode/{index:03}": dataset.files(index)[0] for index in range(count) if dataset.files(index)}
+    files |= found
+    return {"function": "edgekd.data.images:read_image", "images": list(found)} if found else None
+
+
+def _long_runs(bench: Bench) -> LongRunSettings:
+    return LongRunSettings(bench.energy_seconds, bench.sustained_seconds, bench.cool_down_seconds, bench.sensor_hz)
 
 
 def board_in(recipe: Recipe) -> str:

@@ -40,12 +40,32 @@ class MeasuredEngine(TypedDict):
     options: Json
 
 
+class DecodeArguments(TypedDict):
+    """Image files by name, and the function that reads one into an array, `module:function`: boards need not have it."""
+
+    function: str
+    images: List[str]
+
+
 class MeasureArguments(TypedDict):
-    """Of the task `measure`: engines by id, names of .npy files, (H, W, 3) uint8 RGB, and the fields of `BenchSettings`."""
+    """Of the task `measure`: engines by id, names of .npy files, (H, W, 3) uint8 RGB, and the fields of `BenchSettings`.
+
+    decode: None where the images are arrays only.
+    long_runs: fields of `LongRunSettings`.
+    """
 
     engines: Dict[str, MeasuredEngine]
     images: List[str]
     settings: Json
+    decode: Optional[DecodeArguments]
+    long_runs: Json
+
+
+class FootprintArguments(TypedDict):
+    """Of the task `footprint`; `image` is the name of a .npy file, (H, W, 3) uint8 RGB."""
+
+    engine: MeasuredEngine
+    image: str
 
 
 class PredictArguments(TypedDict):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from edgekd.executors.ssh.doctor import BoardCheck
+    from edgekd.executors.ssh.checks import BoardCheck
 
 app = typer.Typer(
     help="Add and examine boards that are reached by ssh; nothing is installed on them.", no_args_is_help=True

@@ -197,6 +197,24 @@ class Bench(Section):
     min_seconds: float = Field(3.0, gt=0, description="Min measured time per series, in seconds.")
     warmup_max_seconds: float = Field(5.0, gt=0, description="Max warm-up, in seconds.")
     images: int = Field(16, gt=0, description="Distinct real images in rotation.")
+    energy_seconds: float = Field(
+        0.0,
+        ge=0,
+        description="Energy per frame: seconds of each stretch, idle, busy and idle again, for each engine. 0: not measured. "
+        "30 gives a power sensor 150 values.",
+    )
+    sustained_seconds: float = Field(
+        0.0,
+        ge=0,
+        description="Sustained latency: seconds in which each engine runs back to back, beside clocks and temperatures. 0: not "
+        "measured. MLPerf runs 600.",
+    )
+    cool_down_seconds: float = Field(
+        300.0, ge=0, description="Longest wait for the start temperature before each sustained run, in seconds."
+    )
+    sensor_hz: float = Field(
+        5.0, gt=0, le=10, description="Sensor values a second during the energy and the sustained runs."
+    )
 
 
 class Evaluate(Section):

@@ -12,7 +12,8 @@ from edgekd.core.inventory import Board, add_board, check_new, load_inventory, r
 from edgekd.core.recipe_loading import validate
 from edgekd.errors import EdgekdError
 from edgekd.executors.ssh.board import SshBoard
-from edgekd.executors.ssh.doctor import BoardCheck, checks_of, examine
+from edgekd.executors.ssh.checks import BoardCheck, checks_of
+from edgekd.executors.ssh.doctor import examine
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from edgekd.core import chips, plugins
 from edgekd.core.inventory import Board
 from edgekd.errors import BoardError
 from edgekd.executors.ssh.client import Client
-from edgekd.executors.ssh.greeting import OLDEST_PYTHON, variables
 
+OLDEST_PYTHON = (3, 8)
 SCRIPT = Path(__file__).with_name("probe.sh")
 _LONGEST = 500  # characters of a value; a board may print anything
 
@@ -28,7 +28,7 @@ class Probed:
     model, compatible: of the device tree; "" and () without one.
     lacks: commands that edgekd needs and the board does not have.
     pythons: (version, command) of the interpreters that were tried; the last one is used when it is new enough.
-    numpy: its version, None when it is not there or does not load; then `numpy_error` says why.
+    numpy: its version, None when it is not there.
     distributions: version of the installed packages that runtimes of targets come from, by name on PyPI.
     folder: of the inventory, absolute. unwritable: "" or the folder that the user may not write.
     free_bytes: on the folder's disk. mount_options: of that disk, e.g. noexec.
@@ -45,7 +45,6 @@ class Probed:
     lacks: tuple[str, ...]
     pythons: tuple[tuple[str, str], ...]
     numpy: str | None
-    numpy_error: str
     distributions: dict[str, str]
     folder: str
     unwritable: str
@@ -87,6 +86,11 @@ def probe(client: Client, board: Board) -> Probed:
     return parse(board.name, *client.insist(ask))
 
 
+def variables(board: Board) -> list[str]:
+    """Return the environment of a board's jobs as `NAME=VALUE`."""
+    return [f"{name}={value}" for name, value in board.environment.items()]
+
+
 def parse(name: str, output: str, now: float) -> Probed:
     """Return what the script printed, as facts.
 
@@ -122,7 +126,6 @@ def parse(name: str, output: str, now: float) -> Probed:
         lacks=tuple(said["lacks"]),
         pythons=tuple((version, command) for version, _, command in pythons if _is_version(version)),
         numpy=one("numpy") or None,
-        numpy_error=one("lacks_numpy"),
         distributions={
             package: version for package, _, version in (one.partition(" ") for one in said["distribution"])
         },

@@ -186,3 +186,29 @@ def test_the_order_of_rounds_depends_on_the_seed_alone() -> None:
     assert order(3) == order(3)
     assert order(3) != order(4)
     assert len({order(3)[i : i + 4] for i in range(0, 80, 4)}) > 1
+
+
+def test_runs_are_paired_by_round() -> None:
+    budget = Budget(min_samples=6, min_seconds=0, burst_runs=3, burst_seconds=0, discard_runs=0, discard_seconds=0)
+    series = timing.measure_interleaved({"a": lambda: None}, budget, clock=ticking(5, 1, 9, 4, 2, 3))["a"]
+    assert series.samples_ns.tolist() == [5, 1, 9, 4, 2, 3]
+    assert series.bursts.tolist() == [3, 3]
+    assert series.medians_ns().tolist() == [5, 3]
+    assert series.parts_ns.shape == (6, 0)
+
+
+def test_a_function_may_time_its_own_parts() -> None:
+    parts, calls = np.zeros(2, np.int64), itertools.count(1)
+
+    def run() -> None:
+        parts[0], parts[1] = next(calls), -1
+
+    budget = Budget(min_samples=4, min_seconds=0, burst_runs=2, burst_seconds=0, discard_runs=1, discard_seconds=0)
+    series = timing.measure_interleaved({"a": timing.Parted(run, parts)}, budget, clock=ticking(1))["a"]
+    assert series.parts_ns.tolist() == [[2, -1], [3, -1], [5, -1], [6, -1]]  # runs 1 and 4 are discarded
+
+
+def test_a_burst_ends_when_its_buffer_is_full() -> None:
+    budget = Budget(min_samples=1, min_seconds=0, burst_runs=1, burst_seconds=1.0, discard_runs=0, discard_seconds=0)
+    series = timing.measure_interleaved({"a": lambda: None}, budget, clock=ticking(1))["a"]
+    assert series.bursts.tolist() == [timing.LONGEST_BURST]
