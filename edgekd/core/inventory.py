@@ -41,9 +41,9 @@ class Expects(Section):
 class Quiet(Section):
     """State that a measurement waits for."""
 
-    load: float = Field(0.3, gt=0, description="Highest load average of the last minute.")
-    celsius: float = Field(50, description="Highest temperature of the hottest zone.")
-    wait_s: float = Field(600, ge=0, description="Longest wait; then the measurement goes on with a warning.")
+    load: float = Field(0.3, gt=0, description="Most processor time that other processes may take, in cores.")
+    celsius: float = Field(60, description="Highest temperature of the hottest sensor.")
+    wait_s: float = Field(120, ge=0, description="Longest wait; then the measurement goes on with a warning.")
 
 
 class Entry(Section):

@@ -2,11 +2,48 @@
 
 from __future__ import annotations
 
+import logging
 import re
+import time
+from collections.abc import Callable
 
 from edgekd.board.sysinfo import Facts
-from edgekd.core.inventory import Expects, Quiet
+from edgekd.core.inventory import Board, Expects, Quiet
+from edgekd.errors import BoardError
 from edgekd.executors.base import Identity
+from edgekd.executors.machine import Machine
+
+log = logging.getLogger(__name__)
+PAUSE_S = 5.0  # between two looks at a board that is not quiet; a look takes a second of one core
+
+
+def prepare(board: Board, ask: Callable[[], Machine], pause_s: float = PAUSE_S) -> list[str]:
+    """Wait until a board is quiet, at most `quiet.wait_s`, and return what disturbs a measurement on it even then.
+
+    Args:
+        board: its entry in the inventory.
+        ask: returns the machine as it is now.
+        pause_s: between two looks.
+
+    Raises:
+        BoardError: the board does not have the power mode or the clocks that the inventory expects.
+    """
+    started, is_said = time.monotonic(), False
+    while True:
+        machine = ask()
+        state = machine.facts["state"]
+        if wrong := unmet(board.expects, machine.identity, state):
+            raise BoardError(
+                f"board {board.name}: {'; '.join(wrong)}; see what to type: edgekd board doctor {board.name}; or change "
+                "`expects` in the inventory"
+            )
+        loud, left_s = disturbances(board.quiet, state), started + board.quiet.wait_s - time.monotonic()
+        if not loud or left_s <= 0:
+            return [f"the board was not quiet: {text}" for text in loud]
+        if not is_said:
+            log.warning("board %s is not quiet (%s); waiting at most %.0f s", board.name, "; ".join(loud), left_s)
+            is_said = True
+        time.sleep(min(pause_s, left_s))
 
 
 def unmet(expects: Expects, identity: Identity, state: Facts) -> list[str]:
@@ -30,12 +67,15 @@ def unmet(expects: Expects, identity: Identity, state: Facts) -> list[str]:
 
 
 def disturbances(quiet: Quiet, state: Facts) -> list[str]:
-    """Return what disturbs a measurement on a board at this moment, each in words; [] when it is quiet."""
+    """Return what disturbs a measurement on a board at this moment, each in words; [] when it is quiet.
+
+    The load average is left out: it holds what edgekd's own jobs did in the last minutes.
+    """
     found = []
-    load, hottest = (state.get("load_average") or [None])[0], hottest_zone(state)
-    if load is not None and load > quiet.load:
-        found.append(f"load {load:.2f} of the last minute, expected at most {quiet.load:g}")
-    found += [f"{one['name']} takes {one['cores']:.1f} cores" for one in state.get("busy_processes") or ()]
+    busy, hottest = state.get("busy_processes") or (), hottest_zone(state)
+    if sum(one["cores"] for one in busy) > quiet.load:
+        names = ", ".join(f"{one['name']} {one['cores']:.1f}" for one in busy)
+        found.append(f"other processes take {names} cores, expected at most {quiet.load:g}")
     if hottest is not None and hottest[1] > quiet.celsius:
         found.append(f"{hottest[0]} at {hottest[1]:.1f} °C, expected at most {quiet.celsius:g}")
     return found

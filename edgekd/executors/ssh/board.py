@@ -25,6 +25,7 @@ from edgekd.core.inventory import Board
 from edgekd.errors import ArtifactError, BoardError, TargetError, ToolchainCrashError, WorkspaceError
 from edgekd.executors import outcomes, portable
 from edgekd.executors.base import Identity, Progress, no_progress
+from edgekd.executors.board_state import prepare
 from edgekd.executors.machine import Machine, facts_job, machine_of
 from edgekd.executors.ssh.client import Client, Link
 from edgekd.executors.ssh.greeting import greet
@@ -126,6 +127,10 @@ class SshBoard:
         """Return hardware, system, clocks and temperatures of the board, asked once."""
         return self._machine.facts
 
+    def prepare(self) -> list[str]:
+        """Wait until the board is quiet and return what disturbs a measurement even then; errors as `board_state.prepare`."""
+        return prepare(self._board, self._ask_machine)
+
     def holder(self) -> str:
         """Return who holds the board for which job and since when, "" when nobody does."""
         return self._place.jobs.holder()
@@ -154,6 +159,9 @@ class SshBoard:
 
     @cached_property
     def _machine(self) -> Machine:
+        return self._ask_machine()
+
+    def _ask_machine(self) -> Machine:
         with TemporaryDirectory(prefix="edgekd-ask-") as folder:
             return machine_of(self.run_job(facts_job(), {}, Path(folder), Path(folder) / "log.txt"))
 

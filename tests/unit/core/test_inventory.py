@@ -44,7 +44,7 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_an_entry_needs_only_a_destination(lab: Path) -> None:
     pi = load_inventory().board("pi")
     assert (pi.name, pi.ssh, pi.folder, pi.python) == ("pi", "me@10.0.0.7", "~/.cache/edgekd", "python3")
-    assert (pi.quiet.load, pi.quiet.celsius, pi.quiet.wait_s, pi.store_gb) == (0.3, 50, 600, 4)
+    assert (pi.quiet.load, pi.quiet.celsius, pi.quiet.wait_s, pi.store_gb) == (0.3, 60, 120, 4)
     assert pi.environment == {"LD_LIBRARY_PATH": "/opt/lib"}
     assert load_inventory()["orin"].expects.clocks == "locked"
 
