@@ -30,7 +30,7 @@ def there(emulated_board: SshdBoard, ssh_to: Callable[..., None]) -> Iterator[Ss
 
 
 def test_the_worker_answers_on_aarch64(there: SshBoard) -> None:
-    checks = {check.name: check for check in examine(there.board, there)}
+    checks = {check.name: check for check in examine(there.entry, there)}
     assert [name for name, check in checks.items() if check.state == "wrong"] == []
     assert checks["chip"].text == "arm64 (QEMU user emulation of aarch64)"
     assert checks["runtime onnxruntime"].text == there.probe().distributions["onnxruntime"]
