@@ -19,18 +19,20 @@ from edgekd.executors.ssh.doctor import examine
 from tests.boards.fixtures import SshdBoard
 
 pytestmark = pytest.mark.slow
+BOARD = Board(name="arm", ssh="emulated", chip="arm64")
 
 
 @pytest.fixture
 def there(emulated_board: SshdBoard, ssh_to: Callable[..., None]) -> Iterator[SshBoard]:
     """Return the executor of the emulated board."""
     ssh_to(emulated_board)
-    with closing(SshBoard(Board(name="arm", ssh=emulated_board.host, chip="arm64"))) as executor:
+    assert emulated_board.host == BOARD.ssh
+    with closing(SshBoard(BOARD)) as executor:
         yield executor
 
 
 def test_the_worker_answers_on_aarch64(there: SshBoard) -> None:
-    checks = {check.name: check for check in examine(there.entry, there)}
+    checks = {check.name: check for check in examine(BOARD, there)}
     assert [name for name, check in checks.items() if check.state == "wrong"] == []
     assert checks["chip"].text == "arm64 (QEMU user emulation of aarch64)"
     assert checks["runtime onnxruntime"].text == there.probe().distributions["onnxruntime"]
