@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -160,9 +161,9 @@ def why_no_emulation() -> str:
     """Return why this machine cannot run an emulated board, "" when it can."""
     if not AARCH64.is_dir():
         return f"no root file system of an aarch64 board at {AARCH64}: run `make boards`"
-    kernel = tuple(int(number) for number in platform.release().split("-")[0].split(".")[:2])
+    kernel = [int(number) for number in re.findall(r"\d+", platform.release())[:2]]
     is_registered = Path("/proc/sys/fs/binfmt_misc/qemu-aarch64").exists()
-    if platform.machine() == "aarch64" or is_registered or kernel >= (6, 7):
+    if platform.machine() == "aarch64" or is_registered or kernel >= [6, 7]:
         return ""
     return (
         f"an emulated board needs Linux 6.7, or qemu-aarch64 registered with binfmt_misc; this is {platform.release()}"
