@@ -45,6 +45,19 @@ def print_results(report: Report) -> None:
         print(line)
 
 
+def print_stages(report: Report) -> None:
+    """Print the time by stage, load time and memory of a report's engines on stdout."""
+    from edgekd.report.stage_table import headers, stage_rows
+
+    print("\ntime by stage: medians in ms")
+    table = Table(box=None, pad_edge=False)
+    for title in astuple(headers(report.task)):
+        table.add_column(title, justify="left" if title == "id" else "right")
+    for row in stage_rows(report):
+        table.add_row(*map(escape, astuple(row)))
+    Console(width=None if sys.stdout.isatty() else 140).print(table)
+
+
 def print_plan(plan: Any) -> None:
     """Print what a distillation compares (`edgekd.distill.plan.DistillPlan`) on stdout."""
     print(f"one training crop of {plan.crop[0]}x{plan.crop[1]} pixels (height x width), {plan.classes} classes")
