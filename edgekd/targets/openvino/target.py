@@ -16,7 +16,7 @@ import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, Literal, Optional
+from typing import Any, Dict, Literal, Optional, Tuple
 
 import numpy as np
 
@@ -45,6 +45,7 @@ from edgekd.targets.openvino.compiled import (
     tensors_of,
 )
 from edgekd.targets.openvino.runtime import import_openvino, read_model, reason_of
+from edgekd.targets.tunes import GRAPHS, Choice, threads
 
 INFO = TargetInfo(
     suffix=runtime.IR,
@@ -283,6 +284,12 @@ def _imported(core: Any, blob: Path, options: Options, precision: str) -> Any:
         raise TargetError(f"{blob}: {options.device} cannot import it: {reason_of(exc)}; compile it again") from exc
 
 
+def tunes() -> Tuple[Choice, ...]:
+    """Threads, OpenVINO's goal, and the graphs that move work into it."""
+    goal = Choice("hint THROUGHPUT", options={"performance_hint": "THROUGHPUT"})
+    return (*threads("num_threads"), goal, *GRAPHS)
+
+
 def _settings(core: Any, options: Options, precision: str) -> Dict[str, object]:
     settings: Dict[str, object] = {
         "PERFORMANCE_HINT": options.performance_hint,
@@ -310,4 +317,5 @@ TARGET = Target(
     probe=probe,
     check_engine=check_engine,
     bound_to=bound_to,
+    tunes=tunes,
 )
