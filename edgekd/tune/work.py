@@ -9,59 +9,44 @@ from __future__ import annotations
 import json
 import logging
 import statistics
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
-
-import numpy as np
 
 from edgekd.board.duel import Side
 from edgekd.board.files import write_atomic
 from edgekd.board.job import Job
-from edgekd.core import plugins
 from edgekd.core.artifact import Artifact, open_artifact
 from edgekd.core.plugin_options import plugin_options
 from edgekd.core.recipe import Engine, Recipe
 from edgekd.core.recipe_loading import stored_recipe
 from edgekd.core.workspace import Workspace
-from edgekd.data.splits import open_split, shared_splits
-from edgekd.errors import ArtifactError, UserError, did_you_mean
-from edgekd.executors.boards import ask, executor_of, why_not_here
+from edgekd.data.splits import shared_splits
+from edgekd.errors import ArtifactError, RecipeError, UserError, did_you_mean
+from edgekd.executors.boards import ask, why_not_here
 from edgekd.report.stored import REPORT, read_report
 from edgekd.targets.tunes import Choice
 from edgekd.tune.graphs import FOLDER, Variants
+from edgekd.tune.measuring import Candidate, Measuring, Progress, image_files
 from edgekd.tune.result import Tuned, Tuning, fragment, options_of
 from edgekd.tune.verdicts import Trial, best_export, best_options, trial
-from edgekd.worker_tasks import DuelArguments, MeasuredEngine
 
 log = logging.getLogger(__name__)
 FRAGMENT, RESULT = "tune.yaml", "tune.json"
 PRESENT, CONTROL = "present settings", "present settings again"
-IMAGES, ROUNDS = 8, 12
+ROUNDS = 12
 _BOTH = "winners together"
-Progress = Callable[[str, float], None]
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """An engine to measure: an artifact, opened with options (all of them, as a recipe gives them)."""
-
-    artifact: Artifact
-    options: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class _Run:
-    """What stays the same: the run, its recipe, image files, the number of rounds."""
+    """What stays the same for all engines."""
 
     folder: Path
     recipe: Recipe
-    images: Mapping[str, Path]
-    rounds: int
     variants: Variants
+    measure: Measuring
     progress: Progress
 
 
@@ -92,8 +77,9 @@ def tune(
     if rounds < 6:
         raise UserError(f"rounds: expected 6 or more, which a 95 % interval needs, got {rounds}")
     engines, left_out = _tunable(folder, [engine for engine in recipe.engines if not only or engine.id in only])
-    with Workspace(folder).locked(), shared_splits(), _images(recipe) as images:
-        run = _Run(folder, recipe, images, rounds, Variants(recipe, folder), on_progress)
+    with Workspace(folder).locked(), shared_splits(), image_files(recipe) as images:
+        measure = Measuring(images, rounds, recipe.seed, on_progress)
+        run = _Run(folder, recipe, Variants(recipe, folder), measure, on_progress)
         found = _tuned(run, engines)
     tuning = Tuning(report.recipe_name, found[0], found[1], left_out)
     (folder / FOLDER).mkdir(exist_ok=True)
@@ -117,18 +103,6 @@ def _tunable(folder: Path, engines: Sequence[Engine]) -> tuple[dict[str, Engine]
         else:
             found[engine.id] = engine
     return found, left_out
-
-
-@contextmanager
-def _images(recipe: Recipe) -> Iterator[dict[str, Path]]:
-    """Write images of the scored split as arrays for a job, and return their files by name."""
-    dataset = open_split(recipe, recipe.data.val)
-    with TemporaryDirectory(prefix="edgekd-tune-") as folder:
-        files = {}
-        for index in range(min(IMAGES, len(dataset))):
-            files[f"images/{index:03}.npy"] = Path(folder) / f"{index:03}.npy"
-            np.save(files[f"images/{index:03}.npy"], dataset.load(index).image)
-        yield files
 
 
 def _tuned(run: _Run, engines: Mapping[str, Engine]) -> tuple[tuple[Tuned, ...], dict[str, Any]]:
@@ -182,23 +156,32 @@ def _alone(
     }
     absent: dict[str, str] = {}
     for choice in choices:
-        made = (
-            built.get((engine.id, choice.name), artifact)
-            if choice.export
-            else _with_options(run, engine, artifact, choice)
-        )
-        if isinstance(made, str):
-            absent[choice.name] = made
+        one = _candidate(run, engine, artifact, choice, built)
+        if isinstance(one, str):
+            absent[choice.name] = one
         else:
-            candidates[choice.name] = Candidate(made, {**engine.options, **options_of(choice, engine.options)})
+            candidates[choice.name] = one
     other = _float_sibling(run, engine)
     if other is not None:
         candidates[other.id] = Candidate(open_artifact(run.folder / "engine" / other.id, "engine"), other.options)
-    sides, failures = _duel(run, engine, candidates)
+    sides, failures = run.measure(engine, candidates)
     trials = _trials(run, choices, sides, {**absent, **failures})
     if other is not None and other.id in sides:
         trials.append(trial(other.id, None, sides, CONTROL, _limit(run)))
     return Tuned(engine.id, statistics.median(sides[PRESENT].wall_ms), tuple(trials))
+
+
+def _candidate(
+    run: _Run, engine: Engine, artifact: Artifact, choice: Choice, built: Mapping[tuple[str, str], Artifact | str]
+) -> Candidate | str:
+    """Return an engine with one choice, or why there is none."""
+    options = {**engine.options, **options_of(choice, engine.options)}
+    try:
+        plugin_options("targets", engine.target, options, "options")  # another chip may not have the value
+    except RecipeError as exc:
+        return str(exc)
+    made = built[engine.id, choice.name] if choice.export else _with_options(run, engine, artifact, choice)
+    return made if isinstance(made, str) else Candidate(made, options)
 
 
 def _trials(run: _Run, choices: Sequence[Choice], sides: Mapping[str, Side], refused: Mapping[str, str]) -> list[Trial]:
@@ -232,7 +215,7 @@ def _joined(
             candidates[_BOTH] = Candidate(graph_engine, changed)
     if not choices:
         return alone
-    sides, failures = _duel(run, engine, candidates)
+    sides, failures = run.measure(engine, candidates)
     refused = {choice.name: failures.get(choice.name, "not built") for choice in choices}
     return replace(alone, joined=tuple(_trials(run, choices, sides, refused)))
 
@@ -269,38 +252,6 @@ def _float_sibling(run: _Run, engine: Engine) -> Engine | None:
                 continue
             return one
     return None
-
-
-def _duel(run: _Run, engine: Engine, candidates: Mapping[str, Candidate]) -> tuple[dict[str, Side], dict[str, str]]:
-    """Return the sides of engines on the board, the first one's first, and why some have none."""
-    files = dict(run.images)
-    arguments: DuelArguments = {
-        "engines": {name: _described(name, one, files) for name, one in candidates.items()},
-        "images": list(run.images),
-        "rounds": run.rounds,
-        "seed": run.recipe.seed,
-    }
-    with TemporaryDirectory(prefix="edgekd-duel-") as folder:
-        value = executor_of(engine.board).run_job(
-            Job("duel", "", arguments),
-            files,
-            Path(folder),
-            Path(folder) / "log.txt",
-            lambda _, share: run.progress(f"measuring {engine.id}", share),
-        )
-    return {name: Side(**side) for name, side in value["sides"].items()}, value["failures"]
-
-
-def _described(name: str, one: Candidate, files: dict[str, Path]) -> MeasuredEngine:
-    """Add an engine's files to those of the job and return what the job says of it."""
-    details, artifact = one.artifact.details, one.artifact
-    files |= {f"{name}/{entry['name']}": artifact.file(entry["name"]) for entry in artifact.manifest["files"]}
-    return {
-        "module": plugins.load("targets", details["target"]).__name__,
-        "engine": f"{name}/{details['engine']}",
-        "spec": artifact.spec.to_dict(),
-        "options": asdict(plugin_options("targets", details["target"], one.options, "options")),
-    }
 
 
 def _limit(run: _Run) -> float:

@@ -32,6 +32,7 @@ from edgekd.errors import TargetError
 from edgekd.targets.base import CompileRequest, CompileResult, SessionBase, Target, TargetInfo, Toolchain, check_range
 from edgekd.targets.rknn.chip import why_not_on
 from edgekd.targets.rknn.toolkit import REWRITES, Toolkit, started_version, toolkit_version
+from edgekd.targets.tunes import ARGMAX, Choice
 
 # The vendor's libraries print `E RKNN: ...` and `E build: ...` and return 0 all the same. Progress bars end without a new
 # line, so the former may stand in the middle of one.
@@ -293,4 +294,8 @@ TARGET = Target(
     check_engine=check_engine,
     board_version=board_version,
     simulator=Simulator,
+    tunes=lambda: (
+        *(Choice(f"NPU cores {mask}", options={"core_mask": mask}) for mask in ("0", "0_1", "0_1_2")),
+        ARGMAX,
+    ),
 )

@@ -36,6 +36,7 @@ from edgekd.targets._nvidia.session import PlanSession, check_device, write_devi
 from edgekd.targets._nvidia.versions import build_flags, check_dla, check_dla_precision, version_of
 from edgekd.targets.base import CompileRequest, CompileResult, Probe, Target, TargetInfo, Toolchain, check_range
 from edgekd.targets.tensorrt_rtx.target import import_tensorrt_rtx
+from edgekd.targets.tunes import GRAPHS, Choice
 
 if TYPE_CHECKING:
     import tensorrt
@@ -242,4 +243,5 @@ TARGET = Target(
     bound_to=bound_to,
     machine_facts=machine_facts,
     power_mode=power_mode,
+    tunes=lambda: (Choice("optimization level 5", options={"optimization_level": 5}, is_built=True), *GRAPHS),
 )

@@ -33,6 +33,7 @@ from edgekd.targets._nvidia.options import BuilderOptions
 from edgekd.targets._nvidia.session import PlanSession
 from edgekd.targets._nvidia.versions import build_flags, read_plan_header
 from edgekd.targets.base import CompileRequest, CompileResult, Probe, Target, TargetInfo, Toolchain
+from edgekd.targets.tunes import GRAPHS
 
 INFO = TargetInfo(
     suffix=".plan",
@@ -174,4 +175,5 @@ TARGET = Target(
     bound_to=bound_to,
     machine_facts=machine_facts,
     power_mode=power_mode,
+    tunes=lambda: GRAPHS,
 )
