@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from edgekd.targets.tunes import Choice
+from edgekd.board.choices import Choice
 from edgekd.tune.verdicts import Ratio, Trial
 
 SCHEMA: Final = "edgekd.tune/1"

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from edgekd.board.choices import Choice
 from edgekd.board.duel import Side
 from edgekd.board.timing import median_interval
-from edgekd.targets.tunes import Choice
 
 Word = Literal["faster", "slower", "same", "not decided", "refused"]
 GAIN = 0.02  # a smaller change of the wall time is no reason to change a recipe

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from edgekd.board.choices import Choice
 from edgekd.board.duel import Side
 from edgekd.board.files import write_atomic
 from edgekd.board.job import Job
@@ -26,7 +27,6 @@ from edgekd.data.splits import shared_splits
 from edgekd.errors import ArtifactError, RecipeError, UserError, did_you_mean
 from edgekd.executors.boards import ask, why_not_here
 from edgekd.report.stored import REPORT, read_report
-from edgekd.targets.tunes import Choice
 from edgekd.tune.graphs import FOLDER, Variants
 from edgekd.tune.measuring import Candidate, Measuring, Progress, image_files
 from edgekd.tune.result import Tuned, Tuning, fragment, options_of

@@ -19,6 +19,7 @@ from typing import Any, Dict, List, Literal, Mapping, Optional, Tuple
 
 import numpy as np
 
+from edgekd.board.choices import GRAPHS, Choice, threads
 from edgekd.board.installation import install
 from edgekd.board.options import option
 from edgekd.board.specs import ModelSpec
@@ -37,7 +38,6 @@ from edgekd.targets.base import (
     check_tensors,
 )
 from edgekd.targets.onnxruntime import providers
-from edgekd.targets.tunes import GRAPHS, Choice, threads
 
 INFO = TargetInfo(
     suffix=".onnx",

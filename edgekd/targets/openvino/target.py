@@ -20,6 +20,7 @@ from typing import Any, Dict, Literal, Optional, Tuple
 
 import numpy as np
 
+from edgekd.board.choices import GRAPHS, Choice, threads
 from edgekd.board.options import option
 from edgekd.board.specs import ModelSpec
 from edgekd.board.sysinfo import Facts, environment, is_hybrid, usable_cores
@@ -45,7 +46,6 @@ from edgekd.targets.openvino.compiled import (
     tensors_of,
 )
 from edgekd.targets.openvino.runtime import import_openvino, read_model, reason_of
-from edgekd.targets.tunes import GRAPHS, Choice, threads
 
 INFO = TargetInfo(
     suffix=runtime.IR,

@@ -26,13 +26,13 @@ from typing import Any, Dict, Literal, Optional, Tuple
 
 import numpy as np
 
+from edgekd.board.choices import ARGMAX, Choice
 from edgekd.board.options import option
 from edgekd.board.specs import ModelSpec, TensorSpec
 from edgekd.errors import TargetError
 from edgekd.targets.base import CompileRequest, CompileResult, SessionBase, Target, TargetInfo, Toolchain, check_range
 from edgekd.targets.rknn.chip import why_not_on
 from edgekd.targets.rknn.toolkit import REWRITES, Toolkit, started_version, toolkit_version
-from edgekd.targets.tunes import ARGMAX, Choice
 
 # The vendor's libraries print `E RKNN: ...` and `E build: ...` and return 0 all the same. Progress bars end without a new
 # line, so the former may stand in the middle of one.

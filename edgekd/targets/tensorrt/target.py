@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Optional
 
+from edgekd.board.choices import GRAPHS, Choice
 from edgekd.board.installation import install
 from edgekd.board.options import option
 from edgekd.board.specs import ModelSpec
@@ -36,7 +37,6 @@ from edgekd.targets._nvidia.session import PlanSession, check_device, write_devi
 from edgekd.targets._nvidia.versions import build_flags, check_dla, check_dla_precision, version_of
 from edgekd.targets.base import CompileRequest, CompileResult, Probe, Target, TargetInfo, Toolchain, check_range
 from edgekd.targets.tensorrt_rtx.target import import_tensorrt_rtx
-from edgekd.targets.tunes import GRAPHS, Choice
 
 if TYPE_CHECKING:
     import tensorrt

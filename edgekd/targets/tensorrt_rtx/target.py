@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, List, Tuple
 
+from edgekd.board.choices import GRAPHS
 from edgekd.board.installation import install
 from edgekd.board.options import option
 from edgekd.board.specs import ModelSpec
@@ -33,7 +34,6 @@ from edgekd.targets._nvidia.options import BuilderOptions
 from edgekd.targets._nvidia.session import PlanSession
 from edgekd.targets._nvidia.versions import build_flags, read_plan_header
 from edgekd.targets.base import CompileRequest, CompileResult, Probe, Target, TargetInfo, Toolchain
-from edgekd.targets.tunes import GRAPHS
 
 INFO = TargetInfo(
     suffix=".plan",

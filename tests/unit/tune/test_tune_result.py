@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from edgekd.board.choices import Choice
 from edgekd.core.recipe_loading import load_recipe
 from edgekd.errors import RecipeError
-from edgekd.targets.tunes import Choice
 from edgekd.tune.result import Tuned, Tuning, fragment, options_of, rows
 from edgekd.tune.verdicts import Ratio, Trial
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from edgekd.board.choices import ARGMAX, UINT8_NCHW, UINT8_NHWC, Choice
 from edgekd.board.duel import Side
-from edgekd.targets.tunes import ARGMAX, UINT8_NCHW, UINT8_NHWC, Choice
 from edgekd.tune.verdicts import Ratio, Trial, best_export, best_options, ratio, trial, word_of
 
 QUIET = Ratio(1.0, 0.99, 1.01)
