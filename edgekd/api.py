@@ -181,6 +181,30 @@ def run_study(
         return findings.write().to_dict()
 
 
+def tune(
+    run: str | Path,
+    engines: Iterable[str] = (),
+    rounds: int | None = None,
+    on_progress: Callable[[str, float], None] = lambda what, share: None,
+) -> dict[str, Any]:
+    """Measure the choices that change the speed of a run's engines and not their results, and return what wins.
+
+    Also writes `tune.yaml` into the run's folder: a list of overrides for `edgekd run RECIPE --set @tune.yaml`.
+
+    Args:
+        run: the folder of a finished run.
+        engines: ids of engines; by default all.
+        rounds: bursts of each engine in each measurement; 12 by default, at least 6.
+        on_progress: called with what is being done and the share of it that is done.
+
+    Raises:
+        EdgekdError: no finished run, an unknown engine, or one that does not run.
+    """
+    from edgekd.tune import work
+
+    return work.tune(Path(run), tuple(engines), rounds or work.ROUNDS, on_progress).to_dict()
+
+
 def load_report(path: str | Path) -> dict[str, Any]:
     """Return the content of a `report.json` as plain data, given its path or its folder."""
     from edgekd.report.stored import read_report

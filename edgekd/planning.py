@@ -219,7 +219,7 @@ def _measuring(recipe: Recipe) -> list[Stage]:
                 optional_inputs=engines,
                 partial_inputs=_SCORED_ON,
                 fails_alone=True,
-                version=2,
+                version=3,
             )
         )
     return stages

@@ -9,17 +9,21 @@ Portable: standard library + numpy, Python 3.8.
 from __future__ import annotations
 
 import importlib
+import itertools
 import logging
 from contextlib import ExitStack
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple, TypedDict, Union, cast
 
 import numpy as np
 
-from edgekd.board.bench import BenchSettings, bench
+from edgekd.board.bench import BenchResult, BenchSettings, bench
 from edgekd.board.bench_files import save
+from edgekd.board.duel import duel
 from edgekd.board.files import replacing
+from edgekd.board.footprint import footprint as measured_footprint
+from edgekd.board.footprint import footprint_in_child
 from edgekd.board.job import Job, Json
 from edgekd.board.preprocess import prepare
 from edgekd.board.session import Session
@@ -60,12 +64,39 @@ class MeasuredEngine(TypedDict):
     options: Json
 
 
+class DecodeArguments(TypedDict):
+    """Image files by name, and the function that reads one into an array, `module:function`: boards need not have it."""
+
+    function: str
+    images: List[str]
+
+
 class MeasureArguments(TypedDict):
-    """Of the task `measure`: engines by id, names of .npy files, (H, W, 3) uint8 RGB, and the fields of `BenchSettings`."""
+    """Of the task `measure`: engines by id, names of .npy files, (H, W, 3) uint8 RGB, and the fields of `BenchSettings`.
+
+    `decode`: None where the images are arrays only.
+    """
 
     engines: Dict[str, MeasuredEngine]
     images: List[str]
     settings: Json
+    decode: Optional[DecodeArguments]
+
+
+class DuelArguments(TypedDict):
+    """Of the task `duel`: engines by name, the first is what the others are compared with; the rest as `MeasureArguments`."""
+
+    engines: Dict[str, MeasuredEngine]
+    images: List[str]
+    rounds: int
+    seed: int
+
+
+class FootprintArguments(TypedDict):
+    """Of the task `footprint`; `image` is the name of a .npy file, (H, W, 3) uint8 RGB."""
+
+    engine: MeasuredEngine
+    image: str
 
 
 class ProbeArguments(TypedDict):
@@ -131,23 +162,62 @@ def measure(job: Job, progress: Progress) -> Json:
     """
     given = cast(MeasureArguments, job.arguments)
     images = [np.load(job.files[name], allow_pickle=False) for name in given["images"]]
-    sessions: Dict[str, Session] = {}
-    failures: Dict[str, str] = {}
     with ExitStack() as stack:
-        for name, engine in given["engines"].items():
-            try:
-                sessions[name] = stack.enter_context(_opened(job.files, engine))
-                _try_out(sessions[name], images[0])
-            except Exception as exc:
-                sessions.pop(name, None)
-                is_refusal = isinstance(exc, EdgekdError)
-                failures[name] = one_line(exc, None) if is_refusal else f"{type(exc).__name__}: {one_line(exc)}"
-                log.log(logging.DEBUG if is_refusal else logging.ERROR, "%s is not measured", name, exc_info=True)
-        if not sessions:
-            raise TargetError("; ".join(f"{name}: {why}" for name, why in failures.items()))
-        results = bench(sessions, images, BenchSettings(**given["settings"]), progress)
+        sessions, failures = _open_all(stack, job, given["engines"], images[0])
+        results = bench(sessions, images, BenchSettings(**given["settings"]), progress, _decoder(job))
+    results = {name: _with_footprint(result, job, given["engines"][name]) for name, result in results.items()}
     save(results, Path(job.out_dir))
     return {"rows": {name: result.row() for name, result in results.items()}, "failures": failures}
+
+
+def compare_engines(job: Job, progress: Progress) -> Json:
+    """Compare engines with the first one, with `DuelArguments`.
+
+    Value: `sides`, a `Side` by name; `failures`, by name why an engine did not run. The first engine fails the job.
+    """
+    given = cast(DuelArguments, job.arguments)
+    images = [np.load(job.files[name], allow_pickle=False) for name in given["images"]]
+    with ExitStack() as stack:
+        sessions, failures = _open_all(stack, job, given["engines"], images[0])
+        first = next(iter(given["engines"]))
+        if first in failures:
+            raise TargetError(f"{first}: {failures[first]}")
+        sides = duel(sessions, images, given["rounds"], given["seed"], progress)
+    return {"sides": {name: asdict(side) for name, side in sides.items()}, "failures": failures}
+
+
+def choices(job: Job, progress: Progress) -> Json:
+    """Return as `choices` what the target's engines can be tuned with on this machine (`Choice`), () where nothing."""
+    target = target_of(job.module)
+    return {"choices": [asdict(choice) for choice in (target.tunes() if target.tunes else ())]}
+
+
+def footprint(job: Job, progress: Progress) -> Json:
+    """Load an engine and run it in this process, with `FootprintArguments`; the value is a `Footprint`."""
+    given = cast(FootprintArguments, job.arguments)
+    target_of(given["engine"]["module"]).runtime_version()  # imports the runtime
+    image = np.load(job.files[given["image"]], allow_pickle=False)
+    return asdict(measured_footprint(_opened(job.files, given["engine"]), image))
+
+
+def _open_all(
+    stack: ExitStack, job: Job, engines: Mapping[str, MeasuredEngine], image: np.ndarray
+) -> Tuple[Dict[str, Session], Dict[str, str]]:
+    """Open engines and run each once; return the sessions, and by name why an engine has none. TargetError when none has."""
+    sessions: Dict[str, Session] = {}
+    failures: Dict[str, str] = {}
+    for name, engine in engines.items():
+        try:
+            sessions[name] = stack.enter_context(_opened(job.files, engine))
+            _try_out(sessions[name], image)
+        except Exception as exc:
+            sessions.pop(name, None)
+            is_refusal = isinstance(exc, EdgekdError)
+            failures[name] = one_line(exc, None) if is_refusal else f"{type(exc).__name__}: {one_line(exc)}"
+            log.log(logging.DEBUG if is_refusal else logging.ERROR, "%s is not measured", name, exc_info=True)
+    if not sessions:
+        raise TargetError("; ".join(f"{name}: {why}" for name, why in failures.items()))
+    return sessions, failures
 
 
 def probe(job: Job, progress: Progress) -> Json:
@@ -182,7 +252,10 @@ def why_not_here(job: Job, progress: Progress) -> Json:
 
 TASKS: Dict[str, Callable[[Job, Progress], Json]] = {
     "board_version": board_version,
+    "choices": choices,
     "compile": compile_engine,
+    "duel": compare_engines,
+    "footprint": footprint,
     "infer": infer,
     "measure": measure,
     "probe": probe,
@@ -204,6 +277,30 @@ def _opened(files: Mapping[str, str], engine: MeasuredEngine) -> SessionBase:
 
 def _contract(target: Target, given: Union[InferArguments, MeasuredEngine]) -> Tuple[ModelSpec, Any]:
     return ModelSpec.from_dict(given["spec"]), _options(target, given["options"])
+
+
+def _decoder(job: Job) -> Optional[Callable[[], object]]:
+    """Return the function that reads the next of the image files; None where the job has none."""
+    given = cast(MeasureArguments, job.arguments).get("decode")
+    if given is None:
+        return None
+    module, _, name = given["function"].partition(":")
+    read, paths = (
+        getattr(importlib.import_module(module), name),
+        itertools.cycle([job.files[n] for n in given["images"]]),
+    )
+    return lambda: read(next(paths))
+
+
+def _with_footprint(result: BenchResult, job: Job, engine: MeasuredEngine) -> BenchResult:
+    """Add the footprint, or a warning that says why there is none."""
+    arguments: FootprintArguments = {"engine": engine, "image": cast(MeasureArguments, job.arguments)["images"][0]}
+    try:
+        return replace(result, footprint=footprint_in_child(Job("footprint", "", arguments, files=job.files)))
+    except TargetError as exc:
+        return replace(
+            result, warnings=(*result.warnings, f"load time and memory are not measured: {one_line(exc, None)}")
+        )
 
 
 def _try_out(session: Session, image: np.ndarray) -> None:

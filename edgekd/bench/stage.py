@@ -16,9 +16,10 @@ from edgekd.core.plugin_options import plugin_options
 from edgekd.core.progress import progress_bar
 from edgekd.core.recipe import LOCAL, Recipe
 from edgekd.core.stage import StageJob
+from edgekd.data.base import DenseDataset
 from edgekd.data.splits import open_split
 from edgekd.executors.boards import executor_of
-from edgekd.worker_tasks import MeasureArguments, MeasuredEngine
+from edgekd.worker_tasks import DecodeArguments, MeasureArguments, MeasuredEngine
 
 
 def run(job: StageJob) -> StageResult:
@@ -40,10 +41,12 @@ def run(job: StageJob) -> StageResult:
         for index in range(min(recipe.bench.images, len(dataset))):
             files[f"images/{index:03}.npy"] = Path(folder) / f"{index:03}.npy"
             np.save(files[f"images/{index:03}.npy"], dataset.load(index).image)
+        images = list(files)
         arguments: MeasureArguments = {
-            "images": list(files),
+            "images": images,
             "settings": asdict(settings),
             "engines": {name: _described(name, engine, files) for name, engine in engines.items()},
+            "decode": _image_files(dataset, len(images), files),
         }
         measured = Job("measure", "", arguments)
         with progress_bar("measuring latency, %", redraws_itself=False) as progress:
@@ -60,6 +63,13 @@ def run(job: StageJob) -> StageResult:
 def machine(recipe: Recipe) -> dict[str, object]:
     """Return the machine that the latencies belong to (JSON): another one measures again."""
     return asdict(executor_of(LOCAL).identity())
+
+
+def _image_files(dataset: DenseDataset, count: int, files: dict[str, Path]) -> DecodeArguments | None:
+    """Add the files of the first images to those of the job and return how they are read; None for generated images."""
+    found = {f"decode/{index:03}": dataset.files(index)[0] for index in range(count) if dataset.files(index)}
+    files |= found
+    return {"function": "edgekd.data.images:read_image", "images": list(found)} if found else None
 
 
 def _described(name: str, engine: Artifact, files: dict[str, Path]) -> MeasuredEngine:

@@ -1,8 +1,9 @@
 """Latency of engines that are open at the same time, on real images, raw samples kept.
 
 Two series per engine. *Engine time*: `session.infer` on inputs prepared beforehand. *Wall time*: image array in, class
-map or objects at image size out. All series are measured in alternating bursts of one run, so their ratios are fair even where
-the machine is not quiet.
+map or objects at image size out, with the durations of its stages: `prepare`, `engine`, `result`. A third series is of all
+engines: *decode*, from the image file to the array, where the machine has the files. All series are measured in alternating
+bursts of one run, so their ratios are fair even where the machine is not quiet.
 
 Portable: standard library + numpy, Python 3.8.
 """
@@ -11,23 +12,25 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from dataclasses import dataclass
-from typing import Callable, Dict, List, Mapping, Sequence, Tuple, TypedDict
+from dataclasses import asdict, dataclass
+from typing import Callable, Dict, List, Mapping, Optional, Sequence, Tuple, TypedDict, Union
 
 import numpy as np
 
 from edgekd.board import timing
-from edgekd.board.postprocess import Predictor
+from edgekd.board.footprint import Footprint
+from edgekd.board.laps import PARTS, wall_time
 from edgekd.board.preprocess import prepare
 from edgekd.board.session import Session
 from edgekd.board.sysinfo import Facts, Snapshot, snapshot
-from edgekd.board.timing import Series, WarmUp
+from edgekd.board.timing import Parted, Series, WarmUp
 from edgekd.errors import DataError
 
 Progress = Callable[[str, float], None]
 # trtexec warns of unstable clocks above this spread (TensorRT samples/common/sampleReporting.cpp).
 MAX_CV = 0.025
 MAX_DRIFT = 0.05
+_DECODE = "decode"  # name of its series; those of engines have a slash
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,9 @@ class BenchRow(TypedDict):
 
     latency_ms: Dict[str, float]
     wall_ms: Dict[str, float]
+    stages_ms: Dict[str, Dict[str, float]]
+    sums_ms: Dict[str, float]
+    footprint: Optional[Facts]
     throughput_fps: float
     runtime: Facts
     warnings: List[str]
@@ -72,30 +78,55 @@ class BenchRow(TypedDict):
 class BenchResult:
     """The measurements of one engine.
 
+    engine, wall: its two series.
+    decode: of all engines the same series; None where the images were arrays.
     throughput_fps: 1 / mean engine time, images per second of one stream.
     runtime: facts that the session reports.
     before, after: `sysinfo.snapshot` around the run that all engines shared.
     warnings: reasons to doubt the figures, in words; empty when there are none.
+    footprint: load time and memory, measured apart in a process of the engine's own; None where that was not done.
     """
 
     engine: Measured
     wall: Measured
+    decode: Optional[Measured]
     throughput_fps: float
     images: ImageFacts
     runtime: Facts
     before: Snapshot
     after: Snapshot
     warnings: Tuple[str, ...]
+    footprint: Optional[Footprint] = None
 
     def row(self) -> BenchRow:
         """Return the keys that a row of report.json takes from here."""
         return {
             "latency_ms": self.engine.summary_ms,
             "wall_ms": self.wall.summary_ms,
+            "stages_ms": self.stages_ms(),
+            "sums_ms": self.sums_ms(),
+            "footprint": asdict(self.footprint) if self.footprint else None,
             "throughput_fps": self.throughput_fps,
             "runtime": self.runtime,
             "warnings": list(self.warnings),
         }
+
+    def stages_ms(self) -> Dict[str, Dict[str, float]]:
+        """Return the summary of each stage of the wall time, and of `decode` before them where it was measured.
+
+        `engine` is the engine's run between the other two. Its caches hold their data, so that it may take longer than the
+        engine time.
+        """
+        parts = zip(PARTS, self.wall.series.parts_ns.T)  # noqa: B905 - Python 3.8
+        stages = {name: timing.summarize(samples) for name, samples in parts}
+        return {**({"decode": self.decode.summary_ms} if self.decode else {}), **stages}
+
+    def sums_ms(self) -> Dict[str, float]:
+        """Return the medians of whole ways: `array_in`, the wall time, and `file_in`, the median decoding more."""
+        sums = {"array_in": self.wall.summary_ms["p50"]}
+        if self.decode:
+            sums["file_in"] = sums["array_in"] + self.decode.summary_ms["p50"]
+        return sums
 
 
 def bench(
@@ -103,6 +134,7 @@ def bench(
     images: Sequence[np.ndarray],
     settings: BenchSettings,
     on_progress: Progress = lambda what, share: None,
+    decode: Optional[Callable[[], object]] = None,
 ) -> Dict[str, BenchResult]:
     """Measure all sessions in one interleaved run.
 
@@ -112,19 +144,23 @@ def bench(
         settings: how long.
         on_progress: called with what is being done and the share of it that is done, 0 to 1. It must not work from a
             thread: that would show in the slowest runs.
+        decode: reads the next image file into an array; None where there are only arrays.
 
     Raises:
         DataError: no images.
     """
     if not images:
         raise DataError("the bench has no images; give at least one, several for data-dependent work")
-    functions: Dict[str, Callable[[], object]] = {}
+    functions: Dict[str, Union[Callable[[], object], Parted]] = {}
     for row, session in sessions.items():
-        functions[f"{row}/engine"] = _engine_time(session, images)
-        functions[f"{row}/wall"] = _wall_time(session, images)
+        functions[f"{row}/engine"] = engine_time(session, images)
+        functions[f"{row}/wall"] = wall_time(session, images)
+    if decode is not None:
+        functions[_DECODE] = decode
     before, warm = snapshot(), {}
     for name, function in functions.items():
-        warm[name] = timing.warm_up(function, settings.warmup_max_seconds)
+        run = function.run if isinstance(function, Parted) else function
+        warm[name] = timing.warm_up(run, settings.warmup_max_seconds)
         on_progress("warming up", len(warm) / len(functions))
     budget = timing.Budget(settings.min_samples, settings.min_seconds, seed=settings.seed)
     series = timing.measure_interleaved(functions, budget, on_round=lambda done: on_progress("measuring", done))
@@ -133,20 +169,21 @@ def bench(
     sizes = sorted({(image.shape[0], image.shape[1]) for image in images})
     facts: ImageFacts = {"count": len(images), "sizes": [list(size) for size in sizes]}
     return {
-        row: _result(measured[f"{row}/engine"], measured[f"{row}/wall"], facts, session.runtime, (before, after))
+        row: _result(
+            (measured[f"{row}/engine"], measured[f"{row}/wall"], measured.get(_DECODE)),
+            facts,
+            session.runtime,
+            (before, after),
+        )
         for row, session in sessions.items()
     }
 
 
-def _engine_time(session: Session, images: Sequence[np.ndarray]) -> Callable[[], object]:
+def engine_time(session: Session, images: Sequence[np.ndarray]) -> Callable[[], object]:
+    """Return a function that runs a session on the next of the images, all prepared beforehand."""
     name = session.spec.inputs[0].name
     inputs = itertools.cycle([{name: prepare(image, session.spec.preprocess)} for image in images])
     return lambda: session.infer(next(inputs))
-
-
-def _wall_time(session: Session, images: Sequence[np.ndarray]) -> Callable[[], object]:
-    rotated, predict = itertools.cycle(images), Predictor(session)
-    return lambda: predict(next(rotated))
 
 
 def _measured(series: Series, warm_up: WarmUp) -> Measured:
@@ -157,16 +194,17 @@ def _measured(series: Series, warm_up: WarmUp) -> Measured:
 
 
 def _result(
-    engine: Measured,
-    wall: Measured,
+    measured: Tuple[Measured, Measured, Optional[Measured]],
     images: ImageFacts,
     runtime: Facts,
     snapshots: Tuple[Snapshot, Snapshot],
 ) -> BenchResult:
+    engine, wall, decode = measured
     before, after = snapshots
     found = [*_doubts("engine time", engine), *_doubts("wall time", wall)]
     found += _slowed(before, after)
-    return BenchResult(engine, wall, 1000 / engine.summary_ms["mean"], images, runtime, before, after, tuple(found))
+    fps = 1000 / engine.summary_ms["mean"]
+    return BenchResult(engine, wall, decode, fps, images, runtime, before, after, tuple(found))
 
 
 def _doubts(name: str, measured: Measured) -> List[str]:

@@ -9,29 +9,40 @@ import json
 import zipfile
 from dataclasses import asdict
 from pathlib import Path
-from typing import Dict, Mapping
+from typing import Any, Dict, Mapping, Optional
 
 import numpy as np
 
 from edgekd.board.bench import BenchResult, Measured
+from edgekd.board.footprint import Footprint
+from edgekd.board.laps import PARTS
 from edgekd.board.sysinfo import Facts
 from edgekd.board.timing import Series, WarmUp
 from edgekd.errors import ArtifactError
 
-SCHEMA = "edgekd.bench/1"
+SCHEMA = "edgekd.bench/2"
 SAMPLES, FACTS = "samples.npz", "bench.json"
+_KINDS = ("engine", "wall", "decode")
 
 
 def save(results: Mapping[str, BenchResult], folder: Path) -> None:
-    """Write `samples.npz` (int64 `<row>/engine_ns`, `<row>/engine_start_ns`, the same for wall) and `bench.json`."""
+    """Write `samples.npz` and `bench.json`.
+
+    `samples.npz` has int64 arrays `<row>/engine_ns` and `<row>/engine_start_ns`, one entry per run; `<row>/engine_bursts`, the
+    number of runs in each round; the same for `wall` and `decode`; and `<row>/wall_prepare_ns`, `_engine_ns`, `_result_ns`, the
+    stages of each run of the wall time.
+    """
     arrays: Dict[str, np.ndarray] = {}
     rows: Dict[str, Facts] = {}
     for row, result in results.items():
         rows[row] = {**{name: getattr(result, name) for name in _PLAIN}, "warnings": list(result.warnings)}
-        for kind in ("engine", "wall"):
-            measured: Measured = getattr(result, kind)
-            arrays[f"{row}/{kind}_ns"] = measured.series.samples_ns
-            arrays[f"{row}/{kind}_start_ns"] = measured.series.starts_ns
+        rows[row].update(stages_ms=result.stages_ms(), sums_ms=result.sums_ms())
+        rows[row]["footprint"] = asdict(result.footprint) if result.footprint else None
+        for kind in _KINDS:
+            measured: Optional[Measured] = getattr(result, kind)
+            if measured is None:
+                continue
+            _put(arrays, f"{row}/{kind}", measured.series)
             rows[row][kind] = {
                 "summary_ms": measured.summary_ms,
                 "cv": measured.cv,
@@ -40,6 +51,20 @@ def save(results: Mapping[str, BenchResult], folder: Path) -> None:
             }
     np.savez_compressed(folder / SAMPLES, **arrays)  # type: ignore[arg-type]
     (folder / FACTS).write_text(json.dumps({"schema": SCHEMA, "rows": rows}, indent=1), encoding="utf-8")
+
+
+def _put(arrays: Dict[str, np.ndarray], name: str, series: Series) -> None:
+    arrays[f"{name}_ns"], arrays[f"{name}_start_ns"] = series.samples_ns, series.starts_ns
+    arrays[f"{name}_bursts"] = series.bursts
+    if series.parts_ns.shape[1]:
+        arrays.update({f"{name}_{part}_ns": column for part, column in zip(PARTS, series.parts_ns.T)})  # noqa: B905 - Python 3.8
+
+
+def _series(arrays: Mapping[str, np.ndarray], name: str) -> Series:
+    samples = arrays[f"{name}_ns"]
+    parts = [arrays[f"{name}_{part}_ns"] for part in PARTS if f"{name}_{part}_ns" in arrays]
+    parts_ns = np.stack(parts, axis=1) if parts else np.zeros((len(samples), 0), np.int64)
+    return Series(samples, arrays[f"{name}_start_ns"], arrays[f"{name}_bursts"], parts_ns)
 
 
 def load(folder: Path) -> Dict[str, BenchResult]:
@@ -64,18 +89,21 @@ _PLAIN = ("throughput_fps", "images", "runtime", "before", "after")
 
 def _loaded(row: str, facts: Facts, arrays: Mapping[str, np.ndarray]) -> BenchResult:
     try:
-        both = [
-            Measured(
+        measured: Dict[str, Any] = {
+            kind: Measured(
                 facts[kind]["summary_ms"],
                 facts[kind]["cv"],
                 facts[kind]["drift"],
                 WarmUp(**facts[kind]["warm_up"]),
-                Series(arrays[f"{row}/{kind}_ns"], arrays[f"{row}/{kind}_start_ns"]),
+                _series(arrays, f"{row}/{kind}"),
             )
-            for kind in ("engine", "wall")
-        ]
-        fps, images, runtime, before, after = (facts[name] for name in _PLAIN)
-        return BenchResult(both[0], both[1], fps, images, runtime, before, after, tuple(facts["warnings"]))
+            for kind in _KINDS
+            if kind in facts
+        }
+        plain = {name: facts[name] for name in _PLAIN}
+        measured.setdefault("decode", None)
+        footprint = Footprint(**facts["footprint"]) if facts["footprint"] else None
+        return BenchResult(**measured, **plain, warnings=tuple(facts["warnings"]), footprint=footprint)
     except (KeyError, TypeError) as exc:
         raise ArtifactError(
             f"row {row}: {FACTS} and {SAMPLES} do not fit each other ({exc}); run the bench again"

@@ -2,6 +2,9 @@
 
 Percentiles are nearest-rank, like MLPerf's and benchmark_app's: a value that was measured, never an interpolation.
 
+Between two readings of the clock nothing runs but the measured function. Arrays for the runs of a burst exist before it
+starts, so that a loop of a million runs keeps no memory more than one of ten (`tests/unit/board/test_timing_memory.py`).
+
 Portable: standard library + numpy, Python 3.8.
 """
 
@@ -11,7 +14,7 @@ import math
 import random
 import time
 from dataclasses import dataclass
-from typing import Callable, Dict, List, Mapping, Tuple
+from typing import Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -26,15 +29,37 @@ CONFIDENCE = 0.99
 WARM_UP_WINDOW, SMALLEST_WINDOW = 10, 3
 WARM_UP_SECONDS = 0.2
 STEADY = 0.05
+# Runs of a burst that are kept at most; the burst ends then. In a burst of 0.2 s a run would have to take under 6 us.
+LONGEST_BURST = 1 << 15
 NS_PER_MS, NS_PER_S = 1e6, 1e9
 
 
 @dataclass(frozen=True)
 class Series:
-    """Raw runs of one function: `samples_ns` and `starts_ns` (N,) int64, durations and start times of one clock."""
+    """Raw runs of one function.
+
+    samples_ns, starts_ns: (N,) int64, durations and start times of one clock.
+    bursts: (R,) int64, the number of runs in the burst of each round; their sum is N.
+    parts_ns: (N, P) int64, durations of the parts of each run; P is 0 for a function without parts.
+    """
 
     samples_ns: np.ndarray
     starts_ns: np.ndarray
+    bursts: np.ndarray
+    parts_ns: np.ndarray
+
+    def medians_ns(self) -> np.ndarray:
+        """Return the median run of each burst, (R,) float64: one figure per round, to pair with those of other functions."""
+        ends = np.cumsum(self.bursts)[:-1]
+        return np.array([np.median(burst) for burst in np.split(self.samples_ns, ends)])
+
+
+@dataclass(frozen=True)
+class Parted:
+    """A function that times its own parts: `run` writes their durations into `parts_ns` (P,) int64 each time it runs."""
+
+    run: Callable[[], object]
+    parts_ns: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -102,6 +127,23 @@ def summarize(samples_ns: np.ndarray) -> Dict[str, float]:
     return summary
 
 
+def median_interval(values: Sequence[float], confidence: float = 0.95) -> Tuple[float, float]:
+    """Return an interval that holds the median of what the values are drawn from, with at least this confidence.
+
+    By order statistics, for any distribution: the k-th smallest and the k-th largest value, k as large as P(B < k) <=
+    (1 - confidence) / 2 lets it be for B of a binomial distribution (n, 1/2). Fewer values than carry it, 6 for 95 %, give an
+    interval from minus to plus infinity. Source: Conover, Practical Nonparametric Statistics, 3rd ed., section 3.2.
+    """
+    ranked, count = sorted(values), len(values)
+    tail, rank = 0.0, 0
+    while rank < count:
+        tail += math.comb(count, rank) / 2**count
+        if tail > (1 - confidence) / 2:
+            break
+        rank += 1
+    return (float(ranked[rank - 1]), float(ranked[-rank])) if rank else (-math.inf, math.inf)
+
+
 def coefficient_of_variation(samples_ns: np.ndarray) -> float:
     """Return standard deviation over mean, a fraction."""
     return float(np.std(samples_ns) / np.mean(samples_ns))
@@ -116,24 +158,27 @@ def drift(samples_ns: np.ndarray) -> float:
 def warm_up(function: Callable[[], object], max_seconds: float, clock: Clock = time.perf_counter_ns) -> WarmUp:
     """Run until two windows agree within STEADY, or for `max_seconds`, and then long enough for two small windows."""
     start = clock()
-    durations: List[int] = []
+    latest = _Latest(2 * WARM_UP_WINDOW)
+    first = 0
     while True:
         began = clock()
         function()
         ended = clock()
-        durations.append(ended - began)
+        first = first if latest.count else ended - began
+        latest.add(ended - began)
         seconds = (ended - start) / NS_PER_S
         is_last = seconds >= max_seconds
-        window = min(WARM_UP_WINDOW, len(durations) // 2) if is_last else WARM_UP_WINDOW
-        if window < SMALLEST_WINDOW or len(durations) < 2 * window:
+        window = min(WARM_UP_WINDOW, latest.count // 2) if is_last else WARM_UP_WINDOW
+        if window < SMALLEST_WINDOW or latest.count < 2 * window:
             continue
-        is_steady = _is_steady(durations, window)
+        before, after = latest.median(2 * window, window), latest.median(window, 0)
+        is_steady = abs(after - before) <= STEADY * before
         if is_last or (is_steady and seconds >= WARM_UP_SECONDS):
-            return WarmUp(len(durations), seconds, is_steady, durations[0])
+            return WarmUp(latest.count, seconds, is_steady, first)
 
 
 def measure_interleaved(
-    functions: Mapping[str, Callable[[], object]],
+    functions: Mapping[str, "Callable[[], object] | Parted"],
     budget: Budget,
     clock: Clock = time.perf_counter_ns,
     on_round: Callable[[float], None] = lambda _: None,
@@ -151,41 +196,88 @@ def measure_interleaved(
     """
     order = random.Random(budget.seed)
     names = list(functions)
-    runs: Dict[str, List[Tuple[int, int]]] = {name: [] for name in names}  # (start, duration)
-    totals = dict.fromkeys(names, 0)
+    recorders = {name: _Recorder(function, budget.burst_runs) for name, function in functions.items()}
     done = 0.0
     while done < 1:
         order.shuffle(names)
         for name in names:
-            _burst(functions[name], budget.discard_runs, budget.discard_seconds, clock)
-            burst = _burst(functions[name], budget.burst_runs, budget.burst_seconds, clock)
-            runs[name] += burst
-            totals[name] += sum(duration for _, duration in burst)
-        done = min(_done(len(runs[name]), totals[name], budget) for name in names)
+            recorders[name].burst(budget.discard_runs, budget.discard_seconds, clock)
+            recorders[name].burst(budget.burst_runs, budget.burst_seconds, clock)
+            recorders[name].keep()
+        done = min(recorder.done(budget) for recorder in recorders.values())
         on_round(done)
-    arrays = {name: np.array(runs[name], np.int64) for name in functions}
-    return {name: Series(array[:, 1], array[:, 0]) for name, array in arrays.items()}
+    return {name: recorders[name].series() for name in functions}
 
 
-def _burst(function: Callable[[], object], runs: int, seconds: float, clock: Clock) -> List[Tuple[int, int]]:
-    """Return start and duration of each of at least `runs` runs that together take at least `seconds`."""
-    burst: List[Tuple[int, int]] = []
-    total = 0
-    while len(burst) < runs or total < seconds * NS_PER_S:
-        began = clock()
-        function()
-        burst.append((began, clock() - began))
-        total += burst[-1][1]
-    return burst
+class _Recorder:
+    """Runs of one function: a buffer for one burst, made beforehand, and the bursts that are kept."""
+
+    def __init__(self, function: "Callable[[], object] | Parted", burst_runs: int) -> None:
+        parts = function.parts_ns if isinstance(function, Parted) else None
+        self._parts: Optional[np.ndarray] = parts
+        self._run = function.run if isinstance(function, Parted) else function
+        # Start, duration and parts of each run. Filled once, because memory that was never written is mapped on first use.
+        self._buffer = np.full((max(LONGEST_BURST, burst_runs), 2 + (0 if parts is None else len(parts))), -1, np.int64)
+        self._count = 0
+        self._kept: List[np.ndarray] = []
+
+    def burst(self, runs: int, seconds: float, clock: Clock) -> None:
+        """Run at least `runs` times and for at least `seconds`, or until the buffer is full; replaces the burst before."""
+        run, parts, buffer = self._run, self._parts, self._buffer
+        count = total = 0
+        limit, most = seconds * NS_PER_S, len(buffer)
+        while (count < runs or total < limit) and count < most:
+            began = clock()
+            run()
+            took = clock() - began
+            buffer[count, 0] = began
+            buffer[count, 1] = took
+            if parts is not None:
+                buffer[count, 2:] = parts
+            total += took
+            count += 1
+        self._count = count
+
+    def keep(self) -> None:
+        """Keep the last burst."""
+        self._kept.append(self._buffer[: self._count].copy())
+
+    def done(self, budget: Budget) -> float:
+        """Return the fraction of the budget that the kept runs fill, at most 1."""
+        samples = sum(len(burst) for burst in self._kept)
+        total_ns = sum(int(burst[:, 1].sum()) for burst in self._kept)
+        parts = [samples / budget.min_samples] if budget.min_samples else []
+        parts += [total_ns / (budget.min_seconds * NS_PER_S)] if budget.min_seconds else []
+        return min([1.0, *parts])
+
+    def series(self) -> Series:
+        """Return the kept runs."""
+        runs = np.concatenate(self._kept)
+        bursts = np.array([len(burst) for burst in self._kept], np.int64)
+        starts, samples, parts = (np.ascontiguousarray(one) for one in (runs[:, 0], runs[:, 1], runs[:, 2:]))
+        return Series(samples, starts, bursts, parts)
 
 
-def _done(samples: int, total_ns: int, budget: Budget) -> float:
-    parts = [samples / budget.min_samples] if budget.min_samples else []
-    parts += [total_ns / (budget.min_seconds * NS_PER_S)] if budget.min_seconds else []
-    return min([1.0, *parts])
+class _Latest:
+    """The latest durations, of `count` that were added."""
 
+    def __init__(self, length: int) -> None:
+        self.count = 0
+        self._length = length
+        self._ring = np.zeros(2 * length, np.int64)  # each duration stands in it twice, so that the latest are a slice
+        self._sorted = np.zeros(length, np.int64)
 
-def _is_steady(durations: List[int], window: int) -> bool:
-    before = float(np.median(durations[-2 * window : -window]))
-    after = float(np.median(durations[-window:]))
-    return abs(after - before) <= STEADY * before
+    def add(self, duration: int) -> None:
+        """Add one."""
+        place = self.count % self._length
+        self._ring[place] = self._ring[place + self._length] = duration
+        self.count += 1
+
+    def median(self, first: int, last: int) -> float:
+        """Return the median of those from the `first`-latest on, without the `last` latest."""
+        end = (self.count - 1) % self._length + 1 + self._length
+        window = self._sorted[: first - last]
+        window[:] = self._ring[end - first : end - last]
+        window.sort()
+        middle = len(window) // 2
+        return float(window[middle] + window[-1 - middle]) / 2

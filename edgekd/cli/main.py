@@ -15,7 +15,7 @@ from typing import Any
 
 import typer
 
-from edgekd.cli import check, data, distill, doctor, predict, recipes, report, run, stages, study, toolchain
+from edgekd.cli import check, data, distill, doctor, predict, recipes, report, run, stages, study, toolchain, tune
 from edgekd.core import user_code
 from edgekd.core.ranks import is_first_process
 from edgekd.errors import EdgekdError, PackageError, notes_of
@@ -61,6 +61,7 @@ app.command()(run.run)
 app.command()(distill.distill)
 stages.add_to(app)
 app.command()(study.study)
+app.command()(tune.tune)
 app.command()(predict.predict)
 app.command()(report.report)
 app.add_typer(toolchain.app, name="toolchain")

@@ -27,7 +27,7 @@ LAYERS = (
     ("report", "preflight"),
     ("planning",),
     ("pipeline",),
-    ("study",),
+    ("study", "tune"),
     ("api", "doctor"),
     ("cli",),
 )
@@ -49,6 +49,7 @@ NO_FRAMEWORK = (
     "planning",
     "pipeline",
     "study",
+    "tune",
     "api",
     "doctor",
     "cli",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import pytest
 from edgekd.board import timing
 from edgekd.board.bench import BenchSettings, _slowed, bench
 from edgekd.board.bench_files import load, save
+from edgekd.board.footprint import Footprint
 from edgekd.board.specs import ModelSpec
 from edgekd.errors import ArtifactError, DataError
 from edgekd.targets.base import CompileRequest
@@ -64,26 +65,64 @@ def test_results_hold_the_raw_runs_their_summary_and_the_machine() -> None:
         assert result.runtime == {"runtime": "by hand"}
         assert result.images == {"count": 2, "sizes": [[32, 48]]}
         assert "load_average" in result.before
-        assert set(result.row()) == {"latency_ms", "wall_ms", "throughput_fps", "runtime", "warnings"}
+        assert set(result.row()) == {
+            "latency_ms",
+            "wall_ms",
+            "stages_ms",
+            "sums_ms",
+            "footprint",
+            "throughput_fps",
+            "runtime",
+            "warnings",
+        }
+
+
+def test_the_stages_of_a_run_add_up_to_its_wall_time() -> None:
+    decoded: list[int] = []
+    sessions = {"a": Recorder(segmenter()[1])}
+    result = bench(sessions, images(2), QUICK, decode=lambda: decoded.append(1))["a"]
+    wall = result.wall.series
+    assert wall.parts_ns.shape == (len(wall.samples_ns), 3)
+    between = wall.samples_ns - wall.parts_ns.sum(axis=1)  # two readings of the clock, and a call
+    assert between.min() >= 0
+    assert np.median(between) < 0.2 * np.median(wall.samples_ns)
+    stages = result.stages_ms()
+    assert list(stages) == ["decode", "prepare", "engine", "result"]
+    assert stages["prepare"] == timing.summarize(wall.parts_ns[:, 0])
+    assert result.decode is not None
+    assert decoded
+    sums = result.sums_ms()
+    assert sums["array_in"] == result.wall.summary_ms["p50"]
+    assert sums["file_in"] == pytest.approx(sums["array_in"] + stages["decode"]["p50"])
+
+
+def test_without_files_there_is_no_decoding() -> None:
+    result = bench({"a": Recorder(segmenter()[1])}, images(1), QUICK)["a"]
+    assert list(result.stages_ms()) == ["prepare", "engine", "result"]
+    assert list(result.sums_ms()) == ["array_in"]
 
 
 def test_engines_take_turns() -> None:
     sessions = {"a": Recorder(segmenter()[1]), "b": Recorder(segmenter()[1])}
-    results = bench(sessions, images(1), BenchSettings(1, 0.3, 0.2))  # two bursts of 0.2 s each
+    results = bench(sessions, images(1), BenchSettings(1, 0.1, 0.1))  # two full buffers: a run takes 2 us
     first = {name: result.engine.series.starts_ns for name, result in results.items()}
     assert first["a"][0] < first["b"][-1]
     assert first["b"][0] < first["a"][-1]
 
 
 def test_what_is_saved_is_loaded_back(tmp_path: Path) -> None:
-    results = bench({"openvino-int8": Recorder(segmenter()[1])}, images(1), QUICK)
-    save(results, tmp_path)
+    measured = bench({"openvino-int8": Recorder(segmenter()[1])}, images(1), QUICK, decode=lambda: None)[
+        "openvino-int8"
+    ]
+    before = replace(measured, footprint=Footprint(12.5, 1.5, 30 << 20, None))
+    save({"openvino-int8": before}, tmp_path)
     loaded = load(tmp_path)["openvino-int8"]
-    before = results["openvino-int8"]
-    for kind in ("engine", "wall"):
+    for kind in ("engine", "wall", "decode"):
         kept, made = getattr(loaded, kind), getattr(before, kind)
         assert np.array_equal(kept.series.samples_ns, made.series.samples_ns)
         assert np.array_equal(kept.series.starts_ns, made.series.starts_ns)
+        assert np.array_equal(kept.series.bursts, made.series.bursts)
+        assert np.array_equal(kept.series.parts_ns, made.series.parts_ns)
         assert (kept.summary_ms, kept.cv, kept.drift, kept.warm_up) == (
             made.summary_ms,
             made.cv,
@@ -100,7 +139,7 @@ def test_damaged_results_are_refused(tmp_path: Path) -> None:
     save(bench({"a": Recorder(segmenter()[1])}, images(1), QUICK), tmp_path)
     data = json.loads((tmp_path / "bench.json").read_text())
     (tmp_path / "bench.json").write_text(json.dumps({**data, "schema": "else"}))
-    with pytest.raises(ArtifactError, match=r"expected schema edgekd\.bench/1, got 'else'"):
+    with pytest.raises(ArtifactError, match=r"expected schema edgekd\.bench/2, got 'else'"):
         load(tmp_path)
     (tmp_path / "bench.json").write_text(json.dumps({**data, "rows": {"b": data["rows"]["a"]}}))
     with pytest.raises(ArtifactError, match="row b"):
