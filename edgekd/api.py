@@ -218,6 +218,7 @@ class Engine:
     def __init__(self, artifact: Artifact, session: Any, selection: Selection | None = None) -> None:
         self.artifact = artifact
         self.session = session
+        self.selection = selection
         self._predictor = Predictor(session, selection)
         self.classes: tuple[str, ...] = artifact.spec.classes
 
@@ -231,6 +232,15 @@ class Engine:
             DataError: a file that is not a readable image.
         """
         return self._predictor(_pixels(image))
+
+    def stream(self, images: Iterable[np.ndarray | str | Path]) -> Iterator[Any]:
+        """Yield the results of images in order, preparing the next image while the engine runs; errors as for one image.
+
+        For throughput: `engine(image)` has the lower latency.
+        """
+        from edgekd.board.stream import stream
+
+        return stream(self.session, map(_pixels, images), self.selection)
 
 
 def _pixels(image: np.ndarray | str | Path) -> np.ndarray:
