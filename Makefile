@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo engines quick test tests coverage lint types clean
+.PHONY: help demo engines quick test tests boards coverage lint types clean
 
 help: ## list what can be made
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1,\2/p' $(MAKEFILE_LIST) | while IFS=, read -r name what; do printf '%-14s %s\n' "$$name" "$$what"; done
@@ -40,16 +40,26 @@ quick: lint ## lint, and run the tests that need no framework (no torch, onnx, o
 test: lint ## install and run lint, types and all tests
 	$(MAKE) -j 2 types tests
 
-tests: $(VENV)/.tensorrt-types ## run all tests
+tests: $(VENV)/.tensorrt-types $(VENV)/.boards/loopback ## run all tests
 	$(PYTEST) --durations 15
 
+# Optional parts: the tests say what they skip without them. `make test` makes the first, `.ci/run` both.
+boards: $(VENV)/.boards/loopback ## build the test boards: a Python 3.8, and Debian for aarch64 (needs mmdebstrap, qemu-user-static)
+	PYTHON=$(BIN)/python tests/boards/emulated_board.sh $(VENV)/.boards/aarch64 build
+
+$(VENV)/.boards/loopback: tests/boards/make_python.sh $(VENV)/.dev
+	mkdir -p $(@D)
+	-tests/boards/make_python.sh $(@D)/python $(BIN)/uv
+	@touch $@
+
 # Subprocesses and forked commands are measured, too: `patch = subprocess` in pyproject.toml.
-coverage: $(VENV)/.tensorrt-types ## run all tests and say which lines of edgekd they reach
+coverage: $(VENV)/.tensorrt-types $(VENV)/.boards/loopback ## run all tests and say which lines of edgekd they reach
 	COVERAGE_FILE=$(CURDIR)/build/coverage.data $(PYTEST) --cov --cov-report term:skip-covered --cov-report html:build/coverage
 
 lint: $(VENV)/.dev ## check style and format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	! command -v shellcheck >/dev/null || shellcheck .ci/run tests/boards/*.sh
 
 types: $(VENV)/.dev ## check types
 	$(BIN)/mypy

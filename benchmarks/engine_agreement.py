@@ -17,16 +17,16 @@ from pathlib import Path
 
 import numpy as np
 
-from edgekd.board.job import Job
 from edgekd.board.postprocess import Predictor, class_map
 from edgekd.board.preprocess import prepare
 from edgekd.core import plugins
 from edgekd.core.artifact import Artifact, open_artifact
+from edgekd.core.plugin_options import plugin_options
 from edgekd.core.recipe import LOCAL, Recipe
 from edgekd.data.base import Sample
 from edgekd.data.splits import open_split
 from edgekd.evaluate.confusion import confusion_matrix, miou
-from edgekd.executors.boards import ask, open_session
+from edgekd.executors.boards import ask_why_not, open_session
 from edgekd.executors.simulator import simulate
 from edgekd.executors.toolchain import ToolchainExecutor
 
@@ -51,7 +51,7 @@ def main() -> None:
         target = plugins.target(name)
         if target.simulator is not None:
             maps[f"{engine.path.name} (simulator)"] = run_simulated(engine, samples)
-        elif reason := ask(LOCAL, Job("why_not_here", name, {"options": given}))["reason"]:
+        elif reason := ask_why_not(LOCAL, [(name, plugin_options("targets", name, given, "options"))])[0]:
             print(f"{engine.path.name}: built, not run: {reason}")
         else:
             maps[engine.path.name] = run(engine, samples)

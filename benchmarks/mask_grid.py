@@ -17,9 +17,9 @@ import torch
 
 from edgekd.board.frame import frame
 from edgekd.board.masks import assemble
+from edgekd.board.run_masks import mask_areas
 from edgekd.board.specs import Preprocess
 from edgekd.core.recipe_loading import load_recipe
-from edgekd.data.object_masks import mask_areas
 from edgekd.data.splits import open_split
 from edgekd.models.heads import MASK_STRIDE
 

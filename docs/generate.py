@@ -31,13 +31,13 @@ from edgekd.core.plugin_options import PluginOptions
 from edgekd.core.recipe import Recipe, Section
 from edgekd.core.recipe_loading import load_recipe
 from edgekd.evaluate.definitions import DEFINITIONS
-from edgekd.report.model import DataFinding, Report, Row, Training
+from edgekd.report.model import BoardMachine, DataFinding, Report, Row, Training
 from edgekd.report.part import Part
 from edgekd.study.model import Arm, ArmRun, Difference, Study, Summary
 
 DOCS = Path(__file__).parent
 _REGION = re.compile(r"(<!-- generated: (?P<name>[\w-]+) -->\n).*?(<!-- /generated -->)", re.S)
-_SHOWN = {"hardware": "hardware", "simulated": "simulated", "built": "built here"}
+_SHOWN = {"hardware": "hardware", "emulated": "emulated processor", "simulated": "simulated", "built": "built here"}
 
 
 def main() -> int:
@@ -108,7 +108,13 @@ def metrics() -> str:
 
 def report_keys() -> str:
     """Return the keys of report.json, from its pydantic models."""
-    return _keys(("report.json", Report), ("Rows", Row), ("Trainings", Training), ("Findings", DataFinding))
+    return _keys(
+        ("report.json", Report),
+        ("Rows", Row),
+        ("Trainings", Training),
+        ("Findings", DataFinding),
+        ("Boards", BoardMachine),
+    )
 
 
 def study_keys() -> str:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,6 +21,9 @@ from edgekd.core.recipe import Recipe
 from edgekd.core.recipe_loading import load_recipe
 from edgekd.core.workspace import Workspace, disk_errors
 from edgekd.errors import EdgekdError, PackageError, RecipeError, UserError, add_note, one_line
+
+if TYPE_CHECKING:
+    from edgekd.data.predictions import ReadImage
 
 log = logging.getLogger(__name__)
 
@@ -49,19 +54,34 @@ def run(
     Raises:
         EdgekdError: see edgekd/errors.py; what was finished is kept, and in the report.
     """
+    from edgekd.core.recipe_loading import find_recipe
+    from edgekd.executors.boards import connected
+
+    beside = None
+    if not isinstance(recipe, Recipe):
+        beside, recipe = find_recipe(str(recipe)).parent, load_recipe(str(recipe), overrides)
+    with connected(beside):
+        return _run(recipe, Path(out), until, on_stage, on_failure)
+
+
+def _run(
+    recipe: Recipe,
+    out: Path,
+    until: str | None,
+    on_stage: Callable[[Any], None],
+    on_failure: Callable[[Any], None],
+) -> dict[str, Any]:
     from edgekd import pipeline, planning
     from edgekd.data.splits import shared_splits
 
-    if not isinstance(recipe, Recipe):
-        recipe = load_recipe(str(recipe), overrides)
     pipeline.check_options(recipe)
     stages = planning.plan(recipe)
     chosen = planning.select(stages, until)
     if not is_first_process():
         with shared_splits():
-            pipeline.assist(recipe, Workspace(Path(out)), chosen, prerequisites=stages)
+            pipeline.assist(recipe, Workspace(out), chosen, prerequisites=stages)
         raise SystemExit(0)
-    folder = Workspace(Path(out))
+    folder = Workspace(out)
     with disk_errors(folder.root):
         folder.check_own(stage.name for stage in stages)
         pipeline.check_training(recipe, folder, chosen)
@@ -265,13 +285,67 @@ def load_engine(path: str | Path, selection: Selection | None = None) -> Iterato
         ArtifactError: not a complete artifact folder with a network.
         TargetError: the runtime is not installed, or refuses the engine.
     """
-    from edgekd.executors.boards import open_session
+    from edgekd.executors.boards import connected, open_session
 
+    artifact = _network(path, selection)
+    with connected(), open_session(artifact) as session:
+        yield Engine(artifact, session, selection)
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """An image, what an engine says of it (see `Engine`), and the engine's classes."""
+
+    image: ReadImage
+    result: Any
+    classes: tuple[str, ...]
+
+
+def predict(
+    path: str | Path,
+    images: Iterable[ReadImage | str | Path],
+    selection: Selection | None = None,
+    board: str | None = None,
+) -> Iterator[Predicted]:
+    """Yield the class map or the objects of each image, in order; many images go to a board at a time.
+
+    Args:
+        path: the artifact's folder.
+        images: files, or what `edgekd.data.predictions.read_images` read.
+        selection: which detections a detector keeps; by default those that scoring takes.
+        board: that runs the engine; None: its own.
+
+    Raises:
+        RecipeError: a selection for a segmenter, or a board that is not in the inventory in use.
+        ArtifactError: not a complete artifact folder with a network.
+        TargetError: the runtime is not installed, or refuses the engine.
+        BoardError: the board cannot be reached.
+        DataError: a file that is not a readable image.
+    """
+    from edgekd.data.images import read_image
+    from edgekd.data.predictions import ReadImage
+    from edgekd.executors.boards import connected
+    from edgekd.executors.predictions import predict_images
+
+    artifact = _network(path, selection)
+    sent: deque[ReadImage] = deque()
+
+    def pixels() -> Iterator[np.ndarray]:
+        for image in images:
+            read = image if isinstance(image, ReadImage) else ReadImage(Path(image), read_image(Path(image)))
+            sent.append(read)
+            yield read.pixels
+
+    with connected():
+        for result in predict_images(pixels(), artifact, selection, board):
+            yield Predicted(sent.popleft(), result, artifact.spec.classes)
+
+
+def _network(path: str | Path, selection: Selection | None) -> Artifact:
     artifact = open_artifact(Path(path))
     if selection is not None and artifact.spec.task == "semantic":
         raise RecipeError(f"{path}: a segmenter has no detections to select; leave scores, overlaps and numbers out")
-    with open_session(artifact) as session:
-        yield Engine(artifact, session, selection)
+    return artifact
 
 
 def _report(

@@ -11,6 +11,7 @@ EdgekdError                     something went wrong that the user can read abou
 │   │       ├── ToolchainCrashError    the process died by a signal, or ended without a result
 │   │       ├── ToolchainTimeoutError  it did not end in time, and was killed
 │   │       └── ToolchainLogError      it reported success, and its log says otherwise
+│   ├── BoardError              a board that cannot be reached, was lost, is in use, or lacks what every job needs
 │   ├── PackageError            a package that is not installed
 │   ├── ImageError              an array handed to an engine
 │   └── WorkspaceError          an output folder that is locked, full or unwritable
@@ -37,7 +38,7 @@ class UserError(EdgekdError):
 
 
 class RecipeError(UserError):
-    """A recipe cannot be read, has an unknown key or a value that does not fit."""
+    """A recipe or an inventory of boards cannot be read, has an unknown key or a value that does not fit."""
 
 
 class DataError(UserError):
@@ -77,6 +78,10 @@ class ToolchainTimeoutError(ToolchainError):
 
 class ToolchainLogError(ToolchainError):
     """A toolchain reported success, but its log holds errors."""
+
+
+class BoardError(UserError):
+    """A board cannot be reached, was lost or restarted, is in use by others, or lacks a command that every job needs."""
 
 
 class PackageError(UserError):

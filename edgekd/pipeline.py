@@ -19,7 +19,7 @@ from edgekd.core.recipe_loading import check_plugins
 from edgekd.core.stage import KeyContent, Stage, hash_of
 from edgekd.core.workspace import Workspace, disk_errors
 from edgekd.data.splits import release_split
-from edgekd.errors import EdgekdError, GateError, RecipeError, WorkspaceError, one_line
+from edgekd.errors import BoardError, EdgekdError, GateError, RecipeError, WorkspaceError, one_line
 from edgekd.planning import quantizer_of
 
 log = logging.getLogger(__name__)
@@ -161,7 +161,10 @@ class _Runner:
                 return self._fail(StageFailure(stage.name, f"{name} failed: {self.failed[name]}", cause=name))
         if stage.optional_inputs and not any(name in self.done for name in stage.optional_inputs):
             return self._fail(StageFailure(stage.name, "all of its inputs failed", cause=stage.optional_inputs[0]))
-        content = _key_content(self.recipe, self.workspace, stage, self._artifacts())
+        try:
+            content = _key_content(self.recipe, self.workspace, stage, self._artifacts())
+        except BoardError as exc:
+            return self._keep(stage, exc)
         artifact = self.workspace.finished(stage.name, hash_of(content))
         started, skipped = time.monotonic(), artifact is not None and not artifact.failures
         if artifact is None or not skipped:
@@ -176,6 +179,18 @@ class _Runner:
                 if self.on_failure is not None:
                     self.on_failure(StageFailure(f"{stage.name}/{subject}", reason))
         self.done[stage.name] = StageRun(stage, artifact, skipped, time.monotonic() - started)
+        self.on_stage(self.done[stage.name])
+        return True
+
+    def _keep(self, stage: Stage, away: BoardError) -> bool:
+        """Finish a stage whose board cannot be asked, where it is done already; else it fails with the reason."""
+        artifact = _kept(self.recipe, self.workspace, stage, self._artifacts())
+        if artifact is None:
+            if self.on_failure is None or not stage.fails_alone:
+                raise away
+            return self._fail(StageFailure(stage.name, str(away)))
+        log.warning("%s: kept as it was measured: %s", stage.name, away)
+        self.done[stage.name] = StageRun(stage, artifact, True, 0.0)
         self.on_stage(self.done[stage.name])
         return True
 
@@ -270,7 +285,11 @@ def recall(
         needed = set(stage.inputs) - set(stage.optional_inputs)
         if stage.name not in known and needed <= set(known):
             artifacts = {name: one.artifact for name, one in known.items()}
-            if artifact := find(stage.name, hash_of(_key_content(recipe, workspace, stage, artifacts))):
+            try:
+                artifact = find(stage.name, hash_of(_key_content(recipe, workspace, stage, artifacts)))
+            except BoardError:
+                artifact = _kept(recipe, workspace, stage, artifacts)
+            if artifact is not None:
                 known[stage.name] = StageRun(stage, artifact, skipped=True, seconds=0.0)
     return list(known.values())
 
@@ -283,6 +302,17 @@ def default_out(recipe: Recipe) -> Path:
 def _key_content(recipe: Recipe, workspace: Workspace, stage: Stage, artifacts: Mapping[str, Artifact]) -> KeyContent:
     inputs = {name: artifacts[name] for name in stage.inputs if name in artifacts}
     return stage.key_content(recipe, inputs, workspace.code_of(stage.name))
+
+
+def _kept(recipe: Recipe, workspace: Workspace, stage: Stage, artifacts: Mapping[str, Artifact]) -> Artifact | None:
+    """Return the artifact in a stage's folder, if all but the state of a board that cannot be asked is as it was made with."""
+    there = workspace.present(stage.name)
+    before = there.manifest.get("key_content") if there is not None else None
+    if there is None or there.failures or not before:
+        return None
+    inputs = {name: artifacts[name] for name in stage.inputs if name in artifacts}
+    content = stage.key_content(recipe, inputs, workspace.code_of(stage.name), before)
+    return there if hash_of(content) == there.manifest["key"] else None
 
 
 def _why_again(workspace: Workspace, stage: Stage, content: KeyContent) -> str:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from graphlib import TopologicalSorter
 
 from edgekd.core import plugins
-from edgekd.core.recipe import Engine, Recipe
-from edgekd.core.stage import Stage
-from edgekd.errors import UserError, did_you_mean
-from edgekd.executors.boards import why_not_here
+from edgekd.core.recipe import LOCAL, Engine, Recipe
+from edgekd.core.stage import Stage, bench_of
+from edgekd.errors import BoardError, UserError, did_you_mean
+from edgekd.executors.boards import why_not_there
+
+log = logging.getLogger(__name__)
 
 # They decide nothing that is learned: how often a training saves its resume state, and the scored split, on which it only
 # draws its learning curve.
@@ -24,7 +27,11 @@ _NOT_DISTILLED = ("distill.watchdog_ratio", "distill.baseline")
 
 
 def plan(recipe: Recipe) -> list[Stage]:
-    """Return the stages of a recipe in an order in which every stage comes after what it reads."""
+    """Return the stages of a recipe in an order in which every stage comes after what it reads.
+
+    Raises:
+        RecipeError: an engine's board is not in the inventory in use.
+    """
     stages = {stage.name: stage for stage in [*_training(recipe), *_deployment(recipe), *_measuring(recipe)]}
     graph = {name: (*stage.inputs, *stage.prerequisites) for name, stage in stages.items()}
     return [stages[name] for name in TopologicalSorter(graph).static_order()]
@@ -44,9 +51,9 @@ def select(stages: list[Stage], until: str | None) -> list[Stage]:
         return stages
     wanted: set[str] = set()
     for word in until.split(","):
-        found = {s.name for s in stages if s.name == word or s.name.split("/")[0] == word}
+        found = {s.name for s in stages if word in (s.name, s.group)}
         if not found:
-            known = {s.name for s in stages} | {s.name.split("/")[0] for s in stages}
+            known = {s.name for s in stages} | {s.group for s in stages}
             raise UserError(f"no stage of this recipe is called {word!r}{did_you_mean(word, known)}")
         wanted |= found
     for stage in reversed(stages):
@@ -192,34 +199,77 @@ def _source(engine: Engine) -> str:
 
 
 def _measuring(recipe: Recipe) -> list[Stage]:
-    engines = tuple(f"engine/{engine.id}" for engine in recipe.engines if not why_not_here(engine))
+    absent = _cannot_run(recipe)
+    engines = [engine for engine in recipe.engines if not absent[engine.id]]
     trained = [stage.name for stage in _training(recipe) if stage.kind == "checkpoint"]
-    stages = [
-        Stage(
-            name=f"evaluate/{scored.split('/')[-1]}",
-            kind="metrics",
-            function="edgekd.evaluate.stage:run",
-            inputs=(scored, "data"),
-            sections=("data", "evaluate"),
-            subject=scored,
-            fails_alone=scored in engines,
-            partial_inputs=_SCORED_ON,
-        )
-        for scored in (*trained, "export", *engines)
-    ]
-    if engines:
+    stages = [_evaluated(scored) for scored in (*trained, "export")]
+    stages += [_evaluated(f"engine/{engine.id}", engine) for engine in engines]
+    for board in dict.fromkeys(engine.board for engine in engines):
+        measured = tuple(f"engine/{engine.id}" for engine in engines if engine.board == board)
         stages.append(
             Stage(
-                name="bench",
+                name=bench_of(board),
                 kind="latency",
                 function="edgekd.bench.stage:run",
-                inputs=(*engines, "data"),
-                sections=("data", "bench"),
+                inputs=(*measured, "data"),
+                sections=("data", f"engines:@{board}", "bench"),
                 external_state="edgekd.bench.stage:machine",
-                optional_inputs=engines,
+                optional_inputs=measured,
                 partial_inputs=_SCORED_ON,
                 fails_alone=True,
                 version=3,
             )
         )
+    stages += [_agreement(engine, here) for engine in engines for here in engines if is_twin(here, engine)]
     return stages
+
+
+def is_twin(here: Engine, engine: Engine) -> bool:
+    """Whether an engine of this machine is that of a board, but for the place."""
+    at = {"id": engine.id, "board": engine.board}
+    return here.board == LOCAL != engine.board and here.model_copy(update=at) == engine
+
+
+def _agreement(engine: Engine, here: Engine) -> Stage:
+    """Return the stage that holds the score of a board's engine to that of the same engine here."""
+    return Stage(
+        name=f"agreement/{engine.id}",
+        kind="agreement",
+        function="edgekd.evaluate.agreement:run",
+        inputs=tuple(f"{kind}/{one.id}" for kind in ("evaluate", "engine") for one in (engine, here)),
+        sections=("parity",),
+        subject=engine.id,
+        fails_alone=True,
+    )
+
+
+def _evaluated(scored: str, engine: Engine | None = None) -> Stage:
+    """Return the stage that scores a network, or an engine; a board's score is that of its hardware and runtime."""
+    is_there = engine is not None and engine.board != LOCAL
+    return Stage(
+        name=f"evaluate/{scored.split('/')[-1]}",
+        kind="metrics",
+        function="edgekd.evaluate.stage:run",
+        inputs=(scored, "data"),
+        sections=("data", "evaluate", *((f"engines:{engine.id}",) if engine and is_there else ())),
+        subject=scored,
+        external_state="edgekd.evaluate.stage:place" if is_there else "",
+        fails_alone=engine is not None,
+        partial_inputs=_SCORED_ON,
+    )
+
+
+def _cannot_run(recipe: Recipe) -> dict[str, str]:
+    """Return why its board cannot run it for each engine, by id; "" where it can, or where the board cannot be asked now.
+
+    The stages of an engine whose board is away are planned: they are done already, or fail with the reason.
+    """
+    found: dict[str, str] = {}
+    for board in dict.fromkeys(engine.board for engine in recipe.engines):
+        there = [engine for engine in recipe.engines if engine.board == board]
+        try:
+            found |= why_not_there(there)
+        except BoardError as exc:  # said once here, and in the rows
+            log.warning("%s", exc)
+            found |= dict.fromkeys((engine.id for engine in there), "")
+    return found

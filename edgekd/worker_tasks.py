@@ -1,4 +1,4 @@
-"""The tasks of a job: compile an engine, probe a model, run an engine over files, measure engines, say a version.
+"""The tasks of a job: compile, probe, run and measure engines, predict images, say versions and facts of the machine.
 
 A task takes a `Job` and returns JSON. It finds the files that the job reads under the names in `job.files`, and writes into
 `job.out_dir`. It runs in this process, in a child of it, in a vendor virtualenv or on a board.
@@ -14,102 +14,43 @@ import logging
 from contextlib import ExitStack
 from dataclasses import asdict, fields, replace
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple, TypedDict, Union, cast
+from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple, Union, cast
 
 import numpy as np
 
-from edgekd.board.bench import BenchResult, BenchSettings, bench
+from edgekd.board import machine
+from edgekd.board.arguments import (
+    AskedEngine,
+    CompileArguments,
+    DuelArguments,
+    FactsArguments,
+    FootprintArguments,
+    InferArguments,
+    MeasureArguments,
+    MeasuredEngine,
+    PredictArguments,
+    ProbeArguments,
+    WhyNotHereArguments,
+)
+from edgekd.board.bench import BenchResult, BenchRow, BenchSettings, bench, engine_time
 from edgekd.board.bench_files import save
+from edgekd.board.detection import Selection
 from edgekd.board.duel import duel
 from edgekd.board.files import replacing
 from edgekd.board.footprint import footprint as measured_footprint
 from edgekd.board.footprint import footprint_in_child
 from edgekd.board.job import Job, Json
+from edgekd.board.long_runs import LongRunSettings, long_run_rows
+from edgekd.board.postprocess import predictor
+from edgekd.board.prediction_files import load_images, save_results
 from edgekd.board.preprocess import prepare
 from edgekd.board.session import Session
-from edgekd.board.specs import ModelSpec, SpecJson
+from edgekd.board.specs import ModelSpec
 from edgekd.errors import EdgekdError, TargetError, one_line
 from edgekd.targets.base import CompileRequest, SessionBase, Target
 
 log = logging.getLogger(__name__)
 Progress = Callable[[str, float], None]  # called with a word and the fraction that is done
-
-
-class CompileArguments(TypedDict):
-    """Of the task `compile`; `model` and `calibration` are names of files."""
-
-    model: str
-    spec: SpecJson
-    precision: str
-    options: Json
-    calibration: Optional[str]
-
-
-class InferArguments(TypedDict):
-    """Of the task `infer`; `engine` and `inputs` are names of files. `is_simulated`: the simulator computes, not the chip."""
-
-    engine: str
-    spec: SpecJson
-    options: Json
-    is_simulated: bool
-    inputs: List[str]
-
-
-class MeasuredEngine(TypedDict):
-    """An engine among the `MeasureArguments`; `engine` is the name of a file."""
-
-    module: str
-    engine: str
-    spec: SpecJson
-    options: Json
-
-
-class DecodeArguments(TypedDict):
-    """Image files by name, and the function that reads one into an array, `module:function`: boards need not have it."""
-
-    function: str
-    images: List[str]
-
-
-class MeasureArguments(TypedDict):
-    """Of the task `measure`: engines by id, names of .npy files, (H, W, 3) uint8 RGB, and the fields of `BenchSettings`.
-
-    `decode`: None where the images are arrays only.
-    """
-
-    engines: Dict[str, MeasuredEngine]
-    images: List[str]
-    settings: Json
-    decode: Optional[DecodeArguments]
-
-
-class DuelArguments(TypedDict):
-    """Of the task `duel`: engines by name, the first is what the others are compared with; the rest as `MeasureArguments`."""
-
-    engines: Dict[str, MeasuredEngine]
-    images: List[str]
-    rounds: int
-    seed: int
-
-
-class FootprintArguments(TypedDict):
-    """Of the task `footprint`; `image` is the name of a .npy file, (H, W, 3) uint8 RGB."""
-
-    engine: MeasuredEngine
-    image: str
-
-
-class ProbeArguments(TypedDict):
-    """Of the task `probe`; `model` is the name of a file."""
-
-    model: str
-    options: Json
-
-
-class WhyNotHereArguments(TypedDict):
-    """Of the task `why_not_here`. None asks for engines of any options."""
-
-    options: Optional[Json]
 
 
 def compile_engine(job: Job, progress: Progress) -> Json:
@@ -155,19 +96,42 @@ def infer(job: Job, progress: Progress) -> Json:
         return {"runtime": session.runtime, "outputs": written}
 
 
+def predict(job: Job, progress: Progress) -> Json:
+    """Run an engine with its pre- and post-processing over files of images, with `PredictArguments`.
+
+    Value: `runtime` (the session's facts) and `results`, for each file the path of one in the job's folder.
+    """
+    target, given = target_of(job.module), cast(PredictArguments, job.arguments)
+    selection = None if given["selection"] is None else Selection(**given["selection"])
+    written: List[str] = []
+    with target.session(Path(job.files[given["engine"]]), *_contract(target, given)) as session:
+        result_of = predictor(session.spec.task, selection)
+        for name in given["images"]:
+            results = [result_of(session, image) for image in load_images(Path(job.files[name]))]
+            written.append(f"{len(written):05}.npz")
+            save_results(Path(job.out_dir) / written[-1], results)
+            progress("predicting", len(written) / len(given["images"]))
+        return {"runtime": session.runtime, "results": written}
+
+
 def measure(job: Job, progress: Progress) -> Json:
     """Measure engines in one interleaved run and write the bench's files into the job's folder, with `MeasureArguments`.
 
-    Value: `rows`, by id what a row of the report takes; `failures`, by id why an engine was not measured, on one line.
+    Value: `rows`, by id what a row of the report takes; `failures`, by id why an engine was not measured, on one line; `state`,
+    the machine's (`Snapshot`) `before` and `after` the bench.
     """
     given = cast(MeasureArguments, job.arguments)
     images = [np.load(job.files[name], allow_pickle=False) for name in given["images"]]
     with ExitStack() as stack:
         sessions, failures = _open_all(stack, job, given["engines"], images[0])
         results = bench(sessions, images, BenchSettings(**given["settings"]), progress, _decoder(job))
+        alone = {name: engine_time(session, images) for name, session in sessions.items()}
+        longer = long_run_rows(alone, LongRunSettings(**given["long_runs"]), Path(job.out_dir), progress)
     results = {name: _with_footprint(result, job, given["engines"][name]) for name, result in results.items()}
     save(results, Path(job.out_dir))
-    return {"rows": {name: result.row() for name, result in results.items()}, "failures": failures}
+    rows = {name: _with_long_run(result.row(), longer.get(name, {})) for name, result in results.items()}
+    state = next({"before": result.before, "after": result.after} for result in results.values())
+    return {"rows": rows, "failures": failures, "state": state}
 
 
 def compare_engines(job: Job, progress: Progress) -> Json:
@@ -245,9 +209,33 @@ def board_version(job: Job, progress: Progress) -> Json:
 
 
 def why_not_here(job: Job, progress: Progress) -> Json:
-    """Return as `reason` why this machine cannot run the target's engines, "" when it can, with `WhyNotHereArguments`."""
-    target, given = target_of(job.module), cast(WhyNotHereArguments, job.arguments)["options"]
-    return {"reason": target.why_not_here(None if given is None else _options(target, given))}
+    """Return as `reasons` why this machine cannot run each of the engines, "" where it can, with `WhyNotHereArguments`."""
+    given = cast(WhyNotHereArguments, job.arguments)
+    return {"reasons": [_why_not(engine, given["needs_runtime"]) for engine in given["engines"]]}
+
+
+def _why_not(engine: AskedEngine, needs_runtime: bool) -> str:
+    target, options = target_of(engine["module"]), engine["options"]
+    reason = target.why_not_here(None if options is None else _options(target, options))
+    is_known = any(machine.package_version(name) for name in target.info.distributions)
+    if reason or is_known or not needs_runtime:  # runtimes take seconds to import, so their metadata are enough
+        return reason
+    try:
+        (target.board_version or target.runtime_version)()
+    except TargetError as exc:
+        return one_line(exc, None)
+    return ""
+
+
+def facts(job: Job, progress: Progress) -> Json:
+    """Return the machine, with `FactsArguments`: `identity` (`MachineIdentity`) and `facts` (`MachineFacts`)."""
+    targets = []
+    for module in cast(FactsArguments, job.arguments)["modules"]:
+        try:
+            targets.append(target_of(module))
+        except ImportError as exc:  # a target of another package, or one that needs a package at import
+            log.info("%s: its facts are left out: %s", module, exc)
+    return {"identity": machine.identity(targets), "facts": machine.machine_facts(targets)}
 
 
 TASKS: Dict[str, Callable[[Job, Progress], Json]] = {
@@ -255,9 +243,11 @@ TASKS: Dict[str, Callable[[Job, Progress], Json]] = {
     "choices": choices,
     "compile": compile_engine,
     "duel": compare_engines,
+    "facts": facts,
     "footprint": footprint,
     "infer": infer,
     "measure": measure,
+    "predict": predict,
     "probe": probe,
     "version": version,
     "why_not_here": why_not_here,
@@ -275,7 +265,7 @@ def _opened(files: Mapping[str, str], engine: MeasuredEngine) -> SessionBase:
     return target.session(Path(files[engine["engine"]]), *_contract(target, engine))
 
 
-def _contract(target: Target, given: Union[InferArguments, MeasuredEngine]) -> Tuple[ModelSpec, Any]:
+def _contract(target: Target, given: Union[InferArguments, PredictArguments, MeasuredEngine]) -> Tuple[ModelSpec, Any]:
     return ModelSpec.from_dict(given["spec"]), _options(target, given["options"])
 
 
@@ -301,6 +291,11 @@ def _with_footprint(result: BenchResult, job: Job, engine: MeasuredEngine) -> Be
         return replace(
             result, warnings=(*result.warnings, f"load time and memory are not measured: {one_line(exc, None)}")
         )
+
+
+def _with_long_run(row: BenchRow, longer: Json) -> Json:
+    """Add what the long runs gave; their warnings stand after those of the bench."""
+    return {**row, **longer, "warnings": [*row["warnings"], *longer.get("warnings", [])]}
 
 
 def _try_out(session: Session, image: np.ndarray) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+pytest_plugins = ["tests.boards.fixtures"]
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 

@@ -8,18 +8,19 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
+from edgekd.board.arguments import DecodeArguments, MeasureArguments, MeasuredEngine
 from edgekd.board.bench import BenchSettings
 from edgekd.board.job import Job
+from edgekd.board.long_runs import LongRunSettings
 from edgekd.core import plugins
 from edgekd.core.artifact import Artifact, StageResult
-from edgekd.core.plugin_options import plugin_options
 from edgekd.core.progress import progress_bar
-from edgekd.core.recipe import LOCAL, Recipe
+from edgekd.core.recipe import LOCAL, Bench, Recipe
 from edgekd.core.stage import StageJob
 from edgekd.data.base import DenseDataset
 from edgekd.data.splits import open_split
-from edgekd.executors.boards import executor_of
-from edgekd.worker_tasks import DecodeArguments, MeasureArguments, MeasuredEngine
+from edgekd.executors.boards import executor_of, machine_on
+from edgekd.executors.inference import engine_files
 
 
 def run(job: StageJob) -> StageResult:
@@ -30,7 +31,7 @@ def run(job: StageJob) -> StageResult:
     Raises:
         TargetError: none of them runs.
     """
-    recipe = job.recipe
+    recipe, board = job.recipe, board_in(job.recipe)
     dataset = open_split(recipe, recipe.data.val)
     engines = {name.split("/")[1]: artifact for name, artifact in job.inputs.items() if artifact.kind == "engine"}
     settings = BenchSettings(
@@ -45,24 +46,28 @@ def run(job: StageJob) -> StageResult:
         arguments: MeasureArguments = {
             "images": images,
             "settings": asdict(settings),
+            "long_runs": asdict(_long_runs(recipe.bench)),
             "engines": {name: _described(name, engine, files) for name, engine in engines.items()},
-            "decode": _image_files(dataset, len(images), files),
+            "decode": _image_files(dataset, len(images), files)
+            if board == LOCAL
+            else None,  # a board cannot read images
         }
         measured = Job("measure", "", arguments)
         with progress_bar("measuring latency, %", redraws_itself=False) as progress:
-            value = executor_of(LOCAL).run_job(
+            value = executor_of(board).run_job(
                 measured,
                 files,
                 job.out_dir,
                 Path(folder) / "log.txt",
                 lambda _, fraction: progress(int(100 * fraction), 100),
             )
-    return StageResult(details={"rows": value["rows"]}, failures=value["failures"])
+    details = {"rows": value["rows"], "state": value["state"], "machine": machine_on(board)}
+    return StageResult(details=details, failures=value["failures"])
 
 
 def machine(recipe: Recipe) -> dict[str, object]:
     """Return the machine that the latencies belong to (JSON): another one measures again."""
-    return asdict(executor_of(LOCAL).identity())
+    return asdict(executor_of(board_in(recipe)).identity())
 
 
 def _image_files(dataset: DenseDataset, count: int, files: dict[str, Path]) -> DecodeArguments | None:
@@ -72,14 +77,22 @@ def _image_files(dataset: DenseDataset, count: int, files: dict[str, Path]) -> D
     return {"function": "edgekd.data.images:read_image", "images": list(found)} if found else None
 
 
-def _described(name: str, engine: Artifact, files: dict[str, Path]) -> MeasuredEngine:
+def _long_runs(bench: Bench) -> LongRunSettings:
+    return LongRunSettings(bench.energy_seconds, bench.sustained_seconds, bench.cool_down_seconds, bench.sensor_hz)
+
+
+def board_in(recipe: Recipe) -> str:
+    """Return the board of the recipe's engines, which the stage's sections name."""
+    return next(engine.board for engine in recipe.engines)
+
+
+def _described(name: str, artifact: Artifact, files: dict[str, Path]) -> MeasuredEngine:
     """Add an engine's files to those of the job and return what the job says of it."""
-    details = engine.details
-    files |= {f"{name}/{entry['name']}": engine.file(entry["name"]) for entry in engine.manifest["files"]}
-    options = plugin_options("targets", details["target"], details["options"], "options")
+    engine = engine_files(artifact)
+    files |= {f"{name}/{file}": path for file, path in engine.files.items()}
     return {
-        "module": plugins.load("targets", details["target"]).__name__,
-        "engine": f"{name}/{details['engine']}",
+        "module": plugins.load("targets", engine.target).__name__,
+        "engine": f"{name}/{engine.engine}",
         "spec": engine.spec.to_dict(),
-        "options": asdict(options),
+        "options": asdict(engine.options),
     }

@@ -22,7 +22,8 @@ from edgekd.board.footprint import Footprint
 from edgekd.board.laps import PARTS, wall_time
 from edgekd.board.preprocess import prepare
 from edgekd.board.session import Session
-from edgekd.board.sysinfo import Facts, Snapshot, snapshot
+from edgekd.board.state import Snapshot, snapshot
+from edgekd.board.sysinfo import Facts
 from edgekd.board.timing import Parted, Series, WarmUp
 from edgekd.errors import DataError
 
@@ -82,7 +83,7 @@ class BenchResult:
     decode: of all engines the same series; None where the images were arrays.
     throughput_fps: 1 / mean engine time, images per second of one stream.
     runtime: facts that the session reports.
-    before, after: `sysinfo.snapshot` around the run that all engines shared.
+    before, after: `state.snapshot` around the run that all engines shared.
     warnings: reasons to doubt the figures, in words; empty when there are none.
     footprint: load time and memory, measured apart in a process of the engine's own; None where that was not done.
     """

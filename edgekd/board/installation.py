@@ -17,9 +17,11 @@ _HERE = Path(__file__).resolve().parents[2]  # the checkout, or site-packages
 
 
 def install(extra: str) -> str:
-    """Return the `pip install` command that adds an extra to the edgekd that is running."""
+    """Return the `pip install` command that adds an extra to the edgekd that is running, or its package where edgekd is a copy."""
     if _is_checkout(_HERE):
         return f"pip install -e {_quoted(_HERE, extra)}"
+    if not _is_installed():  # the portable part, copied to a board or for a vendor's virtualenv
+        return f"pip install {extra}"  # extras of runtimes have the names of their packages
     found = _direct_url()
     url, folder = found.get("url", ""), Path(found.get("url", "").partition("file://")[2])
     if url and "dir_info" in found and _is_checkout(folder):
@@ -45,9 +47,13 @@ def _quoted(folder: Path, extra: str) -> str:
     return f"'{place}[{extra}]'"
 
 
-def _direct_url() -> Dict[str, Any]:
-    """Return where pip took edgekd from (PEP 610), {} from an index and where edgekd is only copied."""
+def _is_installed() -> bool:
     try:
-        return dict(json.loads(distribution("edgekd").read_text("direct_url.json") or "{}"))
+        return bool(distribution("edgekd").version)
     except PackageNotFoundError:
-        return {}
+        return False
+
+
+def _direct_url() -> Dict[str, Any]:
+    """Return where pip took edgekd from (PEP 610), {} from an index."""
+    return dict(json.loads(distribution("edgekd").read_text("direct_url.json") or "{}"))

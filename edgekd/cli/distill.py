@@ -25,7 +25,7 @@ def distill(
     from edgekd.cli import show, stages
 
     if not plan:
-        stages.run_until(recipe, out, set_, json, "distilled", "export")
+        stages.run_until(stages.Called(recipe, out, set_, json), "distilled", "export")
         return
     from edgekd.core.plugins import packages_of
     from edgekd.core.recipe_loading import load_recipe

@@ -5,9 +5,12 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from edgekd.data.predictions import WrittenPrediction
 
 
 def predict(
@@ -26,17 +29,20 @@ def predict(
     most: Annotated[
         int | None, typer.Option(min=1, help="Objects: max detections; default 100.", show_default=False)
     ] = None,
+    board: Annotated[
+        str | None, typer.Option("--board", metavar="NAME", help="Board that runs the engine; default its own.")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Run an engine on images: writes NAME_overlay.png, and NAME_mask.png or NAME_objects.json, for each.
 
     An image that cannot be read does not stop the others; the exit code is 2 then.
     """
-    from edgekd.api import load_engine
+    from edgekd import api
     from edgekd.board.detection import Selection
     from edgekd.cli.show import print_json
     from edgekd.core.workspace import disk_errors
-    from edgekd.data.predictions import MIN_SCORE, check_names, image_files, write_prediction
+    from edgekd.data.predictions import MIN_SCORE, check_names, image_files, read_images, write_result
     from edgekd.errors import DataError
 
     images = image_files(images)
@@ -46,24 +52,32 @@ def predict(
     selection = replace(Selection(min_score=MIN_SCORE), **chosen)
     selection = replace(selection, candidates=max(selection.candidates, 10 * selection.most))
     results, unread = [], []
-    with disk_errors(out), load_engine(engine, selection if chosen else None) as loaded:
-        out.mkdir(parents=True, exist_ok=True)
-        for image in images:
-            try:
-                results.append(write_prediction(loaded, image, out, selection))
-            except DataError as exc:
-                if len(images) == 1:
-                    raise
-                unread.append(str(exc))
-                print(f"{image}: {exc}" if str(image) not in str(exc) else str(exc), file=sys.stderr)
-                continue
-            if results[-1].get("more"):
-                print(f"{image}: the {selection.most} best are written, there may be more: see --most", file=sys.stderr)
+
+    def note(exc: DataError) -> None:
+        if len(images) == 1:
+            raise exc
+        unread.append(str(exc))
+        print(exc, file=sys.stderr)
+
+    with disk_errors(out):
+        for one in api.predict(engine, read_images(images, note), selection if chosen else None, board):
+            out.mkdir(parents=True, exist_ok=True)
+            written = write_result(one.result, one.image, one.classes, out, selection)
+            results.append(written)
+            if written.get("more"):
+                print(
+                    f"{one.image.path}: the {selection.most} best are written, there may be more: see --most",
+                    file=sys.stderr,
+                )
             if not json:
-                seen = results[-1]["classes"].items()
-                shares = ", ".join(f"{name} {n}" if isinstance(n, int) else f"{name} {n:.0%}" for name, n in seen)
-                print(f"{results[-1]['overlay']}  {shares or f'no object of score {selection.min_score:g} or more'}")
+                _show(written, selection.min_score)
     if json:
         print_json(results)
     if unread:
         raise DataError(f"{len(unread)} of {len(images)} images could not be read, the first: {unread[0]}")
+
+
+def _show(written: WrittenPrediction, min_score: float) -> None:
+    seen = written["classes"].items()
+    shares = ", ".join(f"{name} {n}" if isinstance(n, int) else f"{name} {n:.0%}" for name, n in seen)
+    print(f"{written['overlay']}  {shares or f'no object of score {min_score:g} or more'}")

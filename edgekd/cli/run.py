@@ -13,6 +13,9 @@ SetOption = Annotated[
     list[str],
     typer.Option("--set", metavar="KEY.PATH=VALUE", help="Override a recipe value; @FILE for a list of them."),
 ]
+BoardOption = Annotated[
+    list[str], typer.Option("--board", metavar="NAME", help="Take this board for the engines; several are possible.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -20,25 +23,27 @@ def run(
     recipe: RecipeArg,
     out: OutOption = None,
     set_: SetOption = [],  # noqa: B006 - typer copies it
+    board: BoardOption = [],  # noqa: B006
     until: Annotated[str | None, typer.Option(help="Stop after this stage or group, e.g. distilled.")] = None,
     json: JsonOption = False,
 ) -> None:
     """Run a recipe: train, distil, export, quantize, compile, measure, report. Run it again to resume."""
     from edgekd import api, pipeline
     from edgekd.cli import show
-    from edgekd.core.recipe_loading import load_recipe
+    from edgekd.core.recipe_loading import find_recipe, load_recipe
+    from edgekd.executors.boards import connected
 
-    loaded = load_recipe(recipe, set_)
+    loaded = load_recipe(recipe, set_, board)
     folder = out or pipeline.default_out(loaded)
-    with show.failures() as failed:
+    with connected(find_recipe(recipe).parent), show.failures() as failed:
         result = api.run(loaded, folder, until=until, on_stage=show.stage_line, on_failure=failed.append)
         if json:
             show.print_json(result)
             return
-        _show(recipe, folder, set_)
+        _show(recipe, folder, set_, board)
 
 
-def _show(recipe: str, folder: Path, set_: list[str]) -> None:
+def _show(recipe: str, folder: Path, set_: list[str], boards: list[str]) -> None:
     from edgekd.cli import show
     from edgekd.report.stored import read_report
 
@@ -50,4 +55,4 @@ def _show(recipe: str, folder: Path, set_: list[str]) -> None:
     if measured:
         print(f"next:   {show.command('predict', str(folder / 'engine' / measured[-1]))} IMAGE...")
     else:
-        print(f"next:   {show.command('run', recipe, '--out', str(folder), set_=set_)}")
+        print(f"next:   {show.command('run', recipe, '--out', str(folder), set_=set_, boards=boards)}")

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from edgekd.study.model import Study
 
 
-def command(name: str, *words: str, set_: Iterable[str] = ()) -> str:
-    """Return an `edgekd` command to copy, with the overrides of the one that was called."""
-    overrides = (word for override in set_ for word in ("--set", override))
-    return shlex.join(["edgekd", name, *words, *overrides])
+def command(name: str, *words: str, set_: Iterable[str] = (), boards: Iterable[str] = ()) -> str:
+    """Return an `edgekd` command to copy, with the overrides and boards of the one that was called."""
+    given = [("--set", override) for override in set_] + [("--board", board) for board in boards]
+    return shlex.join(["edgekd", name, *words, *(word for pair in given for word in pair)])
 
 
 def print_json(value: Any) -> None:

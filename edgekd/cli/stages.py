@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import typer
 
-from edgekd.cli.run import JsonOption, OutOption, RecipeArg, SetOption
+from edgekd.cli.run import BoardOption, JsonOption, OutOption, RecipeArg, SetOption
 
 # Command -> (stage groups, help, what to do next).
 COMMANDS = {
@@ -15,48 +17,80 @@ COMMANDS = {
     "quantize": ("quantize", "Calibrate and quantize the ONNX model to int8.", "compile"),
     "compile": ("engine", "Compile the engines.", "bench"),
     "bench": ("bench", "Measure the latency of the engines.", "evaluate"),
-    "evaluate": ("evaluate", "Score every network and engine.", "run"),
+    "evaluate": ("evaluate,agreement", "Score every network and engine.", "run"),
 }
+
+
+# Those that work on boards.
+ON_BOARDS = ("compile", "bench", "evaluate")
 
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands to the command line."""
     for name, (until, text, following) in COMMANDS.items():
-        app.command(name, help=f"{text} Earlier stages are run when they are not done.")(_command(until, following))
+        made = _on_boards(until, following) if name in ON_BOARDS else _command(until, following)
+        app.command(name, help=f"{text} Earlier stages are run when they are not done.")(made)
 
 
 def _command(until: str, following: str):  # type: ignore[no-untyped-def]  # typer reads the inner signature
     def command(recipe: RecipeArg, out: OutOption = None, set_: SetOption = [], json: JsonOption = False) -> None:  # noqa: B006
-        run_until(recipe, out, set_, json, until, following)
+        run_until(Called(recipe, out, set_, json), until, following)
 
     return command
 
 
-def run_until(recipe: str, out: Path | None, set_: list[str], json: bool, until: str, following: str) -> None:
+def _on_boards(until: str, following: str):  # type: ignore[no-untyped-def]  # typer reads the inner signature
+    def command(
+        recipe: RecipeArg,
+        out: OutOption = None,
+        set_: SetOption = [],  # noqa: B006 - typer copies it
+        board: BoardOption = [],  # noqa: B006
+        json: JsonOption = False,
+    ) -> None:
+        run_until(Called(recipe, out, set_, json, board), until, following)
+
+    return command
+
+
+@dataclass(frozen=True)
+class Called:
+    """The arguments of a command that runs stages of a recipe."""
+
+    recipe: str
+    out: Path | None
+    overrides: Sequence[str]
+    json: bool
+    boards: Sequence[str] = ()
+
+
+def run_until(called: Called, until: str, following: str) -> None:
     """Run a recipe as far as the stage groups `until` and print their artifacts and the command that follows."""
     from edgekd import api, pipeline, planning
     from edgekd.cli import show
-    from edgekd.core.recipe_loading import load_recipe
+    from edgekd.core.recipe_loading import find_recipe, load_recipe
+    from edgekd.executors.boards import connected
     from edgekd.report.stored import read_report
 
-    loaded = load_recipe(recipe, set_)
-    folder = out or pipeline.default_out(loaded)
-    present = {stage.name.split("/")[0] for stage in planning.plan(loaded)}
-    groups = ",".join(group for group in until.split(",") if group in present) or until
+    loaded = load_recipe(called.recipe, called.overrides, called.boards)
+    folder = called.out or pipeline.default_out(loaded)
     ran = []
 
     def on_stage(stage_run: pipeline.StageRun) -> None:
         ran.append(stage_run)
         show.stage_line(stage_run)
 
-    with show.failures() as failed:
+    with connected(find_recipe(called.recipe).parent), show.failures() as failed:
+        present = {stage.group for stage in planning.plan(loaded)}
+        groups = ",".join(group for group in until.split(",") if group in present) or until
         result = api.run(loaded, folder, until=groups, on_stage=on_stage, on_failure=failed.append)
-        if json:
+        if called.json:
             show.print_json(result)
             return
         for stage_run in ran:
-            if stage_run.stage.name.split("/")[0] in groups.split(","):
+            if stage_run.stage.group in groups.split(","):
                 print(folder / stage_run.stage.name)
-        if until in ("bench", "evaluate"):
+        if following in ("evaluate", "run"):  # it measured
             show.print_results(read_report(folder))
-        print(f"next: {show.command(following, recipe, '--out', str(folder), set_=set_)}")
+        words = (called.recipe, "--out", str(folder))
+        boards = called.boards if following in (*ON_BOARDS, "run") else ()
+        print(f"next: {show.command(following, *words, set_=called.overrides, boards=boards)}")

@@ -1,7 +1,8 @@
-"""Holds an engine to its ONNX graph: both on the same training images, the graph evaluated without optimisation."""
+"""Holds an engine to its ONNX graph, evaluated without optimisation, and a board to this machine, on training images."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -13,25 +14,32 @@ from edgekd.board.parity import SAME, Comparison, Parity, check_finite, numeric_
 from edgekd.board.preprocess import prepare
 from edgekd.board.specs import ModelSpec
 from edgekd.compile.suspect import suspect
+from edgekd.core import plugins
 from edgekd.core.artifact import Artifact
-from edgekd.core.recipe import Engine, EngineParity
+from edgekd.core.recipe import LOCAL, Engine, EngineParity
 from edgekd.core.stage import StageJob
 from edgekd.data.splits import open_split
-from edgekd.errors import GateError
-from edgekd.executors.boards import executor_of, why_not_here
+from edgekd.errors import GateError, TargetError
+from edgekd.executors.base import Executor
+from edgekd.executors.boards import ask_why_not, executor_of, why_not_here
 from edgekd.executors.inference import Arrays, EngineFiles, files_in, run_engine
 from edgekd.executors.local import open_reference
+from edgekd.executors.toolchain import ToolchainExecutor
 from edgekd.rewrites.graph import read_graph
 from edgekd.targets.base import CompileResult
 
+log = logging.getLogger(__name__)
 FLOAT, QUANTIZED = "float", "quantized"  # names of the graphs in manifests and reports
+HERE, SIMULATOR = "here", "simulator"  # names of the other places of one engine
+_WHERE = {HERE: "on this machine", SIMULATOR: "in the simulator of its toolchain"}
 
 
 def engine_parity(job: StageJob, engine: Engine, model: Artifact, built: CompileResult) -> dict[str, dict[str, Any]]:
-    """Return the parity of an engine with its graphs, by name of the graph (JSON); empty where the engine cannot run here.
+    """Return the parity of an engine with its graphs, by name of the graph (JSON); empty where its board cannot run it.
 
     A float engine has one graph, the export. A quantized engine has two: the export, which it differs from by its
-    quantization, and the Q/DQ graph that it was compiled from, where the quantizer wrote one.
+    quantization, and the Q/DQ graph that it was compiled from, where the quantizer wrote one. An engine of another board is
+    compared with itself on this machine, and an engine of a chip with its simulator, where these are to be had.
 
     Args:
         job: of the compile stage.
@@ -52,7 +60,8 @@ def engine_parity(job: StageJob, engine: Engine, model: Artifact, built: Compile
         built.spec,
         engine.target_options,
     )
-    outputs, _ = run_engine(files, _inputs(images, built.spec), executor_of(engine.board))
+    inputs = _inputs(images, built.spec)
+    outputs, _ = run_engine(files, inputs, executor_of(engine.board))
     found = {}
     for name, graph, spec in _graphs(job.inputs["export"], model):
         reference = _reference(graph, spec, images)
@@ -63,6 +72,32 @@ def engine_parity(job: StageJob, engine: Engine, model: Artifact, built: Compile
             raise GateError(
                 f"{engine.id} computes something else than its {name} ONNX graph: {reason}, on {len(images)} training "
                 f"images{where}; replace the operator, or choose another target"
+            )
+        found[name] = asdict(parity)
+    return found | _elsewhere(engine, files, inputs, outputs, limits)
+
+
+def _elsewhere(
+    engine: Engine, files: EngineFiles, inputs: Sequence[Arrays], outputs: Sequence[Arrays], limits: EngineParity
+) -> dict[str, dict[str, Any]]:
+    """Return the parity of an engine's outputs on its board with those of the same file in other places, by name (JSON)."""
+    places: dict[str, Executor] = {}
+    if engine.board != LOCAL and not ask_why_not(LOCAL, [(engine.target, engine.target_options)])[0]:
+        places[HERE] = executor_of(LOCAL)
+    if plugins.target(engine.target).simulator is not None:
+        places[SIMULATOR] = ToolchainExecutor(engine.target)
+    found = {}
+    for name, executor in places.items():
+        try:
+            expected, _ = run_engine(files, inputs, executor, is_simulated=name == SIMULATOR)
+        except TargetError as exc:  # a runtime or a toolchain that is not installed here
+            log.info("engine %s is not compared with itself %s: %s", engine.id, _WHERE[name], exc)
+            continue
+        parity = compare(expected, files.spec, outputs, files.spec, _limit_of(engine))
+        if reason := why_apart(parity, "board", limits):
+            raise GateError(
+                f"{engine.id} computes something else on board {engine.board} than {_WHERE[name]}: {reason}, on "
+                f"{len(inputs)} training images; compare the versions of its runtime"
             )
         found[name] = asdict(parity)
     return found
@@ -94,12 +129,12 @@ def why_apart(parity: Parity, precision: str, limits: EngineParity) -> str:
 
     Args:
         parity: the parity.
-        precision: `fp32`, `fp16` or `int8`.
+        precision: `fp32`, `fp16` or `int8`; `board` for one engine in two places.
         limits: of the recipe.
     """
     error, what = (
         (parity.rms_error, "RMS error {:.1e} of an output's standard deviation")
-        if precision == "int8"
+        if precision in ("int8", "board")
         else (parity.max_error, "an output differs by {:.1e} of its spread")
     )
     limit: float = getattr(limits, f"{precision}_error")

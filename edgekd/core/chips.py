@@ -5,6 +5,7 @@ What was shown on a chip stands there too, as evidence; the support matrix of th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -28,24 +29,31 @@ class Fact(BaseModel):
 class Evidence(BaseModel):
     """Evidence for a target in some precisions, with which version of its toolchain and on which day (ISO).
 
-    shown: `hardware`, run on the chip; `simulated`, built, and run by the vendor's simulator; `built`, nothing was run.
+    shown: `hardware`, run on the chip; `emulated`, run on a processor that QEMU emulates; `simulated`, built, and run by the
+        vendor's simulator; `built`, nothing was run.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     target: str
     precisions: tuple[str, ...]
-    shown: Literal["hardware", "simulated", "built"]
+    shown: Literal["hardware", "emulated", "simulated", "built"]
     version: str
     date: str
 
 
 class Chip(BaseModel):
-    """A chip: its title, the targets that compile for it, the precisions it lacks, facts, and evidence."""
+    """A chip: its title, the targets that compile for it, the precisions it lacks, facts, and evidence.
+
+    compatible: beginnings of device tree strings that only boards with this chip have.
+    machines: processors, as `uname -m` names them, of boards without such a string.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     title: str
     targets: tuple[str, ...]
     lacks: tuple[str, ...] = ()
+    compatible: tuple[str, ...] = ()
+    machines: tuple[str, ...] = ()
     facts: tuple[Fact, ...]
     evidence: tuple[Evidence, ...] = ()
 
@@ -66,6 +74,25 @@ def load(name: str) -> Chip:
     if name not in files:
         raise RecipeError(f"no chip is called {name!r}{did_you_mean(name, files)}")
     return _read(files[name])
+
+
+def recognize(machine: str, compatible: Sequence[str]) -> str | None:
+    """Return the name of the chip of a board, None when no chip is known to be it.
+
+    Args:
+        machine: processor, as `uname -m` names it.
+        compatible: strings of the device tree, `compatible` of its root; they come before `machine`.
+    """
+    known = {name: load(name) for name in names()}
+    by_tree = {
+        beginning: name
+        for name, chip in known.items()
+        for beginning in chip.compatible
+        if any(one.startswith(beginning) for one in compatible)
+    }
+    if by_tree:
+        return by_tree[max(by_tree, key=len)]
+    return next((name for name, chip in known.items() if machine in chip.machines), None)
 
 
 @cache

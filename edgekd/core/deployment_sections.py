@@ -88,7 +88,7 @@ class Quantize(QuantizeVariant):
 
 
 class EngineParity(Section):
-    """Each engine that can run here against its ONNX graph, evaluated without optimisation, on training images."""
+    """Each engine on its board against its ONNX graph, evaluated without optimisation, and against itself here."""
 
     images: int = Field(4, gt=0, description="Training images on which each engine is compared with its graph.")
     fp32_error: float = Field(
@@ -109,6 +109,23 @@ class EngineParity(Section):
     )
     fp16_different: float = Field(0.02, ge=0, description="The same for fp16 engines (IoU 0.9, score 0.01).")
     int8_different: float = Field(0.5, ge=0, description="The same for int8 engines (IoU 0.5, score 0.1).")
+    board_error: float = Field(
+        0.05,
+        gt=0,
+        description="The same engine file on its board and here, or in the simulator of its chip: max RMS of the difference of "
+        "an output, relative to its standard deviation.",
+    )
+    board_different: float = Field(
+        0.02,
+        ge=0,
+        description="The same engine file on its board and here, or in the simulator: max fraction of pixels with another class, "
+        "or of detections without a counterpart.",
+    )
+    board_score: float = Field(
+        0.01,
+        ge=0,
+        description="The same engine file on its board and here: max difference of mIoU or mAP on `data.val`, a fraction.",
+    )
 
 
 LOCAL = "local"  # this machine
@@ -127,7 +144,10 @@ class Engine(Section):
     variant: str = Field(
         PTQ, description="Quantized model that an int8 engine is compiled from; see `quantize.variants`."
     )
-    board: str = Field(LOCAL, description="Board that runs the engine. `local` is this machine.")
+    board: str = Field(
+        LOCAL,
+        description="Board of the inventory that runs the engine; a list makes one engine for each. `local` is this machine.",
+    )
     options: PluginOptions = Field(PluginOptions(), description="Options of the target.")
 
     @property
@@ -153,18 +173,26 @@ class Engine(Section):
             raise ValueError("is a name that the report's pictures use; call this engine otherwise")
         return names_a_stage(name)
 
-    @field_validator("board")
-    @classmethod
-    def _is_local(cls, board: str) -> str:
-        if board != LOCAL:
-            raise ValueError(f"this edgekd reaches no board but {LOCAL!r}, this machine")
-        return board
-
     @model_validator(mode="after")
     def _has_a_quantized_model(self) -> Engine:
         if self.variant != PTQ and not self.precision.is_quantized:
             raise ValueError(f"variant {self.variant!r} is of a quantized model; precision {self.precision} has none")
         return self
+
+
+def on_boards(engine: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return an engine of a recipe (YAML) once for each board in its list; an id of its own gets `@board` for a named one.
+
+    Raises:
+        ValueError: the list is empty, holds something else than names, or one of them twice.
+    """
+    boards = engine.get("board", LOCAL)
+    if not isinstance(boards, list):
+        return [engine]
+    if not boards or not all(isinstance(name, str) for name in boards) or len(set(boards)) < len(boards):
+        raise ValueError(f"engines: board: expected a name, or a list of different names, got {boards}")
+    own = engine.get("id")
+    return [{**engine, "board": name, **({"id": f"{own}@{name}"} if own and name != LOCAL else {})} for name in boards]
 
 
 class Bench(Section):
@@ -174,6 +202,24 @@ class Bench(Section):
     min_seconds: float = Field(3.0, gt=0, description="Min measured time per series, in seconds.")
     warmup_max_seconds: float = Field(5.0, gt=0, description="Max warm-up, in seconds.")
     images: int = Field(16, gt=0, description="Distinct real images in rotation.")
+    energy_seconds: float = Field(
+        0.0,
+        ge=0,
+        description="Energy per frame: seconds of each stretch, idle, busy and idle again, for each engine. 0: not measured. "
+        "30 gives a power sensor 150 values.",
+    )
+    sustained_seconds: float = Field(
+        0.0,
+        ge=0,
+        description="Sustained latency: seconds in which each engine runs back to back, beside clocks and temperatures. 0: not "
+        "measured. MLPerf runs 600.",
+    )
+    cool_down_seconds: float = Field(
+        300.0, ge=0, description="Longest wait for the start temperature before each sustained run, in seconds."
+    )
+    sensor_hz: float = Field(
+        5.0, gt=0, le=10, description="Sensor values a second during the energy and the sustained runs."
+    )
 
 
 class Evaluate(Section):

@@ -5,12 +5,14 @@ A run that is copied to a board is measured there again. Its engines are compile
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 
-from edgekd.board import sysinfo
+from edgekd.board import machine
+from edgekd.board.machine import MachineFacts, MachineIdentity
 from edgekd.board.sysinfo import Facts
 from edgekd.core import plugins
+from edgekd.targets.base import Target
 
 # The packages that change what is learned, exported or drawn, whatever the target.
 _FRAMEWORKS = (
@@ -21,34 +23,37 @@ _FRAMEWORKS = (
 
 def environment(root: str = "/") -> Facts:
     """Return `sysinfo.environment`, with the facts that targets know of the machine, e.g. its GPUs."""
-    facts = sysinfo.environment(root)
-    for _, target in plugins.targets():
-        if target.machine_facts is not None:
-            facts.update(target.machine_facts(root))
-    return facts
+    return machine.environment(_targets(), root)
 
 
 def power_mode(root: str = "/") -> Facts:
     """Return `sysinfo.power_mode`, with the settings that targets know of."""
-    settings = sysinfo.power_mode(root)
-    for _, target in plugins.targets():
-        if target.power_mode is not None:
-            settings.update(target.power_mode(root))
-    return settings
+    return machine.power_mode(_targets(), root)
+
+
+def identity() -> MachineIdentity:
+    """Return the machine that engines and latencies of this process belong to."""
+    return machine.identity(_targets())
+
+
+def facts() -> MachineFacts:
+    """Return hardware, system, clocks and temperatures of this machine."""
+    return machine.machine_facts(list(_targets()))
 
 
 @cache  # reads a file, hundreds of times in one run
 def package_version(name: str) -> str | None:
     """Return the installed version of a package, None when it is not installed."""
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
+    return machine.package_version(name)
 
 
 def runtime_versions() -> dict[str, str | None]:
     """Return distribution -> version of every target's runtime, None for one that is not installed."""
-    return {name: package_version(name) for _, target in plugins.targets() for name in target.info.distributions}
+    return machine.runtime_versions(_targets())
+
+
+def _targets() -> Iterator[Target]:
+    return (target for _, target in plugins.targets())
 
 
 def package_versions() -> dict[str, str]:

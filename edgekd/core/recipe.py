@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidatorFunctionWrapHandler, field_validator, model_validator
 
 from edgekd.core.deployment_sections import (
     LOCAL,
@@ -23,6 +23,7 @@ from edgekd.core.deployment_sections import (
     Export,
     Quantize,
     QuantizeVariant,
+    on_boards,
 )
 from edgekd.core.plugin_options import PluginOptions
 from edgekd.core.training_sections import (
@@ -174,6 +175,17 @@ class Recipe(Section):
             )
         return self
 
+    @field_validator("engines", mode="wrap")
+    @classmethod
+    def _one_for_each_board(cls, raw: Any, check: ValidatorFunctionWrapHandler) -> tuple[Engine, ...]:
+        """Make an engine for each board of a list; errors name the engine by its place in the recipe."""
+        if not isinstance(raw, list | tuple):
+            return tuple(check(raw))
+        placed = [on_boards(engine) if isinstance(engine, dict) else [engine] for engine in raw]
+        checked = check([first for first, *_ in placed])
+        others = ([Engine.model_validate(one) for one in more] for _, *more in placed)
+        return tuple(one for first, more in zip(checked, others, strict=True) for one in (first, *more))
+
     @field_validator("engines")
     @classmethod
     def _unique(cls, engines: tuple[Engine, ...]) -> tuple[Engine, ...]:
@@ -198,13 +210,13 @@ class Recipe(Section):
     def only(self, *sections: str) -> Recipe:
         """Return a copy in which every section that is not named is None.
 
-        So a stage cannot read what its cache key does not cover. `engines:<id>` names a single engine, and
-        `quantize:<variant>/<quantizer>` the settings of one variant for one quantizer.
+        So a stage cannot read what its cache key does not cover. `engines:<id>` names a single engine, `engines:@<board>`
+        those of a board, and `quantize:<variant>/<quantizer>` the settings of one variant for one quantizer.
         """
         names = {section.partition(":")[0]: section.partition(":")[2] for section in sections}
         update: dict[str, Any] = dict.fromkeys(set(type(self).model_fields) - set(names) - {"name", "task", "seed"})
         if names.get("engines"):
-            update["engines"] = tuple(engine for engine in self.engines if engine.id == names["engines"])
+            update["engines"] = tuple(e for e in self.engines if names["engines"] in (e.id, f"@{e.board}"))
         if names.get("quantize"):
             variant, _, quantizer = names["quantize"].partition("/")
             settings = self.quantize.variant(variant)

@@ -24,27 +24,32 @@ _INT_TAG = "tag:yaml.org,2002:int"
 _YAML_FAILURES = (yaml.YAMLError, ValueError, OverflowError, RecursionError)  # e.g. ValueError for the date 2020-13-45
 
 
-def read_tree(path: Path) -> Tree:
-    """Return the content of a recipe file.
+def read_tree(path: Path, what: str = "a recipe") -> Tree:
+    """Return the content of a recipe file, or of another file of the same strictness.
 
     Raises:
         RecipeError: unreadable, not YAML, or not a mapping of plain values.
     """
+    return parse_tree(read_text(path, what), path, what)
+
+
+def parse_tree(text: str, path: Path, what: str = "a recipe") -> Tree:
+    """Return the content of a file's text; errors as `read_tree`."""
     try:
-        raw = _plain_yaml(read_text(path))
+        raw = _plain_yaml(text)
     except _YAML_FAILURES as exc:
-        raise RecipeError(f"{path}: not readable as a recipe: {one_line(exc, None)}") from exc
+        raise RecipeError(f"{path}: not readable as {what}: {one_line(exc, None)}") from exc
     if not isinstance(raw, dict):
-        raise RecipeError(f"{path}: a recipe is a mapping of sections, got {type(raw).__name__}")
+        raise RecipeError(f"{path}: {what} is a mapping of sections, got {type(raw).__name__}")
     return raw
 
 
-def read_text(path: Path) -> str:
-    """Return the text of a recipe file; RecipeError when it cannot be read or is no UTF-8."""
+def read_text(path: Path, what: str = "a recipe") -> str:
+    """Return the text of a file; RecipeError when it cannot be read or is no UTF-8."""
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, ValueError) as exc:
-        raise RecipeError(f"{path}: not readable as a recipe: {one_line(exc, None)}") from exc
+        raise RecipeError(f"{path}: not readable as {what}: {one_line(exc, None)}") from exc
 
 
 def expanded(overrides: Iterable[str]) -> list[str]:

@@ -54,12 +54,13 @@ def find_recipe(name_or_path: str) -> Path:
     )
 
 
-def load_recipe(name_or_path: str, overrides: Iterable[str] = ()) -> Recipe:
+def load_recipe(name_or_path: str, overrides: Iterable[str] = (), boards: Iterable[str] = ()) -> Recipe:
     """Read, override and check a recipe.
 
     Args:
         name_or_path: a YAML file or the name of a shipped recipe.
         overrides: `key.path=value` strings; values are YAML. `@FILE` is a file with a YAML list of them.
+        boards: names; the engines of the recipe are then those of these boards instead of its own.
 
     Raises:
         RecipeError: unreadable, not YAML, unknown key or plugin, value that does not fit; all findings in one line.
@@ -68,7 +69,9 @@ def load_recipe(name_or_path: str, overrides: Iterable[str] = ()) -> Recipe:
     raw = read_tree(path)
     for override in overrides:
         apply_override(raw, override)
-    recipe = _validate(Recipe, raw, str(path))
+    if boards := list(dict.fromkeys(boards)):
+        _move_engines(raw, boards)
+    recipe = validate(Recipe, raw, str(path))
     _check_relative_paths(recipe, overrides, path)
     recipe = _absolute_paths(recipe, path.parent.resolve())
     check_plugins(recipe, but=plugins.TRAINED)
@@ -85,9 +88,17 @@ def stored_recipe(content: dict[str, Any], source: str) -> Recipe:
     Raises:
         RecipeError: of an edgekd with other keys, or with a plugin that is not installed.
     """
-    recipe = _validate(Recipe, content, source)
+    recipe = validate(Recipe, content, source)
     check_plugins(recipe, but=plugins.TRAINED)
     return recipe
+
+
+def _move_engines(raw: dict[str, Any], boards: list[str]) -> None:
+    """Put every engine of a recipe (YAML) on these boards; those that differ in their board alone become one."""
+    engines = raw.get("engines")
+    if isinstance(engines, list):  # else it is refused with the rest
+        moved = [{**one, "board": boards} if isinstance(one, dict) else one for one in engines]
+        raw["engines"] = [one for place, one in enumerate(moved) if one not in moved[:place]]
 
 
 def check_plugins(recipe: Recipe, but: Collection[str] = ()) -> None:
@@ -102,7 +113,8 @@ def check_plugins(recipe: Recipe, but: Collection[str] = ()) -> None:
             use.typed()
 
 
-def _validate(section: type[SectionT], raw: dict[str, Any], source: str) -> SectionT:
+def validate(section: type[SectionT], raw: dict[str, Any], source: str) -> SectionT:
+    """Return a section made from plain values; RecipeError names each key that does not fit, and `source`."""
     try:
         return section.model_validate(raw)
     except ValidationError as exc:

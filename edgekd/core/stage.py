@@ -16,7 +16,7 @@ from edgekd.board.files import sha256_of
 from edgekd.core.artifact import Artifact, StageResult
 from edgekd.core.machine_facts import package_version
 from edgekd.core.plugins import packages_of
-from edgekd.core.recipe import Recipe
+from edgekd.core.recipe import LOCAL, Recipe
 from edgekd.core.third_party import code_hashes
 
 KeyContent = dict[str, Any]  # JSON; its top-level names are those of `key_changes`
@@ -74,12 +74,21 @@ class Stage:
     fails_alone: bool = False
     version: int = 1
 
+    @property
+    def group(self) -> str:
+        """The stages of its kind, e.g. `engine` of `engine/openvino-int8` and `bench` of `bench@pi`."""
+        return self.name.partition("/")[0].partition("@")[0]
+
     def key(self, recipe: Recipe, inputs: dict[str, Artifact], code: Mapping[str, str] = MappingProxyType({})) -> str:
         """Return the cache key, the hash of `key_content`."""
         return hash_of(self.key_content(recipe, inputs, code))
 
     def key_content(
-        self, recipe: Recipe, inputs: dict[str, Artifact], code: Mapping[str, str] = MappingProxyType({})
+        self,
+        recipe: Recipe,
+        inputs: dict[str, Artifact],
+        code: Mapping[str, str] = MappingProxyType({}),
+        before: Mapping[str, object] | None = None,
     ) -> KeyContent:
         """Return everything that decides what the artifact holds, by kind of cause (JSON).
 
@@ -88,6 +97,8 @@ class Stage:
             inputs: artifacts by name; of `optional_inputs` those that there are.
             code: module -> hash in the artifact that is there, for third-party modules that are not installed here. A
                 board needs no code of networks that were trained elsewhere.
+            before: content of an earlier key, whose external state is taken instead of the present one: that of a board
+                which cannot be asked now.
         """
         found = code_hashes(recipe, self.sections)
         return {
@@ -98,7 +109,7 @@ class Stage:
             "config": self._config(recipe),
             "files": _weight_files(recipe, self.sections),
             "code": {name: value or code.get(name) for name, value in found.items()},
-            "external_state": self._external_state(recipe),
+            "external_state": before.get("external_state") if before else self._external_state(recipe),
             "inputs": {
                 name: self._used_part(recipe, name, inputs[name])
                 for name in self.inputs
@@ -137,6 +148,11 @@ class Stage:
             *above, own = use.at
             reduce(lambda node, key: node[key], above, config)[own] = use.options.in_keys(use.kind, use.name)
         return config
+
+
+def bench_of(board: str) -> str:
+    """Return the stage that measures the engines of a board."""
+    return "bench" if board == LOCAL else f"bench@{board}"
 
 
 def hash_of(content: KeyContent) -> str:

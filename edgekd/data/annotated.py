@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from edgekd.board.masks import Masks
+from edgekd.board.run_masks import mask_areas, run_masks
 from edgekd.data.annotation import NO_MASK, AnnotatedImage, Annotation, BeyondEdge, Refusals, damage_of, repaired
 from edgekd.data.base import IGNORE_INDEX, DenseDataset, Instances, Sample
 from edgekd.data.images import read_image
-from edgekd.data.object_masks import mask_areas, run_masks
 from edgekd.errors import DataError
 
 

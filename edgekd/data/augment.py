@@ -19,10 +19,10 @@ from torchvision.transforms.v2 import functional as F
 
 from edgekd.board.frame import frame
 from edgekd.board.masks import Masks
+from edgekd.board.run_masks import union
 from edgekd.board.specs import Preprocess
 from edgekd.core.recipe import Augment
 from edgekd.data.base import IGNORE_INDEX, MIN_SIDE, Sample
-from edgekd.data.object_masks import union
 from edgekd.errors import RecipeError, did_you_mean
 
 # An object is dropped from a view when the visible share of its box is below this, a visible side is below MIN_SIDE, or its

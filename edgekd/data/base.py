@@ -20,7 +20,7 @@ from typing import Protocol
 import numpy as np
 
 from edgekd.board.masks import Masks
-from edgekd.data.object_masks import mask_areas, tight_masks
+from edgekd.board.run_masks import mask_areas, tight_masks
 
 IGNORE_INDEX = 255
 WHOLE = "all"  # the split that is a whole data set without splits

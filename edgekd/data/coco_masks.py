@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from edgekd.board.installation import install
+from edgekd.board.runs import encode_part, filled_columns
 from edgekd.data.annotation import CLIP_PX, CLIP_SHARE, OutsideError
-from edgekd.data.runs import encode_part, filled_columns
 from edgekd.errors import UserError
 
 MAX_COORDINATE = 1e9  # pixels: beyond any real point

@@ -9,10 +9,10 @@ from typing import Literal
 
 import numpy as np
 
+from edgekd.board.run_masks import mask_areas
 from edgekd.data.annotated import AnnotatedDataset
 from edgekd.data.annotation import NO_MASK
 from edgekd.data.base import IGNORE_INDEX, Sample
-from edgekd.data.object_masks import mask_areas
 from edgekd.data.paired import checked_classes
 from edgekd.errors import DataError
 

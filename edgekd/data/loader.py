@@ -18,10 +18,10 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from edgekd.board.masks import Masks
+from edgekd.board.run_masks import size_bytes
 from edgekd.core.recipe import Data
 from edgekd.data.augment import Objects, View, augmented, training_transform
 from edgekd.data.base import DenseDataset, Sample
-from edgekd.data.object_masks import size_bytes
 
 # Memory for decoded images, of all workers of a loader together.
 CACHE_BYTES = 2 << 30

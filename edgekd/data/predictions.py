@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypedDict
 
@@ -11,12 +12,12 @@ import numpy as np
 from PIL import Image
 
 from edgekd.board.detection import Detections, Selection
+from edgekd.board.runs import encode_runs
 from edgekd.data.colors import overlay, palette
 from edgekd.data.drawing import Color, draw_boxes, draw_masks
 from edgekd.data.images import read_image
 from edgekd.data.paired import SUFFIXES
-from edgekd.data.runs import encode_runs
-from edgekd.errors import UserError
+from edgekd.errors import DataError, UserError
 
 MIN_SCORE = 0.3  # of detections in pictures
 
@@ -103,12 +104,43 @@ def write_prediction(
         UserError: the image would be overwritten by its own result.
     """
     check_names([image_path], out)
-    image, paths = read_image(image_path), _paths(image_path, out)
-    result = engine(image)
+    image = read_image(image_path)
+    return write_result(engine(image), ReadImage(image_path, image), engine.classes, out, selection)
+
+
+@dataclass(frozen=True)
+class ReadImage:
+    """An image file and its pixels (H, W, 3) uint8 RGB."""
+
+    path: Path
+    pixels: np.ndarray
+
+
+def read_images(paths: Iterable[Path], on_unreadable: Callable[[DataError], None]) -> Iterator[ReadImage]:
+    """Yield the images that can be read, one at a time in memory; `on_unreadable` gets the errors of the others."""
+    for path in paths:
+        try:
+            image = ReadImage(path, read_image(path))
+        except DataError as exc:
+            on_unreadable(exc if str(path) in str(exc) else DataError(f"{path}: {exc}"))
+        else:
+            yield image
+
+
+def write_result(
+    result: np.ndarray | Detections,
+    image: ReadImage,
+    classes: tuple[str, ...],
+    out: Path,
+    selection: Selection | None = None,
+) -> WrittenPrediction:
+    """Write a class map or detections as `write_prediction` does, and return the paths and a summary."""
+    image_path, paths = image.path, _paths(image.path, out)
     if isinstance(result, Detections):
-        summary = _write_objects(result, image, engine.classes, paths, selection or Selection(min_score=MIN_SCORE))
+        chosen = selection or Selection(min_score=MIN_SCORE)
+        summary = _write_objects(result, image.pixels, classes, paths, chosen)
     else:
-        summary = _write_class_map(result, image, engine.classes, paths)
+        summary = _write_class_map(result, image.pixels, classes, paths)
     return {"image": str(image_path), "overlay": str(paths["overlay.png"]), **summary}
 
 

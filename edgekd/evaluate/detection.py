@@ -19,9 +19,9 @@ import numpy as np
 from edgekd.board.detection import Detections
 from edgekd.board.installation import install
 from edgekd.board.masks import Masks
+from edgekd.board.run_masks import runs_of, tight_masks
 from edgekd.data.base import COCO_LARGEST, Instances
 from edgekd.data.object_cap import best_average_precision, best_recalls
-from edgekd.data.object_masks import runs_of, tight_masks
 from edgekd.errors import DataError, UserError
 from edgekd.evaluate.definitions import COCO_DETECTIONS, recall_name
 from edgekd.evaluate.predictions import Prediction

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 import numpy as np
 
-from edgekd.board.detection import Detections, Selection
-from edgekd.board.postprocess import Predictor
-from edgekd.board.session import Session
+from edgekd.board.detection import Detections
 from edgekd.core.progress import Progress
 from edgekd.data.base import DenseDataset, Sample
 
@@ -31,29 +29,39 @@ class Prediction(Generic[ResultT]):
 
 
 def predict_split(
-    session: Session, dataset: DenseDataset, indices: Sequence[int], selection: Selection | None = None
-) -> Iterator[Prediction]:
+    predict: Callable[[Iterable[np.ndarray]], Iterator[ResultT]], dataset: DenseDataset, indices: Sequence[int]
+) -> Generator[Prediction[ResultT], None, None]:
     """Yield the prediction for each index, in order; samples are read ahead in a thread.
 
-    selection: of a detector's objects; None: the default one, COCO's 100 per image.
+    Args:
+        predict: takes images and gives the results in the same order; it may read many images before it gives one.
+        dataset: the split.
+        indices: of the samples.
 
     Raises:
         DataError: a sample cannot be read.
     """
-    predict = Predictor(session, selection)
+    read: deque[tuple[int, Sample]] = deque()
+
+    def images() -> Iterator[np.ndarray]:
+        for index, sample in _read_ahead(dataset, indices):
+            read.append((index, sample))
+            yield sample.image
+
+    for result in predict(images()):
+        yield Prediction(*read.popleft(), result)
+
+
+def _read_ahead(dataset: DenseDataset, indices: Sequence[int]) -> Iterator[tuple[int, Sample]]:
     with ThreadPoolExecutor(1) as pool:
         waiting: deque[tuple[int, Future[Sample]]] = deque()
         for index in indices:
             waiting.append((index, pool.submit(dataset.load, index)))
             if len(waiting) > _AHEAD:
-                yield _predicted(predict, *waiting.popleft())
-        while waiting:
-            yield _predicted(predict, *waiting.popleft())
-
-
-def _predicted(predict: Predictor, index: int, reading: Future[Sample]) -> Prediction:
-    sample = reading.result()
-    return Prediction(index, sample, predict(sample.image))
+                index, sample = waiting.popleft()
+                yield index, sample.result()
+        for index, sample in waiting:
+            yield index, sample.result()
 
 
 def keeping(

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
 from edgekd.board.detection import Detections, Selection
+from edgekd.board.run_masks import packed
+from edgekd.core import plugins
 from edgekd.core.artifact import StageResult
 from edgekd.core.progress import progress_bar
+from edgekd.core.recipe import LOCAL, Recipe
 from edgekd.core.stage import StageJob
 from edgekd.data.base import DenseDataset
-from edgekd.data.object_masks import packed
 from edgekd.data.predictions import MIN_SCORE
 from edgekd.data.splits import open_split
 from edgekd.errors import DataError
 from edgekd.evaluate import detection, semantic
 from edgekd.evaluate.predictions import Prediction, keeping, predict_split
-from edgekd.executors.boards import open_session
+from edgekd.executors.boards import board_of, executor_of, machine_on
+from edgekd.executors.predictions import predict_images
 
 PICTURES = "pictures.npz"
 Scored = tuple[dict[str, Any], dict[str, np.ndarray]]  # what the manifest says, what the pictures need
@@ -43,9 +47,10 @@ def run(job: StageJob) -> StageResult:
     indices = range(min(recipe.evaluate.images or len(dataset), len(dataset)))
     pictured = picture_indices(len(indices), recipe.evaluate.pictures)
     kept: dict[int, Any] = {}
-    with open_session(artifact) as session, progress_bar("scoring") as progress:
-        most = recipe.evaluate.max_detections
-        predicted = predict_split(session, dataset, indices, Selection.of_most(most))
+    most = recipe.evaluate.max_detections
+    selection = Selection.of_most(most)
+    predicted = predict_split(lambda images: predict_images(images, artifact, selection), dataset, indices)
+    with closing(predicted), progress_bar("scoring") as progress:
         predictions = keeping(predicted, pictured, kept, progress, len(indices))
         if recipe.task == "semantic":
             details, arrays = _semantic(predictions, dataset, kept)
@@ -54,8 +59,21 @@ def run(job: StageJob) -> StageResult:
             result = detection.score(dataset.classes, predictions, recipe.task == "instance", coco_files, most)
             details, arrays = asdict(result), _pictures(kept)
     np.savez_compressed(job.out_dir / PICTURES, **arrays)  # type: ignore[arg-type]  # keys never shadow its flags
+    board = board_of(artifact)
+    details |= {} if board == LOCAL else {"machine": machine_on(board)}
     names = [dataset.name(i) for i in pictured]
     return StageResult(details={"of": job.subject, "split": recipe.data.val, "pictured": names, **details})
+
+
+def place(recipe: Recipe) -> dict[str, Any]:
+    """Return what the scores of the recipe's only engine depend on besides the engine (JSON): its board's hardware and runtime.
+
+    Runtimes choose arithmetic by the hardware: OpenVINO computes in float16 on some ARM cores.
+    """
+    (engine,) = recipe.engines
+    there = executor_of(engine.board).identity()
+    names = plugins.target(engine.target).info.distributions
+    return {"hardware": there.hardware, "runtimes": {name: there.runtimes.get(name) for name in names}}
 
 
 def _semantic(

@@ -2,37 +2,136 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
+from edgekd.board.arguments import AskedEngine, WhyNotHereArguments
 from edgekd.board.job import Job, Json
 from edgekd.board.session import Session
+from edgekd.board.sysinfo import Facts
+from edgekd.core import plugins
 from edgekd.core.artifact import Artifact
+from edgekd.core.inventory import Inventory, load_inventory
 from edgekd.core.recipe import LOCAL, Engine
-from edgekd.errors import RecipeError
 from edgekd.executors.base import Executor
 from edgekd.executors.local import Local
+from edgekd.executors.ssh.board import SshBoard
+
+
+class _Boards:
+    """The boards of one inventory, each reached over one connection, and why they cannot run the engines asked about."""
+
+    def __init__(self, inventory: Inventory) -> None:
+        self.reasons: dict[tuple[str, str], str] = {}
+        self._inventory = inventory
+        self._executors: dict[str, SshBoard] = {}
+
+    def executor(self, name: str) -> SshBoard:
+        """Return the executor of a board; RecipeError when the inventory lacks it."""
+        if name not in self._executors:
+            self._executors[name] = SshBoard(self._inventory.board(name))
+        return self._executors[name]
+
+    def close(self) -> None:
+        """End the connections."""
+        for executor in self._executors.values():
+            executor.close()
+
+
+_connected: ContextVar[_Boards | None] = ContextVar("_connected", default=None)
+
+
+@contextmanager
+def connected(beside: Path | None = None) -> Iterator[None]:
+    """Use one inventory and one connection for each board within this block; a block inside another one uses that one's.
+
+    Args:
+        beside: folder of the recipe, see `load_inventory`.
+
+    Raises:
+        RecipeError: the inventory cannot be read.
+    """
+    if _connected.get() is not None:
+        yield
+        return
+    boards = _Boards(load_inventory(beside))
+    before = _connected.set(boards)
+    try:
+        yield
+    finally:
+        _connected.reset(before)
+        boards.close()
 
 
 def executor_of(board: str) -> Executor:
-    """Return the executor of a board; RecipeError when there is none."""
-    if board != LOCAL:
-        raise RecipeError(f"board {board!r}: this edgekd reaches no board but {LOCAL!r}, this machine")
-    return Local()
+    """Return the executor of a board; RecipeError when the inventory in use lacks it."""
+    if board == LOCAL:
+        return Local()
+    return (_connected.get() or _Boards(load_inventory())).executor(board)
+
+
+def board_of(artifact: Artifact) -> str:
+    """Return the board that an artifact's engine is for; this machine for networks and graphs."""
+    return str(artifact.details.get("board", LOCAL))
 
 
 def open_session(artifact: Artifact) -> AbstractContextManager[Session]:
     """Return the context manager of a session on an artifact, on the board that it is for; errors as `Executor`."""
-    return executor_of(artifact.details.get("board", LOCAL)).open_session(artifact)
+    return executor_of(board_of(artifact)).open_session(artifact)
+
+
+def machine_on(board: str) -> Facts:
+    """Return what a report says of a board's machine (JSON): `identity` and `environment`; errors as `Executor`."""
+    executor = executor_of(board)
+    return {"identity": asdict(executor.identity()), "environment": executor.facts()["environment"]}
 
 
 def why_not_here(engine: Engine) -> str:
-    """Return why an engine's board cannot run it, "" when it can."""
-    return str(
-        ask(engine.board, Job("why_not_here", engine.target, {"options": asdict(engine.target_options)}))["reason"]
-    )
+    """Return why an engine's board cannot run it, "" when it can; errors as `Executor.run_job`."""
+    return why_not_there([engine])[engine.id]
+
+
+def why_not_there(engines: Iterable[Engine]) -> dict[str, str]:
+    """Return why its board cannot run it for each engine, by id, "" where it can; a board is asked once about an engine.
+
+    Raises:
+        BoardError: a board cannot be reached; errors as `Executor.run_job`.
+    """
+    engines = list(engines)
+    found: dict[str, str] = {}
+    for board in dict.fromkeys(engine.board for engine in engines):
+        there = [engine for engine in engines if engine.board == board]
+        reasons = ask_why_not(board, [(engine.target, engine.target_options) for engine in there])
+        found |= {engine.id: reason for engine, reason in zip(there, reasons, strict=True)}
+    return found
+
+
+def ask_why_not(board: str, engines: Sequence[tuple[str, Any]]) -> list[str]:
+    """Return why a board cannot run each engine, a pair of target and options (None: any), "" where it can.
+
+    Elsewhere than here, a runtime that is not installed is a reason; here, that is said when an engine is opened.
+    """
+    asked: list[AskedEngine] = [
+        {
+            "module": plugins.load("targets", target).__name__,
+            "options": None if options is None else asdict(options),
+        }
+        for target, options in engines
+    ]
+    boards = _connected.get()
+    known = boards.reasons if boards is not None and board != LOCAL else {}
+    keys = [(board, repr(one)) for one in asked]
+    new = [one for one, key in zip(asked, keys, strict=True) if key not in known]
+    if new:
+        arguments: WhyNotHereArguments = {"engines": new, "needs_runtime": board != LOCAL}
+        reasons = ask(board, Job("why_not_here", "", arguments))["reasons"]
+        known |= {(board, repr(one)): reason for one, reason in zip(new, reasons, strict=True)}
+    return [known[key] for key in keys]
 
 
 def ask(board: str, job: Job) -> Json:

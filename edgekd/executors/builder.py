@@ -9,6 +9,7 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
 
+from edgekd.board.arguments import CompileArguments, ProbeArguments
 from edgekd.board.job import Job
 from edgekd.board.specs import ModelSpec
 from edgekd.core import plugins
@@ -18,13 +19,11 @@ from edgekd.executors.base import Executor
 from edgekd.executors.boards import executor_of
 from edgekd.executors.child import Child
 from edgekd.executors.local import Local
-from edgekd.executors.logs import lines_with
+from edgekd.executors.logs import LOG, lines_with
 from edgekd.executors.toolchain import ToolchainExecutor
 from edgekd.targets.base import CompileRequest, CompileResult, Probe, Refusal, Toolchain
-from edgekd.worker_tasks import CompileArguments, ProbeArguments
 
 log = logging.getLogger(__name__)
-LOG = "toolchain.log"
 
 
 @dataclass(frozen=True)

@@ -24,11 +24,11 @@ class Child(Local):
         self, job: Job, files: Mapping[str, Path], out_dir: Path, log: Path, progress: Progress = no_progress
     ) -> Json:
         """Do a job in a child process; ToolchainCrashError when it crashed."""
-        facts = plugins.target(job.target).info.toolchain or Toolchain()
-        module = plugins.load("targets", job.target).__name__
+        facts = (plugins.target(job.target).info.toolchain if job.target else None) or Toolchain()
+        module = plugins.load("targets", job.target).__name__ if job.target else ""
         with TemporaryDirectory(prefix="edgekd-job-") as folder:
             write_job(replace(job, module=module, files=absolute(files), out_dir=str(out_dir.absolute())), Path(folder))
-            what = f"{job.target} {job.task}"
+            what = f"{job.target} {job.task}".strip()
             return run_worker(Path(sys.executable), Path(folder), _environment(), log, facts, what, progress)
 
 

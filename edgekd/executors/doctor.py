@@ -10,7 +10,7 @@ from typing import TypedDict
 from edgekd.board.job import Job
 from edgekd.errors import EdgekdError, ToolchainError
 from edgekd.executors import venvs
-from edgekd.executors.builder import LOG
+from edgekd.executors.logs import LOG
 from edgekd.executors.toolchain import ToolchainExecutor
 
 

@@ -10,12 +10,14 @@ from typing import Any
 
 import numpy as np
 
+from edgekd.board.arguments import InferArguments
 from edgekd.board.job import Job
 from edgekd.board.specs import ModelSpec
 from edgekd.board.sysinfo import Facts
+from edgekd.core.artifact import Artifact
+from edgekd.core.plugin_options import plugin_options
 from edgekd.executors.base import Executor
-from edgekd.executors.builder import LOG
-from edgekd.worker_tasks import InferArguments
+from edgekd.executors.logs import LOG
 
 Arrays = dict[str, np.ndarray]
 
@@ -36,6 +38,14 @@ class EngineFiles:
     files: Mapping[str, Path]
     spec: ModelSpec
     options: Any
+
+
+def engine_files(artifact: Artifact) -> EngineFiles:
+    """Return the engine of an artifact of kind `engine`."""
+    details = artifact.details
+    options = plugin_options("targets", details["target"], details["options"], "options")
+    files = {entry["name"]: artifact.file(entry["name"]) for entry in artifact.manifest["files"]}
+    return EngineFiles(details["target"], details["engine"], files, artifact.spec, options)
 
 
 def files_in(folder: Path) -> dict[str, Path]:

@@ -11,19 +11,14 @@ from pathlib import Path
 from edgekd.board.job import Job, Json
 from edgekd.board.session import Session
 from edgekd.board.specs import ModelSpec
-from edgekd.board.sysinfo import Facts, snapshot
-from edgekd.core import plugins
+from edgekd.board.sysinfo import Facts
+from edgekd.core import machine_facts, plugins
 from edgekd.core.artifact import Artifact
-from edgekd.core.machine_facts import environment, power_mode, runtime_versions
 from edgekd.core.plugin_options import plugin_options
 from edgekd.errors import ArtifactError
 from edgekd.executors.base import Identity, Progress, absolute, no_progress
 from edgekd.worker_tasks import TASKS
 
-# A virtual machine's memory comes and goes, and Python is not what is timed.
-_NOT_TIMED = ("memory_bytes", "python")
-# They do not decide whether an engine loads.
-_OF_THE_PROCESS = ("affinity", "cpu_quota", "usable_cores")
 # Artifact kind -> function that opens it; by name, so that engines open without torch.
 _OPENERS = {
     "checkpoint": "edgekd.models.artifact:open_checkpoint",
@@ -54,14 +49,11 @@ class Local:
 
     def identity(self) -> Identity:
         """Return this machine, and what this process may use of it."""
-        facts = {name: value for name, value in environment().items() if name not in _NOT_TIMED}
-        hardware = {name: value for name, value in facts.items() if name not in _OF_THE_PROCESS}
-        use = {name: facts.get(name) for name in _OF_THE_PROCESS} | {"power_mode": power_mode()}
-        return Identity(hardware, use, runtime_versions())
+        return Identity(**machine_facts.identity())
 
     def facts(self) -> Facts:
         """Return hardware, system, clocks and temperatures of this machine."""
-        return {"environment": environment(), "state": snapshot()}
+        return dict(machine_facts.facts())
 
 
 def open_engine(artifact: Artifact) -> AbstractContextManager[Session]:

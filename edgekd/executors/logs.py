@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+LOG = "toolchain.log"  # name of the file that a job's log is written to
 _COLOURS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _MAX_LENGTH = 300
 

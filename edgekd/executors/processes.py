@@ -1,14 +1,8 @@
-"""Runs the worker as a child process, and believes nothing that it cannot check.
-
-Vendor compilers crash with SIGSEGV, hang, print errors and return success. So: a process group of its own that is killed
-as a whole, a time-out, a log on disk that is scanned for the target's error patterns, and a result file. Each way to fail
-is an error of its own with the end of the log in it.
-"""
+"""Runs the worker as a child process: a process group of its own that is killed as a whole, a time-out, a bounded log."""
 
 from __future__ import annotations
 
 import errno
-import math
 import os
 import signal
 import subprocess
@@ -16,23 +10,14 @@ import time
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
-from edgekd import errors
 from edgekd.board.files import is_full
-from edgekd.board.job import JOB, RESULT, JobFailure, Json, read_progress, read_result
+from edgekd.board.job import JOB, RESULT, Json, read_progress
 from edgekd.core.interrupts import ended_like_ctrl_c
-from edgekd.errors import (
-    ArtifactError,
-    ToolchainCrashError,
-    ToolchainError,
-    ToolchainLogError,
-    ToolchainTimeoutError,
-    WorkspaceError,
-)
+from edgekd.errors import TargetError, WorkspaceError
+from edgekd.executors import outcomes
 from edgekd.executors.base import Progress, no_progress
-from edgekd.executors.logs import last_lines, lines_with
 from edgekd.targets.base import Toolchain
 
-TIMEOUT_VARIABLE = "EDGEKD_TOOLCHAIN_TIMEOUT_S"
 MAX_LOG_BYTES = 256 << 20
 _POLL_S = 0.05
 
@@ -59,9 +44,9 @@ def run_worker(
     """
     command = [str(python), "-m", "edgekd.worker", JOB]
     try:
-        exit_code = _supervise(command, folder, environment, log, _timeout_s(facts), what, progress)
-        return _value(folder, exit_code, log, facts, what)
-    except errors.TargetError as exc:
+        exit_code = _supervise(command, folder, environment, log, outcomes.timeout_s(facts), what, progress)
+        return outcomes.value_of(folder / RESULT, exit_code, log, facts, what)
+    except TargetError as exc:
         for place in (log.parent, folder):
             if is_full(place):  # whatever else it looks like
                 raise WorkspaceError(f"{place}: {os.strerror(errno.ENOSPC)}; make room and run it again") from exc
@@ -89,14 +74,9 @@ def _supervise(
         stack.callback(_kill_group, process)
         while process.poll() is None:
             if time.monotonic() - started > timeout_s:
-                raise ToolchainTimeoutError(
-                    f"{what}: did not end within {timeout_s:g} s and was killed; {_ending(log)}; if it only needs "
-                    f"longer, set {TIMEOUT_VARIABLE}"
-                )
+                raise outcomes.timed_out(timeout_s, log, what)
             if log.stat().st_size > MAX_LOG_BYTES:
-                raise ToolchainCrashError(
-                    f"{what}: printed more than {MAX_LOG_BYTES >> 20} MiB and was killed; {_ending(log)}"
-                )
+                raise outcomes.flooded(MAX_LOG_BYTES, log, what)
             shown = _show(folder, shown, progress)
             time.sleep(_POLL_S)
         _show(folder, shown, progress)
@@ -116,61 +96,3 @@ def _kill_group(process: subprocess.Popen[bytes]) -> None:
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-
-
-def _value(folder: Path, exit_code: int, log: Path, facts: Toolchain, what: str) -> Json:
-    if exit_code < 0:
-        name = signal.Signals(-exit_code).name
-        hint = " (often: out of memory)" if name == "SIGKILL" else ""
-        raise ToolchainCrashError(f"{what}: the toolchain crashed with {name}{hint}; {_ending(log)}")
-    try:
-        result = read_result(folder / RESULT)
-    except FileNotFoundError as exc:
-        raise ToolchainCrashError(
-            f"{what}: the toolchain ended with exit code {exit_code} and without a result; {_ending(log)}"
-        ) from exc
-    except ArtifactError as exc:
-        raise ToolchainCrashError(f"{what}: the toolchain left an unreadable result: {exc}; {_ending(log)}") from exc
-    found = lines_with(log, facts.log_errors, without=facts.log_notes)
-    if result.failure is not None:
-        _raise(result.failure, found, log, what)
-    if found:
-        raise ToolchainLogError(
-            f"{what}: the toolchain reported success, but logged {len(found)} errors, the first: {found[0]!r}; "
-            f"its output is not used; whole log: {log}"
-        )
-    if exit_code != 0:
-        raise ToolchainCrashError(f"{what}: wrote a result and then failed with exit code {exit_code}; {_ending(log)}")
-    assert result.value is not None  # read_result: a value or a failure
-    return result.value
-
-
-def _raise(failure: JobFailure, found: list[str], log: Path, what: str) -> None:
-    """Raise what the worker caught, as the same class where it is one of edgekd's."""
-    with open(log, "a", encoding="utf-8") as file:
-        file.write(failure.traceback)
-    if failure.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        raise WorkspaceError(f"{what}: {failure.message}; make room and run it again; log: {log}")
-    if failure.is_user_error:
-        kind = getattr(errors, failure.kind, errors.TargetError)
-        logged = f"; it logged: {found[0]!r}" if found and found[0] not in failure.message else ""
-        raise kind(f"{failure.message}{logged}; whole log: {log}")
-    raise ToolchainCrashError(f"{what}: {failure.kind} in the toolchain: {failure.message}; whole log: {log}")
-
-
-def _ending(log: Path) -> str:
-    last = last_lines(log)
-    return f"the last of its log: {last!r}; whole log: {log}" if last else "it logged nothing"
-
-
-def _timeout_s(facts: Toolchain) -> float:
-    text = os.environ.get(TIMEOUT_VARIABLE)
-    if not text:
-        return facts.timeout_s
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = math.nan
-    if not (math.isfinite(seconds) and seconds > 0):
-        raise ToolchainError(f"{TIMEOUT_VARIABLE}: expected seconds, more than 0, got {text!r}")
-    return seconds

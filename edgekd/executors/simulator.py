@@ -7,10 +7,9 @@ from collections.abc import Iterable
 from edgekd.board.sysinfo import Facts
 from edgekd.core import plugins
 from edgekd.core.artifact import Artifact
-from edgekd.core.plugin_options import plugin_options
 from edgekd.errors import TargetError
 from edgekd.executors.base import Executor
-from edgekd.executors.inference import Arrays, EngineFiles, run_engine
+from edgekd.executors.inference import Arrays, engine_files, run_engine
 
 
 class SimulatedSession:
@@ -44,10 +43,7 @@ def simulate(engine: Artifact, inputs: Iterable[Arrays], executor: Executor) -> 
         TargetError: the target has no simulator, or the simulator refuses the engine.
         ToolchainError: its toolchain is not installed, crashed, hung or logged errors.
     """
-    name, details = engine.details["target"], engine.details
+    name = engine.details["target"]
     if plugins.target(name).simulator is None:
         raise TargetError(f"{engine.path}: target {name} has no simulator; run the engine on its chip")
-    options = plugin_options("targets", name, details["options"], "options")
-    files = {entry["name"]: engine.file(entry["name"]) for entry in engine.manifest["files"]}
-    simulated = EngineFiles(name, details["engine"], files, engine.spec, options)
-    return run_engine(simulated, inputs, executor, is_simulated=True)
+    return run_engine(engine_files(engine), inputs, executor, is_simulated=True)

@@ -42,7 +42,7 @@ class ToolchainExecutor:
         with TemporaryDirectory(prefix="edgekd-job-") as folder:
             placed = replace(job, module=module.__name__, files=absolute(files), out_dir=str(out_dir.absolute()))
             write_job(placed, Path(folder))
-            environment = isolated(venv.python, portable.copy_to(Path(folder) / "code", module))
+            environment = isolated(venv.python, portable.copy_to(Path(folder) / "code", [module]))
             return run_worker(venv.python, Path(folder), environment, log, facts, f"{job.target} {job.task}", progress)
 
     def open_session(self, artifact: Artifact) -> AbstractContextManager[Session]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
@@ -10,19 +11,23 @@ from pathlib import Path
 import numpy as np
 
 from edgekd.board.files import write_atomic
+from edgekd.board.run_masks import packed
 from edgekd.core.artifact import SCHEMA as _ARTIFACT_SCHEMA
 from edgekd.core.artifact import Artifact
 from edgekd.core.machine_facts import package_versions
 from edgekd.core.recipe import LOCAL, Engine, Recipe
+from edgekd.core.stage import bench_of
 from edgekd.core.task_metrics import TASKS
 from edgekd.data.base import Sample
-from edgekd.data.object_masks import packed
 from edgekd.data.splits import open_split
+from edgekd.errors import BoardError
 from edgekd.evaluate.definitions import definitions
 from edgekd.executors.boards import executor_of, why_not_here
 from edgekd.executors.local import REFERENCE_TARGET
+from edgekd.report.long_runs import TIMELINES, timelines_of
 from edgekd.report.model import (
     SCHEMA,
+    BoardMachine,
     Calibration,
     DataFinding,
     Definition,
@@ -74,12 +79,13 @@ def collect(
         recipe=recipe.model_dump(mode="json"),
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         classes=artifacts["data"].details["classes"] if "data" in artifacts else [],
+        boards=_boards(recipe, artifacts),
         environment={**executor_of(LOCAL).facts()["environment"], "packages": package_versions()},
         rows=rows,
         definitions=_definitions(rows, recipe.evaluate.max_detections),
         stages=list(timings),
         training={name: _training(artifacts[name]) for name in _TRAINED if name in artifacts},
-        gates=_gates(recipe, artifacts),
+        gates=_gates(recipe, artifacts, failures),
         calibration=_calibration(artifacts),
         repairs=_repairs(artifacts),
         findings=_findings(artifacts),
@@ -107,11 +113,10 @@ def write_data(recipe: Recipe, artifacts: Mapping[str, Artifact], root: Path) ->
     """Write the raw latency samples, and the pictures with the labels and the result of every row, for the page."""
     folder = root / DATA
     folder.mkdir(exist_ok=True)
-    samples, pictures = folder / "samples.npz", folder / "pictures.npz"
-    if "bench" in artifacts:
-        write_atomic(samples, artifacts["bench"].file("samples.npz").read_bytes())
-    else:  # samples of an earlier state of this run belong to other engines
-        samples.unlink(missing_ok=True)
+    pictures = folder / "pictures.npz"
+    benches = [artifact for artifact in artifacts.values() if artifact.kind == "latency"]
+    _write_samples(benches, folder / "samples.npz")
+    write_atomic(folder / TIMELINES, json.dumps(timelines_of([bench.path for bench in benches])))
     scored = {name: a for name, a in artifacts.items() if name.startswith("evaluate/")}
     if not scored:
         pictures.unlink(missing_ok=True)
@@ -133,6 +138,22 @@ def write_data(recipe: Recipe, artifacts: Mapping[str, Artifact], root: Path) ->
     in_memory = io.BytesIO()
     np.savez_compressed(in_memory, **arrays)  # type: ignore[arg-type]  # keys never shadow its flags
     write_atomic(pictures, in_memory.getvalue())
+
+
+def _write_samples(benches: Sequence[Artifact], path: Path) -> None:
+    """Write the samples of all boards into one file; the keys begin with the row."""
+    if len(benches) == 1:
+        write_atomic(path, benches[0].file("samples.npz").read_bytes())
+    elif benches:
+        arrays: dict[str, np.ndarray] = {}
+        for bench in benches:
+            with np.load(bench.file("samples.npz"), allow_pickle=False) as archive:
+                arrays |= {name: archive[name] for name in archive.files}
+        in_memory = io.BytesIO()
+        np.savez_compressed(in_memory, **arrays)  # type: ignore[arg-type]  # keys never shadow its flags
+        write_atomic(path, in_memory.getvalue())
+    else:  # samples of an earlier state of this run belong to other engines
+        path.unlink(missing_ok=True)
 
 
 def _truth(task: str, sample: Sample) -> dict[str, np.ndarray]:
@@ -159,7 +180,8 @@ def _row(
 ) -> Row:
     name = stage.split("/")[-1]
     engine = next((e for e in recipe.engines if stage.startswith("engine/") and e.id == name), None)
-    timed: Json = artifacts["bench"].details["rows"].get(name, {}) if engine and "bench" in artifacts else {}
+    bench = artifacts.get(bench_of(engine.board)) if engine else None
+    timed: Json = bench.details["rows"].get(name, {}) if bench else {}
     score = artifacts.get(f"evaluate/{name}")
     if reason := _own_failure(stage, engine, failures):
         status: Status = "failed"
@@ -184,7 +206,11 @@ def _row(
 def _own_failure(stage: str, engine: Engine | None, failures: Mapping[str, str]) -> str:
     """Return the reason of the first failed stage among those of a row; "" when none failed."""
     name = stage.split("/")[-1]
-    stages = (stage, f"evaluate/{name}", *((f"bench/{name}", "bench") if engine else ()))
+    stages = (
+        stage,
+        f"evaluate/{name}",
+        *((f"{bench_of(engine.board)}/{name}", bench_of(engine.board)) if engine else ()),
+    )
     return next((failures[one] for one in stages if one in failures), "")
 
 
@@ -194,12 +220,31 @@ def _status(
     """Return status and reason of a row none of whose stages failed by itself."""
     if f"evaluate/{stage.split('/')[-1]}" in artifacts:
         return "measured", ""
-    absent = why_not_here(engine) if engine and stage in artifacts else ""
+    absent = _why_not(engine) if engine and stage in artifacts else ""
     if is_timed:
         return "measured", absent or failure or "not scored"
     if absent or not failure:
         return "not measured", absent or "the run was stopped before"
     return "failed", failure
+
+
+def _why_not(engine: Engine) -> str:
+    """Return why an engine's board cannot run it, or cannot be asked; "" when it can."""
+    try:
+        return why_not_here(engine)
+    except BoardError as exc:
+        return str(exc)
+
+
+def _boards(recipe: Recipe, artifacts: Mapping[str, Artifact]) -> dict[str, BoardMachine]:
+    """Return the machine of each board by name, as the artifacts that were made there keep it."""
+    found = {}
+    for engine in recipe.engines:
+        for stage in (bench_of(engine.board), f"evaluate/{engine.id}"):
+            if engine.board not in found and stage in artifacts and (kept := artifacts[stage].details.get("machine")):
+                state = artifacts[stage].details.get("state") or {}
+                found[engine.board] = BoardMachine(**kept["identity"], environment=kept["environment"], state=state)
+    return found
 
 
 def _scores(artifact: Artifact) -> Json:
@@ -261,7 +306,7 @@ def _findings(artifacts: Mapping[str, Artifact]) -> list[DataFinding]:
     return [DataFinding(**{key: one[key] for key in ("code", "text", "count", "first")}) for one in found]
 
 
-def _gates(recipe: Recipe, artifacts: Mapping[str, Artifact]) -> list[Gate]:
+def _gates(recipe: Recipe, artifacts: Mapping[str, Artifact], failures: Mapping[str, str]) -> list[Gate]:
     gates = []
     if "evaluate/teacher" in artifacts:
         task = TASKS[recipe.task]
@@ -275,4 +320,10 @@ def _gates(recipe: Recipe, artifacts: Mapping[str, Artifact]) -> list[Gate]:
             f"{parity['different']:.2e} of {parity['compared']} {what} differ from torch on {parity['images']} images"
         )
         gates.append(Gate(name="export parity", passed=True, text=text))
+    for engine in recipe.engines:
+        name = f"agreement/{engine.id}"
+        if name in artifacts:
+            gates.append(Gate(name=f"{engine.id} as here", passed=True, text=artifacts[name].details["text"]))
+        elif name in failures and f"evaluate/{engine.id}" in artifacts:
+            gates.append(Gate(name=f"{engine.id} as here", passed=False, text=failures[name]))
     return gates

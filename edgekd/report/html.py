@@ -13,6 +13,7 @@ import numpy as np
 
 from edgekd.board.installation import install
 from edgekd.board.timing import minimum_samples
+from edgekd.core.recipe import LOCAL
 from edgekd.core.task_metrics import TASKS, Task
 from edgekd.data.predictions import MIN_SCORE
 from edgekd.errors import ArtifactError, PackageError
@@ -21,11 +22,13 @@ from edgekd.report import charts
 from edgekd.report.charts import Curve, Runs, suppressed
 from edgekd.report.glossary import glossary
 from edgekd.report.line import StageLine, stage_line
-from edgekd.report.model import STAGE_LABELS, Definition, Report, Row, Training
+from edgekd.report.long_runs import energy_text, sustained_text
+from edgekd.report.model import STAGE_LABELS, BoardMachine, Definition, Report, Row, Training
 from edgekd.report.object_pictures import read_object_pictures
 from edgekd.report.part import Json
 from edgekd.report.pictures import Picture, error_color, legend, read_pictures
 from edgekd.report.stage_table import StageRow, headers, stage_chart, stage_rows
+from edgekd.report.timelines import LongRunsPart, long_runs_part
 from edgekd.report.units import MISSING, milliseconds, percent, points, scaled, size
 from edgekd.report.verdict import Finding, findings
 
@@ -62,6 +65,7 @@ class Page:
     stage_rows: list[StageRow]
     stage_heads: StageRow
     timing_notes: list[str]
+    long_runs: LongRunsPart
     class_figure: str
     class_rows: list[Row]
     precision_figures: dict[str, str]
@@ -75,6 +79,7 @@ class Page:
     pictured: list[Row]
     legend: list[tuple[str, str]]
     error_color: tuple[int, int, int]
+    boards: dict[str, list[tuple[str, str]]]
     environment: list[tuple[str, str]]
     runtimes: list[tuple[str, str]]
     created: str
@@ -106,6 +111,7 @@ def render(report: Report, data_dir: Path) -> str:
     )  # fmt: skip
     environment.filters |= {
         "percent": percent, "points": points, "ms": milliseconds, "scaled": scaled, "size": size, "color": charts.color_name,
+        "energy": energy_text, "sustained": sustained_text,
     }  # fmt: skip
     style, script = ((_HERE / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
     return environment.get_template("template.html.j2").render(page=_page(report, data_dir), style=style, script=script)
@@ -147,6 +153,7 @@ def _page(report: Report, data_dir: Path) -> Page:
         engine_time=charts.latency_chart(engine, "engine time"), wall_time=charts.latency_chart(wall, "wall time"),
         stage_split=stage_chart(rows, report.task), stage_rows=stage_rows(report), stage_heads=headers(report.task),
         timing_notes=_timing_notes(rows), class_rows=scored,
+        long_runs=long_runs_part(report, data_dir),
         class_figure=charts.class_chart(scored, classes, task.per_class),
         precision_figures={name: charts.precision_chart(scored, name) for name in classes_with_curves(scored)},
         ceiling=next((row for row in rows if row.ceiling is not None), None),
@@ -155,6 +162,7 @@ def _page(report: Report, data_dir: Path) -> Page:
         trainings=_trainings(report.training), pictures=pictures,
         pictured=judged, legend=legend(classes) if classes else [], error_color=error_color(len(classes) or 1),
         environment=flatten(report.environment),
+        boards={name: _machine(one) for name, one in report.boards.items() if name != LOCAL},
         runtimes=[(row.label, "; ".join(map(": ".join, flatten(row.runtime)))) for row in rows if row.runtime],
         calibration=_calibration(report), created=_readable_time(report.created),
         recipe=json.dumps(report.recipe, indent=2) if report.recipe else "",
@@ -188,6 +196,12 @@ def flatten(data: Json, prefix: str = "") -> list[tuple[str, str]]:
             )
             pairs.append((prefix + key, text))
     return pairs
+
+
+def _machine(board: BoardMachine) -> list[tuple[str, str]]:
+    """Return what the page says of a board's machine, as (name, text) pairs; its runtimes are those that are installed."""
+    runtimes = {name: version for name, version in board.runtimes.items() if version is not None}
+    return flatten({**(board.environment or board.hardware), **board.use, "runtimes": runtimes})
 
 
 def _calibration(report: Report) -> str:

@@ -9,6 +9,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from edgekd.board.precision import Precision
 from edgekd.core.task_metrics import TASKS
 from edgekd.report.latency import Footprint, Latency
+from edgekd.report.long_runs import EnergyPerFrame, SamplingCost, SustainedLatency
 from edgekd.report.part import Json, Number, Part, Point, TaskName
 
 SCHEMA: Final = "edgekd.report/1"
@@ -124,8 +125,9 @@ class Row(Part):
     )
     parity: dict[str, GraphParity] = Field(
         {},
-        description="engines that ran where they were compiled, by ONNX graph: `float` (the export), `quantized` (the Q/DQ "
-        "graph, where there is one). `max_error`: largest difference of an output over its spread; `rms_error`: RMS "
+        description="engines that ran on their board, by what they are compared with: the ONNX graphs `float` (the export) and "
+        "`quantized` (the Q/DQ graph, where there is one); the same engine `here`, for one of another board, and in the "
+        "`simulator` of its chip. `max_error`: largest difference of an output over its spread; `rms_error`: RMS "
         "difference over the standard deviation; `different`: fraction of `compared` pixels or detections that differ",
     )
     latency_ms: Latency | None = Field(
@@ -150,6 +152,13 @@ class Row(Part):
     throughput_fps: Number = Field(None, description="1 over the mean engine time")
     runtime: Json = Field({}, description="the session's own facts: `runtime`, `version`, `threads`, device, precision")
     warnings: list[str] = Field([], description="reasons to doubt the latency")
+    energy: EnergyPerFrame | None = Field(
+        None, description="energy per frame (`bench.energy_seconds`), see below; null where it was not asked for"
+    )
+    sustained: SustainedLatency | None = Field(
+        None, description="sustained latency (`bench.sustained_seconds`), see below; null where it was not asked for"
+    )
+    sampling: SamplingCost | None = Field(None, description="cost of reading sensors beside `energy` and `sustained`")
     metrics: dict[str, Number] = Field({}, description="name -> fraction, see [metrics](metrics.md)")
     ceilings: dict[str, Number] = Field(
         {},
@@ -256,6 +265,18 @@ class Definition(Part):
     higher_is_better: bool | None = None
 
 
+class BoardMachine(Part):
+    """The machine of a board, as it was when its engines were measured or scored."""
+
+    hardware: Json = Field({}, description="what engines that belong to one machine belong to: processor, system, chip")
+    use: Json = Field({}, description="what latencies depend on besides: cores, power mode, hash of the machine's id")
+    runtimes: Json = Field({}, description="runtimes by distribution; null for one that is not installed")
+    environment: Json = Field({}, description="as the report's `environment`, without packages")
+    state: Json = Field(
+        {}, description="clocks, temperatures, power, counters, load and memory `before` and `after` the board's bench"
+    )
+
+
 class StageTiming(Part):
     """Time of one stage."""
 
@@ -288,6 +309,9 @@ class Report(Part):
     environment: Json = Field(
         {},
         description="processor and its instruction sets, cores, memory, system, Python; package versions under `packages`",
+    )
+    boards: dict[str, BoardMachine] = Field(
+        {}, description="machines of the engines by board, see below; `local` is this machine"
     )
     rows: list[Row] = Field([], description="one per network and engine, see below")
     definitions: dict[str, Definition] = Field(

@@ -8,9 +8,9 @@ import numpy as np
 
 from edgekd.board.boxes import areas, box_iou, intersections
 from edgekd.board.masks import Masks
+from edgekd.board.run_masks import tight_masks, unpacked
 from edgekd.data.colors import palette
 from edgekd.data.drawing import Color, draw_boxes, draw_masks
-from edgekd.data.object_masks import tight_masks, unpacked
 from edgekd.report.model import Row
 from edgekd.report.pictures import Picture, error_color, tile
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from edgekd.board.bench import BenchSettings
 from edgekd.board.job import Job
+from edgekd.board.long_runs import LongRunSettings
 from edgekd.board.options import option
 from edgekd.errors import TargetError
 from edgekd.targets.base import CompileRequest, CompileResult, SessionBase, Target, TargetInfo
@@ -49,7 +51,10 @@ INFO = TargetInfo(".bin", "host", "", ("fp32",), "")
 TARGET = Target(INFO, Options, Session, lambda: "1", build_engine)
 
 
-def bench_of(folder: Path, *faults: str) -> dict:
+OFF = LongRunSettings()
+
+
+def bench_of(folder: Path, *faults: str, longer: LongRunSettings = OFF) -> dict:
     """Return the value of a bench of one engine for each fault."""
     np.save(folder / "image.npy", np.zeros((64, 96, 3), np.uint8))
     (folder / "engine").touch()
@@ -57,7 +62,7 @@ def bench_of(folder: Path, *faults: str) -> dict:
     engines = {f"{fault or 'good'}-engine": {**described, "options": {"fault": fault}} for fault in faults}
     settings = asdict(BenchSettings(min_samples=2, min_seconds=0.0, warmup_max_seconds=0.0))
     files = {"image": str(folder / "image.npy"), "engine": str(folder / "engine")}
-    arguments = {"engines": engines, "images": ["image"], "settings": settings}
+    arguments = {"engines": engines, "images": ["image"], "settings": settings, "long_runs": asdict(longer)}
     job = Job("measure", "", arguments, files=files, out_dir=str(folder))
     return TASKS["measure"](job, lambda what, fraction: None)
 
@@ -87,6 +92,7 @@ def test_the_bench_times_the_decoding_of_image_files_and_a_process_of_the_engine
         "images": ["image"],
         "settings": asdict(BenchSettings(min_samples=2, min_seconds=0.0, warmup_max_seconds=0.0)),
         "decode": {"function": "numpy:load", "images": ["image"]},
+        "long_runs": {},
     }
     value = TASKS["measure"](Job("measure", "", arguments, files=files, out_dir=str(tmp_path)), lambda *_: None)
     row = value["rows"]["good"]
@@ -94,3 +100,26 @@ def test_the_bench_times_the_decoding_of_image_files_and_a_process_of_the_engine
     assert row["sums_ms"]["file_in"] > row["sums_ms"]["array_in"]
     assert row["footprint"]["load_ms"] > 0
     assert row["footprint"]["peak_bytes"] >= row["footprint"]["base_bytes"] > 0
+
+
+def test_long_runs_are_in_the_rows_and_files_only_when_asked_for(tmp_path: Path) -> None:
+    value = bench_of(tmp_path, "")
+    assert not {"energy", "sustained"} & set(value["rows"]["good-engine"])
+    assert not (tmp_path / "long_runs.json").exists()
+    assert set(value["state"]) == {"before", "after"}
+    assert value["state"]["before"]["readings"] is not None
+    value = bench_of(tmp_path, "", longer=LongRunSettings(sustained_seconds=0.3))
+    row = value["rows"]["good-engine"]
+    assert row["sustained"]["runs"] > 1
+    assert row["sustained"]["seconds"] > 0.299
+    written = json.loads((tmp_path / "long_runs.json").read_text())
+    assert written["rows"]["good-engine"]["sustained"] == row["sustained"]
+    assert written["rows"]["good-engine"]["timeline"]["second"] == [0]
+    assert "energy" not in row
+
+
+def test_a_sampler_that_fails_costs_the_long_runs_and_not_the_bench(tmp_path: Path) -> None:
+    (tmp_path / "sensors.jsonl").mkdir()  # it cannot write its file
+    row = bench_of(tmp_path, "", longer=LongRunSettings(sustained_seconds=0.3))["rows"]["good-engine"]
+    assert row["latency_ms"]["n"] >= 2
+    assert "energy and sustained latency are not measured: the sampler of sensors did not start" in row["warnings"][-1]

@@ -27,6 +27,7 @@ from urllib.parse import unquote
 import numpy as np
 
 from edgekd.board.options import option
+from edgekd.board.runs import encode_part
 from edgekd.data.annotated import AnnotatedDataset
 from edgekd.data.annotation import (
     BEYOND_EDGE,
@@ -45,7 +46,6 @@ from edgekd.data.images import upright_size
 from edgekd.data.json_files import read_json
 from edgekd.data.outlines import ellipse, frame, numbers, points_of, rectangle, turned
 from edgekd.data.paired import SUFFIXES, images_below, require_folder
-from edgekd.data.runs import encode_part
 from edgekd.errors import DataError, one_line
 
 TASKS = ("semantic", "detection", "instance")

@@ -29,6 +29,7 @@ import numpy as np
 from PIL import Image
 
 from edgekd.board.options import option
+from edgekd.board.runs import encode_part
 from edgekd.data.annotated import AnnotatedDataset
 from edgekd.data.annotation import (
     BEYOND_EDGE,
@@ -48,7 +49,6 @@ from edgekd.data.images import upright_size
 from edgekd.data.json_files import read_json
 from edgekd.data.outlines import ellipse, frame, points_of, rectangle
 from edgekd.data.paired import is_showable, require_folder
-from edgekd.data.runs import encode_part
 from edgekd.data.voc_boxes import voc_image
 from edgekd.errors import DataError, one_line
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from edgekd.board.run_masks import tight_masks
 from edgekd.data.base import Instances, Sample
-from edgekd.data.object_masks import tight_masks
 from edgekd.data.scenes import THINGS
 from edgekd.data.scenes.camera import photograph
 from edgekd.data.scenes.dice import Dice

@@ -22,8 +22,12 @@ def machine_facts(root: str) -> Facts:
 
 
 def power_mode(root: str) -> Facts:
-    """Return nvpmodel, the power mode of a Jetson."""
-    return {"nvpmodel": _first_line(Path(root) / "var/lib/nvpmodel/status")}
+    """Return nvpmodel, the number of a Jetson's power mode as its status file has it, and nvpmodel_name, which depends on the SKU."""
+    status = _first_line(Path(root) / "var/lib/nvpmodel/status")
+    number = re.search(r"\d+", status or "")
+    names = re.findall(r"<\s*POWER_MODEL\s+ID=(\d+)\s+NAME=(\S+)\s*>", _text(Path(root) / "etc/nvpmodel.conf") or "")
+    name = {int(mode): text for mode, text in names}.get(int(number.group())) if number else None
+    return {"nvpmodel": status, "nvpmodel_name": name}
 
 
 def _first_line(path: Path) -> Optional[str]:

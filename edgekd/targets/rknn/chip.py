@@ -8,17 +8,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import List
 
+from edgekd.board.system_files import read_text
+
 
 def names_of_chip(root: str = "/") -> List[str]:
     """Return the names of this board's chip as its device tree has them, e.g. `["rk3588s"]`; [] without one.
 
     Of the `compatible` strings those of Rockchip, `rockchip,<chip>`, and the board's own name, without the maker.
     """
-    try:
-        text = (Path(root) / "proc/device-tree/compatible").read_text(encoding="utf-8", errors="replace")
-    except OSError:  # no device tree
-        return []
-    return [name.partition(",")[2] for name in text.strip("\0\n ").split("\0") if name.startswith("rockchip,")]
+    places = ("proc/device-tree/compatible", "sys/firmware/devicetree/base/compatible")  # a container may have only one
+    text = next(filter(None, (read_text(Path(root) / place) for place in places)), "")
+    return [name.partition(",")[2] for name in text.split("\0") if name.startswith("rockchip,")]
 
 
 def why_not_on(chip: str, root: str = "/") -> str:

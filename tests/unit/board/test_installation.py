@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from edgekd.board import installation
+from edgekd.executors.portable import copy_to
 from tests.conftest import REPOSITORY
 
 
@@ -47,6 +51,16 @@ def test_from_an_index_the_name_is_enough(monkeypatch: pytest.MonkeyPatch, tmp_p
     came_from(monkeypatch, tmp_path, {})
     assert installation.install("openvino") == "pip install 'edgekd[openvino]'"
     assert installation.update() == "pip install --upgrade edgekd, from where this one came"
+
+
+def test_on_a_board_the_runtime_itself_is_installed(tmp_path: Path) -> None:
+    """edgekd lies there as a copy of its portable part, and is not installed."""
+    copy_to(tmp_path, importlib.import_module("edgekd.targets.onnxruntime.target"))
+    ask = "from edgekd.board.installation import install; print(install('onnxruntime'))"
+    said = subprocess.run(
+        [sys.executable, "-S", "-c", ask], env={"PYTHONPATH": str(tmp_path)}, capture_output=True, cwd=tmp_path
+    )
+    assert said.stdout == b"pip install onnxruntime\n", said.stderr
 
 
 def test_no_message_says_by_itself_how_an_extra_is_installed() -> None:

@@ -1,4 +1,4 @@
-"""Readers of the machine's state, on a file tree made by hand."""
+"""Facts of a machine, on a file tree made by hand."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from edgekd.board import sysinfo
+from edgekd.board.state import snapshot
 
 
 def write(root: Path, files: dict[str, str]) -> str:
@@ -49,42 +50,6 @@ def fake_x86(tmp_path: Path) -> str:
             "sys/class/thermal/cooling_device1/cur_state": "0\n",
         },
     )
-
-
-def test_clocks_are_read_per_policy_in_numeric_order(fake_x86: str) -> None:
-    policies = sysinfo.snapshot(fake_x86)["cpufreq"]
-    assert [p["policy"] for p in policies] == ["policy0", "policy2", "policy10"]
-    assert (policies[0]["cur_khz"], policies[0]["min_khz"], policies[0]["max_khz"]) == (1800000, 800000, 3600000)
-    assert policies[0]["governor"] == "powersave"
-
-
-def test_invalid_readings_are_none(fake_x86: str) -> None:
-    state = sysinfo.snapshot(fake_x86)
-    assert [p["cur_khz"] for p in state["cpufreq"][1:]] == [None, None]
-    assert state["thermal_zones"] == [{"name": "x86_pkg_temp", "temp_c": 48.5}, {"name": "broken", "temp_c": None}]
-
-
-def test_throttling_and_load_are_read(fake_x86: str) -> None:
-    state = sysinfo.snapshot(fake_x86)
-    assert state["throttle_counts"] == {"core_throttle_count": 7}
-    assert state["cooling_active"] == ["Processor"]
-    assert state["load_average"] == [0.5, 1.25, 2.0]
-    assert state["turbo"] is False
-    assert state["unreadable"] == {}
-
-
-def test_a_machine_without_sensors_gives_none_and_the_place_that_was_looked_at(tmp_path: Path) -> None:
-    state = sysinfo.snapshot(str(tmp_path))
-    assert state["cpufreq"] is None
-    assert state["thermal_zones"] is None
-    assert state["unreadable"]["cpufreq"] == f"nothing readable at {tmp_path}/sys/devices/system/cpu/cpufreq/policy*"
-    assert set(state["unreadable"]) == set(state) - {"unreadable"}
-
-
-def test_a_file_that_answers_with_an_io_error_is_none(tmp_path: Path) -> None:
-    # Reading a directory fails with EISDIR, an OSError like a sensor's EIO and EAGAIN.
-    (tmp_path / "sys/class/thermal/thermal_zone0/temp").mkdir(parents=True)
-    assert sysinfo.snapshot(str(tmp_path))["thermal_zones"] == [{"name": None, "temp_c": None}]
 
 
 def test_environment_of_an_x86_host(fake_x86: str) -> None:
@@ -162,7 +127,7 @@ def test_the_tightest_quota_of_the_groups_around_a_process_counts(tmp_path: Path
 
 
 def test_this_machine_can_be_read_and_written_as_json() -> None:
-    facts = {**sysinfo.environment(), **sysinfo.snapshot()}
+    facts = {**sysinfo.environment(), **snapshot()}
     assert json.loads(json.dumps(facts)) == facts
     assert 1 <= facts["usable_cores"] <= facts["logical_cores"]
 

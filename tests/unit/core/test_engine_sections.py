@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from edgekd.core.recipe import Engine
+from edgekd.core.recipe_loading import load_recipe
 from edgekd.errors import RecipeError
 from edgekd.planning import plan
 from tests.unit.core.fake_stages import as_data, run_fake_pipeline
@@ -25,6 +26,39 @@ def test_engines_of_one_target_and_precision_stand_side_by_side_under_their_ids(
     assert [engine.id for engine in built] == ["openvino-int8", "one-thread"]
 
 
+def test_a_list_of_boards_makes_an_engine_for_each_of_them(tmp_path: Path) -> None:
+    plain = {"target": "openvino", "precision": "int8"}
+    boards = ["pi", "local", "orin"]
+    built = engines_of(tmp_path, {**plain, "board": boards}, {**plain, "id": "lean", "board": boards})
+    assert [(engine.id, engine.board) for engine in built] == [
+        ("openvino-int8@pi", "pi"),
+        ("openvino-int8", "local"),
+        ("openvino-int8@orin", "orin"),
+        ("lean@pi", "pi"),
+        ("lean", "local"),
+        ("lean@orin", "orin"),
+    ]
+
+
+def test_an_id_of_its_own_stays_for_an_engine_of_one_board(tmp_path: Path) -> None:
+    engine = {"target": "openvino", "precision": "int8", "board": "pi"}
+    assert [one.id for one in engines_of(tmp_path, engine, {**engine, "id": "lean"})] == ["openvino-int8@pi", "lean"]
+
+
+def test_the_command_line_puts_every_engine_on_its_boards_instead(tmp_path: Path) -> None:
+    fp32, int8 = ({"target": "openvino", "precision": precision} for precision in ("fp32", "int8"))
+    engines = [{**fp32, "board": ["nano", "local"]}, int8, {**int8, "board": "nano"}]
+    small_recipe(tmp_path, engines=engines)
+    (path,) = tmp_path.glob("*.yaml")
+    moved = load_recipe(str(path), boards=["pi", "local", "pi"]).engines
+    assert [one.id for one in moved] == [
+        "openvino-fp32@pi",
+        "openvino-fp32",
+        "openvino-int8@pi",
+        "openvino-int8",
+    ]
+
+
 @pytest.mark.parametrize(
     ("engine", "words"),
     [
@@ -38,7 +72,10 @@ def test_engines_of_one_target_and_precision_stand_side_by_side_under_their_ids(
         ({"id": "a\nb"}, "expected a name that can be a folder's"),
         ({"id": "a,b"}, "expected a name without ',' and of at most 100 bytes"),
         ({"id": "ö" * 51}, "expected a name without ',' and of at most 100 bytes"),
-        ({"board": "orin"}, "this edgekd reaches no board but 'local', this machine"),
+        ({"board": []}, "board: expected a name, or a list of different names, got []"),
+        ({"board": ["pi", "pi"]}, "board: expected a name, or a list of different names, got ['pi', 'pi']"),
+        ({"board": [1]}, "board: expected a name, or a list of different names, got [1]"),
+        ({"board": ["pi", "local"], "precision": "int4"}, "engines.0.precision: "),
         ({"precision": "int4"}, "'fp32', 'fp16', 'int8' or 'mixed'"),
         ({"variant": "wde", "precision": "int8"}, "quantize.variants has no 'wde'; did you mean 'wide'?"),
         ({"variant": "wide", "precision": "fp32"}, "variant 'wide' is of a quantized model; precision fp32 has none"),

@@ -33,12 +33,15 @@ def test_a_jetson_has_nvidias_facts_beside_the_others(tmp_path: Path) -> None:
         "proc/driver/nvidia/gpus/0000:01:00.0/information": "Model: \t\t NVIDIA L4\nIRQ: 1\n",
         "etc/nv_tegra_release": "# R36 (release), REVISION: 4.0\nmore\n",
         "var/lib/nvpmodel/status": "pmode:0002\n",
+        "etc/nvpmodel.conf": "< POWER_MODEL ID=0 NAME=MAXN >\n< POWER_MODEL ID=2 NAME=15W >\n",
     }
     root = write(tmp_path, files)
     facts = machine_facts.environment(root)
     assert (facts["gpus"], facts["gpu_driver"]) == (["NVIDIA L4"], "# R36 (release), REVISION: 4.0")
     assert facts["cpu_model"] is None
-    assert machine_facts.power_mode(root) == {"governors": [], "raised": [], "turbo": None, "nvpmodel": "pmode:0002"}
+    mode = machine_facts.power_mode(root)
+    nvidias = {"nvpmodel": "pmode:0002", "nvpmodel_name": "15W"}
+    assert mode == {"governors": [], "raised": [], "turbo": None, **nvidias}
 
 
 def test_without_nvidias_driver_the_facts_are_there_and_none(tmp_path: Path) -> None:

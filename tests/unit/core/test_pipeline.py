@@ -335,7 +335,7 @@ def test_an_engine_is_built_anew_where_and_when_it_would_not_load(
 
     before = key("engine")
     with monkeypatch.context() as elsewhere:
-        elsewhere.setattr("edgekd.executors.local.environment", lambda: {"cpu_model": "Cortex-A76", "memory_bytes": 1})
+        elsewhere.setattr("edgekd.board.machine.environment", lambda _: {"cpu_model": "Cortex-A76", "memory_bytes": 1})
         assert (key("engine") != before) == is_new_on_a_board
     with monkeypatch.context() as later:
         other = replace(plugins.target(engine["target"]), runtime_version=lambda: "9.9.9")
@@ -343,7 +343,7 @@ def test_an_engine_is_built_anew_where_and_when_it_would_not_load(
         assert (key("engine") != before) == is_new_in_a_version
     with monkeypatch.context() as pinned:
         facts = environment() | {"affinity": [0], "usable_cores": 1}
-        pinned.setattr("edgekd.executors.local.environment", lambda: facts)
+        pinned.setattr("edgekd.board.machine.environment", lambda _: facts)
         assert key("engine") == before
 
 
@@ -361,12 +361,13 @@ def test_a_latency_belongs_to_the_machine_and_to_the_versions_of_the_runtimes(
     assert len(keys) == 1
     real = environment()
     for facts in ({"cpu_model": "Cortex-A76"}, {"usable_cores": 99}, {"memory_bytes": 1}):
-        monkeypatch.setattr("edgekd.executors.local.environment", lambda facts=facts: real | facts)
+        monkeypatch.setattr("edgekd.board.machine.environment", lambda _, facts=facts: real | facts)
         keys.add(key())
     assert len(keys) == 3  # memory is not its identity
     for place, value in (
-        ("edgekd.executors.local.power_mode", {"nvpmodel": "pmode:0002"}),
-        ("edgekd.core.machine_facts.package_version", "9.9.9"),
+        ("edgekd.board.machine.power_mode", {"nvpmodel": "pmode:0002"}),
+        ("edgekd.board.machine.machine_id", "another machine"),
+        ("edgekd.board.machine.package_version", "9.9.9"),
     ):
         monkeypatch.setattr(place, lambda *_, value=value: value)
         assert key() not in keys

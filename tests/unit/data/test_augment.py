@@ -15,11 +15,11 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from edgekd.board.preprocess import prepare
+from edgekd.board.run_masks import tight_masks
 from edgekd.board.specs import Preprocess
 from edgekd.core.recipe import Augment
 from edgekd.data.augment import Objects, ResizeJitter, augmented, training_transform
 from edgekd.data.base import Instances, Sample
-from edgekd.data.object_masks import tight_masks
 from edgekd.errors import RecipeError
 
 SIZE = (40, 60)

@@ -26,9 +26,9 @@ from object_files import (
 )
 from PIL import Image
 
+from edgekd.board.runs import encode_runs
 from edgekd.data.coco_masks import decode_runs, draw_polygons
 from edgekd.data.formats import coco, voc
-from edgekd.data.runs import encode_runs
 from edgekd.errors import DataError
 
 

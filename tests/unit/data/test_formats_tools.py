@@ -14,6 +14,7 @@ import pytest
 from object_files import boxes, image
 from PIL import Image
 
+from edgekd.board.runs import encode_part, encode_runs
 from edgekd.data.annotated import AnnotatedDataset
 from edgekd.data.base import Instances
 from edgekd.data.brush import decode_brush
@@ -21,7 +22,6 @@ from edgekd.data.check import check_dataset
 from edgekd.data.coco_masks import decode_runs
 from edgekd.data.formats import label_studio, labelme
 from edgekd.data.outlines import ellipse, frame, turned
-from edgekd.data.runs import encode_part, encode_runs
 from edgekd.errors import DataError, EdgekdError
 
 

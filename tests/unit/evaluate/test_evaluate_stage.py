@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
@@ -9,11 +10,12 @@ import pytest
 
 from edgekd.board.detection import Detections, Selection
 from edgekd.board.masks import Masks
+from edgekd.board.run_masks import unpacked
 from edgekd.board.specs import ModelSpec, Preprocess, TensorSpec
 from edgekd.data.base import Sample
-from edgekd.data.object_masks import unpacked
 from edgekd.evaluate import stage
 from edgekd.evaluate.predictions import predict_split
+from edgekd.executors.predictions import predict_in
 
 
 def test_only_masks_that_are_shown_are_kept_as_run_lengths() -> None:
@@ -69,7 +71,7 @@ class OneImage:
 @pytest.mark.parametrize(("most", "expected"), [(None, 100), (4, 4), (110, 110), (300, 120)])
 def test_scoring_takes_as_many_detections_as_the_recipe_says(most: int | None, expected: int) -> None:
     selection = None if most is None else Selection.of_most(most)
-    (one,) = predict_split(Found(), OneImage(), [0], selection)  # type: ignore[arg-type]
+    (one,) = predict_split(partial(predict_in, Found(), selection=selection), OneImage(), [0])  # type: ignore[arg-type]
     assert len(one.result.scores) == expected
     assert (np.diff(one.result.scores) < 0).all()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -16,6 +17,7 @@ from edgekd.errors import DataError
 from edgekd.evaluate.definitions import DEFINITIONS
 from edgekd.evaluate.predictions import Prediction, keeping, predict_split
 from edgekd.evaluate.semantic import SemanticEvaluator, SemanticResult, score
+from edgekd.executors.predictions import predict_in
 
 CLASSES = ("ground", "pole", "ring", "never")
 SIZE = (20, 30)
@@ -159,7 +161,7 @@ def test_the_score_is_of_the_predictions_of_the_session() -> None:
     pairs = maps(9)
     steps: list[tuple[int, int]] = []
     kept: dict[int, np.ndarray] = {}
-    predictions = predict_split(RedIsTheClass(), split_of(pairs), range(9))
+    predictions = predict_split(partial(predict_in, RedIsTheClass()), split_of(pairs), range(9))
     result = score(CLASSES, keeping(predictions, [7, 2], kept, lambda *s: steps.append(s), 9))
     assert_same(result, counted(pairs).compute())
     assert sorted(kept) == [2, 7]
@@ -169,7 +171,7 @@ def test_the_score_is_of_the_predictions_of_the_session() -> None:
 
 def test_only_the_chosen_indices_are_predicted() -> None:
     pairs = maps(6)
-    predictions = list(predict_split(RedIsTheClass(), split_of(pairs), [4, 1]))
+    predictions = list(predict_split(partial(predict_in, RedIsTheClass()), split_of(pairs), [4, 1]))
     assert [one.index for one in predictions] == [4, 1]
     assert_same(score(CLASSES, predictions), counted([pairs[4], pairs[1]]).compute())
 
@@ -185,4 +187,4 @@ def test_label_outside_the_classes_names_the_sample() -> None:
     pairs = maps(3)
     pairs[1][0][10, 10] = 37
     with pytest.raises(DataError, match="s1: truth has label 37, expected 0 to 3"):
-        score(CLASSES, predict_split(RedIsTheClass(), split_of(pairs), range(3)))
+        score(CLASSES, predict_split(partial(predict_in, RedIsTheClass()), split_of(pairs), range(3)))

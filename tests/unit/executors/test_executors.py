@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import inspect
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from edgekd.board.job import Job
+from edgekd.board.job import Job, read_result, write_job
+from edgekd.board.machine import machine_id
+from edgekd.core import plugins
 from edgekd.core.artifact import StageResult, publish
 from edgekd.errors import ArtifactError, RecipeError
-from edgekd.executors import boards
+from edgekd.executors import boards, portable
 from edgekd.executors.base import Executor
 from edgekd.executors.child import Child
 from edgekd.executors.local import Local
+from edgekd.executors.machine import facts_job, machine_of
+from edgekd.executors.ssh.board import SshBoard
 from edgekd.executors.toolchain import ToolchainExecutor
 
 HOOKS = ("run_job", "open_session", "identity", "facts")
 
 
-@pytest.mark.parametrize("executor", [Local, Child, ToolchainExecutor])
+@pytest.mark.parametrize("executor", [Local, Child, ToolchainExecutor, SshBoard])
 def test_an_executor_has_the_methods_of_the_protocol_with_their_arguments(executor: type) -> None:
     for hook in HOOKS:
         wanted, found = (inspect.signature(getattr(one, hook)) for one in (Executor, executor))
@@ -67,10 +74,46 @@ def test_the_identity_keeps_what_a_process_uses_apart_from_the_machine() -> None
     assert here.runtimes["onnxruntime"]
 
 
-def test_only_this_machine_is_a_board_yet() -> None:
+def test_a_process_that_has_only_the_portable_code_sees_the_machine_as_this_one_does(tmp_path: Path) -> None:
+    job = facts_job()
+    assert "edgekd.targets.onnxruntime" in job.arguments["modules"]  # type: ignore[operator]
+    portable.copy_to(tmp_path / "code", [plugins.load("targets", "onnxruntime")])
+    (tmp_path / "out").mkdir()
+    write_job(replace(job, out_dir="out"), tmp_path)
+    command = [sys.executable, "-m", "edgekd.worker", "job.json"]
+    subprocess.run(command, cwd=tmp_path, env={"PYTHONPATH": str(tmp_path / "code")}, check=True)
+    value = read_result(tmp_path / "result.json").value
+    assert value is not None
+    there, here = machine_of(value), Local()
+    assert there.identity == here.identity()
+    assert there.facts["environment"] == here.facts()["environment"]
+
+
+def test_a_machine_has_one_id_that_is_not_its_own_number(tmp_path: Path) -> None:
+    assert machine_id(str(tmp_path)) is None
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/machine-id").write_text("")  # an image that was never booted
+    assert machine_id(str(tmp_path)) is None
+    (tmp_path / "etc/machine-id").write_text("00000000000000000000000000000001\n")
+    # printf 'edgekd.machine/1:00000000000000000000000000000001' | sha256sum
+    assert machine_id(str(tmp_path)) == "8d10ce13c558fd1c3ccf466d1a85e724ba287f8f923ce148b789e5a16c70160e"
+
+
+def test_a_board_is_found_in_the_inventory_and_made_once_within_a_block(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "boards.yaml").write_text("schema: edgekd.boards/1\nboards:\n  orin: {ssh: orin}\n")
+    monkeypatch.setenv("EDGEKD_BOARDS", str(tmp_path / "boards.yaml"))
     assert isinstance(boards.executor_of("local"), Local)
-    with pytest.raises(RecipeError, match="board 'orin': this edgekd reaches no board but 'local'"):
-        boards.executor_of("orin")
+    assert isinstance(boards.executor_of("orin"), SshBoard)
+    assert boards.executor_of("orin") is not boards.executor_of("orin")
+    with boards.connected():
+        first = boards.executor_of("orin")
+        with boards.connected():
+            assert boards.executor_of("orin") is first
+        assert boards.executor_of("orin") is first
+    with pytest.raises(RecipeError, match="board 'pi' is not in .*boards.yaml"):
+        boards.executor_of("pi")
 
 
 def test_an_artifact_without_a_network_has_no_session(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ def test_a_target_of_another_package_is_copied_under_its_name(
     if "." in name:  # what stands around the target need not be portable, and is not copied
         (place.parent / "__init__.py").write_text("import sys\nassert 'pytest' in sys.modules\n")
     monkeypatch.syspath_prepend(str(site))
-    code = portable.copy_to(tmp_path / "code", importlib.import_module(name))
+    code = portable.copy_to(tmp_path / "code", [importlib.import_module(name)])
     program = f"import importlib, sys; print(importlib.import_module({name!r}).TARGET.runtime_version(), *sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], cwd=code, env={}, capture_output=True, text=True)
     assert done.stdout.startswith("1.0 "), done.stderr

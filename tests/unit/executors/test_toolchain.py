@@ -28,7 +28,8 @@ from edgekd.errors import (
 )
 from edgekd.executors import portable
 from edgekd.executors.base import Progress, no_progress
-from edgekd.executors.processes import TIMEOUT_VARIABLE, run_worker
+from edgekd.executors.outcomes import TIMEOUT_VARIABLE
+from edgekd.executors.processes import run_worker
 from edgekd.executors.toolchain import isolated
 from tests.unit.executors import broken_target
 
@@ -53,7 +54,7 @@ def work(job: Job, folder: Path, timeout_s: float = 60.0, progress: Progress = n
     place.mkdir()
     write_job(job, place)
     python = Path(sys.executable)
-    environment = isolated(python, portable.copy_to(place / "code", broken_target))
+    environment = isolated(python, portable.copy_to(place / "code", [broken_target]))
     facts = replace(broken_target.TOOLCHAIN, timeout_s=timeout_s)
     return run_worker(python, place, environment, folder / "toolchain.log", facts, "broken compile", progress)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from report_rows import network
 
+from edgekd.board.run_masks import packed, tight_masks
 from edgekd.data.base import Instances, Sample
 from edgekd.data.drawing import draw_boxes
-from edgekd.data.object_masks import packed, tight_masks
 from edgekd.report.collect import _truth
 from edgekd.report.object_pictures import _drawn, _masks, read_object_pictures
 

@@ -23,8 +23,9 @@ from edgekd.executors.logs import lines_with
 from edgekd.rewrites.max_pool_pads import is_misread
 from edgekd.targets.base import CompileRequest
 from edgekd.targets.rknn import target as rknn
-from edgekd.targets.rknn.chip import why_not_on
+from edgekd.targets.rknn.chip import names_of_chip, why_not_on
 from edgekd.targets.rknn.toolkit import keep_float16, parse_analysis, rewritten, worst_of
+from tests.recorded_tree import make_tree
 
 SPEC = ModelSpec(
     "semantic", ("a", "b"), 255, (TensorSpec("image", "float32", (1, 3, 3, 4), "image"),),
@@ -252,3 +253,7 @@ def test_calibration_pixels_and_precision_have_to_fit(tmp_path: Path) -> None:
         rknn.build_engine(CompileRequest(model, SPEC, "int8", tmp_path, rknn.Options()))
     with pytest.raises(TargetError, match="precision fp16 expected a float model, got one with calibration pixels"):
         rknn.build_engine(CompileRequest(model, SPEC, "fp16", tmp_path, rknn.Options(), pixels))
+
+
+def test_the_chip_is_read_below_sys_where_proc_has_no_device_tree(tmp_path: Path) -> None:
+    assert names_of_chip(make_tree("rk3588", tmp_path)) == ["rk3588"]

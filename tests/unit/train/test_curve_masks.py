@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from edgekd.data.object_masks import tight_masks
+from edgekd.board.run_masks import tight_masks
 from edgekd.train.callbacks import MAX_CURVE_SIDE, _whole
 
 

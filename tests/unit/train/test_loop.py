@@ -6,6 +6,7 @@ import dataclasses
 import re
 import signal
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,6 +20,7 @@ from edgekd.data.base import Sample
 from edgekd.errors import DataError
 from edgekd.evaluate import semantic
 from edgekd.evaluate.predictions import predict_split
+from edgekd.executors.predictions import predict_in
 from edgekd.models.build import build_model
 from edgekd.models.session import TorchSession, torch_spec
 from edgekd.train.loop import SharedBatchNorm, fit
@@ -173,7 +175,7 @@ def test_the_learning_curve_ends_with_the_score_of_the_kept_weights(tmp_path: Pa
     assert [step for step, _ in curve] == [2, 4, 6]
     spec = torch_spec(run.student, "semantic", Boxes.classes, SIZE)
     with TorchSession(run.student, spec) as session:
-        kept = semantic.score(Boxes.classes, predict_split(session, Boxes(6), range(6)))
+        kept = semantic.score(Boxes.classes, predict_split(partial(predict_in, session), Boxes(6), range(6)))
     assert curve[-1][1] == pytest.approx(kept.metrics["miou"], abs=1e-6)
     assert len({score for _, score in curve}) == 3, "scores that do not change would agree with any weights"
 

@@ -1,19 +1,20 @@
 """Masks of an image's objects as run lengths, decoded one by one and only where the object is.
 
 500 whole masks of 3000x4000 pixels are 6 GB; their run lengths are a few megabytes.
+
+Portable: standard library + numpy, Python 3.8.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import overload
+from typing import Dict, List, Sequence, Tuple, Union, overload
 
 import numpy as np
 
 from edgekd.board.masks import Masks
-from edgekd.data.runs import encode_part, filled_columns
+from edgekd.board.runs import encode_part, filled_columns
 
-_Corner = tuple[int, int, int, int]
+_Corner = Tuple[int, int, int, int]
 
 
 class RunParts(Sequence[np.ndarray]):
@@ -24,7 +25,7 @@ class RunParts(Sequence[np.ndarray]):
         size: (height, width) of the image.
     """
 
-    def __init__(self, runs: Sequence[np.ndarray], size: tuple[int, int]) -> None:
+    def __init__(self, runs: Sequence[np.ndarray], size: Tuple[int, int]) -> None:
         self._runs, self._height = [each.astype(np.uint32) for each in runs], size[0]
         self.corners = np.array([_corner(each, size[0]) for each in runs], np.int64).reshape(-1, 4)
         self.areas = np.array([each[1::2].sum() for each in runs], np.int64)
@@ -35,14 +36,14 @@ class RunParts(Sequence[np.ndarray]):
     @overload
     def __getitem__(self, number: int) -> np.ndarray: ...
     @overload
-    def __getitem__(self, number: slice) -> list[np.ndarray]: ...
-    def __getitem__(self, number: int | slice) -> np.ndarray | list[np.ndarray]:
+    def __getitem__(self, number: slice) -> List[np.ndarray]: ...
+    def __getitem__(self, number: Union[int, slice]) -> Union[np.ndarray, List[np.ndarray]]:
         if isinstance(number, slice):
             return [self[i] for i in range(*number.indices(len(self)))]
         x1, y1, x2, y2 = self.corners[number]
         return filled_columns(self._runs[number].astype(np.int64), self._height, (int(x1), int(x2)))[y1:y2]
 
-    def runs(self, number: int) -> list[int]:
+    def runs(self, number: int) -> List[int]:
         """Return the run lengths of one mask."""
         return self._runs[number].tolist()
 
@@ -52,7 +53,7 @@ class RunParts(Sequence[np.ndarray]):
         return sum(each.nbytes for each in self._runs)
 
 
-def run_masks(runs: Sequence[np.ndarray], size: tuple[int, int]) -> Masks:
+def run_masks(runs: Sequence[np.ndarray], size: Tuple[int, int]) -> Masks:
     """Return the masks of run lengths over an image of `size` (height, width)."""
     parts = RunParts(runs, size)
     return Masks(size, parts.corners, parts)
@@ -65,7 +66,8 @@ def tight_masks(masks: np.ndarray) -> Masks:
         rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
         if rows.size:
             corners[number] = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
-    parts = [mask[y1:y2, x1:x2].copy() for mask, (x1, y1, x2, y2) in zip(masks, corners.tolist(), strict=True)]
+    pairs = zip(masks, corners.tolist())  # noqa: B905 - Python 3.8
+    parts = [mask[y1:y2, x1:x2].copy() for mask, (x1, y1, x2, y2) in pairs]
     return Masks((masks.shape[1], masks.shape[2]), corners, parts)
 
 
@@ -76,7 +78,7 @@ def mask_areas(masks: Masks) -> np.ndarray:
     return np.array([part.sum() for part in masks.parts], np.int64)
 
 
-def runs_of(masks: Masks, number: int) -> list[int]:
+def runs_of(masks: Masks, number: int) -> List[int]:
     """Return the run lengths of one mask over the whole image, as COCO counts them."""
     if isinstance(masks.parts, RunParts):
         return masks.parts.runs(number)
@@ -87,7 +89,7 @@ def runs_of(masks: Masks, number: int) -> list[int]:
 def union(masks: Masks) -> np.ndarray:
     """Return the pixels of any mask, (H, W) bool."""
     whole = np.zeros(masks.size, bool)
-    for (x1, y1, x2, y2), part in zip(masks.corners.tolist(), masks.parts, strict=True):
+    for (x1, y1, x2, y2), part in zip(masks.corners.tolist(), masks.parts):  # noqa: B905 - Python 3.8
         whole[y1:y2, x1:x2] |= part
     return whole
 
@@ -97,7 +99,7 @@ def size_bytes(masks: Masks) -> int:
     return masks.parts.nbytes if isinstance(masks.parts, RunParts) else sum(part.nbytes for part in masks.parts)
 
 
-def packed(masks: Masks, numbers: Sequence[int]) -> dict[str, np.ndarray]:
+def packed(masks: Masks, numbers: Sequence[int]) -> Dict[str, np.ndarray]:
     """Return some masks as arrays for a file: their run lengths in one row, and the number of runs of each; see `unpacked`."""
     runs = [runs_of(masks, number) for number in numbers]
     return {
@@ -106,7 +108,7 @@ def packed(masks: Masks, numbers: Sequence[int]) -> dict[str, np.ndarray]:
     }
 
 
-def unpacked(runs: np.ndarray, counts: np.ndarray, size: tuple[int, int]) -> Masks:
+def unpacked(runs: np.ndarray, counts: np.ndarray, size: Tuple[int, int]) -> Masks:
     """Return the masks of `packed` over an image of `size` (height, width)."""
     return run_masks(
         np.split(runs.astype(np.int64), np.cumsum(counts.astype(np.int64))[:-1]) if len(counts) else [], size

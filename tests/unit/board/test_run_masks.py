@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from edgekd.board.masks import Masks
+from edgekd.board.run_masks import RunParts, mask_areas, packed, run_masks, size_bytes, tight_masks, union, unpacked
+from edgekd.board.runs import encode_runs
 from edgekd.data.base import Instances
-from edgekd.data.object_masks import RunParts, mask_areas, packed, run_masks, size_bytes, tight_masks, union, unpacked
-from edgekd.data.runs import encode_runs
 
 
 def random_masks(rng: np.random.Generator) -> np.ndarray:

@@ -1,18 +1,23 @@
-"""Run lengths of masks, as COCO counts them: pixels of a column-major (H, W) mask in turn, beginning with zeros."""
+"""Run lengths of masks, as COCO counts them: pixels of a column-major (H, W) mask in turn, beginning with zeros.
+
+Portable: standard library + numpy, Python 3.8.
+"""
 
 from __future__ import annotations
+
+from typing import Dict, List, Tuple
 
 import numpy as np
 
 
-def encode_runs(mask: np.ndarray) -> dict[str, list[int]]:
+def encode_runs(mask: np.ndarray) -> Dict[str, List[int]]:
     """Return a mask (H, W) bool as COCO's uncompressed run lengths; `decode_runs` reads its `counts`."""
     flat = np.concatenate([[False], mask.T.reshape(-1)])
     changes = np.flatnonzero(flat[1:] != flat[:-1])
     return {"size": list(mask.shape), "counts": np.diff(changes, prepend=0, append=mask.size).tolist()}
 
 
-def encode_part(part: np.ndarray, corner: tuple[int, int], size: tuple[int, int]) -> list[int]:
+def encode_part(part: np.ndarray, corner: Tuple[int, int], size: Tuple[int, int]) -> List[int]:
     """Return the run lengths of a mask of `size` (height, width) that is `part` (h, w) bool at `corner` (x, y), else zeros."""
     height, width = part.shape
     flat = np.zeros(width * (height + 1) + 1, bool)  # column by column, a zero before the first and after each
@@ -26,7 +31,7 @@ def encode_part(part: np.ndarray, corner: tuple[int, int], size: tuple[int, int]
     return np.diff(changes, prepend=0, append=size[0] * size[1]).tolist()
 
 
-def filled_columns(runs: np.ndarray, height: int, columns: tuple[int, int]) -> np.ndarray:
+def filled_columns(runs: np.ndarray, height: int, columns: Tuple[int, int]) -> np.ndarray:
     """Return columns `first` to before `last` of a mask as (height, columns) bool, of run lengths (N,) int64 over all of it."""
     first, last = columns
     mask = np.zeros((height, last - first), bool)

@@ -1,0 +1,259 @@
+"""The inventory: the boards that a user can reach, a YAML file of `edgekd.boards/1`.
+
+The file is `$EDGEKD_BOARDS`, else `boards.yaml` beside the recipe, else `edgekd/boards.yaml` in the user's configuration
+folder; the first that exists is used. It holds no passwords, keys, ports or jump hosts: these belong into `~/.ssh/config`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import yaml
+from pydantic import Field, field_validator
+
+from edgekd.board.files import write_atomic
+from edgekd.core.deployment_sections import LOCAL
+from edgekd.core.recipe_file import parse_tree, read_text
+from edgekd.core.recipe_loading import validate
+from edgekd.core.training_sections import Section
+from edgekd.errors import RecipeError, WorkspaceError, did_you_mean, one_line
+
+SCHEMA = "edgekd.boards/1"
+FILE = "boards.yaml"
+VARIABLE = "EDGEKD_BOARDS"
+_WHAT = "an inventory of boards"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+_VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+class Expects(Section):
+    """State that the board must have before a measurement. edgekd compares and never sets it."""
+
+    nvpmodel: int | None = Field(None, ge=0, description="Number of the power mode that `nvpmodel -q` prints.")
+    clocks: Literal["locked"] | None = Field(None, description="`locked`: the lowest and the highest clock are equal.")
+
+
+class Quiet(Section):
+    """State that a measurement waits for."""
+
+    load: float = Field(0.3, gt=0, description="Highest load average of the last minute.")
+    celsius: float = Field(50, description="Highest temperature of the hottest zone.")
+    wait_s: float = Field(600, ge=0, description="Longest wait; then the measurement goes on with a warning.")
+
+
+class Entry(Section):
+    """A board in the file, under its name."""
+
+    ssh: str = Field(description="A Host of ~/.ssh/config, or user@host.")
+    chip: str | None = Field(None, description="The chip that the board must have; `edgekd board add` writes it.")
+    folder: str = Field("~/.cache/edgekd", description="The board's folder for jobs, files and the lock.")
+    python: str = Field("python3", description="Python of the board, 3.8 or newer, with numpy.")
+    environment: dict[str, str] = Field({}, description="Environment variables of the jobs.")
+    expects: Expects = Field(Expects(), description="State that is required.")
+    quiet: Quiet = Field(Quiet(), description="State that a measurement waits for.")
+    store_gb: float = Field(4, gt=0, description="Room for files that jobs share; the least recently used go first.")
+    deploy: bool = Field(True, description="False: the board only measures.")
+
+    @field_validator("ssh")
+    @classmethod
+    def _is_a_destination(cls, text: str) -> str:
+        if not text or text.startswith("-") or not text.isprintable() or " " in text:
+            raise ValueError("expected a Host of ~/.ssh/config or user@host")
+        return text
+
+    @field_validator("folder", "python")
+    @classmethod
+    def _is_a_path(cls, text: str) -> str:
+        if not text.strip() or text.startswith("-") or not text.isprintable():
+            raise ValueError("expected a path on the board")
+        return text
+
+    @field_validator("environment")
+    @classmethod
+    def _has_names(cls, variables: dict[str, str]) -> dict[str, str]:
+        for name in variables:
+            if not _VARIABLE_NAME.fullmatch(name):
+                raise ValueError(f"{name!r} is not the name of an environment variable")
+        return variables
+
+
+class Board(Entry):
+    """A board of the inventory: its entry and its name."""
+
+    name: str
+
+
+class _File(Section):
+    schema_: Literal["edgekd.boards/1"] = Field(alias="schema")
+    boards: dict[str, Entry] = Field({})
+
+    @field_validator("boards")
+    @classmethod
+    def _check_names(cls, boards: dict[str, Entry]) -> dict[str, Entry]:
+        for name in boards:
+            check_name(name)
+        return boards
+
+
+@dataclass(frozen=True)
+class Inventory(Mapping[str, Board]):
+    """Name -> board, and the file that says so; without a file it is empty, and `path` is where one would be written."""
+
+    path: Path
+    boards: Mapping[str, Board]
+
+    def __getitem__(self, name: str) -> Board:
+        return self.boards[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.boards)
+
+    def __len__(self) -> int:
+        return len(self.boards)
+
+    def board(self, name: str) -> Board:
+        """Return a board by name; RecipeError when there is none."""
+        if name in self.boards:
+            return self.boards[name]
+        if not self.boards:
+            raise RecipeError(f"board {name!r}: {self.path} has no boards; add it: edgekd board add {name} user@host")
+        raise RecipeError(f"board {name!r} is not in {self.path}{did_you_mean(name, self.boards)}")
+
+
+def check_name(name: str) -> str:
+    """Return the name of a board unchanged; ValueError for one that cannot stand in ids and file names."""
+    if name == LOCAL:
+        raise ValueError(f"{LOCAL!r} is this machine; give the board another name")
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"board name {name!r}: expected letters, digits, '.', '_' and '-', at most 63, e.g. orin")
+    return name
+
+
+def load_inventory(beside: Path | None = None) -> Inventory:
+    """Return the inventory in use; an empty one where no file exists.
+
+    Args:
+        beside: folder of the recipe; None looks for no file there.
+
+    Raises:
+        RecipeError: the file cannot be read, has an unknown key or a value that does not fit.
+    """
+    path = inventory_file(beside)
+    if not path.exists() and not os.environ.get(VARIABLE):
+        return Inventory(path, {})
+    return _parse(read_text(path, _WHAT), path)
+
+
+def inventory_file(beside: Path | None = None) -> Path:
+    """Return the file of the inventory in use; where none exists, that of the user's configuration folder."""
+    if given := os.environ.get(VARIABLE):
+        return Path(given).absolute()
+    if beside is not None and (beside / FILE).is_file():
+        return (beside / FILE).absolute()
+    folder = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
+    return Path(folder).absolute() / "edgekd" / FILE
+
+
+def add_board(board: Board) -> Path:
+    """Write a board into the inventory in use and return the file; other entries and comments stay.
+
+    Raises:
+        RecipeError: the file cannot be read, or has a board of this name.
+        WorkspaceError: it cannot be written.
+    """
+    path = inventory_file()
+    text = read_text(path, _WHAT) if path.exists() else f"schema: {SCHEMA}\nboards: {{}}\n"
+    known = _parse(text, path)
+    if board.name in known:
+        raise RecipeError(
+            f"board {board.name!r} is in {path} already; edit it there, or type: edgekd board remove {board.name}"
+        )
+    entry = board.model_dump(mode="json", exclude_unset=True, exclude={"name"})
+    tree = parse_tree(text, path, _WHAT)
+    tree["boards"] = {**(tree.get("boards") or {}), board.name: entry}
+    lines = text.splitlines(keepends=True)
+    if siblings := _entries(text):
+        first = siblings[0]
+        block = yaml.safe_dump({board.name: entry}, sort_keys=False, allow_unicode=True)
+        lines[first.line : first.line] = [" " * first.column + line for line in block.splitlines(keepends=True)]
+    _write(path, "".join(lines), tree)
+    return path
+
+
+def remove_board(name: str) -> Path:
+    """Delete a board from the inventory in use and return the file; other entries and comments stay.
+
+    Raises:
+        RecipeError: the file cannot be read, or has no such board.
+        WorkspaceError: it cannot be written.
+    """
+    inventory = load_inventory()
+    inventory.board(name)
+    path = inventory.path
+    text = read_text(path, _WHAT)
+    tree = parse_tree(text, path, _WHAT)
+    del tree["boards"][name]
+    lines = text.splitlines(keepends=True)
+    for entry in _entries(text):
+        if entry.name == name:
+            del lines[entry.line : entry.end]
+    _write(path, "".join(lines), tree)
+    return path
+
+
+@dataclass(frozen=True)
+class _Lines:
+    """The lines of an entry in the file: `line` to `end`, indented by `column`."""
+
+    name: str
+    line: int
+    end: int
+    column: int
+
+
+def _entries(text: str) -> list[_Lines]:
+    """Return the entries of a file whose `boards` is in block style, one key a line; [] for another."""
+    top = yaml.compose(text, Loader=yaml.SafeLoader)
+    for key, value in top.value if isinstance(top, yaml.MappingNode) else ():
+        if key.value == "boards" and isinstance(value, yaml.MappingNode) and not value.flow_style:
+            return [
+                _Lines(name.value, name.start_mark.line, _last_line(entry) + 1, name.start_mark.column)
+                for name, entry in value.value
+            ]
+    return []
+
+
+def _last_line(node: yaml.Node) -> int:
+    """Return the line of the last character of a node. A block mapping's own mark lies behind the comments that follow it."""
+    if isinstance(node, yaml.MappingNode | yaml.SequenceNode) and not node.flow_style and node.value:
+        last = node.value[-1]
+        return _last_line(last[1] if isinstance(last, tuple) else last)
+    return int(node.end_mark.line)
+
+
+def _write(path: Path, text: str, tree: dict[str, object]) -> None:
+    """Write the edited text where it says what `tree` says, else the tree; without comments, then."""
+    try:
+        edited = parse_tree(text, path, _WHAT)
+    except RecipeError:
+        edited = {}
+    if {**edited, "boards": edited.get("boards") or {}} != tree:
+        text = yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, text)
+    except OSError as exc:
+        raise WorkspaceError(f"{path}: the inventory of boards cannot be written: {one_line(exc)}") from exc
+
+
+def _parse(text: str, path: Path) -> Inventory:
+    tree = parse_tree(text, path, _WHAT)
+    if tree.get("boards", ()) is None:  # `boards:` and nothing below
+        tree["boards"] = {}
+    found = validate(_File, tree, str(path))
+    return Inventory(path, {name: Board(name=name, **dict(entry)) for name, entry in found.boards.items()})

@@ -1,0 +1,216 @@
+"""Runs scripts on a board through the system's OpenSSH client, over one connection that all calls share.
+
+The user's configuration, agent, jump hosts and host keys hold, because it is the user's `ssh`. Exit code 255 is ssh's own: the
+call may or may not have happened, so every script can be repeated.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shlex
+import subprocess
+import tempfile
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from shutil import rmtree
+from typing import IO, TypeVar
+
+from edgekd.errors import BoardError
+
+log = logging.getLogger(__name__)
+Sink = Callable[[bytes], None]
+T = TypeVar("T")
+_CHUNK = 1 << 18
+_HEAD = Path(__file__).with_name("board.sh")
+_SSH_FAILED = 255
+_PERSIST_S = 120  # a connection that nobody closes ends by itself
+_LONGEST_FOLDER = (
+    60  # macOS takes 104 bytes for a socket's path; the folder's name, the socket's and ssh's suffix are 33
+)
+# Pattern of what ssh says -> why no later attempt can succeed, and what to do.
+_REFUSALS = {
+    "REMOTE HOST IDENTIFICATION HAS CHANGED": "its host key has changed; if that is right, remove the old key as ssh says; "
+    "try: ssh {to}",
+    "Host key verification failed": "its host key is unknown; check it and accept it once: ssh {to}",
+    "Permission denied": "it refuses your key; install it: ssh-copy-id {to}",
+    "bad configuration option": "your ssh configuration has an error; try: ssh {to}",
+}
+
+
+@dataclass(frozen=True)
+class Link:
+    """Limits of a connection.
+
+    connect_s: for one attempt to connect.
+    alive_s, alive_count: a connection that is silent for `alive_s` seconds `alive_count` times is given up.
+    retry_s: pause before the next attempt, once there was contact.
+    give_up_s: without contact for as long, the work on the board is given up from here.
+    is_shared: whether one connection serves all calls; Windows' OpenSSH cannot do that.
+    """
+
+    connect_s: int = 10
+    alive_s: int = 5
+    alive_count: int = 3
+    retry_s: float = 2.0
+    give_up_s: float = 300.0
+    is_shared: bool = os.name != "nt"
+
+
+class _Failed(Exception):
+    """A call failed; `said` is all that stood on its stderr, the text the last line of it."""
+
+    def __init__(self, said: str, code: int) -> None:
+        super().__init__(_last_line(said) or f"exit code {code}")
+        self.said = said
+
+
+class LinkLost(_Failed):
+    """The connection failed: the script ran, or not, or in part."""
+
+
+class ScriptError(_Failed):
+    """The script failed on the board."""
+
+
+class Client:
+    """The connection to one board.
+
+    Args:
+        name: of the board, in messages.
+        destination: a Host of the user's ssh configuration, or user@host.
+        link: limits.
+    """
+
+    def __init__(self, name: str, destination: str, link: Link) -> None:
+        self.name, self.link = name, link
+        self._destination = destination
+        self._socket = Path()
+        self._end_connection: Callable[[], object] | None = None
+        self._met_at: float | None = None  # monotonic time of the last contact
+
+    def call(
+        self, script: str, *arguments: object, stdin: IO[bytes] | bytes | None = None, sink: Sink | None = None
+    ) -> str:
+        """Run a script in edgekd's folder on the board, the first argument, once; see `run`."""
+        return self.run(_HEAD.read_text() + script, *arguments, stdin=stdin, sink=sink)
+
+    def run(
+        self, script: str, *arguments: object, stdin: IO[bytes] | bytes | None = None, sink: Sink | None = None
+    ) -> str:
+        """Run a script once and return its output; with `sink` that gets the output instead.
+
+        Raises:
+            LinkLost: the connection failed.
+            ScriptError: the script's exit code is not 0.
+        """
+        command = shlex.join(["sh", "-c", script, "edgekd", *map(str, arguments)])
+        output: list[bytes] = []
+        with tempfile.TemporaryFile() as said, _as_file(stdin) as given:
+            process = subprocess.Popen(
+                ["ssh", *self._options(), "--", self._destination, command],
+                stdin=given, stdout=subprocess.PIPE, stderr=said,
+            )  # fmt: skip
+            assert process.stdout is not None  # a pipe
+            try:
+                while chunk := process.stdout.read1(_CHUNK):  # type: ignore[attr-defined]  # a BufferedReader
+                    (sink or output.append)(chunk)
+                code = process.wait()
+            finally:
+                process.kill()
+                process.wait()
+                process.stdout.close()
+            said.seek(0)
+            message = said.read().decode(errors="replace")
+        if code == _SSH_FAILED or code < 0:
+            raise LinkLost(message, code)
+        self._met_at = time.monotonic()
+        if code:
+            raise ScriptError(message, code)
+        return b"".join(output).decode(errors="replace")
+
+    def insist(self, attempt: Callable[[], T]) -> T:
+        """Repeat an attempt until the connection holds.
+
+        Raises:
+            BoardError: the board was never reached, refuses this host, or was out of reach for `give_up_s`; or a script failed.
+        """
+        while True:
+            try:
+                return attempt()
+            except ScriptError as exc:
+                raise BoardError(f"board {self.name}: {exc}") from exc
+            except LinkLost as exc:
+                self._give_up(exc)
+                time.sleep(self.link.retry_s)
+
+    def _give_up(self, exc: LinkLost) -> None:
+        """Raise BoardError unless another attempt may succeed."""
+        to, seconds = self._destination, self.link.give_up_s
+        for pattern, advice in _REFUSALS.items():
+            if pattern.lower() in exc.said.lower():
+                raise BoardError(f"board {self.name}: {advice.format(to=to)} ({exc})") from exc
+        if self._met_at is None:
+            raise BoardError(f"board {self.name}: unreachable ({exc}); is it on? try: ssh {to}") from exc
+        if time.monotonic() - self._met_at > seconds:
+            raise BoardError(
+                f"board {self.name}: no contact for {seconds:g} s ({exc}); what runs on it goes on; run the command again "
+                "to collect it"
+            ) from exc
+        log.warning("board %s: no contact (%s); trying again for %g s", self.name, exc, seconds)
+
+    def close(self) -> None:
+        """End the shared connection; the next call makes another one."""
+        if self._end_connection is not None:
+            self._end_connection()
+            self._end_connection = None
+
+    def _options(self) -> list[str]:
+        link = self.link
+        words = ["-T", "-o", "BatchMode=yes", "-o", f"ConnectTimeout={link.connect_s}"]
+        words += ["-o", f"ServerAliveInterval={link.alive_s}", "-o", f"ServerAliveCountMax={link.alive_count}"]
+        if not link.is_shared:
+            return [*words, "-o", "ControlMaster=no", "-o", "ControlPath=none"]
+        if self._end_connection is None:
+            self._socket = _private_folder() / "s"
+            self._end_connection = weakref.finalize(self, _end_connection, self._socket, self._destination)
+        path = str(self._socket).replace("%", "%%")
+        return [*words, "-o", "ControlMaster=auto", "-o", f"ControlPath={path}", "-o", f"ControlPersist={_PERSIST_S}"]
+
+
+def _private_folder() -> Path:
+    """Return a new folder of this user alone, whose path is short enough for a socket."""
+    for place in (os.environ.get("XDG_RUNTIME_DIR"), tempfile.gettempdir(), "/tmp"):
+        if place and len(place) < _LONGEST_FOLDER and os.access(place, os.W_OK):
+            return Path(tempfile.mkdtemp(prefix="edgekd-", dir=place))
+    raise BoardError("ssh needs a folder for its socket: expected XDG_RUNTIME_DIR or /tmp to be writable")
+
+
+def _end_connection(socket: Path, destination: str) -> None:
+    command = ["ssh", "-o", f"ControlPath={str(socket).replace('%', '%%')}", "-O", "exit", "--", destination]
+    with suppress(OSError):
+        subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True)
+    rmtree(socket.parent, ignore_errors=True)
+
+
+@contextmanager
+def _as_file(given: IO[bytes] | bytes | None) -> Iterator[IO[bytes] | int]:
+    """Give the stdin of a process: a file at its position, bytes as a file, or nothing."""
+    if given is None:
+        yield subprocess.DEVNULL
+    elif isinstance(given, bytes):
+        with tempfile.TemporaryFile() as file:
+            file.write(given)
+            file.seek(0)
+            yield file
+    else:
+        yield given
+
+
+def _last_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else ""

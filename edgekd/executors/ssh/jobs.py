@@ -1,0 +1,143 @@
+"""Jobs on a board: started once, apart from the connection, waited for on the board."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, cast, get_args
+
+from edgekd.errors import ArtifactError
+from edgekd.executors.ssh.client import Client, Sink
+
+_SCRIPT = Path(__file__).with_name("jobs.sh").read_text()
+SUPERVISOR = Path(__file__).with_name("supervisor.sh")
+State = Literal["absent", "waiting", "running", "ended", "died", "rebooted"]
+
+
+@dataclass(frozen=True)
+class Order:
+    """What the supervisor of a job is told.
+
+    key: name of the job's folder: the hash of what the job does.
+    files: name in the job's folder -> name in the store.
+    code: name in the store of the archive of edgekd's portable part.
+    python: the interpreter.
+    environment: of the job, `NAME=VALUE`.
+    holder: who asks for what, for others who wait for the board.
+    wait_s: for the board's lock. timeout_s: for the job. log_bytes: of its log.
+    """
+
+    key: str
+    files: Mapping[str, str]
+    code: str
+    python: str
+    environment: tuple[str, ...]
+    holder: str
+    wait_s: float
+    timeout_s: float
+    log_bytes: int
+
+
+@dataclass(frozen=True)
+class Status:
+    """How a job stands.
+
+    state: `waiting` for the lock, which `holder` has; `died` with its supervisor; `rebooted` together with the board.
+    progress: what a running job says of it, a word and the fraction.
+    why: what ended it: "" by itself, `timeout`, `flooded`, `cancelled`, `busy`.
+    code: exit code of an ended job, more than 128: the signal.
+    free_bytes: of the board's disk when it ended.
+    files: path -> (SHA-256, bytes) of what it wrote, not checked.
+    """
+
+    state: State
+    holder: str = ""
+    progress: tuple[str, float] | None = None
+    why: str = ""
+    code: int = 0
+    free_bytes: int = 0
+    files: Mapping[str, tuple[str, int]] = field(default_factory=dict)
+
+
+class Jobs:
+    """The jobs in edgekd's folder on a board."""
+
+    def __init__(self, client: Client, folder: str) -> None:
+        self._client, self._folder = client, folder
+
+    def start(self, order: Order, slice_s: float) -> Status:
+        """Start a job, unless one of its key runs or has ended within a day, and wait for it at most `slice_s`."""
+        files = "".join(f"{hashed} {name}\n" for name, hashed in order.files.items()).encode()
+        limits = f"{order.wait_s:g}", f"{order.timeout_s:g}", order.log_bytes
+        words = order.key, f"{slice_s:g}", order.code, *limits, order.holder, order.python, *order.environment
+        return _status(self._call("start", *words, stdin=files))
+
+    def wait(self, key: str, slice_s: float) -> Status:
+        """Wait for the end of a job, at most `slice_s`."""
+        return _status(self._call("wait_for", key, f"{slice_s:g}"))
+
+    def send(self, key: str, names: list[str], offset: int, sink: Sink) -> None:
+        """Give `sink` the content of files one after another, from a byte on; errors as `Client.call`."""
+        self._client.call(
+            _SCRIPT + 'send "$@"', self._folder, key, offset,
+            stdin="".join(f"{name}\n" for name in names).encode(), sink=sink,
+        )  # fmt: skip
+
+    def forget(self, key: str) -> None:
+        """Remove what a job left on the board."""
+        self._call("forget", key)
+
+    def holder(self) -> str:
+        """Return who holds the board for which job, "" when nobody does."""
+        return _status(self._call("held_by")).holder
+
+    def cancel(self) -> str:
+        """End the job that holds the board and return whose it was, "" when there is none."""
+        return _status(self._call("cancel")).holder
+
+    def _call(self, command: str, *arguments: object, stdin: bytes | None = None) -> str:
+        script = _SCRIPT + f'{command} "$@"'
+        return self._client.insist(lambda: self._client.call(script, self._folder, *arguments, stdin=stdin))
+
+
+def _status(text: str) -> Status:
+    """Return the status that a script printed; ArtifactError when it is none."""
+    facts: dict[str, str] = {}
+    hashes: dict[str, str] = {}
+    sizes: dict[str, int] = {}
+    try:
+        for line in text.splitlines():
+            word, _, value = line.partition(" ")
+            if word == "file":
+                hashes[value[66:]] = value[:64]
+            elif word == "size":
+                size, _, name = value.partition(" ")
+                sizes[name] = int(size)
+            else:
+                facts[word] = value
+        if facts.get("state", "absent") not in get_args(State) or hashes.keys() != sizes.keys():
+            raise ValueError
+        return Status(
+            state=cast(State, facts.get("state", "absent")),
+            holder=facts.get("holder", ""),
+            progress=_progress(facts.get("progress", "")),
+            why=facts.get("why", ""),
+            code=int(facts.get("code", 0)),
+            free_bytes=int(facts.get("free", 0)),
+            files={name: (hashes[name], sizes[name]) for name in sizes},
+        )
+    except ValueError as exc:
+        raise ArtifactError(
+            f"the board said of its job: {text[:200]!r}; expected a state and what the job wrote"
+        ) from exc
+
+
+def _progress(text: str) -> tuple[str, float] | None:
+    """Return a job's own words about its progress, None when there are none, or none that make sense."""
+    try:
+        what, fraction = json.loads(text)
+        return str(what)[:80], float(fraction)
+    except (ValueError, TypeError):
+        return None

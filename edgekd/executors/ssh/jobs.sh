@@ -1,0 +1,87 @@
+# Jobs: one folder each in `jobs`, named by the job's key. A supervisor, which belongs to no connection, runs it.
+# `alive` is locked as long as the supervisor lives; `ended` says what came of it and appears at once, whole.
+
+# Start a job unless one of its key runs or has ended, and wait for it:
+# start KEY SLICE_S CODE WAIT_S TIMEOUT_S LOG_BYTES HOLDER PYTHON [NAME=VALUE]...    with lines `HASH NAME` on stdin, see the store
+start() {
+    key=$1 slice_s=$2 code=$3 wait_s=$4 timeout_s=$5 log_bytes=$6 holder=$7 python=$(expand "$8") job=jobs/$1
+    shift 8
+    find jobs -mindepth 1 -maxdepth 1 ! -name "$key" -mmin +10080 -exec rm -rf {} + # collected by nobody
+    mkdir -p "$job" && exec 8>>"$job/alive" || exit 1
+    if flock -n 8; then
+        [ -z "$(find "$job" -name ended -mmin +1440)" ] || rm -f "$job/ended"
+        if [ ! -e "$job/ended" ]; then
+            lay_out || { rm -rf "$job" && exit 1; }
+            setsid sh supervisor.sh "$wait_s" "$timeout_s" "$log_bytes" "$key" "$holder" env "$@" \
+                "$python" -m edgekd.worker job.json </dev/null >/dev/null 2>&1 &
+            cd "$folder" || exit 1
+        fi
+    fi
+    exec 8>&-
+    wait_for "$key" "$slice_s"
+}
+
+lay_out() {
+    find "$job" -mindepth 1 ! -name alive -exec rm -rf {} + 2>/dev/null
+    mkdir -p "$job/out" || return 1
+    while read -r hash name; do
+        case $name in */*) mkdir -p "$job/${name%/*}" ;; esac
+        ln "store/$hash" "$job/$name" 2>/dev/null || cp "store/$hash" "$job/$name" || return 1
+    done
+    if [ ! -d "code/$code" ]; then
+        mkdir -p "code/$code.$$" && tar -xmf "store/$code" -C "code/$code.$$" && mv "code/$code.$$" "code/$code" || return 1
+    fi
+    echo "$boot" >"$job/boot" && cd "$job"
+}
+
+# Wait for the end of a job, at most some seconds, and say how it stands: wait_for KEY SLICE_S
+wait_for() {
+    job=jobs/$1
+    [ -e "$job/alive" ] || { echo "state absent" && return; }
+    timeout "$2" flock -s "$job/alive" true
+    flock -n -s "$job/alive" true
+    is_dead=$?
+    if [ -e "$job/ended" ]; then
+        echo "state ended"
+        cat "$job/ended"
+    elif [ $is_dead = 0 ]; then
+        if [ "$(cat "$job/boot")" = "$boot" ]; then echo "state died"; else echo "state rebooted"; fi
+        end_group "$job"
+    elif [ -e "$job/group" ]; then
+        echo "state running"
+        [ ! -e "$job/progress.json" ] || echo "progress $(head -c 1000 "$job/progress.json" | tr -d '\n')"
+    else
+        echo "state waiting"
+        held_by
+    fi
+}
+
+# Say which job holds the board.
+held_by() { flock -n -s lock true 2>/dev/null || echo "holder $(sed -n 2p holder 2>/dev/null)"; }
+
+# Send files of a job one after another, from a byte on; their names are on stdin: send KEY OFFSET
+send() {
+    cd "jobs/$1" || exit 1
+    while IFS= read -r name; do cat "./$name" || exit 1; done | tail -c "+$(($2 + 1))"
+}
+
+# Forget a job that has ended: forget KEY
+forget() { rm -rf "jobs/$1"; }
+
+# End the job that holds the board, and say whose it was.
+cancel() {
+    held_by
+    ! flock -n -s lock true 2>/dev/null || return 0
+    job=jobs/$(sed -n 1p holder)
+    echo cancelled >"$job/why" && end_group "$job" && timeout 20 flock -s "$job/alive" true
+}
+
+# End all processes of a job of this boot.
+end_group() {
+    [ -e "$1/group" ] && [ "$(cat "$1/boot")" = "$boot" ] || return 0
+    group=$(cat "$1/group") i=0
+    kill -s TERM -- "-$group" 2>/dev/null
+    while kill -s 0 -- "-$group" 2>/dev/null && [ $i -lt 50 ]; do sleep 0.1 && i=$((i + 1)); done
+    kill -s KILL -- "-$group" 2>/dev/null
+    return 0
+}

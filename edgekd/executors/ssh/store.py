@@ -1,0 +1,127 @@
+"""The files on a board, by their SHA-256: each is sent once, and goes on where a lost link cut it."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import IO
+
+from edgekd.errors import BoardError, WorkspaceError
+from edgekd.executors.base import Progress
+from edgekd.executors.ssh.client import Client, ScriptError
+
+_SCRIPT = Path(__file__).with_name("store.sh").read_text()
+_BLOCK = 1 << 20  # a large file goes on at a multiple of it
+_SMALL = 4 << 20  # smaller files travel together, in batches of this size
+_RESERVE = 1.1  # a file system needs more room than its files have bytes
+_MOST = 500  # files in a batch
+_ROUNDS = 3
+NO_SPACE = "No space left on device"
+
+
+class Store:
+    """The store in one folder of a board.
+
+    Args:
+        client: connection to the board.
+        folder: edgekd's on the board.
+        size_bytes: what the store keeps; the least recently used files go first.
+    """
+
+    def __init__(self, client: Client, folder: str, size_bytes: int) -> None:
+        self._client, self._folder, self._size_bytes = client, folder, size_bytes
+
+    def push(self, files: Mapping[str, Path], progress: Progress) -> None:
+        """Send the files that the store lacks, or holds damaged.
+
+        Args:
+            files: SHA-256 -> file of the host.
+            progress: called with the fraction of the bytes that are there.
+
+        Raises:
+            BoardError: as `Client.insist`, or a file does not arrive as it was hashed.
+            WorkspaceError: the board's disk has no room.
+        """
+        for _ in range(_ROUNDS):
+            lacking = self._client.insist(lambda: self._round(files, progress))
+            if not lacking:
+                return
+        raise BoardError(
+            f"board {self._client.name}: sent {_ROUNDS} times and never arrived whole: {', '.join(lacking)}; does "
+            "something change these files?"
+        )
+
+    def _round(self, files: Mapping[str, Path], progress: Progress) -> list[str]:
+        """Send what the store lacks, over one connection, and return the paths of what it lacked."""
+        free, lacking = self._look(files)
+        sizes = {name: files[name].stat().st_size for name in lacking}
+        needed = int(_RESERVE * sum(sizes[name] - had for name, had in lacking.items()))
+        try:
+            if needed > free:
+                raise no_room(self._client.name, self._folder, free, needed)
+            sent = 0
+            for batch in _batches(sizes):
+                self._send(batch, files, lacking)
+                sent += sum(sizes[name] for name in batch)
+                progress("sending", sent / max(1, sum(sizes.values())))
+        except ScriptError as exc:
+            if NO_SPACE in exc.said:
+                raise no_room(self._client.name, self._folder, free, needed) from exc
+            raise
+        return [str(files[name]) for name in lacking]
+
+    def _look(self, names: Iterable[str]) -> tuple[int, dict[str, int]]:
+        """Return the free bytes of the board's disk, and the names that the store lacks with the bytes that came of them."""
+        wanted = "".join(f"{name}\n" for name in names).encode()
+        lines = self._call("look", self._size_bytes, stdin=wanted).splitlines()
+        words = [line.split() for line in lines]
+        free = next(int(word[1]) for word in words if word[0] == "free")
+        return free, {word[1]: int(word[2]) for word in words if word[0] == "lacks"}
+
+    def _send(self, batch: list[str], files: Mapping[str, Path], had: Mapping[str, int]) -> None:
+        name = batch[0]
+        size = files[name].stat().st_size
+        if size < _SMALL:
+            self._call("receive_small", stdin=_archive(files, batch))
+            return
+        blocks = min(had[name], size) // _BLOCK
+        with open(files[name], "rb", buffering=0) as file:
+            file.seek(blocks * _BLOCK)
+            self._call("receive_large", name, size, blocks, stdin=file)
+
+    def _call(self, command: str, *arguments: object, stdin: IO[bytes] | bytes) -> str:
+        return self._client.call(_SCRIPT + f'{command} "$@"', self._folder, *arguments, stdin=stdin)
+
+
+def no_room(board: str, folder: str, free: int, needed: int | None, why: str = "") -> WorkspaceError:
+    """Return the error of a board's full disk; sizes in bytes, `needed` is None where nobody knows."""
+    more = f"{needed / 1e6:.1f} MB needed" if needed is not None else "the job needs more"
+    return WorkspaceError(
+        f"board {board}: no room in {folder}: {free / 1e6:.1f} MB free, {more}; make room there, or choose another "
+        f"`folder` in the inventory{f' ({why})' if why else ''}"
+    )
+
+
+def _batches(sizes: Mapping[str, int]) -> Iterator[list[str]]:
+    """Yield names that are sent in one go: small files together, a large one alone."""
+    batch: list[str] = []
+    for name in sorted(sizes, key=lambda name: sizes[name]):
+        if batch and (sizes[name] >= _SMALL or len(batch) == _MOST or sum(sizes[one] for one in batch) >= 4 * _SMALL):
+            yield batch
+            batch = []
+        batch.append(name)
+    if batch:
+        yield batch
+
+
+def _archive(files: Mapping[str, Path], names: Iterable[str]) -> bytes:
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for name in names:
+            entry = tarfile.TarInfo(name)
+            data = files[name].read_bytes()
+            entry.size = len(data)
+            tar.addfile(entry, io.BytesIO(data))
+    return content.getvalue()
