@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,7 +76,7 @@ def _run(
     from edgekd.data.splits import shared_splits
 
     pipeline.check_options(recipe)
-    stages = planning.plan(recipe)
+    stages = planning.plan(recipe, partial(pipeline.ran_before, Workspace(out)))
     chosen = planning.select(stages, until)
     if not is_first_process():
         with shared_splits():
@@ -288,7 +289,7 @@ def load_engine(path: str | Path, selection: Selection | None = None) -> Iterato
     from edgekd.executors.boards import connected, open_session
 
     artifact = _network(path, selection)
-    with connected(), open_session(artifact) as session:
+    with connected(Path.cwd()), open_session(artifact) as session:
         yield Engine(artifact, session, selection)
 
 
@@ -313,7 +314,7 @@ def predict(
         path: the artifact's folder.
         images: files, or what `edgekd.data.predictions.read_images` read.
         selection: which detections a detector keeps; by default those that scoring takes.
-        board: that runs the engine; None: its own.
+        board: that runs the engine; None: its own. The inventory may lie in the current folder.
 
     Raises:
         RecipeError: a selection for a segmenter, or a board that is not in the inventory in use.
@@ -336,7 +337,7 @@ def predict(
             sent.append(read)
             yield read.pixels
 
-    with connected():
+    with connected(Path.cwd()):
         for result in predict_images(pixels(), artifact, selection, board):
             yield Predicted(sent.popleft(), result, artifact.spec.classes)
 

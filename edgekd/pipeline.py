@@ -16,7 +16,7 @@ from edgekd.core import key_changes, plugins, user_code
 from edgekd.core.artifact import Artifact, StageFacts, publish
 from edgekd.core.recipe import Engine, Recipe
 from edgekd.core.recipe_loading import check_plugins
-from edgekd.core.stage import KeyContent, Stage, hash_of
+from edgekd.core.stage import KeyContent, Stage, bench_of, hash_of
 from edgekd.core.workspace import Workspace, disk_errors
 from edgekd.data.splits import release_split
 from edgekd.errors import BoardError, EdgekdError, GateError, RecipeError, WorkspaceError, one_line
@@ -292,6 +292,13 @@ def recall(
             if artifact is not None:
                 known[stage.name] = StageRun(stage, artifact, skipped=True, seconds=0.0)
     return list(known.values())
+
+
+def ran_before(workspace: Workspace, engine: Engine) -> bool:
+    """Return whether an engine was measured on its board, or its board measured none yet; True for one that is not built."""
+    bench = workspace.present(bench_of(engine.board))
+    name = f"engine/{engine.id}"
+    return bench is None or name in bench.manifest["inputs"] or workspace.present(name) is None
 
 
 def default_out(recipe: Recipe) -> Path:

@@ -41,7 +41,7 @@ from edgekd.board.footprint import footprint as measured_footprint
 from edgekd.board.footprint import footprint_in_child
 from edgekd.board.job import Job, Json
 from edgekd.board.long_runs import LongRunSettings, long_run_rows
-from edgekd.board.postprocess import predictor
+from edgekd.board.postprocess import Predictor
 from edgekd.board.prediction_files import load_images, save_results
 from edgekd.board.preprocess import prepare
 from edgekd.board.session import Session
@@ -105,9 +105,9 @@ def predict(job: Job, progress: Progress) -> Json:
     selection = None if given["selection"] is None else Selection(**given["selection"])
     written: List[str] = []
     with target.session(Path(job.files[given["engine"]]), *_contract(target, given)) as session:
-        result_of = predictor(session.spec.task, selection)
+        predictor = Predictor(session, selection)
         for name in given["images"]:
-            results = [result_of(session, image) for image in load_images(Path(job.files[name]))]
+            results = [predictor(image) for image in load_images(Path(job.files[name]))]
             written.append(f"{len(written):05}.npz")
             save_results(Path(job.out_dir) / written[-1], results)
             progress("predicting", len(written) / len(given["images"]))
