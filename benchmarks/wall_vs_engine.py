@@ -38,8 +38,8 @@ import numpy as np
 
 from edgekd import api
 from edgekd.board import timing
-from edgekd.board.detection import Selection, detections
-from edgekd.board.postprocess import class_map, predictor
+from edgekd.board.detection import Selection
+from edgekd.board.postprocess import Predictor
 from edgekd.board.preprocess import prepare
 from edgekd.board.session import Session
 from edgekd.board.specs import ModelSpec
@@ -193,19 +193,19 @@ def measure(name: str, session: Session, images: Sequence[np.ndarray], rounds: i
     """Return the figures of one engine."""
     task = session.spec.task
     selection = None if task == "semantic" else Selection(most=OBJECTS)
-    predict, key = predictor(task, selection), session.spec.inputs[0].name
+    predict, key = Predictor(session, selection), session.spec.inputs[0].name
     prepared = [{key: prepare(image, session.spec.preprocess)} for image in images]
     outputs = [{k: v.copy() for k, v in session.infer(one).items()} for one in prepared]
     noise = [as_noise(one, session.spec) for one in outputs]
     size = (images[0].shape[0], images[0].shape[1])
-    found = [predict(session, image) for image in images]
-    wall = over(images, lambda image: predict(session, image))
+    found = [predict(image) for image in images]
+    wall = over(images, predict)
     pair = {"wall": wall, "engine": over(prepared, session.infer)}
     pairs = paired(pair, rounds, lambda done: verdict_on_time(done, task) != "too noisy")
     parts = {
-        "prepare": over(images, lambda image: prepare(image, session.spec.preprocess)),
-        "result": over(outputs, lambda one: result_of(one, session.spec, size, selection)),
-        "noise": over(noise, lambda one: result_of(one, session.spec, size, selection)),
+        "prepare": over(images, predict.prepare),
+        "result": over(outputs, lambda one: predict.finish(one, size)),
+        "noise": over(noise, lambda one: predict.finish(one, size)),
     }
     others = paired(parts, FEWEST_ROUNDS, lambda _: False)
     minor, major = faults_per_run(wall, runs=40)
@@ -230,11 +230,6 @@ def measure(name: str, session: Session, images: Sequence[np.ndarray], rounds: i
         objects=None if task == "semantic" else statistics.mean(len(one.scores) for one in found),
         verdict=", ".join(missed) or "ok",
     )
-
-
-def result_of(outputs: Mapping[str, np.ndarray], spec: ModelSpec, size: Size, selection: Selection | None) -> Any:
-    """Return the class map or the objects of a network's outputs."""
-    return class_map(outputs, spec, size) if selection is None else detections(outputs, spec, size, selection)
 
 
 def as_noise(outputs: Mapping[str, np.ndarray], spec: ModelSpec) -> dict[str, np.ndarray]:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from edgekd.board.detection import Selection
+from edgekd.board.postprocess import Predictor
 from edgekd.core.artifact import Artifact, open_artifact
 from edgekd.core.plugins import packages_of
 from edgekd.core.ranks import is_first_process
@@ -217,7 +218,7 @@ class Engine:
     def __init__(self, artifact: Artifact, session: Any, selection: Selection | None = None) -> None:
         self.artifact = artifact
         self.session = session
-        self.selection = selection
+        self._predictor = Predictor(session, selection)
         self.classes: tuple[str, ...] = artifact.spec.classes
 
     def __call__(self, image: np.ndarray | str | Path) -> Any:
@@ -229,13 +230,13 @@ class Engine:
             ImageError: an array of another shape or dtype.
             DataError: a file that is not a readable image.
         """
-        from edgekd.board.postprocess import predict, predict_objects
-        from edgekd.data.images import read_image
+        return self._predictor(_pixels(image))
 
-        pixels = image if isinstance(image, np.ndarray) else read_image(Path(image))
-        if self.session.spec.task == "semantic":
-            return predict(self.session, pixels)
-        return predict_objects(self.session, pixels, self.selection)
+
+def _pixels(image: np.ndarray | str | Path) -> np.ndarray:
+    from edgekd.data.images import read_image
+
+    return image if isinstance(image, np.ndarray) else read_image(Path(image))
 
 
 @contextmanager

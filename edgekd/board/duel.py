@@ -15,9 +15,9 @@ import numpy as np
 
 from edgekd.board import timing
 from edgekd.board.detection import Detections
-from edgekd.board.laps import PARTS, result_of, wall_time
+from edgekd.board.laps import PARTS, wall_time
 from edgekd.board.parity import SAME, unmatched
-from edgekd.board.preprocess import prepare
+from edgekd.board.postprocess import Predictor
 from edgekd.board.session import Session
 from edgekd.errors import DataError
 
@@ -62,8 +62,8 @@ def duel(
     """
     if not images:
         raise DataError("there are no images to compare engines on; give at least one")
-    first = next(iter(sessions.values()))
-    expected = [_result(first, image) for image in images]
+    first = Predictor(next(iter(sessions.values())))
+    expected = [first(image) for image in images]
     differences = {name: _difference(session, images, expected) for name, session in sessions.items()}
     ways = {name: wall_time(session, images) for name, session in sessions.items()}
     for way in ways.values():
@@ -85,19 +85,13 @@ def duel(
     }
 
 
-def _result(session: Session, image: np.ndarray) -> "np.ndarray | Detections":
-    spec = session.spec
-    outputs = session.infer({spec.inputs[0].name: prepare(image, spec.preprocess)})
-    found: "np.ndarray | Detections" = result_of(spec.task)(outputs, spec, (image.shape[0], image.shape[1]))
-    return found
-
-
 def _difference(
     session: Session, images: Sequence[np.ndarray], expected: Sequence["np.ndarray | Detections"]
 ) -> "tuple[float, int]":
     different = compared = 0
+    predict = Predictor(session)
     for image, wanted in zip(images, expected):  # noqa: B905 - Python 3.8
-        found = _result(session, image)
+        found = predict(image)
         if isinstance(wanted, np.ndarray):
             different, compared = different + int(np.count_nonzero(found != wanted)), compared + wanted.size
         elif isinstance(found, Detections):

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 
 from edgekd.board.detection import Detections, Selection
-from edgekd.board.postprocess import predictor
+from edgekd.board.postprocess import Predictor
 from edgekd.board.session import Session
 from edgekd.core.progress import Progress
 from edgekd.data.base import DenseDataset, Sample
@@ -40,22 +40,20 @@ def predict_split(
     Raises:
         DataError: a sample cannot be read.
     """
-    predict = predictor(session.spec.task, selection)
+    predict = Predictor(session, selection)
     with ThreadPoolExecutor(1) as pool:
         waiting: deque[tuple[int, Future[Sample]]] = deque()
         for index in indices:
             waiting.append((index, pool.submit(dataset.load, index)))
             if len(waiting) > _AHEAD:
-                yield _predicted(session, predict, *waiting.popleft())
+                yield _predicted(predict, *waiting.popleft())
         while waiting:
-            yield _predicted(session, predict, *waiting.popleft())
+            yield _predicted(predict, *waiting.popleft())
 
 
-def _predicted(
-    session: Session, predict: Callable[[Session, np.ndarray], Any], index: int, reading: Future[Sample]
-) -> Prediction:
+def _predicted(predict: Predictor, index: int, reading: Future[Sample]) -> Prediction:
     sample = reading.result()
-    return Prediction(index, sample, predict(session, sample.image))
+    return Prediction(index, sample, predict(sample.image))
 
 
 def keeping(

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from edgekd.board.laps import PARTS, wall_time
-from edgekd.board.postprocess import predictor
+from edgekd.board.postprocess import Predictor
 from edgekd.board.specs import ModelSpec
 from tests.small_nets import CLASSES, images, segmenter
 
@@ -28,9 +28,9 @@ class Session:
 def test_the_staged_way_gives_what_the_predictor_gives() -> None:
     session = Session(segmenter()[1])
     pictures = images(2)
-    way, predict = wall_time(session, pictures), predictor("semantic")
+    way, predict = wall_time(session, pictures), Predictor(session)
     for picture in (*pictures, *pictures):
-        np.testing.assert_array_equal(way.run(), predict(session, picture))
+        np.testing.assert_array_equal(way.run(), predict(picture))
 
 
 def test_the_parts_are_the_differences_of_four_readings_of_the_clock() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 import pytest
 
@@ -43,6 +45,8 @@ class Found:
         ),
         preprocess=Preprocess((8, 130)),
     )
+
+    runtime: ClassVar[dict[str, object]] = {}
 
     def infer(self, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         lefts = np.arange(self.count, dtype=np.float32)
