@@ -142,6 +142,7 @@ def _run(command: list[str], timeout_s: float) -> tuple[str, float]:
 def child(engine: Path, folder: Path, figure: str) -> dict[str, float]:
     """Return the medians in ms over the images: `file`, `array` and `engine`, each image after a warm-up on the first."""
     from edgekd.board.laps import PARTS, wall_time
+    from edgekd.board.postprocess import Predictor
     from edgekd.core.artifact import open_artifact
     from edgekd.data.images import read_image
     from edgekd.executors.boards import open_session
@@ -149,14 +150,15 @@ def child(engine: Path, folder: Path, figure: str) -> dict[str, float]:
     paths = image_files([folder])
     file_ms, array_ms, engine_ms = [], [], []
     with open_session(open_artifact(engine, "engine")) as session:
-        warm = wall_time(session, [read_image(paths[0])])
+        predict = Predictor(session)
+        warm = wall_time(predict, [read_image(paths[0])])
         for _ in range(0 if figure == "process" else 10):
             warm.run()
         for path in paths:
             began = time.perf_counter_ns()
             image = read_image(path)
             decoded = time.perf_counter_ns()
-            way = wall_time(session, [image])
+            way = wall_time(predict, [image])
             started = time.perf_counter_ns()
             way.run()
             ended = time.perf_counter_ns()
