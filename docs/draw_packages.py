@@ -14,7 +14,7 @@ ROWS: tuple[tuple[tuple[str, str, str], ...], ...] = (
     (("api", "light", "what a notebook calls"), ("doctor", "light", "what this machine can do")),
     (
         ("study", "light", "arms and seeds of a recipe, compared"),
-        ("tune", "light", "settings that make engines faster"),
+        ("tuning", "light", "settings that make engines faster"),
     ),
     (("pipeline", "light", "runs stages, skips by cache key, keeps failures"),),
     (("planning", "light", "the stages of a recipe"),),

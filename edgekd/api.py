@@ -221,7 +221,7 @@ def tune(
     Raises:
         EdgekdError: no finished run, an unknown engine, or one that does not run.
     """
-    from edgekd.tune import work
+    from edgekd.tuning import work
 
     return work.tune(Path(run), tuple(engines), rounds or work.ROUNDS, on_progress).to_dict()
 

@@ -65,23 +65,19 @@ def duel(
     first = Predictor(next(iter(sessions.values())))
     expected = [first(image) for image in images]
     differences = {name: _difference(session, images, expected) for name, session in sessions.items()}
-    ways = {name: wall_time(session, images) for name, session in sessions.items()}
+    ways = {name: wall_time(Predictor(session), images) for name, session in sessions.items()}
     for way in ways.values():
         timing.warm_up(way.run, WARM_UP_S)
-    series: Dict[str, List[timing.Series]] = {name: [] for name in ways}
-    for number in range(rounds):
-        budget = timing.Budget(1, 0, BURST_S, 3, DISCARD_S, 1, seed + number)
-        for name, one in timing.measure_interleaved(ways, budget).items():
-            series[name].append(one)
-        on_progress("comparing", (number + 1) / rounds)
+    budget = timing.Budget(0, 0, BURST_S, 3, DISCARD_S, 1, seed, min_rounds=rounds)
+    series = timing.measure_interleaved(ways, budget, on_round=lambda share: on_progress("comparing", share))
     engine = PARTS.index("engine")
     return {
         name: Side(
-            [float(np.median(one.samples_ns)) / timing.NS_PER_MS for one in series[name]],
-            [float(np.median(one.parts_ns[:, engine])) / timing.NS_PER_MS for one in series[name]],
+            (one.medians_ns() / timing.NS_PER_MS).tolist(),
+            (one.part_medians_ns(engine) / timing.NS_PER_MS).tolist(),
             *differences[name],
         )
-        for name in sessions
+        for name, one in series.items()
     }
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from edgekd.tune.result import Tuning
+    from edgekd.tuning.result import Tuning
 
 
 def tune(
@@ -24,7 +24,7 @@ def tune(
     """
     from edgekd.cli import show
     from edgekd.core.progress import progress_bar
-    from edgekd.tune.work import tune as tune_run
+    from edgekd.tuning.work import tune as tune_run
 
     with progress_bar("tuning, %", redraws_itself=False) as progress:
         tuning = tune_run(run, engine, rounds, lambda _, share: progress(int(100 * share), 100))
@@ -37,8 +37,8 @@ def tune(
 def _show(tuning: Tuning, run: Path) -> None:
     from edgekd.cli import show
     from edgekd.core.recipe_loading import shipped_recipes
-    from edgekd.tune.result import HEADERS, rows
-    from edgekd.tune.work import FRAGMENT
+    from edgekd.tuning.result import HEADERS, rows
+    from edgekd.tuning.work import FRAGMENT
 
     for one in tuning.engines:
         print(f"\n{one.id}")

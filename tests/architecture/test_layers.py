@@ -27,7 +27,7 @@ LAYERS = (
     ("report", "preflight"),
     ("planning",),
     ("pipeline",),
-    ("study", "tune"),
+    ("study", "tuning"),
     ("api", "doctor"),
     ("cli",),
 )
@@ -49,7 +49,7 @@ NO_FRAMEWORK = (
     "planning",
     "pipeline",
     "study",
-    "tune",
+    "tuning",
     "api",
     "doctor",
     "cli",

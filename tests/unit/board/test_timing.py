@@ -206,6 +206,15 @@ def test_a_function_may_time_its_own_parts() -> None:
     budget = Budget(min_samples=4, min_seconds=0, burst_runs=2, burst_seconds=0, discard_runs=1, discard_seconds=0)
     series = timing.measure_interleaved({"a": timing.Parted(run, parts)}, budget, clock=ticking(1))["a"]
     assert series.parts_ns.tolist() == [[2, -1], [3, -1], [5, -1], [6, -1]]  # runs 1 and 4 are discarded
+    assert series.part_medians_ns(0).tolist() == [2.5, 5.5]
+
+
+def test_rounds_may_be_asked_for() -> None:
+    budget = Budget(0, 0, burst_runs=2, burst_seconds=0, discard_runs=0, discard_seconds=0, min_rounds=5)
+    shares: list[float] = []
+    series = timing.measure_interleaved({"a": lambda: None}, budget, clock=ticking(1), on_round=shares.append)["a"]
+    assert series.bursts.tolist() == [2] * 5
+    assert shares == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
 
 
 def test_a_burst_ends_when_its_buffer_is_full() -> None:

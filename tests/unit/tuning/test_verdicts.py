@@ -6,7 +6,7 @@ import pytest
 
 from edgekd.board.choices import ARGMAX, UINT8_NCHW, UINT8_NHWC, Choice
 from edgekd.board.duel import Side
-from edgekd.tune.verdicts import Ratio, Trial, best_export, best_options, ratio, trial, word_of
+from edgekd.tuning.verdicts import Ratio, Trial, best_export, best_options, ratio, trial, word_of
 
 QUIET = Ratio(1.0, 0.99, 1.01)
 ONE, TWO = Choice("1 thread", options={"threads": 1}), Choice("2 threads", options={"threads": 2})

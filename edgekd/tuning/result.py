@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from edgekd.board.choices import Choice
-from edgekd.tune.verdicts import Ratio, Trial
+from edgekd.tuning.verdicts import Ratio, Trial
 
 SCHEMA: Final = "edgekd.tune/1"
 HEADERS = ("choice", "wall ms", "wall, ratio [95 %]", "engine, ratio [95 %]", "differs", "verdict")

@@ -27,10 +27,10 @@ from edgekd.data.splits import shared_splits
 from edgekd.errors import ArtifactError, RecipeError, UserError, did_you_mean
 from edgekd.executors.boards import ask, why_not_here
 from edgekd.report.stored import REPORT, read_report
-from edgekd.tune.graphs import FOLDER, Variants
-from edgekd.tune.measuring import Candidate, Measuring, Progress, image_files
-from edgekd.tune.result import Tuned, Tuning, fragment, options_of
-from edgekd.tune.verdicts import Trial, best_export, best_options, trial
+from edgekd.tuning.graphs import FOLDER, Variants
+from edgekd.tuning.measuring import Candidate, Measuring, Progress, image_files
+from edgekd.tuning.result import Tuned, Tuning, fragment, options_of
+from edgekd.tuning.verdicts import Trial, best_export, best_options, trial
 
 log = logging.getLogger(__name__)
 FRAGMENT, RESULT = "tune.yaml", "tune.json"

@@ -9,8 +9,8 @@ import pytest
 from edgekd.board.choices import Choice
 from edgekd.core.recipe_loading import load_recipe
 from edgekd.errors import RecipeError
-from edgekd.tune.result import Tuned, Tuning, fragment, options_of, rows
-from edgekd.tune.verdicts import Ratio, Trial
+from edgekd.tuning.result import Tuned, Tuning, fragment, options_of, rows
+from edgekd.tuning.verdicts import Ratio, Trial
 
 SPIN = {"session_config": {"session.intra_op.allow_spinning": "0"}}
 TUNING = Tuning(
