@@ -23,6 +23,17 @@ _PAGE: dict[str, tuple[str, str, bool | None]] = {
         "Time from an image array in memory to the class map, or the objects, at image size: pre-processing, inference and "
         "post-processing together. Decoding the image file is outside.", _LOWER,
     ),
+    "stages_ms": (
+        "time by stage",
+        "Parts of the wall time: `prepare` makes the network's input of an image array, `engine` runs it, and the last stage "
+        "makes the class map, boxes or masks of its outputs. `decode` reads the image file before them, where the data set has "
+        "files. `array in` is the wall time, `file in` has the decoding in it.", _LOWER,
+    ),
+    "footprint": (
+        "load time, memory",
+        "In a process that opens one engine and runs it: time from the file to a session that is ready, first run, highest "
+        "resident memory, and resident memory before loading. Memory of a GPU or an NPU is not in it.", _LOWER,
+    ),
     "same_share": (
         "as ONNX",
         "Share of the pixels that an engine gives the same class as its float ONNX graph, or of the detections that have a "
@@ -44,6 +55,17 @@ _PAGE: dict[str, tuple[str, str, bool | None]] = {
         "is withheld and shown as –.", _LOWER,
     ),
     "throughput_fps": ("throughput", "Images per second as the benchmark measured it, for the same engine.", _HIGHER),
+    "energy": (
+        "energy per frame",
+        "Energy of the meter while the engine ran back to back, over the frames. Gross is all of it, net is without the idle "
+        "power, which is measured with the engine open before and after. A figure that cannot be told from noise is withheld.",
+        _LOWER,
+    ),
+    "sustained": (
+        "sustained latency",
+        "Median engine time of the last minute of a run back to back, and its ratio to that of the bench's short bursts. Heat "
+        "and power limits show here, and not in bursts.", _LOWER,
+    ),
     "size_bytes": ("size", "Bytes of the deployed file, or files, on disk. 1 MB is 1 000 000 bytes.", _LOWER),
     "params": ("parameters", "Trained numbers of the network.", _LOWER),
     "macs": ("multiply-adds", "Multiply-add operations of one image at the network's input size.", _LOWER),
