@@ -129,7 +129,7 @@ class SshBoard:
 
     def prepare(self) -> list[str]:
         """Wait until the board is quiet and return what disturbs a measurement even then; errors as `board_state.prepare`."""
-        return prepare(self._board, self._ask_machine)
+        return prepare(self.board, self._ask_machine)
 
     def holder(self) -> str:
         """Return who holds the board for which job and since when, "" when nobody does."""
