@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from edgekd.board.installation import install
 from edgekd.board.job import Job
+from edgekd.board.state_text import described, not_readable
 from edgekd.board.sysinfo import Facts
 from edgekd.core import plugins
 from edgekd.core.machine_facts import package_version
@@ -33,9 +34,15 @@ _LIGHT = {"cv2", "faster_coco_eval", "jinja2"}
 
 @dataclass(frozen=True)
 class Examination:
-    """Checks, notes on the hardware, and the machine's environment (JSON-ready)."""
+    """Checks, state of the machine in words, notes on the hardware, and the machine's environment (JSON-ready).
+
+    state: clocks, temperatures, power mode and what else can be read, by name.
+    unreadable: sensors that cannot be read, with the reason.
+    """
 
     checks: list[Check]
+    state: dict[str, str]
+    unreadable: list[str]
     notes: list[str]
     environment: Facts
     version: str | None
@@ -65,7 +72,8 @@ def examine() -> Examination:
             text, ok = f"does not load: {type(exc).__name__}: {exc}", False
         checks.append(Check(f"target {name}", ok, text))
     checks.extend(_on_this_board())
-    return Examination(checks, _notes(facts), host, package_version("edgekd"))
+    state = {**described(facts["state"]), **_power_mode(executor_of(LOCAL).identity().use)}
+    return Examination(checks, state, not_readable(facts["state"]), _notes(facts), host, package_version("edgekd"))
 
 
 def _on_this_board() -> Iterator[Check]:
@@ -97,6 +105,16 @@ def _broken(modules: tuple[str, ...]) -> str:
         except Exception as exc:  # noqa: BLE001 - a missing library of the system is any of them
             return f"{name} is installed and does not load: {exc}"
     return ""
+
+
+def _power_mode(use: Facts) -> dict[str, str]:
+    """Return the settings of the power mode that can be read, in words."""
+    mode = use.get("power_mode") or {}
+    known = {name: value for name, value in mode.items() if value not in (None, [])}
+    words = (
+        f"{name} {', '.join(map(str, value)) if isinstance(value, list) else value}" for name, value in known.items()
+    )
+    return {"power mode": "; ".join(words)} if known else {}
 
 
 def _notes(facts: Facts) -> list[str]:

@@ -44,10 +44,14 @@ def described(state: State) -> Dict[str, str]:
 
 
 def not_readable(state: State) -> List[str]:
-    """Return a line for each kind of sensor that cannot be read, with the reason, and for each one that this user may not read."""
+    """Return a line for clocks, temperatures, power and events that cannot be read, and for each sensor that this user may not read.
+
+    Energy counters stand for power.
+    """
     unreadable: Mapping[str, str] = state.get("unreadable") or {}
-    titles = {quantity: title for quantity, (title, _, _) in _QUANTITIES.items() if quantity != "energy_j"}
-    lines = [f"{title}: {unreadable[quantity]}" for quantity, title in titles.items() if quantity in unreadable]
+    has_energy = any(key.startswith("energy_j/") for key in state.get("readings") or ())
+    shown = ("clock_mhz", "temp_c", *(() if has_energy else ("power_w",)), "count")
+    lines = [f"{_QUANTITIES[quantity][0]}: {unreadable[quantity]}" for quantity in shown if quantity in unreadable]
     named = [key for key in unreadable if "/" in key or key == "debugfs" or " " in key]
     return lines + [f"{key}: {unreadable[key]}" for key in named]
 

@@ -20,6 +20,10 @@ def doctor(json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = F
     for finding in findings.checks:
         mark = "ok     " if finding.ok else "missing"
         print(f"{mark}  {finding.name:22} {finding.text}")
+    for name, text in findings.state.items():
+        print(f"state    {name:22} {text}")
+    for line in findings.unreadable:
+        print(f"unknown  {line}")
     for note in findings.notes:
         print(f"note     {note}")
     print("next:    edgekd run quickstart")

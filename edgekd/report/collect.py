@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
@@ -23,6 +24,7 @@ from edgekd.errors import BoardError
 from edgekd.evaluate.definitions import definitions
 from edgekd.executors.boards import executor_of, why_not_here
 from edgekd.executors.local import REFERENCE_TARGET
+from edgekd.report.long_runs import TIMELINES, timelines_of
 from edgekd.report.model import (
     SCHEMA,
     BoardMachine,
@@ -112,7 +114,9 @@ def write_data(recipe: Recipe, artifacts: Mapping[str, Artifact], root: Path) ->
     folder = root / DATA
     folder.mkdir(exist_ok=True)
     pictures = folder / "pictures.npz"
-    _write_samples([artifact for artifact in artifacts.values() if artifact.kind == "latency"], folder / "samples.npz")
+    benches = [artifact for artifact in artifacts.values() if artifact.kind == "latency"]
+    _write_samples(benches, folder / "samples.npz")
+    write_atomic(folder / TIMELINES, json.dumps(timelines_of([bench.path for bench in benches])))
     scored = {name: a for name, a in artifacts.items() if name.startswith("evaluate/")}
     if not scored:
         pictures.unlink(missing_ok=True)
@@ -238,7 +242,8 @@ def _boards(recipe: Recipe, artifacts: Mapping[str, Artifact]) -> dict[str, Boar
     for engine in recipe.engines:
         for stage in (bench_of(engine.board), f"evaluate/{engine.id}"):
             if engine.board not in found and stage in artifacts and (kept := artifacts[stage].details.get("machine")):
-                found[engine.board] = BoardMachine(**kept["identity"], environment=kept["environment"])
+                state = artifacts[stage].details.get("state") or {}
+                found[engine.board] = BoardMachine(**kept["identity"], environment=kept["environment"], state=state)
     return found
 
 

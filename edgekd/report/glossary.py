@@ -44,6 +44,17 @@ _PAGE: dict[str, tuple[str, str, bool | None]] = {
         "is withheld and shown as –.", _LOWER,
     ),
     "throughput_fps": ("throughput", "Images per second as the benchmark measured it, for the same engine.", _HIGHER),
+    "energy": (
+        "energy per frame",
+        "Energy of the meter while the engine ran back to back, over the frames. Gross is all of it, net is without the idle "
+        "power, which is measured with the engine open before and after. A figure that cannot be told from noise is withheld.",
+        _LOWER,
+    ),
+    "sustained": (
+        "sustained latency",
+        "Median engine time of the last minute of a run back to back, and its ratio to that of the bench's short bursts. Heat "
+        "and power limits show here, and not in bursts.", _LOWER,
+    ),
     "size_bytes": ("size", "Bytes of the deployed file, or files, on disk. 1 MB is 1 000 000 bytes.", _LOWER),
     "params": ("parameters", "Trained numbers of the network.", _LOWER),
     "macs": ("multiply-adds", "Multiply-add operations of one image at the network's input size.", _LOWER),

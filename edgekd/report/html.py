@@ -22,10 +22,12 @@ from edgekd.report import charts
 from edgekd.report.charts import Curve, Runs, suppressed
 from edgekd.report.glossary import glossary
 from edgekd.report.line import StageLine, stage_line
+from edgekd.report.long_runs import energy_text, sustained_text
 from edgekd.report.model import STAGE_LABELS, BoardMachine, Definition, Report, Row, Training
 from edgekd.report.object_pictures import read_object_pictures
 from edgekd.report.part import Json
 from edgekd.report.pictures import Picture, error_color, legend, read_pictures
+from edgekd.report.timelines import LongRunsPart, long_runs_part
 from edgekd.report.units import MISSING, milliseconds, percent, points, scaled, size
 from edgekd.report.verdict import Finding, findings
 
@@ -59,6 +61,7 @@ class Page:
     engine_time: str
     wall_time: str
     timing_notes: list[str]
+    long_runs: LongRunsPart
     class_figure: str
     class_rows: list[Row]
     precision_figures: dict[str, str]
@@ -104,6 +107,7 @@ def render(report: Report, data_dir: Path) -> str:
     )  # fmt: skip
     environment.filters |= {
         "percent": percent, "points": points, "ms": milliseconds, "scaled": scaled, "size": size, "color": charts.color_name,
+        "energy": energy_text, "sustained": sustained_text,
     }  # fmt: skip
     style, script = ((_HERE / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
     return environment.get_template("template.html.j2").render(page=_page(report, data_dir), style=style, script=script)
@@ -144,6 +148,7 @@ def _page(report: Report, data_dir: Path) -> Page:
         stage_figure=charts.stage_line_chart(line), scatter=charts.scatter_chart(rows),
         engine_time=charts.latency_chart(engine, "engine time"), wall_time=charts.latency_chart(wall, "wall time"),
         timing_notes=_timing_notes(rows), class_rows=scored,
+        long_runs=long_runs_part(report, data_dir),
         class_figure=charts.class_chart(scored, classes, task.per_class),
         precision_figures={name: charts.precision_chart(scored, name) for name in classes_with_curves(scored)},
         ceiling=next((row for row in rows if row.ceiling is not None), None),

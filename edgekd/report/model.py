@@ -8,6 +8,7 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from edgekd.board.precision import Precision
 from edgekd.core.task_metrics import TASKS
+from edgekd.report.long_runs import EnergyPerFrame, SamplingCost, SustainedLatency
 from edgekd.report.part import Json, Number, Part, Point, TaskName
 
 SCHEMA: Final = "edgekd.report/1"
@@ -151,6 +152,13 @@ class Row(Part):
     throughput_fps: Number = Field(None, description="1 over the mean engine time")
     runtime: Json = Field({}, description="the session's own facts: `runtime`, `version`, `threads`, device, precision")
     warnings: list[str] = Field([], description="reasons to doubt the latency")
+    energy: EnergyPerFrame | None = Field(
+        None, description="energy per frame (`bench.energy_seconds`), see below; null where it was not asked for"
+    )
+    sustained: SustainedLatency | None = Field(
+        None, description="sustained latency (`bench.sustained_seconds`), see below; null where it was not asked for"
+    )
+    sampling: SamplingCost | None = Field(None, description="cost of reading sensors beside `energy` and `sustained`")
     metrics: dict[str, Number] = Field({}, description="name -> fraction, see [metrics](metrics.md)")
     ceilings: dict[str, Number] = Field(
         {},
@@ -264,6 +272,9 @@ class BoardMachine(Part):
     use: Json = Field({}, description="what latencies depend on besides: cores, power mode, hash of the machine's id")
     runtimes: Json = Field({}, description="runtimes by distribution; null for one that is not installed")
     environment: Json = Field({}, description="as the report's `environment`, without packages")
+    state: Json = Field(
+        {}, description="clocks, temperatures, power, counters, load and memory `before` and `after` the board's bench"
+    )
 
 
 class StageTiming(Part):

@@ -45,3 +45,8 @@ def test_what_cannot_be_read_is_told_with_its_reason(tmp_path: Path) -> None:
 def test_a_state_of_an_earlier_edgekd_is_described_as_far_as_it_goes() -> None:
     assert described({"load_average": [1.0, 0.5, 0.25], "cpufreq": None}) == {"load average": "1.00 0.50 0.25"}
     assert not_readable({}) == []
+
+
+def test_an_energy_counter_stands_for_power(tmp_path: Path) -> None:
+    lines = not_readable(snapshot(make_tree("intel-core-ultra", tmp_path)))
+    assert lines == []
