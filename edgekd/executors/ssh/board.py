@@ -141,11 +141,11 @@ class SshBoard:
 
     def probe(self) -> Probed:
         """Return what the board says of itself, also one that edgekd cannot use; BoardError when it is out of reach."""
-        return probe(self._client, self.board)
+        return probe(self._client, self._board)
 
     def clean(self) -> None:
         """Delete all that edgekd has put on the board; BoardError while a job runs there."""
-        Jobs(self._client, self.board.folder).clean()
+        Jobs(self._client, self._board.folder).clean()
 
     def close(self) -> None:
         """End the connection; jobs go on."""
