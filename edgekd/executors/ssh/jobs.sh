@@ -1,3 +1,4 @@
+# shellcheck shell=sh disable=SC2154 # $folder and $boot are in board.sh
 # Jobs: one folder each in `jobs`, named by the job's key. A supervisor, which belongs to no connection, runs it.
 # `alive` is locked as long as the supervisor lives; `ended` says what came of it and appears at once, whole.
 
