@@ -25,12 +25,14 @@ from pydantic.fields import FieldInfo
 from edgekd import planning
 from edgekd.board import bench, timing
 from edgekd.board.options import descriptions, path_options
+from edgekd.board.sensors.table import table
 from edgekd.cli.main import app
 from edgekd.core import chips, plugins
 from edgekd.core.plugin_options import PluginOptions
 from edgekd.core.recipe import Recipe, Section
 from edgekd.core.recipe_loading import load_recipe
 from edgekd.evaluate.definitions import DEFINITIONS
+from edgekd.report.long_runs import EnergyPerFrame, MeterEnergy, SamplingCost, SustainedLatency
 from edgekd.report.model import BoardMachine, DataFinding, Report, Row, Training
 from edgekd.report.part import Part
 from edgekd.study.model import Arm, ArmRun, Difference, Study, Summary
@@ -114,6 +116,10 @@ def report_keys() -> str:
         ("Trainings", Training),
         ("Findings", DataFinding),
         ("Boards", BoardMachine),
+        ("Energy", EnergyPerFrame),
+        ("Meters of an energy", MeterEnergy),
+        ("Sustained latency", SustainedLatency),
+        ("Cost of sampling", SamplingCost),
     )
 
 
@@ -144,6 +150,34 @@ def latency() -> str:
     ]
     needed = [(f"p{p}", "always shown" if p == 50 else f"{timing.minimum_samples(p)}") for p in timing.PERCENTILES]
     return _table(("what", "value"), rows) + "\n\n" + _table(("percentile", "samples it needs"), needed)
+
+
+def sensors() -> str:
+    """Return the sensors of `board/sensors/table.json`: quantity, place, source."""
+    files = [
+        (
+            f"`{one.quantity}`",
+            f"`{one.folders}/{one.file}`",
+            "1 s" if one.slow else "",
+            one.source,
+        )
+        for one in table().files
+    ]
+    tools = [(f"`{one.quantity}`", f"`{' '.join(one.command)}`", "1 s", one.source) for one in table().tools]
+    meters = [(f"`{one.group}`", _alternatives(one.total), one.scope or "–", one.sum_scope) for one in table().meters]
+    versions = [(f"`{one.name}`", ", ".join(f"`{file}`" for file in one.files), one.source) for one in table().versions]
+    return "\n\n".join(
+        (
+            _table(("quantity", "file or tool", "read at most every", "source"), files + tools),
+            "### Meters\n\n" + _table(("group", "total", "the total covers", "the sum covers"), meters),
+            "### Versions\n\n" + _table(("name", "file", "source"), versions),
+        )
+    )
+
+
+def _alternatives(pattern: str) -> str:
+    names = pattern.strip("^$").strip("()").split("|")
+    return ", ".join(f"`{name}`" for name in names if name) or "–"
 
 
 def stages() -> str:
@@ -203,6 +237,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "report-keys": report_keys,
     "study-keys": study_keys,
     "latency": latency,
+    "sensors": sensors,
     "stages": stages,
     "support": support,
     "chips": chip_facts,

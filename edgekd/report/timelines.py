@@ -50,8 +50,8 @@ def long_runs_part(report: Report, data_dir: Path) -> LongRunsPart:
 
 
 def timeline_chart(row: Row, timeline: Timeline) -> str:
-    """Return latency by the second over clocks, temperatures and power; "" without a second."""
-    if not timeline.second or row.sustained is None:
+    """Return latency by the second over clocks, temperatures and power; "" for a run of less than two seconds."""
+    if len(timeline.second) < 2 or row.sustained is None:
         return ""
     sustained = row.sustained
     panels = {title: lines for quantity, title in _PANELS.items() if (lines := _lines(timeline, quantity))}

@@ -28,7 +28,15 @@ TINY = {
         for target in ("onnxruntime", "openvino")
         for precision in ("fp32", "int8")
     ],
-    "bench": {"min_samples": 50, "min_seconds": 0.05, "warmup_max_seconds": 0.05, "images": 4},
+    "bench": {
+        "min_samples": 50,
+        "min_seconds": 0.05,
+        "warmup_max_seconds": 0.05,
+        "images": 4,
+        "energy_seconds": 0.5,
+        "sustained_seconds": 0.5,
+        "cool_down_seconds": 0,
+    },
     "evaluate": {"pictures": 2},
 }
 TINY_OBJECTS = {

@@ -51,6 +51,22 @@ def test_every_row_is_measured_and_carries_the_contract(tiny_run: Path) -> None:
         assert rows[engine]["wall_ms"]["p50"] > 0
 
 
+def test_every_engine_has_its_sustained_latency_and_its_energy_or_why_there_is_none(tiny_run: Path) -> None:
+    report = json.loads((tiny_run / "report.json").read_text())
+    engines = [row for row in report["rows"] if row["stage"] == "engine"]
+    for row in engines:
+        assert row["sustained"]["runs"] > 0
+        assert row["sustained"]["last_p50_ms"] > 0
+        energy = row["energy"]
+        assert energy["reason"].startswith("no power sensor readable") or energy["meters"]
+    states = report["boards"]["local"]["state"]
+    assert states["before"]["boot_id"] == states["after"]["boot_id"]
+    written = json.loads((tiny_run / "bench/long_runs.json").read_text())
+    assert set(written["rows"]) == {row["id"] for row in engines}
+    assert set(json.loads((tiny_run / "report_data/timelines.json").read_text())) == set(written["rows"])
+    assert 'id="power"' in (tiny_run / "report.html").read_text()
+
+
 def test_baseline_and_distilled_student_share_budget_initialisation_and_data_order(tiny_run: Path) -> None:
     student, distilled = (open_artifact(tiny_run / name).details for name in ("student", "distilled"))
     assert student["training"]["steps"] == distilled["training"]["steps"] == 12
