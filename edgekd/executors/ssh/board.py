@@ -129,7 +129,7 @@ class SshBoard:
 
     def prepare(self) -> list[str]:
         """Wait until the board is quiet and return what disturbs a measurement even then; errors as `board_state.prepare`."""
-        return prepare(self.board, self._ask_machine)
+        return prepare(self._board, self._ask_machine)
 
     def holder(self) -> str:
         """Return who holds the board for which job and since when, "" when nobody does."""
@@ -141,11 +141,11 @@ class SshBoard:
 
     def probe(self) -> Probed:
         """Return what the board says of itself, also one that edgekd cannot use; BoardError when it is out of reach."""
-        return probe(self._client, self.board)
+        return probe(self._client, self._board)
 
     def clean(self) -> None:
         """Delete all that edgekd has put on the board; BoardError while a job runs there."""
-        Jobs(self._client, self.board.folder).clean()
+        Jobs(self._client, self._board.folder).clean()
 
     def close(self) -> None:
         """End the connection; jobs go on."""
