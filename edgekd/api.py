@@ -202,6 +202,30 @@ def run_study(
         return findings.write().to_dict()
 
 
+def tune(
+    run: str | Path,
+    engines: Iterable[str] = (),
+    rounds: int | None = None,
+    on_progress: Callable[[str, float], None] = lambda what, share: None,
+) -> dict[str, Any]:
+    """Measure the choices that change the speed of a run's engines and not their results, and return what wins.
+
+    Also writes `tune.yaml` into the run's folder: a list of overrides for `edgekd run RECIPE --set @tune.yaml`.
+
+    Args:
+        run: the folder of a finished run.
+        engines: ids of engines; by default all.
+        rounds: bursts of each engine in each measurement; 12 by default, at least 6.
+        on_progress: called with what is being done and the share of it that is done.
+
+    Raises:
+        EdgekdError: no finished run, an unknown engine, or one that does not run.
+    """
+    from edgekd.tuning import work
+
+    return work.tune(Path(run), tuple(engines), rounds or work.ROUNDS, on_progress).to_dict()
+
+
 def load_report(path: str | Path) -> dict[str, Any]:
     """Return the content of a `report.json` as plain data, given its path or its folder."""
     from edgekd.report.stored import read_report
@@ -215,6 +239,7 @@ class Engine:
     def __init__(self, artifact: Artifact, session: Any, selection: Selection | None = None) -> None:
         self.artifact = artifact
         self.session = session
+        self.selection = selection
         self._predictor = Predictor(session, selection)
         self.classes: tuple[str, ...] = artifact.spec.classes
 
@@ -228,6 +253,15 @@ class Engine:
             DataError: a file that is not a readable image.
         """
         return self._predictor(_pixels(image))
+
+    def stream(self, images: Iterable[np.ndarray | str | Path]) -> Iterator[Any]:
+        """Yield the results of images in order, preparing the next image while the engine runs; errors as for one image.
+
+        For throughput: `engine(image)` has the lower latency.
+        """
+        from edgekd.board.stream import stream
+
+        return stream(self.session, map(_pixels, images), self.selection)
 
 
 def _pixels(image: np.ndarray | str | Path) -> np.ndarray:

@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from types import MappingProxyType
 
 from edgekd.compile.stage import checked_options
 from edgekd.core import key_changes, plugins, user_code
@@ -108,6 +109,7 @@ def run_stages(
     on_stage: Callable[[StageRun], None] = lambda _: None,
     on_failure: Callable[[StageFailure], None] | None = None,
     prerequisites: Collection[Stage] = (),
+    given: Mapping[str, Artifact] = MappingProxyType({}),
 ) -> dict[str, StageRun]:
     """Run the stages that are not already done and return all that are, by name; the workspace must be locked.
 
@@ -119,6 +121,7 @@ def run_stages(
         on_failure: called with every stage that `fails_alone` and failed; None raises its error.
         prerequisites: stages that run, with what they read, only when a stage that names them has to run. So a run that was
             trained elsewhere is compiled and measured on a board without the packages that train.
+        given: artifacts of another folder by the name of their stage, which then does not run.
 
     Raises:
         EdgekdError: from a stage whose failure ends the run.
@@ -126,6 +129,8 @@ def run_stages(
     runner = _Runner(
         recipe, workspace, {stage.name: stage for stage in (*prerequisites, *stages)}, on_stage, on_failure
     )
+    for name, artifact in given.items():
+        runner.done[name] = StageRun(runner.known[name], artifact, skipped=True, seconds=0.0)
     for stage in stages:
         runner.finish(stage)
     return runner.done

@@ -13,7 +13,7 @@ from typing import Optional, Tuple
 
 import numpy as np
 
-from edgekd.board.filters import placed
+from edgekd.board.filters import bilinear, placed
 from edgekd.board.frame import Frame
 from edgekd.board.passes import Axis, has_fast_products
 from edgekd.board.team import run_together, shares
@@ -26,6 +26,19 @@ _VALUES_PER_THREAD = 250_000
 # Floats between rows, so that rows of 4096 bytes do not share the cache's lines.
 _APART = 16
 _MOST = np.finfo(np.float32).max
+
+
+def resize_logits(logits: np.ndarray, size: Tuple[int, int]) -> np.ndarray:
+    """Return logits (K, h, w) at another size (height, width) as float32 (K, H, W); at their own size themselves."""
+    classes, height, width = logits.shape
+    if (height, width) == tuple(size):
+        return logits
+    down = Axis(bilinear(height, size[0]), width, with_products=False, is_across=False)
+    across = Axis(bilinear(width, size[1]), size[0], with_products=False, is_across=True)
+    tall, whole = (np.empty((classes, size[0], columns), np.float32) for columns in (width, size[1]))
+    down.rows(np.ascontiguousarray(logits, np.float32), tall)()
+    across.columns(tall, whole)()
+    return whole
 
 
 class ClassMaps:

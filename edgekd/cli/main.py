@@ -16,7 +16,21 @@ from typing import Any
 
 import typer
 
-from edgekd.cli import board, check, data, distill, doctor, predict, recipes, report, run, stages, study, toolchain
+from edgekd.cli import (
+    board,
+    check,
+    data,
+    distill,
+    doctor,
+    predict,
+    recipes,
+    report,
+    run,
+    stages,
+    study,
+    toolchain,
+    tune,
+)
 from edgekd.core import inventory, user_code
 from edgekd.core.ranks import is_first_process
 from edgekd.errors import EdgekdError, PackageError, notes_of
@@ -65,6 +79,7 @@ app.command()(run.run)
 app.command()(distill.distill)
 stages.add_to(app)
 app.command()(study.study)
+app.command()(tune.tune)
 app.command()(predict.predict)
 app.command()(report.report)
 app.add_typer(board.app, name="board")

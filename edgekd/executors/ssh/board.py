@@ -208,16 +208,22 @@ class SshBoard:
 
     def _ended(self, order: Order, progress: Progress) -> Status:
         """Start a job or join it, wait for its end and return how it ended."""
-        jobs, slice_s, seen = self._place.jobs, _FIRST_SLICE_S, None
-        status = jobs.start(order, slice_s)
-        while status.state in ("waiting", "running"):
-            if status.state == "waiting" and status.holder != seen:
-                seen = status.holder
-                _log.warning("board %s is in use by %s; waiting for it", self._board.name, seen or "another job")
-            if status.progress is not None:
-                progress(*status.progress)
-            slice_s = min(2 * slice_s, self._limits.slice_s)
-            status = jobs.wait(order.key, slice_s)
+        jobs, name, slice_s, seen = self._place.jobs, self._board.name, _FIRST_SLICE_S, None
+        try:
+            status = jobs.start(order, slice_s)
+            while status.state in ("waiting", "running"):
+                if status.state == "waiting" and status.holder != seen:
+                    seen = status.holder
+                    _log.warning("board %s is in use by %s; waiting for it", name, seen or "a job that has just ended")
+                if status.progress is not None:
+                    progress(*status.progress)
+                slice_s = min(2 * slice_s, self._limits.slice_s)
+                status = jobs.wait(order.key, slice_s)
+        except KeyboardInterrupt:
+            _log.warning(
+                "board %s: its job goes on; run the command again to collect it, or: edgekd board cancel %s", name, name
+            )
+            raise
         return status
 
     def _collected(self, job: Job, order: Order, status: Status, out_dir: Path, log: Path) -> Json:

@@ -1,3 +1,4 @@
+# shellcheck shell=sh disable=SC2154 # $folder and $boot are in board.sh
 # The store of a board: read-only files whose names are their SHA-256. `in` holds what is not whole yet.
 # A line of `index` is name, size, modification time and boot of a file whose hash was checked; the last used file is last.
 
