@@ -91,7 +91,7 @@ def engine(task: str, arguments: argparse.Namespace, folder: Path) -> openvino.S
     names = tuple(f"class {number}" for number in range(arguments.classes))
     settings = Export()
     spec = deployed_spec(torch_spec(model, task, names, tuple(arguments.size)), model, settings)
-    export_onnx(model, spec, settings, folder / "model.onnx")
+    spec, _ = export_onnx(model, spec, settings, folder / "model.onnx")
     options = openvino.Options(num_threads=arguments.threads)
     built = openvino.build_engine(CompileRequest(folder / "model.onnx", spec, "fp32", folder, options))
     return openvino.Session(built.engine, built.spec, options)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edgekd.board.postprocess import class_map, predict
+from edgekd.board.postprocess import Predictor, class_map
 from edgekd.board.preprocess import prepare
 from edgekd.core import plugins
 from edgekd.core.artifact import Artifact, open_artifact
@@ -68,7 +68,8 @@ def main() -> None:
 def run(network: Artifact, samples: Sequence[Sample]) -> list[np.ndarray]:
     """Return the class map of each sample, computed here."""
     with open_session(network) as session:
-        return [predict(session, sample.image) for sample in samples]
+        predict = Predictor(session)
+        return [predict(sample.image) for sample in samples]
 
 
 def run_simulated(engine: Artifact, samples: Sequence[Sample]) -> list[np.ndarray]:

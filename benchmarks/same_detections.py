@@ -19,7 +19,7 @@ import numpy as np
 
 from edgekd.board.detection import Detections, Selection
 from edgekd.board.parity import SAME, is_alike
-from edgekd.board.postprocess import predict_objects
+from edgekd.board.postprocess import Predictor
 from edgekd.core.artifact import Artifact, open_artifact
 from edgekd.core.recipe import Recipe
 from edgekd.data.splits import open_split
@@ -56,7 +56,8 @@ def main() -> int:
 def found_by(network: Artifact, images: list[np.ndarray]) -> list[Detections]:
     """Return what a network finds in each image."""
     with open_session(network) as session:
-        return [predict_objects(session, image) for image in images]
+        predict = Predictor(session)
+        return [predict(image) for image in images]
 
 
 def without_counterpart(one: Detections, other: Detections) -> int:

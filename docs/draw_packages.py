@@ -12,7 +12,10 @@ from pathlib import Path
 ROWS: tuple[tuple[tuple[str, str, str], ...], ...] = (
     (("cli", "light", "one file per command"),),
     (("api", "light", "what a notebook calls"), ("doctor", "light", "what this machine can do")),
-    (("study", "light", "arms and seeds of a recipe, compared"),),
+    (
+        ("study", "light", "arms and seeds of a recipe, compared"),
+        ("tuning", "light", "settings that make engines faster"),
+    ),
     (("pipeline", "light", "runs stages, skips by cache key, keeps failures"),),
     (("planning", "light", "the stages of a recipe"),),
     (

@@ -7,12 +7,14 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from edgekd.board.detection import Selection
+from edgekd.board.postprocess import Predictor
 from edgekd.core.artifact import Artifact, open_artifact
 from edgekd.core.plugins import packages_of
 from edgekd.core.ranks import is_first_process
@@ -74,7 +76,7 @@ def _run(
     from edgekd.data.splits import shared_splits
 
     pipeline.check_options(recipe)
-    stages = planning.plan(recipe)
+    stages = planning.plan(recipe, partial(pipeline.ran_before, Workspace(out)))
     chosen = planning.select(stages, until)
     if not is_first_process():
         with shared_splits():
@@ -200,6 +202,30 @@ def run_study(
         return findings.write().to_dict()
 
 
+def tune(
+    run: str | Path,
+    engines: Iterable[str] = (),
+    rounds: int | None = None,
+    on_progress: Callable[[str, float], None] = lambda what, share: None,
+) -> dict[str, Any]:
+    """Measure the choices that change the speed of a run's engines and not their results, and return what wins.
+
+    Also writes `tune.yaml` into the run's folder: a list of overrides for `edgekd run RECIPE --set @tune.yaml`.
+
+    Args:
+        run: the folder of a finished run.
+        engines: ids of engines; by default all.
+        rounds: bursts of each engine in each measurement; 12 by default, at least 6.
+        on_progress: called with what is being done and the share of it that is done.
+
+    Raises:
+        EdgekdError: no finished run, an unknown engine, or one that does not run.
+    """
+    from edgekd.tuning import work
+
+    return work.tune(Path(run), tuple(engines), rounds or work.ROUNDS, on_progress).to_dict()
+
+
 def load_report(path: str | Path) -> dict[str, Any]:
     """Return the content of a `report.json` as plain data, given its path or its folder."""
     from edgekd.report.stored import read_report
@@ -214,6 +240,7 @@ class Engine:
         self.artifact = artifact
         self.session = session
         self.selection = selection
+        self._predictor = Predictor(session, selection)
         self.classes: tuple[str, ...] = artifact.spec.classes
 
     def __call__(self, image: np.ndarray | str | Path) -> Any:
@@ -225,13 +252,22 @@ class Engine:
             ImageError: an array of another shape or dtype.
             DataError: a file that is not a readable image.
         """
-        from edgekd.board.postprocess import predict, predict_objects
-        from edgekd.data.images import read_image
+        return self._predictor(_pixels(image))
 
-        pixels = image if isinstance(image, np.ndarray) else read_image(Path(image))
-        if self.session.spec.task == "semantic":
-            return predict(self.session, pixels)
-        return predict_objects(self.session, pixels, self.selection)
+    def stream(self, images: Iterable[np.ndarray | str | Path]) -> Iterator[Any]:
+        """Yield the results of images in order, preparing the next image while the engine runs; errors as for one image.
+
+        For throughput: `engine(image)` has the lower latency.
+        """
+        from edgekd.board.stream import stream
+
+        return stream(self.session, map(_pixels, images), self.selection)
+
+
+def _pixels(image: np.ndarray | str | Path) -> np.ndarray:
+    from edgekd.data.images import read_image
+
+    return image if isinstance(image, np.ndarray) else read_image(Path(image))
 
 
 @contextmanager
@@ -253,7 +289,7 @@ def load_engine(path: str | Path, selection: Selection | None = None) -> Iterato
     from edgekd.executors.boards import connected, open_session
 
     artifact = _network(path, selection)
-    with connected(), open_session(artifact) as session:
+    with connected(Path.cwd()), open_session(artifact) as session:
         yield Engine(artifact, session, selection)
 
 
@@ -278,7 +314,7 @@ def predict(
         path: the artifact's folder.
         images: files, or what `edgekd.data.predictions.read_images` read.
         selection: which detections a detector keeps; by default those that scoring takes.
-        board: that runs the engine; None: its own.
+        board: that runs the engine; None: its own. The inventory may lie in the current folder.
 
     Raises:
         RecipeError: a selection for a segmenter, or a board that is not in the inventory in use.
@@ -301,7 +337,7 @@ def predict(
             sent.append(read)
             yield read.pixels
 
-    with connected():
+    with connected(Path.cwd()):
         for result in predict_images(pixels(), artifact, selection, board):
             yield Predicted(sent.popleft(), result, artifact.spec.classes)
 

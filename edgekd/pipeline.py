@@ -9,13 +9,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from types import MappingProxyType
 
 from edgekd.compile.stage import checked_options
 from edgekd.core import key_changes, plugins, user_code
 from edgekd.core.artifact import Artifact, StageFacts, publish
 from edgekd.core.recipe import Engine, Recipe
 from edgekd.core.recipe_loading import check_plugins
-from edgekd.core.stage import KeyContent, Stage, hash_of
+from edgekd.core.stage import KeyContent, Stage, bench_of, hash_of
 from edgekd.core.workspace import Workspace, disk_errors
 from edgekd.data.splits import release_split
 from edgekd.errors import BoardError, EdgekdError, GateError, RecipeError, WorkspaceError, one_line
@@ -108,6 +109,7 @@ def run_stages(
     on_stage: Callable[[StageRun], None] = lambda _: None,
     on_failure: Callable[[StageFailure], None] | None = None,
     prerequisites: Collection[Stage] = (),
+    given: Mapping[str, Artifact] = MappingProxyType({}),
 ) -> dict[str, StageRun]:
     """Run the stages that are not already done and return all that are, by name; the workspace must be locked.
 
@@ -119,6 +121,7 @@ def run_stages(
         on_failure: called with every stage that `fails_alone` and failed; None raises its error.
         prerequisites: stages that run, with what they read, only when a stage that names them has to run. So a run that was
             trained elsewhere is compiled and measured on a board without the packages that train.
+        given: artifacts of another folder by the name of their stage, which then does not run.
 
     Raises:
         EdgekdError: from a stage whose failure ends the run.
@@ -126,6 +129,8 @@ def run_stages(
     runner = _Runner(
         recipe, workspace, {stage.name: stage for stage in (*prerequisites, *stages)}, on_stage, on_failure
     )
+    for name, artifact in given.items():
+        runner.done[name] = StageRun(runner.known[name], artifact, skipped=True, seconds=0.0)
     for stage in stages:
         runner.finish(stage)
     return runner.done
@@ -287,6 +292,13 @@ def recall(
             if artifact is not None:
                 known[stage.name] = StageRun(stage, artifact, skipped=True, seconds=0.0)
     return list(known.values())
+
+
+def ran_before(workspace: Workspace, engine: Engine) -> bool:
+    """Return whether an engine was measured on its board, or its board measured none yet; True for one that is not built."""
+    bench = workspace.present(bench_of(engine.board))
+    name = f"engine/{engine.id}"
+    return bench is None or name in bench.manifest["inputs"] or workspace.present(name) is None
 
 
 def default_out(recipe: Recipe) -> Path:

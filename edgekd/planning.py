@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from graphlib import TopologicalSorter
 
 from edgekd.core import plugins
@@ -26,13 +27,19 @@ _NAMES = ("data.augment.flip_pairs",)
 _NOT_DISTILLED = ("distill.watchdog_ratio", "distill.baseline")
 
 
-def plan(recipe: Recipe) -> list[Stage]:
+def plan(recipe: Recipe, ran_before: Callable[[Engine], bool] = lambda _: True) -> list[Stage]:
     """Return the stages of a recipe in an order in which every stage comes after what it reads.
+
+    Args:
+        recipe: the whole recipe.
+        ran_before: whether an engine whose board cannot be asked now is taken for one that runs there.
 
     Raises:
         RecipeError: an engine's board is not in the inventory in use.
     """
-    stages = {stage.name: stage for stage in [*_training(recipe), *_deployment(recipe), *_measuring(recipe)]}
+    stages = {
+        stage.name: stage for stage in [*_training(recipe), *_deployment(recipe), *_measuring(recipe, ran_before)]
+    }
     graph = {name: (*stage.inputs, *stage.prerequisites) for name, stage in stages.items()}
     return [stages[name] for name in TopologicalSorter(graph).static_order()]
 
@@ -198,8 +205,8 @@ def _source(engine: Engine) -> str:
     return f"quantize/{quantizer_of(engine)}-{engine.variant}" if engine.precision.is_quantized else "export"
 
 
-def _measuring(recipe: Recipe) -> list[Stage]:
-    absent = _cannot_run(recipe)
+def _measuring(recipe: Recipe, ran_before: Callable[[Engine], bool]) -> list[Stage]:
+    absent = _cannot_run(recipe, ran_before)
     engines = [engine for engine in recipe.engines if not absent[engine.id]]
     trained = [stage.name for stage in _training(recipe) if stage.kind == "checkpoint"]
     stages = [_evaluated(scored) for scored in (*trained, "export")]
@@ -259,10 +266,10 @@ def _evaluated(scored: str, engine: Engine | None = None) -> Stage:
     )
 
 
-def _cannot_run(recipe: Recipe) -> dict[str, str]:
-    """Return why its board cannot run it for each engine, by id; "" where it can, or where the board cannot be asked now.
+def _cannot_run(recipe: Recipe, ran_before: Callable[[Engine], bool]) -> dict[str, str]:
+    """Return why its board cannot run it for each engine, by id; "" where it can.
 
-    The stages of an engine whose board is away are planned: they are done already, or fail with the reason.
+    The stages of an engine that ran before on a board that is away are planned: they are done already, or fail with the reason.
     """
     found: dict[str, str] = {}
     for board in dict.fromkeys(engine.board for engine in recipe.engines):
@@ -271,5 +278,5 @@ def _cannot_run(recipe: Recipe) -> dict[str, str]:
             found |= why_not_there(there)
         except BoardError as exc:  # said once here, and in the rows
             log.warning("%s", exc)
-            found |= dict.fromkeys((engine.id for engine in there), "")
+            found |= {engine.id: "" if ran_before(engine) else str(exc) for engine in there}
     return found

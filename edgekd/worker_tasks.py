@@ -22,6 +22,7 @@ from edgekd.board import machine
 from edgekd.board.arguments import (
     AskedEngine,
     CompileArguments,
+    DuelArguments,
     FactsArguments,
     FootprintArguments,
     InferArguments,
@@ -34,12 +35,13 @@ from edgekd.board.arguments import (
 from edgekd.board.bench import BenchResult, BenchRow, BenchSettings, bench, engine_time
 from edgekd.board.bench_files import save
 from edgekd.board.detection import Selection
+from edgekd.board.duel import duel
 from edgekd.board.files import replacing
 from edgekd.board.footprint import footprint as measured_footprint
 from edgekd.board.footprint import footprint_in_child
 from edgekd.board.job import Job, Json
 from edgekd.board.long_runs import LongRunSettings, long_run_rows
-from edgekd.board.postprocess import predictor
+from edgekd.board.postprocess import Predictor
 from edgekd.board.prediction_files import load_images, save_results
 from edgekd.board.preprocess import prepare
 from edgekd.board.session import Session
@@ -103,9 +105,9 @@ def predict(job: Job, progress: Progress) -> Json:
     selection = None if given["selection"] is None else Selection(**given["selection"])
     written: List[str] = []
     with target.session(Path(job.files[given["engine"]]), *_contract(target, given)) as session:
-        result_of = predictor(session.spec.task, selection)
+        predictor = Predictor(session, selection)
         for name in given["images"]:
-            results = [result_of(session, image) for image in load_images(Path(job.files[name]))]
+            results = [predictor(image) for image in load_images(Path(job.files[name]))]
             written.append(f"{len(written):05}.npz")
             save_results(Path(job.out_dir) / written[-1], results)
             progress("predicting", len(written) / len(given["images"]))
@@ -120,20 +122,8 @@ def measure(job: Job, progress: Progress) -> Json:
     """
     given = cast(MeasureArguments, job.arguments)
     images = [np.load(job.files[name], allow_pickle=False) for name in given["images"]]
-    sessions: Dict[str, Session] = {}
-    failures: Dict[str, str] = {}
     with ExitStack() as stack:
-        for name, engine in given["engines"].items():
-            try:
-                sessions[name] = stack.enter_context(_opened(job.files, engine))
-                _try_out(sessions[name], images[0])
-            except Exception as exc:
-                sessions.pop(name, None)
-                is_refusal = isinstance(exc, EdgekdError)
-                failures[name] = one_line(exc, None) if is_refusal else f"{type(exc).__name__}: {one_line(exc)}"
-                log.log(logging.DEBUG if is_refusal else logging.ERROR, "%s is not measured", name, exc_info=True)
-        if not sessions:
-            raise TargetError("; ".join(f"{name}: {why}" for name, why in failures.items()))
+        sessions, failures = _open_all(stack, job, given["engines"], images[0])
         results = bench(sessions, images, BenchSettings(**given["settings"]), progress, _decoder(job))
         alone = {name: engine_time(session, images) for name, session in sessions.items()}
         longer = long_run_rows(alone, LongRunSettings(**given["long_runs"]), Path(job.out_dir), progress)
@@ -144,12 +134,54 @@ def measure(job: Job, progress: Progress) -> Json:
     return {"rows": rows, "failures": failures, "state": state}
 
 
+def compare_engines(job: Job, progress: Progress) -> Json:
+    """Compare engines with the first one, with `DuelArguments`.
+
+    Value: `sides`, a `Side` by name; `failures`, by name why an engine did not run. The first engine fails the job.
+    """
+    given = cast(DuelArguments, job.arguments)
+    images = [np.load(job.files[name], allow_pickle=False) for name in given["images"]]
+    with ExitStack() as stack:
+        sessions, failures = _open_all(stack, job, given["engines"], images[0])
+        first = next(iter(given["engines"]))
+        if first in failures:
+            raise TargetError(f"{first}: {failures[first]}")
+        sides = duel(sessions, images, given["rounds"], given["seed"], progress)
+    return {"sides": {name: asdict(side) for name, side in sides.items()}, "failures": failures}
+
+
+def choices(job: Job, progress: Progress) -> Json:
+    """Return as `choices` what the target's engines can be tuned with on this machine (`Choice`), () where nothing."""
+    target = target_of(job.module)
+    return {"choices": [asdict(choice) for choice in (target.tunes() if target.tunes else ())]}
+
+
 def footprint(job: Job, progress: Progress) -> Json:
     """Load an engine and run it in this process, with `FootprintArguments`; the value is a `Footprint`."""
     given = cast(FootprintArguments, job.arguments)
     target_of(given["engine"]["module"]).runtime_version()  # imports the runtime
     image = np.load(job.files[given["image"]], allow_pickle=False)
     return asdict(measured_footprint(_opened(job.files, given["engine"]), image))
+
+
+def _open_all(
+    stack: ExitStack, job: Job, engines: Mapping[str, MeasuredEngine], image: np.ndarray
+) -> Tuple[Dict[str, Session], Dict[str, str]]:
+    """Open engines and run each once; return the sessions, and by name why an engine has none. TargetError when none has."""
+    sessions: Dict[str, Session] = {}
+    failures: Dict[str, str] = {}
+    for name, engine in engines.items():
+        try:
+            sessions[name] = stack.enter_context(_opened(job.files, engine))
+            _try_out(sessions[name], image)
+        except Exception as exc:
+            sessions.pop(name, None)
+            is_refusal = isinstance(exc, EdgekdError)
+            failures[name] = one_line(exc, None) if is_refusal else f"{type(exc).__name__}: {one_line(exc)}"
+            log.log(logging.DEBUG if is_refusal else logging.ERROR, "%s is not measured", name, exc_info=True)
+    if not sessions:
+        raise TargetError("; ".join(f"{name}: {why}" for name, why in failures.items()))
+    return sessions, failures
 
 
 def probe(job: Job, progress: Progress) -> Json:
@@ -208,7 +240,9 @@ def facts(job: Job, progress: Progress) -> Json:
 
 TASKS: Dict[str, Callable[[Job, Progress], Json]] = {
     "board_version": board_version,
+    "choices": choices,
     "compile": compile_engine,
+    "duel": compare_engines,
     "facts": facts,
     "footprint": footprint,
     "infer": infer,

@@ -19,7 +19,7 @@ from edgekd.core.recipe import LOCAL, Bench, Recipe
 from edgekd.core.stage import StageJob
 from edgekd.data.base import DenseDataset
 from edgekd.data.splits import open_split
-from edgekd.executors.boards import executor_of, machine_on
+from edgekd.executors.boards import executor_of, machine_on, prepare
 from edgekd.executors.inference import engine_files
 
 
@@ -30,6 +30,7 @@ def run(job: StageJob) -> StageResult:
 
     Raises:
         TargetError: none of them runs.
+        BoardError: the board cannot be reached, or is not set as its inventory expects.
     """
     recipe, board = job.recipe, board_in(job.recipe)
     dataset = open_split(recipe, recipe.data.val)
@@ -52,7 +53,7 @@ def run(job: StageJob) -> StageResult:
             if board == LOCAL
             else None,  # a board cannot read images
         }
-        measured = Job("measure", "", arguments)
+        measured, disturbed = Job("measure", "", arguments), prepare(board)
         with progress_bar("measuring latency, %", redraws_itself=False) as progress:
             value = executor_of(board).run_job(
                 measured,
@@ -61,7 +62,8 @@ def run(job: StageJob) -> StageResult:
                 Path(folder) / "log.txt",
                 lambda _, fraction: progress(int(100 * fraction), 100),
             )
-    details = {"rows": value["rows"], "state": value["state"], "machine": machine_on(board)}
+    rows = {name: {**row, "warnings": [*row["warnings"], *disturbed]} for name, row in value["rows"].items()}
+    details = {"rows": rows, "state": value["state"], "machine": machine_on(board)}
     return StageResult(details=details, failures=value["failures"])
 
 

@@ -61,6 +61,15 @@ class MeasureArguments(TypedDict):
     long_runs: Json
 
 
+class DuelArguments(TypedDict):
+    """Of the task `duel`: engines by name, the first is what the others are compared with; the rest as `MeasureArguments`."""
+
+    engines: Dict[str, MeasuredEngine]
+    images: List[str]
+    rounds: int
+    seed: int
+
+
 class FootprintArguments(TypedDict):
     """Of the task `footprint`; `image` is the name of a .npy file, (H, W, 3) uint8 RGB."""
 

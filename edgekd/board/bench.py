@@ -20,6 +20,7 @@ import numpy as np
 from edgekd.board import timing
 from edgekd.board.footprint import Footprint
 from edgekd.board.laps import PARTS, wall_time
+from edgekd.board.postprocess import Predictor
 from edgekd.board.preprocess import prepare
 from edgekd.board.session import Session
 from edgekd.board.state import Snapshot, snapshot
@@ -155,7 +156,7 @@ def bench(
     functions: Dict[str, Union[Callable[[], object], Parted]] = {}
     for row, session in sessions.items():
         functions[f"{row}/engine"] = engine_time(session, images)
-        functions[f"{row}/wall"] = wall_time(session, images)
+        functions[f"{row}/wall"] = wall_time(Predictor(session), images)
     if decode is not None:
         functions[_DECODE] = decode
     before, warm = snapshot(), {}

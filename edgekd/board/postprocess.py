@@ -1,66 +1,108 @@
-"""From network outputs to what the task asks for, and from an image to that: a class map, or objects.
+"""From an image to what the task asks for, a class map or objects: `Predictor`; from outputs to that: `class_map`.
 
 Portable: standard library + numpy, Python 3.8.
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import Any, Callable, Dict, Mapping, Optional, Tuple
 
 import numpy as np
 
-from edgekd.board.detection import Detections, Selection, detections
+from edgekd.board.class_maps import ClassMaps
+from edgekd.board.detection import Selection, detections
 from edgekd.board.frame import frame
-from edgekd.board.preprocess import prepare
-from edgekd.board.resize import resize_argmax, resize_nearest, resize_plane
+from edgekd.board.preprocess import Preparation, check_image
+from edgekd.board.resize import resize_nearest
 from edgekd.board.session import Session
 from edgekd.board.specs import ModelSpec
+from edgekd.board.sysinfo import usable_cores
+
+Size = Tuple[int, int]
+Arrays = Dict[str, np.ndarray]
+# Sizes of images whose buffers a predictor keeps, and threads beyond which the interpreter's lock eats the gain.
+_SIZES, _THREADS = 4, 4
 
 
-def class_map(outputs: Mapping[str, np.ndarray], spec: ModelSpec, image_size: Tuple[int, int]) -> np.ndarray:
+class Predictor:
+    """Gives the result of a task for images, in buffers that live as long as it; one call at a time.
+
+    A segmenter's result is the class map (H, W) uint8, a detector's or instance segmenter's are `Detections`, both at the
+    image's size and the caller's own.
+
+    selection: of a detector's objects; None: the default one.
+    threads: that prepare an image and make a class map; None: as many as the session has.
+    """
+
+    def __init__(self, session: Session, selection: Optional[Selection] = None, threads: Optional[int] = None) -> None:
+        self.session = session
+        self._selection = selection
+        asked = threads or session.runtime.get("threads") or 1
+        self._threads = max(1, min(asked, usable_cores(), _THREADS))
+        self._tools: "OrderedDict[Size, _Tools]" = OrderedDict()
+
+    def __call__(self, image: np.ndarray) -> Any:
+        """Return the result for an image (H, W, 3) uint8 RGB.
+
+        Raises:
+            ImageError: the image has another shape or dtype.
+        """
+        return self.finish(self.session.infer(self.prepare(image)), (image.shape[0], image.shape[1]))
+
+    def prepare(self, image: np.ndarray) -> Arrays:
+        """Return the session's inputs for an image; valid until the next call with an image of its size; ImageError."""
+        check_image(image)
+        return {self.session.spec.inputs[0].name: self._for((image.shape[0], image.shape[1])).prepare(image)}
+
+    def finish(self, outputs: Mapping[str, np.ndarray], image_size: Size) -> Any:
+        """Return the result of the outputs for an image of `image_size` (height, width)."""
+        return self._for(image_size).finish(outputs)
+
+    def _for(self, size: Size) -> _Tools:
+        if size not in self._tools:
+            self._tools[size] = _Tools(self.session.spec, size, self._selection, self._threads)
+            if len(self._tools) > _SIZES:
+                self._tools.popitem(last=False)
+        return self._tools[size]
+
+
+class _Tools:
+    """What is made once for images of one size."""
+
+    def __init__(self, spec: ModelSpec, size: Size, selection: Optional[Selection], threads: int) -> None:
+        self.prepare = Preparation(size, spec.preprocess, threads)
+        self.finish: Callable[[Mapping[str, np.ndarray]], Any]
+        if spec.task == "semantic":
+            self.finish = class_mapper(spec, size, threads)
+        else:
+            self.finish = lambda outputs: detections(outputs, spec, size, selection)
+
+
+def class_mapper(
+    spec: ModelSpec, image_size: Size, threads: int = 1
+) -> Callable[[Mapping[str, np.ndarray]], np.ndarray]:
+    """Return the function from outputs to the class map (H, W) uint8 of the first image in the batch; see `class_map`."""
+    tensor, place = spec.output("logits", "class_map"), frame(image_size, spec.preprocess)
+    if tensor.role == "logits":
+        _, classes, height, width = tensor.shape
+        maps = ClassMaps(classes, (height, width), place, threads)
+        return lambda outputs: maps(outputs[tensor.name][0])
+
+    def nearest(outputs: Mapping[str, np.ndarray]) -> np.ndarray:
+        found = outputs[tensor.name][0].astype(np.uint8)
+        if not place.is_whole:
+            found = resize_nearest(found, place.input_size)[place.rows_columns()]
+        return resize_nearest(found, image_size)
+
+    return nearest
+
+
+def class_map(outputs: Mapping[str, np.ndarray], spec: ModelSpec, image_size: Size) -> np.ndarray:
     """Return the class map (H, W) uint8 at `image_size` (height, width) of the first image in the batch.
 
-    Logits are resized bilinearly, then the largest wins; a class map, where the graph took the argmax itself, can only
-    be resized to the nearest pixel. Of a letterboxed image the result is first brought to the input's size and freed of
-    its bars. The result never shares memory with `outputs`.
+    Logits are resized bilinearly to the network's input, where they are smaller, then to the image, and the largest wins. A
+    class map, where the graph took the argmax itself, is resized to the nearest pixel. Of a letterboxed image the result is
+    freed of its bars. The result never shares memory with `outputs`.
     """
-    tensor = spec.output("logits", "class_map")
-    array, place = outputs[tensor.name][0], frame(image_size, spec.preprocess)
-    if tensor.role == "logits":
-        logits = np.ascontiguousarray(array, dtype=np.float32)
-        if not place.is_whole:
-            rows, columns = place.rows_columns()
-            logits = np.stack([resize_plane(plane, place.input_size)[rows, columns] for plane in logits])
-        return resize_argmax(logits, image_size)
-    if not place.is_whole:
-        array = resize_nearest(array, place.input_size)[place.rows_columns()]
-    return resize_nearest(array, image_size).astype(np.uint8)
-
-
-def predict_objects(session: Session, image: np.ndarray, selection: Optional[Selection] = None) -> Detections:
-    """Return the objects that a detector or an instance segmenter finds in an image (H, W, 3) uint8 RGB, at the image's size.
-
-    Raises:
-        ImageError: the image has another shape or dtype.
-    """
-    return detections(_run(session, image), session.spec, (image.shape[0], image.shape[1]), selection)
-
-
-def predict(session: Session, image: np.ndarray) -> np.ndarray:
-    """Return the class map (H, W) uint8 of an image (H, W, 3) uint8 RGB, at the image's size.
-
-    Raises:
-        ImageError: the image has another shape or dtype.
-    """
-    return class_map(_run(session, image), session.spec, (image.shape[0], image.shape[1]))
-
-
-def predictor(task: str, selection: Optional[Selection] = None) -> Callable[[Session, np.ndarray], Any]:
-    """Return the function that gives a task's result for an image: `predict`, or `predict_objects` with a selection."""
-    if task == "semantic":
-        return predict
-    return lambda session, image: predict_objects(session, image, selection)
-
-
-def _run(session: Session, image: np.ndarray) -> Dict[str, np.ndarray]:
-    return session.infer({session.spec.inputs[0].name: prepare(image, session.spec.preprocess)})
+    return class_mapper(spec, image_size)(outputs)

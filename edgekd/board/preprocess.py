@@ -1,37 +1,106 @@
 """The one preprocessing: a uint8 RGB image becomes the input that a `Preprocess` describes.
 
 Pixels are rounded to uint8 after the resize, also for float32 inputs, so that a network that normalises by itself and
-one that does not see the same picture.
+one that does not see the same picture. The bytes are the same on every machine, see `ImageResize`.
 
 Portable: standard library + numpy, Python 3.8.
 """
 
 from __future__ import annotations
 
+from typing import Callable, Tuple
+
 import numpy as np
 
-from edgekd.board.frame import frame
-from edgekd.board.resize import resize_image
+from edgekd.board.frame import Frame, frame
+from edgekd.board.image_resize import ImageResize
 from edgekd.board.specs import Preprocess
+from edgekd.board.team import run_together, shares
 from edgekd.errors import ImageError
+
+Store = Callable[[np.ndarray, np.ndarray], None]
+# Pixels of image or input from which a further thread is worth waking.
+_PIXELS_PER_THREAD = 40_000
 
 
 def prepare(image: np.ndarray, preprocess: Preprocess) -> np.ndarray:
     """Return the network input of an image (H, W, 3) uint8 RGB: batch 1, C-contiguous, NCHW or NHWC, float32 or uint8.
 
-    The result may share the image's memory when nothing has to change.
-
     Raises:
         ImageError: not an array (H, W, 3) uint8 with at least one pixel, or an unknown `preprocess.resize`.
     """
     check_image(image)
-    pixels = _framed(image, preprocess)
-    if preprocess.color_order == "BGR":
-        pixels = pixels[:, :, ::-1]
-    is_planar = preprocess.layout == "NCHW"
+    return Preparation((image.shape[0], image.shape[1]), preprocess)(image)
+
+
+class Preparation:
+    """`prepare` for images of one size (height, width), without allocating memory per image.
+
+    The result is valid until the next call.
+
+    Raises:
+        ImageError: an unknown `preprocess.resize`.
+    """
+
+    def __init__(self, image_size: Tuple[int, int], preprocess: Preprocess, threads: int = 1) -> None:
+        place = frame(image_size, preprocess)
+        height, width = place.input_size
+        is_planar, is_bgr = preprocess.layout == "NCHW", preprocess.color_order == "BGR"
+        pixels = max(image_size[0] * image_size[1], place.size[0] * place.size[1])
+        count = max(1, min(threads, pixels // _PIXELS_PER_THREAD))
+        self._input = np.empty((1, 3, height, width) if is_planar else (1, height, width, 3), preprocess.dtype)
+        planes = self._input[0] if is_planar else self._input[0].transpose(2, 0, 1)  # (3, H, W)
+        store = _store(preprocess)
+        store(np.zeros(planes.shape, np.uint8), planes)  # the bars are black
+        rows, columns = place.rows_columns()
+        planes = planes[:, rows, columns]
+        self._parts = [
+            _Part(place, (start, stop), planes[:, start:stop], store, is_bgr)
+            for start, stop in shares(place.size[0], count)
+        ]
+
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        """Return the network input of an image (H, W, 3) uint8 RGB of this size, which is not checked."""
+        image = np.ascontiguousarray(image)
+        for part in self._parts:
+            part.image = image
+        run_together(self._parts)
+        return self._input
+
+
+class _Part:
+    """Some rows of the input: reads `image`, writes `planes` (3, rows, W)."""
+
+    image: np.ndarray
+
+    def __init__(self, place: Frame, rows: Tuple[int, int], planes: np.ndarray, store: Store, is_bgr: bool) -> None:
+        self._rows, self._planes, self._store = slice(*rows), planes, store
+        self._order = -1 if is_bgr else 1
+        is_same = place.size == place.image_size
+        self._resize = None if is_same else ImageResize(place.image_size, place.size, rows)
+
+    def __call__(self) -> None:
+        pixels = self._resize(self.image) if self._resize else self.image[self._rows].transpose(2, 0, 1)
+        self._store(pixels[:: self._order], self._planes)
+
+
+def _store(preprocess: Preprocess) -> Store:
+    """Return the function that writes pixels (3, H, W), whole numbers, into an input's planes.
+
+    For float32 that is `(pixel / 255 - mean) / std`, in one multiplication and one addition per value.
+    """
     if preprocess.dtype == "uint8":
-        return np.ascontiguousarray(pixels.transpose(2, 0, 1) if is_planar else pixels)[None]
-    return _normalise(pixels, preprocess, is_planar)[None]
+        return lambda pixels, planes: np.copyto(planes, pixels, casting="unsafe")
+    std = np.asarray(preprocess.std, np.float64)
+    scale = (1 / (255 * std)).astype(np.float32)[:, None, None]
+    offset = (-np.asarray(preprocess.mean, np.float64) / std).astype(np.float32)[:, None, None]
+
+    def normalised(pixels: np.ndarray, planes: np.ndarray) -> None:
+        np.copyto(planes, pixels)
+        np.multiply(planes, scale, out=planes)
+        np.add(planes, offset, out=planes)
+
+    return normalised
 
 
 def pixels_of(array: np.ndarray, preprocess: Preprocess) -> np.ndarray:
@@ -54,17 +123,6 @@ def pixels_of(array: np.ndarray, preprocess: Preprocess) -> np.ndarray:
             f"and range from {values.min():.4g} to {values.max():.4g} instead of 0 to 255"
         )
     return np.ascontiguousarray(pixels.astype(np.uint8))
-
-
-def _framed(image: np.ndarray, preprocess: Preprocess) -> np.ndarray:
-    """Return the image resized into its frame (H, W, 3) uint8, black around it."""
-    place = frame((image.shape[0], image.shape[1]), preprocess)
-    pixels = resize_image(image, place.size)
-    if place.is_whole:
-        return pixels
-    padded = np.zeros((*place.input_size, 3), np.uint8)
-    padded[place.rows_columns()] = pixels
-    return padded
 
 
 def check_image(image: np.ndarray) -> None:
@@ -94,24 +152,3 @@ def _shape_advice(image: np.ndarray) -> str:
     if image.ndim == 3 and image.shape[0] == 3:
         return "put the channel axis last"
     return "convert it to three channels"
-
-
-def _normalise(pixels: np.ndarray, preprocess: Preprocess, is_planar: bool) -> np.ndarray:
-    """Return `(pixel / 255 - mean) / std` as float32, in one multiplication and one addition per value.
-
-    Mean and std follow the channels of `color_order`.
-    """
-    std = np.asarray(preprocess.std, np.float64)
-    scale = (1 / (255 * std)).astype(np.float32)
-    offset = (-np.asarray(preprocess.mean, np.float64) / std).astype(np.float32)
-    height, width, channels = pixels.shape
-    if not is_planar:
-        values = np.multiply(pixels.reshape(height, -1), np.tile(scale, width), dtype=np.float32)
-        values += np.tile(offset, width)
-        return values.reshape(height, width, channels)
-    planes = np.empty((channels, height, width), np.float32)
-    for channel, plane in enumerate(planes):
-        plane[...] = pixels[:, :, channel]
-        plane *= scale[channel]
-        plane += offset[channel]
-    return planes

@@ -14,7 +14,7 @@ import math
 import random
 import time
 from dataclasses import dataclass
-from typing import Callable, Dict, List, Mapping, Optional
+from typing import Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -50,8 +50,14 @@ class Series:
 
     def medians_ns(self) -> np.ndarray:
         """Return the median run of each burst, (R,) float64: one figure per round, to pair with those of other functions."""
-        ends = np.cumsum(self.bursts)[:-1]
-        return np.array([np.median(burst) for burst in np.split(self.samples_ns, ends)])
+        return self._medians(self.samples_ns)
+
+    def part_medians_ns(self, part: int) -> np.ndarray:
+        """Return the same of one part of the runs."""
+        return self._medians(self.parts_ns[:, part])
+
+    def _medians(self, runs: np.ndarray) -> np.ndarray:
+        return np.array([np.median(burst) for burst in np.split(runs, np.cumsum(self.bursts)[:-1])])
 
 
 @dataclass(frozen=True)
@@ -74,7 +80,7 @@ class WarmUp:
 
 @dataclass(frozen=True)
 class Budget:
-    """When a series is long enough: `min_samples` and `min_seconds` of measured runs must both be met.
+    """When a series is long enough: `min_samples` and `min_seconds` of measured runs and `min_rounds` must all be met.
 
     burst_seconds, burst_runs: consecutive measured runs of one function before the next one's turn, at least both.
     discard_seconds, discard_runs: what runs before each burst and is not kept, at least both: caches refill, the
@@ -90,6 +96,7 @@ class Budget:
     discard_seconds: float = 0.1
     discard_runs: int = 1
     seed: int = 0
+    min_rounds: int = 1
 
 
 def minimum_samples(percentile: float) -> int:
@@ -125,6 +132,23 @@ def summarize(samples_ns: np.ndarray) -> Dict[str, float]:
     summary.update({name: float(value) for name, value in moments.items()})
     summary["n"] = len(values)
     return summary
+
+
+def median_interval(values: Sequence[float], confidence: float = 0.95) -> Tuple[float, float]:
+    """Return an interval that holds the median of what the values are drawn from, with at least this confidence.
+
+    By order statistics, for any distribution: the k-th smallest and the k-th largest value, k as large as P(B < k) <=
+    (1 - confidence) / 2 lets it be for B of a binomial distribution (n, 1/2). Fewer values than carry it, 6 for 95 %, give an
+    interval from minus to plus infinity. Source: Conover, Practical Nonparametric Statistics, 3rd ed., section 3.2.
+    """
+    ranked, count = sorted(values), len(values)
+    tail, rank = 0.0, 0
+    while rank < count:
+        tail += math.comb(count, rank) / 2**count
+        if tail > (1 - confidence) / 2:
+            break
+        rank += 1
+    return (float(ranked[rank - 1]), float(ranked[-rank])) if rank else (-math.inf, math.inf)
 
 
 def coefficient_of_variation(samples_ns: np.ndarray) -> float:
@@ -231,7 +255,7 @@ class _Recorder:
         total_ns = sum(int(burst[:, 1].sum()) for burst in self._kept)
         parts = [samples / budget.min_samples] if budget.min_samples else []
         parts += [total_ns / (budget.min_seconds * NS_PER_S)] if budget.min_seconds else []
-        return min([1.0, *parts])
+        return min([1.0, len(self._kept) / budget.min_rounds, *parts])
 
     def series(self) -> Series:
         """Return the kept runs."""

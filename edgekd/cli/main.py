@@ -11,12 +11,27 @@ import sys
 import traceback
 from collections.abc import Iterable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import typer
 
-from edgekd.cli import check, data, distill, doctor, predict, recipes, report, run, stages, study, toolchain
-from edgekd.core import user_code
+from edgekd.cli import (
+    board,
+    check,
+    data,
+    distill,
+    doctor,
+    predict,
+    recipes,
+    report,
+    run,
+    stages,
+    study,
+    toolchain,
+    tune,
+)
+from edgekd.core import inventory, user_code
 from edgekd.core.ranks import is_first_process
 from edgekd.errors import EdgekdError, PackageError, notes_of
 
@@ -45,7 +60,10 @@ def _version(value: bool) -> None:
 def _global(
     version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
     verbose: bool = typer.Option(False, "--verbose", "-v", help="Log what the libraries say, too, and tracebacks."),
+    boards: Path | None = typer.Option(None, metavar="FILE", help="Inventory of boards; default $EDGEKD_BOARDS."),
 ) -> None:
+    if boards is not None:
+        os.environ[inventory.VARIABLE] = str(boards)
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s")
     logging.getLogger("edgekd").setLevel(logging.INFO if is_first_process() else logging.WARNING)
     if verbose:
@@ -61,8 +79,10 @@ app.command()(run.run)
 app.command()(distill.distill)
 stages.add_to(app)
 app.command()(study.study)
+app.command()(tune.tune)
 app.command()(predict.predict)
 app.command()(report.report)
+app.add_typer(board.app, name="board")
 app.add_typer(toolchain.app, name="toolchain")
 
 

@@ -11,6 +11,9 @@ import typer
 
 def report(
     run: Annotated[Path, typer.Argument(help="Output folder of `edgekd run`.")],
+    stages: Annotated[
+        bool, typer.Option("--stages", help="Print the time by stage, load time and memory of each engine, too.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print report.json.")] = False,
 ) -> None:
     """Print the result table of a run and write report.html from its report.json.
@@ -28,6 +31,8 @@ def report(
         show.print_json(content.to_dict())
         return
     show.print_results(content)
+    if stages:
+        show.print_stages(content)
     folder = run if run.is_dir() else run.parent
     try:
         with disk_errors(folder):

@@ -9,7 +9,10 @@ import typer
 
 RecipeArg = Annotated[str, typer.Argument(help="A recipe file, or the name of a shipped recipe (edgekd recipes list).")]
 OutOption = Annotated[Path | None, typer.Option("--out", help="Output folder; default runs/<recipe name>.")]
-SetOption = Annotated[list[str], typer.Option("--set", metavar="KEY.PATH=VALUE", help="Override a recipe value.")]
+SetOption = Annotated[
+    list[str],
+    typer.Option("--set", metavar="KEY.PATH=VALUE", help="Override a recipe value; @FILE for a list of them."),
+]
 BoardOption = Annotated[
     list[str], typer.Option("--board", metavar="NAME", help="Take this board for the engines; several are possible.")
 ]

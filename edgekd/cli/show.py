@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple
 from typing import TYPE_CHECKING, Any
@@ -35,14 +35,34 @@ def print_results(report: Report) -> None:
     """Print the result table of a report on stdout."""
     from edgekd.report.table import headers, notes, table_rows
 
-    table = Table(box=None, pad_edge=False)
-    for title in astuple(headers(report.task)):
-        table.add_column(title, justify="left" if title in ("id", "precision", "note") else "right")
-    for row in table_rows(report):
-        table.add_row(*map(escape, astuple(row)))
-    Console(width=None if sys.stdout.isatty() else 140).print(table)
+    print_table(astuple(headers(report.task)), map(astuple, table_rows(report)), left=("id", "precision", "note"))
     for line in notes(report):
         print(line)
+
+
+def print_stages(report: Report) -> None:
+    """Print the time by stage, load time and memory of a report's engines on stdout."""
+    from edgekd.report.stage_table import headers, stage_rows
+
+    print("\ntime by stage: medians in ms")
+    print_table(astuple(headers(report.task)), map(astuple, stage_rows(report)), left=("id",))
+
+
+def print_table(titles: Sequence[str], rows: Iterable[Sequence[str]], left: Collection[str], width: int = 140) -> None:
+    """Print a table on stdout; columns not in `left` are aligned right.
+
+    Args:
+        titles: of the columns.
+        rows: texts.
+        left: titles of the columns that are aligned left.
+        width: characters of a line where stdout is no terminal.
+    """
+    table = Table(box=None, pad_edge=False)
+    for title in titles:
+        table.add_column(escape(title), justify="left" if title in left else "right")
+    for row in rows:
+        table.add_row(*map(escape, row))
+    Console(width=None if sys.stdout.isatty() else width).print(table)
 
 
 def print_plan(plan: Any) -> None:
@@ -109,10 +129,5 @@ def print_study(study: Study) -> None:
     """Print the table of a study on stdout."""
     from edgekd.study.table import headers, rows
 
-    table = Table(box=None, pad_edge=False)
     titles = headers(study)
-    for title in titles:
-        table.add_column(title, justify="left" if title in (titles[0], titles[-1]) else "right")
-    for row in rows(study):
-        table.add_row(*map(escape, row))
-    Console(width=None if sys.stdout.isatty() else 170).print(table)
+    print_table(titles, rows(study), left=(titles[0], titles[-1]), width=170)

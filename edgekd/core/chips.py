@@ -46,6 +46,7 @@ class Chip(BaseModel):
 
     compatible: beginnings of device tree strings that only boards with this chip have.
     machines: processors, as `uname -m` names them, of boards without such a string.
+    settings: what to type on the board to set a power mode and to lock the clocks; "" when that is not known.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -54,6 +55,7 @@ class Chip(BaseModel):
     lacks: tuple[str, ...] = ()
     compatible: tuple[str, ...] = ()
     machines: tuple[str, ...] = ()
+    settings: str = ""
     facts: tuple[Fact, ...]
     evidence: tuple[Evidence, ...] = ()
 

@@ -21,6 +21,11 @@ class Export(Section):
         "the graph.",
     )
     argmax: bool = Field(False, description="Segmenters: end the graph in the class map instead of the logits.")
+    upsampling: Literal["host", "graph"] = Field(
+        "host",
+        description="Segmenters: where the network's last bilinear upsampling of the logits is computed. `host`: the graph ends "
+        "before it, and making the class map includes it; the result is the same. `graph`: in the graph.",
+    )
     detections: Literal["heads", "boxes", "nms"] = Field(
         "heads", description="Detectors: end the graph in raw `heads`, decoded `boxes`, or the detections after `nms`."
     )

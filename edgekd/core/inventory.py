@@ -41,9 +41,9 @@ class Expects(Section):
 class Quiet(Section):
     """State that a measurement waits for."""
 
-    load: float = Field(0.3, gt=0, description="Highest load average of the last minute.")
-    celsius: float = Field(50, description="Highest temperature of the hottest zone.")
-    wait_s: float = Field(600, ge=0, description="Longest wait; then the measurement goes on with a warning.")
+    load: float = Field(0.3, gt=0, description="Most processor time that other processes may take, in cores.")
+    celsius: float = Field(60, description="Highest temperature of the hottest sensor.")
+    wait_s: float = Field(120, ge=0, description="Longest wait; then the measurement goes on with a warning.")
 
 
 class Entry(Section):
@@ -86,6 +86,11 @@ class Board(Entry):
     """A board of the inventory: its entry and its name."""
 
     name: str
+
+    @field_validator("name")
+    @classmethod
+    def _is_a_name(cls, name: str) -> str:
+        return check_name(name)
 
 
 class _File(Section):
@@ -159,6 +164,14 @@ def inventory_file(beside: Path | None = None) -> Path:
     return Path(folder).absolute() / "edgekd" / FILE
 
 
+def check_new(name: str) -> Path:
+    """Return the inventory's file when it has no board of this name; RecipeError when it has, or cannot be read."""
+    path = inventory_file()
+    if path.exists() and name in load_inventory():
+        raise RecipeError(f"board {name!r} is in {path} already; edit it there, or type: edgekd board remove {name}")
+    return path
+
+
 def add_board(board: Board) -> Path:
     """Write a board into the inventory in use and return the file; other entries and comments stay.
 
@@ -166,13 +179,8 @@ def add_board(board: Board) -> Path:
         RecipeError: the file cannot be read, or has a board of this name.
         WorkspaceError: it cannot be written.
     """
-    path = inventory_file()
+    path = check_new(board.name)
     text = read_text(path, _WHAT) if path.exists() else f"schema: {SCHEMA}\nboards: {{}}\n"
-    known = _parse(text, path)
-    if board.name in known:
-        raise RecipeError(
-            f"board {board.name!r} is in {path} already; edit it there, or type: edgekd board remove {board.name}"
-        )
     entry = board.model_dump(mode="json", exclude_unset=True, exclude={"name"})
     tree = parse_tree(text, path, _WHAT)
     tree["boards"] = {**(tree.get("boards") or {}), board.name: entry}

@@ -8,6 +8,7 @@ no values that JSON has not, no nesting or aliases that grow without bound. A ke
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -51,12 +52,36 @@ def read_text(path: Path, what: str = "a recipe") -> str:
         raise RecipeError(f"{path}: not readable as {what}: {one_line(exc, None)}") from exc
 
 
+def expanded(overrides: Iterable[str]) -> list[str]:
+    """Return overrides with those of files in their places: `@FILE` is a YAML list of overrides, as `edgekd tune` writes.
+
+    Raises:
+        RecipeError: a file that is unreadable or no list of texts.
+    """
+    found: list[str] = []
+    for override in overrides:
+        if not override.startswith("@"):
+            found.append(override)
+            continue
+        path = Path(override[1:])
+        try:
+            content = _plain_yaml(read_text(path))
+        except _YAML_FAILURES as exc:
+            raise RecipeError(f"{path}: not readable as overrides: {one_line(exc, None)}") from exc
+        content = [] if content is None else content
+        if not isinstance(content, list) or not all(isinstance(one, str) for one in content):
+            raise RecipeError(f"{path}: expected a list of overrides, e.g. `- export.input=uint8_nhwc`")
+        found += content
+    return found
+
+
 def apply_override(tree: Tree, override: str) -> None:
     """Set one value of a tree in place; sections on the way are made when they are absent.
 
     Args:
         tree: from `read_tree`.
-        override: `key.path=value`; list items by index (`engines.0.precision=fp32`); the value is YAML.
+        override: `key.path=value`; list items by index (`engines.0.precision=fp32`), engines also by id
+            (`engines.openvino-int8.options.num_threads=1`); the value is YAML.
 
     Raises:
         RecipeError: no such form, no such index, or a value where the path needs a section.
@@ -91,9 +116,24 @@ def _step(node: Any, part: str, override: str) -> Any:
 
 
 def _index(node: list[Any], part: str, override: str) -> int:
-    if part not in map(str, range(len(node))):
-        raise RecipeError(f"override {override!r}: {part!r} is not an index below {len(node)}")
-    return int(part)
+    if part in map(str, range(len(node))):
+        return int(part)
+    ids = [_id_of(item) for item in node]
+    if part in ids:
+        return ids.index(part)
+    known = f", and no id among {', '.join(filter(None, ids))}" if any(ids) else ""
+    raise RecipeError(f"override {override!r}: {part!r} is not an index below {len(node)}{known}")
+
+
+def _id_of(item: Any) -> str:
+    """Return the id of a list item: its own, or the default one of an engine; "" without one."""
+    if not isinstance(item, dict):
+        return ""
+    if item.get("id"):
+        return str(item["id"])
+    board = item.get("board", "local")
+    place = "" if board == "local" else f"@{board}"
+    return f"{item['target']}-{item['precision']}{place}" if {"target", "precision"} <= set(item) else ""
 
 
 class _Loader(yaml.SafeLoader):

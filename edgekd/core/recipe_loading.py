@@ -18,7 +18,7 @@ from pydantic import BaseModel, ValidationError
 
 from edgekd.core import plugins
 from edgekd.core.recipe import Recipe
-from edgekd.core.recipe_file import apply_override, read_tree
+from edgekd.core.recipe_file import apply_override, expanded, read_tree
 from edgekd.errors import RecipeError, did_you_mean
 
 SectionT = TypeVar("SectionT", bound=BaseModel)
@@ -59,13 +59,13 @@ def load_recipe(name_or_path: str, overrides: Iterable[str] = (), boards: Iterab
 
     Args:
         name_or_path: a YAML file or the name of a shipped recipe.
-        overrides: `key.path=value` strings; values are YAML.
+        overrides: `key.path=value` strings; values are YAML. `@FILE` is a file with a YAML list of them.
         boards: names; the engines of the recipe are then those of these boards instead of its own.
 
     Raises:
         RecipeError: unreadable, not YAML, unknown key or plugin, value that does not fit; all findings in one line.
     """
-    path, overrides = find_recipe(name_or_path), list(overrides)
+    path, overrides = find_recipe(name_or_path), expanded(overrides)
     raw = read_tree(path)
     for override in overrides:
         apply_override(raw, override)
@@ -74,6 +74,21 @@ def load_recipe(name_or_path: str, overrides: Iterable[str] = (), boards: Iterab
     recipe = validate(Recipe, raw, str(path))
     _check_relative_paths(recipe, overrides, path)
     recipe = _absolute_paths(recipe, path.parent.resolve())
+    check_plugins(recipe, but=plugins.TRAINED)
+    return recipe
+
+
+def stored_recipe(content: dict[str, Any], source: str) -> Recipe:
+    """Return the recipe that a report holds, whose paths are absolute.
+
+    Args:
+        content: `recipe` of a report.json.
+        source: the report, for errors.
+
+    Raises:
+        RecipeError: of an edgekd with other keys, or with a plugin that is not installed.
+    """
+    recipe = validate(Recipe, content, source)
     check_plugins(recipe, but=plugins.TRAINED)
     return recipe
 

@@ -75,6 +75,16 @@ def executor_of(board: str) -> Executor:
     return (_connected.get() or _Boards(load_inventory())).executor(board)
 
 
+def prepare(board: str) -> list[str]:
+    """Wait until a board is quiet and return what disturbs a measurement even then, in words; [] for this machine.
+
+    Raises:
+        BoardError: the board does not have the power mode or the clocks that the inventory expects.
+    """
+    executor = executor_of(board)
+    return executor.prepare() if isinstance(executor, SshBoard) else []
+
+
 def board_of(artifact: Artifact) -> str:
     """Return the board that an artifact's engine is for; this machine for networks and graphs."""
     return str(artifact.details.get("board", LOCAL))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,10 +18,12 @@ from edgekd.board.specs import ModelSpec
 from edgekd.board.sysinfo import Facts
 from edgekd.core.artifact import Artifact
 from edgekd.core.plugin_options import plugin_options
+from edgekd.errors import ArtifactError
 from edgekd.executors.base import Executor
 from edgekd.executors.logs import LOG
 
 Arrays = dict[str, np.ndarray]
+_HEADER_BYTES = 1 << 12  # of an array in an .npz
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,7 @@ def run_engine(
         is_simulated: whether the target's simulator computes instead of the chip.
 
     Raises:
+        ArtifactError: what comes back are not outputs of this engine.
         TargetError: the runtime refuses the engine; errors as `Executor.run_job`.
     """
     with TemporaryDirectory(prefix="edgekd-infer-") as text:
@@ -83,9 +88,18 @@ def run_engine(
             "inputs": names,
         }
         value = executor.run_job(Job("infer", engine.target, arguments), files, out, folder / LOG)
-        return [_arrays(out / file) for file in value["outputs"]], value["runtime"]
+        return [_arrays(out, file, engine.spec) for file in value["outputs"]], value["runtime"]
 
 
-def _arrays(path: Path) -> Arrays:
-    with np.load(path, allow_pickle=False) as archive:
-        return {key: archive[key] for key in archive.files}
+def _arrays(folder: Path, name: object, spec: ModelSpec) -> Arrays:
+    """Return one set of outputs; ArtifactError when the file is not that: another machine wrote it."""
+    path = folder / Path(str(name)).name
+    most = sum(_HEADER_BYTES + np.dtype(one.dtype).itemsize * math.prod(one.shape) for one in spec.outputs)
+    try:
+        with zipfile.ZipFile(path) as file:  # a small file can hold a large array
+            if sum(entry.file_size for entry in file.infolist()) > most:
+                raise ValueError("larger than the outputs of its engine")
+        with np.load(path, allow_pickle=False) as archive:
+            return {key: archive[key] for key in archive.files}
+    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as exc:
+        raise ArtifactError(f"{name}: not the outputs of an engine ({exc}); run it again") from exc

@@ -13,7 +13,7 @@ import numpy as np
 from edgekd.board.arguments import PredictArguments
 from edgekd.board.detection import Selection
 from edgekd.board.job import Job
-from edgekd.board.postprocess import predictor
+from edgekd.board.postprocess import Predictor
 from edgekd.board.prediction_files import load_results, save_images
 from edgekd.board.session import Session
 from edgekd.core.artifact import Artifact
@@ -61,8 +61,8 @@ def predict_images(
 
 def predict_in(session: Session, images: Iterable[np.ndarray], selection: Selection | None = None) -> Iterator[Any]:
     """Yield the class map or the `Detections` of each image by an open session."""
-    result_of = predictor(session.spec.task, selection)
-    return (result_of(session, image) for image in images)
+    predictor = Predictor(session, selection)
+    return (predictor(image) for image in images)
 
 
 def _shards(images: Iterable[np.ndarray]) -> Iterator[list[np.ndarray]]:

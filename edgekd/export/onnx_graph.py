@@ -21,6 +21,7 @@ from edgekd.core import plugins, user_code
 from edgekd.core.recipe import Export
 from edgekd.errors import UserError
 from edgekd.export import decode
+from edgekd.export.upsampling import cut_upsampling
 from edgekd.models.base import DenseModel
 from edgekd.models.session import head_shapes
 from edgekd.rewrites.graph import SCOPES, opsets
@@ -78,8 +79,10 @@ class _Deployed(nn.Module):
         return tuple(outputs.heads[name] for name in self.names)
 
 
-def export_onnx(model: DenseModel, spec: ModelSpec, settings: Export, path: Path) -> dict[str, Any]:
-    """Write the simplified and rewritten ONNX file of `model` under the contract `spec` and return facts of the graph.
+def export_onnx(model: DenseModel, spec: ModelSpec, settings: Export, path: Path) -> tuple[ModelSpec, dict[str, Any]]:
+    """Write the simplified and rewritten ONNX file of `model`; return its contract and facts of the graph.
+
+    The contract is `spec`, with smaller logits where the graph ends before the last upsampling.
 
     Raises:
         UserError: the exporter or the checker refuses the network.
@@ -106,11 +109,13 @@ def export_onnx(model: DenseModel, spec: ModelSpec, settings: Export, path: Path
     _keep_modules(program.model_proto, simplified)
     if not is_raw:
         decode.append(simplified, spec, settings.detections)
+    if settings.upsampling == "host" and spec.task == "semantic" and not settings.argmax:
+        spec = cut_upsampling(simplified, spec)
     rewritten = {name: plugins.load("rewrites", name).rewrite(simplified) for name in settings.rewrite}
     onnx.checker.check_model(simplified, full_check=True)
     onnx.save(simplified, path)
     operators = Counter(node.op_type for node in simplified.graph.node)
-    return {
+    return spec, {
         "opsets": opsets(simplified),
         "operators": dict(sorted(operators.items())),
         "nodes": len(simplified.graph.node),

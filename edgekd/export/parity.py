@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import onnx
 
+from edgekd.board.class_maps import resize_logits
 from edgekd.board.parity import Comparison, check_finite
 from edgekd.board.preprocess import prepare
 from edgekd.board.specs import ModelSpec
@@ -46,7 +48,7 @@ def measure_parity(
             got = onnx_session.infer({"image": prepare(image, deployed.preprocess)})
             check_finite("export: ", "torch network", expected, hint)
             check_finite("export: ", "ONNX network", got, hint)
-            comparison.add_numbers(expected, got, sorted(set(got) & set(expected)))
+            comparison.add_numbers(expected, _at_input_size(got, deployed), sorted(set(got) & set(expected)))
             comparison.add_results(expected, trained, got, deployed)
     parity = comparison.result()
     return {
@@ -55,6 +57,13 @@ def measure_parity(
         "different": parity.different,
         "compared": parity.compared,
     }
+
+
+def _at_input_size(outputs: Mapping[str, np.ndarray], spec: ModelSpec) -> dict[str, np.ndarray]:
+    """Return the outputs with logits as large as the network's input, as torch has them."""
+    logits = {tensor.name for tensor in spec.all_outputs("logits")}
+    size = spec.preprocess.size
+    return {name: resize_logits(one[0], size)[None] if name in logits else one for name, one in outputs.items()}
 
 
 def _with_outputs(path: Path, deployed: ModelSpec, trained: ModelSpec, folder: Path) -> tuple[Path, ModelSpec]:

@@ -31,7 +31,7 @@ def run(job: StageJob) -> StageResult:
     trained = replace(source.spec, classes=tuple(job.inputs["data"].details["classes"]))
     spec = deployed_spec(trained, model, settings)
     path = job.out_dir / MODEL
-    details = export_onnx(model, spec, settings, path)
+    spec, details = export_onnx(model, spec, settings, path)
     dataset = open_split(job.recipe, job.recipe.data.val)
     images = [dataset.load(i).image for i in range(min(settings.parity_images, len(dataset)))]
     parity = measure_parity(model, trained, path, spec, images)

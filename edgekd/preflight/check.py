@@ -120,7 +120,7 @@ def untrained_student(recipe: Recipe, classes: tuple[str, ...]) -> Iterator[Subj
             torch_spec(model, recipe.task, classes, recipe.data.size, recipe.data.resize), model, recipe.export
         )
         path = Path(folder) / "student.onnx"
-        export_onnx(model, spec, recipe.export, path)
+        spec, _ = export_onnx(model, spec, recipe.export, path)
         yield Subject(path, f"student of {recipe.name}, untrained", spec)
 
 

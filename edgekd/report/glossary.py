@@ -23,6 +23,17 @@ _PAGE: dict[str, tuple[str, str, bool | None]] = {
         "Time from an image array in memory to the class map, or the objects, at image size: pre-processing, inference and "
         "post-processing together. Decoding the image file is outside.", _LOWER,
     ),
+    "stages_ms": (
+        "time by stage",
+        "Parts of the wall time: `prepare` makes the network's input of an image array, `engine` runs it, and the last stage "
+        "makes the class map, boxes or masks of its outputs. `decode` reads the image file before them, where the data set has "
+        "files. `array in` is the wall time, `file in` has the decoding in it.", _LOWER,
+    ),
+    "footprint": (
+        "load time, memory",
+        "In a process that opens one engine and runs it: time from the file to a session that is ready, first run, highest "
+        "resident memory, and resident memory before loading. Memory of a GPU or an NPU is not in it.", _LOWER,
+    ),
     "same_share": (
         "as ONNX",
         "Share of the pixels that an engine gives the same class as its float ONNX graph, or of the detections that have a "

@@ -27,6 +27,7 @@ from edgekd.report.model import STAGE_LABELS, BoardMachine, Definition, Report, 
 from edgekd.report.object_pictures import read_object_pictures
 from edgekd.report.part import Json
 from edgekd.report.pictures import Picture, error_color, legend, read_pictures
+from edgekd.report.stage_table import StageRow, headers, stage_chart, stage_rows
 from edgekd.report.timelines import LongRunsPart, long_runs_part
 from edgekd.report.units import MISSING, milliseconds, percent, points, scaled, size
 from edgekd.report.verdict import Finding, findings
@@ -60,6 +61,9 @@ class Page:
     scatter: str
     engine_time: str
     wall_time: str
+    stage_split: str
+    stage_rows: list[StageRow]
+    stage_heads: StageRow
     timing_notes: list[str]
     long_runs: LongRunsPart
     class_figure: str
@@ -147,6 +151,7 @@ def _page(report: Report, data_dir: Path) -> Page:
         definitions=glossary(report.definitions),
         stage_figure=charts.stage_line_chart(line), scatter=charts.scatter_chart(rows),
         engine_time=charts.latency_chart(engine, "engine time"), wall_time=charts.latency_chart(wall, "wall time"),
+        stage_split=stage_chart(rows, report.task), stage_rows=stage_rows(report), stage_heads=headers(report.task),
         timing_notes=_timing_notes(rows), class_rows=scored,
         long_runs=long_runs_part(report, data_dir),
         class_figure=charts.class_chart(scored, classes, task.per_class),

@@ -8,6 +8,7 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from edgekd.board.precision import Precision
 from edgekd.core.task_metrics import TASKS
+from edgekd.report.latency import Footprint, Latency
 from edgekd.report.long_runs import EnergyPerFrame, SamplingCost, SustainedLatency
 from edgekd.report.part import Json, Number, Part, Point, TaskName
 
@@ -59,20 +60,6 @@ class Training(Trained):
         {}, description="distillation methods by name: weight, warm-up, schedule, options"
     )
     zero_loss_steps: int = Field(0, description="steps with a task loss of exactly 0, which taught nothing")
-
-
-class Latency(Part):
-    """Summary of one latency distribution in milliseconds. A percentile that `n` runs cannot carry is None."""
-
-    p50: Number = None
-    p90: Number = None
-    p95: Number = None
-    p99: Number = None
-    mean: Number = None
-    std: Number = None
-    min: Number = None
-    max: Number = None
-    n: int = 0
 
 
 class BestF1(Part):
@@ -149,6 +136,19 @@ class Row(Part):
         "percentile that the runs cannot carry is absent",
     )
     wall_ms: Latency | None = Field(None, description="wall time from image to result, the same keys")
+    stages_ms: dict[str, Latency] = Field(
+        {},
+        description="the wall time by stage: `prepare`, `engine`, `result` (class map, boxes or masks), and before them `decode` "
+        "where the data set has image files; the same keys",
+    )
+    sums_ms: dict[str, Number] = Field(
+        {}, description="median of whole ways: `array_in`, the wall time, and `file_in`, the median of `decode` more"
+    )
+    footprint: Footprint | None = Field(
+        None,
+        description="a process that opens this engine alone and runs it: `load_ms` (file to a session that is ready, runtime "
+        "imported before), `first_ms` (first run), `base_bytes` and `peak_bytes` (resident memory before loading, and the highest)",
+    )
     throughput_fps: Number = Field(None, description="1 over the mean engine time")
     runtime: Json = Field({}, description="the session's own facts: `runtime`, `version`, `threads`, device, precision")
     warnings: list[str] = Field([], description="reasons to doubt the latency")

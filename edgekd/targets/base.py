@@ -17,6 +17,7 @@ from typing import Any, Callable, Dict, Literal, Mapping, Optional, Tuple, Type,
 
 import numpy as np
 
+from edgekd.board.choices import Choice
 from edgekd.board.specs import ModelSpec
 from edgekd.board.sysinfo import Facts
 from edgekd.errors import TargetError, one_line
@@ -230,6 +231,7 @@ class Target:
     machine_facts: takes the root of a file system and returns facts (JSON) of the machine that edgekd does not know by
         itself; they stand in manifests, and a latency belongs to them.
     power_mode: takes the root of a file system and returns settings (JSON) that a person makes before measuring.
+    tunes: returns the choices that `edgekd tune` tries on this machine, see `board/choices.py`. None: there are none.
     """
 
     info: TargetInfo
@@ -245,3 +247,4 @@ class Target:
     simulator: Optional[Type[SessionBase]] = None
     machine_facts: Optional[Callable[[str], Facts]] = None
     power_mode: Optional[Callable[[str], Facts]] = None
+    tunes: Optional[Callable[[], Tuple[Choice, ...]]] = None

@@ -18,7 +18,7 @@ from torchmetrics.classification import MulticlassJaccardIndex
 from torchmetrics.detection import MeanAveragePrecision
 
 from edgekd.board.masks import Masks
-from edgekd.board.postprocess import predict, predict_objects
+from edgekd.board.postprocess import Predictor
 from edgekd.core.recipe import Data
 from edgekd.data.base import IGNORE_INDEX, DenseDataset
 from edgekd.errors import GateError
@@ -227,9 +227,10 @@ class Validation(Callback):
 def _mean_iou(session: TorchSession, dataset: DenseDataset) -> float:
     # Only the first process scores: a metric that synchronises would wait forever for the others.
     iou = MulticlassJaccardIndex(len(dataset.classes), ignore_index=IGNORE_INDEX, sync_on_compute=False)
+    predict = Predictor(session)
     for index in range(len(dataset)):
         sample = dataset.load(index)
-        predicted, truth = torch.from_numpy(predict(session, sample.image)), torch.from_numpy(sample.mask)
+        predicted, truth = torch.from_numpy(predict(sample.image)), torch.from_numpy(sample.mask)
         iou.update(predicted.long().flatten(), truth.long().flatten())
     return float(iou.compute())
 
@@ -237,10 +238,11 @@ def _mean_iou(session: TorchSession, dataset: DenseDataset) -> float:
 def _average_precision(session: TorchSession, dataset: DenseDataset) -> float:
     kind: Literal["segm", "bbox"] = "segm" if session.spec.task == "instance" else "bbox"
     precision = MeanAveragePrecision(iou_type=kind, backend="faster_coco_eval", sync_on_compute=False)
+    predict = Predictor(session)
     for index in range(len(dataset)):
         sample = dataset.load(index)
         assert sample.instances is not None
-        predicted, truth = predict_objects(session, sample.image), sample.instances
+        predicted, truth = predict(sample.image), sample.instances
         found = {"boxes": predicted.boxes, "labels": predicted.labels, "scores": predicted.scores}
         entries = {
             "boxes": truth.boxes_xyxy,

@@ -27,7 +27,7 @@ LAYERS = (
     ("report", "preflight"),
     ("planning",),
     ("pipeline",),
-    ("study",),
+    ("study", "tuning"),
     ("api", "doctor"),
     ("cli",),
 )
@@ -49,6 +49,7 @@ NO_FRAMEWORK = (
     "planning",
     "pipeline",
     "study",
+    "tuning",
     "api",
     "doctor",
     "cli",

@@ -31,7 +31,7 @@ def report_of(folder: Path, variant: str, encoder: str) -> Report:
     model = build_model("smp", variant, "semantic", 5, Options(encoder=encoder)).eval()
     settings = Export()
     spec = deployed_spec(torch_spec(model, "semantic", tuple("abcde"), SIZE), model, settings)
-    export_onnx(model, spec, settings, folder / "model.onnx")
+    spec, _ = export_onnx(model, spec, settings, folder / "model.onnx")
     return check(Subject(folder / "model.onnx", variant, spec), Toward("rknn", "rk3588"))
 
 

@@ -82,6 +82,26 @@ def test_without_an_engine_that_runs_all_reasons_are_told(tmp_path: Path) -> Non
         bench_of(tmp_path, "vendor", "refusal")
 
 
+def test_the_bench_times_the_decoding_of_image_files_and_a_process_of_the_engines_own(tmp_path: Path) -> None:
+    np.save(tmp_path / "image.npy", np.zeros((64, 96, 3), np.uint8))
+    (tmp_path / "engine").touch()
+    files = {"image": str(tmp_path / "image.npy"), "engine": str(tmp_path / "engine")}
+    engine = {"module": __name__, "engine": "engine", "spec": SPEC.to_dict(), "options": {"fault": ""}}
+    arguments = {
+        "engines": {"good": engine},
+        "images": ["image"],
+        "settings": asdict(BenchSettings(min_samples=2, min_seconds=0.0, warmup_max_seconds=0.0)),
+        "decode": {"function": "numpy:load", "images": ["image"]},
+        "long_runs": {},
+    }
+    value = TASKS["measure"](Job("measure", "", arguments, files=files, out_dir=str(tmp_path)), lambda *_: None)
+    row = value["rows"]["good"]
+    assert list(row["stages_ms"]) == ["decode", "prepare", "engine", "result"]
+    assert row["sums_ms"]["file_in"] > row["sums_ms"]["array_in"]
+    assert row["footprint"]["load_ms"] > 0
+    assert row["footprint"]["peak_bytes"] >= row["footprint"]["base_bytes"] > 0
+
+
 def test_long_runs_are_in_the_rows_and_files_only_when_asked_for(tmp_path: Path) -> None:
     value = bench_of(tmp_path, "")
     assert not {"energy", "sustained"} & set(value["rows"]["good-engine"])

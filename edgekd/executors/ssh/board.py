@@ -25,10 +25,12 @@ from edgekd.core.inventory import Board
 from edgekd.errors import ArtifactError, BoardError, TargetError, ToolchainCrashError, WorkspaceError
 from edgekd.executors import outcomes, portable
 from edgekd.executors.base import Identity, Progress, no_progress
+from edgekd.executors.board_state import prepare
 from edgekd.executors.machine import Machine, facts_job, machine_of
 from edgekd.executors.ssh.client import Client, Link
-from edgekd.executors.ssh.greeting import greet, variables
+from edgekd.executors.ssh.greeting import greet
 from edgekd.executors.ssh.jobs import SUPERVISOR, Jobs, Order, Status
+from edgekd.executors.ssh.probe import Probed, probe, variables
 from edgekd.executors.ssh.results import Receiver, checked
 from edgekd.executors.ssh.session import BoardSession
 from edgekd.executors.ssh.store import Store, no_room
@@ -37,7 +39,7 @@ from edgekd.targets.base import Toolchain
 _log = logging.getLogger(__name__)
 _LOG, _OUT = "log", "out"  # in a job's folder on the board
 _FIRST_SLICE_S = 1.0
-_ATTEMPTS = 2  # of a job whose board reboots
+_MOST_REBOOTS = 2  # during one job
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ class SshBoard:
     """
 
     def __init__(self, board: Board, limits: Limits = Limits()) -> None:
-        self._board, self._limits = board, limits
+        self.board, self._limits = board, limits
         self._client = Client(board.name, board.ssh, limits.link)
         self._hashes: dict[tuple[str, int, int], str] = {}
 
@@ -94,15 +96,22 @@ class SshBoard:
         place = self._place
         with TemporaryDirectory(prefix="edgekd-board-") as folder:
             order, contents = self._order(job, files, Path(folder))
-            for _ in range(_ATTEMPTS):
+            reboots = 0
+            while True:
                 place.store.push(contents, progress)
                 status = self._ended(order, progress)
-                if status.state not in ("rebooted", "absent"):
+                if status.state == "absent":  # the link was lost as it began, or another process has collected it
+                    continue
+                if status.state != "rebooted":
                     return self._collected(job, order, status, out_dir, log)
-                _log.warning("board %s rebooted during %s; doing it again", self._board.name, _what(job))
-        raise BoardError(
-            f"board {self._board.name}: rebooted {_ATTEMPTS} times during {_what(job)}; look at its power supply and temperature"
-        )
+                place.jobs.forget(order.key)
+                reboots += 1
+                if reboots == _MOST_REBOOTS:
+                    raise BoardError(
+                        f"board {self.board.name}: rebooted {reboots} times during {_what(job)}; look at its power supply and "
+                        "temperature"
+                    )
+                _log.warning("board %s rebooted during %s; doing it again", self.board.name, _what(job))
 
     def open_session(self, artifact: Artifact) -> AbstractContextManager[Session]:
         """Return a session whose every run is a job; ArtifactError when the artifact is no engine."""
@@ -118,6 +127,10 @@ class SshBoard:
         """Return hardware, system, clocks and temperatures of the board, asked once."""
         return self._machine.facts
 
+    def prepare(self) -> list[str]:
+        """Wait until the board is quiet and return what disturbs a measurement even then; errors as `board_state.prepare`."""
+        return prepare(self._board, self._ask_machine)
+
     def holder(self) -> str:
         """Return who holds the board for which job and since when, "" when nobody does."""
         return self._place.jobs.holder()
@@ -126,18 +139,29 @@ class SshBoard:
         """End the job that holds the board and return whose it was, "" when there is none."""
         return self._place.jobs.cancel()
 
+    def probe(self) -> Probed:
+        """Return what the board says of itself, also one that edgekd cannot use; BoardError when it is out of reach."""
+        return probe(self._client, self.board)
+
+    def clean(self) -> None:
+        """Delete all that edgekd has put on the board; BoardError while a job runs there."""
+        Jobs(self._client, self.board.folder).clean()
+
     def close(self) -> None:
         """End the connection; jobs go on."""
         self._client.close()
 
     @cached_property
     def _place(self) -> _Place:
-        folder = greet(self._client, self._board)
-        size_bytes = int(self._board.store_gb * 1e9)
+        folder = greet(self._client, self.board)
+        size_bytes = int(self.board.store_gb * 1e9)
         return _Place(folder, Store(self._client, folder, size_bytes), Jobs(self._client, folder))
 
     @cached_property
     def _machine(self) -> Machine:
+        return self._ask_machine()
+
+    def _ask_machine(self) -> Machine:
         with TemporaryDirectory(prefix="edgekd-ask-") as folder:
             return machine_of(self.run_job(facts_job(), {}, Path(folder), Path(folder) / "log.txt"))
 
@@ -149,7 +173,7 @@ class SshBoard:
             files: as in `run_job`.
             folder: of this machine, for files that are made here.
         """
-        board, limits = self._board, self._limits
+        board, limits = self.board, self._limits
         module = plugins.load("targets", job.target).__name__ if job.target else ""
         placed = replace(job, module=module, files={name: f"in/{name}" for name in files}, out_dir=_OUT)
         inputs = {f"in/{name}": path for name, path in files.items()}
@@ -189,7 +213,7 @@ class SshBoard:
         while status.state in ("waiting", "running"):
             if status.state == "waiting" and status.holder != seen:
                 seen = status.holder
-                _log.warning("board %s is in use by %s; waiting for it", self._board.name, seen or "another job")
+                _log.warning("board %s is in use by %s; waiting for it", self.board.name, seen or "another job")
             if status.progress is not None:
                 progress(*status.progress)
             slice_s = min(2 * slice_s, self._limits.slice_s)
@@ -198,7 +222,7 @@ class SshBoard:
 
     def _collected(self, job: Job, order: Order, status: Status, out_dir: Path, log: Path) -> Json:
         """Bring what an ended job left here, remove it there, and return the value of its result."""
-        name, what = self._board.name, f"board {self._board.name}: {_what(job)}"
+        name, what = self.board.name, f"board {self.board.name}: {_what(job)}"
         try:
             if status.why == "busy":
                 raise BoardError(
@@ -218,7 +242,7 @@ class SshBoard:
 
     def _value(self, job: Job, order: Order, status: Status, result: Path, log: Path) -> Json:
         """Return the value of a job's result, or raise why there is none."""
-        what = f"board {self._board.name}: {_what(job)}"
+        what = f"board {self.board.name}: {_what(job)}"
         try:
             if status.why == "timeout":
                 raise outcomes.timed_out(order.timeout_s, log, what)
@@ -228,7 +252,7 @@ class SshBoard:
             return outcomes.value_of(result, code, log, _toolchain(job), what)
         except (TargetError, WorkspaceError) as exc:
             if isinstance(exc, WorkspaceError) or status.free_bytes < FULL_BYTES:  # whatever else it looks like
-                raise no_room(self._board.name, self._place.folder, status.free_bytes, None, str(exc)) from exc
+                raise no_room(self.board.name, self._place.folder, status.free_bytes, None, str(exc)) from exc
             raise
 
     def _pull(self, order: Order, status: Status, places: Mapping[str, Path], out_dir: Path) -> None:
@@ -244,7 +268,7 @@ class SshBoard:
             receiver.close()
         except ArtifactError as exc:
             raise ArtifactError(
-                f"board {self._board.name}: {exc}; its result is not used; run the command again"
+                f"board {self.board.name}: {exc}; its result is not used; run the command again"
             ) from exc
         except OSError as exc:
             raise WorkspaceError(f"{out_dir}: {exc.strerror or exc}; make room and run the command again") from exc

@@ -12,19 +12,3 @@ folder=$(expand "$1")
 mkdir -p "$folder/store" "$folder/in" "$folder/jobs" "$folder/code" && cd "$folder" || exit 1
 folder=$(pwd)
 shift
-
-# The first contact: hello PYTHON [NAME=VALUE]...
-hello() {
-    python=$(expand "$1") && shift
-    echo "folder $folder"
-    for tool in awk chmod cut dd df env find flock grep head ln mkfifo mv rm sed setsid sha256sum sleep sort stat tail tar tee \
-        timeout wc xargs; do
-        command -v $tool >/dev/null || echo "lacks $tool"
-    done
-    printf 'python '
-    env "$@" "$python" -c 'import sys
-sys.stdout.write("%d %d " % sys.version_info[:2])
-from importlib.util import find_spec
-sys.stdout.write(str(find_spec("numpy") is not None))' 2>/dev/null
-    echo
-}

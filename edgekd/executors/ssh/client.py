@@ -20,14 +20,17 @@ from pathlib import Path
 from shutil import rmtree
 from typing import IO, TypeVar
 
-from edgekd.errors import BoardError
+from edgekd.errors import BoardError, WorkspaceError
 
 log = logging.getLogger(__name__)
 Sink = Callable[[bytes], None]
 T = TypeVar("T")
 _CHUNK = 1 << 18
+_MOST_OUTPUT = 32 << 20  # of a script
+_MARK = "edgekd-begins"  # first line of a script's output; a login may print lines of its own before it
 _HEAD = Path(__file__).with_name("board.sh")
 _SSH_FAILED = 255
+NO_SPACE = "No space left on device"
 _PERSIST_S = 120  # a connection that nobody closes ends by itself
 _LONGEST_FOLDER = (
     60  # macOS takes 104 bytes for a socket's path; the folder's name, the socket's and ssh's suffix are 33
@@ -92,6 +95,7 @@ class Client:
         self._socket = Path()
         self._end_connection: Callable[[], object] | None = None
         self._met_at: float | None = None  # monotonic time of the last contact
+        self._is_lost = False
 
     def call(
         self, script: str, *arguments: object, stdin: IO[bytes] | bytes | None = None, sink: Sink | None = None
@@ -108,7 +112,7 @@ class Client:
             LinkLost: the connection failed.
             ScriptError: the script's exit code is not 0.
         """
-        command = shlex.join(["sh", "-c", script, "edgekd", *map(str, arguments)])
+        command = shlex.join(["sh", "-c", f"echo {_MARK}\n{script}", "edgekd", *map(str, arguments)])
         output: list[bytes] = []
         with tempfile.TemporaryFile() as said, _as_file(stdin) as given:
             process = subprocess.Popen(
@@ -117,7 +121,7 @@ class Client:
             )  # fmt: skip
             assert process.stdout is not None  # a pipe
             try:
-                while chunk := process.stdout.read1(_CHUNK):  # type: ignore[attr-defined]  # a BufferedReader
+                for chunk in self._after_mark(process.stdout, is_bounded=sink is None):
                     (sink or output.append)(chunk)
                 code = process.wait()
             finally:
@@ -128,21 +132,39 @@ class Client:
             message = said.read().decode(errors="replace")
         if code == _SSH_FAILED or code < 0:
             raise LinkLost(message, code)
-        self._met_at = time.monotonic()
+        self._met_at, self._is_lost = time.monotonic(), False
         if code:
             raise ScriptError(message, code)
         return b"".join(output).decode(errors="replace")
+
+    def _after_mark(self, stream: IO[bytes], is_bounded: bool) -> Iterator[bytes]:
+        """Yield what a script prints, without what the board's login prints before it; BoardError when that is too much."""
+        login, is_script, size = b"", False, 0
+        while chunk := stream.read1(_CHUNK):  # type: ignore[attr-defined]  # a BufferedReader
+            size += len(chunk)
+            if size > _MOST_OUTPUT and (is_bounded or not is_script):
+                raise BoardError(
+                    f"board {self.name}: says more than {_MOST_OUTPUT >> 20} MiB where edgekd expects a few lines"
+                )
+            if not is_script:
+                login, mark, chunk = (login + chunk).partition(f"{_MARK}\n".encode())
+                is_script = bool(mark)
+            if is_script:
+                yield chunk
 
     def insist(self, attempt: Callable[[], T]) -> T:
         """Repeat an attempt until the connection holds.
 
         Raises:
             BoardError: the board was never reached, refuses this host, or was out of reach for `give_up_s`; or a script failed.
+            WorkspaceError: the board's disk is full.
         """
         while True:
             try:
                 return attempt()
             except ScriptError as exc:
+                if NO_SPACE in exc.said:
+                    raise WorkspaceError(f"board {self.name}: its disk is full ({exc}); make room there") from exc
                 raise BoardError(f"board {self.name}: {exc}") from exc
             except LinkLost as exc:
                 self._give_up(exc)
@@ -161,7 +183,9 @@ class Client:
                 f"board {self.name}: no contact for {seconds:g} s ({exc}); what runs on it goes on; run the command again "
                 "to collect it"
             ) from exc
-        log.warning("board %s: no contact (%s); trying again for %g s", self.name, exc, seconds)
+        if not self._is_lost:
+            log.warning("board %s: no contact (%s); trying again for %g s", self.name, exc, seconds)
+        self._is_lost = True
 
     def close(self) -> None:
         """End the shared connection; the next call makes another one."""

@@ -1,51 +1,35 @@
-"""First contact with a board: its folder, and whether it has what every job needs."""
+"""First contact with a board: whether it has what every job needs, before anything is sent."""
 
 from __future__ import annotations
 
 from edgekd.core.inventory import Board
-from edgekd.errors import BoardError, TargetError
+from edgekd.errors import BoardError, EdgekdError, TargetError, WorkspaceError
+from edgekd.executors.ssh.checks import checks_of
 from edgekd.executors.ssh.client import Client
+from edgekd.executors.ssh.probe import probe
 
-OLDEST_PYTHON = (3, 8)
+# Check that must pass -> the error when it does not. The store looks at the disk itself, by what it has to take.
+_ERRORS: dict[str, type[EdgekdError]] = {
+    "system": BoardError,
+    "commands": BoardError,
+    "python": TargetError,
+    "numpy": TargetError,
+    "chip": TargetError,
+    "folder": WorkspaceError,
+}
 
 
 def greet(client: Client, board: Board) -> str:
-    """Return the absolute path of edgekd's folder on a board, which is made.
+    """Return the absolute path of edgekd's folder on a board that has what every job needs.
 
     Raises:
-        BoardError: out of reach, or without a command that every job needs.
-        TargetError: no Python, one that is too old, or one without numpy.
+        BoardError: out of reach, not Linux, or without a command that every job needs.
+        TargetError: another chip than the inventory's, no Python, one that is too old, or one without numpy.
+        WorkspaceError: the folder cannot be written.
     """
-    asked = [board.folder, board.python, *variables(board)]
-    lines = client.insist(lambda: client.call('hello "$@"', *asked)).splitlines()
-    words = [line.partition(" ") for line in lines]
-    absent = [value for word, _, value in words if word == "lacks"]
-    if absent:
-        raise BoardError(
-            f"board {board.name}: no command {', '.join(absent)} there; install it (Debian: coreutils, util-linux, findutils, tar)"
-        )
-    said = {word: value for word, _, value in words}
-    _check_python(board, said.get("python", "").split())
-    return said["folder"]
-
-
-def variables(board: Board) -> list[str]:
-    """Return the environment of a board's jobs as `NAME=VALUE`."""
-    return [f"{name}={value}" for name, value in board.environment.items()]
-
-
-def _check_python(board: Board, said: list[str]) -> None:
-    """Check what `hello` printed of the interpreter: `3 8 True`, the last for numpy."""
-    where = f"board {board.name}: {board.python}"
-    other = "or name another interpreter as `python` in the inventory"
-    if len(said) < 2:
-        raise TargetError(
-            f"{where}: no Python there; install Python 3.8 or newer (apt install python3 python3-numpy), {other}"
-        )
-    version = int(said[0]), int(said[1])
-    if version < OLDEST_PYTHON:
-        raise TargetError(
-            f"{where} is Python {version[0]}.{version[1]}; expected 3.8 or newer; install one beside it, {other}"
-        )
-    if said[2:] != ["True"]:
-        raise TargetError(f"{where} has no numpy; install it (apt install python3-numpy), {other}")
+    probed = probe(client, board)
+    for check in checks_of(board, probed):
+        if check.state == "wrong" and check.name in _ERRORS:
+            remedy = f"; {check.remedy}" if check.remedy else ""
+            raise _ERRORS[check.name](f"board {board.name}: {check.name}: {check.text}{remedy}")
+    return probed.folder

@@ -68,11 +68,11 @@ class Jobs:
         self._client, self._folder = client, folder
 
     def start(self, order: Order, slice_s: float) -> Status:
-        """Start a job, unless one of its key runs or has ended within a day, and wait for it at most `slice_s`."""
-        files = "".join(f"{hashed} {name}\n" for name, hashed in order.files.items()).encode()
+        """Start a job, unless one of its key is there from the last day, and wait for it at most `slice_s`."""
+        files = "".join(f"{hashed} {name}\n" for name, hashed in order.files.items()) + "end\n"
         limits = f"{order.wait_s:g}", f"{order.timeout_s:g}", order.log_bytes
         words = order.key, f"{slice_s:g}", order.code, *limits, order.holder, order.python, *order.environment
-        return _status(self._call("start", *words, stdin=files))
+        return _status(self._call("start", *words, stdin=files.encode()))
 
     def wait(self, key: str, slice_s: float) -> Status:
         """Wait for the end of a job, at most `slice_s`."""
@@ -97,6 +97,10 @@ class Jobs:
         """End the job that holds the board and return whose it was, "" when there is none."""
         return _status(self._call("cancel")).holder
 
+    def clean(self) -> None:
+        """Remove all that edgekd has put on the board; BoardError while somebody holds it."""
+        self._call("clean")
+
     def _call(self, command: str, *arguments: object, stdin: bytes | None = None) -> str:
         script = _SCRIPT + f'{command} "$@"'
         return self._client.insist(lambda: self._client.call(script, self._folder, *arguments, stdin=stdin))
@@ -117,10 +121,15 @@ def _status(text: str) -> Status:
                 sizes[name] = int(size)
             else:
                 facts[word] = value
-        if facts.get("state", "absent") not in get_args(State) or hashes.keys() != sizes.keys():
+        state = facts.get("state", "absent")
+        if (
+            state not in get_args(State)
+            or hashes.keys() != sizes.keys()
+            or (state == "ended" and "complete" not in facts)
+        ):
             raise ValueError
         return Status(
-            state=cast(State, facts.get("state", "absent")),
+            state=cast(State, state),
             holder=facts.get("holder", ""),
             progress=_progress(facts.get("progress", "")),
             why=facts.get("why", ""),

@@ -1,19 +1,19 @@
 # Jobs: one folder each in `jobs`, named by the job's key. A supervisor, which belongs to no connection, runs it.
 # `alive` is locked as long as the supervisor lives; `ended` says what came of it and appears at once, whole.
 
-# Start a job unless one of its key runs or has ended, and wait for it:
-# start KEY SLICE_S CODE WAIT_S TIMEOUT_S LOG_BYTES HOLDER PYTHON [NAME=VALUE]...    with lines `HASH NAME` on stdin, see the store
+# Start a job unless one of its key is there, running, ended or dead; then wait for it:
+# start KEY SLICE_S CODE WAIT_S TIMEOUT_S LOG_BYTES HOLDER PYTHON [NAME=VALUE]...    with lines `HASH NAME` on stdin, and `end`
 start() {
     key=$1 slice_s=$2 code=$3 wait_s=$4 timeout_s=$5 log_bytes=$6 holder=$7 python=$(expand "$8") job=jobs/$1
     shift 8
     find jobs -mindepth 1 -maxdepth 1 ! -name "$key" -mmin +10080 -exec rm -rf {} + # collected by nobody
     mkdir -p "$job" && exec 8>>"$job/alive" || exit 1
     if flock -n 8; then
-        [ -z "$(find "$job" -name ended -mmin +1440)" ] || rm -f "$job/ended"
-        if [ ! -e "$job/ended" ]; then
+        [ -z "$(find "$job" -name ended -mmin +1440)" ] || rm -f "$job/boot" # too old to be an answer
+        if [ ! -e "$job/boot" ]; then
             lay_out || { rm -rf "$job" && exit 1; }
-            setsid sh supervisor.sh "$wait_s" "$timeout_s" "$log_bytes" "$key" "$holder" env "$@" \
-                "$python" -m edgekd.worker job.json </dev/null >/dev/null 2>&1 &
+            setsid sh supervisor.sh "$wait_s" "$timeout_s" "$log_bytes" "$key" "$holder" env "$@" "$python" \
+                -m edgekd.worker job.json </dev/null >/dev/null 2>&1 &
             cd "$folder" || exit 1
         fi
     fi
@@ -21,17 +21,20 @@ start() {
     wait_for "$key" "$slice_s"
 }
 
+# Make the folder of a job and go there; `boot` stands for a folder that is complete.
 lay_out() {
     find "$job" -mindepth 1 ! -name alive -exec rm -rf {} + 2>/dev/null
     mkdir -p "$job/out" || return 1
-    while read -r hash name; do
+    hash=
+    while read -r hash name && [ "$hash" != end ]; do
         case $name in */*) mkdir -p "$job/${name%/*}" ;; esac
         ln "store/$hash" "$job/$name" 2>/dev/null || cp "store/$hash" "$job/$name" || return 1
     done
+    [ "$hash" = end ] || return 1 # the link was lost
     if [ ! -d "code/$code" ]; then
         mkdir -p "code/$code.$$" && tar -xmf "store/$code" -C "code/$code.$$" && mv "code/$code.$$" "code/$code" || return 1
     fi
-    echo "$boot" >"$job/boot" && cd "$job"
+    cd "$job" && echo "$boot" >boot
 }
 
 # Wait for the end of a job, at most some seconds, and say how it stands: wait_for KEY SLICE_S
@@ -57,7 +60,11 @@ wait_for() {
 }
 
 # Say which job holds the board.
-held_by() { flock -n -s lock true 2>/dev/null || echo "holder $(sed -n 2p holder 2>/dev/null)"; }
+held_by() {
+    ! flock -n -s lock true || return 0
+    holder=$(sed -n 2p holder 2>/dev/null)
+    echo "holder ${holder:-a job that has just begun}"
+}
 
 # Send files of a job one after another, from a byte on; their names are on stdin: send KEY OFFSET
 send() {
@@ -71,9 +78,19 @@ forget() { rm -rf "jobs/$1"; }
 # End the job that holds the board, and say whose it was.
 cancel() {
     held_by
-    ! flock -n -s lock true 2>/dev/null || return 0
+    ! flock -n -s lock true || return 0
     job=jobs/$(sed -n 1p holder)
-    echo cancelled >"$job/why" && end_group "$job" && timeout 20 flock -s "$job/alive" true
+    echo cancelled >"$job/why" && end_group "$job"
+    timeout 20 flock -s "$job/alive" true || [ ! -e "$job" ] # its owner may have collected it already
+}
+
+# Remove all that edgekd has put here, and the folder when it is empty then.
+clean() {
+    exec 9>>lock
+    flock -n 9 || { echo "$(sed -n 2p holder 2>/dev/null) uses it; wait, or end that job: edgekd board cancel" >&2 && exit 1; }
+    rm -rf store in jobs code index holder lock
+    cd / && rmdir "$folder" 2>/dev/null
+    return 0
 }
 
 # End all processes of a job of this boot.

@@ -5,15 +5,18 @@ The script runs on a board that edgekd cannot use yet, without Python and with a
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
 from edgekd.core import chips, plugins
+from edgekd.core.inventory import Board
 from edgekd.errors import BoardError
+from edgekd.executors.ssh.client import Client
 
-SCRIPT = Path(__file__).with_name("probe.sh")
 OLDEST_PYTHON = (3, 8)
+SCRIPT = Path(__file__).with_name("probe.sh")
 _LONGEST = 500  # characters of a value; a board may print anything
 
 
@@ -25,7 +28,7 @@ class Probed:
     model, compatible: of the device tree; "" and () without one.
     lacks: commands that edgekd needs and the board does not have.
     pythons: (version, command) of the interpreters that were tried; the last one is used when it is new enough.
-    numpy: its version, None when it is not there or does not load; then `numpy_error` says why.
+    numpy: its version, None when it is not there.
     distributions: version of the installed packages that runtimes of targets come from, by name on PyPI.
     folder: of the inventory, absolute. unwritable: "" or the folder that the user may not write.
     free_bytes: on the folder's disk. mount_options: of that disk, e.g. noexec.
@@ -42,7 +45,6 @@ class Probed:
     lacks: tuple[str, ...]
     pythons: tuple[tuple[str, str], ...]
     numpy: str | None
-    numpy_error: str
     distributions: dict[str, str]
     folder: str
     unwritable: str
@@ -72,10 +74,21 @@ class Probed:
         return self.model or f"{self.os or self.system}, {self.machine}"
 
 
-def arguments(folder: str, python: str) -> list[str]:
-    """Return the arguments of the script: the folder and Python of the inventory, and the packages to look for."""
-    names = {name for _, target in plugins.targets() for name in target.info.distributions}
-    return [folder, python, *sorted(names)]
+def probe(client: Client, board: Board) -> Probed:
+    """Return what a board says of itself; BoardError when it is out of reach, or answers something else."""
+    packages = sorted({name for _, target in plugins.targets() for name in target.info.distributions})
+
+    def ask() -> tuple[str, float]:
+        started = time.time()
+        output = client.run(SCRIPT.read_text(), board.folder, board.python, *variables(board), *packages)
+        return output, (started + time.time()) / 2
+
+    return parse(board.name, *client.insist(ask))
+
+
+def variables(board: Board) -> list[str]:
+    """Return the environment of a board's jobs as `NAME=VALUE`."""
+    return [f"{name}={value}" for name, value in board.environment.items()]
 
 
 def parse(name: str, output: str, now: float) -> Probed:
@@ -102,7 +115,7 @@ def parse(name: str, output: str, now: float) -> Probed:
     def one(key: str) -> str:
         return said[key][-1] if said[key] else ""
 
-    time = one("now")
+    clock = one("now")
     pythons = (value.partition(" ") for value in said["python"])
     return Probed(
         system=one("kernel"),
@@ -113,7 +126,6 @@ def parse(name: str, output: str, now: float) -> Probed:
         lacks=tuple(said["lacks"]),
         pythons=tuple((version, command) for version, _, command in pythons if _is_version(version)),
         numpy=one("numpy") or None,
-        numpy_error=one("lacks_numpy"),
         distributions={
             package: version for package, _, version in (one.partition(" ") for one in said["distribution"])
         },
@@ -121,7 +133,7 @@ def parse(name: str, output: str, now: float) -> Probed:
         unwritable=one("unwritable"),
         free_bytes=int(one("free_kb")) * 1024 if one("free_kb").isdigit() else None,
         mount_options=tuple(one("mount_options").split(",")),
-        skew_s=int(time) - now if time.isdigit() else 0.0,
+        skew_s=int(clock) - now if clock.isdigit() else 0.0,
         boot=one("boot"),
         load=one("load"),
         holder=one("held"),

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Prints facts of a board as lines `key value`. Reads only, needs no Python, and runs on a board that edgekd cannot use.
-# probe.sh FOLDER PYTHON DISTRIBUTION...    POSIX sh, as in dash and busybox
+# probe.sh FOLDER PYTHON [NAME=VALUE]... [DISTRIBUTION]...    POSIX sh, as in dash and busybox
 set -u
 LC_ALL=C
 export LC_ALL
@@ -8,6 +8,9 @@ export LC_ALL
 main() {
     folder=$(expand "$1") python=$(expand "$2")
     shift 2
+    while :; do
+        case ${1-} in *=*) export "${1?}" && shift ;; *) break ;; esac
+    done
     echo "edgekd-probe 1"
     say kernel "$(uname -s)"
     say machine "$(uname -m)"
@@ -45,21 +48,20 @@ say_python() {
         version=$("$candidate" -c 'import sys; print("%d.%d.%d" % sys.version_info[:3])' </dev/null 2>/dev/null) || continue
         say python "$version $candidate"
         case $version in 2.* | 3.[0-7].*) continue ;; esac
-        "$candidate" - "$@" <<'EOF' 2>/dev/null || say lacks_numpy "exit code $?"
+        "$candidate" - "$@" <<'EOF' 2>/dev/null
 import sys
-from importlib import metadata
+from importlib import metadata, util
 
-try:
-    import numpy
-
-    print("numpy", numpy.__version__)
-except Exception as exc:
-    print("lacks_numpy", type(exc).__name__, " ".join(str(exc).split())[:200])
 for name in sys.argv[1:]:
     try:
         print("distribution", name, metadata.version(name))
     except metadata.PackageNotFoundError:
         pass
+if util.find_spec("numpy") is not None:
+    try:
+        print("numpy", metadata.version("numpy"))
+    except metadata.PackageNotFoundError:
+        print("numpy of unknown version")
 EOF
         return
     done

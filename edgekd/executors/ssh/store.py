@@ -10,7 +10,7 @@ from typing import IO
 
 from edgekd.errors import BoardError, WorkspaceError
 from edgekd.executors.base import Progress
-from edgekd.executors.ssh.client import Client, ScriptError
+from edgekd.executors.ssh.client import NO_SPACE, Client, ScriptError
 
 _SCRIPT = Path(__file__).with_name("store.sh").read_text()
 _BLOCK = 1 << 20  # a large file goes on at a multiple of it
@@ -18,7 +18,6 @@ _SMALL = 4 << 20  # smaller files travel together, in batches of this size
 _RESERVE = 1.1  # a file system needs more room than its files have bytes
 _MOST = 500  # files in a batch
 _ROUNDS = 3
-NO_SPACE = "No space left on device"
 
 
 class Store:
@@ -75,10 +74,13 @@ class Store:
     def _look(self, names: Iterable[str]) -> tuple[int, dict[str, int]]:
         """Return the free bytes of the board's disk, and the names that the store lacks with the bytes that came of them."""
         wanted = "".join(f"{name}\n" for name in names).encode()
-        lines = self._call("look", self._size_bytes, stdin=wanted).splitlines()
-        words = [line.split() for line in lines]
-        free = next(int(word[1]) for word in words if word[0] == "free")
-        return free, {word[1]: int(word[2]) for word in words if word[0] == "lacks"}
+        said = self._call("look", self._size_bytes, stdin=wanted)
+        words = [line.split() for line in said.splitlines()]
+        try:
+            (free,) = (int(word[1]) for word in words if word[0] == "free")
+            return free, {word[1]: int(word[2]) for word in words if word[0] == "lacks"}
+        except (ValueError, IndexError) as exc:
+            raise BoardError(f"board {self._client.name}: expected what its store lacks, got {said[:200]!r}") from exc
 
     def _send(self, batch: list[str], files: Mapping[str, Path], had: Mapping[str, int]) -> None:
         name = batch[0]

@@ -34,20 +34,22 @@ main() {
 # Do a command in the background after some seconds, unless its process, $!, gets SIGTERM before.
 after() {
     (
-        sleeper=
-        trap 'kill $sleeper; exit' TERM
+        # KILL: a process that has just been forked may miss TERM. Before the sleep, $! is a process that has ended.
+        trap 'kill -s KILL $!; exit' TERM
         sleep "$1" &
-        sleeper=$!
-        wait $sleeper
+        wait $!
         shift
         "$@"
     ) 8>&- 9>&- &
 }
 
-# Copy stdin to stdout; end the job when it prints too much.
+# Copy stdin to stdout until SIGTERM; end the job when it prints too much.
 keep_log() {
-    head -c "$log_bytes"
-    [ "$(head -c 1 | wc -c)" = 0 ] || stop flooded
+    exec 7<&0
+    trap 'kill -s KILL $!; exit' TERM
+    head -c "$log_bytes" <&7 &
+    wait $!
+    [ "$(head -c 1 <&7 | wc -c)" = 0 ] || stop flooded
 }
 
 stop() {
@@ -67,6 +69,7 @@ end() {
 say() {
     {
         echo "why $1"
+        [ "$1" != busy ] || echo "holder $(sed -n 2p ../../holder)"
         echo "code $2"
         echo "free $free"
         find job.json result.json log out -type f -exec sha256sum {} + 2>/dev/null | sed 's/^/file /'

@@ -19,6 +19,7 @@ from typing import Any, Dict, List, Literal, Mapping, Optional, Tuple
 
 import numpy as np
 
+from edgekd.board.choices import GRAPHS, Choice, threads
 from edgekd.board.installation import install
 from edgekd.board.options import option
 from edgekd.board.specs import ModelSpec
@@ -81,6 +82,10 @@ class Options:
     )
     graph_optimization: Literal["all", "extended", "basic", "disabled"] = option(
         "all", "Level of ONNX Runtime's graph optimizations."
+    )
+    memory_arena: bool = option(
+        True,
+        "Memory of tensors stays with the session between runs (`enable_cpu_mem_arena`). `false`: less memory, slower.",
     )
     provider_options: Mapping[str, Mapping[str, str]] = option(
         {},
@@ -240,9 +245,19 @@ def _settings(runtime: Any, options: Options) -> Any:
     settings.intra_op_num_threads = options.intra_op_threads or usable_cores()
     settings.inter_op_num_threads = 1  # operators of these networks run one after another
     settings.graph_optimization_level = getattr(runtime.GraphOptimizationLevel, _LEVELS[options.graph_optimization])
+    settings.enable_cpu_mem_arena = options.memory_arena
     for key, value in options.session_config.items():
         settings.add_session_config_entry(key, value)
     return settings
+
+
+def tunes() -> Tuple[Choice, ...]:
+    """Threads, their waiting between operators, memory, the optimiser's level, and the graphs that move work into it."""
+    asleep = Choice("no spinning", options={"session_config": {"session.intra_op.allow_spinning": "0"}})
+    between = Choice("spinning ends with a run", options={"session_config": {"session.force_spinning_stop": "1"}})
+    plain = Choice("optimization extended", options={"graph_optimization": "extended"})
+    arena = Choice("no memory arena", options={"memory_arena": False})
+    return (*threads("intra_op_threads"), asleep, between, plain, arena, *GRAPHS)
 
 
 def _tensors(arguments: List[Any]) -> Dict[str, Tuple[str, Tuple[int, ...]]]:
@@ -257,4 +272,5 @@ TARGET = Target(
     build_engine=build_engine,
     probe=probe,
     check_engine=check_engine,
+    tunes=tunes,
 )

@@ -16,10 +16,11 @@ import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, Literal, Optional
+from typing import Any, Dict, Literal, Optional, Tuple
 
 import numpy as np
 
+from edgekd.board.choices import GRAPHS, Choice, threads
 from edgekd.board.options import option
 from edgekd.board.specs import ModelSpec
 from edgekd.board.sysinfo import Facts, environment, is_hybrid, usable_cores
@@ -283,6 +284,12 @@ def _imported(core: Any, blob: Path, options: Options, precision: str) -> Any:
         raise TargetError(f"{blob}: {options.device} cannot import it: {reason_of(exc)}; compile it again") from exc
 
 
+def tunes() -> Tuple[Choice, ...]:
+    """Threads, OpenVINO's goal, and the graphs that move work into it."""
+    goal = Choice("hint THROUGHPUT", options={"performance_hint": "THROUGHPUT"})
+    return (*threads("num_threads"), goal, *GRAPHS)
+
+
 def _settings(core: Any, options: Options, precision: str) -> Dict[str, object]:
     settings: Dict[str, object] = {
         "PERFORMANCE_HINT": options.performance_hint,
@@ -310,4 +317,5 @@ TARGET = Target(
     probe=probe,
     check_engine=check_engine,
     bound_to=bound_to,
+    tunes=tunes,
 )

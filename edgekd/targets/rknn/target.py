@@ -26,6 +26,7 @@ from typing import Any, Dict, Literal, Optional, Tuple
 
 import numpy as np
 
+from edgekd.board.choices import ARGMAX, Choice
 from edgekd.board.options import option
 from edgekd.board.specs import ModelSpec, TensorSpec
 from edgekd.errors import TargetError
@@ -293,4 +294,8 @@ TARGET = Target(
     check_engine=check_engine,
     board_version=board_version,
     simulator=Simulator,
+    tunes=lambda: (
+        *(Choice(f"NPU cores {mask}", options={"core_mask": mask}) for mask in ("0", "0_1", "0_1_2")),
+        ARGMAX,
+    ),
 )

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Optional
 
+from edgekd.board.choices import GRAPHS, Choice
 from edgekd.board.installation import install
 from edgekd.board.options import option
 from edgekd.board.specs import ModelSpec
@@ -242,4 +243,5 @@ TARGET = Target(
     bound_to=bound_to,
     machine_facts=machine_facts,
     power_mode=power_mode,
+    tunes=lambda: (Choice("optimization level 5", options={"optimization_level": 5}, is_built=True), *GRAPHS),
 )

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, List, Tuple
 
+from edgekd.board.choices import GRAPHS
 from edgekd.board.installation import install
 from edgekd.board.options import option
 from edgekd.board.specs import ModelSpec
@@ -174,4 +175,5 @@ TARGET = Target(
     bound_to=bound_to,
     machine_facts=machine_facts,
     power_mode=power_mode,
+    tunes=lambda: GRAPHS,
 )

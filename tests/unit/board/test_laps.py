@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from edgekd.board.laps import PARTS, wall_time
-from edgekd.board.postprocess import predictor
+from edgekd.board.postprocess import Predictor
 from edgekd.board.specs import ModelSpec
 from tests.small_nets import CLASSES, images, segmenter
 
@@ -28,14 +28,14 @@ class Session:
 def test_the_staged_way_gives_what_the_predictor_gives() -> None:
     session = Session(segmenter()[1])
     pictures = images(2)
-    way, predict = wall_time(session, pictures), predictor("semantic")
+    way, predict = wall_time(Predictor(session), pictures), Predictor(session)
     for picture in (*pictures, *pictures):
-        np.testing.assert_array_equal(way.run(), predict(session, picture))
+        np.testing.assert_array_equal(way.run(), predict(picture))
 
 
 def test_the_parts_are_the_differences_of_four_readings_of_the_clock() -> None:
     ticks = iter([100, 107, 120, 150])
-    way = wall_time(Session(segmenter()[1]), images(1), clock=lambda: next(ticks))
+    way = wall_time(Predictor(Session(segmenter()[1])), images(1), clock=lambda: next(ticks))
     way.run()
     assert dict(zip(PARTS, way.parts_ns.tolist(), strict=True)) == {"prepare": 7, "engine": 13, "result": 30}
 
@@ -49,7 +49,7 @@ def test_images_take_turns() -> None:
             seen.append(float(inputs["image"].sum()))
             return super().infer(inputs)
 
-    way = wall_time(Watching(segmenter()[1]), pictures)
+    way = wall_time(Predictor(Watching(segmenter()[1])), pictures)
     for _ in itertools.repeat(None, 6):
         way.run()
     assert len(set(seen)) == 3

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgekd.board import resize
-from edgekd.board.postprocess import class_map, predict
-from edgekd.board.resize import argmax, resize_argmax
+from edgekd.board.class_maps import ClassMaps
+from edgekd.board.frame import Frame, frame
+from edgekd.board.postprocess import Predictor, class_map
 from edgekd.board.specs import ModelSpec, Preprocess, TensorSpec
 from edgekd.errors import ImageError
 
@@ -29,6 +31,7 @@ class Brightness:
     """A session whose logits of the classes are the red, green and blue channel of its input."""
 
     spec = spec_of("logits", "float32", (1, 3, 2, 2))
+    runtime: ClassVar[dict[str, object]] = {}
 
     def infer(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         return {"out": inputs["image"].transpose(0, 3, 1, 2).astype(np.float32)}
@@ -57,35 +60,56 @@ def test_class_map_is_the_argmax_of_torchs_resized_logits(
     logits = smooth_logits(classes, old, seed)
     expected, margin = reference(logits, new)
     clear = margin > 1e-4  # closer calls are float32 rounding
-    np.testing.assert_array_equal(resize_argmax(logits, new)[clear], expected[clear])
+    for with_products in (True, False):
+        found = ClassMaps(classes, old, Frame(new, old, old), with_products=with_products)(logits)
+        np.testing.assert_array_equal(found[clear], expected[clear])
 
 
-@pytest.mark.parametrize("dense_above", [-1.0, 2.0])
-def test_shortcut_and_full_interpolation_agree(monkeypatch: pytest.MonkeyPatch, dense_above: float) -> None:
-    monkeypatch.setattr(resize, "_DENSE_ABOVE", dense_above)
-    for seed, new in enumerate([(45, 60), (25, 90), (12, 11)]):
-        logits = smooth_logits(5, (30, 40), seed)
-        expected, margin = reference(logits, new)
-        clear = margin > 1e-4
-        assert clear.mean() > 0.99
-        np.testing.assert_array_equal(resize_argmax(logits, new)[clear], expected[clear])
+@pytest.mark.parametrize("with_products", [True, False])
+@pytest.mark.parametrize("resize", ["stretch", "letterbox"])
+def test_small_logits_go_to_the_input_and_from_there_to_the_image(with_products: bool, resize: str) -> None:
+    # The last upsampling of a network, by torch, and then the frame of the image, by torch.
+    preprocess = Preprocess((48, 64), resize=resize)
+    small, place = smooth_logits(5, (12, 16), 3), frame((45, 80), preprocess)
+    large = torch.nn.functional.interpolate(torch.from_numpy(small)[None], (48, 64), mode="bilinear")[0].numpy()
+    rows, columns = place.rows_columns()
+    expected, margin = reference(large[:, rows, columns], (45, 80))
+    clear = margin > 1e-4
+    found = ClassMaps(5, (12, 16), place, with_products=with_products)(small)
+    assert clear.mean() > 0.99
+    np.testing.assert_array_equal(found[clear], expected[clear])
 
 
-def test_argmax_gives_the_first_of_equals_and_runs_over_all_strips() -> None:
+@pytest.mark.parametrize("with_products", [True, False])
+def test_threads_and_chunks_share_the_rows_without_a_seam(with_products: bool) -> None:
+    logits = smooth_logits(7, (90, 120), 1)
+    place = Frame((700, 900), (360, 480), (360, 480))
+    one, three = (ClassMaps(7, (90, 120), place, threads, with_products)(logits) for threads in (1, 3))
+    assert (one != three).mean() < 1e-5  # blocks lie elsewhere, so that sums are rounded otherwise
+
+
+def test_first_of_equals_wins_and_256_classes_are_told_apart() -> None:
     logits = np.random.default_rng(0).integers(0, 4, (7, 300, 500)).astype(np.float32)  # many ties
-    np.testing.assert_array_equal(argmax(logits), logits.argmax(axis=0))
+    size = (300, 500)
+    np.testing.assert_array_equal(ClassMaps(7, size, Frame(size, size, size))(logits), logits.argmax(axis=0))
+    many = np.zeros((256, 1, 2), np.float32)
+    many[255, 0, 0] = many[200, 0, 1] = 1
+    assert ClassMaps(256, (1, 2), Frame((1, 2), (1, 2), (1, 2)))(many).tolist() == [[255, 200]]
 
 
-def test_argmax_knows_two_hundred_and_fifty_six_classes() -> None:
-    logits = np.zeros((256, 1, 2), np.float32)
-    logits[255, 0, 0] = logits[200, 0, 1] = 1
-    assert argmax(logits).tolist() == [[255, 200]]
+def test_infinite_logits_lose_or_win_and_leave_their_neighbours_alone() -> None:
+    logits = np.zeros((2, 40, 40), np.float32)
+    logits[1] = 1
+    logits[1, :, :20] = -np.inf
+    found = ClassMaps(2, (40, 40), Frame((80, 80), (40, 40), (40, 40)), with_products=True)(logits)
+    assert (found[:, :38] == 0).all()
+    assert (found[:, 42:] == 1).all()
 
 
 def test_logits_are_resized_before_the_argmax() -> None:
     # Between 4 (left) and 0 (right), against 2.1 everywhere: doubled, class 0 scores 4, 3, 1, 0.
     logits = np.array([[[4.0, 0.0]], [[2.1, 2.1]], [[0.0, 0.0]]], np.float32)[None]
-    found = class_map({"out": logits}, spec_of("logits", "float32", (1, 3, 1, 2)), (1, 4))
+    found = class_map({"out": logits}, spec_of("logits", "float32", (1, 3, 1, 2), (1, 2)), (1, 4))
     assert found.tolist() == [[0, 0, 1, 1]]
     assert found.dtype == np.uint8
 
@@ -108,12 +132,20 @@ def test_result_does_not_share_memory_with_the_runtimes_output() -> None:
     assert not np.shares_memory(class_map({"out": output}, spec_of("class_map", "uint8", (1, 1, 2)), (1, 2)), output)
 
 
-def test_predict_goes_from_image_to_class_map_at_image_size() -> None:
+def test_predictor_goes_from_image_to_class_map_at_image_size() -> None:
     image = np.zeros((4, 4, 3), np.uint8)
     image[:, :2, 0], image[:, 2:, 2] = 200, 200
-    assert predict(Brightness(), image).tolist() == [[0, 0, 2, 2]] * 4
+    assert Predictor(Brightness())(image).tolist() == [[0, 0, 2, 2]] * 4
 
 
-def test_predict_refuses_what_is_not_an_image() -> None:
+def test_predictor_refuses_what_is_not_an_image() -> None:
     with pytest.raises(ImageError, match="drop the alpha channel"):
-        predict(Brightness(), np.zeros((4, 4, 4), np.uint8))
+        Predictor(Brightness())(np.zeros((4, 4, 4), np.uint8))
+
+
+def test_predictor_gives_each_caller_arrays_of_its_own_for_images_of_changing_sizes() -> None:
+    predict, rng = Predictor(Brightness()), np.random.default_rng(0)
+    images = [rng.integers(0, 256, (size, size + 3, 3), dtype=np.uint8) for size in (5, 9, 5, 7, 11, 13, 9)]
+    found = [predict(image) for image in images]
+    for image, one in zip(images, found, strict=True):
+        np.testing.assert_array_equal(one, Predictor(Brightness())(image))

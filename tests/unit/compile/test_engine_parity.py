@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,17 @@ import pytest
 from onnx import helper
 
 from edgekd.board.detection import Detections
+from edgekd.board.job import Job, Json
 from edgekd.board.parity import SAME, Comparison, Parity, check_finite, numeric_outputs, unmatched
 from edgekd.board.specs import ModelSpec, Preprocess, TensorSpec
+from edgekd.compile import parity
 from edgekd.compile.parity import why_apart
 from edgekd.compile.stage import run
 from edgekd.core.recipe import EngineParity
 from edgekd.errors import GateError
+from edgekd.executors import boards
+from edgekd.executors.base import Progress, no_progress
+from edgekd.executors.local import Local
 from edgekd.quantize.schemes import qdq
 from tests.compile_job import CLASSES, SIZE, job, network
 from tests.small_nets import images, prepared
@@ -85,6 +91,9 @@ def test_a_detection_of_int8_may_move_a_little(precision: str, expected: tuple[i
         ("fp32", Parity(4, None, None, 0.02, 100), "2.0e-02 of the results differ, limit parity.fp32_different = 0.001"),
         ("int8", Parity(4, 0.9, 0.3, 0.1, 100), ""),
         ("int8", Parity(4, 0.9, 0.6, 0.1, 100), "RMS error 6.0e-01 of an output's standard deviation, limit parity.int8_error = 0.5"),
+        ("board", Parity(4, 0.9, 0.04, 0.01, 100), ""),
+        ("board", Parity(4, 0.9, 0.06, 0, 9), "RMS error 6.0e-02 of an output's standard deviation, limit parity.board_error = 0.05"),
+        ("board", Parity(4, None, None, 0.03, 100), "3.0e-02 of the results differ, limit parity.board_different = 0.02"),
     ],
 )  # fmt: skip
 def test_a_limit_is_named_with_the_figure(precision: str, parity: Parity, reason: str) -> None:
@@ -129,3 +138,52 @@ def test_the_operator_that_differs_is_named_and_a_limit_of_the_recipe_lets_it_pa
     found = run(job(tmp_path / "b", model, spec, FP32, **loose)).details["parity"]["float"]
     assert found["images"] == 2
     assert found["max_error"] > 0.05
+
+
+class Skewed(Local):
+    """A board whose arithmetic makes every output larger by a factor."""
+
+    def __init__(self, factor: float) -> None:
+        self.factor = factor
+
+    def run_job(
+        self, job: Job, files: Mapping[str, Path], out_dir: Path, log: Path, progress: Progress = no_progress
+    ) -> Json:
+        value = super().run_job(job, files, out_dir, log, progress)
+        for name in value.get("outputs", ()):
+            with np.load(out_dir / name) as archive:
+                outputs = {key: archive[key] * np.float32(self.factor) for key in archive.files}
+            np.savez(out_dir / name, **outputs)
+        return value
+
+
+ON_BOARD = {"target": "onnxruntime", "precision": "fp32", "board": "pi"}
+LOOSE: dict[str, Any] = {"fp32_error": 1.0, "fp32_different": 1.0}
+
+
+def board_of(factor: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (boards, parity):
+        real = module.executor_of
+        monkeypatch.setattr(
+            module, "executor_of", lambda name, real=real: Skewed(factor) if name == "pi" else real(name)
+        )
+
+
+def test_an_engine_is_compared_with_itself_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    board_of(1.01, monkeypatch)
+    model, spec = network([helper.make_node("Relu", ["x"], ["y"], name="relu")])
+    found = run(job(tmp_path, model, spec, ON_BOARD, parity=LOOSE)).details["parity"]
+    assert list(found) == ["float", "here"]
+    # 1 % of each value: RMS of the values over their standard deviation is at least 1.
+    assert 0.01 <= found["here"]["rms_error"] < 0.05
+    assert found["here"]["different"] == 0  # a factor moves no argmax
+
+
+def test_a_board_that_computes_something_else_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    board_of(1.5, monkeypatch)
+    model, spec = network([helper.make_node("Relu", ["x"], ["y"], name="relu")])
+    text = (
+        r"onnxruntime-fp32@pi computes something else on board pi than on this machine: RMS error .*parity.board_error"
+    )
+    with pytest.raises(GateError, match=text):
+        run(job(tmp_path, model, spec, ON_BOARD, parity=LOOSE))

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from edgekd.core.artifact import StageResult
+from edgekd.core.recipe import Recipe
 from edgekd.core.stage import Stage, StageJob
 from edgekd.core.workspace import Workspace
-from edgekd.errors import TargetError, WorkspaceError
+from edgekd.errors import BoardError, TargetError, WorkspaceError
 from edgekd.pipeline import StageFailure, run_stages
 from tests.unit.core.fake_stages import FAKE_PIPELINE
 from tests.unit.core.fake_stages import HERE as FAKE
@@ -118,3 +121,49 @@ def test_a_full_disk_ends_the_run(tmp_path: Path) -> None:
 def test_a_training_that_fails_ends_the_run(tmp_path: Path) -> None:
     with pytest.raises(TargetError):
         run(tmp_path, replace(STUDENT, function=f"{HERE}:refuse"), GOOD)
+
+
+REACHED = "TEST_MACHINE"  # environment variable: the machine of the board below; without it the board is away
+ON_BOARD = Stage(
+    "bench@pi", "latency", f"{FAKE}:write_size", ("first",), ("data",), "pi", fails_alone=True,
+    external_state=f"{HERE}:machine",
+)  # fmt: skip
+
+
+def machine(_: Recipe) -> str:
+    """Return the machine of the board."""
+    if REACHED not in os.environ:
+        raise BoardError("board pi: unreachable; is it on?")
+    return os.environ[REACHED]
+
+
+def test_what_was_done_on_a_board_stays_while_it_is_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(REACHED, "a")
+    assert run(tmp_path, ON_BOARD) == (["first", "bench@pi"], [])
+    monkeypatch.delenv(REACHED, raising=False)
+    assert run(tmp_path, ON_BOARD) == (["first", "bench@pi"], [])
+    monkeypatch.setenv(REACHED, "b")  # it comes back as another one
+    assert run(tmp_path, ON_BOARD) == (["first", "bench@pi"], [])
+    made = json.loads((tmp_path / "out/bench@pi/manifest.json").read_text())
+    assert made["key_content"]["external_state"] == "b"
+
+
+def test_a_stage_that_was_not_done_fails_alone_while_its_board_is_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(REACHED, raising=False)
+    away = StageFailure("bench@pi", "board pi: unreachable; is it on?")
+    assert run(tmp_path, ON_BOARD, GOOD) == (["first", "engine/good"], [away])
+    monkeypatch.setenv(REACHED, "a")
+    run(tmp_path, ON_BOARD)
+    monkeypatch.delenv(REACHED, raising=False)
+    changed = replace(ON_BOARD, version=2)  # what there is was made by another edgekd
+    assert run(tmp_path, changed) == (["first"], [away])
+
+
+def test_a_run_that_stops_at_failures_stops_at_a_board_that_is_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(REACHED, raising=False)
+    with Workspace(tmp_path / "out").locked() as workspace, pytest.raises(BoardError, match="is it on"):
+        run_stages(small_recipe(tmp_path), workspace, [DATA, ON_BOARD])

@@ -8,6 +8,7 @@ import pytest
 
 from edgekd.core.inventory import Board, add_board, check_name, load_inventory, remove_board
 from edgekd.errors import RecipeError, WorkspaceError
+from tests.conftest import REPOSITORY
 
 COMMENTED = """\
 # boards of the lab
@@ -43,7 +44,7 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_an_entry_needs_only_a_destination(lab: Path) -> None:
     pi = load_inventory().board("pi")
     assert (pi.name, pi.ssh, pi.folder, pi.python) == ("pi", "me@10.0.0.7", "~/.cache/edgekd", "python3")
-    assert (pi.quiet.load, pi.quiet.celsius, pi.quiet.wait_s, pi.store_gb) == (0.3, 50, 600, 4)
+    assert (pi.quiet.load, pi.quiet.celsius, pi.quiet.wait_s, pi.store_gb) == (0.3, 60, 120, 4)
     assert pi.environment == {"LD_LIBRARY_PATH": "/opt/lib"}
     assert load_inventory()["orin"].expects.clocks == "locked"
 
@@ -147,3 +148,14 @@ def test_a_file_that_cannot_be_written_is_a_workspace_error(tmp_path: Path, monk
 def test_names_that_cannot_stand_in_an_id_are_refused(name: str) -> None:
     with pytest.raises(ValueError, match="board"):
         check_name(name)
+
+
+def test_the_example_shows_every_key_with_its_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    example = REPOSITORY / "deploy" / "boards.example.yaml"
+    monkeypatch.setenv("EDGEKD_BOARDS", str(example))
+    pi, orin = load_inventory()["pi"], load_inventory()["orin"]
+    assert orin.model_fields_set == set(Board.model_fields)
+    assert orin.quiet.model_fields_set == set(type(orin.quiet).model_fields)
+    assert orin.expects.model_fields_set == set(type(orin.expects).model_fields)
+    differing = {"name", "ssh", "chip", "environment", "expects"}
+    assert orin.model_dump(exclude=differing) == pi.model_dump(exclude=differing)

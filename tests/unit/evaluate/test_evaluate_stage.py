@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -46,6 +47,8 @@ class Found:
         ),
         preprocess=Preprocess((8, 130)),
     )
+
+    runtime: ClassVar[dict[str, object]] = {}
 
     def infer(self, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         lefts = np.arange(self.count, dtype=np.float32)

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -53,6 +54,8 @@ class RedIsTheClass:
         (TensorSpec("map", "uint8", (1, *SIZE), "class_map"),),
         Preprocess(SIZE, layout="NHWC", dtype="uint8"),
     )
+
+    runtime: ClassVar[dict[str, object]] = {}
 
     def infer(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         return {"map": inputs["image"][..., 0]}

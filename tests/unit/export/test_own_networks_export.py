@@ -57,7 +57,7 @@ def difference(net: str, folder: Path, opset: int = 18, **options: object) -> fl
     model = build_model("python", f"{__name__}:{net}", "semantic", 3, Options(**options)).eval()
     trained, settings = torch_spec(model, "semantic", ("a", "b", "c"), (64, 64)), Export(opset=opset)
     spec = deployed_spec(trained, model, settings)
-    export_onnx(model, spec, settings, folder / "model.onnx")
+    spec, _ = export_onnx(model, spec, settings, folder / "model.onnx")
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     parity = measure_parity(model, trained, folder / "model.onnx", spec, [noise])
     assert parity["different"] == 0

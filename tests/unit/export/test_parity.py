@@ -35,7 +35,7 @@ def network(task: str, seed: int) -> tuple[DenseModel, ModelSpec]:
 
 def exported(model: DenseModel, trained: ModelSpec, settings: Export, path: Path) -> ModelSpec:
     spec = deployed_spec(trained, model, settings)
-    export_onnx(model, spec, settings, path)
+    spec, _ = export_onnx(model, spec, settings, path)
     return spec
 
 

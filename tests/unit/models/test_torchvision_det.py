@@ -11,7 +11,7 @@ from torchvision.models.detection.roi_heads import paste_masks_in_image
 from torchvision.ops import box_iou
 
 from edgekd.board.detection import Detections
-from edgekd.board.postprocess import predict_objects
+from edgekd.board.postprocess import Predictor
 from edgekd.board.preprocess import prepare
 from edgekd.board.specs import Preprocess
 from edgekd.errors import CheckpointError, RecipeError
@@ -53,7 +53,7 @@ def loaded(variant: str, task: str, folder: Path, options: Options = Options()) 
 
 def found(model: DenseModel, task: str, image: np.ndarray, size: tuple[int, int] = (HEIGHT, WIDTH)) -> Detections:
     with TorchSession(model, torch_spec(model, task, NAMES, size)) as session:
-        return predict_objects(session, image)
+        return Predictor(session)(image)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,58 @@
+"""Results of many images in order, where the next image is prepared and the last result made while the engine runs.
+
+This is for throughput. Latency is that of `Predictor`: one image at a time, with all threads.
+
+Portable: standard library + numpy, Python 3.8.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Deque, Iterable, Iterator, Optional
+
+import numpy as np
+
+from edgekd.board.detection import Selection
+from edgekd.board.postprocess import Predictor
+from edgekd.board.session import Session
+
+
+def stream(session: Session, images: Iterable[np.ndarray], selection: Optional[Selection] = None) -> Iterator[Any]:
+    """Yield the result of each image (H, W, 3) uint8 RGB, in order; at most four images are under way.
+
+    One thread prepares images, this one runs the engine, a third makes results. `images` is read in this thread. Nothing
+    else may use the session meanwhile.
+
+    Raises:
+        ImageError: an image has another shape or dtype, once the results of those before it are taken.
+    """
+    # A prepared input is read by the engine while the next one is written.
+    preparing = [Predictor(session, threads=1) for _ in range(2)]
+    finishing = Predictor(session, selection, threads=1)
+    with ThreadPoolExecutor(1, "edgekd-prepare") as before, ThreadPoolExecutor(1, "edgekd-result") as after:
+        prepared: Deque[Future] = deque()
+        results: Deque[Future] = deque()
+        sizes: Deque[tuple] = deque()
+
+        def run_engine() -> None:
+            inputs, size = prepared.popleft(), sizes.popleft()
+            if inputs.exception():  # its turn comes after the results before it
+                results.append(inputs)
+                return
+            outputs = session.infer(inputs.result())
+            # The next run writes into the same memory.
+            kept = {name: array.copy() for name, array in outputs.items()}
+            results.append(after.submit(finishing.finish, kept, size))
+
+        for number, image in enumerate(images):
+            prepared.append(before.submit(preparing[number % 2].prepare, image))
+            sizes.append(np.shape(image)[:2])
+            if len(prepared) > 1:
+                run_engine()
+            if len(results) > 1:
+                yield results.popleft().result()
+        while prepared:
+            run_engine()
+        while results:
+            yield results.popleft().result()
