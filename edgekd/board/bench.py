@@ -24,6 +24,7 @@ from edgekd.board.postprocess import Predictor
 from edgekd.board.preprocess import prepare
 from edgekd.board.session import Session
 from edgekd.board.state import Snapshot, snapshot
+from edgekd.board.stream import stream_fps
 from edgekd.board.sysinfo import Facts
 from edgekd.board.timing import Parted, Series, WarmUp
 from edgekd.errors import DataError
@@ -72,6 +73,7 @@ class BenchRow(TypedDict):
     sums_ms: Dict[str, float]
     footprint: Optional[Facts]
     throughput_fps: float
+    stream_fps: float
     runtime: Facts
     warnings: List[str]
 
@@ -82,7 +84,9 @@ class BenchResult:
 
     engine, wall: its two series.
     decode: of all engines the same series; None where the images were arrays.
-    throughput_fps: 1 / mean engine time, images per second of one stream.
+    throughput_fps: 1 / mean engine time, images per second of the engine alone.
+    stream_fps: images per second from array to result with the stages of several images at work together (`board/stream.py`),
+        measured after the other series, engine after engine.
     runtime: facts that the session reports.
     before, after: `state.snapshot` around the run that all engines shared.
     warnings: reasons to doubt the figures, in words; empty when there are none.
@@ -93,6 +97,7 @@ class BenchResult:
     wall: Measured
     decode: Optional[Measured]
     throughput_fps: float
+    stream_fps: float
     images: ImageFacts
     runtime: Facts
     before: Snapshot
@@ -109,6 +114,7 @@ class BenchResult:
             "sums_ms": self.sums_ms(),
             "footprint": asdict(self.footprint) if self.footprint else None,
             "throughput_fps": self.throughput_fps,
+            "stream_fps": self.stream_fps,
             "runtime": self.runtime,
             "warnings": list(self.warnings),
         }
@@ -167,12 +173,14 @@ def bench(
     budget = timing.Budget(settings.min_samples, settings.min_seconds, seed=settings.seed)
     series = timing.measure_interleaved(functions, budget, on_round=lambda done: on_progress("measuring", done))
     after = snapshot()
+    streams = {row: stream_fps(session, images, settings.min_seconds / 3) for row, session in sessions.items()}
     measured = {name: _measured(series[name], warm[name]) for name in functions}
     sizes = sorted({(image.shape[0], image.shape[1]) for image in images})
     facts: ImageFacts = {"count": len(images), "sizes": [list(size) for size in sizes]}
     return {
         row: _result(
             (measured[f"{row}/engine"], measured[f"{row}/wall"], measured.get(_DECODE)),
+            streams[row],
             facts,
             session.runtime,
             (before, after),
@@ -197,6 +205,7 @@ def _measured(series: Series, warm_up: WarmUp) -> Measured:
 
 def _result(
     measured: Tuple[Measured, Measured, Optional[Measured]],
+    streamed: float,
     images: ImageFacts,
     runtime: Facts,
     snapshots: Tuple[Snapshot, Snapshot],
@@ -206,7 +215,7 @@ def _result(
     found = [*_doubts("engine time", engine), *_doubts("wall time", wall)]
     found += _slowed(before, after)
     fps = 1000 / engine.summary_ms["mean"]
-    return BenchResult(engine, wall, decode, fps, images, runtime, before, after, tuple(found))
+    return BenchResult(engine, wall, decode, fps, streamed, images, runtime, before, after, tuple(found))
 
 
 def _doubts(name: str, measured: Measured) -> List[str]:

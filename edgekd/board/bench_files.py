@@ -84,7 +84,7 @@ def load(folder: Path) -> Dict[str, BenchResult]:
     return {row: _loaded(row, facts, arrays) for row, facts in data["rows"].items()}
 
 
-_PLAIN = ("throughput_fps", "images", "runtime", "before", "after")
+_PLAIN = ("throughput_fps", "stream_fps", "images", "runtime", "before", "after")
 
 
 def _loaded(row: str, facts: Facts, arrays: Mapping[str, np.ndarray]) -> BenchResult:

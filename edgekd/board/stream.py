@@ -7,18 +7,42 @@ Portable: standard library + numpy, Python 3.8.
 
 from __future__ import annotations
 
+import itertools
+import time
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Deque, Iterable, Iterator, Optional
+from typing import Any, Deque, Generator, Iterable, Optional, Sequence
 
 import numpy as np
 
 from edgekd.board.detection import Selection
 from edgekd.board.postprocess import Predictor
 from edgekd.board.session import Session
+from edgekd.board.timing import NS_PER_S, Clock
+
+_FILLING = 4  # results before all three threads have work
 
 
-def stream(session: Session, images: Iterable[np.ndarray], selection: Optional[Selection] = None) -> Iterator[Any]:
+def stream_fps(
+    session: Session, images: Sequence[np.ndarray], seconds: float, clock: Clock = time.perf_counter_ns
+) -> float:
+    """Return the images per second of a stream that goes through the images again and again for some seconds."""
+    results = stream(session, itertools.cycle(images))
+    for _ in range(_FILLING):
+        next(results)
+    count, started = 0, clock()
+    while True:
+        next(results)
+        count += 1
+        passed = clock() - started
+        if passed >= seconds * NS_PER_S:
+            results.close()
+            return count * NS_PER_S / passed
+
+
+def stream(
+    session: Session, images: Iterable[np.ndarray], selection: Optional[Selection] = None
+) -> Generator[Any, None, None]:
     """Yield the result of each image (H, W, 3) uint8 RGB, in order; at most four images are under way.
 
     One thread prepares images, this one runs the engine, a third makes results. `images` is read in this thread. Nothing

@@ -150,6 +150,9 @@ class Row(Part):
         "imported before), `first_ms` (first run), `base_bytes` and `peak_bytes` (resident memory before loading, and the highest)",
     )
     throughput_fps: Number = Field(None, description="1 over the mean engine time")
+    stream_fps: Number = Field(
+        None, description="images per second from array to result, the stages of several images at work together"
+    )
     runtime: Json = Field({}, description="the session's own facts: `runtime`, `version`, `threads`, device, precision")
     warnings: list[str] = Field([], description="reasons to doubt the latency")
     energy: EnergyPerFrame | None = Field(

@@ -24,6 +24,7 @@ class StageRow:
     """One engine; times are medians in milliseconds, ready to print, `–` where nothing was measured.
 
     array_in, file_in: wall time, and with the decoding of the image file before it.
+    stream: images per second with the stages of several images at work together.
     load, first: load time and first run of a process of its own; peak: its highest resident memory, base: that before loading.
     """
 
@@ -34,6 +35,7 @@ class StageRow:
     result: str
     array_in: str
     file_in: str
+    stream: str
     load: str
     first: str
     peak: str
@@ -43,7 +45,7 @@ class StageRow:
 def headers(task: str) -> StageRow:
     """Return the names of the columns; the last stage is called after what the task gives."""
     return StageRow(
-        "id", "decode", "prepare", "engine", RESULTS[task], "array in", "file in", "load ms", "first ms", "peak memory",
+        "id", "decode", "prepare", "engine", RESULTS[task], "array in", "file in", "stream/s", "load ms", "first ms", "peak memory",
         "before loading",
     )  # fmt: skip
 
@@ -59,8 +61,17 @@ def _stage_row(row: Row) -> StageRow:
     own = row.footprint
     memory = [size(own.peak_bytes if own else None), size(own.base_bytes if own else None)]
     load = [milliseconds(own.load_ms if own else None), milliseconds(own.first_ms if own else None)]
+    stream = "–" if row.stream_fps is None else f"{row.stream_fps:.1f}"
     return StageRow(
-        row.label, **p50, array_in=sums[0], file_in=sums[1], load=load[0], first=load[1], peak=memory[0], base=memory[1]
+        row.label,
+        **p50,
+        array_in=sums[0],
+        file_in=sums[1],
+        stream=stream,
+        load=load[0],
+        first=load[1],
+        peak=memory[0],
+        base=memory[1],
     )
 
 

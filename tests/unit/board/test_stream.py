@@ -10,7 +10,7 @@ import pytest
 
 from edgekd.board.postprocess import Predictor
 from edgekd.board.specs import ModelSpec, Preprocess, TensorSpec
-from edgekd.board.stream import stream
+from edgekd.board.stream import stream, stream_fps
 from edgekd.errors import ImageError
 
 SPEC = ModelSpec(
@@ -75,3 +75,8 @@ def test_a_stream_that_is_left_early_ends_its_threads() -> None:
     next(results)
     results.close()  # type: ignore[attr-defined]
     assert threading.active_count() == before
+
+
+def test_images_per_second_are_counted_from_the_first_result_that_has_company() -> None:
+    ticks = iter([1_000, *(1_000 + 250_000_000 * k for k in range(1, 9))])
+    assert stream_fps(Session(), noise(2), 2.0, lambda: next(ticks)) == pytest.approx(4.0)

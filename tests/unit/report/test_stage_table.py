@@ -13,7 +13,7 @@ def test_the_table_has_each_engine_with_its_stages_and_sums() -> None:
     assert [row.id for row in rows] == ["openvino fp32", "openvino int8", "onnxruntime fp32", "onnxruntime int8"]
     # wall 6.3, engine 4.07: 2.23 ms around it, two thirds before and one third behind
     assert rows[1] == StageRow(
-        "openvino int8", "2.00", "1.49", "4.07", "0.743", "6.30", "8.30", "120", "8.14", "150 MB", "90.0 MB"
+        "openvino int8", "2.00", "1.49", "4.07", "0.743", "6.30", "8.30", "–", "120", "8.14", "150 MB", "90.0 MB"
     )
 
 
