@@ -6,7 +6,9 @@ skipped with the reason.
 
 from __future__ import annotations
 
+import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -89,8 +91,8 @@ def loopback_board(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SshdBoa
 @pytest.fixture(scope="session")
 def emulated_board(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SshdBoard]:
     """An emulated aarch64 board that all tests of a worker share; a worker's job takes seconds, nearly all of it imports."""
-    if not AARCH64.is_dir():
-        pytest.skip(f"no root file system of an aarch64 board at {AARCH64}: run `make boards`")
+    if reason := why_no_emulation():
+        pytest.skip(reason)
     folder = tmp_path_factory.mktemp("emulated")
     yield from _board(folder, "--host", "emulated", "--rootfs", str(AARCH64), script=HERE / "emulated_board.sh")
 
@@ -148,9 +150,24 @@ def why_no_boards() -> str:
     absent = [tool for tool in ("sshd", "ssh", "ssh-keygen", "unshare", "ps") if shutil.which(tool, path=path) is None]
     if absent:
         return f"test boards need {', '.join(absent)}: apt-get install openssh-server openssh-client util-linux procps"
-    tried = ["unshare", "--user", "--map-root-user", "--mount", "--pid", "--fork", "true"]
+    # Without root the user ids of a board come from /etc/subuid.
+    ids = [] if os.geteuid() == 0 else ["--map-auto"]
+    tried = ["unshare", "--user", "--map-root-user", *ids, "--mount", "--pid", "--fork", "true"]
     done = subprocess.run(tried, capture_output=True, text=True)
     return f"test boards need user namespaces: {done.stderr.strip()}" if done.returncode else ""
+
+
+def why_no_emulation() -> str:
+    """Return why this machine cannot run an emulated board, "" when it can."""
+    if not AARCH64.is_dir():
+        return f"no root file system of an aarch64 board at {AARCH64}: run `make boards`"
+    kernel = [int(number) for number in re.findall(r"\d+", platform.release())[:2]]
+    is_registered = Path("/proc/sys/fs/binfmt_misc/qemu-aarch64").exists()
+    if platform.machine() == "aarch64" or is_registered or kernel >= [6, 7]:
+        return ""
+    return (
+        f"an emulated board needs Linux 6.7, or qemu-aarch64 registered with binfmt_misc; this is {platform.release()}"
+    )
 
 
 def _board(folder: Path, *options: str, script: Path = HERE / "loopback_board.sh") -> Iterator[SshdBoard]:

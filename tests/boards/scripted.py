@@ -90,9 +90,9 @@ run(SshBoard(Board(name="board", ssh="board", python=sys.argv[1])), Path(sys.arg
 """
 
 
-def kill_host_in_job(board: SshdBoard, there: SshBoard, folder: Path, x: Path) -> None:
-    """Do a job with one file in another process, and kill that when the job has written `~/runs`."""
-    interpreter = there.board.python
+def kill_host_in_job(board: SshdBoard, folder: Path, x: Path) -> None:
+    """Do a job with one file and the board's only script in another process; kill that when the job has written `~/runs`."""
+    interpreter = f"~/{board.run('ls worker-*').strip()}"
     host = subprocess.Popen([sys.executable, "-c", HOST, interpreter, str(folder), str(x)])
     wait_until(lambda: (board.home / "runs").exists())
     host.kill()

@@ -78,7 +78,7 @@ class SshBoard:
     """
 
     def __init__(self, board: Board, limits: Limits = Limits()) -> None:
-        self.board, self._limits = board, limits
+        self._board, self._limits = board, limits
         self._client = Client(board.name, board.ssh, limits.link)
         self._hashes: dict[tuple[str, int, int], str] = {}
 
@@ -108,10 +108,10 @@ class SshBoard:
                 reboots += 1
                 if reboots == _MOST_REBOOTS:
                     raise BoardError(
-                        f"board {self.board.name}: rebooted {reboots} times during {_what(job)}; look at its power supply and "
+                        f"board {self._board.name}: rebooted {reboots} times during {_what(job)}; look at its power supply and "
                         "temperature"
                     )
-                _log.warning("board %s rebooted during %s; doing it again", self.board.name, _what(job))
+                _log.warning("board %s rebooted during %s; doing it again", self._board.name, _what(job))
 
     def open_session(self, artifact: Artifact) -> AbstractContextManager[Session]:
         """Return a session whose every run is a job; ArtifactError when the artifact is no engine."""
@@ -141,11 +141,11 @@ class SshBoard:
 
     def probe(self) -> Probed:
         """Return what the board says of itself, also one that edgekd cannot use; BoardError when it is out of reach."""
-        return probe(self._client, self.board)
+        return probe(self._client, self._board)
 
     def clean(self) -> None:
         """Delete all that edgekd has put on the board; BoardError while a job runs there."""
-        Jobs(self._client, self.board.folder).clean()
+        Jobs(self._client, self._board.folder).clean()
 
     def close(self) -> None:
         """End the connection; jobs go on."""
@@ -153,8 +153,8 @@ class SshBoard:
 
     @cached_property
     def _place(self) -> _Place:
-        folder = greet(self._client, self.board)
-        size_bytes = int(self.board.store_gb * 1e9)
+        folder = greet(self._client, self._board)
+        size_bytes = int(self._board.store_gb * 1e9)
         return _Place(folder, Store(self._client, folder, size_bytes), Jobs(self._client, folder))
 
     @cached_property
@@ -173,7 +173,7 @@ class SshBoard:
             files: as in `run_job`.
             folder: of this machine, for files that are made here.
         """
-        board, limits = self.board, self._limits
+        board, limits = self._board, self._limits
         module = plugins.load("targets", job.target).__name__ if job.target else ""
         placed = replace(job, module=module, files={name: f"in/{name}" for name in files}, out_dir=_OUT)
         inputs = {f"in/{name}": path for name, path in files.items()}
@@ -213,7 +213,7 @@ class SshBoard:
         while status.state in ("waiting", "running"):
             if status.state == "waiting" and status.holder != seen:
                 seen = status.holder
-                _log.warning("board %s is in use by %s; waiting for it", self.board.name, seen or "another job")
+                _log.warning("board %s is in use by %s; waiting for it", self._board.name, seen or "another job")
             if status.progress is not None:
                 progress(*status.progress)
             slice_s = min(2 * slice_s, self._limits.slice_s)
@@ -222,7 +222,7 @@ class SshBoard:
 
     def _collected(self, job: Job, order: Order, status: Status, out_dir: Path, log: Path) -> Json:
         """Bring what an ended job left here, remove it there, and return the value of its result."""
-        name, what = self.board.name, f"board {self.board.name}: {_what(job)}"
+        name, what = self._board.name, f"board {self._board.name}: {_what(job)}"
         try:
             if status.why == "busy":
                 raise BoardError(
@@ -242,7 +242,7 @@ class SshBoard:
 
     def _value(self, job: Job, order: Order, status: Status, result: Path, log: Path) -> Json:
         """Return the value of a job's result, or raise why there is none."""
-        what = f"board {self.board.name}: {_what(job)}"
+        what = f"board {self._board.name}: {_what(job)}"
         try:
             if status.why == "timeout":
                 raise outcomes.timed_out(order.timeout_s, log, what)
@@ -252,7 +252,7 @@ class SshBoard:
             return outcomes.value_of(result, code, log, _toolchain(job), what)
         except (TargetError, WorkspaceError) as exc:
             if isinstance(exc, WorkspaceError) or status.free_bytes < FULL_BYTES:  # whatever else it looks like
-                raise no_room(self.board.name, self._place.folder, status.free_bytes, None, str(exc)) from exc
+                raise no_room(self._board.name, self._place.folder, status.free_bytes, None, str(exc)) from exc
             raise
 
     def _pull(self, order: Order, status: Status, places: Mapping[str, Path], out_dir: Path) -> None:
@@ -268,7 +268,7 @@ class SshBoard:
             receiver.close()
         except ArtifactError as exc:
             raise ArtifactError(
-                f"board {self.board.name}: {exc}; its result is not used; run the command again"
+                f"board {self._board.name}: {exc}; its result is not used; run the command again"
             ) from exc
         except OSError as exc:
             raise WorkspaceError(f"{out_dir}: {exc.strerror or exc}; make room and run the command again") from exc

@@ -6,11 +6,14 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from edgekd.errors import BoardError
 from tests.boards.fixtures import SshdBoard, StartBoard
+from tests.boards.scripted import executor, run, wait_until
 
 pytestmark = pytest.mark.slow
 KnowHosts = Callable[..., None]
@@ -155,6 +158,27 @@ def test_who_holds_a_board_is_said_and_nothing_is_run_on_it(
     assert removed.returncode == 2
     assert "ada@lab: measure uses it" in removed.stderr
     assert json.loads(edgekd_board("list", "--json").stdout)  # it stays in the inventory
+
+
+def test_cancel_ends_the_job_of_another_process_and_says_whose_it_was(
+    loopback_board: SshdBoard, ssh_to: KnowHosts, inventory: Path, tmp_path: Path
+) -> None:
+    ssh_to(loopback_board)
+    inventory.write_text("schema: edgekd.boards/1\nboards: {lab: {ssh: board}}\n")
+    with executor(loopback_board, "sleep 120") as there, ThreadPoolExecutor(1) as pool:
+        job = pool.submit(run, there, tmp_path)
+        wait_until(lambda: "held by" in edgekd_board("list").stdout)
+        assert "onnxruntime probe" in edgekd_board("cancel", "lab").stdout
+        with pytest.raises(BoardError, match="was ended by `edgekd board cancel board`"):
+            job.result()
+    assert "sleep 120" not in loopback_board.run("ps -e -o args")
+
+
+def test_the_inventory_can_be_named_on_the_command_line(tmp_path: Path) -> None:
+    (tmp_path / "lab.yaml").write_text("schema: edgekd.boards/1\n")
+    command = [sys.executable, "-m", "edgekd.cli.main", "--boards", str(tmp_path / "lab.yaml"), "board", "list"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.stdout == f"{tmp_path / 'lab.yaml'} has no boards; add one: edgekd board add NAME user@host\n"
 
 
 def test_a_wrong_clock_is_a_note_and_a_full_disk_is_wrong(

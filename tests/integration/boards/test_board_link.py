@@ -169,7 +169,7 @@ def test_a_job_whose_host_was_killed_is_collected_by_the_next_run(
     data = random_file(tmp_path / "x", 1000)
     script = f"{RAN}; while [ ! -e ~/go ]; do sleep 0.1; done; cp in/x out/x; {DONE}"
     with executor(board, script) as there, ThreadPoolExecutor() as pool:
-        kill_host_in_job(board, there, tmp_path, data)
+        kill_host_in_job(board, tmp_path, data)
         if is_done_before:
             (board.home / "go").touch()
             wait_until(lambda: bool(list(board.home.glob(f"{FOLDER}/jobs/*/ended"))))

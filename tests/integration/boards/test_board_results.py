@@ -64,7 +64,7 @@ def test_what_no_job_writes_is_refused_and_nothing_of_it_stays(
     ssh_to(board)
     data = random_file(tmp_path / "x", 1000)
     with executor(board, f"{RAN}; while [ ! -e ~/go ]; do sleep 0.1; done; cp in/x out/x; {DONE}") as there:
-        kill_host_in_job(board, there, tmp_path, data)
+        kill_host_in_job(board, tmp_path, data)
         (board.home / "go").touch()
         wait_until(lambda: bool(list(board.home.glob(f"{FOLDER}/jobs/*/ended"))))
         (job,) = board.home.glob(f"{FOLDER}/jobs/*")

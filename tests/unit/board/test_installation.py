@@ -55,7 +55,7 @@ def test_from_an_index_the_name_is_enough(monkeypatch: pytest.MonkeyPatch, tmp_p
 
 def test_on_a_board_the_runtime_itself_is_installed(tmp_path: Path) -> None:
     """edgekd lies there as a copy of its portable part, and is not installed."""
-    copy_to(tmp_path, importlib.import_module("edgekd.targets.onnxruntime.target"))
+    copy_to(tmp_path, [importlib.import_module("edgekd.targets.onnxruntime.target")])
     ask = "from edgekd.board.installation import install; print(install('onnxruntime'))"
     said = subprocess.run(
         [sys.executable, "-S", "-c", ask], env={"PYTHONPATH": str(tmp_path)}, capture_output=True, cwd=tmp_path
