@@ -59,7 +59,7 @@ coverage: $(VENV)/.tensorrt-types $(VENV)/.boards/loopback ## run all tests and 
 lint: $(VENV)/.dev ## check style and format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	! command -v shellcheck >/dev/null || shellcheck .ci/run tests/boards/*.sh
+	! command -v shellcheck >/dev/null || shellcheck .ci/run tests/boards/*.sh edgekd/executors/ssh/*.sh
 
 types: $(VENV)/.dev ## check types
 	$(BIN)/mypy

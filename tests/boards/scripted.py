@@ -59,7 +59,7 @@ def run(board: SshBoard, folder: Path, job: Job = JOB, **files: Path) -> Json:
     return board.run_job(job, files, folder / "out", folder / "log.txt")
 
 
-def wait_until(is_so: Callable[[], bool], seconds: float = 20) -> None:
+def wait_until(is_so: Callable[[], bool], seconds: float = 60) -> None:
     """Wait until a condition holds; a failure after some seconds."""
     started = time.monotonic()
     while not is_so():

@@ -68,7 +68,9 @@ class _Failed(Exception):
     """A call failed; `said` is all that stood on its stderr, the text the last line of it."""
 
     def __init__(self, said: str, code: int) -> None:
-        super().__init__(_last_line(said) or f"exit code {code}")
+        super().__init__(
+            _last_line(said) or ("the connection was closed" if code == _SSH_FAILED else f"exit code {code}")
+        )
         self.said = said
 
 
@@ -115,10 +117,13 @@ class Client:
         command = shlex.join(["sh", "-c", f"echo {_MARK}\n{script}", "edgekd", *map(str, arguments)])
         output: list[bytes] = []
         with tempfile.TemporaryFile() as said, _as_file(stdin) as given:
-            process = subprocess.Popen(
-                ["ssh", *self._options(), "--", self._destination, command],
-                stdin=given, stdout=subprocess.PIPE, stderr=said,
-            )  # fmt: skip
+            try:
+                process = subprocess.Popen(
+                    ["ssh", *self._options(), "--", self._destination, command],
+                    stdin=given, stdout=subprocess.PIPE, stderr=said,
+                )  # fmt: skip
+            except FileNotFoundError as exc:
+                raise BoardError("ssh is not installed here; install OpenSSH's client (openssh-client)") from exc
             assert process.stdout is not None  # a pipe
             try:
                 for chunk in self._after_mark(process.stdout, is_bounded=sink is None):
@@ -196,6 +201,7 @@ class Client:
     def _options(self) -> list[str]:
         link = self.link
         words = ["-T", "-o", "BatchMode=yes", "-o", f"ConnectTimeout={link.connect_s}"]
+        words += ["-o", "RemoteCommand=none", "-o", "ClearAllForwardings=yes"]  # a person's, for a terminal
         words += ["-o", f"ServerAliveInterval={link.alive_s}", "-o", f"ServerAliveCountMax={link.alive_count}"]
         if not link.is_shared:
             return [*words, "-o", "ControlMaster=no", "-o", "ControlPath=none"]

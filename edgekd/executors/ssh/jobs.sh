@@ -1,3 +1,4 @@
+# shellcheck shell=sh disable=SC2154 # $folder and $boot are in board.sh
 # Jobs: one folder each in `jobs`, named by the job's key. A supervisor, which belongs to no connection, runs it.
 # `alive` is locked as long as the supervisor lives; `ended` says what came of it and appears at once, whole.
 
@@ -6,7 +7,9 @@
 start() {
     key=$1 slice_s=$2 code=$3 wait_s=$4 timeout_s=$5 log_bytes=$6 holder=$7 python=$(expand "$8") job=jobs/$1
     shift 8
-    find jobs -mindepth 1 -maxdepth 1 ! -name "$key" -mmin +10080 -exec rm -rf {} + # collected by nobody
+    find jobs -mindepth 1 -maxdepth 1 -mmin +10080 | while read -r old; do
+        flock -n "$old/alive" rm -rf "$old" # collected by nobody, and not running since before a clock was set
+    done
     mkdir -p "$job" && exec 8>>"$job/alive" || exit 1
     if flock -n 8; then
         [ -z "$(find "$job" -name ended -mmin +1440)" ] || rm -f "$job/boot" # too old to be an answer

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import tarfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO
 
@@ -53,45 +53,47 @@ class Store:
         )
 
     def _round(self, files: Mapping[str, Path], progress: Progress) -> list[str]:
-        """Send what the store lacks, over one connection, and return the paths of what it lacked."""
-        free, lacking = self._look(files)
-        sizes = {name: files[name].stat().st_size for name in lacking}
-        needed = int(_RESERVE * sum(sizes[name] - had for name, had in lacking.items()))
+        """Send what the store lacks, and return the paths of what did not arrive whole."""
+        sizes = {name: path.stat().st_size for name, path in files.items()}
+        free, needed, whole = 0, sum(sizes.values()), set[str]()
         try:
+            free, lacking = self._look(files)
+            missing = sum(sizes[name] - had for name, had in lacking.items())
+            needed = int(_RESERVE * missing)
             if needed > free:
                 raise no_room(self._client.name, self._folder, free, needed)
-            sent = 0
-            for batch in _batches(sizes):
-                self._send(batch, files, lacking)
-                sent += sum(sizes[name] for name in batch)
-                progress("sending", sent / max(1, sum(sizes.values())))
+            for batch in _batches({name: sizes[name] for name in lacking}):
+                whole |= self._send(batch, files, lacking)
+                progress("sending", sum(sizes[name] - lacking[name] for name in whole) / max(1, missing))
         except ScriptError as exc:
             if NO_SPACE in exc.said:
                 raise no_room(self._client.name, self._folder, free, needed) from exc
             raise
-        return [str(files[name]) for name in lacking]
+        return [str(files[name]) for name in lacking if name not in whole]
 
-    def _look(self, names: Iterable[str]) -> tuple[int, dict[str, int]]:
+    def _look(self, names: Collection[str]) -> tuple[int, dict[str, int]]:
         """Return the free bytes of the board's disk, and the names that the store lacks with the bytes that came of them."""
         wanted = "".join(f"{name}\n" for name in names).encode()
         said = self._call("look", self._size_bytes, stdin=wanted)
         words = [line.split() for line in said.splitlines()]
         try:
             (free,) = (int(word[1]) for word in words if word[0] == "free")
-            return free, {word[1]: int(word[2]) for word in words if word[0] == "lacks"}
+            return free, {word[1]: int(word[2]) for word in words if word[0] == "lacks" and word[1] in names}
         except (ValueError, IndexError) as exc:
             raise BoardError(f"board {self._client.name}: expected what its store lacks, got {said[:200]!r}") from exc
 
-    def _send(self, batch: list[str], files: Mapping[str, Path], had: Mapping[str, int]) -> None:
+    def _send(self, batch: list[str], files: Mapping[str, Path], had: Mapping[str, int]) -> set[str]:
+        """Send small files or one large file, and return the names of those that arrived whole."""
         name = batch[0]
         size = files[name].stat().st_size
         if size < _SMALL:
-            self._call("receive_small", stdin=_archive(files, batch))
-            return
-        blocks = min(had[name], size) // _BLOCK
-        with open(files[name], "rb", buffering=0) as file:
-            file.seek(blocks * _BLOCK)
-            self._call("receive_large", name, size, blocks, stdin=file)
+            said = self._call("receive_small", stdin=_archive(files, batch))
+        else:
+            blocks = min(had[name], size) // _BLOCK
+            with open(files[name], "rb", buffering=0) as file:
+                file.seek(blocks * _BLOCK)
+                said = self._call("receive_large", name, size, blocks, stdin=file)
+        return {line.partition(" ")[2] for line in said.splitlines()} & set(batch)
 
     def _call(self, command: str, *arguments: object, stdin: IO[bytes] | bytes) -> str:
         return self._client.call(_SCRIPT + f'{command} "$@"', self._folder, *arguments, stdin=stdin)

@@ -1,10 +1,13 @@
+# shellcheck shell=sh disable=SC2154 # $folder and $boot are in board.sh
 # The store of a board: read-only files whose names are their SHA-256. `in` holds what is not whole yet.
 # A line of `index` is name, size, modification time and boot of a file whose hash was checked; the last used file is last.
 
 # Print what is free, and which of the files on stdin the store lacks, with the size of what came of them: look STORE_BYTES
 look() {
     find in -mindepth 1 -maxdepth 1 -mmin +10080 -exec rm -rf {} +
-    new=$folder/in/look.$$ && mkdir "$new" && sort -u >"$new/wanted" && touch index || exit 1
+    new=$folder/in/look.$$ && mkdir "$new" || exit 1
+    trap 'rm -rf "$new"' EXIT
+    sort -u >"$new/wanted" && touch index || exit 1
     cd store || exit 1
     described <"$new/wanted" >"$new/found"
     grep -vxFf ../index "$new/found" | cut -d' ' -f1 | xargs -r sha256sum | awk '$1 != $2 { print $2 }' >"$new/damaged"
@@ -27,7 +30,6 @@ look() {
         size=$(stat -c %s "../in/$name" 2>/dev/null) || size=0
         echo "lacks $name $size"
     done
-    rm -rf "$new"
 }
 
 # Lines of the index for the names on stdin; absent files have none.
@@ -36,37 +38,34 @@ described() { xargs -r stat -c '%n %s %y' 2>/dev/null | sed "s/\$/ $boot/"; }
 # The lines of stdin whose first word is in no line of a file.
 without() { awk -v file="$1" 'BEGIN { while ((getline line < file) > 0) drop[line] } !($1 in drop)'; }
 
-# Take many small files from a tar archive on stdin.
+# Take many small files from a tar archive on stdin, and print `whole NAME` for each that came as it was sent.
 receive_small() {
     new=$folder/in/small.$$ && mkdir "$new" && cd "$new" || exit 1
     tar -xmf -
-    code=$?
-    find . -type f | cut -c3- >"../small.$$.names"
-    xargs -r sha256sum <"../small.$$.names" | awk '$1 == $2 { print $2 }' >"../small.$$.whole" # a cut leaves the last one short
-    xargs -r chmod 444 <"../small.$$.whole"
-    xargs -r sh -c 'mv -f "$@" ../../store/' mv <"../small.$$.whole"
-    cd "$folder/store" && described <"../in/small.$$.whole" >>../index
-    cd "$folder" && rm -rf "in/small.$$" "in/small.$$.names" "in/small.$$.whole"
+    code=$? # a cut leaves the last file short; the others are good
+    find . -type f | cut -c3- | xargs -r sha256sum | awk '$1 == $2 { print $2 }' >../small.$$.whole
+    xargs -r chmod 444 <../small.$$.whole
+    xargs -r sh -c 'mv -f "$@" ../../store/' mv <../small.$$.whole
+    cd "$folder/store" && described <../in/small.$$.whole >>../index
+    sed 's/^/whole /' ../in/small.$$.whole
+    rm -rf "$new" "$new.whole"
     return $code
 }
 
-# Take a large file from stdin, from a number of blocks of 1 MiB on: receive_large NAME SIZE BLOCKS
+# Take a large file from stdin, from a number of blocks of 1 MiB on, and print `whole NAME` when it is complete:
+# receive_large NAME SIZE BLOCKS
 # Blocks are written at their place, so that a second writer that a lost link left behind writes the same bytes.
 receive_large() {
-    part=in/$1 && rm -f "$part.$$" && mkfifo "$part.$$" || exit 1
-    { dd if="$part" bs=1048576 count="$3" 2>/dev/null; cat "$part.$$"; } | sha256sum >"$part.$$.sum" &
-    tee "$part.$$" | dd of="$part" bs=1048576 seek="$3" conv=notrunc 2>"$part.$$.said"
-    code=$?
-    wait
-    read -r sum _ <"$part.$$.sum"
-    if [ "$code" != 0 ]; then
-        cat "$part.$$.said" >&2
-        rm -f "$part"
-    elif [ "$sum" = "$1" ]; then
-        chmod 444 "$part" && mv -f "$part" store/ && cd store && echo "$1" | described >>../index && cd ..
-    elif [ "$(stat -c %s "$part")" -ge "$2" ]; then
-        rm -f "$part" # damaged on the way, or here: from the start
+    part=in/$1
+    if ! said=$(dd of="$part" bs=1048576 seek="$3" conv=notrunc 2>&1); then
+        case $said in *"No space left"*) rm -f "$part" ;; esac
+        echo "$said" >&2
+        exit 1
     fi
-    rm -f "$part.$$" "$part.$$.sum" "$part.$$.said"
-    return "$code"
+    [ "$(stat -c %s "$part")" -ge "$2" ] || return 0 # a cut: the next call goes on
+    sha256sum "$part" | {
+        read -r sum _
+        [ "$sum" = "$1" ] || { rm -f "$part" && return 0; } # damaged on the way, or here: from the start
+        chmod 444 "$part" && mv -f "$part" store/ && cd store && echo "$1" | described >>../index && echo "whole $1"
+    }
 }

@@ -1,3 +1,4 @@
+#!/bin/sh
 # Runs one job on a board, in the job's folder: waits for the board's lock, bounds time and log, leaves no process behind,
 # and writes `ended` at the end.
 # supervisor.sh WAIT_S TIMEOUT_S LOG_BYTES KEY HOLDER COMMAND...    descriptor 8 is locked as long as the supervisor lives
