@@ -26,6 +26,7 @@ from edgekd.board.session import Session
 from edgekd.board.state import Snapshot, snapshot
 from edgekd.board.stream import stream_fps
 from edgekd.board.sysinfo import Facts
+from edgekd.board.throttling import events_between
 from edgekd.board.timing import Parted, Series, WarmUp
 from edgekd.errors import DataError
 
@@ -240,6 +241,7 @@ def _slowed(before: Snapshot, after: Snapshot) -> List[str]:
     found = []
     if _throttles(after) > _throttles(before):
         found.append("the processor throttled during the run")
+    found += events_between(before.get("readings", {}), after.get("readings", {}))
     limits = {policy["policy"]: policy["max_khz"] for policy in before["cpufreq"] or ()}
     for policy in after["cpufreq"] or ():
         was, limit = limits.get(policy["policy"]), policy["max_khz"]

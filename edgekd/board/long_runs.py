@@ -164,6 +164,16 @@ def long_run_rows(
     return {row: {**result.row(), "warnings": result.warnings()} for row, result in results.items()}
 
 
+def longest_seconds(arguments: Mapping[str, Any]) -> float:
+    """Return the seconds that the long runs of a job (`MeasureArguments`) may take; 0 for other jobs."""
+    given = LongRunSettings(**arguments.get("long_runs", {}))
+    if given.is_off:
+        return 0.0
+    stretches = 3 * (given.energy_seconds + _SETTLE_SECONDS)
+    one = _COST_SECONDS + stretches + given.sustained_seconds + given.cool_down_seconds
+    return 1.1 * one * len(arguments["engines"])
+
+
 def hottest_c(root: str = "/") -> Optional[float]:
     """Return the temperature of the hottest zone in °C, None where none can be read."""
     with Sensors(root) as sensors:

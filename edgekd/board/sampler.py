@@ -51,20 +51,19 @@ def main() -> None:
 
 
 def _sample(sources: List[Source], period_s: float, file: TextIO) -> None:
-    """Read all sources every `period_s`, the slow ones every second, until standard input ends."""
-    due, due_slow = time.monotonic(), 0.0
-    is_paused = False
+    """Read all sources every `period_s`, the slow ones at most once a second, until standard input ends."""
+    due, is_paused = time.monotonic(), False
+    not_before = [0.0] * len(sources)  # slow sources rest after each reading
     while True:
         if not is_paused:
-            is_slow_due = time.monotonic() >= due_slow
-            if is_slow_due:
-                due_slow = time.monotonic() + SLOW_SECONDS
             lines = []
             for number, source in enumerate(sources):
-                if is_slow_due or not source.is_slow:
+                if time.monotonic() >= not_before[number]:
                     before = time.perf_counter_ns()
                     values: List[Optional[float]] = source.read()
                     lines.append([number, before, time.perf_counter_ns(), values])
+                    if source.is_slow:
+                        not_before[number] = time.monotonic() + SLOW_SECONDS
             _write(file, *lines)
         due = max(due + period_s, time.monotonic())  # samples that were missed are not made up
         readable, _, _ = select.select([_INPUT], [], [], None if is_paused else max(0.0, due - time.monotonic()))

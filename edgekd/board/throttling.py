@@ -43,6 +43,24 @@ def signs(samples: Samples, stretch: Tuple[int, int], locked: Mapping[str, float
     return sorted(found, key=lambda sign: sign.time_ns)
 
 
+def events_between(before: Mapping[str, Optional[float]], after: Mapping[str, Optional[float]]) -> List[str]:
+    """Return what the counters and flags of two snapshots' `readings` say happened between them, in words.
+
+    The processor's own throttle counts are left out: x86 has one for each core.
+    """
+    found = []
+    for key, now in after.items():
+        quantity, _, name = key.partition("/")
+        was = before.get(key)
+        if now is None or was is None:
+            continue
+        if quantity == "count" and now > was and not is_fan(name) and not name.startswith("throttle "):
+            found.append(f"{name} rose from {was:.0f} to {now:.0f} during the run")
+        elif quantity == "flags":
+            found += [f"{name}: {text} during the run" for text in _meanings(_new_bits(int(was), int(now)))]
+    return found
+
+
 def is_fan(name: str) -> bool:
     """Whether a cooling device is a fan: it costs no speed."""
     return "fan" in name.lower()
@@ -76,16 +94,22 @@ def _rose(series: SensorSeries, locked: Mapping[str, float]) -> Optional[Sign]:
 
 def _flagged(series: SensorSeries, locked: Mapping[str, float]) -> Optional[Sign]:
     """Return the first flag that is set, or that was set since the reading before."""
-    before = int(series.values[0]) & ~(
-        (1 << _STICKY) - 1
-    )  # what is set at the start counts, what was set before does not
+    before = int(series.values[0])
     for time_ns, value in _pairs(series):
-        new = int(value) & ~before
-        texts = [text for bit, text in table().flags.items() if new & (1 << bit | 1 << bit + _STICKY)]
+        texts = _meanings(_new_bits(before, int(value)))
         if texts:
             return Sign(time_ns, f"{series.channel.name}: {', '.join(texts)}")
         before = int(value)
     return None
+
+
+def _new_bits(before: int, now: int) -> int:
+    """Return the bits that are set now, without the sticky ones that were set before."""
+    return now & ~(before & ~((1 << _STICKY) - 1))
+
+
+def _meanings(bits: int) -> List[str]:
+    return [text for bit, text in table().flags.items() if bits & (1 << bit | 1 << bit + _STICKY)]
 
 
 _LOOKS: Dict[str, Callable[[SensorSeries, Mapping[str, float]], Optional[Sign]]] = {

@@ -17,6 +17,7 @@ from tempfile import TemporaryDirectory
 
 from edgekd.board.files import FULL_BYTES, sha256_of
 from edgekd.board.job import JOB, RESULT, Job, Json, write_job
+from edgekd.board.long_runs import longest_seconds
 from edgekd.board.session import Session
 from edgekd.board.sysinfo import Facts
 from edgekd.core import plugins
@@ -193,7 +194,7 @@ class SshBoard:
             environment=_environment(board, f"{self._place.folder}/code/{code}"),
             holder=f"{user}: {_what(job)}",
             wait_s=limits.wait_s,
-            timeout_s=outcomes.timeout_s(_toolchain(job)),
+            timeout_s=outcomes.timeout_s(_toolchain(job)) + longest_seconds(job.arguments),
             log_bytes=limits.log_bytes,
         )
         return order, {**{hashes[name]: path for name, path in inputs.items()}, code: archive}

@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgekd.bench.stage import _described
 from edgekd.board.arguments import MeasureArguments
 from edgekd.board.bench import BenchSettings
 from edgekd.board.job import Job
 from edgekd.board.long_runs import LongRunSettings
 from edgekd.board.sampling import load_samples
 from edgekd.core.artifact import open_artifact
+from edgekd.executors.inference import engine_files, measured_engine
 from tests.boards.fixtures import SshdBoard, StartBoard
 from tests.boards.scripted import executor
 from tests.recorded_tree import make_tree
@@ -53,7 +53,9 @@ def test_an_engine_is_measured_beside_the_boards_sensors(orin: SshdBoard, tiny_r
     arguments: MeasureArguments = {
         "images": ["image"],
         "settings": asdict(BenchSettings(min_samples=2, min_seconds=0.0, warmup_max_seconds=0.0)),
-        "engines": {"net": _described("net", open_artifact(tiny_run / "engine/onnxruntime-fp32"), files)},
+        "engines": {
+            "net": measured_engine("net", engine_files(open_artifact(tiny_run / "engine/onnxruntime-fp32")), files)
+        },
         "decode": None,
         "long_runs": asdict(LONGER),
     }

@@ -10,7 +10,7 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 
-from edgekd.board.long_runs import LongRunSettings, back_to_back, cool_down, locked_clocks
+from edgekd.board.long_runs import LongRunSettings, back_to_back, cool_down, locked_clocks, longest_seconds
 from edgekd.board.sampling_cost import MIN_ROUNDS, SamplingCost, sampling_cost
 from edgekd.board.state import snapshot
 from edgekd.board.sustained import Runs, sustained, timeline
@@ -111,6 +111,14 @@ def test_a_run_waits_for_the_start_temperature_or_says_that_it_was_not_reached()
     assert cool_down(40.0, 300, lambda: next(readings)) == "cooled down to 41.9 °C in 0 s"
     assert cool_down(40.0, 0, lambda: 55.5) == "42.0 °C was not reached in 0 s: the run began at 55.5 °C"
     assert cool_down(None, 300, lambda: 55.5) == "no temperature can be read, so the start temperature is unknown"
+
+
+def test_a_job_gets_the_time_that_its_long_runs_may_take() -> None:
+    settings = asdict(LongRunSettings(energy_seconds=30, sustained_seconds=600, cool_down_seconds=300))
+    # 6 s for the sampler's cost, 3 * 31 s, 600 s and 300 s for each of two engines, and a tenth more
+    assert longest_seconds({"long_runs": settings, "engines": {"a": {}, "b": {}}}) == pytest.approx(1.1 * 2 * 999)
+    assert longest_seconds({"long_runs": asdict(LongRunSettings()), "engines": {"a": {}}}) == 0
+    assert longest_seconds({"model": "x"}) == 0
 
 
 def test_nothing_runs_unless_it_is_asked_for() -> None:

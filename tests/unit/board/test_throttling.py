@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from edgekd.board.sampling import SensorSeries
-from edgekd.board.throttling import signs
+from edgekd.board.throttling import events_between, signs
 from tests.unit.board.planted import NS, samples, series
 
 
@@ -75,3 +75,24 @@ def test_signs_come_in_the_order_of_time() -> None:
 
 def test_what_happens_after_the_stretch_is_no_sign() -> None:
     assert first(stepped("count", "oc1", 0, 1, at=65)) is None
+
+
+def test_two_snapshots_show_what_counters_and_flags_did_between_them() -> None:
+    before = {
+        "count/over-current oc3": 3.0,
+        "count/throttle cpu0 core": 1.0,
+        "flags/firmware": float(1 << 16),
+        "temp_c/a": 1.0,
+    }
+    after = {
+        "count/over-current oc3": 5.0,
+        "count/throttle cpu0 core": 9.0,  # the bench sums these up by itself
+        "count/pwm-fan transitions": 7.0,
+        "flags/firmware": float(1 << 16 | 1 << 18),
+        "temp_c/a": 90.0,
+    }
+    assert events_between(before, after) == [
+        "over-current oc3 rose from 3 to 5 during the run", "firmware: throttled during the run",
+    ]  # fmt: skip
+    assert events_between(after, after) == []
+    assert events_between({}, after) == []
