@@ -1,11 +1,13 @@
-"""How much the way over SSH costs: connect and probe, a poll, a push against scp, a second push.
+"""How much the way over SSH costs: connect and probe, a poll, a push against scp, a second push, the latency of an engine.
 
     python benchmarks/board_overhead.py           # on a loopback board that is started for it, see tests/boards
     python benchmarks/board_overhead.py orin      # on a board of the inventory
 
 Every line has the median of its rounds and its limit. scp and the push take turns with new random bytes in every round. The
 push includes the hash of the file on both sides and uses the connection that a run has open; scp makes one, as when it is
-typed. A line without a limit is scp over an open connection, which checks nothing. Exit code 1 when a limit is missed.
+typed. A line without a limit is scp over an open connection, which checks nothing, or the latency here. The bench of one ONNX
+Runtime engine takes turns between this process and the board, so that its last line means something on a loopback board alone.
+Exit code 1 when a limit is missed.
 """
 
 from __future__ import annotations
@@ -21,12 +23,21 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
+from engine_overhead import SIZE, contract, residual_net
+
+from edgekd.board.arguments import MeasureArguments, MeasuredEngine
+from edgekd.board.bench import BenchSettings
 from edgekd.board.files import sha256_of
+from edgekd.board.job import Job
+from edgekd.board.long_runs import LongRunSettings
 from edgekd.core.inventory import Board, load_inventory
-from edgekd.executors.base import no_progress
+from edgekd.executors.base import Executor, no_progress
+from edgekd.executors.local import Local
+from edgekd.executors.ssh.board import SshBoard
 from edgekd.executors.ssh.client import Client, Link
 from edgekd.executors.ssh.greeting import greet
 from edgekd.executors.ssh.jobs import Jobs
@@ -39,6 +50,8 @@ ROUNDS = 5
 POLLS = 20
 PUSHED_BYTES = 100_000_000
 SPEED_OF_SCP = 0.8
+LATENCY_ROUNDS = 9
+MORE_LATENCY = 1.03
 
 
 @dataclass(frozen=True)
@@ -56,8 +69,8 @@ class Row:
 
     def __str__(self) -> str:
         median = statistics.median(self.samples)
-        text = f"{self.name:24} {median:7.3f} s ({min(self.samples):.3f} to {max(self.samples):.3f})"
-        return text if self.limit is None else f"{text}; limit {self.limit:.3f}: {'met' if self.is_met else 'MISSED'}"
+        text = f"{self.name:24} {median:9.5f} s ({min(self.samples):.5f} to {max(self.samples):.5f})"
+        return text if self.limit is None else f"{text}; limit {self.limit:.5f}: {'met' if self.is_met else 'MISSED'}"
 
 
 def main() -> int:
@@ -123,6 +136,38 @@ def push(board: Board, folder: Path) -> Iterator[Row]:
     yield Row("push again", again, 0.5)
 
 
+def latency(board: Board, folder: Path) -> Iterator[Row]:
+    """The bench's median engine time, in this process and on the board in turns."""
+    import onnx
+
+    out = folder / "latency"
+    out.mkdir()
+    onnx.save(residual_net(), str(out / "engine.onnx"))
+    np.save(out / "image.npy", np.zeros((*SIZE, 3), np.uint8))
+    engine: MeasuredEngine = {
+        "module": "edgekd.targets.onnxruntime",
+        "engine": "engine.onnx",
+        "spec": contract().to_dict(),
+        "options": {"intra_op_threads": 1},
+    }
+    files = {name: out / name for name in ("engine.onnx", "image.npy")}
+    places: dict[str, Executor] = {"here": Local(), "on the board": SshBoard(board)}
+    found: dict[str, list[float]] = {name: [] for name in places}
+    for seed in range(LATENCY_ROUNDS):
+        arguments: MeasureArguments = {
+            "engines": {"engine": engine},
+            "images": ["image.npy"],
+            "settings": asdict(BenchSettings(min_samples=150, min_seconds=0.5, warmup_max_seconds=1.0, seed=seed)),
+            "long_runs": asdict(LongRunSettings()),
+            "decode": None,
+        }
+        for name, executor in places.items():
+            value = executor.run_job(Job("measure", "", arguments), files, out, out / "log.txt")
+            found[name].append(value["rows"]["engine"]["latency_ms"]["p50"] / 1000)
+    yield Row("bench p50 here", found["here"], None)
+    yield Row("bench p50 on the board", found["on the board"], MORE_LATENCY * statistics.median(found["here"]))
+
+
 @contextmanager
 def shared_connection(board: Board, options: list[str]) -> Iterator[None]:
     """Hold a connection open that ssh and scp with these options use."""
@@ -180,7 +225,7 @@ def cpu_s() -> float:
 
 
 # Each is called with the board and a scratch folder, and yields its rows.
-MEASURES: tuple[Callable[[Board, Path], Iterator[Row]], ...] = (connect_and_probe, poll, push)
+MEASURES: tuple[Callable[[Board, Path], Iterator[Row]], ...] = (connect_and_probe, poll, push, latency)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -188,7 +188,7 @@ def made_here(folder: Path) -> list[SessionBase]:
     """Return unopened fp32 sessions of all targets on a residual net with random weights."""
     import onnx
 
-    model, spec = _residual_net(), _contract()
+    model, spec = residual_net(), contract()
     onnx.save(model, folder / "model.onnx")
     sessions = []
     for name in plugins.names("targets"):
@@ -200,7 +200,8 @@ def made_here(folder: Path) -> list[SessionBase]:
     return sessions
 
 
-def _contract() -> ModelSpec:
+def contract() -> ModelSpec:
+    """Return the contract of `residual_net`."""
     return ModelSpec(
         task="semantic",
         classes=tuple("abcdef"),
@@ -211,7 +212,8 @@ def _contract() -> ModelSpec:
     )
 
 
-def _residual_net(width: int = 32, blocks: int = 3) -> Any:
+def residual_net(width: int = 32, blocks: int = 3) -> Any:
+    """Return a segmenter of residual blocks with random weights (an `onnx.ModelProto`)."""
     from onnx import TensorProto, helper, numpy_helper
 
     rng = np.random.default_rng(0)
@@ -233,7 +235,7 @@ def _residual_net(width: int = 32, blocks: int = 3) -> Any:
         nodes.append(helper.make_node("Add", [x, y], [f"block{i}"]))
         x = relu(f"block{i}")
     conv(x, "logits", width, 6)
-    spec = _contract()
+    spec = contract()
     graph = helper.make_graph(
         nodes,
         "residual",
