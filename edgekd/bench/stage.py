@@ -8,19 +8,18 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from edgekd.board.arguments import DecodeArguments, MeasureArguments, MeasuredEngine
+from edgekd.board.arguments import DecodeArguments, MeasureArguments
 from edgekd.board.bench import BenchSettings
 from edgekd.board.job import Job
 from edgekd.board.long_runs import LongRunSettings
-from edgekd.core import plugins
-from edgekd.core.artifact import Artifact, StageResult
+from edgekd.core.artifact import StageResult
 from edgekd.core.progress import progress_bar
 from edgekd.core.recipe import LOCAL, Bench, Recipe
 from edgekd.core.stage import StageJob
 from edgekd.data.base import DenseDataset
 from edgekd.data.splits import open_split
 from edgekd.executors.boards import executor_of, machine_on, prepare
-from edgekd.executors.inference import engine_files
+from edgekd.executors.inference import engine_files, measured_engine
 
 
 def run(job: StageJob) -> StageResult:
@@ -48,7 +47,7 @@ def run(job: StageJob) -> StageResult:
             "images": images,
             "settings": asdict(settings),
             "long_runs": asdict(_long_runs(recipe.bench)),
-            "engines": {name: _described(name, engine, files) for name, engine in engines.items()},
+            "engines": {name: measured_engine(name, engine_files(engine), files) for name, engine in engines.items()},
             "decode": _image_files(dataset, len(images), files)
             if board == LOCAL
             else None,  # a board cannot read images
@@ -86,15 +85,3 @@ def _long_runs(bench: Bench) -> LongRunSettings:
 def board_in(recipe: Recipe) -> str:
     """Return the board of the recipe's engines, which the stage's sections name."""
     return next(engine.board for engine in recipe.engines)
-
-
-def _described(name: str, artifact: Artifact, files: dict[str, Path]) -> MeasuredEngine:
-    """Add an engine's files to those of the job and return what the job says of it."""
-    engine = engine_files(artifact)
-    files |= {f"{name}/{file}": path for file, path in engine.files.items()}
-    return {
-        "module": plugins.load("targets", engine.target).__name__,
-        "engine": f"{name}/{engine.engine}",
-        "spec": engine.spec.to_dict(),
-        "options": asdict(engine.options),
-    }

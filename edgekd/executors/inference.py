@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from edgekd.board.arguments import InferArguments
+from edgekd.board.arguments import InferArguments, MeasuredEngine
 from edgekd.board.job import Job
 from edgekd.board.specs import ModelSpec
 from edgekd.board.sysinfo import Facts
+from edgekd.core import plugins
 from edgekd.core.artifact import Artifact
 from edgekd.core.plugin_options import plugin_options
 from edgekd.errors import ArtifactError
@@ -50,6 +51,17 @@ def engine_files(artifact: Artifact) -> EngineFiles:
     options = plugin_options("targets", details["target"], details["options"], "options")
     files = {entry["name"]: artifact.file(entry["name"]) for entry in artifact.manifest["files"]}
     return EngineFiles(details["target"], details["engine"], files, artifact.spec, options)
+
+
+def measured_engine(name: str, engine: EngineFiles, files: dict[str, Path]) -> MeasuredEngine:
+    """Add an engine's files, under its name, to those of a job that measures it, and return what the job says of it."""
+    files |= {f"{name}/{file}": path for file, path in engine.files.items()}
+    return {
+        "module": plugins.load("targets", engine.target).__name__,
+        "engine": f"{name}/{engine.engine}",
+        "spec": engine.spec.to_dict(),
+        "options": asdict(engine.options),
+    }
 
 
 def files_in(folder: Path) -> dict[str, Path]:

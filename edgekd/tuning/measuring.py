@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 
+from edgekd.board.arguments import DuelArguments
 from edgekd.board.duel import Side
 from edgekd.board.job import Job
-from edgekd.core import plugins
 from edgekd.core.artifact import Artifact
 from edgekd.core.plugin_options import plugin_options
 from edgekd.core.recipe import Engine, Recipe
 from edgekd.data.splits import open_split
-from edgekd.executors.boards import executor_of
-from edgekd.worker_tasks import DuelArguments, MeasuredEngine
+from edgekd.executors.boards import executor_of, prepare
+from edgekd.executors.inference import EngineFiles, engine_files, measured_engine
 
+log = logging.getLogger(__name__)
 IMAGES = 8
 Progress = Callable[[str, float], None]  # called with what is being done and the share of it that is done
 
@@ -47,14 +49,17 @@ class Measuring:
 
         Raises:
             TargetError: the first candidate does not run.
+            BoardError: the board cannot be reached, or is not set as its inventory expects.
         """
         files = dict(self.images)
         arguments: DuelArguments = {
-            "engines": {name: _described(name, one, files) for name, one in candidates.items()},
+            "engines": {name: measured_engine(name, _files_of(one), files) for name, one in candidates.items()},
             "images": list(self.images),
             "rounds": self.rounds,
             "seed": self.seed,
         }
+        for disturbance in prepare(engine.board):
+            log.warning("%s: %s", engine.board, disturbance)
         with TemporaryDirectory(prefix="edgekd-duel-") as folder:
             value = executor_of(engine.board).run_job(
                 Job("duel", "", arguments),
@@ -78,13 +83,7 @@ def image_files(recipe: Recipe) -> Iterator[dict[str, Path]]:
         yield files
 
 
-def _described(name: str, one: Candidate, files: dict[str, Path]) -> MeasuredEngine:
-    """Add an engine's files to those of the job and return what the job says of it."""
-    details, artifact = one.artifact.details, one.artifact
-    files |= {f"{name}/{entry['name']}": artifact.file(entry["name"]) for entry in artifact.manifest["files"]}
-    return {
-        "module": plugins.load("targets", details["target"]).__name__,
-        "engine": f"{name}/{details['engine']}",
-        "spec": artifact.spec.to_dict(),
-        "options": asdict(plugin_options("targets", details["target"], one.options, "options")),
-    }
+def _files_of(one: Candidate) -> EngineFiles:
+    """Return the engine of a candidate, with the candidate's options."""
+    engine = engine_files(one.artifact)
+    return replace(engine, options=plugin_options("targets", engine.target, one.options, "options"))

@@ -25,7 +25,7 @@ from edgekd.core.recipe_loading import stored_recipe
 from edgekd.core.workspace import Workspace
 from edgekd.data.splits import shared_splits
 from edgekd.errors import ArtifactError, RecipeError, UserError, did_you_mean
-from edgekd.executors.boards import ask, why_not_here
+from edgekd.executors.boards import ask, connected, why_not_here
 from edgekd.report.stored import REPORT, read_report
 from edgekd.tuning.graphs import FOLDER, Variants
 from edgekd.tuning.measuring import Candidate, Measuring, Progress, image_files
@@ -76,8 +76,8 @@ def tune(
             raise UserError(f"{folder}: the run has no engine {name!r}{did_you_mean(name, ids)}")
     if rounds < 6:
         raise UserError(f"rounds: expected 6 or more, which a 95 % interval needs, got {rounds}")
-    engines, left_out = _tunable(folder, [engine for engine in recipe.engines if not only or engine.id in only])
-    with Workspace(folder).locked(), shared_splits(), image_files(recipe) as images:
+    with connected(Path.cwd()), Workspace(folder).locked(), shared_splits(), image_files(recipe) as images:
+        engines, left_out = _tunable(folder, [engine for engine in recipe.engines if not only or engine.id in only])
         measure = Measuring(images, rounds, recipe.seed, on_progress)
         run = _Run(folder, recipe, Variants(recipe, folder), measure, on_progress)
         found = _tuned(run, engines)

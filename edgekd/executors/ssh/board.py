@@ -228,27 +228,30 @@ class SshBoard:
 
     def _collected(self, job: Job, order: Order, status: Status, out_dir: Path, log: Path) -> Json:
         """Bring what an ended job left here, remove it there, and return the value of its result."""
-        name, what = self._board.name, f"board {self._board.name}: {_what(job)}"
-        try:
-            if status.why == "busy":
-                raise BoardError(
-                    f"board {name}: in use by {status.holder} for more than {order.wait_s:g} s; run the command again "
-                    f"later, or end that job: edgekd board cancel {name}"
-                )
-            if status.why == "cancelled":
-                raise BoardError(f"{what} was ended by `edgekd board cancel {name}`")
-            if status.state == "died":
-                raise ToolchainCrashError(f"{what}: its supervisor was killed on the board (often: out of memory)")
-            with TemporaryDirectory(prefix="edgekd-result-") as folder:
-                result = Path(folder) / RESULT
-                self._pull(order, status, {RESULT: result, _LOG: log}, out_dir)
-                return self._value(job, order, status, result, log)
-        finally:
-            self._place.jobs.forget(order.key)
+        jobs = self._place.jobs
+        with TemporaryDirectory(prefix="edgekd-result-") as folder:
+            result = Path(folder) / RESULT
+            try:
+                if status.state == "ended" and status.why not in ("busy", "cancelled"):
+                    self._pull(order, status, {RESULT: result, _LOG: log}, out_dir)
+            except ArtifactError:
+                jobs.forget(order.key)  # else the next run would refuse it again
+                raise
+            jobs.forget(order.key)
+            return self._value(job, order, status, result, log)
 
     def _value(self, job: Job, order: Order, status: Status, result: Path, log: Path) -> Json:
         """Return the value of a job's result, or raise why there is none."""
-        what = f"board {self._board.name}: {_what(job)}"
+        name, what = self._board.name, f"board {self._board.name}: {_what(job)}"
+        if status.why == "busy":
+            raise BoardError(
+                f"board {name}: in use by {status.holder} for more than {order.wait_s:g} s; run the command again later, or "
+                f"end that job: edgekd board cancel {name}"
+            )
+        if status.why == "cancelled":
+            raise BoardError(f"{what} was ended by `edgekd board cancel {name}`")
+        if status.state == "died":
+            raise ToolchainCrashError(f"{what}: its supervisor was killed on the board (often: out of memory)")
         try:
             if status.why == "timeout":
                 raise outcomes.timed_out(order.timeout_s, log, what)
@@ -258,7 +261,7 @@ class SshBoard:
             return outcomes.value_of(result, code, log, _toolchain(job), what)
         except (TargetError, WorkspaceError) as exc:
             if isinstance(exc, WorkspaceError) or status.free_bytes < FULL_BYTES:  # whatever else it looks like
-                raise no_room(self._board.name, self._place.folder, status.free_bytes, None, str(exc)) from exc
+                raise no_room(name, self._place.folder, status.free_bytes, None, str(exc)) from exc
             raise
 
     def _pull(self, order: Order, status: Status, places: Mapping[str, Path], out_dir: Path) -> None:

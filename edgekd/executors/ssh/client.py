@@ -68,7 +68,9 @@ class _Failed(Exception):
     """A call failed; `said` is all that stood on its stderr, the text the last line of it."""
 
     def __init__(self, said: str, code: int) -> None:
-        super().__init__(_last_line(said) or f"exit code {code}")
+        super().__init__(
+            _last_line(said) or ("the connection was closed" if code == _SSH_FAILED else f"exit code {code}")
+        )
         self.said = said
 
 

@@ -57,7 +57,11 @@ receive_small() {
 # Blocks are written at their place, so that a second writer that a lost link left behind writes the same bytes.
 receive_large() {
     part=in/$1
-    dd of="$part" bs=1048576 seek="$3" conv=notrunc || { rm -f "$part" && exit 1; }
+    if ! said=$(dd of="$part" bs=1048576 seek="$3" conv=notrunc 2>&1); then
+        case $said in *"No space left"*) rm -f "$part" ;; esac
+        echo "$said" >&2
+        exit 1
+    fi
     [ "$(stat -c %s "$part")" -ge "$2" ] || return 0 # a cut: the next call goes on
     sha256sum "$part" | {
         read -r sum _
