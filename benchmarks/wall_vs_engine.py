@@ -12,9 +12,11 @@ objects. The same weights are then exported at every size. CACHE keeps all of it
 Images are scenes rendered at `--image-scale` times the network's sides, so that every image is resized. Images for objects are
 mosaics of scenes with at least 20 labelled objects, and the result is the best 20 (`Selection(most=20)`).
 
-Wall and engine time take turns in one run. A round gives one figure `wall - factor * engine - allowance` from the two medians;
-a row passes when the 95 % interval of the figure's median lies below 0, and fails when it lies above. Rounds go on until that is
-decided, at most `--rounds`. Exit code 1 when a row fails, or was too noisy to decide.
+Wall and engine time take turns in one run. `prepare`, `engine` and `result` behind the wall time are its stages, each between
+the others, where the engine's threads may still be awake; `alone` is the result's time by itself. A round gives one figure
+`wall - factor * engine - allowance` from the two medians. A row passes when the 95 % interval of the figure's median lies below
+0, and fails when it lies above. Rounds go on until that is decided, at most `--rounds`. Exit code 1 when a row fails, or was too
+noisy to decide.
 
 Limits (issue 27): segmenters from 5 ms on 1.15 x engine, below + 0.3 ms; boxes 1.15 x + 0.5 ms; instances 1.15 x + 1 ms; no major
 and fewer than 50 minor page faults per image; class map of noise within 1.2 x of that of the network's own logits.
@@ -25,7 +27,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import math
 import resource
 import statistics
 import sys
@@ -35,29 +36,25 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from wall_networks import OBJECTS, Size, images_of, made
 
-from edgekd import api
 from edgekd.board import timing
-from edgekd.board.detection import Selection, detections
-from edgekd.board.postprocess import Predictor, class_map
+from edgekd.board.detection import Selection
+from edgekd.board.laps import PARTS, wall_time
+from edgekd.board.postprocess import Predictor
 from edgekd.board.preprocess import prepare
 from edgekd.board.session import Session
 from edgekd.board.specs import ModelSpec
+from edgekd.board.timing import Parted
 from edgekd.core.artifact import open_artifact
-from edgekd.data.formats.scenes import Options as SceneOptions
-from edgekd.data.formats.scenes import open_dataset, open_objects
 from edgekd.executors.boards import open_session
 
-Size = tuple[int, int]
 SIZES: dict[str, tuple[Size, ...]] = {
     "semantic": ((192, 256), (384, 512), (512, 1024)),
     "detection": ((320, 320), (640, 640)),
     "instance": ((320, 320), (640, 640)),
 }
-BASES = {"semantic": "quickstart", "detection": "quickstart_detection", "instance": "quickstart_instance"}
-VARIANTS = {"semantic": "m", "detection": "s", "instance": "s"}
 ENGINES = [(target, precision) for target in ("openvino", "onnxruntime") for precision in ("fp32", "int8")]
-OBJECTS, IMAGES = 20, 4
 FACTOR, LONG_MS = 1.15, 5.0
 ALLOWANCE_MS = {"semantic": 0.3, "detection": 0.5, "instance": 1.0}
 MINOR_FAULTS, NOISE_RATIO = 50, 1.2
@@ -76,17 +73,18 @@ class Interval:
 
 @dataclass(frozen=True)
 class RowResult:
-    """One row; times are medians in ms, ratio and difference are of wall and engine time."""
+    """One row; times are medians in ms, ratio and difference are of wall and engine time, `stages_ms` those of the wall time."""
 
     name: str
     image: Size
+    threads: int | None
     engine_ms: float
     wall_ms: float
     ratio: Interval
     difference_ms: Interval
     rounds: int
-    prepare_ms: float
-    result_ms: float
+    stages_ms: Mapping[str, float]
+    result_alone_ms: float
     noise_ratio: Interval
     minor_faults: float
     major_faults: float
@@ -102,6 +100,7 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=150, help="of each brief training")
     parser.add_argument("--image-scale", type=float, default=1.25, help="sides of the image over the network's")
     parser.add_argument("--rounds", type=int, default=30, help="at most, per row")
+    parser.add_argument("--threads", type=int, help="of pre- and post-processing; default the session's")
     parser.add_argument("--make", action="store_true", help="only make the engines")
     parser.add_argument("--json", type=Path, help="file for the figures")
     args = parser.parse_args()
@@ -110,14 +109,16 @@ def main() -> int:
     if args.make:
         return 0
     print(
-        f"{'row':38}{'engine ms':>10}{'wall ms':>9}{'ratio [95 %]':>22}{'difference ms [95 %]':>25}{'prepare':>9}{'result':>8}"
-        f"{'noise x':>9}{'faults':>12}{'found':>7}{'rounds':>8}  verdict"
+        f"{'row':36}{'engine ms':>10}{'wall ms':>9}{'ratio [95 %]':>19}{'difference ms [95 %]':>21}"
+        f"{'prepare':>9}{'engine':>8}{'result':>8}{'alone':>8}{'noise x':>9}{'faults':>8}{'found':>7}{'rounds':>8}  verdict"
     )
     results = []
     for task, size, engine in rows:
         image = (round(size[0] * args.image_scale), round(size[1] * args.image_scale))
         with open_session(open_artifact(folders[task, size] / "engine" / engine, "engine")) as session:
-            results.append(measure(name_of(task, size, engine), session, images_of(task, image), args.rounds))
+            results.append(
+                measure(name_of(task, size, engine), session, images_of(task, image), (args.rounds, args.threads))
+            )
         print(line_of(results[-1]), flush=True)
     if args.json:
         args.json.write_text(json.dumps([asdict(result) for result in results], indent=1))
@@ -137,78 +138,25 @@ def name_of(task: str, size: Size, engine: str) -> str:
     return f"{task}/{size[0]}x{size[1]}/{engine}"
 
 
-def made(cache: Path, task: str, size: Size, steps: int) -> Path:
-    """Return the run with the engines of a task at a size, resumed or made: brief training, export, quantization, compilation."""
-    shared = ["distill.methods={}", f"student.variant={VARIANTS[task]}"]
-    weights = cache / f"{task}-{steps}"
-    train = [*shared, f"name=trained_{task}", f"student.train.steps={steps}", f"teacher.variant={VARIANTS[task]}"]
-    api.run(BASES[task], weights, [*train, "engines=[]"], until="student")
-    run = cache / f"{task}-{steps}-{size[0]}x{size[1]}"
-    sized = [
-        *shared,
-        f"name={task}_{size[0]}x{size[1]}",
-        f"student.checkpoint={(weights / 'student' / 'weights.safetensors').absolute()}",
-        "student.train=null",
-        f"data.size=[{size[0]},{size[1]}]",
-        f"data.options={{height: {size[0]}, width: {size[1]}, train: 8, val: 4}}",
-        "quantize.images=8",
-        "quantize.options.nncf.bias_correction=fast",
-        "parity.int8_error=100",  # what a briefly trained network computes is of no interest here
-        "parity.int8_different=1",
-        "parity.images=1",
-        "export.parity_images=1",
-        "check=warn",
-    ]
-    api.run(BASES[task], run, sized, until="engine")
-    return run
-
-
-def images_of(task: str, size: Size) -> list[np.ndarray]:
-    """Return images (H, W, 3) uint8: scenes, or for objects mosaics of two by two scenes with 20 labelled objects or more."""
-    height, width = size
-    if task == "semantic":
-        dataset = open_dataset(SceneOptions(height=height, width=width), "val")
-        return [dataset.load(index).image for index in range(IMAGES)]
-    scenes = open_objects(SceneOptions(height=height // 2, width=width // 2, seed=1), "val", task == "instance")
-    images: list[np.ndarray] = []
-    rich: list[np.ndarray] = []
-    objects = 0
-    for index in range(len(scenes)):
-        sample = scenes.load(index)
-        assert sample.instances is not None
-        count = len(sample.instances.labels)
-        if count < OBJECTS / 4:
-            continue
-        rich.append(sample.image)
-        objects += count
-        if len(rich) == 4:
-            images.append(np.concatenate([np.concatenate(rich[:2], axis=1), np.concatenate(rich[2:], axis=1)]))
-            rich = []
-        if len(images) == IMAGES:
-            return images
-    raise SystemExit(f"only {len(images)} mosaics of {OBJECTS} objects among {len(scenes)} scenes")
-
-
-def measure(name: str, session: Session, images: Sequence[np.ndarray], rounds: int) -> RowResult:
-    """Return the figures of one engine."""
-    task = session.spec.task
-    selection = None if task == "semantic" else Selection(most=OBJECTS)
-    predict, key = Predictor(session, selection), session.spec.inputs[0].name
+def measure(name: str, session: Session, images: Sequence[np.ndarray], limits: tuple[int, int | None]) -> RowResult:
+    """Return the figures of one engine; limits: most rounds, threads of pre- and post-processing."""
+    task, (rounds, threads) = session.spec.task, limits
+    predict = Predictor(session, None if task == "semantic" else Selection(most=OBJECTS), threads)
+    key = session.spec.inputs[0].name
     prepared = [{key: prepare(image, session.spec.preprocess)} for image in images]
     outputs = [{k: v.copy() for k, v in session.infer(one).items()} for one in prepared]
     noise = [as_noise(one, session.spec) for one in outputs]
     size = (images[0].shape[0], images[0].shape[1])
     found = [predict(image) for image in images]
-    wall = over(images, predict)
-    pair = {"wall": wall, "engine": over(prepared, session.infer)}
+    wall = wall_time(predict, images)
+    pair: dict[str, Function | Parted] = {"wall": wall, "engine": over(prepared, session.infer)}
     pairs = paired(pair, rounds, lambda done: verdict_on_time(done, task) != "too noisy")
     parts = {
-        "prepare": over(images, lambda image: prepare(image, session.spec.preprocess)),
-        "result": over(outputs, lambda one: result_of(one, session.spec, size, selection)),
-        "noise": over(noise, lambda one: result_of(one, session.spec, size, selection)),
+        "result": over(outputs, lambda one: predict.finish(one, size)),
+        "noise": over(noise, lambda one: predict.finish(one, size)),
     }
     others = paired(parts, FEWEST_ROUNDS, lambda _: False)
-    minor, major = faults_per_run(wall, runs=40)
+    minor, major = faults_per_run(wall.run, runs=40)
     noise_ratio = interval([one["noise"] / one["result"] for one in others])
     verdicts = [verdict_on_time(pairs, task), *verdict_on_faults(minor, major)]
     if task == "semantic" and noise_ratio.low > NOISE_RATIO:
@@ -217,24 +165,20 @@ def measure(name: str, session: Session, images: Sequence[np.ndarray], rounds: i
     return RowResult(
         name=name,
         image=size,
+        threads=threads,
         engine_ms=statistics.median(one["engine"] for one in pairs),
         wall_ms=statistics.median(one["wall"] for one in pairs),
         ratio=interval([one["wall"] / one["engine"] for one in pairs]),
         difference_ms=interval([one["wall"] - one["engine"] for one in pairs]),
         rounds=len(pairs),
-        prepare_ms=statistics.median(one["prepare"] for one in others),
-        result_ms=statistics.median(one["result"] for one in others),
+        stages_ms={part: statistics.median(one[f"wall/{part}"] for one in pairs) for part in PARTS},
+        result_alone_ms=statistics.median(one["result"] for one in others),
         noise_ratio=noise_ratio,
         minor_faults=minor,
         major_faults=major,
         objects=None if task == "semantic" else statistics.mean(len(one.scores) for one in found),
         verdict=", ".join(missed) or "ok",
     )
-
-
-def result_of(outputs: Mapping[str, np.ndarray], spec: ModelSpec, size: Size, selection: Selection | None) -> Any:
-    """Return the class map or the objects of a network's outputs."""
-    return class_map(outputs, spec, size) if selection is None else detections(outputs, spec, size, selection)
 
 
 def as_noise(outputs: Mapping[str, np.ndarray], spec: ModelSpec) -> dict[str, np.ndarray]:
@@ -258,24 +202,24 @@ def over(items: Sequence[Any], function: Callable[[Any], object]) -> Function:
 
 
 def paired(
-    functions: Mapping[str, Function], rounds: int, is_enough: Callable[[list[dict[str, float]]], bool]
+    functions: Mapping[str, Function | Parted], rounds: int, is_enough: Callable[[list[dict[str, float]]], bool]
 ) -> list[dict[str, float]]:
-    """Return the median in ms of one burst of every function, for each round."""
+    """Return the median in ms of one burst of every function, for each round; of `wall` also `wall/<part>`."""
     for function in functions.values():
-        timing.warm_up(function, max_seconds=2.0)
+        timing.warm_up(function.run if isinstance(function, Parted) else function, max_seconds=2.0)
     found: list[dict[str, float]] = []
     while len(found) < rounds and not (len(found) >= FEWEST_ROUNDS and is_enough(found)):
-        budget = timing.Budget(min_samples=5, min_seconds=0.15, burst_seconds=0.15, seed=len(found))
-        series = timing.measure_interleaved(functions, budget)
-        found.append({name: float(np.median(one.samples_ns)) / 1e6 for name, one in series.items()})
+        series = timing.measure_interleaved(functions, timing.Budget(0, 0, burst_seconds=0.15, seed=len(found)))
+        found.append({name: float(one.medians_ns()[0]) / 1e6 for name, one in series.items()})
+        if "wall" in series:
+            parts = {f"wall/{part}": series["wall"].part_medians_ns(place)[0] for place, part in enumerate(PARTS)}
+            found[-1] |= {name: float(value) / 1e6 for name, value in parts.items()}
     return found
 
 
 def interval(figures: Sequence[float]) -> Interval:
-    """Return the median and its 95 % interval by order statistics: ranks (n +- 1.96 sqrt(n)) / 2."""
-    ranked, half = sorted(figures), 0.98 * math.sqrt(len(figures))
-    low = max(0, math.floor(len(figures) / 2 - half))
-    return Interval(statistics.median(ranked), ranked[low], ranked[-1 - low])
+    """Return the median and its 95 % interval by order statistics."""
+    return Interval(statistics.median(figures), *timing.median_interval(figures))
 
 
 def verdict_on_time(pairs: Sequence[Mapping[str, float]], task: str) -> str:
@@ -306,9 +250,10 @@ def line_of(row: RowResult) -> str:
     difference = f"{row.difference_ms.median:.2f} [{row.difference_ms.low:.2f}, {row.difference_ms.high:.2f}]"
     faults = f"{row.minor_faults:.0f}" + (f" + {row.major_faults:.2f} major" if row.major_faults else "")
     found = "" if row.objects is None else f"{row.objects:.0f}"
+    stages = "".join(f"{row.stages_ms[part]:{width}.2f}" for part, width in zip(PARTS, (9, 8, 8), strict=True))
     return (
-        f"{row.name:38}{row.engine_ms:10.2f}{row.wall_ms:9.2f}{ratio:>22}{difference:>25}{row.prepare_ms:9.2f}"
-        f"{row.result_ms:8.2f}{row.noise_ratio.median:9.2f}{faults:>12}{found:>7}{row.rounds:8}  {row.verdict}"
+        f"{row.name:36}{row.engine_ms:10.2f}{row.wall_ms:9.2f}{ratio:>19}{difference:>21}{stages}{row.result_alone_ms:8.2f}"
+        f"{row.noise_ratio.median:9.2f}{faults:>8}{found:>7}{row.rounds:8}  {row.verdict}"
     )
 
 

@@ -64,6 +64,9 @@ _LEVELS = {
     "basic": "ORT_ENABLE_BASIC",
     "disabled": "ORT_DISABLE_ALL",
 }
+# Threads that spin after a run take the cores from what comes next: pre- and post-processing with two threads took 1.6 times as
+# long on two cores (1.32, measured with `benchmarks/wall_vs_engine.py`); the run itself is as fast.
+_SESSION_CONFIG = {"session.force_spinning_stop": "1"}
 # What a run raises for inputs that do not fit; the rest, of a GPU without memory, say, is not the input's fault.
 _OF_THE_INPUT = ("InvalidArgument", "ValueError")
 
@@ -93,7 +96,8 @@ class Options:
         "provider has the session's threads.",
     )
     session_config: Mapping[str, str] = option(
-        {}, 'Entries of the session configuration, e.g. `session.intra_op.allow_spinning: "0"`.'
+        {},
+        'Entries of the session configuration. By default `session.force_spinning_stop: "1"`: threads sleep after a run.',
     )
 
     def __post_init__(self) -> None:
@@ -199,6 +203,7 @@ class Session(SessionBase):
                 "execution_mode": settings.execution_mode.name,
                 "enable_cpu_mem_arena": settings.enable_cpu_mem_arena,
                 "enable_mem_pattern": settings.enable_mem_pattern,
+                **_SESSION_CONFIG,
                 **self.options.session_config,
             },
         }
@@ -246,7 +251,7 @@ def _settings(runtime: Any, options: Options) -> Any:
     settings.inter_op_num_threads = 1  # operators of these networks run one after another
     settings.graph_optimization_level = getattr(runtime.GraphOptimizationLevel, _LEVELS[options.graph_optimization])
     settings.enable_cpu_mem_arena = options.memory_arena
-    for key, value in options.session_config.items():
+    for key, value in {**_SESSION_CONFIG, **options.session_config}.items():
         settings.add_session_config_entry(key, value)
     return settings
 
@@ -254,7 +259,7 @@ def _settings(runtime: Any, options: Options) -> Any:
 def tunes() -> Tuple[Choice, ...]:
     """Threads, their waiting between operators, memory, the optimiser's level, and the graphs that move work into it."""
     asleep = Choice("no spinning", options={"session_config": {"session.intra_op.allow_spinning": "0"}})
-    between = Choice("spinning ends with a run", options={"session_config": {"session.force_spinning_stop": "1"}})
+    between = Choice("spinning goes on", options={"session_config": {"session.force_spinning_stop": "0"}})
     plain = Choice("optimization extended", options={"graph_optimization": "extended"})
     arena = Choice("no memory arena", options={"memory_arena": False})
     return (*threads("intra_op_threads"), asleep, between, plain, arena, *GRAPHS)
