@@ -41,6 +41,7 @@ from edgekd.executors.ssh.board import SshBoard
 from edgekd.executors.ssh.client import Client, Link
 from edgekd.executors.ssh.greeting import greet
 from edgekd.executors.ssh.jobs import Jobs
+from edgekd.executors.ssh.lock import Waiting
 from edgekd.executors.ssh.probe import probe
 from edgekd.executors.ssh.store import Store
 
@@ -117,7 +118,7 @@ def push(board: Board, folder: Path) -> Iterator[Row]:
     alone: list[float] = []
     together: list[float] = []
     with connected(board) as (client, place), shared_connection(board, shared):
-        store = Store(client, place, 1 << 30)
+        store = Store(client, place, 1 << 30, 1)
         for _ in range(ROUNDS):
             for samples, options in ((alone, []), (together, shared)):
                 file.write_bytes(os.urandom(PUSHED_BYTES))
@@ -125,7 +126,9 @@ def push(board: Board, folder: Path) -> Iterator[Row]:
                 samples.append(seconds(lambda copy=copy: subprocess.run(copy, check=True)))  # type: ignore[misc]
             file.write_bytes(os.urandom(PUSHED_BYTES))
             for samples in (pushed, again):
-                samples.append(seconds(lambda: store.push({sha256_of(file): file}, no_progress)))
+                samples.append(
+                    seconds(lambda: store.push({sha256_of(file): file}, Waiting(board.name, 0), no_progress))
+                )
         subprocess.run(["ssh", *shared, board.ssh, "rm edgekd-copied"], check=True)
     yield Row("scp 100 MB", alone, None)
     yield Row("scp 100 MB, connected", together, None)

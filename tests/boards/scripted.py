@@ -20,7 +20,7 @@ from tests.boards.fixtures import SshdBoard
 
 FOLDER = ".cache/edgekd"  # of edgekd, in a board's home
 LIMITS = Limits(
-    link=Link(connect_s=2, alive_s=1, alive_count=2, retry_s=0.05, give_up_s=30),
+    link=Link(connect_s=2, alive_s=1, alive_count=2, retry_s=0.05, give_up_s=120),
     wait_s=30,
     slice_s=2,
     log_bytes=1 << 20,

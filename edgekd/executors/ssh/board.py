@@ -30,6 +30,7 @@ from edgekd.executors.machine import Machine, facts_job, machine_of
 from edgekd.executors.ssh.client import Client, Link
 from edgekd.executors.ssh.greeting import greet
 from edgekd.executors.ssh.jobs import SUPERVISOR, Jobs, Order, Status
+from edgekd.executors.ssh.lock import Waiting
 from edgekd.executors.ssh.probe import Probed, probe, variables
 from edgekd.executors.ssh.results import Receiver, checked
 from edgekd.executors.ssh.session import BoardSession
@@ -96,13 +97,16 @@ class SshBoard:
         place = self._place
         with TemporaryDirectory(prefix="edgekd-board-") as folder:
             order, contents = self._order(job, files, Path(folder))
-            reboots = 0
+            waiting, reboots = Waiting(self._board.name, order.wait_s), 0
             while True:
-                place.store.push(contents, progress)
-                status = self._ended(order, progress)
+                place.store.push(contents, waiting, progress)
+                status = self._ended(order, waiting, progress)
                 if status.state == "absent":  # the link was lost as it began, or another process has collected it
                     continue
                 if status.state != "rebooted":
+                    if status.why == "busy":
+                        place.jobs.forget(order.key)
+                        raise waiting.over(status.holder)
                     return self._collected(job, order, status, out_dir, log)
                 place.jobs.forget(order.key)
                 reboots += 1
@@ -155,7 +159,7 @@ class SshBoard:
     def _place(self) -> _Place:
         folder = greet(self._client, self._board)
         size_bytes = int(self._board.store_gb * 1e9)
-        return _Place(folder, Store(self._client, folder, size_bytes), Jobs(self._client, folder))
+        return _Place(folder, Store(self._client, folder, size_bytes, self._limits.slice_s), Jobs(self._client, folder))
 
     @cached_property
     def _machine(self) -> Machine:
@@ -206,15 +210,14 @@ class SshBoard:
             self._hashes[key] = sha256_of(path)
         return self._hashes[key]
 
-    def _ended(self, order: Order, progress: Progress) -> Status:
+    def _ended(self, order: Order, waiting: Waiting, progress: Progress) -> Status:
         """Start a job or join it, wait for its end and return how it ended."""
-        jobs, name, slice_s, seen = self._place.jobs, self._board.name, _FIRST_SLICE_S, None
+        jobs, name, slice_s = self._place.jobs, self._board.name, _FIRST_SLICE_S
         try:
             status = jobs.start(order, slice_s)
             while status.state in ("waiting", "running"):
-                if status.state == "waiting" and status.holder != seen:
-                    seen = status.holder
-                    _log.warning("board %s is in use by %s; waiting for it", name, seen or "a job that has just ended")
+                if status.state == "waiting":
+                    waiting.say(status.holder)
                 if status.progress is not None:
                     progress(*status.progress)
                 slice_s = min(2 * slice_s, self._limits.slice_s)
@@ -232,7 +235,7 @@ class SshBoard:
         with TemporaryDirectory(prefix="edgekd-result-") as folder:
             result = Path(folder) / RESULT
             try:
-                if status.state == "ended" and status.why not in ("busy", "cancelled"):
+                if status.state == "ended" and status.why != "cancelled":
                     self._pull(order, status, {RESULT: result, _LOG: log}, out_dir)
             except ArtifactError:
                 jobs.forget(order.key)  # else the next run would refuse it again
@@ -243,11 +246,6 @@ class SshBoard:
     def _value(self, job: Job, order: Order, status: Status, result: Path, log: Path) -> Json:
         """Return the value of a job's result, or raise why there is none."""
         name, what = self._board.name, f"board {self._board.name}: {_what(job)}"
-        if status.why == "busy":
-            raise BoardError(
-                f"board {name}: in use by {status.holder} for more than {order.wait_s:g} s; run the command again later, or "
-                f"end that job: edgekd board cancel {name}"
-            )
         if status.why == "cancelled":
             raise BoardError(f"{what} was ended by `edgekd board cancel {name}`")
         if status.state == "died":

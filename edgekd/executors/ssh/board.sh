@@ -14,3 +14,11 @@ folder=$(expand "$1")
 mkdir -p "$folder/store" "$folder/in" "$folder/jobs" "$folder/code" && cd "$folder" || exit 1
 folder=$(pwd)
 shift
+
+# Say which job holds the board.
+held_by() {
+    ! flock -n -s lock true || return 0
+    holder=$(sed -n 2p holder 2>/dev/null)
+    echo "holder ${holder:-a job that has just begun}"
+}
+

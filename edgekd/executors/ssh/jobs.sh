@@ -62,13 +62,6 @@ wait_for() {
     fi
 }
 
-# Say which job holds the board.
-held_by() {
-    ! flock -n -s lock true || return 0
-    holder=$(sed -n 2p holder 2>/dev/null)
-    echo "holder ${holder:-a job that has just begun}"
-}
-
 # Send files of a job one after another, from a byte on; their names are on stdin: send KEY OFFSET
 send() {
     cd "jobs/$1" || exit 1

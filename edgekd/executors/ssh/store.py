@@ -5,12 +5,15 @@ from __future__ import annotations
 import io
 import tarfile
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO
 
 from edgekd.errors import BoardError, WorkspaceError
 from edgekd.executors.base import Progress
 from edgekd.executors.ssh.client import NO_SPACE, Client, ScriptError
+from edgekd.executors.ssh.lock import Waiting
 
 _SCRIPT = Path(__file__).with_name("store.sh").read_text()
 _BLOCK = 1 << 20  # a large file goes on at a multiple of it
@@ -20,6 +23,20 @@ _MOST = 500  # files in a batch
 _ROUNDS = 3
 
 
+@dataclass(frozen=True)
+class _Look:
+    """How the store stands.
+
+    free: bytes of the disk.
+    lacking: names that it lacks, with the bytes that came of them.
+    holder: who held the board for all of the wait; "" when nothing is lacking.
+    """
+
+    free: int
+    lacking: dict[str, int]
+    holder: str
+
+
 class Store:
     """The store in one folder of a board.
 
@@ -27,60 +44,69 @@ class Store:
         client: connection to the board.
         folder: edgekd's on the board.
         size_bytes: what the store keeps; the least recently used files go first.
+        slice_s: longest wait on the board in one call.
     """
 
-    def __init__(self, client: Client, folder: str, size_bytes: int) -> None:
-        self._client, self._folder, self._size_bytes = client, folder, size_bytes
+    def __init__(self, client: Client, folder: str, size_bytes: int, slice_s: float) -> None:
+        self._client, self._folder, self._size_bytes, self._slice_s = client, folder, size_bytes, slice_s
 
-    def push(self, files: Mapping[str, Path], progress: Progress) -> None:
-        """Send the files that the store lacks, or holds damaged.
+    def push(self, files: Mapping[str, Path], waiting: Waiting, progress: Progress) -> None:
+        """Send the files that the store lacks, or holds damaged, while no job runs on the board that this would disturb.
 
         Args:
             files: SHA-256 -> file of the host.
+            waiting: for others who use the board.
             progress: called with the fraction of the bytes that are there.
 
         Raises:
-            BoardError: as `Client.insist`, or a file does not arrive as it was hashed.
+            BoardError: as `Client.insist` and `Waiting`, or a file does not arrive as it was hashed.
             WorkspaceError: the board's disk has no room.
         """
-        for _ in range(_ROUNDS):
-            lacking = self._client.insist(lambda: self._round(files, progress))
-            if not lacking:
+        rounds, slice_s = 0, 1.0
+        while rounds < _ROUNDS:
+            found, missing = self._client.insist(partial(self._round, files, slice_s, progress))
+            if not missing:
                 return
+            if found.holder:
+                waiting.go_on(found.holder)
+                slice_s = self._slice_s
+            else:
+                rounds += 1
         raise BoardError(
-            f"board {self._client.name}: sent {_ROUNDS} times and never arrived whole: {', '.join(lacking)}; does "
+            f"board {self._client.name}: sent {_ROUNDS} times and never arrived whole: {', '.join(missing)}; does "
             "something change these files?"
         )
 
-    def _round(self, files: Mapping[str, Path], progress: Progress) -> list[str]:
-        """Send what the store lacks, and return the paths of what did not arrive whole."""
+    def _round(self, files: Mapping[str, Path], slice_s: float, progress: Progress) -> tuple[_Look, list[str]]:
+        """Send what the store lacks unless somebody holds the board; return what was found, and the files that lack even then."""
         sizes = {name: path.stat().st_size for name, path in files.items()}
         free, needed, whole = 0, sum(sizes.values()), set[str]()
         try:
-            free, lacking = self._look(files)
-            missing = sum(sizes[name] - had for name, had in lacking.items())
+            found = self._look(files, slice_s)
+            free, missing = found.free, sum(sizes[name] - had for name, had in found.lacking.items())
             needed = int(_RESERVE * missing)
             if needed > free:
                 raise no_room(self._client.name, self._folder, free, needed)
-            for batch in _batches({name: sizes[name] for name in lacking}):
-                whole |= self._send(batch, files, lacking)
-                progress("sending", sum(sizes[name] - lacking[name] for name in whole) / max(1, missing))
+            for batch in () if found.holder else _batches({name: sizes[name] for name in found.lacking}):
+                whole |= self._send(batch, files, found.lacking)
+                progress("sending", sum(sizes[name] - found.lacking[name] for name in whole) / max(1, missing))
         except ScriptError as exc:
             if NO_SPACE in exc.said:
                 raise no_room(self._client.name, self._folder, free, needed) from exc
             raise
-        return [str(files[name]) for name in lacking if name not in whole]
+        return found, [str(files[name]) for name in found.lacking if name not in whole]
 
-    def _look(self, names: Collection[str]) -> tuple[int, dict[str, int]]:
-        """Return the free bytes of the board's disk, and the names that the store lacks with the bytes that came of them."""
+    def _look(self, names: Collection[str], slice_s: float) -> _Look:
+        """Ask how the store stands."""
         wanted = "".join(f"{name}\n" for name in names).encode()
-        said = self._call("look", self._size_bytes, stdin=wanted)
+        said = self._call("look", self._size_bytes, f"{slice_s:g}", stdin=wanted)
         words = [line.split() for line in said.splitlines()]
         try:
             (free,) = (int(word[1]) for word in words if word[0] == "free")
-            return free, {word[1]: int(word[2]) for word in words if word[0] == "lacks" and word[1] in names}
+            lacking = {word[1]: int(word[2]) for word in words if word[0] == "lacks" and word[1] in names}
         except (ValueError, IndexError) as exc:
             raise BoardError(f"board {self._client.name}: expected what its store lacks, got {said[:200]!r}") from exc
+        return _Look(free, lacking, " ".join(" ".join(word[1:]) for word in words if word[:1] == ["holder"]))
 
     def _send(self, batch: list[str], files: Mapping[str, Path], had: Mapping[str, int]) -> set[str]:
         """Send small files or one large file, and return the names of those that arrived whole."""

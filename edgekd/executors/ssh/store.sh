@@ -2,7 +2,8 @@
 # The store of a board: read-only files whose names are their SHA-256. `in` holds what is not whole yet.
 # A line of `index` is name, size, modification time and boot of a file whose hash was checked; the last used file is last.
 
-# Print what is free, and which of the files on stdin the store lacks, with the size of what came of them: look STORE_BYTES
+# Print what is free, and which of the files on stdin the store lacks, with the size of what came of them. When it lacks some,
+# wait for the board some seconds, and print who holds it even then: look STORE_BYTES SLICE_S
 look() {
     find in -mindepth 1 -maxdepth 1 -mmin +10080 -exec rm -rf {} +
     new=$folder/in/look.$$ && mkdir "$new" || exit 1
@@ -26,10 +27,13 @@ look() {
     without "$new/old" <"$new/index" >"$new/kept" && mv "$new/kept" ../index
     echo "free $(free_bytes)"
     cut -d' ' -f1 "$new/found" >"$new/names" && without "$new/damaged" <"$new/names" >"$new/whole"
-    without "$new/whole" <"$new/wanted" | while read -r name; do
+    without "$new/whole" <"$new/wanted" >"$new/lacking"
+    while read -r name; do
         size=$(stat -c %s "../in/$name" 2>/dev/null) || size=0
         echo "lacks $name $size"
-    done
+    done <"$new/lacking"
+    cd "$folder" || exit 1
+    [ ! -s "$new/lacking" ] || timeout "$2" flock -s lock true || held_by
 }
 
 # Lines of the index for the names on stdin; absent files have none.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -10,11 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from edgekd.board.files import sha256_of
 from edgekd.board.job import Job
 from edgekd.errors import BoardError, TargetError, ToolchainCrashError, ToolchainTimeoutError
 from edgekd.executors.outcomes import TIMEOUT_VARIABLE
 from tests.boards.fixtures import SshdBoard, StartBoard
-from tests.boards.scripted import DONE, FOLDER, LIMITS, RAN, executor, run, wait_until
+from tests.boards.scripted import DONE, FOLDER, LIMITS, RAN, executor, random_file, run, wait_until
 
 pytestmark = pytest.mark.slow
 Know = Callable[..., None]
@@ -129,6 +131,19 @@ def test_a_second_user_waits_and_is_told_who_holds_the_board(
         board.run("touch go")
         assert annas.result() == hannas.result() == {"done": True}
     assert board.run("cat runs").split() == ["begins", "ends"] * 2
+
+
+def test_nothing_is_sent_to_a_board_while_a_job_runs_there(board: SshdBoard, tmp_path: Path) -> None:
+    data = random_file(tmp_path / "x", 5_000_000)
+    script = f"while [ ! -e ~/go ]; do sleep 0.1; done; {DONE}"
+    with executor(board, script) as first, executor(board, DONE) as second, ThreadPoolExecutor() as pool:
+        running = pool.submit(run, first, tmp_path / "first")
+        wait_until(lambda: first.holder() != "")
+        waiting = pool.submit(run, second, tmp_path / "second", x=data)
+        time.sleep(2)
+        assert sha256_of(data) not in board.run(f"ls {FOLDER}/in {FOLDER}/store")
+        board.run("touch go")
+        assert running.result() == waiting.result() == {"done": True}
 
 
 def test_a_second_user_gives_up_after_the_wait(

@@ -141,15 +141,18 @@ def test_a_frozen_link_is_noticed_and_the_work_goes_on(
     assert (board.home / "runs").read_text() == "ran\n"
 
 
+@pytest.mark.parametrize("when", ["job", "pull"])
 def test_a_board_that_stays_away_is_given_up_and_the_next_run_collects_its_job(
-    board: SshdBoard, tmp_path: Path
+    when: str, board: SshdBoard, tmp_path: Path
 ) -> None:
+    slow_down(board, 20 * MB)
     limits = replace(LIMITS, link=replace(LIMITS.link, give_up_s=2))
-    data = random_file(tmp_path / "x", 1000)
+    data = random_file(tmp_path / "x", 10 * MB)
     script = f"{RAN}; sleep 1; cp in/x out/x; {DONE}"
+    is_begun = (board.home / "runs").exists if when == "job" else lambda: pulled(tmp_path / "out") > MB
     with executor(board, script, limits) as there, ThreadPoolExecutor() as pool:
         done = pool.submit(run, there, tmp_path, x=data)
-        wait_until(lambda: (board.home / "runs").exists())
+        wait_until(is_begun)
         board.freeze()
         with pytest.raises(
             BoardError, match="no contact for 2 s .*; what runs on it goes on; run the command again to"
