@@ -12,6 +12,7 @@ EdgekdError                     something went wrong that the user can read abou
 │   │       ├── ToolchainTimeoutError  it did not end in time, and was killed
 │   │       └── ToolchainLogError      it reported success, and its log says otherwise
 │   ├── BoardError              a board that cannot be reached, was lost, is in use, or lacks what every job needs
+│   │   └── BoardDiskError      its disk is full or not writable; also a WorkspaceError
 │   ├── PackageError            a package that is not installed
 │   ├── ImageError              an array handed to an engine
 │   └── WorkspaceError          an output folder that is locked, full or unwritable
@@ -94,6 +95,10 @@ class ImageError(UserError):
 
 class WorkspaceError(UserError):
     """An output folder is in use by another run, full, or cannot be written."""
+
+
+class BoardDiskError(BoardError, WorkspaceError):
+    """The disk of a board is full, or its folder cannot be written; the work on other boards goes on."""
 
 
 class GateError(EdgekdError):

@@ -19,7 +19,16 @@ from edgekd.core.recipe_loading import check_plugins
 from edgekd.core.stage import KeyContent, Stage, bench_of, hash_of
 from edgekd.core.workspace import Workspace, disk_errors
 from edgekd.data.splits import release_split
-from edgekd.errors import BoardError, EdgekdError, GateError, RecipeError, WorkspaceError, one_line
+from edgekd.errors import (
+    BoardError,
+    EdgekdError,
+    GateError,
+    RecipeError,
+    TargetError,
+    UserError,
+    WorkspaceError,
+    one_line,
+)
 from edgekd.planning import quantizer_of
 
 log = logging.getLogger(__name__)
@@ -163,7 +172,7 @@ class _Runner:
             return self._fail(StageFailure(stage.name, "all of its inputs failed", cause=stage.optional_inputs[0]))
         try:
             content = _key_content(self.recipe, self.workspace, stage, self._artifacts())
-        except BoardError as exc:
+        except (BoardError, TargetError) as exc:
             return self._keep(stage, exc)
         artifact = self.workspace.finished(stage.name, hash_of(content))
         started, skipped = time.monotonic(), artifact is not None and not artifact.failures
@@ -182,7 +191,7 @@ class _Runner:
         self.on_stage(self.done[stage.name])
         return True
 
-    def _keep(self, stage: Stage, away: BoardError) -> bool:
+    def _keep(self, stage: Stage, away: UserError) -> bool:
         """Finish a stage whose board cannot be asked, where it is done already; else it fails with the reason."""
         artifact = _kept(self.recipe, self.workspace, stage, self._artifacts())
         if artifact is None:
@@ -203,10 +212,9 @@ class _Runner:
         try:
             with disk_errors(self.workspace.root):
                 return _run(self.recipe, self.workspace, stage, content, inputs)
-        except WorkspaceError:
-            raise
         except EdgekdError as exc:
-            if self.on_failure is None or not stage.fails_alone:
+            is_our_disk = isinstance(exc, WorkspaceError) and not isinstance(exc, BoardError)
+            if is_our_disk or self.on_failure is None or not stage.fails_alone:
                 raise
             self._fail(StageFailure(stage.name, str(exc)))
         except Exception as exc:
@@ -287,7 +295,7 @@ def recall(
             artifacts = {name: one.artifact for name, one in known.items()}
             try:
                 artifact = find(stage.name, hash_of(_key_content(recipe, workspace, stage, artifacts)))
-            except BoardError:
+            except (BoardError, TargetError):
                 artifact = _kept(recipe, workspace, stage, artifacts)
             if artifact is not None:
                 known[stage.name] = StageRun(stage, artifact, skipped=True, seconds=0.0)

@@ -9,7 +9,7 @@ from graphlib import TopologicalSorter
 from edgekd.core import plugins
 from edgekd.core.recipe import LOCAL, Engine, Recipe
 from edgekd.core.stage import Stage, bench_of
-from edgekd.errors import BoardError, UserError, did_you_mean
+from edgekd.errors import BoardError, TargetError, UserError, did_you_mean
 from edgekd.executors.boards import why_not_there
 
 log = logging.getLogger(__name__)
@@ -276,7 +276,9 @@ def _cannot_run(recipe: Recipe, ran_before: Callable[[Engine], bool]) -> dict[st
         there = [engine for engine in recipe.engines if engine.board == board]
         try:
             found |= why_not_there(there)
-        except BoardError as exc:  # said once here, and in the rows
+        except (BoardError, TargetError) as exc:  # said once here, and in the rows
+            if board == LOCAL:
+                raise
             log.warning("%s", exc)
             found |= {engine.id: "" if ran_before(engine) else str(exc) for engine in there}
     return found

@@ -20,7 +20,7 @@ from edgekd.core.stage import bench_of
 from edgekd.core.task_metrics import TASKS
 from edgekd.data.base import Sample
 from edgekd.data.splits import open_split
-from edgekd.errors import BoardError
+from edgekd.errors import BoardError, TargetError
 from edgekd.evaluate.definitions import definitions
 from edgekd.executors.boards import executor_of, why_not_here
 from edgekd.executors.local import REFERENCE_TARGET
@@ -232,7 +232,7 @@ def _why_not(engine: Engine) -> str:
     """Return why an engine's board cannot run it, or cannot be asked; "" when it can."""
     try:
         return why_not_here(engine)
-    except BoardError as exc:
+    except (BoardError, TargetError) as exc:
         return str(exc)
 
 

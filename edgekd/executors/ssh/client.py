@@ -20,7 +20,7 @@ from pathlib import Path
 from shutil import rmtree
 from typing import IO, TypeVar
 
-from edgekd.errors import BoardError, WorkspaceError
+from edgekd.errors import BoardDiskError, BoardError
 
 log = logging.getLogger(__name__)
 Sink = Callable[[bytes], None]
@@ -162,14 +162,14 @@ class Client:
 
         Raises:
             BoardError: the board was never reached, refuses this host, or was out of reach for `give_up_s`; or a script failed.
-            WorkspaceError: the board's disk is full.
+            BoardDiskError: the board's disk is full.
         """
         while True:
             try:
                 return attempt()
             except ScriptError as exc:
                 if NO_SPACE in exc.said:
-                    raise WorkspaceError(f"board {self.name}: its disk is full ({exc}); make room there") from exc
+                    raise BoardDiskError(f"board {self.name}: its disk is full ({exc}); make room there") from exc
                 raise BoardError(f"board {self.name}: {exc}") from exc
             except LinkLost as exc:
                 self._give_up(exc)

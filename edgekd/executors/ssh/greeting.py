@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from edgekd.core.inventory import Board
-from edgekd.errors import BoardError, EdgekdError, TargetError, WorkspaceError
+from edgekd.errors import BoardDiskError, BoardError, EdgekdError, TargetError
 from edgekd.executors.ssh.checks import checks_of
 from edgekd.executors.ssh.client import Client
 from edgekd.executors.ssh.probe import probe
@@ -15,7 +15,7 @@ _ERRORS: dict[str, type[EdgekdError]] = {
     "python": TargetError,
     "numpy": TargetError,
     "chip": TargetError,
-    "folder": WorkspaceError,
+    "folder": BoardDiskError,
 }
 
 
@@ -25,7 +25,7 @@ def greet(client: Client, board: Board) -> str:
     Raises:
         BoardError: out of reach, not Linux, or without a command that every job needs.
         TargetError: another chip than the inventory's, no Python, one that is too old, or one without numpy.
-        WorkspaceError: the folder cannot be written.
+        BoardDiskError: the folder cannot be written.
     """
     probed = probe(client, board)
     for check in checks_of(board, probed):

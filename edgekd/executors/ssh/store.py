@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO
 
-from edgekd.errors import BoardError, WorkspaceError
+from edgekd.errors import BoardDiskError, BoardError
 from edgekd.executors.base import Progress
 from edgekd.executors.ssh.client import NO_SPACE, Client, ScriptError
 from edgekd.executors.ssh.lock import Waiting
@@ -60,7 +60,7 @@ class Store:
 
         Raises:
             BoardError: as `Client.insist` and `Waiting`, or a file does not arrive as it was hashed.
-            WorkspaceError: the board's disk has no room.
+            BoardDiskError: the board's disk has no room.
         """
         rounds, slice_s = 0, 1.0
         while rounds < _ROUNDS:
@@ -125,10 +125,10 @@ class Store:
         return self._client.call(_SCRIPT + f'{command} "$@"', self._folder, *arguments, stdin=stdin)
 
 
-def no_room(board: str, folder: str, free: int, needed: int | None, why: str = "") -> WorkspaceError:
+def no_room(board: str, folder: str, free: int, needed: int | None, why: str = "") -> BoardDiskError:
     """Return the error of a board's full disk; sizes in bytes, `needed` is None where nobody knows."""
     more = f"{needed / 1e6:.1f} MB needed" if needed is not None else "the job needs more"
-    return WorkspaceError(
+    return BoardDiskError(
         f"board {board}: no room in {folder}: {free / 1e6:.1f} MB free, {more}; make room there, or choose another "
         f"`folder` in the inventory{f' ({why})' if why else ''}"
     )

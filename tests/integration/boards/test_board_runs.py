@@ -203,6 +203,19 @@ def test_a_board_that_is_away_fails_its_rows_and_not_the_run(away: Path) -> None
     assert rows["onnxruntime-fp32@lab"].score is not None  # it was scored before
 
 
+def test_a_board_that_lacks_what_every_job_needs_fails_its_rows_and_not_the_run(away: Path, lab: SshdBoard) -> None:
+    entry = {"ssh": lab.host, "python": "no-such-python"}
+    (away / "boards.yaml").write_text(yaml.safe_dump({"schema": "edgekd.boards/1", "boards": {"lab": entry}}))
+    shutil.rmtree(away / "run/bench@lab")
+    _, made, failures = run(away)
+    assert made == []
+    assert set(failures) >= {"bench@lab"}
+    assert "board lab: python: " in failures["bench@lab"]
+    rows = rows_of(away)
+    assert {rows[name].status for name in OURS} == {"measured"}
+    assert {rows[name].status for name in THEIRS} == {"failed"}
+
+
 def test_the_engines_of_a_recipe_move_to_the_board_that_the_command_names(finished: tuple[Path, list[str]]) -> None:
     folder, _ = finished
     (folder / "plain.yaml").write_text(yaml.safe_dump(TINY))

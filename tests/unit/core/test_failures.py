@@ -13,7 +13,7 @@ from edgekd.core.artifact import StageResult
 from edgekd.core.recipe import Recipe
 from edgekd.core.stage import Stage, StageJob
 from edgekd.core.workspace import Workspace
-from edgekd.errors import BoardError, TargetError, WorkspaceError
+from edgekd.errors import BoardDiskError, BoardError, TargetError, WorkspaceError
 from edgekd.pipeline import StageFailure, run_stages
 from tests.unit.core.fake_stages import FAKE_PIPELINE
 from tests.unit.core.fake_stages import HERE as FAKE
@@ -167,3 +167,16 @@ def test_a_run_that_stops_at_failures_stops_at_a_board_that_is_away(
     monkeypatch.delenv(REACHED, raising=False)
     with Workspace(tmp_path / "out").locked() as workspace, pytest.raises(BoardError, match="is it on"):
         run_stages(small_recipe(tmp_path), workspace, [DATA, ON_BOARD])
+
+
+def fill_the_board(job: StageJob) -> StageResult:
+    """Fail as a board does whose disk is full."""
+    raise BoardDiskError("board pi: no room")
+
+
+def test_a_full_disk_of_a_board_fails_its_stage_and_not_the_run(tmp_path: Path) -> None:
+    full = replace(BAD, function=f"{HERE}:fill_the_board")
+    assert run(tmp_path, full, GOOD) == (
+        ["first", "engine/good"],
+        [StageFailure("engine/bad", "board pi: no room")],
+    )
