@@ -23,7 +23,7 @@ Portable: standard library + numpy, Python 3.8.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Callable, List, Mapping, Optional, Tuple
 
 import numpy as np
@@ -33,6 +33,8 @@ from edgekd.board.masks import Masks, assemble, paste
 from edgekd.board.specs import ModelSpec
 from edgekd.board.suppression import suppress
 
+# Candidates per detection that are decoded first; most images need no more (benchmarks/wall_vs_engine.py).
+_FEW = 4
 DECODE = "decode/"  # begins the names of the nodes that do this inside a graph
 
 
@@ -86,6 +88,18 @@ def detections(
     selection = selection or Selection()
     if spec.all_outputs("found_boxes"):
         return _on_image(outputs, spec, image_size, selection)
+    few = replace(selection, candidates=min(selection.candidates, _FEW * selection.most))
+    found = _suppressed(outputs, spec, image_size, few)
+    # Better candidates do not depend on worse ones: with as many as are asked for, the rest would change nothing.
+    if few.candidates < selection.candidates and len(found.scores) < selection.most:
+        found = _suppressed(outputs, spec, image_size, selection)
+    return found
+
+
+def _suppressed(
+    outputs: Mapping[str, np.ndarray], spec: ModelSpec, image_size: Tuple[int, int], selection: Selection
+) -> Detections:
+    """Return the detections among the selection's best candidates."""
     candidates = _read_decoded if spec.all_outputs("decoded_boxes") else _read_heads
     found = candidates(outputs, spec, selection)
     place = frame(image_size, spec.preprocess)
@@ -161,7 +175,7 @@ def _read_heads(outputs: Mapping[str, np.ndarray], spec: ModelSpec, selection: S
     scores, boxes, coefficients = (
         [outputs[tensor.name][0] for tensor in spec.all_outputs(role)] for role in ("scores", "boxes", "coefficients")
     )
-    places = [_loud(level, selection) for level in scores]
+    places = [_best_places(level, selection) for level in scores]
     logits = np.concatenate([level.take(at) for level, at in zip(scores, places)])  # noqa: B905 - Python 3.8
     levels = np.repeat(np.arange(len(scores)), [len(at) for at in places])
     best = np.argsort(-logits, kind="stable")[: selection.candidates]
@@ -181,7 +195,7 @@ def _read_heads(outputs: Mapping[str, np.ndarray], spec: ModelSpec, selection: S
     )
 
 
-def _loud(scores: np.ndarray, selection: Selection) -> np.ndarray:
+def _best_places(scores: np.ndarray, selection: Selection) -> np.ndarray:
     """Return the places of the best scores (K, h, w) of one level, as indices (N,) of the flattened array."""
     flat = scores.reshape(-1)
     places = np.flatnonzero(flat >= _logit(selection.min_score))  # logits are compared: no sigmoid of them all

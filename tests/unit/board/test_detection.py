@@ -243,3 +243,23 @@ def test_of_what_a_network_found_by_itself_the_best_above_the_least_score_are_ke
 
     assert kept() == kept(min_score=0) == [1, 0]
     assert kept(min_score=0.5) == kept(most=1) == [1]
+
+
+@pytest.mark.parametrize("most", [1, 3, 10, 25])
+@pytest.mark.parametrize("spread", [0.5, 3.0])
+def test_few_candidates_are_decoded_first_and_the_detections_are_those_of_all(most: int, spread: float) -> None:
+    # In the crowd of the smaller spread many candidates overlap, so that the few best do not give enough detections.
+    contract = spec(strides=(4, 8, 16), prototypes=4)
+    rng = np.random.default_rng(most)
+    outputs = {tensor.name: (rng.normal(size=tensor.shape) * spread).astype(np.float32) for tensor in contract.outputs}
+    asked = Selection(most=most, candidates=300)
+    found = detections(outputs, contract, (50, 90), asked)
+    # As many detections as there are candidates: all of these are decoded at once.
+    everything = detections(outputs, contract, (50, 90), replace(asked, most=300))
+    np.testing.assert_array_equal(found.boxes, everything.boxes[:most])
+    np.testing.assert_array_equal(found.scores, everything.scores[:most])
+    np.testing.assert_array_equal(found.labels, everything.labels[:most])
+    assert found.masks is not None
+    assert everything.masks is not None
+    for number in range(len(found.masks)):
+        np.testing.assert_array_equal(found.masks[number], everything.masks[number])
