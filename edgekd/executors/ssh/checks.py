@@ -82,7 +82,7 @@ def _chip(board: Board, probed: Probed) -> BoardCheck:
 
 
 def _folder(board: Board, probed: Probed) -> BoardCheck:
-    elsewhere = f"in the inventory: {board.name}: folder: a folder of this user on another disk"
+    elsewhere = f"in the inventory: {board.name}: folder: a folder of this user on another disk, e.g. /mnt/ssd/edgekd"
     if probed.unwritable:
         return BoardCheck("folder", "wrong", f"{probed.folder}: {probed.unwritable} is not writable", elsewhere)
     if hostile := {"ro", "noexec"} & set(probed.mount_options):
