@@ -201,7 +201,7 @@ class Client:
     def _options(self) -> list[str]:
         link = self.link
         words = ["-T", "-o", "BatchMode=yes", "-o", f"ConnectTimeout={link.connect_s}"]
-        words += ["-o", "RemoteCommand=none", "-o", "ClearAllForwardings=yes"]  # a person's, for a terminal
+        words += ["-o", "RemoteCommand=none", "-o", "ClearAllForwardings=yes", "-a", "-x"]  # a person's, for a terminal
         words += ["-o", f"ServerAliveInterval={link.alive_s}", "-o", f"ServerAliveCountMax={link.alive_count}"]
         if not link.is_shared:
             return [*words, "-o", "ControlMaster=no", "-o", "ControlPath=none"]

@@ -65,3 +65,9 @@ def test_a_board_that_was_never_met_is_given_up_at_once(board: Client, clock: Cl
     with pytest.raises(BoardError, match="board pi: unreachable"):
         call(board, tmp_path, cuts=1)
     assert clock.now == 0
+
+
+def test_the_users_agent_and_display_are_not_forwarded(board: Client, tmp_path: Path) -> None:
+    call(board, tmp_path, cuts=0)
+    said = (tmp_path / "said").read_text().splitlines()
+    assert {"-a", "-x"} <= set(said[: said.index("--")])
