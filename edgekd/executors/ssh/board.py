@@ -41,6 +41,7 @@ from edgekd.targets.base import Toolchain
 _log = logging.getLogger(__name__)
 _LOG, _OUT = "log", "out"  # in a job's folder on the board
 _FIRST_SLICE_S = 1.0
+_MOST_RESULT = 64 << 20  # bytes of result.json, which is read whole
 _MOST_REBOOTS = 2  # during one job
 
 
@@ -269,7 +270,8 @@ class SshBoard:
         try:
             if listed.pop(JOB, ("", 0))[0] != order.files[JOB]:
                 raise ArtifactError("this is what another job wrote")
-            files = checked(listed, places, out_dir, self._limits.result_bytes)
+            most_of = {RESULT: _MOST_RESULT, _LOG: order.log_bytes}
+            files = checked(listed, places, out_dir, self._limits.result_bytes, most_of)
             receiver, names = Receiver(files), [one.name for one in files]
             jobs, key = self._place.jobs, order.key
             self._client.insist(lambda: jobs.send(key, names, receiver.offset, receiver.write))
