@@ -23,7 +23,7 @@ from edgekd.board.sysinfo import Facts
 from edgekd.core import plugins
 from edgekd.core.artifact import Artifact
 from edgekd.core.inventory import Board
-from edgekd.errors import ArtifactError, BoardError, TargetError, ToolchainCrashError, WorkspaceError
+from edgekd.errors import ArtifactError, BoardAnswerError, BoardError, TargetError, ToolchainCrashError, WorkspaceError
 from edgekd.executors import outcomes, portable
 from edgekd.executors.base import Identity, Progress, no_progress
 from edgekd.executors.board_state import prepare
@@ -93,7 +93,7 @@ class SshBoard:
         Raises:
             BoardError: out of reach, in use, rebooted twice, or the job was cancelled.
             TargetError: the board lacks what a job needs, the target refuses, or the job failed; see `outcomes.value_of`.
-            ArtifactError: the board sends what the job did not write.
+            BoardAnswerError: the board sends what the job did not write.
             WorkspaceError: a disk is full.
         """
         place = self._place
@@ -277,7 +277,7 @@ class SshBoard:
             self._client.insist(lambda: jobs.send(key, names, receiver.offset, receiver.write))
             receiver.close()
         except ArtifactError as exc:
-            raise ArtifactError(
+            raise BoardAnswerError(
                 f"board {self._board.name}: {exc}; its result is not used; run the command again"
             ) from exc
         except OSError as exc:
