@@ -52,8 +52,8 @@ def checked(
         is_ours = name in places or (first == "out" and rest and all(_NAME.fullmatch(part) for part in rest))
         if not is_ours or not _HASH.fullmatch(sha256) or size < 0:
             raise ArtifactError(f"a file that no job writes: {name[:200]!r} of {size} bytes")
-        if size > (most := most_of.get(name, most_bytes)):
-            raise ArtifactError(f"{name} of {size} bytes; expected at most {most}")
+        if size > most_of.get(name, size):
+            raise ArtifactError(f"{name} of {size} bytes; expected at most {most_of[name]}")
         found.append(RemoteFile(name, places.get(name, out_dir.joinpath(*rest)), sha256, size))
     total = sum(one.size_bytes for one in found)
     if total > most_bytes or len(found) > _MOST_FILES:
