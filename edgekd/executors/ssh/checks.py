@@ -58,7 +58,7 @@ def _python(board: Board, probed: Probed) -> BoardCheck:
         text = f"{command} is {version}; expected {oldest} or newer"
         remedy = "on the board: sudo apt install python3.8 (JetPack 4), or a newer system image"
         return BoardCheck("python", "wrong", text, remedy)
-    if len(probed.pythons) > 1:
+    if len(probed.pythons) > 1 and board.python != command:
         first = f"{board.python} is {probed.pythons[0][0]}"
         remedy = f"in the inventory: {board.name}: python: {command}"
         return BoardCheck("python", "wrong", f"{first}; {command} is {version} and would do", remedy)
