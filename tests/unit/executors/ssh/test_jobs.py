@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from edgekd.errors import ArtifactError, BoardAnswerError, BoardError
+from edgekd.executors.machine import machine_of
 from edgekd.executors.ssh.jobs import _status as status_of
 
 
@@ -28,3 +29,9 @@ def test_a_bad_answer_is_an_error_of_the_board(said: str) -> None:
         status_of(said)
     assert isinstance(caught.value, BoardError)
     assert isinstance(caught.value, ArtifactError)
+
+
+@pytest.mark.parametrize("value", [{}, {"identity": {}}, {"identity": None, "facts": {}}, {"identity": {"x": 1}}])
+def test_a_machine_that_is_none_is_an_error_of_the_board(value: dict[str, object]) -> None:
+    with pytest.raises(BoardAnswerError, match="expected identity and facts"):
+        machine_of(value)
