@@ -12,6 +12,7 @@ EdgekdError                     something went wrong that the user can read abou
 │   │       ├── ToolchainTimeoutError  it did not end in time, and was killed
 │   │       └── ToolchainLogError      it reported success, and its log says otherwise
 │   ├── BoardError              a board that cannot be reached, was lost, is in use, or lacks what every job needs
+│   │   ├── BoardAnswerError    it answered what no job of edgekd answers; also an ArtifactError
 │   │   └── BoardDiskError      its disk is full or not writable; also a WorkspaceError
 │   ├── PackageError            a package that is not installed
 │   ├── ImageError              an array handed to an engine
@@ -95,6 +96,10 @@ class ImageError(UserError):
 
 class WorkspaceError(UserError):
     """An output folder is in use by another run, full, or cannot be written."""
+
+
+class BoardAnswerError(BoardError, ArtifactError):
+    """A board answered what no job of edgekd answers; nothing of it is used, and the work on other boards goes on."""
 
 
 class BoardDiskError(BoardError, WorkspaceError):

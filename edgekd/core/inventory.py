@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Literal
 
 import yaml
@@ -51,7 +51,9 @@ class Entry(Section):
 
     ssh: str = Field(description="A Host of ~/.ssh/config, or user@host.")
     chip: str | None = Field(None, description="The chip that the board must have; `edgekd board add` writes it.")
-    folder: str = Field("~/.cache/edgekd", description="The board's folder for jobs, files and the lock.")
+    folder: str = Field(
+        "~/.cache/edgekd", description="The board's folder for jobs, files and the lock; edgekd deletes in it."
+    )
     python: str = Field("python3", description="Python of the board, 3.8 or newer, with numpy.")
     environment: dict[str, str] = Field({}, description="Environment variables of the jobs.")
     expects: Expects = Field(Expects(), description="State that is required.")
@@ -71,6 +73,19 @@ class Entry(Section):
     def _is_a_path(cls, text: str) -> str:
         if not text.strip() or text.startswith("-") or not text.isprintable():
             raise ValueError("expected a path on the board")
+        return text
+
+    @field_validator("folder")
+    @classmethod
+    def _is_edgekds_own(cls, text: str) -> str:
+        """Refuse a folder of the user's: edgekd deletes `store`, `in`, `jobs` and `code` in its own."""
+        last = PurePosixPath(text).name
+        if not text.startswith(("/", "~/")) or not (last.startswith("edgekd") or last.endswith("edgekd")):
+            proposed = f"{text.rstrip('/')}/edgekd" if text.startswith(("/", "~/")) else "~/.cache/edgekd"
+            raise ValueError(
+                "expected a path from / or ~/ to a folder of edgekd's own, whose name begins or ends with 'edgekd', because "
+                f"edgekd deletes in it; got {text!r}; try {proposed}"
+            )
         return text
 
     @field_validator("environment")

@@ -8,6 +8,7 @@ from edgekd.board.arguments import FactsArguments
 from edgekd.board.job import Job, Json
 from edgekd.board.sysinfo import Facts
 from edgekd.core import plugins
+from edgekd.errors import BoardAnswerError
 from edgekd.executors.base import Identity
 
 
@@ -27,5 +28,10 @@ def facts_job() -> Job:
 
 
 def machine_of(value: Json) -> Machine:
-    """Return what the value of a `facts_job` says."""
-    return Machine(Identity(**value["identity"]), value["facts"])
+    """Return what the value of a `facts_job` says; BoardAnswerError when it says something else."""
+    try:
+        return Machine(Identity(**value["identity"]), value["facts"])
+    except (KeyError, TypeError) as exc:
+        raise BoardAnswerError(
+            f"the board said of its machine: {str(value)[:200]!r}; expected identity and facts"
+        ) from exc

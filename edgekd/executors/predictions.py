@@ -12,7 +12,7 @@ import numpy as np
 
 from edgekd.board.arguments import PredictArguments
 from edgekd.board.detection import Selection
-from edgekd.board.job import Job
+from edgekd.board.job import Job, Json
 from edgekd.board.postprocess import Predictor
 from edgekd.board.prediction_files import load_results, save_images
 from edgekd.board.session import Session
@@ -95,4 +95,12 @@ def _of_shard(
         value = executor.run_job(Job("predict", engine.target, arguments), files, out, folder / LOG)
         sizes = [(image.shape[0], image.shape[1]) for image in images]
         most = (selection or Selection()).most
-        return load_results(out / value["results"][0], engine.spec.task, sizes, most)
+        return load_results(out / _result_of(value), engine.spec.task, sizes, most)
+
+
+def _result_of(value: Json) -> str:
+    """Return the name of the one file of results; ArtifactError when there is another number: another machine says it."""
+    results = value.get("results")
+    if not isinstance(results, list) or len(results) != 1:
+        raise ArtifactError(f"a job's results: expected one file, got {str(results)[:200]}; run it again")
+    return Path(str(results[0])).name

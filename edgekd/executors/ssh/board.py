@@ -23,7 +23,7 @@ from edgekd.board.sysinfo import Facts
 from edgekd.core import plugins
 from edgekd.core.artifact import Artifact
 from edgekd.core.inventory import Board
-from edgekd.errors import ArtifactError, BoardError, TargetError, ToolchainCrashError, WorkspaceError
+from edgekd.errors import ArtifactError, BoardAnswerError, BoardError, TargetError, ToolchainCrashError, WorkspaceError
 from edgekd.executors import outcomes, portable
 from edgekd.executors.base import Identity, Progress, no_progress
 from edgekd.executors.board_state import prepare
@@ -41,6 +41,7 @@ from edgekd.targets.base import Toolchain
 _log = logging.getLogger(__name__)
 _LOG, _OUT = "log", "out"  # in a job's folder on the board
 _FIRST_SLICE_S = 1.0
+_MOST_RESULT = 64 << 20  # bytes of result.json, which is read whole
 _MOST_REBOOTS = 2  # during one job
 
 
@@ -92,7 +93,7 @@ class SshBoard:
         Raises:
             BoardError: out of reach, in use, rebooted twice, or the job was cancelled.
             TargetError: the board lacks what a job needs, the target refuses, or the job failed; see `outcomes.value_of`.
-            ArtifactError: the board sends what the job did not write.
+            BoardAnswerError: the board sends what the job did not write.
             WorkspaceError: a disk is full.
         """
         place = self._place
@@ -269,13 +270,14 @@ class SshBoard:
         try:
             if listed.pop(JOB, ("", 0))[0] != order.files[JOB]:
                 raise ArtifactError("this is what another job wrote")
-            files = checked(listed, places, out_dir, self._limits.result_bytes)
+            most_of = {RESULT: _MOST_RESULT, _LOG: order.log_bytes}
+            files = checked(listed, places, out_dir, self._limits.result_bytes, most_of)
             receiver, names = Receiver(files), [one.name for one in files]
             jobs, key = self._place.jobs, order.key
             self._client.insist(lambda: jobs.send(key, names, receiver.offset, receiver.write))
             receiver.close()
         except ArtifactError as exc:
-            raise ArtifactError(
+            raise BoardAnswerError(
                 f"board {self._board.name}: {exc}; its result is not used; run the command again"
             ) from exc
         except OSError as exc:

@@ -58,7 +58,7 @@ def _python(board: Board, probed: Probed) -> BoardCheck:
         text = f"{command} is {version}; expected {oldest} or newer"
         remedy = "on the board: sudo apt install python3.8 (JetPack 4), or a newer system image"
         return BoardCheck("python", "wrong", text, remedy)
-    if len(probed.pythons) > 1:
+    if len(probed.pythons) > 1 and board.python != command:
         first = f"{board.python} is {probed.pythons[0][0]}"
         remedy = f"in the inventory: {board.name}: python: {command}"
         return BoardCheck("python", "wrong", f"{first}; {command} is {version} and would do", remedy)
@@ -82,7 +82,7 @@ def _chip(board: Board, probed: Probed) -> BoardCheck:
 
 
 def _folder(board: Board, probed: Probed) -> BoardCheck:
-    elsewhere = f"in the inventory: {board.name}: folder: a folder of this user on another disk"
+    elsewhere = f"in the inventory: {board.name}: folder: a folder of this user on another disk, e.g. /mnt/ssd/edgekd"
     if probed.unwritable:
         return BoardCheck("folder", "wrong", f"{probed.folder}: {probed.unwritable} is not writable", elsewhere)
     if hostile := {"ro", "noexec"} & set(probed.mount_options):

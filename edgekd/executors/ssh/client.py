@@ -52,7 +52,7 @@ class Link:
     connect_s: for one attempt to connect.
     alive_s, alive_count: a connection that is silent for `alive_s` seconds `alive_count` times is given up.
     retry_s: pause before the next attempt, once there was contact.
-    give_up_s: without contact for as long, the work on the board is given up from here.
+    give_up_s: without contact for as long since a call failed, the work on the board is given up from here.
     is_shared: whether one connection serves all calls; Windows' OpenSSH cannot do that.
     """
 
@@ -96,8 +96,8 @@ class Client:
         self._destination = destination
         self._socket = Path()
         self._end_connection: Callable[[], object] | None = None
-        self._met_at: float | None = None  # monotonic time of the last contact
-        self._is_lost = False
+        self._was_met = False
+        self._lost_at: float | None = None  # monotonic time of the first call that failed since the last contact
 
     def call(
         self, script: str, *arguments: object, stdin: IO[bytes] | bytes | None = None, sink: Sink | None = None
@@ -137,7 +137,7 @@ class Client:
             message = said.read().decode(errors="replace")
         if code == _SSH_FAILED or code < 0:
             raise LinkLost(message, code)
-        self._met_at, self._is_lost = time.monotonic(), False
+        self._was_met, self._lost_at = True, None
         if code:
             raise ScriptError(message, code)
         return b"".join(output).decode(errors="replace")
@@ -181,16 +181,16 @@ class Client:
         for pattern, advice in _REFUSALS.items():
             if pattern.lower() in exc.said.lower():
                 raise BoardError(f"board {self.name}: {advice.format(to=to)} ({exc})") from exc
-        if self._met_at is None:
+        if not self._was_met:
             raise BoardError(f"board {self.name}: unreachable ({exc}); is it on? try: ssh {to}") from exc
-        if time.monotonic() - self._met_at > seconds:
+        if self._lost_at is None:
+            self._lost_at = time.monotonic()
+            log.warning("board %s: no contact (%s); trying again for %g s", self.name, exc, seconds)
+        if time.monotonic() - self._lost_at > seconds:
             raise BoardError(
                 f"board {self.name}: no contact for {seconds:g} s ({exc}); what runs on it goes on; run the command again "
                 "to collect it"
             ) from exc
-        if not self._is_lost:
-            log.warning("board %s: no contact (%s); trying again for %g s", self.name, exc, seconds)
-        self._is_lost = True
 
     def close(self) -> None:
         """End the shared connection; the next call makes another one."""
@@ -201,7 +201,7 @@ class Client:
     def _options(self) -> list[str]:
         link = self.link
         words = ["-T", "-o", "BatchMode=yes", "-o", f"ConnectTimeout={link.connect_s}"]
-        words += ["-o", "RemoteCommand=none", "-o", "ClearAllForwardings=yes"]  # a person's, for a terminal
+        words += ["-o", "RemoteCommand=none", "-o", "ClearAllForwardings=yes", "-a", "-x"]  # a person's, for a terminal
         words += ["-o", f"ServerAliveInterval={link.alive_s}", "-o", f"ServerAliveCountMax={link.alive_count}"]
         if not link.is_shared:
             return [*words, "-o", "ControlMaster=no", "-o", "ControlPath=none"]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, cast, get_args
 
-from edgekd.errors import ArtifactError
+from edgekd.errors import BoardAnswerError
 from edgekd.executors.ssh.client import Client, Sink
 
 _SCRIPT = Path(__file__).with_name("jobs.sh").read_text()
@@ -107,7 +107,7 @@ class Jobs:
 
 
 def _status(text: str) -> Status:
-    """Return the status that a script printed; ArtifactError when it is none."""
+    """Return the status that a script printed; BoardAnswerError when it is none."""
     facts: dict[str, str] = {}
     hashes: dict[str, str] = {}
     sizes: dict[str, int] = {}
@@ -138,7 +138,7 @@ def _status(text: str) -> Status:
             files={name: (hashes[name], sizes[name]) for name in sizes},
         )
     except ValueError as exc:
-        raise ArtifactError(
+        raise BoardAnswerError(
             f"the board said of its job: {text[:200]!r}; expected a state and what the job wrote"
         ) from exc
 
@@ -147,6 +147,7 @@ def _progress(text: str) -> tuple[str, float] | None:
     """Return a job's own words about its progress, None when there are none, or none that make sense."""
     try:
         what, fraction = json.loads(text)
-        return str(what)[:80], float(fraction)
-    except (ValueError, TypeError):
+        done = float(fraction)
+    except (ValueError, TypeError, RecursionError, OverflowError):  # deep JSON, an integer of 400 digits
         return None
+    return (str(what)[:80], done) if 0 <= done <= 1 else None

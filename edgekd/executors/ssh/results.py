@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from edgekd.errors import ArtifactError
 
@@ -27,7 +28,11 @@ class RemoteFile:
 
 
 def checked(
-    files: Mapping[str, tuple[str, int]], places: Mapping[str, Path], out_dir: Path, most_bytes: int
+    files: Mapping[str, tuple[str, int]],
+    places: Mapping[str, Path],
+    out_dir: Path,
+    most_bytes: int,
+    most_of: Mapping[str, int] = MappingProxyType({}),
 ) -> list[RemoteFile]:
     """Return where the files of a job go here.
 
@@ -36,6 +41,7 @@ def checked(
         places: path in the job's folder -> file of the host.
         out_dir: folder of the host for what lies below `out`.
         most_bytes: of all files together.
+        most_of: path in the job's folder -> most bytes of that file, for those that are read whole.
 
     Raises:
         ArtifactError: a name, hash or size that no job has.
@@ -46,6 +52,8 @@ def checked(
         is_ours = name in places or (first == "out" and rest and all(_NAME.fullmatch(part) for part in rest))
         if not is_ours or not _HASH.fullmatch(sha256) or size < 0:
             raise ArtifactError(f"a file that no job writes: {name[:200]!r} of {size} bytes")
+        if size > most_of.get(name, size):
+            raise ArtifactError(f"{name} of {size} bytes; expected at most {most_of[name]}")
         found.append(RemoteFile(name, places.get(name, out_dir.joinpath(*rest)), sha256, size))
     total = sum(one.size_bytes for one in found)
     if total > most_bytes or len(found) > _MOST_FILES:

@@ -13,7 +13,7 @@ from edgekd.core.artifact import StageResult
 from edgekd.core.recipe import Recipe
 from edgekd.core.stage import Stage, StageJob
 from edgekd.core.workspace import Workspace
-from edgekd.errors import BoardDiskError, BoardError, TargetError, WorkspaceError
+from edgekd.errors import BoardAnswerError, BoardDiskError, BoardError, TargetError, WorkspaceError
 from edgekd.pipeline import StageFailure, run_stages
 from tests.unit.core.fake_stages import FAKE_PIPELINE
 from tests.unit.core.fake_stages import HERE as FAKE
@@ -167,6 +167,19 @@ def test_a_run_that_stops_at_failures_stops_at_a_board_that_is_away(
     monkeypatch.delenv(REACHED, raising=False)
     with Workspace(tmp_path / "out").locked() as workspace, pytest.raises(BoardError, match="is it on"):
         run_stages(small_recipe(tmp_path), workspace, [DATA, ON_BOARD])
+
+
+def answer_badly(job: StageJob) -> str:
+    """Ask a board that says something else than an answer."""
+    raise BoardAnswerError("board pi: the board said of its job: 'x'")
+
+
+def test_a_board_that_answers_badly_fails_its_own_stage_and_not_the_run(tmp_path: Path) -> None:
+    bad = replace(ON_BOARD, external_state=f"{HERE}:answer_badly")
+    assert run(tmp_path, bad, GOOD) == (
+        ["first", "engine/good"],
+        [StageFailure("bench@pi", "board pi: the board said of its job: 'x'")],
+    )
 
 
 def fill_the_board(job: StageJob) -> StageResult:

@@ -49,6 +49,32 @@ def test_an_entry_needs_only_a_destination(lab: Path) -> None:
     assert load_inventory()["orin"].expects.clocks == "locked"
 
 
+@pytest.mark.parametrize("folder", ["~/.cache/edgekd", "/mnt/ssd/edgekd", "/edgekd-2", "~/my-edgekd/"])
+def test_a_folder_of_edgekds_own_is_taken(folder: str) -> None:
+    assert Board(name="pi", ssh="pi", folder=folder).folder == folder
+
+
+@pytest.mark.parametrize(
+    ("folder", "proposed"),
+    [
+        ("/", "/edgekd"),
+        ("/home/me", "/home/me/edgekd"),
+        ("/mnt/ssd/", "/mnt/ssd/edgekd"),
+        ("~", "~/.cache/edgekd"),
+        ("~/", "~/edgekd"),
+        ("/mnt/edgekd/..", "/mnt/edgekd/../edgekd"),
+        ("cache/edgekd", "~/.cache/edgekd"),
+        ("~other/edgekd", "~/.cache/edgekd"),
+    ],
+)
+def test_a_folder_that_may_hold_files_of_the_user_is_refused(folder: str, proposed: str, lab: Path) -> None:
+    lab.write_text(f"schema: edgekd.boards/1\nboards: {{pi: {{ssh: a, folder: '{folder}'}}}}\n")
+    with pytest.raises(RecipeError, match="boards.pi.folder: expected a path from / or ~/ to a folder") as caught:
+        load_inventory()
+    assert f"got '{folder}'; try {proposed}" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
 def test_the_variable_comes_before_the_recipes_folder_and_that_before_the_users(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

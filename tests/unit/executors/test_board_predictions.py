@@ -25,12 +25,14 @@ class OnBoard(Child):
 
     def __init__(self) -> None:
         self.jobs: list[Job] = []
+        self.answer: Json | None = None  # in place of the job's own
 
     def run_job(
         self, job: Job, files: Mapping[str, Path], out_dir: Path, log: Path, progress: Progress = no_progress
     ) -> Json:
         self.jobs.append(job)
-        return super().run_job(job, files, out_dir, log, progress)
+        value = super().run_job(job, files, out_dir, log, progress)
+        return value if self.answer is None else self.answer
 
 
 @pytest.fixture
@@ -84,3 +86,17 @@ def test_only_engines_run_on_a_board(board: OnBoard, engine: Artifact) -> None:
 def test_the_selection_of_detections_goes_to_the_board(board: OnBoard, engine: Artifact) -> None:
     list(predictions.predict_images(images(1), engine, Selection(min_score=0.3, most=7)))
     assert board.jobs[0].arguments["selection"] == {"min_score": 0.3, "iou": 0.6, "candidates": 1000, "most": 7}
+
+
+@pytest.mark.parametrize("results", [[], ["00000.npz", "00000.npz"], None, "00000.npz", ["/etc/passwd"], [".."], [3]])
+def test_a_board_that_names_other_results_is_refused(board: OnBoard, engine: Artifact, results: object) -> None:
+    board.answer = {"results": results}
+    with pytest.raises(ArtifactError, match="result"):
+        list(predictions.predict_images(images(1), engine))
+
+
+def test_a_result_is_looked_for_in_the_jobs_folder_alone(board: OnBoard, engine: Artifact, tmp_path: Path) -> None:
+    np.savez(tmp_path / "stolen.npz", **{"00000": np.zeros(images(1)[0].shape[:2], np.uint8)})
+    board.answer = {"results": [str(tmp_path / "stolen.npz")]}
+    with pytest.raises(ArtifactError, match="out/stolen.npz: not the results of these images"):
+        list(predictions.predict_images(images(1), engine))

@@ -86,3 +86,13 @@ def test_names_of_a_jobs_files_lie_in_its_folder(tmp_path: Path) -> None:
     ]  # fmt: skip
     with pytest.raises(ArtifactError, match="3 files of 0.00 GB; expected at most"):
         checked(listed, {"log": tmp_path / "log.txt"}, tmp_path, 99)
+
+
+def test_each_file_of_the_hosts_own_has_its_limit(tmp_path: Path) -> None:
+    places = {"result.json": tmp_path / "result.json", "log": tmp_path / "log.txt"}
+    most = {"result.json": 10, "log": 20}
+    listed = {"result.json": (NOTHING, 10), "log": (NOTHING, 20), "out/a": (NOTHING, 70)}
+    assert len(checked(listed, places, tmp_path / "out", 100, most)) == 3
+    for name, limit in most.items():
+        with pytest.raises(ArtifactError, match=f"{name} of {limit + 1} bytes; expected at most {limit}"):
+            checked({**listed, name: (NOTHING, limit + 1)}, places, tmp_path / "out", 1000, most)

@@ -102,6 +102,11 @@ def test_what_is_wrong_is_named_with_what_to_type(
     assert remedy in got[2]
 
 
+def test_a_python_that_the_inventory_has_by_now_is_right() -> None:
+    tried = {"python 3.10.12 python3": "python 3.6.9 python3\npython 3.8.0 python3.8"}
+    assert found(tried, python="python3.8")["python"][:2] == ("ok", "3.8.0, python3.8")
+
+
 def test_a_chip_that_edgekd_does_not_know_is_a_note_unless_the_inventory_names_one() -> None:
     unknown = {"machine aarch64": "machine riscv64", "nvidia,tegra234": "starfive,jh7110"}
     assert found(unknown, chip=None)["chip"][:2] == (
