@@ -1,7 +1,7 @@
 """The inventory: the boards that a user can reach, a YAML file of `edgekd.boards/1`.
 
 The file is `$EDGEKD_BOARDS`, else `boards.yaml` beside the recipe, else `edgekd/boards.yaml` in the user's configuration
-folder; the first that exists is used. It holds no passwords, keys, ports or jump hosts: these belong into `~/.ssh/config`.
+folder; the first that exists is used. It holds no passwords, keys, ports or jump hosts: these belong in `~/.ssh/config`.
 """
 
 from __future__ import annotations
