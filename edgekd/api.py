@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -241,6 +242,7 @@ class Engine:
         self.session = session
         self.selection = selection
         self._predictor = Predictor(session, selection)
+        self._lock = Lock()
         self.classes: tuple[str, ...] = artifact.spec.classes
 
     def __call__(self, image: np.ndarray | str | Path) -> Any:
@@ -252,7 +254,9 @@ class Engine:
             ImageError: an array of another shape or dtype.
             DataError: a file that is not a readable image.
         """
-        return self._predictor(_pixels(image))
+        pixels = _pixels(image)
+        with self._lock:  # threads that share an engine share its buffers
+            return self._predictor(pixels)
 
     def stream(self, images: Iterable[np.ndarray | str | Path]) -> Iterator[Any]:
         """Yield the results of images in order, preparing the next image while the engine runs; errors as for one image.

@@ -25,7 +25,7 @@ _CHUNK_BYTES, _SHARED_CHUNK_BYTES = 512 << 10, 2 << 20
 _VALUES_PER_THREAD = 250_000
 # Floats between rows, so that rows of 4096 bytes do not share the cache's lines.
 _APART = 16
-_MOST = np.finfo(np.float32).max
+_MOST = np.finfo(np.float32).max / 2  # weights that sum to a little more than one must not reach infinity
 
 
 def resize_logits(logits: np.ndarray, size: Tuple[int, int]) -> np.ndarray:
@@ -58,7 +58,7 @@ class ClassMaps:
         with_products: Optional[bool] = None,
     ) -> None:
         height, width = self._size = place.image_size
-        count = max(1, min(threads, classes * height * width // _VALUES_PER_THREAD))
+        count = max(1, min(threads, height, classes * height * width // _VALUES_PER_THREAD))
         fast = has_fast_products() if with_products is None else with_products
         chunk_bytes = _CHUNK_BYTES if count == 1 else _SHARED_CHUNK_BYTES
         self._parts = [_Part((classes, *logits_size), place, rows, fast, chunk_bytes) for rows in shares(height, count)]

@@ -24,7 +24,7 @@ import numpy as np
 from edgekd.board.job import RESULT, Job, read_result, write_job
 from edgekd.board.preprocess import prepare
 from edgekd.board.session import Session
-from edgekd.errors import EdgekdError, TargetError
+from edgekd.errors import EdgekdError, TargetError, one_line
 
 RUNS = 5  # some runtimes allocate in the second run, too
 _TIMEOUT_S = 300
@@ -84,9 +84,12 @@ def footprint_in_child(job: Job) -> Footprint:
             done = subprocess.run(
                 command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=_TIMEOUT_S
             )
-            result = read_result(Path(folder) / RESULT)
         except subprocess.TimeoutExpired as exc:
             raise TargetError(f"footprint: the process did not end in {_TIMEOUT_S} s") from exc
+        except OSError as exc:
+            raise TargetError(f"footprint: the process did not start: {one_line(exc)}") from exc
+        try:
+            result = read_result(Path(folder) / RESULT)
         except (OSError, EdgekdError) as exc:  # no result
             end = done.stdout.decode(errors="replace").strip().splitlines()[-1:]
             raise TargetError(f"footprint: the process ended with {done.returncode}: {' '.join(end)}") from exc

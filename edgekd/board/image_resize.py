@@ -17,6 +17,8 @@ from edgekd.board.passes import Axis, has_fast_products
 
 Size = Tuple[int, int]
 _HALF = np.float32(0.5)
+# Share of pixels to compute again from which all of them are: each of them takes that much longer.
+_MANY = 0.02
 
 
 class ImageResize:
@@ -35,6 +37,8 @@ class ImageResize:
         with_products: Optional[bool] = None,
     ) -> None:
         with_products = has_fast_products() if with_products is None else with_products
+        self._asked = image_size, size, rows
+        self._slow: Optional[ImageResize] = None
         start, stop = rows or (0, size[0])
         self._low, self._down = bilinear(image_size[0], size[0]).part(start, stop)
         self._across = bilinear(image_size[1], size[1])
@@ -82,6 +86,8 @@ class ImageResize:
         np.floor(self._upper, out=self._upper)
         np.not_equal(pixels, self._upper, out=self._is_near)
         near = np.flatnonzero(self._is_near)
+        if len(near) > _MANY * pixels.size:  # e.g. a slow gradient
+            return self._tap_by_tap(image)
         if len(near):
             channel, row, column = np.unravel_index(near, pixels.shape)
             found = sums[channel, row, column]
@@ -90,6 +96,13 @@ class ImageResize:
                 found[inexact] = self._summed(image, channel[inexact], row[inexact], column[inexact])
             pixels.reshape(-1)[near] = np.floor(found + _HALF)
         return pixels
+
+    def _tap_by_tap(self, image: np.ndarray) -> np.ndarray:
+        """Return the planes from the same rows of the image, all of them computed tap by tap."""
+        if self._slow is None:
+            self._slow = ImageResize(*self._asked, with_products=False)
+            self._slow._low = 0  # it is given the rows that this one read
+        return self._slow(image)
 
     def _summed(self, image: np.ndarray, channel: np.ndarray, row: np.ndarray, column: np.ndarray) -> np.ndarray:
         """Return the sums (N,) float32 at some places of the planes, tap by tap."""

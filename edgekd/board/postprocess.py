@@ -64,6 +64,7 @@ class Predictor:
             self._tools[size] = _Tools(self.session.spec, size, self._selection, self._threads)
             if len(self._tools) > _SIZES:
                 self._tools.popitem(last=False)
+        self._tools.move_to_end(size)
         return self._tools[size]
 
 

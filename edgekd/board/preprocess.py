@@ -47,7 +47,7 @@ class Preparation:
         height, width = place.input_size
         is_planar, is_bgr = preprocess.layout == "NCHW", preprocess.color_order == "BGR"
         pixels = max(image_size[0] * image_size[1], place.size[0] * place.size[1])
-        count = max(1, min(threads, pixels // _PIXELS_PER_THREAD))
+        count = max(1, min(threads, place.size[0], pixels // _PIXELS_PER_THREAD))
         self._input = np.empty((1, 3, height, width) if is_planar else (1, height, width, 3), preprocess.dtype)
         planes = self._input[0] if is_planar else self._input[0].transpose(2, 0, 1)  # (3, H, W)
         store = _store(preprocess)

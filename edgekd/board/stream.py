@@ -11,7 +11,7 @@ import itertools
 import time
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Deque, Generator, Iterable, Optional, Sequence
+from typing import Any, Deque, Generator, Iterable, Iterator, List, Optional, Sequence
 
 import numpy as np
 
@@ -58,6 +58,7 @@ def stream(
         prepared: Deque[Future] = deque()
         results: Deque[Future] = deque()
         sizes: Deque[tuple] = deque()
+        failed: List[Exception] = []
 
         def run_engine() -> None:
             inputs, size = prepared.popleft(), sizes.popleft()
@@ -69,7 +70,7 @@ def stream(
             kept = {name: array.copy() for name, array in outputs.items()}
             results.append(after.submit(finishing.finish, kept, size))
 
-        for number, image in enumerate(images):
+        for number, image in enumerate(_until_failure(images, failed)):
             prepared.append(before.submit(preparing[number % 2].prepare, image))
             sizes.append(np.shape(image)[:2])
             if len(prepared) > 1:
@@ -80,3 +81,13 @@ def stream(
             run_engine()
         while results:
             yield results.popleft().result()
+        for failure in failed:
+            raise failure
+
+
+def _until_failure(images: Iterable[np.ndarray], failed: List[Exception]) -> Iterator[np.ndarray]:
+    """Yield images until reading one fails, and put that error into `failed`: the results before it come first."""
+    try:
+        yield from images
+    except Exception as exc:  # noqa: BLE001 - whatever a caller's images raise is raised in its turn
+        failed.append(exc)

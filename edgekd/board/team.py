@@ -8,7 +8,7 @@ Portable: standard library only, Python 3.8.
 from __future__ import annotations
 
 import os
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import lru_cache
 from typing import Callable, List, Sequence, Tuple
 
@@ -29,8 +29,9 @@ def run_together(parts: Sequence[Work]) -> None:
     try:
         parts[0]()
     finally:
-        for other in others:
-            other.result()
+        wait(others)  # all of them: they write into buffers of the next image
+    for other in others:
+        other.result()
 
 
 @lru_cache(maxsize=None)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import onnx
 
 from edgekd.board.specs import ModelSpec
@@ -32,7 +33,9 @@ def cut_upsampling(model: onnx.ModelProto, spec: ModelSpec) -> ModelSpec:
         return spec
     if tensor.shape[2:] != spec.preprocess.size or source[2] > tensor.shape[2] or source[3] > tensor.shape[3]:
         return spec
-    if graph.producer(node.input[0]) is None or graph.is_output(node.input[0]):
+    if graph.producer(node.input[0]) is None or graph.is_output(node.input[0]) or graph.readers(tensor.name):
+        return spec
+    if not _is_by_size(graph, node, source, tensor.shape) or _has_subgraphs(model):
         return spec
     _end_at(model, node.input[0], source, node)
     small = replace(tensor, shape=source)
@@ -48,6 +51,22 @@ def _is_bilinear(given: dict[str, Any]) -> bool:
         and "axes" not in given
         and given.get("keep_aspect_ratio_policy", "stretch") == "stretch"
     )
+
+
+def _is_by_size(graph: Graph, node: onnx.NodeProto, source: tuple[int, ...], target: tuple[int, ...]) -> bool:
+    """Whether a Resize interpolates by the ratio of the sizes; by given scales it may be another one."""
+    if len(node.input) < 3 or not node.input[2]:
+        return True
+    scales = graph.constant(node.input[2])
+    if scales is None:
+        return False
+    return not scales.size or np.allclose(np.array(source) * scales, target, rtol=1e-6, atol=0)
+
+
+def _has_subgraphs(model: onnx.ModelProto) -> bool:
+    """Whether a node has a graph of its own, which may read what is renamed."""
+    kinds = (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS)
+    return any(attribute.type in kinds for node in model.graph.node for attribute in node.attribute)
 
 
 def _end_at(model: onnx.ModelProto, source: str, shape: tuple[int, ...], last: onnx.NodeProto) -> None:

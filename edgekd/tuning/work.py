@@ -113,8 +113,11 @@ def _tuned(run: _Run, engines: Mapping[str, Engine]) -> tuple[tuple[Tuned, ...],
     graph = best_export({name: one.trials for name, one in alone.items()})
     graphs = run.variants.build(list(engines.values()), graph.export) if graph else {}
     joined = {name: _joined(run, engine, alone[name], graph, graphs.get(name)) for name, engine in engines.items()}
-    words = [one.word for found in joined.values() for one in found.joined if one.choice and one.choice.export]
-    export = dict(graph.export) if graph and "faster" in words and not {"slower", "refused"} & set(words) else {}
+    found = [one for engine in joined.values() for one in engine.joined if one.choice and one.choice.export]
+    # The options alone may be what makes both together faster.
+    is_faster = any(one.word == "faster" for one in found if one.choice and not one.choice.options)
+    is_harmless = not {"slower", "refused"} & {one.word for one in found}
+    export = dict(graph.export) if graph and is_faster and is_harmless else {}
     return tuple(_decided(joined[name], engines[name], bool(export)) for name in engines), export
 
 

@@ -55,7 +55,7 @@ STAND_INS = {
     ),
 }
 PROGRAMS = {"edgekd": command.edgekd, "pytest": command.pytest}
-COPIED = ("edgekd", "recipes", "docs", "tests/contract", "tests/unit/distill")
+COPIED = ("edgekd", "recipes", "docs", "tests/boards", "tests/contract", "tests/unit/distill")
 COPIED_FILES = ("pyproject.toml", "README.md", "tests/__init__.py", "tests/conftest.py", "tests/small_nets.py")
 
 

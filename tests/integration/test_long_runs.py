@@ -86,7 +86,7 @@ def test_energy_and_sustained_latency_of_an_engine_that_heats_its_machine(machin
     assert sustained.signs == ["cooling: devfreq-17000000.gpu rose from 0 to 1"]
     assert sustained.throttled_after_s is not None
     assert 0 < sustained.throttled_after_s < 4
-    assert sustained.cool_down.startswith("cooled down to 5")  # the energy's stretches ran before
+    assert sustained.cool_down.startswith("cooled down to ")  # the energy's stretches ran before
     assert found.sampling is not None
     assert found.sampling.fraction < 0.2
     assert "throttled after" in found.warnings()[-1]

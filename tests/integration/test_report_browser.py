@@ -36,7 +36,7 @@ def chromium() -> str:
     pytest.skip("no Chromium on this machine")
 
 
-SECTIONS_WITH_CHARTS = {"line": 1, "speed": 1, "latency": 2, "classes": 1, "training": 2}
+SECTIONS_WITH_CHARTS = {"line": 1, "speed": 1, "latency": 3, "classes": 1, "training": 2}
 # Appended to a copy of the page, which is shown in a frame of a phone's width and tells the page around it what it measures.
 PROBE = """<script>addEventListener("load", () => parent.postMessage({
   inner: innerWidth, content: document.documentElement.scrollWidth,

@@ -41,7 +41,7 @@ from edgekd.quantize.ptq import (
     toolchain_errors,
     with_names,
 )
-from edgekd.rewrites.graph import read_graph
+from edgekd.rewrites.graph import Graph, read_graph
 from edgekd.targets.openvino.runtime import read_model, without_telemetry
 
 SUFFIX = ".xml"
@@ -106,7 +106,7 @@ def quantize(
         onnx_graph = read_graph(named)
         keep = float_nodes(onnx_graph, options.keep_float, float_head)
         graph = read_model(named)
-        ignored = _operators(graph, keep, is_asked=bool(options.keep_float or float_head))
+        ignored = _operators(graph, _names_there(onnx_graph, keep), is_asked=bool(options.keep_float or float_head))
         names = [node.name for node in onnx_graph.nodes]
         with quiet(), toolchain_errors("nncf", "NNCF", names, out_dir):
             quantized = nncf.quantize(
@@ -171,6 +171,13 @@ def _ranges(graph: Any) -> dict[str, np.ndarray]:
             known = [one.get_data().ravel() for one in ends if one.get_type_name() == "Constant"]
             ranges[source.get_friendly_name()] = np.concatenate(known) if known else np.zeros(1)
     return ranges
+
+
+def _names_there(graph: Graph, nodes: list[str]) -> list[str]:
+    """Return the names that OpenVINO gives some nodes: a node that gives an output of the graph has the output's name."""
+    wanted = set(nodes)
+    outputs = [name for node in graph.nodes if node.name in wanted for name in node.output if graph.is_output(name)]
+    return [*nodes, *outputs]
 
 
 def _operators(graph: Any, onnx_nodes: list[str], is_asked: bool) -> list[str]:

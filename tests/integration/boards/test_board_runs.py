@@ -67,9 +67,10 @@ def lab(loopback_board: SshdBoard, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 @pytest.fixture(scope="module")
-def finished(tiny_run: Path, lab: SshdBoard) -> tuple[Path, list[str]]:
+def finished(tiny_run: Path, lab: SshdBoard, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
     """A run that was trained before, with engines here and on the board: its folder, and the stages that it added."""
-    folder = tiny_run.parent
+    folder = tmp_path_factory.mktemp("finished")
+    shutil.copytree(tiny_run, folder / "run")
     (folder / "recipe.yaml").write_text(yaml.safe_dump({**TINY, "engines": ENGINES}))
     inventory(folder, lab.host)
     _, made, failures = run(folder)

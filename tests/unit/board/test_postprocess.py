@@ -149,3 +149,20 @@ def test_predictor_gives_each_caller_arrays_of_its_own_for_images_of_changing_si
     found = [predict(image) for image in images]
     for image, one in zip(images, found, strict=True):
         np.testing.assert_array_equal(one, Predictor(Brightness())(image))
+
+
+@pytest.mark.parametrize("with_products", [True, False])
+def test_a_class_that_is_impossible_everywhere_wins_nowhere(with_products: bool) -> None:
+    # At these sizes the weights of a pixel sum to a little more than one in float32.
+    logits = np.random.default_rng(0).normal(size=(4, 21, 20)).astype(np.float32)
+    logits[3] = -np.inf
+    found = ClassMaps(4, (21, 20), Frame((157, 17), (86, 83), (86, 83)), with_products=with_products)(logits)
+    assert found.max() < 3
+
+
+def test_a_class_map_of_one_row_is_made_by_one_thread() -> None:
+    logits = np.random.default_rng(0).normal(size=(21, 1, 300)).astype(np.float32)
+    place = Frame((1, 30000), (1, 300), (1, 300))
+    np.testing.assert_array_equal(
+        ClassMaps(21, (1, 300), place, threads=4)(logits), ClassMaps(21, (1, 300), place)(logits)
+    )

@@ -211,3 +211,18 @@ def test_what_is_not_an_rgb_image_is_refused_with_advice(image: object, said: st
         prepare(image, Preprocess((4, 4)))  # type: ignore[arg-type]
     assert said in str(refused.value)
     assert "expected an array (height, width, 3) uint8" in str(refused.value)
+
+
+@pytest.mark.parametrize("rows", [None, (20, 90)])
+def test_a_slow_gradient_has_the_bytes_of_the_sums_of_taps(rows: tuple[int, int] | None) -> None:
+    # Most sums lie close to half a grey level.
+    column = np.linspace(0, 255, 1080).astype(np.uint8)[:, None, None]
+    image = np.ascontiguousarray(np.broadcast_to(column, (1080, 960, 3)))
+    fast, slow = (ImageResize((1080, 960), (180, 160), rows, with_products=way) for way in (True, False))
+    np.testing.assert_array_equal(fast(image), slow(image))
+
+
+@pytest.mark.parametrize("size", [(20, 20000), (1, 200000)])
+def test_more_threads_than_rows_are_not_asked_for(size: tuple[int, int]) -> None:
+    image, preprocess = noise(*size), Preprocess((64, 512), resize="letterbox")
+    np.testing.assert_array_equal(Preparation(size, preprocess, threads=4)(image), prepare(image, preprocess))

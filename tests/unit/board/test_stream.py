@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+import time
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,7 @@ import pytest
 from edgekd.board.postprocess import Predictor
 from edgekd.board.specs import ModelSpec, Preprocess, TensorSpec
 from edgekd.board.stream import stream, stream_fps
+from edgekd.board.team import run_together
 from edgekd.errors import ImageError
 
 SPEC = ModelSpec(
@@ -80,3 +83,29 @@ def test_a_stream_that_is_left_early_ends_its_threads() -> None:
 def test_images_per_second_are_counted_from_the_first_result_that_has_company() -> None:
     ticks = iter([1_000, *(1_000 + 250_000_000 * k for k in range(1, 9))])
     assert stream_fps(Session(), noise(2), 2.0, lambda: next(ticks)) == pytest.approx(4.0)
+
+
+def test_images_that_cannot_be_read_fail_in_their_turn() -> None:
+    def images() -> Iterator[np.ndarray]:
+        yield from noise(3)
+        raise OSError("no such file")
+
+    results = stream(Session(), images())
+    assert [next(results).shape for _ in range(3)] == [image.shape[:2] for image in noise(3)]
+    with pytest.raises(OSError, match="no such file"):
+        next(results)
+
+
+def test_parts_end_before_an_error_is_raised() -> None:
+    done: list[str] = []
+
+    def slow() -> None:
+        time.sleep(0.05)
+        done.append("slow")
+
+    def fails() -> None:
+        raise ValueError("broken part")
+
+    with pytest.raises(ValueError, match="broken part"):
+        run_together([lambda: None, fails, slow])
+    assert done == ["slow"]

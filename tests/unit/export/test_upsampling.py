@@ -67,3 +67,17 @@ def test_an_upsampling_to_another_size_than_the_input_stays() -> None:
     model, spec = segmenter()
     larger = replace(spec, preprocess=replace(spec.preprocess, size=(64, 96)))
     assert cut_upsampling(model, larger) is larger
+
+
+@pytest.mark.parametrize(("scale", "is_cut"), [(2.0, True), (2.04, False)])
+def test_an_upsampling_by_another_ratio_than_the_sizes_stays(scale: float, is_cut: bool) -> None:
+    model, spec = segmenter()
+    scales = next(one for one in model.graph.initializer if one.name == "scales")
+    scales.CopyFrom(onnx.numpy_helper.from_array(np.array([1, 1, scale, scale], np.float32), "scales"))
+    assert (cut_upsampling(model, spec) is not spec) == is_cut
+
+
+def test_logits_that_the_graph_reads_itself_stay() -> None:
+    model, spec = segmenter()
+    model.graph.node.append(onnx.helper.make_node("Relu", ["logits"], ["positive"]))
+    assert cut_upsampling(model, spec) is spec
