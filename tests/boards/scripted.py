@@ -27,6 +27,7 @@ LIMITS = Limits(
 )
 RESULT = '{"schema": "edgekd.result/1", "value": {"done": true}, "failure": null, "seconds": 0.0}'
 DONE = f"echo '{RESULT}' >result.json"
+_FACTS = """! grep -q '"task": *"facts"' job.json || exec python3 "$@"  # the worker says whose board it is"""
 RAN = "echo ran >>~/runs"  # a job says that it was started
 JOB = Job("probe", "onnxruntime")
 
@@ -42,7 +43,7 @@ def executor(board: SshdBoard, script: str = "", limits: Limits = LIMITS, **entr
         entry: further keys of the board's entry in the inventory.
     """
     if script:
-        text = f'#!/bin/sh\ncase "$*" in *edgekd.worker*) ;; *) exec python3 "$@" ;; esac\n{script}\n'
+        text = f'#!/bin/sh\ncase "$*" in *edgekd.worker*) ;; *) exec python3 "$@" ;; esac\n{_FACTS}\n{script}\n'
         name = f"worker-{zlib.crc32(text.encode()):08x}"
         board.run(f"cat >{name} && chmod +x {name}", text.encode())
         entry["python"] = f"~/{name}"

@@ -10,7 +10,7 @@ import platform
 import uuid
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -189,8 +189,9 @@ class SshBoard:
         archive = portable.pack(folder / "code.tar", modules)
         code = sha256_of(archive)
         user = f"{getpass.getuser()}@{platform.node()}"
-        # A job that reads no files asks about the present, so that an earlier answer is none.
-        content = [hashes, code, board.python, board.environment, user, "" if files else uuid.uuid4().hex]
+        # A job that reads files is that of the board's runtimes and power mode. One that reads none asks about the present.
+        present = asdict(self.identity()) if files else uuid.uuid4().hex
+        content = [hashes, code, board.python, board.environment, user, present]
         order = Order(
             key=hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32],
             files=hashes,
@@ -273,8 +274,7 @@ class SshBoard:
             most_of = {RESULT: _MOST_RESULT, _LOG: order.log_bytes}
             files = checked(listed, places, out_dir, self._limits.result_bytes, most_of)
             receiver, names = Receiver(files), [one.name for one in files]
-            jobs, key = self._place.jobs, order.key
-            self._client.insist(lambda: jobs.send(key, names, receiver.offset, receiver.write))
+            self._client.insist(lambda: self._place.jobs.send(order.key, names, receiver.offset, receiver.write))
             receiver.close()
         except ArtifactError as exc:
             raise BoardAnswerError(
