@@ -15,10 +15,10 @@ from typing import Tuple
 
 import numpy as np
 
-# OpenBLAS, numpy's, computes a product of at most so many multiplications in the calling thread (0.3.x, interface/gemm.c).
+# OpenBLAS computes a product of at most this many multiplications in the calling thread (0.3.x, interface/gemm.c).
 # Larger ones wake threads that then spin beside the engine's.
 WITHOUT_THREADS = 1 << 18
-# New pixels of a block, and what a product costs beside its multiplications, in multiplications (tried with AVX-512).
+# New pixels of a block, and the fixed cost of a product, counted in multiplications (tried with AVX-512).
 _SIZES = range(4, 49)
 _PRODUCT_COST = 50_000
 
@@ -101,7 +101,7 @@ def bilinear(length: int, new_length: int) -> Filter:
 
 @lru_cache(maxsize=64)
 def placed(length: int, full: int, start: int, size: int, new_length: int) -> Filter:
-    """Return the filter of an axis of a network's output: to its input (`full`), of that the image's part, to the image.
+    """Return the filter of one axis from a network's output to the image: resize to the input, crop the image's part, resize.
 
     Args:
         length: of the output.

@@ -52,7 +52,7 @@ class Axis:
         return _row_products(made.weights, _row_windows(made, source), new)
 
     def row_chunks(self, source: np.ndarray, most: int) -> List[Chunk]:
-        """Return the same in chunks of about `most` new rows, which share a buffer; the last may have rows of padding."""
+        """Return the pass along rows in chunks of about `most` new rows, which share a buffer; the last may have padding."""
         channels, _, width = source.shape
         if self.blocks is None:
             starts = range(0, len(self.filter), most)

@@ -69,7 +69,7 @@ class Predictor:
 
 
 class _Tools:
-    """What is made once for images of one size."""
+    """Buffers and functions for images of one size."""
 
     def __init__(self, spec: ModelSpec, size: Size, selection: Optional[Selection], threads: int) -> None:
         self.prepare = Preparation(size, spec.preprocess, threads)
