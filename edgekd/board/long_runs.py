@@ -60,7 +60,7 @@ class LongRunSettings:
 
 @dataclass(frozen=True)
 class LongRun:
-    """What the runs of one engine gave.
+    """Results of the long runs of one engine.
 
     sampling: cost of the sampler; None where there is no sensor.
     energies, no_energy: energy per frame by each meter; why there is none, "" when there is one or none was asked for.

@@ -52,7 +52,7 @@ class Samples:
 
 
 class Sampler:
-    """The sampler as a process beside this one, a context manager; it ends with this process, too.
+    """Context manager of a sampler process, which ends with this process.
 
     Args:
         folder: existing folder for its file.
@@ -99,7 +99,7 @@ class Sampler:
             self._is_paused = False
 
     def read(self) -> Samples:
-        """Return what it wrote until now."""
+        """Return the text that the process has written."""
         return load_samples(self.file)
 
     def _say(self, command: bytes) -> None:
