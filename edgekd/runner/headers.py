@@ -30,7 +30,7 @@ class Header:
     channels: 1 to 4; of a PNG, 2 and 4 have an alpha channel.
     bits: per channel.
     orientation: EXIF's, 1 (upright) to 8.
-    offset: of the first pixel of PPM and .npy.
+    offset: of the first pixel of PPM and .npy; of a JPEG, where its thumbnail is over.
     """
 
     kind: str
@@ -99,7 +99,7 @@ def _jpeg(data: bytes) -> Header:
             bits, height, width, channels = struct.unpack_from(">BHHB", data, at + 4)
             if not (height and width):
                 raise ValueError("no size")
-            return Header("jpeg", height, width, channels, bits, orientation)
+            return Header("jpeg", height, width, channels, bits, orientation, at)
         if marker == 0xE1 and data[at + 4 : at + 10] == b"Exif\0\0":
             orientation = _orientation(data[at + 10 : at + 2 + size])
         at += 2 + size
