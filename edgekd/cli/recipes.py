@@ -10,21 +10,54 @@ import typer
 app = typer.Typer(help="List, show and copy the shipped recipes.", no_args_is_help=True)
 
 
+_TASKS = {"semantic": "semantic segmentation", "detection": "detection", "instance": "instance segmentation"}
+_STUDIES = "studies, for edgekd study"
+
+
 @app.command("list")
 def list_(json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
-    """List the shipped recipes with the first line of their comment."""
+    """List the shipped recipes by task, with networks, methods, and what each needs.
+
+    Example: edgekd recipes list
+    """
+    from shutil import get_terminal_size
+    from textwrap import fill
+
     from edgekd.cli.show import print_json
     from edgekd.core.recipe_loading import shipped_recipes
 
-    found = {
-        name: path.read_text(encoding="utf-8").splitlines()[0].lstrip("# ") for name, path in shipped_recipes().items()
-    }
+    found = {name: _facts(name, path) for name, path in shipped_recipes().items()}
     if json:
         print_json(found)
         return
-    for name, title in found.items():
-        print(f"{name:40} {title}")
+    width = min(get_terminal_size((120, 24)).columns, 120)
+    for group in (*_TASKS.values(), _STUDIES):
+        print(f"{group}:")
+        for name, facts in found.items():
+            if facts["group"] == group:
+                print(f"  {name}")
+                text = f"{facts['title']} {facts['networks']}. Needs {facts['needs']}."
+                print(fill(text, width, initial_indent="      ", subsequent_indent="      "))
     print("next: edgekd recipes copy NAME")
+
+
+def _facts(name: str, path: Path) -> dict[str, str]:
+    """Return title, needs, networks and group of a recipe: the first two are its first comment lines."""
+    from edgekd.core.recipe_file import read_text
+    from edgekd.core.recipe_loading import load_recipe
+
+    title, needs, *_ = read_text(path).splitlines()
+    recipe = load_recipe(str(path))
+    teacher, student = recipe.teacher, recipe.student
+    networks = f"{teacher.family} {teacher.variant} teaches {student.family} {student.variant}"
+    methods = ", ".join(recipe.distill.methods or ())
+    return {
+        "group": _STUDIES if name.startswith("study/") else _TASKS[recipe.task],
+        "task": recipe.task,
+        "title": title.lstrip("# "),
+        "networks": f"{networks} by {methods}" if methods and not name.startswith("study/") else networks,
+        "needs": needs.partition("needs:")[2].strip(),
+    }
 
 
 @app.command()
