@@ -36,8 +36,8 @@ def list_(json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = Fa
         for name, facts in found.items():
             if facts["group"] == group:
                 print(f"  {name}")
-                text = f"{facts['title']} {facts['networks']}. Needs {facts['needs']}."
-                print(fill(text, width, initial_indent="      ", subsequent_indent="      "))
+                for text in (f"{facts['title']} {facts['networks']}", f"needs {facts['needs']}"):
+                    print(fill(text, width, initial_indent="      ", subsequent_indent="      "))
     print("next: edgekd recipes copy NAME")
 
 
