@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+NameArg = Annotated[str, typer.Argument(help="A shipped recipe, or a file.")]
 app = typer.Typer(help="List, show and copy the shipped recipes.", no_args_is_help=True)
 
 
@@ -16,10 +17,7 @@ _STUDIES = "studies, for edgekd study"
 
 @app.command("list")
 def list_(json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
-    """List the shipped recipes by task, with networks, methods, and what each needs.
-
-    Example: edgekd recipes list
-    """
+    """List the shipped recipes by task, with networks, methods, and what each needs."""
     from shutil import get_terminal_size
     from textwrap import fill
 
@@ -61,7 +59,7 @@ def _facts(name: str, path: Path) -> dict[str, str]:
 
 
 @app.command()
-def show(name: str) -> None:
+def show(name: NameArg) -> None:
     """Print a recipe."""
     from edgekd.core.recipe_file import read_text
     from edgekd.core.recipe_loading import find_recipe
@@ -71,7 +69,7 @@ def show(name: str) -> None:
 
 @app.command()
 def copy(
-    name: str,
+    name: NameArg,
     to: Annotated[Path, typer.Argument(help="File or folder to write; default the current folder.")] = Path("."),
 ) -> None:
     """Copy a recipe to edit; an existing file is never overwritten."""
