@@ -127,7 +127,7 @@ class ZeroLoss(Callback):
             return
         self.count += 1
         if self.count == 1:
-            text = "step %d: the task loss is exactly 0: nothing in the batch is labelled, so that the step teaches nothing"
+            text = "step %d: the task loss is exactly 0: the batch has no label, so this step trains nothing"
             log.warning(text, trainer.global_step)
 
     def state_dict(self) -> dict[str, int]:
