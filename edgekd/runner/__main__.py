@@ -161,6 +161,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="SOURCE",
         help="images, folders, videos, camera:0, /dev/video0, rtsp://..., http://...",
     )
+    add("--check", action="store_true", help="compare the engine with its golden outputs; exit code 1 when they differ")
     add(
         "--http",
         type=_address,
