@@ -133,7 +133,7 @@ def test_an_interrupt_says_how_to_go_on(raising: tuple[Path, Path]) -> None:
         (("run", "quickstart", "--until", "distiled"), "did you mean 'distilled'?"),
         (("run", "quickstart", "--set", "data.format=vox"), "did you mean 'voc'?"),
         (("bench", "quickstart", "--set", "engines=[]"), "no stage of this recipe is called 'bench'"),
-        (("data", "check", "absent.yaml"), "neither a file nor a shipped recipe"),
+        (("data", "check", "absent.yaml"), "absent.yaml: no such file, and no shipped recipe has this name"),
         (("predict", ".", "a.png"), "no manifest.json"),
         (("report", "."), "report.json: no such file; give the folder of an edgekd run"),
         (("report", "absent"), "absent"),
