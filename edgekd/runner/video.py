@@ -113,7 +113,7 @@ class OpenCv(Video):
 
         self._most_pixels = most_pixels
         if place.kind == "camera":
-            self._capture = cv2.VideoCapture(place.address, cv2.CAP_V4L2)
+            self._capture = cv2.VideoCapture(int(place.address[len("/dev/video") :]), cv2.CAP_V4L2)
             self._capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
         else:
             self._capture = cv2.VideoCapture(_ffmpeg_address(place), cv2.CAP_FFMPEG)
