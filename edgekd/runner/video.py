@@ -21,7 +21,7 @@ from typing import Callable, Dict, List, Optional, Tuple
 import numpy as np
 
 from edgekd.errors import FrameError, one_line
-from edgekd.runner.child import Child, read_exactly
+from edgekd.runner.child import Child, first_line, read_exactly
 
 # URL schemes of streams, and the protocols that ffmpeg may use for each. None may read files of this machine.
 SCHEMES = {
@@ -236,8 +236,6 @@ def _escaped(uri: str) -> str:
 
 def _every_frame() -> List[str]:
     """Return ffmpeg's option that neither repeats nor drops frames: `-vsync` went, `-fps_mode` came with 5.1."""
-    from edgekd.runner.child import first_line
-
     try:
         found = re.match(r"ffmpeg version n?(\d+)\.(\d+)", first_line(["ffmpeg", "-version"]))
     except OSError as exc:

@@ -17,8 +17,9 @@ import numpy as np
 import pytest
 
 from edgekd.executors.portable import copy_to
-from edgekd.runner.video import IS_HERE, READERS
+from edgekd.runner.video import READERS
 from tests.boards.fixtures import board_python
+from tests.readers import reader_or_skip
 from tests.small_release import HEIGHT, WIDTH, striped, write_color_release
 
 pytestmark = pytest.mark.slow
@@ -194,8 +195,7 @@ def test_results_of_frames_count_in_the_metrics_of_the_server(release: Path, ima
 def test_a_signal_ends_the_wait_for_a_stream_that_hangs_and_leaves_no_process(
     release: Path, tmp_path: Path, reader: str
 ) -> None:
-    if not IS_HERE[reader]():
-        pytest.skip(f"no {reader} here")
+    reader_or_skip(reader)
     cv2 = pytest.importorskip("cv2")
     writer = cv2.VideoWriter(
         str(tmp_path / "a.mkv"), cv2.CAP_FFMPEG, cv2.VideoWriter_fourcc(*"FFV1"), 10, (WIDTH, HEIGHT)
