@@ -42,7 +42,7 @@ class BundleRequest:
 
     engine: folder of the engine in its run, e.g. `runs/quickstart/engine/openvino-int8`.
     out: the file; None: `NAME.tar` in the current folder.
-    name: of the service on a board; None: the engine's id.
+    name: of the service on a board; None: the engine's id without its board.
     key: SSH key that signs; None: no signature.
     golden: where the golden outputs come from, see `bundle/golden.py`.
     images: golden images; () for images of the scored split.
@@ -65,7 +65,7 @@ def build(request: BundleRequest) -> Verified:
         WorkspaceError: the disk is full or not writable.
     """
     run = open_run(request.engine)
-    name = request.name or run.id
+    name = request.name or run.id.partition("@")[0]
     out = request.out or Path(f"{name}.tar")
     with disk_errors(out.absolute().parent), TemporaryDirectory(prefix="edgekd-bundle-") as text:
         folder = Path(text) / "bundle"

@@ -24,7 +24,8 @@ def bundle(
     engine: Annotated[Path | None, typer.Argument(help="Engine's folder in its run, RUN/engine/ID.")] = None,
     out: Annotated[Path | None, typer.Option("-o", "--out", help="File to write; default NAME.tar.")] = None,
     name: Annotated[
-        str | None, typer.Option("--name", help="Name of the service on the board; default the engine's id.")
+        str | None,
+        typer.Option("--name", help="Name of the service on the board; default the engine's id without @board."),
     ] = None,
     sign: Annotated[
         Path | None, typer.Option("--sign", metavar="KEY", help="SSH key that signs, or the .pub of one in ssh-agent.")
