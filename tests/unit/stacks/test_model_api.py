@@ -166,12 +166,3 @@ def test_an_engine_has_metadata_where_a_wrapper_reads_it(tmp_path: Path) -> None
     }
     other, class_map = small_nets.segmenter(has_argmax=True)
     assert info_of(built(other, class_map, tmp_path / "two").file) == {}
-
-
-def test_an_engine_is_the_same_bytes_when_it_is_built_again(tmp_path: Path) -> None:
-    model, spec = small_nets.segmenter()
-    first, second = (built(model, spec, tmp_path / name) for name in ("one", "two"))
-    assert first.file.read_bytes() == second.file.read_bytes()
-    write("model_api", first, tmp_path / "made")
-    write("model_api", second, tmp_path / "again")
-    assert (tmp_path / "made/model.xml").read_bytes() == (tmp_path / "again/model.xml").read_bytes()
