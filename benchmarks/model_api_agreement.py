@@ -45,8 +45,9 @@ def main() -> None:
                 write("model_api", engine, Path(scratch))
                 files["the stack's IR"] = Path(scratch) / "model.xml"
             for name, file in files.items():
-                share = different(folder, file, pictures)
-                print(f"{folder.name:16} {name:16} {share:.3%} different, {len(pictures)} images of {pictures[0].shape[:2]}")
+                wrong, total, unit = different(folder, file, pictures)
+                print(f"{folder.name:16} {name:16} {wrong} of {total} {unit} ({wrong / max(total, 1):.3%}) differ, "
+                      f"{len(pictures)} images of {pictures[0].shape[:2]}")  # fmt: skip
 
 
 def images(run: Path, count: int, size: list[int] | None) -> Iterator[np.ndarray]:
@@ -60,15 +61,15 @@ def images(run: Path, count: int, size: list[int] | None) -> Iterator[np.ndarray
         yield pixels
 
 
-def different(folder: Path, file: Path, pictures: list[np.ndarray]) -> float:
-    """Return the share of pixels, or of detections, in which Model API differs."""
+def different(folder: Path, file: Path, pictures: list[np.ndarray]) -> tuple[int, int, str]:
+    """Return the number of pixels, or of detections, in which Model API differs, their total, and which of the two they are."""
     from model_api.adapters import OpenvinoAdapter
     from model_api.models import Model
 
     adapter = OpenvinoAdapter(shared_core(), str(file), device="CPU", plugin_config={"INFERENCE_PRECISION_HINT": "f32"})
     wrapper = Model.create_model(adapter)
     is_semantic = open_artifact(folder).spec.task == "semantic"
-    counts = np.zeros(2)
+    counts = np.zeros(2, np.int64)
     with edgekd.load_engine(folder, None if is_semantic else Selection(min_score=MIN_SCORE)) as engine:
         for picture in pictures:
             ours, theirs = engine(picture), wrapper(np.ascontiguousarray(picture[..., ::-1]))
@@ -76,7 +77,7 @@ def different(folder: Path, file: Path, pictures: list[np.ndarray]) -> float:
                 counts += (unmatched(ours, theirs), len(ours.scores))
             else:
                 counts += ((theirs.resultImage != ours).sum(), ours.size)
-    return float(counts[0] / max(counts[1], 1))
+    return int(counts[0]), int(counts[1]), "pixels" if is_semantic else "detections"
 
 
 def unmatched(ours: Detections, theirs: Any) -> int:
