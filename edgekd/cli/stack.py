@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -32,5 +33,6 @@ def stack(
     with disk_errors(out):
         steps = stacks.write(name, given, out)
     print(out)
+    print(f"next: cd {shlex.quote(str(out))}")
     for step in steps:
         print(f"next: {step}")

@@ -5,7 +5,7 @@
 
 A plugin is a module of this package with `TITLE`, `TARGETS` (engines of these targets fit), `why_not(engine)`, which returns on
 one line why an engine does not fit, "" when it does, and `write(engine, folder)`, which writes the files and returns the steps
-that remain for the user.
+that remain for the user, in that folder. No file names the folder: a bundle moves it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def refusals(engine: Engine) -> dict[str, str]:
 
 
 def write(name: str, engine: Engine, folder: Path) -> list[str]:
-    """Write the files of a stack into a folder; return the steps that remain for the user.
+    """Write the files of a stack into a folder; return the steps that remain for the user, in that folder.
 
     Raises:
         UserError: no such stack, or it does not take the engine.

@@ -55,8 +55,8 @@ def write(engine: Engine, folder: Path) -> list[str]:
     (folder / CONFIG).write_text(_config(engine, file), encoding="utf-8")
     sdk = "/opt/nvidia/deepstream/deepstream/sources/includes"
     steps = [
-        f"cd {folder} && g++ -O2 -shared -fPIC {PARSER} -o {LIBRARY} -I{sdk} -I/usr/local/cuda/include",
-        f"gst-launch-1.0 ... ! nvinfer config-file-path={folder / CONFIG} ! ...",
+        f"g++ -O2 -shared -fPIC {PARSER} -o {LIBRARY} -I{sdk} -I/usr/local/cuda/include",
+        f"gst-launch-1.0 ... ! nvinfer config-file-path={CONFIG} ! ...",
     ]
     write_readme(folder, TITLE, steps, _facts(engine))
     return steps

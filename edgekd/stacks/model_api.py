@@ -50,7 +50,7 @@ def write(engine: Engine, folder: Path) -> list[str]:
     write_contract(engine, folder)
     steps = [
         "pip install openvino-model-api",
-        f'Model.create_model("{folder / MODEL}", device="CPU")(cv2.imread("image.jpg"))',
+        f'Model.create_model("{MODEL}", device="CPU")(cv2.imread("image.jpg"))',
     ]
     facts = [
         "Checked with Model API 0.4.7 on the CPU: the results are those of `edgekd predict`, boxes rounded to whole pixels.",

@@ -41,7 +41,7 @@ def write(engine: Engine, folder: Path) -> list[str]:
     (model / "config.pbtxt").write_text(_config(engine, name, file), encoding="utf-8")
     write_contract(engine, model)
     steps = [
-        f"tritonserver --model-repository {folder}",
+        "tritonserver --model-repository $PWD",
         f"clients prepare images as {name}/spec.json says (`preprocess`), and read outputs by their `role`",
     ]
     facts = ["config.pbtxt was parsed with Triton's own protobuf schema. It was not run in a server."]

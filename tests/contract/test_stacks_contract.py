@@ -53,6 +53,8 @@ def test_the_files_are_there_and_say_what_to_do(name: str, target: str, tmp_path
     assert steps
     readme = (tmp_path / "made" / name / "README.md").read_text()
     assert all(step in readme for step in steps)
+    texts = [one.read_bytes() for one in (tmp_path / "made").rglob("*") if one.is_file()]
+    assert not any(str(tmp_path).encode() in text for text in texts)  # a bundle moves them
     assert {one: one.read_bytes() for one in (tmp_path / "engine").iterdir()} == before
     assert {one.name for one in tmp_path.iterdir()} == {"engine", "made"}
     first = {one.relative_to(tmp_path): one.read_bytes() for one in (tmp_path / "made").rglob("*") if one.is_file()}

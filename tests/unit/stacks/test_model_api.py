@@ -166,3 +166,13 @@ def test_an_engine_has_metadata_where_a_wrapper_reads_it(tmp_path: Path) -> None
     }
     other, class_map = small_nets.segmenter(has_argmax=True)
     assert info_of(built(other, class_map, tmp_path / "two").file) == {}
+
+
+@pytest.mark.parametrize("task", ["semantic", "detection"])
+def test_the_stacks_ir_is_the_same_bytes_when_it_is_written_again(tmp_path: Path, task: str) -> None:
+    model, spec = small_nets.segmenter() if task == "semantic" else detector(contract("detection"), "heads")
+    engine = built(model, spec, tmp_path)
+    for name in ("one", "two"):
+        write("model_api", engine, tmp_path / name)
+    for file in ("model.xml", "model.bin"):
+        assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
