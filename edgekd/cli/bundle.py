@@ -40,6 +40,9 @@ def bundle(
     image: Annotated[
         list[Path], typer.Option("--image", help="Golden image; default two of the scored split. Repeatable.")
     ] = [],  # noqa: B006
+    stacks: Annotated[
+        bool, typer.Option("--stacks", help="Add the files for other software; they copy the engine.")
+    ] = False,
     verify: Annotated[
         Path | None, typer.Option("--verify", metavar="FILE", help="Check a bundle instead; needs no network.")
     ] = None,
@@ -65,7 +68,7 @@ def bundle(
         from edgekd.bundle.build import BundleRequest, build
 
         assert engine is not None
-        found = build(BundleRequest(engine, out, name, sign, golden.value, tuple(image)))
+        found = build(BundleRequest(engine, out, name, sign, golden.value, tuple(image), stacks))
     _show(found, json, is_new=verify is None)
 
 
