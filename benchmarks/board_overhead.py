@@ -184,7 +184,7 @@ def connected(board: Board) -> Iterator[tuple[Client, str]]:
     """Give an open connection, and edgekd's folder on the board."""
     client = Client(board.name, board.ssh, Link())
     try:
-        yield client, greet(client, board)
+        yield client, greet(client, board).folder
     finally:
         client.close()
 

@@ -6,7 +6,8 @@
 # wait for the board some seconds, and print who holds it even then: look STORE_BYTES SLICE_S
 look() {
     find in -mindepth 1 -maxdepth 1 -mmin +10080 -exec rm -rf {} +
-    new=$folder/in/look.$$ && mkdir "$new" || exit 1
+    new=$folder/in/look.$$
+    rm -rf "$new" && mkdir "$new" || exit 1 # of a process with the same number that was killed
     trap 'rm -rf "$new"' EXIT
     sort -u >"$new/wanted" && touch index || exit 1
     cd store || exit 1
@@ -24,7 +25,7 @@ look() {
         END { for (i = count; i > 0; i--) if ((used += size[i]) > room && !(name[i] in wanted)) print name[i] }
     ' "$new/wanted" "$new/index" >"$new/old"
     xargs -r rm -f <"$new/old"
-    without "$new/old" <"$new/index" >"$new/kept" && mv "$new/kept" ../index
+    without "$new/old" <"$new/index" >"$new/rest" && mv "$new/rest" ../index
     echo "free $(free_bytes)"
     cut -d' ' -f1 "$new/found" >"$new/names" && without "$new/damaged" <"$new/names" >"$new/whole"
     without "$new/whole" <"$new/wanted" >"$new/lacking"
@@ -44,7 +45,8 @@ without() { awk -v file="$1" 'BEGIN { while ((getline line < file) > 0) drop[lin
 
 # Take many small files from a tar archive on stdin, and print `whole NAME` for each that came as it was sent.
 receive_small() {
-    new=$folder/in/small.$$ && mkdir "$new" && cd "$new" || exit 1
+    new=$folder/in/small.$$
+    rm -rf "$new" "$new.whole" && mkdir "$new" && cd "$new" || exit 1
     tar -xmf -
     code=$? # a cut leaves the last file short; the others are good
     find . -type f | cut -c3- | xargs -r sha256sum | awk '$1 == $2 { print $2 }' >../small.$$.whole
