@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from pathlib import Path
 
 from edgekd.board.job import Json
+from edgekd.board.specs import ModelSpec
 from edgekd.errors import BoardAnswerError
 from edgekd.executors.logs import printable
 
@@ -15,6 +17,29 @@ def texts_of(value: Json, key: str, count: int) -> list[str]:
     if not isinstance(texts, list) or len(texts) != count or not all(isinstance(text, str) for text in texts):
         raise BoardAnswerError(f"a job's {key}: expected {count} texts, got {texts!r:.200}; run it again")
     return [printable(text) for text in texts]
+
+
+def text_of(value: Json, key: str) -> str:
+    """Return a text in a job's value, without control characters; BoardAnswerError when it is none."""
+    return texts_of({key: [value.get(key)]}, key, 1)[0]
+
+
+def path_of(value: Json, key: str) -> Path:
+    """Return the path of a file in the job's folder; BoardAnswerError for a path that leaves it."""
+    path = Path(text_of(value, key))
+    if path.is_absolute() or ".." in path.parts:
+        raise BoardAnswerError(
+            f"a job's {key}: expected a path in the job's folder, got {str(path)!r:.200}; run it again"
+        )
+    return path
+
+
+def spec_of(value: Json, key: str) -> ModelSpec:
+    """Return a contract in a job's value; BoardAnswerError when it is none."""
+    try:
+        return ModelSpec.from_dict(mapping_of(value, key))
+    except (AttributeError, KeyError, TypeError, ValueError) as exc:
+        raise BoardAnswerError(f"a job's {key}: expected the contract of an engine, got {value[key]!r:.200}") from exc
 
 
 def mapping_of(value: Json, key: str) -> Json:
