@@ -73,7 +73,9 @@ def confirm(board: Board, before: Machine, after: Machine, state: object) -> lis
     # Heat after a measurement is its own.
     computing = {"busy_processes": state["after"].get("busy_processes")}
     disturbing = {"before": _disturbances(board, state["before"]), "after": _disturbances(board, computing)}
-    return [f"the board was not quiet {when} the measurement: {text}" for when in disturbing for text in disturbing[when]]
+    return [
+        f"the board was not quiet {when} the measurement: {text}" for when in disturbing for text in disturbing[when]
+    ]
 
 
 def _check(board: Board, identity: Identity, state: Facts, when: str) -> None:

@@ -63,15 +63,17 @@ receive_small() {
 # Blocks are written at their place, so that a second writer that a lost link left behind writes the same bytes.
 receive_large() {
     part=in/$1
-    if ! said=$(dd of="$part" bs=1048576 seek="$3" conv=notrunc 2>&1); then
-        case $said in *"No space left"*) rm -f "$part" ;; esac
-        echo "$said" >&2
+    if ! errors=$(dd of="$part" bs=1048576 seek="$3" conv=notrunc 2>&1); then
+        case $errors in *"No space left"*) rm -f "$part" ;; esac
+        echo "$errors" >&2
         exit 1
     fi
-    [ "$(stat -c %s "$part")" -ge "$2" ] || return 0 # a cut: the next call goes on
-    sha256sum "$part" | {
+    size=$(stat -c %s "$part" 2>/dev/null) || return 0 # another process, which sends the same, has put it into the store
+    [ "$size" -ge "$2" ] || return 0 # a cut: the next call goes on
+    sha256sum "$part" 2>/dev/null | {
         read -r sum _
         [ "$sum" = "$1" ] || { rm -f "$part" && return 0; } # damaged on the way, or here: from the start
-        chmod 444 "$part" && mv -f "$part" store/ && cd store && echo "$1" | described >>../index && echo "whole $1"
+        chmod 444 "$part" 2>/dev/null && mv -f "$part" store/ 2>/dev/null || return 0 # as above
+        cd store && echo "$1" | described >>../index && echo "whole $1"
     }
 }
