@@ -87,7 +87,7 @@ class NoAnswer(LinkLost):
     """The connection holds, or was being made, and the script made no progress for too long."""
 
     def __init__(self, seconds: float) -> None:
-        super().__init__(f"no answer within {seconds:g} s; its disk or its system may hang", _SSH_FAILED)
+        super().__init__(f"no answer within {seconds:.0f} s; its disk or its system may hang", _SSH_FAILED)
 
 
 class ScriptError(_Failed):
