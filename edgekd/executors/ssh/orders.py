@@ -22,6 +22,7 @@ from edgekd.executors.ssh.jobs import SUPERVISOR, Order
 from edgekd.executors.ssh.probe import variables
 from edgekd.targets.base import Toolchain
 
+QUESTIONS = frozenset({"board_version", "choices", "facts", "version", "why_not_here"})  # tasks that only ask
 OUT = "out"  # folder in a job's folder on the board
 
 
@@ -31,7 +32,7 @@ class Prepared:
 
     order: for its supervisor.
     contents: SHA-256 -> file of this machine that the job needs in the store.
-    question: of a job that reads no files, the hash of what it asks; "" for others.
+    question: hash of a job that only asks the board about itself (`QUESTIONS`); "" for others.
     """
 
     order: Order
@@ -84,7 +85,7 @@ class Orders:
             log_bytes=self._log_bytes,
         )
         contents = {**{hashes[name]: path for name, path in inputs.items()}, code: archive}
-        return Prepared(order, contents, "" if files else _hash_of(content))
+        return Prepared(order, contents, _hash_of(content) if job.task in QUESTIONS else "")
 
     def _hash(self, path: Path) -> str:
         """Return the hash of a file of this machine, computed again only when the file has changed."""

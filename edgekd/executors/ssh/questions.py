@@ -1,4 +1,4 @@
-"""Answers of a board to questions (jobs that read no files), as this user's last run got them.
+"""Answers of a board to questions (`orders.QUESTIONS`), as this user's last run got them.
 
 A board answers no question while a job runs there, because that would disturb a measurement. A run that is started again while
 its own job still runs takes the answers that it had, so that it finds that job by its key and joins it.

@@ -46,3 +46,4 @@ def test_a_question_is_new_each_time_and_asks_no_other(tmp_path: Path) -> None:
     assert first.order.key != second.order.key
     assert first.question == second.question != ""
     assert board.prepare(Job("version", "onnxruntime"), {}, tmp_path).question != first.question
+    assert board.prepare(Job("probe", "onnxruntime"), {}, tmp_path).question == ""  # any other task does something
