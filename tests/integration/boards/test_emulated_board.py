@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 
-import edgekd
 from edgekd.core.artifact import open_artifact
 from edgekd.core.deployment_sections import EngineParity
 from edgekd.core.inventory import Board
@@ -19,9 +16,7 @@ from edgekd.executors.inference import engine_files, run_engine
 from edgekd.executors.local import Local
 from edgekd.executors.ssh.board import SshBoard
 from edgekd.executors.ssh.doctor import examine
-from edgekd.report.stored import read_report
 from tests.boards.fixtures import SshdBoard
-from tests.integration.conftest import TINY
 
 pytestmark = pytest.mark.slow
 BOARD = Board(name="arm", ssh="emulated", chip="arm64")
@@ -66,25 +61,3 @@ def test_an_engine_gives_on_aarch64_what_it_gives_here(
         assert np.abs(one[name] - other[name]).max() <= largest * spread
         assert np.sqrt(np.mean((one[name] - other[name]) ** 2)) <= limits.board_error * spread
         assert np.mean(one[name].argmax(1) != other[name].argmax(1)) <= limits.board_different
-
-
-def test_one_recipe_compiles_scores_and_measures_an_engine_here_and_on_aarch64(
-    there: SshBoard, tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("EDGEKD_BOARDS", raising=False)
-    entry = {"schema": "edgekd.boards/1", "boards": {"arm": {"ssh": BOARD.ssh, "chip": BOARD.chip}}}
-    (tmp_path / "boards.yaml").write_text(yaml.safe_dump(entry))
-    engine = {"target": "onnxruntime", "precision": "int8", "board": ["local", "arm"]}
-    bench = {**TINY["bench"], "min_samples": 10, "energy_seconds": 0, "sustained_seconds": 0}
-    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump({**TINY, "engines": [engine], "bench": bench}))
-    shutil.copytree(tiny_run, tmp_path / "run")
-    edgekd.run(tmp_path / "recipe.yaml", tmp_path / "run")
-    report = read_report(tmp_path / "run")
-    rows = {row.id: row for row in report.rows if row.stage == "engine"}
-    here, arm = rows["onnxruntime-int8"], rows["onnxruntime-int8@arm"]
-    assert (here.status, arm.status) == ("measured", "measured")
-    assert arm.sha256 == here.sha256
-    assert arm.score == pytest.approx(here.score, abs=0.01)
-    assert arm.latency_ms is not None
-    assert any("an emulator" in warning for warning in arm.warnings)
-    assert {gate.name: gate.passed for gate in report.gates}["onnxruntime-int8@arm as here"]
