@@ -81,8 +81,8 @@ def test_a_board_that_is_set_otherwise_is_refused() -> None:
 
 def measured(before: object, after: object, identity: Identity = NO_MODE, **entry: object) -> list[str]:
     """Return what disturbed a measurement of a board that was asked for in `NO_MODE`."""
-    machines = (Machine(one, {"state": {}}) for one in (NO_MODE, identity))
-    return confirm(board(**entry), *machines, {"before": before, "after": after})
+    asked, after_it = Machine(NO_MODE, {"state": {}}), Machine(identity, {"state": {}})
+    return confirm(board(**entry), asked, after_it, {"before": before, "after": after})
 
 
 def test_what_a_measurement_itself_reports_disturbs_it() -> None:
