@@ -19,6 +19,7 @@ import typer
 from edgekd.cli import (
     board,
     check,
+    compare,
     data,
     distill,
     doctor,
@@ -82,6 +83,7 @@ app.command()(study.study)
 app.command()(tune.tune)
 app.command()(predict.predict)
 app.command()(report.report)
+app.command()(compare.compare)
 app.add_typer(board.app, name="board")
 app.add_typer(toolchain.app, name="toolchain")
 
