@@ -4,8 +4,8 @@ Scores: a bootstrap over the scored images. Both runs draw the same images, so t
 choice of images would change, and nothing of another training.
 
 Times: order statistics, for any distribution. A median has one figure per round of the bench; a higher percentile takes the
-runs as independent. The ratio of two benches joins both intervals at 97.5 % each, so it holds for at least 95 %. Other load on
-the machine only adds time, so the interval of a median reaches to the fastest round: a real change shows there, too.
+runs as independent. The ratio of two benches joins both intervals at 97.5 % each, so it holds for at least 95 %. Where a bench
+warns that its machine was not quiet, the interval of a median holds the medians of all rounds.
 
 Source: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13 (percentile interval); Conover, Practical
 Nonparametric Statistics, 3rd ed., section 3.2 (order statistics).
@@ -53,21 +53,20 @@ def time_interval(times: Times, percentile: int, confidence: float = CONFIDENCE)
     """Return the interval of a percentile in milliseconds; None where the bench has too few rounds or runs."""
     if percentile == 50:
         low, high = median_interval(times.rounds_ms.tolist(), confidence)
-        low = min(low, float(times.rounds_ms.min()))
     else:
         low, high = percentile_interval(times.samples_ms.tolist(), percentile, confidence)
-    return (low, high) if math.isfinite(low) and math.isfinite(high) else None
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return None
+    if percentile == 50 and not times.is_quiet:
+        return float(times.rounds_ms.min()), float(times.rounds_ms.max())
+    return low, high
 
 
 def ratio_interval(old: Times, new: Times, percentile: int) -> Interval | None:
     """Return the interval of new / old, measured in two benches; None where one has too few rounds or runs."""
     each = 1 - (1 - CONFIDENCE) / 2
     before, after = time_interval(old, percentile, each), time_interval(new, percentile, each)
-    if before is None or after is None:
-        return None
-    low, high = after[0] / before[1], after[1] / before[0]
-    fastest = float(new.rounds_ms.min() / old.rounds_ms.min())
-    return (min(low, fastest), max(high, fastest)) if percentile == 50 else (low, high)
+    return (after[0] / before[1], after[1] / before[0]) if before and after else None
 
 
 def round_ratio_interval(old: Times, new: Times) -> Interval | None:

@@ -58,6 +58,9 @@ class Difference(Part):
         description="`better`, `worse`, `same`, `not decided` (the interval holds no change, or there is no interval), "
         "`not comparable`, or `not measured` (in one of the runs)"
     )
+    reservation: str = Field(
+        "", description="`one seed` or `machine not quiet`: what could be the cause of a decided verdict, too"
+    )
     note: str = Field("", description="what the verdict does not cover, or why there is none")
 
 

@@ -74,7 +74,7 @@ def _part(comparison: Comparison, pair: Pair) -> PairPart:
         _chart(pair, "latency_p50_ms", f"engine time p50, {pair.new} over {pair.old}"),
         _chart(pair, "size_bytes", f"size, {pair.new} over {pair.old}"),
     ]
-    rows = [(row, one, change_text(one), verdict_text(row, one)) for row in pair.rows for one in row.figures]
+    rows = [(row, one, change_text(one), verdict_text(one)) for row in pair.rows for one in row.figures]
     return PairPart(pair, refused_lines(pair), [chart for chart in charts if chart], rows)
 
 
@@ -87,14 +87,14 @@ def _chart(pair: Pair, figure: str, title: str) -> str:
 
     def draw(axes: Axes) -> None:
         axes.axvline(0.0 if factor > 1 else 1.0, color=SOFT, linewidth=1)
-        for place, (row, one) in enumerate(found):
-            color = _COLORS.get(verdict_text(row, one), SOFT)
+        for place, (_, one) in enumerate(found):
+            color = _COLORS.get(verdict_text(one), SOFT)
             change = (one.change or 0.0) * factor
             if one.low is not None and one.high is not None:
                 axes.plot([one.low * factor, one.high * factor], [place, place], color=color, linewidth=3, alpha=0.45)
             axes.plot(change, place, "o", color=color, markersize=6)
             axes.annotate(
-                f"{change_text(one)}  {verdict_text(row, one)}", (change, place), (0, 7), textcoords="offset points",
+                f"{change_text(one)}  {verdict_text(one)}", (change, place), (0, 7), textcoords="offset points",
                 ha="center", fontsize=8, color=FG,
             )  # fmt: skip
         axes.set_yticks(range(len(found)), [row.id for row, _ in found], parse_math=False)
@@ -106,4 +106,4 @@ def _chart(pair: Pair, figure: str, title: str) -> str:
 
 
 def _numbers(found: Sequence[tuple[ComparedRow, Difference]]) -> list[str]:
-    return [f"{row.id} {change_text(one)} {verdict_text(row, one)}" for row, one in found]
+    return [f"{row.id} {change_text(one)} {verdict_text(one)}" for row, one in found]

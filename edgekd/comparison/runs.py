@@ -26,10 +26,12 @@ class Times:
 
     samples_ms: (N,) float64.
     rounds_ms: (R,) float64, the median of each burst.
+    is_quiet: whether the bench has no reason to doubt the latency.
     """
 
     samples_ms: np.ndarray
     rounds_ms: np.ndarray
+    is_quiet: bool = True
 
 
 class Run:
@@ -80,7 +82,7 @@ class Run:
         if len(samples_ms) != summary.n or summary.min is None or abs(samples_ms.min() - summary.min) > 1e-9:
             return None
         rounds = np.split(samples_ms, np.cumsum(bursts)[:-1])
-        return Times(samples_ms, np.array([np.median(burst) for burst in rounds]))
+        return Times(samples_ms, np.array([np.median(burst) for burst in rounds]), not row.warnings)
 
     @cached_property
     def _counts(self) -> dict[str, np.ndarray]:

@@ -67,10 +67,9 @@ def note_lines(comparison: Comparison, pair: Pair) -> list[str]:
     return [f"{kind} ({count} figures): {note}" for (kind, note), count in counted.items()]
 
 
-def verdict_text(row: ComparedRow, figure: Difference) -> str:
-    """Return the verdict, with `one seed` where another training could change it."""
-    has_noise = figure.kind == "score" and row.weights != "same" and figure.verdict in ("better", "worse")
-    return f"{figure.verdict}, one seed" if has_noise else figure.verdict
+def verdict_text(figure: Difference) -> str:
+    """Return the verdict with its reservation, e.g. `worse, one seed`."""
+    return ", ".join(part for part in (figure.verdict, figure.reservation) if part)
 
 
 def value_text(value: float | None, unit: Unit) -> str:
@@ -101,7 +100,7 @@ def _table_row(row: ComparedRow, figure: Difference, is_first: bool) -> TableRow
         old=value_text(figure.old, figure.unit),
         new=value_text(figure.new, figure.unit),
         change=change_text(figure),
-        verdict=verdict_text(row, figure),
+        verdict=verdict_text(figure),
     )
 
 
