@@ -23,6 +23,7 @@ from edgekd.cli import (
     data,
     distill,
     doctor,
+    gate,
     predict,
     recipes,
     report,
@@ -84,6 +85,7 @@ app.command()(tune.tune)
 app.command()(predict.predict)
 app.command()(report.report)
 app.command()(compare.compare)
+app.command()(gate.gate)
 app.add_typer(board.app, name="board")
 app.add_typer(toolchain.app, name="toolchain")
 

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from edgekd.board.bench import MAX_DRIFT
 from edgekd.comparison.comparable import why_not_energy, why_not_scores, why_not_times
 from edgekd.comparison.figures import Figure, value_of
-from edgekd.comparison.intervals import MIN_IMAGES, Interval, ratio_interval, score_change_intervals
+from edgekd.comparison.intervals import (
+    MIN_IMAGES,
+    Interval,
+    ratio_interval,
+    round_ratio_interval,
+    score_change_intervals,
+)
 from edgekd.comparison.model import Difference, Verdict, Weights
 from edgekd.comparison.runs import Run
 from edgekd.report.model import Row
@@ -32,6 +39,17 @@ class Rows:
     old: Row
     new: Row
     margin: float = MARGIN
+
+    @cached_property
+    def score_intervals(self) -> dict[str, Interval]:
+        """Metric -> interval of the difference; {} for too few images, or without counts of the same images."""
+        old, new = self.old_run.image_counts(self.old), self.new_run.image_counts(self.new)
+        return {} if old is None or new is None or old.shape != new.shape else score_change_intervals(old, new)
+
+    @property
+    def is_one_run(self) -> bool:
+        """Whether both rows are of one run, whose bench measured them in turn."""
+        return self.old_run is self.new_run
 
     @property
     def is_quiet(self) -> bool:
@@ -102,7 +120,9 @@ def _why_not(figure: Figure, rows: Rows) -> str:
         return why_not_scores(rows.old_run, rows.new_run, rows.old, rows.new)
     if figure.kind == "file":
         return ""
-    reason = why_not_times(rows.old_run, rows.new_run, rows.old, rows.new)
+    reason = "other boards" if rows.old.board != rows.new.board else ""
+    if not rows.is_one_run:
+        reason = why_not_times(rows.old_run, rows.new_run, rows.old, rows.new)
     return reason or (why_not_energy(rows.old, rows.new) if figure.kind == "energy" else "")
 
 
@@ -114,7 +134,11 @@ def _interval(figure: Figure, rows: Rows, change: float) -> tuple[Interval | Non
         return _score_interval(figure, rows)
     if figure.kind == "energy":
         return _energy_interval(rows, change)
-    if rows.old.latency_ms == rows.new.latency_ms and rows.old.wall_ms == rows.new.wall_ms:
+    if (
+        rows.old.id == rows.new.id
+        and rows.old.latency_ms == rows.new.latency_ms
+        and rows.old.wall_ms == rows.new.wall_ms
+    ):
         return (1.0, 1.0), "one measurement, which both runs have"
     old, new = rows.old_run.times(rows.old, figure.series), rows.new_run.times(rows.new, figure.series)
     notes = [] if rows.is_quiet else [_NOT_QUIET]
@@ -122,7 +146,10 @@ def _interval(figure: Figure, rows: Rows, change: float) -> tuple[Interval | Non
         notes.append(
             f"an unchanged engine differs by {rows.margin:.0%} between the benches, and that is the resolution"
         )
-    found = ratio_interval(old, new, figure.percentile) if old and new else None
+    found = None
+    if old and new:
+        is_paired = rows.is_one_run and figure.percentile == 50
+        found = round_ratio_interval(old, new) if is_paired else ratio_interval(old, new, figure.percentile)
     if found is None:
         notes.append("no raw samples" if old is None or new is None else "too few rounds of the bench for an interval")
         return None, "; ".join(notes)
@@ -132,17 +159,16 @@ def _interval(figure: Figure, rows: Rows, change: float) -> tuple[Interval | Non
 def _score_interval(figure: Figure, rows: Rows) -> tuple[Interval | None, str]:
     if _is_unchanged(rows):
         return (0.0, 0.0), ""
-    old, new = rows.old_run.image_counts(rows.old), rows.new_run.image_counts(rows.new)
-    noise = _TRAINING_NOISE if rows.weights != "same" else ""
-    if old is None or new is None or old.shape != new.shape:
-        seed = "one seed cannot tell training noise from a gain" if rows.weights != "same" else ""
-        return None, "; ".join(part for part in ("no counts by image, so no interval", seed) if part)
-    intervals = score_change_intervals(old, new)
-    if not intervals:
-        return None, f"{len(old)} images are too few for an interval (at least {MIN_IMAGES})"
-    if figure.name not in intervals:
-        return None, "no interval for this metric"
-    return intervals[figure.name], noise
+    is_retrained = rows.weights != "same"
+    if figure.name in rows.score_intervals:
+        return rows.score_intervals[figure.name], _TRAINING_NOISE if is_retrained else ""
+    if rows.score_intervals:
+        reason = "no interval for this metric"
+    elif (counts := rows.new_run.image_counts(rows.new)) is not None and len(counts) < MIN_IMAGES:
+        reason = f"{len(counts)} images are too few for an interval (at least {MIN_IMAGES})"
+    else:
+        reason = "no counts by image, so no interval"
+    return None, f"{reason}; one seed cannot tell training noise from a gain" if is_retrained else reason
 
 
 def _energy_interval(rows: Rows, change: float) -> tuple[Interval | None, str]:

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgekd import report
-from edgekd.board.files import write_atomic
 from edgekd.board.installation import install
+from edgekd.comparison.ci_files import write_text
 from edgekd.comparison.model import ComparedRow, Comparison, Difference, Pair
 from edgekd.comparison.table import change_text, refused_lines, value_text, verdict_text
 from edgekd.core.task_metrics import TASKS
-from edgekd.core.workspace import disk_errors
 from edgekd.errors import PackageError
 from edgekd.report.svg import CSS, FG, SOFT, responsive
 
@@ -45,9 +44,7 @@ def write_page(comparison: Comparison, path: Path) -> None:
         PackageError: jinja2 or matplotlib is not installed.
         WorkspaceError: the file cannot be written.
     """
-    page = render(comparison)
-    with disk_errors(path.parent):
-        write_atomic(path, page)
+    write_text(path, render(comparison))
 
 
 def render(comparison: Comparison) -> str:
