@@ -30,7 +30,7 @@ def junit(result: GateResult) -> str:
         else:
             ElementTree.SubElement(case, "system-out").text = _xml(check.text)
     ElementTree.indent(suites)
-    return ElementTree.tostring(suites, encoding="unicode", xml_declaration=True) + "\n"
+    return f'<?xml version="1.0" encoding="utf-8"?>\n{ElementTree.tostring(suites, encoding="unicode")}\n'
 
 
 def markdown(result: GateResult) -> str:

@@ -17,7 +17,7 @@ from edgekd.report.model import Report, Row
 class Figure:
     """One figure.
 
-    title: with the unit in which a table shows it.
+    title: for a reader, without the unit.
     series, percentile: of a latency.
     """
 
@@ -31,12 +31,12 @@ class Figure:
 
 
 _MEASURED = (
-    Figure("latency_p50_ms", "engine p50 ms", "latency", "ms"),
-    Figure("latency_p99_ms", "engine p99 ms", "latency", "ms", percentile=99),
-    Figure("wall_p50_ms", "wall p50 ms", "latency", "ms", series="wall"),
-    Figure("wall_p99_ms", "wall p99 ms", "latency", "ms", series="wall", percentile=99),
-    Figure("energy_net_mj", "net energy mJ", "energy", "mJ"),
-    Figure("energy_gross_mj", "gross energy mJ", "energy", "mJ"),
+    Figure("latency_p50_ms", "engine p50", "latency", "ms"),
+    Figure("latency_p99_ms", "engine p99", "latency", "ms", percentile=99),
+    Figure("wall_p50_ms", "wall p50", "latency", "ms", series="wall"),
+    Figure("wall_p99_ms", "wall p99", "latency", "ms", series="wall", percentile=99),
+    Figure("energy_net_mj", "net energy", "energy", "mJ"),
+    Figure("energy_gross_mj", "gross energy", "energy", "mJ"),
     Figure("size_bytes", "size", "file", "bytes"),
     Figure("params", "parameters", "file", "count"),
     Figure("macs", "multiply-adds", "file", "count"),
@@ -74,4 +74,4 @@ def value_of(row: Row, figure: str) -> float | None:
 
 
 def _metric(name: str, title: str, text: str, higher_is_better: bool) -> Figure:
-    return Figure(name, f"{title} %", "score", "fraction", higher_is_better)
+    return Figure(name, title, "score", "fraction", higher_is_better)

@@ -14,7 +14,7 @@ from edgekd.comparison.figures import Figure, figures_of, value_of
 from edgekd.comparison.intervals import Interval, score_intervals, time_interval
 from edgekd.comparison.limits import BASELINE, FLOAT, Limit, Limits, Undecided
 from edgekd.comparison.runs import Run
-from edgekd.comparison.table import value_text
+from edgekd.comparison.table import UNITS, value_text
 from edgekd.errors import UserError, did_you_mean
 from edgekd.evaluate.definitions import DEFINITIONS
 from edgekd.report.line import reference_of
@@ -29,7 +29,7 @@ class Check(Part):
     """One limit and one row."""
 
     row: str = Field(description="id of the row, or the pattern that no row fits")
-    limit: str = Field(description="the limit in words, e.g. `mIoU % at least 60.0`")
+    limit: str = Field(description="the limit in words, e.g. `mIoU at least 60.0 %`")
     outcome: Literal["passed", "broken"] = Field(description="`passed` or `broken`")
     is_decided: bool = Field(True, description="false where the limit lies within the interval of the measurement")
     value: Number = Field(None, description="measured value, drop or ratio")
@@ -171,12 +171,16 @@ def _is_within(limit: Limit, value: float) -> bool:
 
 
 def _limit_text(limit: Limit, figure: Figure) -> str:
-    title = figure.title.removesuffix(" %")
+    title = figure.title
     if limit.key == "max_drop":
         return f"{title} at most {percent(limit.bound)} points worse than {limit.against}"
     if limit.key == "max_ratio":
         return f"{title} at most {ratio(limit.bound)} that of {limit.against}"
-    return f"{figure.title} at {'least' if limit.key == 'min' else 'most'} {value_text(limit.bound, figure.unit)}"
+    return f"{title} at {'least' if limit.key == 'min' else 'most'} {_with_unit(limit.bound, figure)}"
+
+
+def _with_unit(value: float, figure: Figure) -> str:
+    return f"{value_text(value, figure.unit)} {UNITS[figure.unit]}".strip()
 
 
 def _measured_text(limit: Limit, figure: Figure, measured: _Measured) -> str:
@@ -187,5 +191,8 @@ def _measured_text(limit: Limit, figure: Figure, measured: _Measured) -> str:
 
     if limit.key == "max_drop":  # shown as a change: a drop is negative
         measured = replace(measured, interval=measured.interval and (measured.interval[1], measured.interval[0]))
+    unit = (
+        " points" if limit.key == "max_drop" else "" if limit.key == "max_ratio" else f" {UNITS[figure.unit]}".rstrip()
+    )
     low, high = measured.interval or (measured.value, measured.value)
-    return text(measured.value) + (f" [{text(low)}, {text(high)}]" if low != high else "")
+    return text(measured.value) + unit + (f" [{text(low)}, {text(high)}]" if low != high else "")

@@ -11,7 +11,7 @@ from edgekd import report
 from edgekd.board.installation import install
 from edgekd.comparison.ci_files import write_text
 from edgekd.comparison.model import ComparedRow, Comparison, Difference, Pair
-from edgekd.comparison.table import change_text, refused_lines, value_text, verdict_text
+from edgekd.comparison.table import UNITS, change_text, refused_lines, value_text, verdict_text
 from edgekd.core.task_metrics import TASKS
 from edgekd.errors import PackageError
 from edgekd.report.svg import CSS, FG, SOFT, responsive
@@ -58,7 +58,7 @@ def render(comparison: Comparison) -> str:
         loader=jinja2.FileSystemLoader(_HERE), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
-    environment.filters["value"] = value_text
+    environment.filters |= {"value": value_text, "unit": UNITS.__getitem__}
     parts = [_part(comparison, pair) for pair in comparison.pairs]
     style = _STYLE.read_text(encoding="utf-8")
     return environment.get_template("page.html.j2").render(comparison=comparison, parts=parts, style=style)

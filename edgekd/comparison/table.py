@@ -11,6 +11,13 @@ from edgekd.report.units import MISSING, milliseconds, percent, points, ratio, s
 _ALWAYS = ("latency_p50_ms", "energy_net_mj")  # shown beside the metrics, also where nothing changed
 _WHERE_CHANGED = ("size_bytes", "params", "macs")
 _MOST_CHANGES = 12
+UNITS: dict[Unit, str] = {
+    "fraction": "%",
+    "ms": "ms",
+    "mJ": "mJ",
+    "bytes": "",
+    "count": "",
+}  # a size has its unit in the value
 
 
 @dataclass(frozen=True)
@@ -73,7 +80,7 @@ def verdict_text(figure: Difference) -> str:
 
 
 def value_text(value: float | None, unit: Unit) -> str:
-    """Return a value in the unit of its title."""
+    """Return a value in its unit of `UNITS`, without it."""
     if value is None:
         return MISSING
     if unit == "fraction":
@@ -96,7 +103,7 @@ def change_text(figure: Difference) -> str:
 def _table_row(row: ComparedRow, figure: Difference, is_first: bool) -> TableRow:
     return TableRow(
         row=row.id if is_first else "",
-        figure=figure.title,
+        figure=f"{figure.title} {UNITS[figure.unit]}".strip(),
         old=value_text(figure.old, figure.unit),
         new=value_text(figure.new, figure.unit),
         change=change_text(figure),
