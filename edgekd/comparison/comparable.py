@@ -10,7 +10,7 @@ from edgekd.report.part import Json
 
 # Facts of a machine that change with an update: they are listed among the changes, and the machine stays the same.
 SOFTWARE = frozenset({"os", "kernel", "driver_versions", "gpu_driver"})
-_UNKNOWN = "edgekd had not recorded it when a report was written; run that recipe again with this edgekd"
+_RUN_AGAIN = "an earlier edgekd wrote it; run its recipe again"
 
 
 def why_not_scores(old: Run, new: Run, old_row: Row, new_row: Row) -> str:
@@ -28,8 +28,8 @@ def why_not_scores(old: Run, new: Run, old_row: Row, new_row: Row) -> str:
         return f"other scored images: {_split(old.report, old_row)} and {_split(new.report, new_row)}"
     before, after = (_scored_data(run.report) for run in (old, new))
     if before is None or before != after:
-        key = next((key for key in before or {} if before[key] != (after or {}).get(key)), "data") if before else "data"
-        return f"the scored images may differ ({key} of the recipes), and {_UNKNOWN}"
+        key = next((key for key in before or {} if (before or {})[key] != (after or {}).get(key)), "data")
+        return f"the recipes differ in {key}, and a report does not say which images were scored: {_RUN_AGAIN}"
     return ""
 
 
@@ -40,7 +40,7 @@ def why_not_times(old: Run, new: Run, old_row: Row, new_row: Row) -> str:
     machines = [run.report.boards.get(row.board) for run, row in ((old, old_row), (new, new_row))]
     before, after = machines
     if before is None or after is None or not before.hardware or not after.hardware:
-        return f"the machine of a latency is unknown: {_UNKNOWN}"
+        return f"a report does not say on which machine it was measured: {_RUN_AGAIN}"
     return _other_machine(before, after)
 
 

@@ -226,7 +226,7 @@ def test_a_report_of_an_earlier_edgekd_is_compared_as_far_as_it_says(tmp_path: P
     assert "no counts by image, so no interval" in teacher.note
     (refused,) = pair.refused
     assert refused.kind == "latency"
-    assert refused.reason.startswith("the machine of a latency is unknown")
+    assert refused.reason.startswith("a report does not say on which machine")
 
 
 def test_without_a_hash_of_the_images_the_recipes_must_agree(tmp_path: Path) -> None:
@@ -235,7 +235,7 @@ def test_without_a_hash_of_the_images_the_recipes_must_agree(tmp_path: Path) -> 
     (tmp_path / "newer.json").write_text(json.dumps(content))
     (pair,) = compare([STORED, tmp_path / "newer.json"]).pairs
     reason = next(one.reason for one in pair.refused if one.kind == "score")
-    assert reason.startswith("the scored images may differ (data.options of the recipes)")
+    assert reason.startswith("the recipes differ in data.options, and a report does not say")
 
 
 def test_arrays_that_are_not_the_report_s_are_not_used(tmp_path: Path) -> None:
