@@ -16,7 +16,7 @@ def compare(
         list[Path],
         typer.Argument(help="Output folders of `edgekd run` or report.json files; the first is the baseline."),
     ],
-    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write an HTML page, too.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Also write an HTML page.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Compare finished runs row by row with the first one.

@@ -30,7 +30,7 @@ class Figure:
     percentile: int = 50
 
 
-_MEASURED = (
+MEASURED = (
     Figure("latency_p50_ms", "engine p50", "latency", "ms"),
     Figure("latency_p99_ms", "engine p99", "latency", "ms", percentile=99),
     Figure("wall_p50_ms", "wall p50", "latency", "ms", series="wall"),
@@ -63,7 +63,7 @@ def figures_of(report: Report) -> dict[str, Figure]:
     names = {name for row in report.rows for name in row.metrics}
     ordered = [name for name in dict.fromkeys((task.metric, task.second, *known, *sorted(names))) if name in names]
     metrics = {name: _metric(name, *known.get(name, (name, "", True))) for name in ordered}
-    return metrics | {figure.name: figure for figure in _MEASURED}
+    return metrics | {figure.name: figure for figure in MEASURED}
 
 
 def value_of(row: Row, figure: str) -> float | None:
