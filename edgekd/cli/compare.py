@@ -47,7 +47,7 @@ def _show(comparison: Comparison) -> None:
     from edgekd.comparison import table
 
     for run in comparison.runs:
-        print(f"{run.letter}: {run.path}" + (f"  ({run.title})" if run.title else ""))
+        print(show.printable(f"{run.letter}: {run.path}" + (f"  ({run.title})" if run.title else "")))
     for pair in comparison.pairs:
         print(f"\n{pair.new} against {pair.old}")
         for title, lines in (
@@ -55,9 +55,9 @@ def _show(comparison: Comparison) -> None:
             ("not compared", table.refused_lines(pair)),
         ):
             for line in lines:
-                print(f"  {title}: {line}")
+                print(show.printable(f"  {title}: {line}"))
         show.print_table(
             astuple(table.headers(pair)), map(astuple, table.table_rows(comparison, pair)), left=("row", "figure", "verdict")
         )  # fmt: skip
         for line in table.note_lines(comparison, pair):
-            print(f"  {line}")
+            print(show.printable(f"  {line}"))

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from edgekd.comparison.model import Change
 from edgekd.comparison.runs import Run
+from edgekd.core.recipe_file import MAX_DEPTH
 from edgekd.report.part import Json
 from edgekd.report.units import MISSING
 
@@ -37,15 +38,17 @@ def _differences(kind: Literal["recipe", "version", "machine"], old: Json, new: 
             yield Change(kind=kind, key=key, old=before.get(key, MISSING), new=after.get(key, MISSING))
 
 
-def _flat(content: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
+def _flat(content: Any, prefix: str = "", depth: int = 0) -> Iterator[tuple[str, str]]:
     """Yield the leaves of nested data as (dotted key, text). Entries of a list count by their `id`, else by their place."""
-    if isinstance(content, Mapping) and content:
+    if depth > MAX_DEPTH:  # no recipe is nested as deep: a file that somebody made
+        yield prefix, "..."
+    elif isinstance(content, Mapping) and content:
         for key, value in content.items():
-            yield from _flat(value, f"{prefix}.{key}" if prefix else str(key))
+            yield from _flat(value, f"{prefix}.{key}" if prefix else str(key), depth + 1)
     elif isinstance(content, list) and any(isinstance(one, Mapping) for one in content):
         for place, value in enumerate(content):
             own = value.get("id") if isinstance(value, Mapping) else None
-            yield from _flat(value, f"{prefix}.{own or place}")
+            yield from _flat(value, f"{prefix}.{own or place}", depth + 1)
     elif prefix:
         text = " ".join(str(content).split())
         yield prefix, text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."

@@ -68,9 +68,11 @@ def figures_of(report: Report) -> dict[str, Figure]:
 
 def value_of(row: Row, figure: str) -> float | None:
     """Return a figure of a row in its unit; None where it was not measured."""
-    if figure in _VALUES:
-        return _VALUES[figure](row)
-    return row.metrics.get(figure)
+    value = _VALUES[figure](row) if figure in _VALUES else row.metrics.get(figure)
+    try:
+        return None if value is None else float(value)
+    except OverflowError:  # a whole number that nobody measured
+        return None
 
 
 def _metric(name: str, title: str, text: str, higher_is_better: bool) -> Figure:

@@ -91,3 +91,13 @@ def test_gate_writes_its_files_also_when_a_limit_is_broken(runs: Path) -> None:
     printed = json.loads(done.stdout)
     assert [one["outcome"] for one in printed["checks"]] == ["broken"]
     assert GateResult.model_validate(printed).to_dict() == printed
+
+
+def test_control_characters_of_a_report_do_not_reach_the_terminal(runs: Path) -> None:
+    content = report(title="\x1b[2Jgone")
+    content["rows"][-1]["id"] = "\x1b]0;title\x07int8"
+    write(runs / "c", content)
+    for arguments in (("compare", "a", "c"), ("gate", "c", "--baseline", "c")):
+        done = run(runs, *arguments)
+        assert done.returncode == 0, done.stderr
+        assert "\x1b" not in done.stdout

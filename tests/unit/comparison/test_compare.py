@@ -322,3 +322,15 @@ def test_the_baseline_is_compared_with_each_other_run(tmp_path: Path) -> None:
     assert [run.letter for run in comparison.runs] == ["A", "B", "C"]
     assert [(pair.old, pair.new) for pair in comparison.pairs] == [("A", "B"), ("A", "C")]
     assert Comparison.model_validate(json.loads(comparison.to_json())) == comparison
+
+
+def test_a_report_that_somebody_made_is_compared_or_refused_in_one_line(tmp_path: Path) -> None:
+    deep: Any = 1
+    for _ in range(300):
+        deep = {"a": [{"b": deep}]}
+    new = changed(
+        report(recipe=deep, environment={"packages": "none"}), "openvino-int8", size_bytes=10**400, sha256="b"
+    )
+    pair = pair_of(tmp_path, new)
+    assert figure(pair, "openvino-int8", "size_bytes").verdict == "not measured"
+    assert any(one.new == "..." for one in pair.changes)
