@@ -19,9 +19,11 @@ import typer
 from edgekd.cli import (
     board,
     check,
+    compare,
     data,
     distill,
     doctor,
+    gate,
     predict,
     recipes,
     report,
@@ -86,6 +88,8 @@ app.command()(study.study)
 app.command()(tune.tune)
 app.command()(predict.predict)
 app.command()(report.report)
+app.command()(compare.compare)
+app.command()(gate.gate)
 app.command()(stack.stack)
 app.add_typer(board.app, name="board")
 app.add_typer(toolchain.app, name="toolchain")
