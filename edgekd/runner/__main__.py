@@ -24,6 +24,7 @@ from edgekd.board.detection import Selection
 from edgekd.board.postprocess import Timed
 from edgekd.board.stream import timed_stream
 from edgekd.errors import EdgekdError, FrameError, GateError, UserError
+from edgekd.runner.child import stop_children
 from edgekd.runner.engine import MIN_SCORE, Engine, open_engine
 from edgekd.runner.engine_queue import EngineQueue
 from edgekd.runner.frames import Frame, Frames, FrameSettings, find_places, is_live, to_stderr
@@ -234,5 +235,13 @@ def _count(text: str) -> int:
     return value
 
 
+def _end(code: int) -> None:
+    """End the process without the interpreter's own end: a thread that waits in OpenCV for a camera would abort it."""
+    stop_children()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    _end(main())

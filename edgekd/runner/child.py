@@ -5,7 +5,6 @@ Portable: standard library + numpy, Python 3.8.
 
 from __future__ import annotations
 
-import atexit
 import os
 import re
 import signal
@@ -130,9 +129,8 @@ class Child:
 _RUNNING: "WeakSet[Child]" = WeakSet()
 
 
-@atexit.register
-def _stop_all() -> None:
-    """Kill what a thread that was left behind has started."""
+def stop_children() -> None:
+    """Kill what threads that were left behind have started."""
     for child in list(_RUNNING):
         child.stop()
 
