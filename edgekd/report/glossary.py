@@ -25,9 +25,9 @@ _PAGE: dict[str, tuple[str, str, bool | None]] = {
     ),
     "stages_ms": (
         "time by stage",
-        "Parts of the wall time: `prepare` makes the network's input of an image array, `engine` runs it, and the last stage "
-        "makes the class map, boxes or masks of its outputs. `decode` reads the image file before them, where the data set has "
-        "files. `array in` is the wall time, `file in` has the decoding in it.", _LOWER,
+        "Parts of the wall time: “prepare” makes the network's input of an image array, “engine” runs it, and the last stage "
+        "makes the class map, boxes or masks of its outputs. “decode” reads the image file before them, where the data set has "
+        "files. “array in” is the wall time, “file in” has the decoding in it.", _LOWER,
     ),
     "footprint": (
         "load time, memory",

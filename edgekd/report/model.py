@@ -8,7 +8,7 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from edgekd.board.precision import Precision
 from edgekd.core.task_metrics import TASKS
-from edgekd.report.latency import Footprint, Latency
+from edgekd.report.latency import Footprint, Latency, SpeedRatio
 from edgekd.report.long_runs import EnergyPerFrame, SamplingCost, SustainedLatency
 from edgekd.report.part import Json, Number, Part, Point, TaskName
 
@@ -152,6 +152,9 @@ class Row(Part):
     throughput_fps: Number = Field(None, description="1 over the mean engine time")
     stream_fps: Number = Field(
         None, description="images per second from array to result, the stages of several images at work together"
+    )
+    speed: SpeedRatio | None = Field(
+        None, description="speed relative to the fp32 engine of its target (fp16 where it has none), see below"
     )
     runtime: Json = Field({}, description="the session's own facts: `runtime`, `version`, `threads`, device, precision")
     warnings: list[str] = Field([], description="reasons to doubt the latency")

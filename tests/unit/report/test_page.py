@@ -118,7 +118,8 @@ def test_engines_with_ids_of_their_own_have_rows_histograms_and_pictures_of_thei
     assert text.count("<text") > 0
     assert len(re.findall("tuned \\(openvino int8\\), 600 runs", text)) == 4  # engine and wall time, desktop and phone
     assert "by tuned (openvino int8): " in text  # the picture of the worst int8 engine
-    assert "by openvino int8: " not in text
+    assert "by openvino int8: " in text  # and that of the engine to deploy
+    assert "by onnxruntime int8: " not in text
 
 
 def test_the_page_says_how_many_images_calibrated_the_quantized_models(page: str, tmp_path: Path) -> None:
