@@ -32,6 +32,7 @@ from edgekd.core.plugin_options import PluginOptions
 from edgekd.core.recipe import Recipe, Section
 from edgekd.core.recipe_loading import load_recipe
 from edgekd.evaluate.definitions import DEFINITIONS
+from edgekd.report.latency import RatioInterval, SpeedRatio
 from edgekd.report.long_runs import EnergyPerFrame, MeterEnergy, SamplingCost, SustainedLatency
 from edgekd.report.model import BoardMachine, DataFinding, Report, Row, Training
 from edgekd.report.part import Part
@@ -113,6 +114,8 @@ def report_keys() -> str:
     return _keys(
         ("report.json", Report),
         ("Rows", Row),
+        ("Speed", SpeedRatio),
+        ("Intervals of a speed", RatioInterval),
         ("Trainings", Training),
         ("Findings", DataFinding),
         ("Boards", BoardMachine),
