@@ -34,8 +34,9 @@ from edgekd.core.recipe_loading import load_recipe
 from edgekd.evaluate.definitions import DEFINITIONS
 from edgekd.report.latency import RatioInterval, SpeedRatio
 from edgekd.report.long_runs import EnergyPerFrame, MeterEnergy, SamplingCost, SustainedLatency
-from edgekd.report.model import BoardMachine, DataFinding, Report, Row, Training
+from edgekd.report.model import BoardMachine, DataFinding, Report, Row
 from edgekd.report.part import Part
+from edgekd.report.training import Training
 from edgekd.study.model import Arm, ArmRun, Difference, Study, Summary
 
 DOCS = Path(__file__).parent

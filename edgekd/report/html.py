@@ -25,7 +25,7 @@ from edgekd.report.glossary import glossary
 from edgekd.report.line import StageLine, stage_line
 from edgekd.report.long_runs import energy_text, sustained_text
 from edgekd.report.machine_text import environment_sentence, flatten, machine_pairs
-from edgekd.report.model import STAGE_LABELS, Definition, Report, Row, Training
+from edgekd.report.model import STAGE_LABELS, Definition, Report, Row
 from edgekd.report.notices import calibration_text, problems, timing_notes
 from edgekd.report.pictures import legend
 from edgekd.report.pictures_part import PicturesPart, pictures_part
@@ -33,6 +33,7 @@ from edgekd.report.speed import with_speeds
 from edgekd.report.stage_table import StageRow, headers, stage_chart, stage_rows
 from edgekd.report.study_interval import study_interval
 from edgekd.report.timelines import LongRunsPart, long_runs_part
+from edgekd.report.training import Training
 from edgekd.report.units import MISSING, milliseconds, percent, points, scaled, size
 from edgekd.report.verdict import Finding, QuantizedRow, findings, quantized_rows
 

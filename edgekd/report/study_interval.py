@@ -11,9 +11,10 @@ from pathlib import Path
 from pydantic import Field
 
 from edgekd.core.task_metrics import TASKS
-from edgekd.report.model import Report, TrainedMethod
+from edgekd.report.model import Report
 from edgekd.report.part import Json, Number, Part
 from edgekd.report.stored import read_file
+from edgekd.report.training import TrainedMethod
 
 STUDY, SCHEMA = "study.json", "edgekd.study/1"
 

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from edgekd.report.line import StageLine, reference_of
-from edgekd.report.model import Row, Training
+from edgekd.report.model import Row
 from edgekd.report.speed import speed_text
 from edgekd.report.study_interval import StudyInterval
+from edgekd.report.training import Training
 from edgekd.report.units import MISSING, percent, points, ratio, scaled
 
 # MLPerf Inference accepts a quantized network with 99 % of the fp32 quality.

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from edgekd.errors import UserError
-from edgekd.report.model import Report, TrainedMethod, Training
+from edgekd.report.model import Report
 from edgekd.report.study_interval import StudyInterval, study_interval
+from edgekd.report.training import TrainedMethod, Training
 
 
 def report(weight: float = 1.0, steps: int = 400, task: str = "semantic") -> Report:

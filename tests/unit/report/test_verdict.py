@@ -7,9 +7,10 @@ from report_rows import engine, network
 
 from edgekd.report.latency import RatioInterval, SpeedRatio
 from edgekd.report.line import stage_line
-from edgekd.report.model import Report, Row, Training
+from edgekd.report.model import Report, Row
 from edgekd.report.study_interval import StudyInterval
 from edgekd.report.table import table_rows
+from edgekd.report.training import Training
 from edgekd.report.verdict import Cell, Finding, findings, quantized_rows
 
 EQUAL = {name: Training(steps=100, batch_size=8) for name in ("student", "distilled")}
