@@ -12,15 +12,18 @@ from pathlib import Path
 ROWS: tuple[tuple[tuple[str, str, str], ...], ...] = (
     (("cli", "light", "one file per command"),),
     (("api", "light", "what a notebook calls"), ("doctor", "light", "what this machine can do")),
+    (("deploy", "light", "brings a bundle to a board"),),
     (
         ("study", "light", "arms and seeds of a recipe, compared"),
         ("tuning", "light", "settings that make engines faster"),
+        ("bundle", "light", "an engine and its proof in one file"),
     ),
     (("pipeline", "light", "runs stages, skips by cache key, keeps failures"),),
     (("planning", "light", "the stages of a recipe"),),
     (
         ("report", "light", "report.json as one model, table, page"),
         ("preflight", "light", "what a target will make of a graph"),
+        ("stacks", "light", "files for other software"),
     ),
     (
         ("export", "torch", "ONNX, parity"),
@@ -39,6 +42,8 @@ ROWS: tuple[tuple[tuple[str, str, str], ...], ...] = (
     (("core", "light", "recipe, plugins, artifact, stage, workspace, chips"),),
     (("worker", "portable", "reads job.json, writes result.json"),),
     (("worker_tasks", "portable", "compile, infer, measure, probe, version"),),
+    (("release", "portable", "checks a bundle, makes it the current release"),),
+    (("runner", "portable", "runs a release: frames in, results out"),),
     (("targets", "portable", "a folder per runtime: target.py, support.yaml, toolchain.txt"),),
     (("rewrites", "portable", "the ONNX graph reader, exact rewrites"),),
     (("board", "portable", "contract, pre- and post-processing, bench, job, options"),),

@@ -14,10 +14,12 @@ EdgekdError                     something went wrong that the user can read abou
 │   ├── BoardError              a board that cannot be reached, was lost, is in use, or lacks what every job needs
 │   │   ├── BoardAnswerError    it answered what no job of edgekd answers; also an ArtifactError
 │   │   └── BoardDiskError      its disk is full or not writable; also a WorkspaceError
+│   ├── BundleError             a bundle that is damaged, lies, is not trusted, or belongs to another board
 │   ├── PackageError            a package that is not installed
 │   ├── ImageError              an array handed to an engine
 │   └── WorkspaceError          an output folder that is locked, full or unwritable
-└── GateError            (1)    the work ran and the result is not good enough: floor, parity, watchdog, gate
+├── GateError            (1)    the work ran and the result is not good enough: floor, parity, watchdog, gate
+└── DeployError          (1)    a release was not switched to, or was switched back; the one before serves
 Anything else is a bug of edgekd: traceback, exit code 70.
 
 Portable: standard library only, Python 3.8.
@@ -86,6 +88,10 @@ class BoardError(UserError):
     """A board cannot be reached, was lost or restarted, is in use by others, or lacks a command that every job needs."""
 
 
+class BundleError(UserError):
+    """A bundle is damaged, hostile, not signed by somebody whom the board trusts, or made for another board."""
+
+
 class PackageError(UserError):
     """A package that is needed is not installed; the message says what installs it."""
 
@@ -108,6 +114,12 @@ class BoardDiskError(BoardError, WorkspaceError):
 
 class GateError(EdgekdError):
     """The work ran to its end and a stated limit was not met."""
+
+    exit_code = 1
+
+
+class DeployError(EdgekdError):
+    """A release did not become the current one of a board; the release before it serves."""
 
     exit_code = 1
 

@@ -11,7 +11,17 @@ from types import ModuleType
 
 import edgekd
 
-PARTS = ("__init__.py", "errors.py", "board", "rewrites", "targets", "worker.py", "worker_tasks.py")
+PARTS = (
+    "__init__.py",
+    "errors.py",
+    "board",
+    "rewrites",
+    "targets",
+    "runner",
+    "release",
+    "worker.py",
+    "worker_tasks.py",
+)
 
 
 def copy_to(folder: Path, modules: Iterable[ModuleType]) -> Path:

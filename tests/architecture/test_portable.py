@@ -12,7 +12,7 @@ import pytest
 
 from tests.architecture.sources import PACKAGE, imports, loaded_with, modules, part, root, tree
 
-PORTABLE_PARTS = ("", "errors", "board", "rewrites", "targets", "worker_tasks", "worker")
+PORTABLE_PARTS = ("", "errors", "board", "rewrites", "targets", "runner", "release", "worker_tasks", "worker")
 PORTABLE = [name for name in modules() if part(name) in PORTABLE_PARTS]
 BUILTIN_GENERICS = {"list", "dict", "tuple", "set", "frozenset", "type"}
 # Names that the standard library got after Python 3.8.

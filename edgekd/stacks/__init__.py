@@ -1,0 +1,1 @@
+"""Files that let other software run an engine: a plugin per stack."""
