@@ -34,6 +34,7 @@ from edgekd.report.page_data import DATA, latency_samples, row_id
 from edgekd.report.part import Json
 from edgekd.report.speed import with_speeds
 from edgekd.report.stored import REPORT
+from edgekd.report.units import percent
 
 _TRAINED = ("teacher", "student", "distilled")
 _SCORES = ("metrics", "iou_per_class", "ap_per_class", "best_f1", "num_images", "absent_classes", "ceilings")
@@ -239,14 +240,12 @@ def _gates(recipe: Recipe, artifacts: Mapping[str, Artifact], failures: Mapping[
     if "evaluate/teacher" in artifacts:
         task = TASKS[recipe.task]
         score = artifacts["evaluate/teacher"].details["metrics"][task.metric]
-        text = f"teacher {task.title} {score:.3f}, floor {recipe.teacher.floor:.3f}"
+        text = f"teacher {task.title} {percent(score)} %, floor {percent(recipe.teacher.floor)} %"
         gates.append(Gate(name="teacher floor", passed=score >= recipe.teacher.floor, text=text))
     if "export" in artifacts:
         parity = artifacts["export"].details["parity"]
         what = "pixels" if recipe.task == "semantic" else "detections"
-        text = (
-            f"{parity['different']:.2e} of {parity['compared']} {what} differ from torch on {parity['images']} images"
-        )
+        text = f"{percent(parity['different'], 3)} % of {parity['compared']} {what} differ from torch on {parity['images']} images"
         gates.append(Gate(name="export parity", passed=True, text=text))
     for engine in recipe.engines:
         name = f"agreement/{engine.id}"

@@ -77,6 +77,8 @@ def _distillation(
 ) -> Finding:
     missing = _missing("baseline student", student) or _missing("distilled student", distilled)
     if missing or student is None or distilled is None or student.score is None or distilled.score is None:
+        if study is not None:
+            return _studied(study, distilled or student, missing)
         return Finding("unknown", "Whether distillation helped is not known", missing)
     gain = distilled.score - student.score
     budget, is_equal = _budget(training)
@@ -88,14 +90,22 @@ def _distillation(
     text += f", {_images(student, distilled)}. {budget}"
     if is_equal is False:
         return Finding("bad", f"Distillation is not compared at equal budget ({points(gain)} points {title})", text)
-    if study is None:
-        headline = f"Distillation: {points(gain)} points {title} on one seed"
-        return Finding("unknown", headline, f"{text} One seed decides nothing; edgekd study gives an interval.")
-    interval = f"{points(study.low)} to {points(study.high)}"
-    headline = f"Distillation: {points(study.mean)} points {title} ({interval}, {study.seeds} seeds)"
+    if study is not None:
+        return _studied(study, distilled, f"This run: {text}")
+    headline = f"Distillation: {points(gain)} points {title} on one seed"
+    return Finding("unknown", headline, f"{text} One seed decides nothing; edgekd study gives an interval.")
+
+
+def _studied(study: StudyInterval, row: Row | None, text: str) -> Finding:
+    """Return the finding of a study; `row` names the metric, `text` says what this run shows."""
+    title = row.score_title if row else "of the primary metric"
+    headline = (
+        f"Distillation: {points(study.mean)} points {title} "
+        f"({points(study.low)} to {points(study.high)}, {study.seeds} seeds)"
+    )
     tone = "good" if study.low > 0 else "bad" if study.high < 0 else "unknown"
     decided = "" if tone != "unknown" else " The interval includes 0: no measurable difference."
-    return Finding(tone, headline, f"95 % interval of the study's mean.{decided} This run: {text}")
+    return Finding(tone, headline, f"95 % interval of the study's mean.{decided} {text}")
 
 
 def _budget(training: Mapping[str, Training]) -> tuple[str, bool | None]:

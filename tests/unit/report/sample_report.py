@@ -72,8 +72,8 @@ def sample_file() -> dict[str, Any]:
             "distilled": _training(600, 1.8, 0.48, 0.121, 2, {"bckd": {"weight": 1.0}}),
         },
         "gates": [
-            {"name": "teacher floor", "passed": True, "text": "teacher mIoU 0.724, floor 0.500"},
-            {"name": "export parity", "passed": True, "text": "1.0e-05 of pixels differ from torch on 8 images"},
+            {"name": "teacher floor", "passed": True, "text": "teacher mIoU 72.4 %, floor 50.0 %"},
+            {"name": "export parity", "passed": True, "text": "0.001 % of 98304 pixels differ from torch on 8 images"},
         ],
         "calibration": {"split": "train", "count": 64},
         "failure": "",

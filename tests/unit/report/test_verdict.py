@@ -40,6 +40,13 @@ def test_the_interval_of_a_study_decides(low: float, high: float, tone: str) -> 
     assert ("no measurable difference" in found.text) == (tone == "unknown")
 
 
+def test_a_run_of_a_study_without_a_baseline_of_its_own_has_the_interval() -> None:
+    rows = [network("distilled", 0.63)]
+    found = findings(rows, stage_line(rows), EQUAL, StudyInterval(5, 0.02, 0.01, 0.03))[0]
+    assert (found.tone, found.headline) == ("good", "Distillation: +2.0 points mIoU (+1.0 to +3.0, 5 seeds)")
+    assert found.text.endswith("This run has no row for the baseline student.")
+
+
 def test_an_unequal_budget_is_told_and_never_called_good() -> None:
     training = {"student": Training(steps=100, batch_size=8), "distilled": Training(steps=200, batch_size=8)}
     rows = [network("student", 0.60), network("distilled", 0.70)]
