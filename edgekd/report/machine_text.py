@@ -6,9 +6,6 @@ from edgekd.report.model import BoardMachine, Report
 from edgekd.report.part import Json
 from edgekd.report.units import size
 
-# Packages that decide results: those of the sentence. The list below it on the page has all.
-_NAMED = ("torch", "onnxruntime", "openvino", "nncf")
-
 
 def environment_sentence(report: Report) -> str:
     """Return processor, memory, system and the main packages in one sentence; "" where nothing is recorded."""
@@ -25,7 +22,8 @@ def environment_sentence(report: Report) -> str:
     if facts.get("virtualized"):
         parts.append("in a virtual machine")
     packages = facts.get("packages") or {}
-    versions = [f"{name} {packages[name]}" for name in _NAMED if packages.get(name)]
+    named = dict.fromkeys(["torch", *(row.target for row in report.rows)])  # runtimes that are packages of that name
+    versions = [f"{name} {packages[name]}" for name in named if packages.get(name)]
     if facts.get("python"):
         versions.insert(0, f"Python {facts['python']}")
     if not parts:
