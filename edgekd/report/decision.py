@@ -104,9 +104,12 @@ def _on_board(board: str, engines: Sequence[Row], report: Report, samples: Sampl
     if reference is None or reference.score is None:
         return Decision(board, None, _rule(title, None), f"no float network has a measured {title}")
     rule, limit = _rule(title, reference), reference.score - MAX_DROP
-    scored = [row for row in engines if row.score is not None]
+    refused = {gate.name for gate in report.gates if not gate.passed}
+    scored = [
+        row for row in engines if row.is_measured and row.score is not None and f"{row.id} as here" not in refused
+    ]
     if not scored:
-        return Decision(board, None, rule, f"no engine has a measured {title}")
+        return Decision(board, None, rule, f"no engine has a measured {title} and passed its gates")
     held = [row for row in scored if row.score is not None and row.score >= limit - 1e-9]
     if not held:
         best = max(scored, key=lambda row: row.score or 0.0)

@@ -57,7 +57,7 @@ def speed_text(speed: SpeedRatio) -> str:
     """Return the ratio with its interval in words, e.g. `1.28× as fast (1.26 to 1.37)`, or why there is no verdict."""
     first = speed.first
     if first.ratio is None or first.low is None or first.high is None:
-        return f"not decided: {speed.rounds} rounds carry no interval"
+        return f"not decided: too few rounds for an interval ({speed.rounds})"
     interval = _ends(first)
     if speed.verdict == "not decided":
         alone = f", engine alone {_ends(speed.engine)}×" if speed.wall and speed.engine else ""

@@ -8,7 +8,7 @@ import numpy as np
 from report_rows import engine, network
 
 from edgekd.report.decision import choices_of, decide
-from edgekd.report.model import Latency, Report, Row
+from edgekd.report.model import Gate, Latency, Report, Row
 
 ONNX = network("onnx", 0.600)
 
@@ -38,10 +38,25 @@ def test_nothing_is_recommended_where_no_engine_holds_and_the_best_is_named() ->
 
 def test_nothing_is_recommended_without_scores_or_latencies() -> None:
     unscored = {"status": "measured", "reason": "not scored"}
-    assert decide(report(ONNX, timed("a", None, 1.0, **unscored)), {})[0].reason == "no engine has a measured mIoU"
+    assert (
+        decide(report(ONNX, timed("a", None, 1.0, **unscored)), {})[0].reason
+        == "no engine has a measured mIoU and passed its gates"
+    )
     assert decide(report(timed("a", 0.6, 1.0)), {})[0].reason == "no float network has a measured mIoU"
     no_time = decide(report(ONNX, timed("a", 0.6, None)), {})[0].reason
     assert no_time == "no engine within the limit has a measured latency"
+
+
+def test_an_engine_that_failed_or_whose_gate_failed_is_not_recommended() -> None:
+    rows = [
+        ONNX,
+        timed("crashed", 0.6, 1.0, status="failed", reason="x"),
+        timed("other", 0.6, 2.0),
+        timed("held", 0.6, 9.0),
+    ]
+    gate = Gate(name="other-int8 as here", passed=False, text="difference 0.2")
+    found = report(*rows).model_copy(update={"gates": [gate]})
+    assert [one.row and one.row.id for one in decide(found, {})] == ["held-int8"]
 
 
 def test_a_simulator_is_not_recommended_for_its_time() -> None:

@@ -42,7 +42,7 @@ def test_fewer_than_six_rounds_carry_no_verdict() -> None:
     speed = speed_ratio(samples, "a", "b")
     assert speed is not None
     assert (speed.verdict, speed.first.low) == ("not decided", None)
-    assert speed_text(speed) == "not decided: 5 rounds carry no interval"
+    assert speed_text(speed) == "not decided: too few rounds for an interval (5)"
 
 
 @pytest.mark.parametrize(
