@@ -26,6 +26,7 @@ from edgekd.cli import (
     recipes,
     report,
     run,
+    stack,
     stages,
     study,
     toolchain,
@@ -85,6 +86,7 @@ app.command()(study.study)
 app.command()(tune.tune)
 app.command()(predict.predict)
 app.command()(report.report)
+app.command()(stack.stack)
 app.add_typer(board.app, name="board")
 app.add_typer(toolchain.app, name="toolchain")
 
