@@ -20,9 +20,11 @@ from edgekd.cli import (
     board,
     bundle,
     check,
+    compare,
     data,
     distill,
     doctor,
+    gate,
     predict,
     recipes,
     report,
@@ -87,6 +89,8 @@ app.command()(study.study)
 app.command()(tune.tune)
 app.command()(predict.predict)
 app.command()(report.report)
+app.command()(compare.compare)
+app.command()(gate.gate)
 app.command()(bundle.bundle)
 app.command()(stack.stack)
 app.add_typer(board.app, name="board")

@@ -18,9 +18,10 @@ main() {
     setsid "$@" </dev/null >pipe 2>&1 8>&- 9>&- &
     group=$!
     echo $group >group.new && mv group.new group
+    [ "$(cat why 2>/dev/null)" != cancelled ] || stop cancelled # before there was a group
     after "$timeout_s" stop timeout
     watcher=$!
-    wait $group
+    wait "$group"
     code=$?
     kill -s TERM $watcher
     kill -s KILL -- "-$group" 2>/dev/null # what the job left behind
@@ -44,13 +45,13 @@ after() {
     ) 8>&- 9>&- &
 }
 
-# Copy stdin to stdout until SIGTERM; end the job when it prints too much.
+# Copy stdin to stdout until SIGTERM; end the job when it prints too much. Not by `head -c`, which keeps up to 4 KiB to itself.
 keep_log() {
     exec 7<&0
     trap 'kill -s KILL $!; exit' TERM
-    head -c "$log_bytes" <&7 &
-    wait $!
-    [ "$(head -c 1 <&7 | wc -c)" = 0 ] || stop flooded
+    # shellcheck disable=SC3045  # -c is in every sh of Linux
+    (ulimit -c 0 && ulimit -f $((log_bytes / 512)) && exec cat <&7) & # SIGXFSZ ends it at the limit
+    wait $! || stop flooded
 }
 
 stop() {
