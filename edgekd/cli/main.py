@@ -18,6 +18,7 @@ import typer
 
 from edgekd.cli import (
     board,
+    bundle,
     check,
     compare,
     data,
@@ -90,6 +91,7 @@ app.command()(predict.predict)
 app.command()(report.report)
 app.command()(compare.compare)
 app.command()(gate.gate)
+app.command()(bundle.bundle)
 app.command()(stack.stack)
 app.add_typer(board.app, name="board")
 app.add_typer(toolchain.app, name="toolchain")
