@@ -28,6 +28,7 @@ FILE = "boards.yaml"
 VARIABLE = "EDGEKD_BOARDS"
 _WHAT = "an inventory of boards"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+_DEPLOY_FOLDER = re.compile(r"(~/|/)[A-Za-z0-9._+/-]*[A-Za-z0-9]")
 _VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -46,6 +47,26 @@ class Quiet(Section):
     wait_s: float = Field(120, ge=0, description="Longest wait; then the measurement goes on with a warning.")
 
 
+class Deploy(Section):
+    """What `edgekd deploy` may do on the board."""
+
+    allowed: bool = Field(True, description="False: the board only measures.")
+    folder: str = Field(
+        "~/.local/share/edgekd",
+        description="The board's folder for releases, one folder a name, and `allowed_signers`.",
+    )
+    require_signature: bool = Field(False, description="Refuse what is not signed, also without `allowed_signers`.")
+
+    @field_validator("folder")
+    @classmethod
+    def _can_stand_in_a_unit(cls, text: str) -> str:
+        if not _DEPLOY_FOLDER.fullmatch(text):
+            raise ValueError(
+                "expected a path from / or ~/, of letters, digits and . _ - +, because systemd reads it in a unit"
+            )
+        return text
+
+
 class Entry(Section):
     """A board in the file, under its name."""
 
@@ -59,7 +80,12 @@ class Entry(Section):
     expects: Expects = Field(Expects(), description="State that is required.")
     quiet: Quiet = Field(Quiet(), description="State that a measurement waits for.")
     store_gb: float = Field(4, gt=0, description="Room for files that jobs share; the least recently used go first.")
-    deploy: bool = Field(True, description="False: the board only measures.")
+    deploy: Deploy = Field(Deploy(), description="What `edgekd deploy` may do; true or false: whether it may.")
+
+    @field_validator("deploy", mode="before")
+    @classmethod
+    def _deploy_of(cls, given: object) -> object:
+        return {"allowed": given} if isinstance(given, bool) else given
 
     @field_validator("ssh")
     @classmethod
