@@ -129,11 +129,11 @@ class InstallArguments(TypedDict):
     name: str
     bundle: str
     chip: Optional[str]
-    module: str
     needs_signature: bool
     may_be_older: bool
     is_dry: bool
     variables: Dict[str, str]
+    health_s: float
     call: str
 
 
@@ -142,3 +142,4 @@ class ReleasesArguments(TypedDict):
 
     root: str
     name: str
+    health_s: float

@@ -56,6 +56,7 @@ class Deploy(Section):
         description="The board's folder for releases, one folder a name, and `allowed_signers`.",
     )
     require_signature: bool = Field(False, description="Refuse what is not signed, also without `allowed_signers`.")
+    health_s: float = Field(30, gt=0, description="Time in which a service has to become healthy after a switch.")
 
     @field_validator("folder")
     @classmethod

@@ -12,21 +12,28 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, cast
 
 from edgekd.board.arguments import InstallArguments, ReleasesArguments
 from edgekd.board.files import cache_folder
 from edgekd.board.job import Job, Json
-from edgekd.core import plugins
+from edgekd.bundle.verify import Verified
 from edgekd.core.inventory import Board, load_inventory
 from edgekd.errors import BoardAnswerError, DeployError, EdgekdError, RecipeError, one_line
 from edgekd.executors.base import Progress, no_progress
 from edgekd.executors.ssh.board import Limits, SshBoard
-from edgekd.release.install import Step
+from edgekd.release.install import CONTROL, Step
 from edgekd.release.overview import NameRow, ReleaseRow
-from edgekd.runner.manifest import Manifest
 
 LIMITS = Limits(slice_s=4.0)  # a person watches
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """What came of a deployment (JSON-ready): the steps, and the command that a person types next, "" where there is none."""
+
+    steps: tuple[Step, ...]
+    next_command: str
 
 
 @dataclass(frozen=True)
@@ -42,18 +49,16 @@ class Conditions:
 
 
 def deploy(
-    bundle: Path,
-    manifest: Manifest,
+    bundle: Verified,
     board_name: str,
     name: str | None = None,
     conditions: Conditions = Conditions(),
     progress: Progress = no_progress,
-) -> list[Step]:
-    """Make a bundle the current release of a name on a board, and return the steps.
+) -> Deployed:
+    """Make a bundle the current release of a name on a board.
 
     Args:
-        bundle: file.
-        manifest: of the bundle.
+        bundle: see `source.bundle_of`.
         board_name: in the inventory.
         name: of the service; None: the manifest's.
         conditions: see there.
@@ -66,31 +71,32 @@ def deploy(
     """
     board = _board(board_name)
     with _executor(board) as executor:
-        chip = executor.probe().chip
+        name, chip = name or bundle.manifest.name, executor.probe().chip
         arguments: InstallArguments = {
             "root": board.deploy.folder,
-            "name": name or manifest.name,
+            "name": name,
             "bundle": "bundle",
             "chip": chip,
-            "module": _module(manifest.target),
             "needs_signature": board.deploy.require_signature,
             "may_be_older": conditions.may_be_older,
             "is_dry": conditions.is_dry,
             "variables": board.environment,
+            "health_s": board.deploy.health_s,
             "call": uuid.uuid4().hex,
         }
         with _refusals(board):
-            value = _run(executor, Job("install", "", arguments), {"bundle": bundle}, progress)
-        return _parsed(board, lambda: [Step(**one) for one in value["steps"]])
+            value = _run(executor, Job("install", "", arguments), {"bundle": bundle.path}, progress)
+        steps = _steps(board, value)
+        return Deployed(steps, _next(board, name, steps))
 
 
-def roll_back(board_name: str, name: str | None = None) -> list[Step]:
+def roll_back(board_name: str, name: str | None = None) -> tuple[Step, ...]:
     """Go back to the release before the current one and return the steps; errors as `deploy`."""
     board = _board(board_name)
     with _executor(board) as executor, _refusals(board):
         job = Job("roll_back", "", _one_name(executor, board, name))
         value = _run(executor, job, {}, no_progress)
-        return _parsed(board, lambda: [Step(**one) for one in value["steps"]])
+        return _steps(board, value)
 
 
 def remove(board_name: str, name: str | None = None) -> str:
@@ -110,8 +116,7 @@ def releases(board_name: str, name: str | None = None) -> list[NameRow]:
 
 
 def _rows(executor: SshBoard, board: Board, name: str) -> list[NameRow]:
-    arguments: ReleasesArguments = {"root": board.deploy.folder, "name": name}
-    value = _run(executor, Job("releases", "", arguments), {}, no_progress)
+    value = _run(executor, Job("releases", "", _arguments(board, name)), {}, no_progress)
     return _parsed(board, lambda: [_row(one) for one in value["names"]])
 
 
@@ -126,13 +131,23 @@ def _one_name(executor: SshBoard, board: Board, name: str | None) -> ReleasesArg
         if len(known) != 1:
             raise DeployError(f"expected --name, one of: {', '.join(known)}" if known else "nothing is deployed there")
         (name,) = known
-    return {"root": board.deploy.folder, "name": name}
+    return _arguments(board, name)
 
 
-def _module(target: str) -> str:
-    """Return the module of a target; "" for one that is unknown here, which the board refuses."""
-    known = dict(plugins.targets())
-    return plugins.load("targets", target).__name__ if target in known else ""
+def _arguments(board: Board, name: str) -> ReleasesArguments:
+    return {"root": board.deploy.folder, "name": name, "health_s": board.deploy.health_s}
+
+
+def _next(board: Board, name: str, steps: tuple[Step, ...]) -> str:
+    """Return the command that makes a service of a release which no unit runs."""
+    done = [step.name for step in steps]
+    if "switch" not in done or "health" in done:
+        return ""
+    return f"ssh {board.ssh} {board.deploy.folder}/{name}/{CONTROL} service --http 8080"
+
+
+def _steps(board: Board, value: Json) -> tuple[Step, ...]:
+    return cast("tuple[Step, ...]", _parsed(board, lambda: tuple(Step(**one) for one in value["steps"])))
 
 
 def _run(executor: SshBoard, job: Job, files: dict[str, Path], progress: Progress) -> Json:

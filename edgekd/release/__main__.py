@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Iterator, List
 
 from edgekd.errors import EdgekdError, one_line
+from edgekd.release.health import LIMIT_S
 from edgekd.release.install import Step, Wanted, install, roll_back
-from edgekd.release.overview import NameRow, remove, row_of
+from edgekd.release.overview import lines_of, remove, row_of
 from edgekd.release.releases import Releases
 from edgekd.release.service import Unit
 
@@ -32,7 +33,11 @@ def main(arguments: List[str]) -> int:
             _show(roll_back(releases))
         elif given.command == "install":
             wanted = Wanted(
-                Path(given.bundle), needs_signature=given.signed, may_be_older=given.older, is_dry=given.dry_run
+                Path(given.bundle),
+                needs_signature=given.signed,
+                may_be_older=given.older,
+                is_dry=given.dry_run,
+                health_s=given.health_s,
             )
             _show(install(releases, wanted))
         elif given.command == "remove":
@@ -44,14 +49,6 @@ def main(arguments: List[str]) -> int:
         sys.stderr.write(f"{one_line(exc, None)}\n")
         return exc.exit_code
     return 0
-
-
-def lines_of(row: NameRow) -> Iterator[str]:
-    """Yield a name and its releases as lines of text."""
-    yield f"{row.name}: {row.state}{f', http://{row.address}' if row.address else ''}{f', {row.fault}' if row.fault else ''}"
-    for one in row.releases:
-        mark = "current" if one.is_current else "previous" if one.is_previous else ""
-        yield f"  {one.release:20} {mark:10} {one.engine} {one.version or ''} {one.fault}".rstrip()
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -68,6 +65,9 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("bundle")
     one.add_argument("--signed", action="store_true", help="refuse a bundle that is not signed")
     one.add_argument("--older", action="store_true", help="take an older version than the current one")
+    one.add_argument(
+        "--health-s", type=float, default=LIMIT_S, help="seconds in which the service has to become healthy"
+    )
     one.add_argument("--dry-run", action="store_true", help="do all checks, and switch nothing")
     return parser
 

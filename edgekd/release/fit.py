@@ -17,20 +17,19 @@ from edgekd.runner.manifest import Manifest
 _TARGET = re.compile(r"[a-z][a-z0-9_]*")
 
 
-def check_fit(manifest: Manifest, chip: Optional[str], module: str = "") -> str:
+def check_fit(manifest: Manifest, chip: Optional[str]) -> str:
     """Return in words how a bundle fits this machine.
 
     Args:
         manifest: of the bundle.
         chip: of this machine, None where nobody knows; then it is not compared.
-        module: of the bundle's target, "" for one of edgekd's own.
 
     Raises:
         BundleError: another chip, other hardware or another runtime version than the engine loads on, or no runtime at all.
     """
     if manifest.chip is not None and chip is not None and chip != manifest.chip:
         raise BundleError(f"the engine is for chip {manifest.chip}, this board is {chip}; make one for it")
-    target = _target(manifest.target, module)
+    target = _target(manifest)
     versions = machine.runtime_versions([target])
     installed = {name: version for name, version in versions.items() if version is not None}
     if versions and not installed:
@@ -52,7 +51,8 @@ def check_fit(manifest: Manifest, chip: Optional[str], module: str = "") -> str:
     return f"{chip or 'chip not compared'}; {said or 'no runtime package'}"
 
 
-def _target(name: str, module: str) -> Any:
+def _target(manifest: Manifest) -> Any:
+    name, module = manifest.target, manifest.module
     if not module and not _TARGET.fullmatch(name):
         raise BundleError(f"target {name!r}: expected the name of a target")
     try:

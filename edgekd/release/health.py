@@ -14,6 +14,7 @@ from edgekd.release.service import Unit
 LIMIT_S = 30.0
 _STEADY_S = 5.0  # without HTTP, a unit that runs as long is healthy
 _PAUSE_S = 0.25
+_MOST_RESTARTS = 2  # systemd counts them from the last start by hand
 _ANSWER_S = 5.0
 
 
@@ -23,14 +24,15 @@ def why_unhealthy(unit: Unit, limit_s: float = LIMIT_S) -> str:
     running: Optional[Tuple[int, float]] = None  # pid, and since when we have seen it
     while True:
         state, now = unit.state(), time.monotonic()
-        if state.active == "failed" or (state.active == "inactive" and now - started > 1):
-            return f"{unit.name} is {state.active} ({state.result or 'no result'})"
+        is_over = state.active == "failed" or (state.active == "inactive" and now - started > 1)
+        if is_over or state.restarts >= _MOST_RESTARTS:
+            return f"{unit.name} ended with code {state.code}; see: journalctl --user -u {unit.name}"
         if state.active != "active" or not state.pid:
             running, why = None, f"{unit.name} is {state.active}"
         else:
             if running is None or running[0] != state.pid:
                 running = (state.pid, now)
-            why = why_no_answer(*address) if address else f"{unit.name} was restarted {state.restarts} times"
+            why = why_no_answer(*address) if address else f"{unit.name} has not run for {_STEADY_S:g} s"
             if not why or (address is None and now - running[1] >= _STEADY_S):
                 return ""
         if now - started > limit_s:

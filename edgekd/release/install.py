@@ -21,7 +21,7 @@ from typing import Iterator, List, Mapping, Optional
 from edgekd.errors import BundleError, DeployError, EdgekdError
 from edgekd.release.archive import RUN, unpack
 from edgekd.release.fit import check_fit
-from edgekd.release.health import why_unhealthy
+from edgekd.release.health import LIMIT_S, why_unhealthy
 from edgekd.release.releases import SIGNERS, Releases, room
 from edgekd.release.service import Unit
 from edgekd.release.signature import check_signer, check_unknown_signer
@@ -42,20 +42,20 @@ class Wanted:
 
     bundle: file.
     chip: of this board, None where nobody knows.
-    module: of the bundle's target, "" for one of edgekd's own.
     needs_signature: refuse what is not signed, also where the board has no `allowed_signers`.
     may_be_older: take a lower version than the current one's.
     is_dry: do all checks, and switch nothing.
     variables: of the release's processes.
+    health_s: time in which its service has to become healthy.
     """
 
     bundle: Path
     chip: Optional[str] = None
-    module: str = ""
     needs_signature: bool = False
     may_be_older: bool = False
     is_dry: bool = False
     variables: Mapping[str, str] = field(default_factory=dict)
+    health_s: float = LIMIT_S
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def install(releases: Releases, wanted: Wanted) -> Iterator[Step]:
         with _step("fit"):
             manifest, before = read_manifest(unpacked), releases.current()
             _check_version(releases, manifest, before, wanted.may_be_older)
-            yield Step("fit", check_fit(manifest, wanted.chip, wanted.module))
+            yield Step("fit", check_fit(manifest, wanted.chip))
         with _step("golden"):
             yield Step("golden", run_golden(unpacked, variables))
         if wanted.is_dry:
@@ -99,11 +99,11 @@ def install(releases: Releases, wanted: Wanted) -> Iterator[Step]:
         with _step("switch"):
             releases.switch(release, unfinished)
             yield Step("switch", f"{before or 'nothing'} -> {release}")
-        yield from serve(releases, before, unfinished)
+        yield from _serve(releases, before, unfinished, wanted.health_s)
         yield Step("tidy", _tidy(releases, unfinished))
 
 
-def roll_back(releases: Releases) -> Iterator[Step]:
+def roll_back(releases: Releases, health_s: float = LIMIT_S) -> Iterator[Step]:
     """Make the release before the current one the current one again; steps and errors as `install`."""
     with releases.locked() as unfinished:
         current = releases.current()
@@ -114,44 +114,42 @@ def roll_back(releases: Releases) -> Iterator[Step]:
             check_folder(releases.path(before))
             releases.switch(before, unfinished)
             yield Step("switch", f"{current} -> {before}")
-        yield from serve(releases, current, unfinished)
+        yield from _serve(releases, current, unfinished, health_s)
 
 
-def serve(releases: Releases, before: Optional[str], unfinished: Path) -> Iterator[Step]:
+def _serve(releases: Releases, before: Optional[str], unfinished: Path, health_s: float) -> Iterator[Step]:
     """Restart the unit of a name that was switched, and wait until it is healthy; else switch back.
 
     Args:
         releases: of the name.
         before: the release that served, None for none.
         unfinished: folder that `Releases.locked` gives.
+        health_s: longest wait.
 
     Raises:
         DeployError: not healthy; the release before it serves again.
     """
     unit = Unit(releases.folder)
     if not unit.is_there():
-        yield Step(
-            "restart",
-            f"no unit {unit.name}; restart what runs {releases.folder}/current, or: {releases.folder}/control service",
-        )
+        yield Step("restart", f"no unit {unit.name}; whatever runs {releases.folder}/current has to be restarted")
         return
-    why = _why_it_does_not_serve(unit)
+    why = _why_it_does_not_serve(unit, health_s)
     if why:
-        raise DeployError(f"health: {why}; {_switch_back(releases, unit, before, unfinished)}")
+        raise DeployError(f"health: {why}; {_switch_back(releases, unit, before, unfinished, health_s)}")
     yield Step("restart", unit.name)
     address = unit.address()
     yield Step("health", "http://{}:{}/health".format(*address) if address else "it runs")
 
 
-def _why_it_does_not_serve(unit: Unit) -> str:
+def _why_it_does_not_serve(unit: Unit, health_s: float) -> str:
     try:
         unit.restart()
     except DeployError as exc:
         return str(exc)
-    return why_unhealthy(unit)
+    return why_unhealthy(unit, health_s)
 
 
-def _switch_back(releases: Releases, unit: Unit, before: Optional[str], unfinished: Path) -> str:
+def _switch_back(releases: Releases, unit: Unit, before: Optional[str], unfinished: Path, health_s: float) -> str:
     """Undo a switch and return in words how that ended."""
     if before is None:
         releases.withdraw()
@@ -160,7 +158,7 @@ def _switch_back(releases: Releases, unit: Unit, before: Optional[str], unfinish
     if before == releases.current():
         return "it was the current release before, too"
     releases.switch(before, unfinished)
-    why = _why_it_does_not_serve(unit)
+    why = _why_it_does_not_serve(unit, health_s)
     return (
         f"switched back to {before}, which is not healthy either: {why}"
         if why

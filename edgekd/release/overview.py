@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import List, Optional, Tuple
+from typing import Iterator, List, Optional, Tuple
 
 from edgekd.errors import DeployError, EdgekdError, one_line
 from edgekd.release.releases import Releases, names
@@ -69,6 +69,14 @@ def row_of(releases: Releases) -> NameRow:
         releases=tuple(_release(releases, one, current, before) for one in releases.all()),
         fault=fault,
     )
+
+
+def lines_of(row: NameRow) -> Iterator[str]:
+    """Yield a name and its releases as lines of text."""
+    yield f"{row.name}: {row.state}{f', http://{row.address}' if row.address else ''}{f', {row.fault}' if row.fault else ''}"
+    for one in row.releases:
+        mark = "current" if one.is_current else "previous" if one.is_previous else ""
+        yield f"  {one.release:20} {mark:10} {one.engine} {one.version or ''} {one.fault}".rstrip()
 
 
 def remove(releases: Releases) -> None:

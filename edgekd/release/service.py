@@ -27,14 +27,14 @@ Put = Callable[[Path, str], None]
 class UnitState:
     """State of a unit as systemd says it.
 
-    active: active, activating, inactive, failed ... restarts: how often systemd has restarted it. result: of its last end.
-    pid: of its main process; 0 for none.
+    active: active, activating, inactive, failed ... restarts: how often systemd has restarted it by itself.
+    pid: of its main process; 0 for none. code: exit code of its last one.
     """
 
     active: str
     restarts: int
-    result: str
     pid: int
+    code: int
 
 
 class Unit:
@@ -66,10 +66,10 @@ class Unit:
 
     def state(self) -> UnitState:
         """Return the state of the unit; `unknown` where systemd does not answer."""
-        said = self._call("show", "--property=ActiveState,NRestarts,Result,MainPID", self.name)
+        said = self._call("show", "--property=ActiveState,NRestarts,MainPID,ExecMainStatus", self.name)
         facts: Dict[str, str] = dict(line.partition("=")[::2] for line in (said[1] if said else "").splitlines())
-        restarts, pid = (int(facts.get(key) or 0) for key in ("NRestarts", "MainPID"))
-        return UnitState(facts.get("ActiveState", "unknown"), restarts, facts.get("Result", ""), pid)
+        restarts, pid, code = (int(facts.get(key) or 0) for key in ("NRestarts", "MainPID", "ExecMainStatus"))
+        return UnitState(facts.get("ActiveState", "unknown"), restarts, pid, code)
 
     def address(self) -> Optional[Tuple[str, int]]:
         """Return host and port on which the unit serves HTTP, None when it does not."""

@@ -23,18 +23,19 @@ def install(job: Job, progress: Progress) -> Json:
     wanted = Wanted(
         bundle=Path(job.files[given["bundle"]]),
         chip=given["chip"],
-        module=given["module"],
         needs_signature=given["needs_signature"],
         may_be_older=given["may_be_older"],
         is_dry=given["is_dry"],
         variables=given["variables"],
+        health_s=given["health_s"],
     )
     return _steps(installer.install(Releases(_root(given["root"]), given["name"]), wanted), progress)
 
 
 def roll_back(job: Job, progress: Progress) -> Json:
     """Go back to the release before, with `ReleasesArguments`; the value as that of `install`."""
-    return _steps(installer.roll_back(_releases(job)), progress)
+    health_s = cast(ReleasesArguments, job.arguments)["health_s"]
+    return _steps(installer.roll_back(_releases(job), health_s), progress)
 
 
 def list_releases(job: Job, progress: Progress) -> Json:

@@ -15,13 +15,13 @@ from edgekd.release.sums import SIGNATURE, SUMS, hashes_in, render_sums
 from edgekd.runner.manifest import Manifest, Tolerance
 
 _RUN = """#!/bin/sh
-here=$(cd "$(dirname "$0")" && pwd -P)
+here=$(cd "${{0%/*}}" && pwd -P)
 case $1 in
     --check) cat "$here/engine/word" && {check} ;;
-    --http) exec "${{EDGEKD_PYTHON:-python3}}" "$here/engine/server.py" "$2" "$here/engine/word" {status} ;;
-    *) {other} ;;
+    --http) {serve} ;;
 esac
 """
+_SERVE = 'exec "${EDGEKD_PYTHON:-python3}" "$here/engine/server.py" "$2" "$here/engine/word"'
 _SERVER = """
 import sys
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -36,15 +36,17 @@ HTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
 """
 
 
+UNHEALTHY = f"{_SERVE} 500"
+
+
 @dataclass(frozen=True)
 class Small:
-    """A bundle. word: what it says. check: how `--check` ends. status: of `/health`. ballast: bytes of another file."""
+    """A bundle. word: what it says. check: how `--check` ends. serve: what `--http` does. ballast: bytes of another file."""
 
     word: str = "one"
     version: int = 1
     check: str = "exit 0"
-    status: int = 200
-    other: str = "exit 1"
+    serve: str = f"{_SERVE} 200"
     ballast: int = 0
     manifest: dict[str, Any] = field(default_factory=dict)
 
@@ -60,7 +62,7 @@ def make_bundle(folder: Path, small: Small = Small(), key: Path | None = None) -
     (content / "engine/word").write_text(f"{small.word}\n")
     (content / "engine/server.py").write_text(_SERVER)
     (content / "engine/ballast").write_bytes(bytes(small.ballast))
-    (content / "run").write_text(_RUN.format(check=small.check, status=small.status, other=small.other))
+    (content / "run").write_text(_RUN.format(check=small.check, serve=small.serve))
     (content / SUMS).write_bytes(render_sums(hashes_in(content)))
     if key is not None:
         sign = ["ssh-keygen", "-q", "-Y", "sign", "-n", "edgekd-bundle", "-f", str(key), str(content / SUMS)]

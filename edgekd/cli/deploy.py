@@ -1,0 +1,109 @@
+"""`edgekd deploy`: a bundle or an engine becomes what serves on a board; lists, rolls back, removes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from edgekd.release.install import Step
+    from edgekd.release.overview import NameRow
+
+
+def deploy(
+    source: Annotated[
+        Path | None, typer.Argument(help="A bundle, or an engine's folder in its run, which is bundled first.")
+    ] = None,
+    board: Annotated[str, typer.Option("--board", help="Board of the inventory.")] = ...,  # type: ignore[assignment]
+    name: Annotated[str | None, typer.Option("--name", help="Name of the service; default the engine's id.")] = None,
+    sign: Annotated[
+        Path | None, typer.Option("--sign", metavar="KEY", help="SSH key that signs an engine's bundle.")
+    ] = None,
+    older: Annotated[bool, typer.Option("--older", help="Take an older engine than the current one.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check all of it on the board, and switch nothing.")
+    ] = False,
+    list_: Annotated[bool, typer.Option("--list", help="List what the board serves.")] = False,
+    rollback: Annotated[bool, typer.Option("--rollback", help="Go back to the release before.")] = False,
+    remove: Annotated[bool, typer.Option("--remove", help="Stop the service and delete its releases.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Make an engine what serves on a board: checked there, switched by one rename, switched back when it is not healthy.
+
+    Exit code 1: the release before serves, and one line says why. 2: nothing was tried.
+    """
+    from edgekd.errors import UserError
+
+    if [source is not None, list_, rollback, remove].count(True) != 1:
+        raise UserError(
+            "expected a bundle or an engine, or one of --list, --rollback, --remove; see `edgekd deploy --help`"
+        )
+    if source is not None:
+        _deploy(source, (board, name), sign, (older, dry_run), json)
+    elif list_:
+        _list(board, name, json)
+    elif rollback:
+        from edgekd.deploy.deploy import roll_back
+
+        _show_steps(roll_back(board, name), json)
+    else:
+        from edgekd.deploy.deploy import remove as remove_name
+
+        print(f"removed {remove_name(board, name)} from {board}")
+
+
+def _deploy(source: Path, place: tuple[str, str | None], sign: Path | None, how: tuple[bool, bool], json: bool) -> None:
+    from edgekd.cli import show
+    from edgekd.deploy.deploy import Conditions
+    from edgekd.deploy.deploy import deploy as deploy_bundle
+    from edgekd.deploy.source import bundle_of
+
+    board, name = place
+    with bundle_of(source, sign) as bundle:
+        seen = _Seen(quiet=json)
+        deployed = deploy_bundle(bundle, board, name, Conditions(*how), seen.progress)
+    _show_steps(deployed.steps, json, seen.names)
+    if not json:
+        print("next: " + (deployed.next_command or show.command("deploy", "--list", boards=[board])))
+
+
+class _Seen:
+    """Prints a line for each step of the board as it is done, once."""
+
+    def __init__(self, quiet: bool) -> None:
+        self.names: list[str] = []
+        self._quiet = quiet
+
+    def progress(self, what: str, fraction: float) -> None:
+        """Get the step that the board has done last."""
+        if what not in self.names and not self._quiet:
+            self.names.append(what)
+            typer.echo(f"{what} ...", err=True)
+
+
+def _show_steps(steps: list[Step], json: bool, seen: list[str] = []) -> None:  # noqa: B006
+    from dataclasses import asdict
+
+    from edgekd.cli.show import print_json
+
+    if json:
+        print_json({"steps": [asdict(step) for step in steps]})
+        return
+    for step in steps:
+        print(f"{step.name:8} {step.text}")
+
+
+def _list(board: str, name: str | None, json: bool) -> None:
+    from dataclasses import asdict
+
+    from edgekd.cli.show import print_json
+    from edgekd.deploy.deploy import releases
+    from edgekd.release.overview import lines_of
+
+    rows: list[NameRow] = releases(board, name)
+    if json:
+        print_json([asdict(row) for row in rows])
+        return
+    print("\n".join(line for row in rows for line in lines_of(row)) or f"nothing is deployed on {board}")
