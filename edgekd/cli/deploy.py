@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -62,28 +63,26 @@ def _deploy(source: Path, place: tuple[str, str | None], sign: Path | None, how:
 
     board, name = place
     with bundle_of(source, sign) as bundle:
-        seen = _Seen(quiet=json)
-        deployed = deploy_bundle(bundle, board, name, Conditions(*how), seen.progress)
-    _show_steps(deployed.steps, json, seen.names)
+        deployed = deploy_bundle(bundle, board, name, Conditions(*how), _Progress().show)
+    _show_steps(deployed.steps, json)
     if not json:
         print("next: " + (deployed.next_command or show.command("deploy", "--list", boards=[board])))
 
 
-class _Seen:
-    """Prints a line for each step of the board as it is done, once."""
+class _Progress:
+    """Prints a line on stderr for each step that the board has done."""
 
-    def __init__(self, quiet: bool) -> None:
-        self.names: list[str] = []
-        self._quiet = quiet
+    def __init__(self) -> None:
+        self._shown = ""
 
-    def progress(self, what: str, fraction: float) -> None:
-        """Get the step that the board has done last."""
-        if what not in self.names and not self._quiet:
-            self.names.append(what)
-            typer.echo(f"{what} ...", err=True)
+    def show(self, what: str, fraction: float) -> None:
+        """Get the name of the last step that is done."""
+        if what != self._shown:
+            print(f"{what} ({fraction:.0%})", file=sys.stderr)
+        self._shown = what
 
 
-def _show_steps(steps: list[Step], json: bool, seen: list[str] = []) -> None:  # noqa: B006
+def _show_steps(steps: tuple[Step, ...], json: bool) -> None:
     from dataclasses import asdict
 
     from edgekd.cli.show import print_json

@@ -21,6 +21,7 @@ from edgekd.cli import (
     bundle,
     check,
     data,
+    deploy,
     distill,
     doctor,
     predict,
@@ -84,6 +85,7 @@ app.command()(tune.tune)
 app.command()(predict.predict)
 app.command()(report.report)
 app.command()(bundle.bundle)
+app.command()(deploy.deploy)
 app.add_typer(board.app, name="board")
 app.add_typer(toolchain.app, name="toolchain")
 

@@ -6,9 +6,8 @@
 #   control service ARGUMENTS...  run the current release as a systemd user unit, e.g. control service --http 8080
 #   control remove                stop it, and delete all its releases
 set -u
-case $0 in */*) folder=${0%/*} ;; *) folder=. ;; esac
-folder=$(cd "$folder" && pwd -P) || exit 2
-release=$(cd "$folder/current" 2>/dev/null && pwd -P) || { echo "$folder: no release is current" >&2 && exit 1; }
+folder=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd -P) || exit 2
+release=$(CDPATH='' cd -- "$folder/current" 2>/dev/null && pwd -P) || { echo "$folder: no release is current" >&2 && exit 1; }
 # shellcheck disable=SC1090 # written by edgekd, with the release
 [ ! -r "$release.env" ] || . "$release.env"
 umask 077

@@ -2,6 +2,8 @@
 # Runs this release: run --help. EDGEKD_PYTHON names another Python than python3.
 set -e
 folder=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd -P)
+# shellcheck disable=SC1090 # written by edgekd deploy: the Python and the variables of this board
+[ ! -r "$folder.env" ] || . "$folder.env"
 PYTHONPATH="$folder/runtime${PYTHONPATH:+:$PYTHONPATH}"
 PYTHONDONTWRITEBYTECODE=1 # a release holds no file that its sums do not list
 export PYTHONPATH PYTHONDONTWRITEBYTECODE

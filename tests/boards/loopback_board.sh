@@ -139,7 +139,7 @@ write_commands() {
     rm -rf "${D:?}/bin" && mkdir "$D/bin"
     for tool in sh cat cp mv rm mkdir rmdir ls ln test [ printf echo head tail wc tr cut sort uname df du date sleep kill ps \
         touch chmod stat sha256sum tar gzip find xargs env id nohup setsid mktemp readlink dd true false nproc grep sed awk \
-        base64 timeout flock sync rsync tee mkfifo nice ssh-keygen ${systemd:+systemctl systemd-analyze}; do
+        base64 timeout flock sync rsync tee mkfifo nice dirname ssh-keygen ${systemd:+systemctl systemd-analyze}; do
         path=$(command -v -p "$tool" || true)
         [[ $path == /* ]] || path=/usr/bin/$tool
         [[ ! -x $path ]] || ln -s "$path" "$D/bin/$tool"
