@@ -17,8 +17,10 @@ EdgekdError                     something went wrong that the user can read abou
 │   ├── BundleError             a bundle that is damaged, lies, is not trusted, or belongs to another board
 │   ├── PackageError            a package that is not installed
 │   ├── ImageError              an array handed to an engine
+│   ├── FrameError              an image, camera or video that the runner cannot read
 │   └── WorkspaceError          an output folder that is locked, full or unwritable
 ├── GateError            (1)    the work ran and the result is not good enough: floor, parity, watchdog, gate
+├── StreamLostError      (1)    a camera or stream that ended while the runner read it
 └── DeployError          (1)    a release was not switched to, or was switched back; the one before serves
 Anything else is a bug of edgekd: traceback, exit code 70.
 
@@ -100,6 +102,10 @@ class ImageError(UserError):
     """An image array handed to an engine has the wrong shape or dtype."""
 
 
+class FrameError(UserError):
+    """An image, camera or video that the runner cannot read; the message says what is missing."""
+
+
 class WorkspaceError(UserError):
     """An output folder is in use by another run, full, or cannot be written."""
 
@@ -114,6 +120,12 @@ class BoardDiskError(BoardError, WorkspaceError):
 
 class GateError(EdgekdError):
     """The work ran to its end and a stated limit was not met."""
+
+    exit_code = 1
+
+
+class StreamLostError(EdgekdError):
+    """A camera was unplugged or a stream ended; whoever supervises the runner starts it again."""
 
     exit_code = 1
 

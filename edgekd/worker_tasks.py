@@ -12,7 +12,7 @@ import importlib
 import itertools
 import logging
 from contextlib import ExitStack
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple, Union, cast
 
@@ -48,7 +48,7 @@ from edgekd.board.session import Session
 from edgekd.board.specs import ModelSpec
 from edgekd.errors import EdgekdError, TargetError, one_line
 from edgekd.release import tasks as releases
-from edgekd.targets.base import CompileRequest, SessionBase, Target
+from edgekd.targets.base import CompileRequest, SessionBase, Target, options_of, target_of
 
 log = logging.getLogger(__name__)
 Progress = Callable[[str, float], None]  # called with a word and the fraction that is done
@@ -65,7 +65,7 @@ def compile_engine(job: Job, progress: Progress) -> Json:
         spec=ModelSpec.from_dict(given["spec"]),
         precision=given["precision"],
         out_dir=out_dir,
-        options=_options(target, given["options"]),
+        options=options_of(target, given["options"]),
         calibration=Path(job.files[given["calibration"]]) if given["calibration"] else None,
     )
     result = target.build_engine(request)
@@ -190,7 +190,7 @@ def probe(job: Job, progress: Progress) -> Json:
     target, given = target_of(job.module), cast(ProbeArguments, job.arguments)
     if target.probe is None:
         raise TargetError(f"{job.target}: cannot be asked about a model")
-    return asdict(target.probe(Path(job.files[given["model"]]), _options(target, given["options"])))
+    return asdict(target.probe(Path(job.files[given["model"]]), options_of(target, given["options"])))
 
 
 def version(job: Job, progress: Progress) -> Json:
@@ -217,7 +217,7 @@ def why_not_here(job: Job, progress: Progress) -> Json:
 
 def _why_not(engine: AskedEngine, needs_runtime: bool) -> str:
     target, options = target_of(engine["module"]), engine["options"]
-    reason = target.why_not_here(None if options is None else _options(target, options))
+    reason = target.why_not_here(None if options is None else options_of(target, options))
     is_known = any(machine.package_version(name) for name in target.info.distributions)
     if reason or is_known or not needs_runtime:  # runtimes take seconds to import, so their metadata are enough
         return reason
@@ -259,19 +259,13 @@ TASKS: Dict[str, Callable[[Job, Progress], Json]] = {
 }
 
 
-def target_of(module: str) -> Target:
-    """Return the `TARGET` of a module that is imported by name."""
-    found: Target = importlib.import_module(module).TARGET
-    return found
-
-
 def _opened(files: Mapping[str, str], engine: MeasuredEngine) -> SessionBase:
     target = target_of(engine["module"])
     return target.session(Path(files[engine["engine"]]), *_contract(target, engine))
 
 
 def _contract(target: Target, given: Union[InferArguments, PredictArguments, MeasuredEngine]) -> Tuple[ModelSpec, Any]:
-    return ModelSpec.from_dict(given["spec"]), _options(target, given["options"])
+    return ModelSpec.from_dict(given["spec"]), options_of(target, given["options"])
 
 
 def _decoder(job: Job) -> Optional[Callable[[], object]]:
@@ -306,19 +300,6 @@ def _with_long_run(row: BenchRow, longer: Json) -> Json:
 def _try_out(session: Session, image: np.ndarray) -> None:
     """Run once, so that an engine that opens and does not run fails alone."""
     session.infer({session.spec.inputs[0].name: prepare(image, session.spec.preprocess)})
-
-
-def _options(target: Target, given: Json) -> Any:
-    """Return the target's options from JSON."""
-    known = {one.name for one in fields(target.options)}
-    if not set(given) <= known:
-        raise TargetError(f"unknown options {sorted(set(given) - known)}; known: {sorted(known)}")
-    return target.options(**{key: _immutable(value) for key, value in given.items()})
-
-
-def _immutable(value: Any) -> Any:
-    """Return JSON with tuples for lists."""
-    return tuple(map(_immutable, value)) if isinstance(value, list) else value
 
 
 def _write_arrays(path: Path, arrays: Dict[str, np.ndarray]) -> None:

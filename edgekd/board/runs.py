@@ -17,6 +17,17 @@ def encode_runs(mask: np.ndarray) -> Dict[str, List[int]]:
     return {"size": list(mask.shape), "counts": np.diff(changes, prepend=0, append=mask.size).tolist()}
 
 
+def encode_values(labels: np.ndarray) -> Dict[str, List[int]]:
+    """Return a class map (H, W) as run lengths, column by column as COCO's, with the value of each run.
+
+    `np.repeat(values, counts).reshape(width, height).T` is its inverse.
+    """
+    flat = labels.T.reshape(-1)
+    starts = np.concatenate([[0], np.flatnonzero(flat[1:] != flat[:-1]) + 1])
+    counts = np.diff(starts, append=flat.size)
+    return {"size": list(labels.shape), "values": flat[starts].tolist(), "counts": counts.tolist()}
+
+
 def encode_part(part: np.ndarray, corner: Tuple[int, int], size: Tuple[int, int]) -> List[int]:
     """Return the run lengths of a mask of `size` (height, width) that is `part` (h, w) bool at `corner` (x, y), else zeros."""
     height, width = part.shape

@@ -11,12 +11,13 @@ import itertools
 import time
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Deque, Generator, Iterable, Iterator, List, Optional, Sequence
+from contextlib import closing
+from typing import Any, Deque, Generator, Iterable, Iterator, List, Optional, Sequence, Tuple
 
 import numpy as np
 
 from edgekd.board.detection import Selection
-from edgekd.board.postprocess import Predictor
+from edgekd.board.postprocess import Predictor, Timed, timed
 from edgekd.board.session import Session
 from edgekd.board.timing import NS_PER_S, Clock
 
@@ -43,7 +44,16 @@ def stream_fps(
 def stream(
     session: Session, images: Iterable[np.ndarray], selection: Optional[Selection] = None
 ) -> Generator[Any, None, None]:
-    """Yield the result of each image (H, W, 3) uint8 RGB, in order; at most four images are under way.
+    """Yield the result of each image (H, W, 3) uint8 RGB, in order, as `timed_stream` does."""
+    with closing(timed_stream(session, images, selection)) as results:
+        for one in results:
+            yield one.result
+
+
+def timed_stream(
+    session: Session, images: Iterable[np.ndarray], selection: Optional[Selection] = None
+) -> Generator[Timed, None, None]:
+    """Yield result and times of each image (H, W, 3) uint8 RGB, in order; at most four images are under way.
 
     One thread prepares images, this one runs the engine, a third makes results. `images` is read in this thread. Nothing
     else may use the session meanwhile.
@@ -58,6 +68,7 @@ def stream(
         prepared: Deque[Future] = deque()
         results: Deque[Future] = deque()
         sizes: Deque[tuple] = deque()
+        times: Deque[Tuple[float, float]] = deque()
         failed: List[Exception] = []
 
         def run_engine() -> None:
@@ -65,22 +76,28 @@ def stream(
             if inputs.exception():  # its turn comes after the results before it
                 results.append(inputs)
                 return
-            outputs = session.infer(inputs.result())
+            arrays, preparing_ms = inputs.result()
+            outputs, engine_ms = timed(session.infer, arrays)
             # The next run writes into the same memory.
             kept = {name: array.copy() for name, array in outputs.items()}
-            results.append(after.submit(finishing.finish, kept, size))
+            results.append(after.submit(timed, finishing.finish, kept, size))
+            times.append((preparing_ms, engine_ms))
+
+        def next_result() -> Timed:
+            result, finishing_ms = results.popleft().result()
+            return Timed(result, (*times.popleft(), finishing_ms))
 
         for number, image in enumerate(_until_failure(images, failed)):
-            prepared.append(before.submit(preparing[number % 2].prepare, image))
+            prepared.append(before.submit(timed, preparing[number % 2].prepare, image))
             sizes.append(np.shape(image)[:2])
             if len(prepared) > 1:
                 run_engine()
             if len(results) > 1:
-                yield results.popleft().result()
+                yield next_result()
         while prepared:
             run_engine()
         while results:
-            yield results.popleft().result()
+            yield next_result()
         for failure in failed:
             raise failure
 

@@ -15,6 +15,7 @@ Portable: standard library + numpy, Python 3.8.
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Dict, Mapping, Optional, Sequence, Tuple
@@ -36,6 +37,9 @@ GOLDEN = "golden"
 _PARTS = {"boxes": ("float32", (None, 4)), "scores": ("float32", (None,)), "labels": ("int64", (None,))}
 _MASKS = ("mask_runs", "mask_run_counts")
 _MOST_OBJECTS = 10_000
+_HEADER = re.compile(
+    rb"\{'descr': '([|<][a-z][0-9]{1,2})', 'fortran_order': False, 'shape': \(((?:[0-9]{1,10}, ?)*[0-9]{0,10})\), \} *\n"
+)
 _MASK_IOU = 0.9  # a pixel at the edge of a small object is much of it
 
 
@@ -160,22 +164,23 @@ def read_array(path: Path, dtype: str, shape: Sequence[Optional[int]]) -> np.nda
     """
     try:
         with open(str(path), "rb") as file:
-            if npy.read_magic(file) != (1, 0):
-                raise ValueError("not of version 1.0")
-            found, is_fortran, kind = npy.read_array_header_1_0(file)
-            is_shape = len(found) == len(shape) and all(
-                want in (None, got)
-                for got, want in zip(found, shape)  # noqa: B905 - Python 3.8
-            )
-            if kind != np.dtype(dtype) or not is_shape or is_fortran:
-                raise ValueError(f"it holds {kind} {list(found)}")
+            start = file.read(10)
+            match = _HEADER.fullmatch(file.read(int.from_bytes(start[8:], "little")))
             content = file.read()
-    except (OSError, ValueError, TypeError, SyntaxError, RecursionError, MemoryError) as exc:
-        wanted = ["?" if one is None else one for one in shape]
-        raise BundleError(f"{path}: expected an array of {dtype} {wanted}, got none ({exc})") from exc
-    if len(content) != math.prod(found) * kind.itemsize:
-        raise BundleError(f"{path}: expected the {math.prod(found)} values of its header, got {len(content)} bytes")
-    return np.frombuffer(content, kind).reshape(found)
+    except OSError as exc:
+        raise BundleError(f"{path}: cannot be read ({exc.strerror}); unpack the bundle again") from exc
+    wanted = f"an array of {dtype} {['?' if one is None else one for one in shape]}"
+    if not start.startswith(b"\x93NUMPY\1\0") or match is None:
+        raise BundleError(f"{path}: expected {wanted} in a .npy of version 1.0 in C order, got another file")
+    kind, sides = match.group(1).decode(), tuple(int(side) for side in match.group(2).split(b",") if side.strip())
+    if (
+        kind != np.dtype(dtype).str
+        or len(sides) != len(shape)
+        or any(want not in (None, got) for got, want in zip(sides, shape))  # noqa: B905 - Python 3.8
+        or len(content) != math.prod(sides) * np.dtype(dtype).itemsize
+    ):
+        raise BundleError(f"{path}: expected {wanted}, got {kind} {list(sides)} in {len(content)} bytes")
+    return np.frombuffer(content, dtype).reshape(sides)
 
 
 def _read_objects(place: Path, size: Tuple[int, int], has_masks: bool) -> Detections:

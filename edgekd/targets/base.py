@@ -8,10 +8,11 @@ Vendor packages are imported inside functions. Portable: standard library + nump
 
 from __future__ import annotations
 
+import importlib
 import logging
 import sys
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Callable, Dict, Literal, Mapping, Optional, Tuple, Type, TypeVar
 
@@ -248,3 +249,22 @@ class Target:
     machine_facts: Optional[Callable[[str], Facts]] = None
     power_mode: Optional[Callable[[str], Facts]] = None
     tunes: Optional[Callable[[], Tuple[Choice, ...]]] = None
+
+
+def target_of(module: str) -> Target:
+    """Return the `TARGET` of a module that is imported by name."""
+    found: Target = importlib.import_module(module).TARGET
+    return found
+
+
+def options_of(target: Target, given: Mapping[str, Any]) -> Any:
+    """Return a target's options from JSON; TargetError for an option that it does not have."""
+    known = {one.name for one in fields(target.options)}
+    if not set(given) <= known:
+        raise TargetError(f"unknown options {sorted(set(given) - known)}; known: {sorted(known)}")
+    return target.options(**{key: _immutable(value) for key, value in given.items()})
+
+
+def _immutable(value: Any) -> Any:
+    """Return JSON with tuples for lists."""
+    return tuple(map(_immutable, value)) if isinstance(value, list) else value

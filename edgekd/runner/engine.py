@@ -1,0 +1,83 @@
+"""Opens the engine of an unpacked release.
+
+Portable: standard library + numpy, Python 3.8.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Iterator, Optional
+
+from edgekd.board.detection import Selection
+from edgekd.board.postprocess import Predictor
+from edgekd.board.specs import ModelSpec
+from edgekd.errors import BundleError
+from edgekd.runner.manifest import SPEC, Manifest, read_manifest
+from edgekd.targets.base import SessionBase, Target, options_of, target_of
+
+MIN_SCORE = 0.3  # of shown objects, as `edgekd predict` has it
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A release's engine, ready to run: its manifest, session, and one predictor (one call at a time)."""
+
+    manifest: Manifest
+    session: SessionBase
+    predictor: Predictor
+    selection: Selection
+
+    @property
+    def spec(self) -> ModelSpec:
+        """Contract of the engine."""
+        return self.session.spec
+
+
+@contextmanager
+def open_engine(folder: Path, selection: Optional[Selection] = None) -> Iterator[Engine]:
+    """Open the engine of a release for inference.
+
+    Args:
+        folder: the unpacked release.
+        selection: of objects; None: those of score 0.3 and more, at most 100.
+
+    Raises:
+        BundleError: the folder is no release, or its parts contradict each other.
+        TargetError: the runtime is not installed, or refuses the engine.
+    """
+    selection = selection or Selection(min_score=MIN_SCORE)
+    manifest = read_manifest(folder)
+    spec, target = read_spec(folder, manifest), find_target(manifest)
+    engine = folder / manifest.engine
+    if not engine.exists():
+        raise BundleError(f"{engine}: no such file, but the manifest names it; unpack the bundle again")
+    with target.session(engine, spec, options_of(target, manifest.options)) as session:
+        yield Engine(manifest, session, Predictor(session, selection), selection)
+
+
+def read_spec(folder: Path, manifest: Manifest) -> ModelSpec:
+    """Return the contract of a release; BundleError when it cannot be read or is of another task than the manifest."""
+    path = folder / SPEC
+    try:
+        spec = ModelSpec.from_dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as exc:
+        raise BundleError(f"{path}: not the contract of an engine ({exc!r}); unpack the bundle again") from exc
+    if spec.task != manifest.task:
+        raise BundleError(f"{path}: task {spec.task}, but the manifest says {manifest.task}")
+    return spec
+
+
+def find_target(manifest: Manifest) -> Target:
+    """Return the target of a release; BundleError when this runtime does not have it."""
+    name = f"edgekd.targets.{manifest.target}"
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", manifest.target) or importlib.util.find_spec(name) is None:
+        raise BundleError(f"manifest.json: no target is called {manifest.target!r} in this runtime")
+    try:
+        return target_of(name)
+    except AttributeError as exc:
+        raise BundleError(f"manifest.json: {manifest.target!r} is no target") from exc
