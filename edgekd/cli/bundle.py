@@ -21,9 +21,7 @@ class Golden(str, Enum):
 
 
 def bundle(
-    engine: Annotated[
-        Path | None, typer.Argument(help="Engine's folder in its run, e.g. runs/quickstart/engine/openvino-int8.")
-    ] = None,
+    engine: Annotated[Path | None, typer.Argument(help="Engine's folder in its run, RUN/engine/ID.")] = None,
     out: Annotated[Path | None, typer.Option("-o", "--out", help="File to write; default NAME.tar.")] = None,
     name: Annotated[
         str | None, typer.Option("--name", help="Name of the service on the board; default the engine's id.")
