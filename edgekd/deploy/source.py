@@ -21,6 +21,7 @@ def bundle_of(source: Path, key: Path | None = None) -> Iterator[Verified]:
         key: SSH key that signs an engine's bundle.
 
     Raises:
+        BundleError: there is none.
         DeployError: the bundle is damaged; nothing was sent.
         RecipeError: a key for a bundle that is made already.
         EdgekdError: as `build`.
@@ -29,6 +30,8 @@ def bundle_of(source: Path, key: Path | None = None) -> Iterator[Verified]:
         with TemporaryDirectory(prefix="edgekd-deploy-") as folder:
             yield build(BundleRequest(source, Path(folder) / "bundle.tar", key=key))
         return
+    if not source.is_file():
+        raise BundleError(f"{source}: expected a bundle or an engine's folder, got nothing of that name")
     if key is not None:
         raise RecipeError(
             f"--sign: {source} is a bundle already; sign it where it is made: edgekd bundle ENGINE --sign KEY"
@@ -37,6 +40,4 @@ def bundle_of(source: Path, key: Path | None = None) -> Iterator[Verified]:
         found = verify(source)
     except BundleError as exc:
         raise DeployError(f"{exc}; nothing was sent") from exc
-    except OSError as exc:
-        raise BundleError(f"{source}: expected a bundle or an engine's folder; {exc.strerror}") from exc
     yield found

@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from edgekd.board.specs import ModelSpec, Preprocess, TensorSpec
 from edgekd.release.archive import pack
 from edgekd.release.sums import SIGNATURE, SUMS, hashes_in, render_sums
 from edgekd.runner.manifest import Manifest, Tolerance
@@ -21,6 +23,8 @@ case $1 in
     --http) {serve} ;;
 esac
 """
+_SPEC = ModelSpec("semantic", ("a", "b"), 255, (TensorSpec("image", "uint8", (1, 3, 8, 8), "image"),),
+                  (TensorSpec("logits", "float32", (1, 2, 8, 8), "logits"),), Preprocess((8, 8), dtype="uint8"))  # fmt: skip
 _SERVE = 'exec "${EDGEKD_PYTHON:-python3}" "$here/engine/server.py" "$2" "$here/engine/word"'
 _SERVER = """
 import sys
@@ -58,7 +62,7 @@ def make_bundle(folder: Path, small: Small = Small(), key: Path | None = None) -
     fields = {"name": "onnxruntime-fp32", "version": small.version, "task": "semantic", "target": "onnxruntime", "precision": "fp32",
               "engine": "engine/word", "tolerance": Tolerance(0.05, 0.02), "golden": 0}  # fmt: skip
     (content / "manifest.json").write_text(Manifest(**{**fields, **small.manifest}).to_json())
-    (content / "spec.json").write_text("{}")
+    (content / "spec.json").write_text(json.dumps(_SPEC.to_dict()))
     (content / "engine/word").write_text(f"{small.word}\n")
     (content / "engine/server.py").write_text(_SERVER)
     (content / "engine/ballast").write_bytes(bytes(small.ballast))
