@@ -133,7 +133,7 @@ def _serve(releases: Releases, before: Optional[str], unfinished: Path, health_s
     if not unit.is_there():
         yield Step("restart", f"no unit {unit.name}; whatever runs {releases.folder}/current has to be restarted")
         return
-    why = _why_it_does_not_serve(unit, health_s)
+    why = _why_it_does_not_serve(releases, unit, health_s)
     if why:
         raise DeployError(f"health: {why}; {_switch_back(releases, unit, before, unfinished, health_s)}")
     yield Step("restart", unit.name)
@@ -141,12 +141,13 @@ def _serve(releases: Releases, before: Optional[str], unfinished: Path, health_s
     yield Step("health", "http://{}:{}/health".format(*address) if address else "it runs")
 
 
-def _why_it_does_not_serve(unit: Unit, health_s: float) -> str:
+def _why_it_does_not_serve(releases: Releases, unit: Unit, health_s: float) -> str:
     try:
+        version = read_manifest(releases.folder / "current").version
         unit.restart()
-    except DeployError as exc:
+    except EdgekdError as exc:
         return str(exc)
-    return why_unhealthy(unit, health_s)
+    return why_unhealthy(unit, version, health_s)
 
 
 def _switch_back(releases: Releases, unit: Unit, before: Optional[str], unfinished: Path, health_s: float) -> str:
@@ -158,7 +159,7 @@ def _switch_back(releases: Releases, unit: Unit, before: Optional[str], unfinish
     if before == releases.current():
         return "it was the current release before, too"
     releases.switch(before, unfinished)
-    why = _why_it_does_not_serve(unit, health_s)
+    why = _why_it_does_not_serve(releases, unit, health_s)
     return (
         f"switched back to {before}, which is not healthy either: {why}"
         if why

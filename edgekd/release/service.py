@@ -1,6 +1,6 @@
 """The systemd user unit of a name, `edgekd@NAME.service`: whether there is one, restarting it, and its state.
 
-A board without systemd has no unit; then a person starts the runner. Portable: standard library only, Python 3.8.
+A board without systemd has no unit; then a person starts the runner. Portable: standard library + numpy, Python 3.8.
 """
 
 from __future__ import annotations
@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Callable, Dict, List, Optional, Sequence, Tuple
 
 from edgekd.errors import DeployError
+from edgekd.runner.server import parse_address
 
 TEMPLATE = Path(__file__).with_name("edgekd@.service")
 ARGUMENTS = "EDGEKD_RUN"
 ENVIRONMENT = "service.env"  # in the folder of a name
 _DEFAULT_ARGUMENTS = "--http 8080"  # as in the template
 _DEFAULT_FOLDER = "%h/.local/share/edgekd"  # as in the template
+_ANY = ("0.0.0.0", "::")
 _CALL_S = 60.0
 Put = Callable[[Path, str], None]
 
@@ -28,13 +30,12 @@ class UnitState:
     """State of a unit as systemd says it.
 
     active: active, activating, inactive, failed ... restarts: how often systemd has restarted it by itself.
-    pid: of its main process; 0 for none. code: exit code of its last one.
+    pid: of its main process; 0 for none.
     """
 
     active: str
     restarts: int
     pid: int
-    code: int
 
 
 class Unit:
@@ -66,18 +67,21 @@ class Unit:
 
     def state(self) -> UnitState:
         """Return the state of the unit; `unknown` where systemd does not answer."""
-        said = self._call("show", "--property=ActiveState,NRestarts,MainPID,ExecMainStatus", self.name)
+        said = self._call("show", "--property=ActiveState,NRestarts,MainPID", self.name)
         facts: Dict[str, str] = dict(line.partition("=")[::2] for line in (said[1] if said else "").splitlines())
-        restarts, pid, code = (int(facts.get(key) or 0) for key in ("NRestarts", "MainPID", "ExecMainStatus"))
-        return UnitState(facts.get("ActiveState", "unknown"), restarts, pid, code)
+        restarts, pid = (int(facts.get(key) or 0) for key in ("NRestarts", "MainPID"))
+        return UnitState(facts.get("ActiveState", "unknown"), restarts, pid)
 
     def address(self) -> Optional[Tuple[str, int]]:
-        """Return host and port on which the unit serves HTTP, None when it does not."""
+        """Return host and port where the unit's HTTP server is reached from this board, None when it has none."""
         words = shlex.split(self.arguments())
         if "--http" not in words[:-1]:
             return None
-        host, _, port = words[words.index("--http") + 1].rpartition(":")
-        return (host or "127.0.0.1", int(port)) if port.isdigit() else None
+        try:
+            host, port = parse_address(words[words.index("--http") + 1])
+        except ValueError:  # the runner will say so
+            return None
+        return "127.0.0.1" if host in _ANY else host, port
 
     def arguments(self) -> str:
         """Return the arguments of the runner, as one text."""

@@ -20,20 +20,22 @@ _RUN = """#!/bin/sh
 here=$(cd "${{0%/*}}" && pwd -P)
 case $1 in
     --check) cat "$here/engine/word" && {check} ;;
-    --http) {serve} ;;
+    --http) cd "$here" && {serve} ;;
 esac
 """
 _SPEC = ModelSpec("semantic", ("a", "b"), 255, (TensorSpec("image", "uint8", (1, 3, 8, 8), "image"),),
                   (TensorSpec("logits", "float32", (1, 2, 8, 8), "logits"),), Preprocess((8, 8), dtype="uint8"))  # fmt: skip
 _SERVE = 'exec "${EDGEKD_PYTHON:-python3}" "$here/engine/server.py" "$2" "$here/engine/word"'
 _SERVER = """
+import json
 import sys
 from http.server import BaseHTTPRequestHandler, HTTPServer
 class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         self.send_response(int(sys.argv[3]) if self.path == "/health" else 200)
         self.end_headers()
-        self.wfile.write(open(sys.argv[2], "rb").read())
+        health = {"status": "ok", "version": json.load(open("manifest.json"))["version"]}
+        self.wfile.write(json.dumps(health).encode() if self.path == "/health" else open(sys.argv[2], "rb").read())
     def log_message(self, *words):
         pass
 HTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
