@@ -155,8 +155,9 @@ class Releases:
 
 
 def names(root: Path) -> List[str]:
-    """Return the names that have a folder with releases."""
-    return sorted(path.name for path in root.glob("*") if (path / "releases").is_dir() and _NAME.fullmatch(path.name))
+    """Return the names that have releases."""
+    found = [path.name for path in root.glob("*") if _NAME.fullmatch(path.name) and path.name != SIGNERS]
+    return sorted(name for name in found if Releases(root, name).all())
 
 
 def room(folder: Path) -> int:
