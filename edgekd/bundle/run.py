@@ -57,10 +57,8 @@ def open_run(folder: Path) -> EngineRun:
             f"{folder}: expected an engine in the folder of its run, at RUN/{stage}; its report and its data are found there"
         )
     report = read_report(run)
-    file = next(one for one in engine.manifest["files"] if one["name"] == engine.details["engine"])
-    row = next((one for one in report.rows if one.stage == "engine" and f"engine/{one.id}" == str(stage)), None)
-    if row is not None and row.sha256 != file["sha256"]:
-        row = None
+    hashes = {engine.sha256(), *(one["sha256"] for one in engine.manifest["files"])}  # of a row: the file, or the artifact
+    rows = (one for one in report.rows if f"{one.stage}/{one.id}" == str(stage) and one.sha256 in hashes)
     return EngineRun(engine, run, report, stored_recipe(report.recipe, str(run / REPORT)), row, _inputs(run, engine))
 
 
