@@ -21,10 +21,11 @@ import numpy as np
 from edgekd.board.detection import Selection
 from edgekd.board.postprocess import Timed
 from edgekd.board.stream import timed_stream
-from edgekd.errors import EdgekdError, FrameError, UserError
+from edgekd.errors import EdgekdError, FrameError, GateError, UserError
 from edgekd.runner.engine import MIN_SCORE, Engine, open_engine
 from edgekd.runner.engine_queue import EngineQueue
 from edgekd.runner.frames import Frame, Frames, FrameSettings, find_places, is_live, to_stderr
+from edgekd.runner.golden import check_golden
 from edgekd.runner.images import MOST_PIXELS
 from edgekd.runner.metrics import Metrics
 from edgekd.runner.results import ResultSettings, to_json, to_line, write_map
@@ -52,6 +53,8 @@ def main(arguments: Optional[List[str]] = None) -> int:
 
 
 def _run(given: argparse.Namespace, stop: Stop) -> int:
+    if given.check:
+        return _check(given.release)
     places = find_places(given.sources)
     if not places and given.http is None:
         raise FrameError("nothing to do; give images, folders, a video, camera:0 or a stream, or --http PORT")
@@ -77,6 +80,16 @@ def _run(given: argparse.Namespace, stop: Stop) -> int:
         raise FrameError(
             f"{len(frames.unread)} of {len(places)} images could not be read, the first: {frames.unread[0]}"
         )
+    return 0
+
+
+def _check(folder: Path) -> int:
+    """Compare the engine with its golden outputs and return the exit code, 1 when they are too far apart."""
+    with open_engine(folder) as engine:
+        report = check_golden(folder, engine.manifest, engine.session)
+    if report.reason:
+        raise GateError(f"{engine.manifest.name}: not the engine's own answers on this machine: {report.reason}")
+    sys.stdout.write(f"{engine.manifest.name}: {report.text}\n")
     return 0
 
 
@@ -148,6 +161,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="SOURCE",
         help="images, folders, videos, camera:0, /dev/video0, rtsp://..., http://...",
     )
+    add("--check", action="store_true", help="compare the engine with its golden outputs; exit code 1 when they differ")
     add(
         "--http",
         type=_address,

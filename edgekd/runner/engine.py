@@ -6,7 +6,6 @@ Portable: standard library + numpy, Python 3.8.
 from __future__ import annotations
 
 import importlib.util
-import json
 import re
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,7 +16,8 @@ from edgekd.board.detection import Selection
 from edgekd.board.postprocess import Predictor
 from edgekd.board.specs import ModelSpec
 from edgekd.errors import BundleError
-from edgekd.runner.manifest import SPEC, Manifest, read_manifest
+from edgekd.runner.contract import read_spec
+from edgekd.runner.manifest import Manifest, read_manifest
 from edgekd.targets.base import SessionBase, Target, options_of, target_of
 
 MIN_SCORE = 0.3  # of shown objects, as `edgekd predict` has it
@@ -58,18 +58,6 @@ def open_engine(folder: Path, selection: Optional[Selection] = None) -> Iterator
         raise BundleError(f"{engine}: no such file, but the manifest names it; unpack the bundle again")
     with target.session(engine, spec, options_of(target, manifest.options)) as session:
         yield Engine(manifest, session, Predictor(session, selection), selection)
-
-
-def read_spec(folder: Path, manifest: Manifest) -> ModelSpec:
-    """Return the contract of a release; BundleError when it cannot be read or is of another task than the manifest."""
-    path = folder / SPEC
-    try:
-        spec = ModelSpec.from_dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as exc:
-        raise BundleError(f"{path}: not the contract of an engine ({exc!r}); unpack the bundle again") from exc
-    if spec.task != manifest.task:
-        raise BundleError(f"{path}: task {spec.task}, but the manifest says {manifest.task}")
-    return spec
 
 
 def find_target(manifest: Manifest) -> Target:

@@ -93,4 +93,7 @@ class FrameThread(Generic[T]):
             if self._patience_s is not None and time.monotonic() - since > self._patience_s:
                 self._on_stall()
             self._news.wait(_POLL_S)
-        return None if self._is_stopped() else self._waiting.popleft()
+        if self._is_stopped():
+            return None
+        self._news.notify_all()
+        return self._waiting.popleft()

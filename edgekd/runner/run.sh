@@ -6,11 +6,10 @@
 #   run --help              print all options
 # EDGEKD_PYTHON: the Python that has the engine's runtime, default python3.
 set -eu
-file=$(readlink -f "$0") || file=$0
-here=$(cd "$(dirname "$file")" && pwd -P)
-# shellcheck disable=SC1090 # written by edgekd when it put the release here
-[ ! -r "$here.env" ] || . "$here.env"
-export PYTHONPATH="$here/runtime${PYTHONPATH:+:$PYTHONPATH}" PYTHONDONTWRITEBYTECODE=1
-python=${EDGEKD_PYTHON:-python3}
-[ "${1:-}" != --check ] || exec "$python" -m edgekd.release.golden "$here"
-exec "$python" -m edgekd.runner "$here" "$@"
+file=$(readlink -f -- "$0") || file=$0
+folder=$(CDPATH='' cd -- "$(dirname -- "$file")" && pwd -P)
+# shellcheck disable=SC1090 # edgekd writes it when it installs the release
+[ ! -r "$folder.env" ] || . "$folder.env"
+# A release holds no file that its sums do not list, and so no bytecode.
+export PYTHONPATH="$folder/runtime${PYTHONPATH:+:$PYTHONPATH}" PYTHONDONTWRITEBYTECODE=1
+exec "${EDGEKD_PYTHON:-python3}" -m edgekd.runner "$folder" "$@"

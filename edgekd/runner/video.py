@@ -106,12 +106,12 @@ class OpenCv(Video):
     """Frames by OpenCV's FFmpeg backend, or Video4Linux for cameras: backends that take no pipelines."""
 
     def __init__(self, place: Place, most_pixels: int) -> None:
+        os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # what goes wrong is said in one line, by us
+        os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "0")
+        os.environ["OPENCV_FFMPEG_CAPTURE_OPTIONS"] = f"rtsp_transport;tcp|protocol_whitelist;{_allowed(place)}"
         import cv2
 
         self._most_pixels = most_pixels
-        os.environ.setdefault(
-            "OPENCV_FFMPEG_CAPTURE_OPTIONS", f"rtsp_transport;tcp|protocol_whitelist;{_allowed(place)}"
-        )
         if place.kind == "camera":
             self._capture = cv2.VideoCapture(place.address, cv2.CAP_V4L2)
             self._capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
