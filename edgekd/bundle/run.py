@@ -57,9 +57,14 @@ def open_run(folder: Path) -> EngineRun:
             f"{folder}: expected an engine in the folder of its run, at RUN/{stage}; its report and its data are found there"
         )
     report = read_report(run)
-    hashes = {engine.sha256(), *(one["sha256"] for one in engine.manifest["files"])}  # of a row: the file, or the artifact
+    hashes = {
+        engine.sha256(),
+        *(one["sha256"] for one in engine.manifest["files"]),
+    }  # of a row: the file, or the artifact
     rows = (one for one in report.rows if f"{one.stage}/{one.id}" == str(stage) and one.sha256 in hashes)
-    return EngineRun(engine, run, report, stored_recipe(report.recipe, str(run / REPORT)), row, _inputs(run, engine))
+    return EngineRun(
+        engine, run, report, stored_recipe(report.recipe, str(run / REPORT)), next(rows, None), _inputs(run, engine)
+    )
 
 
 def _inputs(run: Path, engine: Artifact) -> dict[str, Artifact]:

@@ -18,7 +18,6 @@ from edgekd.executors.portable import copy_to
 from tests.boards.fixtures import board_python
 from tests.small_release import HEIGHT, WIDTH, striped, write_color_release
 
-
 pytestmark = pytest.mark.slow
 
 
