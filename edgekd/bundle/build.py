@@ -82,7 +82,7 @@ def _collect(run: EngineRun, name: str, request: BundleRequest, folder: Path) ->
     """Write all files of a bundle but the sums."""
     for entry in run.engine.manifest["files"]:
         _copy(run.engine.file(entry["name"]), folder / "engine" / entry["name"])
-    with connected(run.folder), shared_splits():
+    with connected(Path.cwd()), shared_splits():
         golden = make_golden(run, request.golden, request.images)
         manifest = manifest_of(run, name, golden)
     write_golden(folder, run.engine.spec, golden.images)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from edgekd.bundle.golden import Golden
@@ -49,7 +50,7 @@ def _chip(run: EngineRun, options: Any, is_bound: bool) -> str | None:
     board = run.engine.details["board"]
     if (named := chips.named_in(options)) is not None or not is_bound or board == LOCAL:
         return named
-    entry = load_inventory(run.folder).get(board)
+    entry = load_inventory(Path.cwd()).get(board)
     return entry.chip if entry else None
 
 

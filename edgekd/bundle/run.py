@@ -62,9 +62,8 @@ def open_run(folder: Path) -> EngineRun:
         *(one["sha256"] for one in engine.manifest["files"]),
     }  # of a row: the file, or the artifact
     rows = (one for one in report.rows if f"{one.stage}/{one.id}" == str(stage) and one.sha256 in hashes)
-    return EngineRun(
-        engine, run, report, stored_recipe(report.recipe, str(run / REPORT)), next(rows, None), _inputs(run, engine)
-    )
+    recipe = stored_recipe(report.recipe, str(run / REPORT))
+    return EngineRun(engine, run, report, recipe, next(rows, None), _inputs(run, engine))
 
 
 def _inputs(run: Path, engine: Artifact) -> dict[str, Artifact]:

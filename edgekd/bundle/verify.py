@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from edgekd.errors import BundleError, WorkspaceError
 from edgekd.release.archive import RUN, unpack
 from edgekd.release.signature import Signer, check_signer, check_unknown_signer, signing_key
-from edgekd.release.sums import check_folder
+from edgekd.release.sums import SUMS, parse_sums
 from edgekd.runner.contract import read_spec
 from edgekd.runner.golden import read_golden
 from edgekd.runner.manifest import Manifest, read_manifest
@@ -54,7 +54,7 @@ def verify(path: Path, allowed_signers: Path | None = None) -> Verified:
         folder = Path(text) / "bundle"
         _check_room(path, Path(text))
         release = unpack(path, folder, lambda sums, signature: found.append(_trust(sums, signature, allowed_signers)))
-        names = check_folder(folder)
+        names = parse_sums((folder / SUMS).read_bytes(), str(path))
         manifest = read_manifest(folder)
         spec = read_spec(folder, manifest)
         if lacking := [name for name in (RUN, manifest.engine) if name not in names]:
