@@ -202,7 +202,7 @@ READERS: dict[str, Callable[[Path], None]] = {
     "methods": partial(follow, DOCS / "reference/methods.md"),
     **{
         name: partial(follow, DOCS / f"howto/{name}.md")
-        for name in ("build-for-rtx", "build-for-jetson", "build-for-intel")
+        for name in ("build-for-rtx", "build-for-jetson", "build-for-intel", "run-on-a-board")
     },
     "detect-objects": partial(follow, DOCS / "howto/detect-objects.md"),
     "use-your-network": partial(follow, DOCS / "howto/use-your-network.md"),
