@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import subprocess
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -119,7 +120,7 @@ REFUSED: dict[str, tuple[Small, dict[str, Any], str]] = {
     "crash": (Small("other", 2, check="kill -s SEGV $$"), {}, "golden: the engine's process died by SIGSEGV: other"),
     "older": (Small("other", 0), {}, "fit: version 0 is older than the current 1; if that is meant: --older"),
     "chip": (Small("other", 2, manifest={"chip": "rk3588"}), {"chip": "x86-64"}, "fit: .* is for chip rk3588, this board is x86-64"),
-    "target": (Small("other", 2, manifest={"target": "../x"}), {}, "fit: .*no target is called '../x'"),
+    "target": (Small("other", 2, manifest={"target": "elsewhere"}), {}, "fit: .*no target is called 'elsewhere'"),
     "unsigned": (Small("other", 2), {"needs_signature": True}, "unpack: a signature is required"),
 }  # fmt: skip
 
@@ -170,6 +171,40 @@ def test_every_byte_of_a_bundle_is_checked(releases: Releases, deploy: Deploy, t
             list(install(releases, Wanted(bundle)))
     assert served(releases) == "one"
     assert left_over(releases) == []
+
+
+def hostile(kind: str) -> tarfile.TarInfo:
+    """Return an entry that tries to leave the folder, or to be something else than a file."""
+    entry = tarfile.TarInfo(
+        {"parent": "../outside", "absolute": "/tmp/edgekd-outside", "deep": "engine/../../outside"}.get(kind, "x")
+    )
+    types = {
+        "symlink": tarfile.SYMTYPE,
+        "hardlink": tarfile.LNKTYPE,
+        "device": tarfile.CHRTYPE,
+        "folder": tarfile.DIRTYPE,
+    }
+    entry.type = types.get(kind, tarfile.REGTYPE)
+    entry.linkname = "../../../outside" if "link" in kind else ""
+    return entry
+
+
+@pytest.mark.parametrize("kind", ["parent", "absolute", "deep", "symlink", "hardlink", "device", "folder"])
+def test_a_hostile_bundle_writes_nothing_outside(kind: str, releases: Releases, deploy: Deploy, tmp_path: Path) -> None:
+    """The entry stands behind the two that every bundle begins with, and a whole bundle follows."""
+    deploy(Small("one", 1))
+    good = make_bundle(tmp_path / "good", Small("two", 2))
+    with tarfile.open(good) as source, tarfile.open(tmp_path / "bad.tar", "w", format=tarfile.USTAR_FORMAT) as bad:
+        for number, member in enumerate(source.getmembers()):
+            if number == 1:
+                bad.addfile(hostile(kind))
+            bad.addfile(member, source.extractfile(member))
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(DeployError, match="unpack: "):
+        list(install(releases, Wanted(tmp_path / "bad.tar")))
+    assert sorted(tmp_path.rglob("*")) == before
+    assert not Path("/tmp/edgekd-outside").exists()
+    assert served(releases) == "one"
 
 
 def test_a_full_disk_is_said_before_anything_is_written(
