@@ -32,11 +32,13 @@ def main(arguments: List[str]) -> int:
         elif given.command == "rollback":
             _show(roll_back(releases))
         elif given.command == "install":
+            current = releases.current()
             wanted = Wanted(
-                Path(given.bundle),
+                bundle=Path(given.bundle),
                 needs_signature=given.signed,
                 may_be_older=given.older,
                 is_dry=given.dry_run,
+                variables=releases.variables(current) if current else {},
                 health_s=given.health_s,
             )
             _show(install(releases, wanted))

@@ -19,7 +19,7 @@ import shlex
 import shutil
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Iterator, List, Mapping, Optional
+from typing import Dict, Iterator, List, Mapping, Optional
 
 from edgekd.errors import DeployError
 
@@ -101,6 +101,14 @@ class Releases:
         except (FileNotFoundError, UnicodeDecodeError):
             return None
         return found if _ID.fullmatch(found) and self.path(found).is_dir() else None
+
+    def variables(self, release: str) -> Dict[str, str]:
+        """Return the variables of a release's processes, {} for one without."""
+        try:
+            words = shlex.split(self._beside(release, "env").read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return {}
+        return dict(word.partition("=")[::2] for word in words if "=" in word)
 
     def place(self, unpacked: Path, release: str) -> None:
         """Make an unpacked bundle, which is in the folder of `locked`, a release; on the disk when this returns."""

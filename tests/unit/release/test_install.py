@@ -255,6 +255,19 @@ def test_removing_leaves_other_names(releases: Releases, deploy: Deploy) -> None
     assert overview(releases.root) == []
 
 
+def test_a_bundle_that_is_installed_on_the_board_keeps_the_boards_variables(releases: Releases, tmp_path: Path) -> None:
+    """Those of the inventory, which no bundle holds."""
+    source = str(Path(edgekd.__path__[0]).parent)
+    variables = {"PYTHONPATH": source, "LD_LIBRARY_PATH": "/opt/it's here"}
+    list(install(releases, Wanted(make_bundle(tmp_path / "one", Small("one", 1)), variables=variables)))
+    bundle = make_bundle(tmp_path / "two", Small("two", 2, check='[ "$LD_LIBRARY_PATH" = "/opt/it\'s here" ]'))
+    done = subprocess.run([releases.folder / "control", "install", bundle], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    current = releases.current()
+    assert current is not None
+    assert releases.variables(current).items() >= variables.items()
+
+
 def test_control_changes_the_release_without_the_host(releases: Releases, tmp_path: Path) -> None:
     """The code that it runs is the current release's own: `runtime` in the bundle."""
     for number, word in enumerate(("one", "two"), 1):
