@@ -19,7 +19,7 @@ from edgekd.board.files import cache_folder
 from edgekd.board.job import Job, Json
 from edgekd.bundle.verify import Verified
 from edgekd.core.inventory import Board, load_inventory
-from edgekd.errors import BoardAnswerError, DeployError, EdgekdError, RecipeError, one_line
+from edgekd.errors import BoardAnswerError, BoardDiskError, BoardError, DeployError, EdgekdError, RecipeError, one_line
 from edgekd.executors.base import Progress, no_progress
 from edgekd.executors.ssh.board import Limits, SshBoard
 from edgekd.release.install import CONTROL, Step
@@ -173,10 +173,12 @@ def _board(name: str) -> Board:
 
 @contextmanager
 def _refusals(board: Board) -> Iterator[None]:
-    """Turn what goes wrong once the board was met into a DeployError: exit code 1, the release before serves."""
+    """Turn a refusal into a DeployError: exit code 1, the release before serves. A board that is lost or in use is none."""
     try:
         yield
     except EdgekdError as exc:
+        if isinstance(exc, BoardError) and not isinstance(exc, BoardDiskError):
+            raise
         text = one_line(exc, None)
         prefix = f"board {board.name}: "
         raise DeployError(text if text.startswith(prefix) else prefix + text) from exc

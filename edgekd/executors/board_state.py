@@ -8,7 +8,8 @@ import time
 from collections.abc import Callable
 
 from edgekd.board.sysinfo import Facts
-from edgekd.core.inventory import Board, Expects, Quiet
+from edgekd.core.board_sections import Expects, Quiet
+from edgekd.core.inventory import Board
 from edgekd.errors import BoardError
 from edgekd.executors.base import Identity
 from edgekd.executors.machine import Machine
