@@ -1,4 +1,4 @@
-"""`edgekd deploy`: a bundle or an engine becomes what serves on a board; lists, rolls back, removes."""
+"""`edgekd deploy`: brings an engine to a board, lists, rolls back and removes releases there."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ if TYPE_CHECKING:
 
 def deploy(
     source: Annotated[
-        Path | None, typer.Argument(help="A bundle, or an engine's folder in its run, which is bundled first.")
+        Path | None, typer.Argument(help="A bundle, or an engine's folder in its run, RUN/engine/ID.")
     ] = None,
     board: Annotated[str, typer.Option("--board", help="Board of the inventory.")] = ...,  # type: ignore[assignment]
     name: Annotated[str | None, typer.Option("--name", help="Name of the service; default the engine's id.")] = None,
     sign: Annotated[
         Path | None, typer.Option("--sign", metavar="KEY", help="SSH key that signs an engine's bundle.")
     ] = None,
-    older: Annotated[bool, typer.Option("--older", help="Take an older engine than the current one.")] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check all of it on the board, and switch nothing.")
+    older: Annotated[
+        bool, typer.Option("--older", help="Accept an engine that is older than the current one.")
     ] = False,
-    list_: Annotated[bool, typer.Option("--list", help="List what the board serves.")] = False,
-    rollback: Annotated[bool, typer.Option("--rollback", help="Go back to the release before.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Do all checks on the board, and switch nothing.")] = False,
+    list_: Annotated[bool, typer.Option("--list", help="List the releases of the board.")] = False,
+    rollback: Annotated[bool, typer.Option("--rollback", help="Go back to the previous release.")] = False,
     remove: Annotated[bool, typer.Option("--remove", help="Stop the service and delete its releases.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Make an engine what serves on a board: checked there, switched by one rename, switched back when it is not healthy.
+    """Deploy an engine to a board: check it there, switch by one rename, restart the service, switch back if it is not healthy.
 
-    Exit code 1: the release before serves, and one line says why. 2: nothing was tried.
+    Exit code 1: the board refused the engine, and the previous release serves. 2: nothing was tried.
     """
     from edgekd.errors import UserError
 
