@@ -28,6 +28,7 @@ from edgekd.cli import (
     recipes,
     report,
     run,
+    stack,
     stages,
     study,
     toolchain,
@@ -89,6 +90,7 @@ app.command()(predict.predict)
 app.command()(report.report)
 app.command()(bundle.bundle)
 app.command()(deploy.deploy)
+app.command()(stack.stack)
 app.add_typer(board.app, name="board")
 app.add_typer(toolchain.app, name="toolchain")
 

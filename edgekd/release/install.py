@@ -34,6 +34,7 @@ _SCRIPT = Path(__file__).with_name("control.sh")
 _ROOM = 1.1  # a file system needs more room than its files have bytes
 _RESERVE = 4 << 20
 _GOLDEN_S = 600.0
+_SPEAKER = "edgekd: "  # of the runner's messages
 
 
 @dataclass(frozen=True)
@@ -193,7 +194,7 @@ def run_golden(folder: Path, variables: Mapping[str, str]) -> str:
     if process.returncode < 0:
         raise BundleError(f"the engine's process died by {signal.Signals(-process.returncode).name}: {last}")
     if process.returncode:
-        raise BundleError(last)
+        raise BundleError(last[len(_SPEAKER) :] if last.startswith(_SPEAKER) else last)
     return last
 
 

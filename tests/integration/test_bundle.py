@@ -183,6 +183,17 @@ def test_golden_images_may_be_ones_own_or_none(tiny_run: Path, tmp_path: Path) -
     assert not (folder / "golden").exists()
 
 
+def test_files_for_other_software_are_in_it_on_request(tiny_run: Path, tmp_path: Path) -> None:
+    engine = tiny_run / "engine/onnxruntime-fp32"
+    folder, _ = unpacked(bundle(engine, tmp_path / "one.tar", "--stacks", "--golden", "none"))
+    (stack,) = (folder / "stacks").iterdir()
+    written = tmp_path / "written"
+    done = edgekd("stack", str(engine), "--for", stack.name, "--out", str(written))
+    assert done.returncode == 0, done.stderr
+    files = {path.relative_to(written): path.read_bytes() for path in written.rglob("*") if path.is_file()}
+    assert {path.relative_to(stack): path.read_bytes() for path in stack.rglob("*") if path.is_file()} == files
+
+
 def test_an_engine_that_cannot_run_here_says_what_can_be_done(tiny_run: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(tiny_run, run)

@@ -103,7 +103,8 @@ def test_a_golden_output_that_differs_is_refused_on_the_board(
     done = edgekd_deploy(bundle)
     assert done.returncode == 1
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("edgekd:")]
-    assert line.startswith("edgekd: board lab: golden: 50.00% of the results differ, limit 2.00%"), line
+    assert line.startswith("edgekd: board lab: golden: onnxruntime-fp32: "), line
+    assert "50.00% of the results differ, limit 2.00%" in line
 
 
 def test_ten_cuts_of_the_link_do_not_stop_a_deployment(start_board: StartBoard, ssh_to: Know, tmp_path: Path) -> None:
