@@ -41,8 +41,11 @@ def read_rgb(path: Name) -> np.ndarray:
     return to_rgb(path, *decode(Path(path)))
 
 
-def rgb_of(data: bytes, name: str) -> np.ndarray:
-    """Read the content of an image file as `read_rgb` does."""
+def rgb_of(data: bytes, name: str, most_pixels: int) -> np.ndarray:
+    """Read the content of an image file as `read_rgb` does; DataError also when it has more than `most_pixels`."""
+    with opened(name, data) as (image, _):
+        if image.width * image.height > most_pixels:
+            raise DataError(f"{name}: claims {image.width}x{image.height} pixels, expected at most {most_pixels}")
     return to_rgb(name, *decode(name, data))
 
 

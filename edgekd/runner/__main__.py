@@ -1,7 +1,8 @@
 """`python3 -m edgekd.runner RELEASE ...`: runs an unpacked release; `RELEASE/run ...` calls it.
 
 Results go to stdout, one JSON object per frame, all else to stderr. Exit codes: 0 done or told to stop, 1 a camera or stream
-was lost, 2 wrong arguments, or an image that cannot be read.
+was lost or golden outputs differ,
+2 wrong arguments, or an image that cannot be read, 70 a bug.
 
 Portable: standard library + numpy, Python 3.8.
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import traceback
 from collections import deque
 from contextlib import ExitStack
 from pathlib import Path
@@ -50,6 +52,10 @@ def main(arguments: Optional[List[str]] = None) -> int:
     except OSError as exc:
         to_stderr(f"{exc.filename or 'results'}: {exc.strerror or exc}")
         return UserError.exit_code
+    except Exception:  # noqa: BLE001 - the last resort of a program
+        traceback.print_exc()
+        to_stderr("this is a bug of edgekd, or the runtime failed; please report it with the lines above")
+        return 70
 
 
 def _run(given: argparse.Namespace, stop: Stop) -> int:

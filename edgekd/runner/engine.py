@@ -5,8 +5,6 @@ Portable: standard library + numpy, Python 3.8.
 
 from __future__ import annotations
 
-import importlib.util
-import re
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +13,7 @@ from typing import Iterator, Optional
 from edgekd.board.detection import Selection
 from edgekd.board.postprocess import Predictor
 from edgekd.board.specs import ModelSpec
-from edgekd.errors import BundleError
+from edgekd.errors import BundleError, one_line
 from edgekd.runner.contract import read_spec
 from edgekd.runner.manifest import Manifest, read_manifest
 from edgekd.targets.base import SessionBase, Target, options_of, target_of
@@ -62,10 +60,10 @@ def open_engine(folder: Path, selection: Optional[Selection] = None) -> Iterator
 
 def find_target(manifest: Manifest) -> Target:
     """Return the target of a release; BundleError when this runtime does not have it."""
-    name = f"edgekd.targets.{manifest.target}"
-    if not re.fullmatch(r"[a-z][a-z0-9_]*", manifest.target) or importlib.util.find_spec(name) is None:
-        raise BundleError(f"manifest.json: no target is called {manifest.target!r} in this runtime")
+    name = manifest.module or f"edgekd.targets.{manifest.target}"
     try:
         return target_of(name)
-    except AttributeError as exc:
-        raise BundleError(f"manifest.json: {manifest.target!r} is no target") from exc
+    except (ImportError, AttributeError) as exc:
+        raise BundleError(
+            f"manifest.json: target {manifest.target!r} is not in this runtime ({one_line(exc)}); build the bundle again"
+        ) from exc

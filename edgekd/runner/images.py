@@ -9,6 +9,7 @@ Portable: standard library + numpy at import, Python 3.8.
 from __future__ import annotations
 
 import importlib.util
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -52,7 +53,7 @@ def decode_image(data: bytes, name: str, most_pixels: int = MOST_PIXELS) -> np.n
     if header is None:
         if not _has_pillow():
             raise FrameError(f"{name}: not a JPEG, PNG, PPM or .npy image; for other formats, install Pillow")
-        return _by_pillow(data, name, None)
+        return _by_pillow(data, name, None, most_pixels)
     if header.height * header.width > most_pixels:
         raise FrameError(
             f"{name}: claims {header.width}x{header.height} pixels, expected at most {most_pixels}; see --max-pixels"
@@ -62,7 +63,10 @@ def decode_image(data: bytes, name: str, most_pixels: int = MOST_PIXELS) -> np.n
     reader = next((READERS[one] for one, is_here in AVAILABLE.items() if is_here()), None)
     if reader is None:
         raise FrameError(f"{name}: nothing on this machine decodes {header.kind.upper()}; {_INSTALL}")
-    return reader(data, name, header)
+    try:
+        return reader(data, name, header, most_pixels)
+    except MemoryError as exc:
+        raise FrameError(f"{name}: no memory for {header.width}x{header.height} pixels; see --max-pixels") from exc
 
 
 def _plain(data: bytes, name: str, header: Header) -> np.ndarray:
@@ -74,14 +78,16 @@ def _plain(data: bytes, name: str, header: Header) -> np.ndarray:
     return np.repeat(pixels, 3, axis=2) if header.channels == 1 else pixels.copy()
 
 
-def _by_pillow(data: bytes, name: str, header: Optional[Header]) -> np.ndarray:
+def _by_pillow(data: bytes, name: str, header: Optional[Header], most_pixels: int) -> np.ndarray:
     try:
-        return rgb_of(data, name)
+        return rgb_of(data, name, most_pixels)
     except DataError as exc:
         raise FrameError(str(exc)) from exc
 
 
-def _by_opencv(data: bytes, name: str, header: Header) -> np.ndarray:
+def _by_opencv(data: bytes, name: str, header: Header, most_pixels: int) -> np.ndarray:
+    os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(most_pixels))
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
     import cv2
 
     _check(data, name, header)
@@ -99,7 +105,7 @@ def _by_opencv(data: bytes, name: str, header: Header) -> np.ndarray:
     return upright(pixels[..., 2::-1], header.orientation)
 
 
-def _by_ffmpeg(data: bytes, name: str, header: Header) -> np.ndarray:
+def _by_ffmpeg(data: bytes, name: str, header: Header, most_pixels: int) -> np.ndarray:
     _check(data, name, header)
     command = ["ffmpeg", "-nostdin", "-v", "error", "-xerror", "-err_detect", "explode", "-protocol_whitelist", "pipe"]
     kind = {"jpeg": "jpeg_pipe", "png": "png_pipe"}[header.kind]
@@ -159,7 +165,7 @@ AVAILABLE: Dict[str, Callable[[], bool]] = {  # in the order of preference
     "OpenCV": lambda: importlib.util.find_spec("cv2") is not None,
     "ffmpeg": lambda: shutil.which("ffmpeg") is not None,
 }
-READERS: Dict[str, Callable[[bytes, str, Header], np.ndarray]] = {
+READERS: Dict[str, Callable[[bytes, str, Header, int], np.ndarray]] = {
     "Pillow": _by_pillow,
     "OpenCV": _by_opencv,
     "ffmpeg": _by_ffmpeg,

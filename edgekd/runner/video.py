@@ -21,7 +21,7 @@ from typing import Callable, Dict, List, Optional, Tuple
 import numpy as np
 
 from edgekd.errors import FrameError, one_line
-from edgekd.runner.child import Child, read_exactly
+from edgekd.runner.child import Child, first_line, read_exactly
 
 # URL schemes of streams, and the protocols that ffmpeg may use for each. None may read files of this machine.
 SCHEMES = {
@@ -113,7 +113,7 @@ class OpenCv(Video):
 
         self._most_pixels = most_pixels
         if place.kind == "camera":
-            self._capture = cv2.VideoCapture(place.address, cv2.CAP_V4L2)
+            self._capture = cv2.VideoCapture(int(place.address[len("/dev/video") :]), cv2.CAP_V4L2)
             self._capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
         else:
             self._capture = cv2.VideoCapture(_ffmpeg_address(place), cv2.CAP_FFMPEG)
@@ -236,8 +236,6 @@ def _escaped(uri: str) -> str:
 
 def _every_frame() -> List[str]:
     """Return ffmpeg's option that neither repeats nor drops frames: `-vsync` went, `-fps_mode` came with 5.1."""
-    from edgekd.runner.child import first_line
-
     try:
         found = re.match(r"ffmpeg version n?(\d+)\.(\d+)", first_line(["ffmpeg", "-version"]))
     except OSError as exc:

@@ -19,9 +19,9 @@ from PIL import Image
 from edgekd.board.runs import encode_runs
 from edgekd.core.artifact import open_artifact
 from edgekd.release.archive import unpack
-from edgekd.runner.video import IS_HERE
 from tests.command import edgekd
 from tests.integration.conftest import TINY_OBJECTS
+from tests.readers import reader_or_skip
 
 MIN_SCORE = "0.05"  # the tiny detectors are not sure of much
 
@@ -109,8 +109,7 @@ def test_a_folder_gives_the_results_of_predict(case: Path) -> None:
 
 @pytest.mark.parametrize("reader", ["opencv", "gstreamer", "ffmpeg"])
 def test_a_video_gives_the_results_of_predict(case: Path, reader: str) -> None:
-    if not IS_HERE[reader]():
-        pytest.skip(f"no {reader} here")
+    reader_or_skip(reader)
     cv2 = pytest.importorskip("cv2")
     video = case / "video.mkv"
     writer = cv2.VideoWriter(str(video), cv2.CAP_FFMPEG, cv2.VideoWriter_fourcc(*"FFV1"), 10, (130, 100))

@@ -17,6 +17,7 @@ from edgekd.runner.frame_thread import FrameThread
 from edgekd.runner.frames import Frames, FrameSettings, find_places, hide_password
 from edgekd.runner.stop import Stop
 from edgekd.runner.video import IS_HERE, READERS, Place, _escaped, open_video
+from tests.readers import reader_or_skip
 
 SIZE = (50, 70)
 MOVIE = np.random.default_rng(0).integers(0, 256, (12, *SIZE, 3), dtype=np.uint8)
@@ -40,12 +41,6 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "cut.avi").write_bytes(data[: len(data) // 2])
     (folder / "no video.mp4").write_text("#!/bin/sh\necho this is no video\n")
     return folder
-
-
-def reader_or_skip(name: str) -> str:
-    if not IS_HERE[name]():
-        pytest.skip(f"no {name} here")
-    return name
 
 
 def all_frames(place: Place, reader: str) -> list[np.ndarray]:
@@ -76,13 +71,11 @@ def test_a_file_that_is_no_video_is_said_in_one_line(videos: Path, reader: str) 
     assert "\n" not in str(failed.value)
 
 
-def test_frames_of_too_many_pixels_are_refused(videos: Path) -> None:
-    for reader in READERS:
-        if IS_HERE[reader]():
-            with pytest.raises(
-                FrameError, match="frames of 70x50 pixels, expected at most 3000 pixels; see --max-pixels"
-            ):
-                open_video(find_places([str(videos / "plain.avi")])[0], 3000, reader)
+@pytest.mark.parametrize("reader", READERS)
+def test_frames_of_too_many_pixels_are_refused(videos: Path, reader: str) -> None:
+    reader_or_skip(reader)
+    with pytest.raises(FrameError, match="frames of 70x50 pixels, expected at most 3000 pixels; see --max-pixels"):
+        open_video(find_places([str(videos / "plain.avi")])[0], 3000, reader)
 
 
 def test_without_a_reader_the_line_says_what_to_install(videos: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,9 @@ import numpy as np
 import pytest
 
 from edgekd.executors.portable import copy_to
+from edgekd.runner.video import READERS
 from tests.boards.fixtures import board_python
+from tests.readers import reader_or_skip
 from tests.small_release import HEIGHT, WIDTH, striped, write_color_release
 
 pytestmark = pytest.mark.slow
@@ -148,8 +152,11 @@ def test_a_signal_ends_the_run_with_whole_lines_and_exit_code_0(release: Path, i
     assert rest == b"" or rest.endswith(b"\n")
 
 
-def test_the_server_says_where_it_is_serves_and_ends_with_exit_code_0(release: Path, images: Path) -> None:
-    with command(release, "--http", "0") as process:
+@pytest.mark.parametrize("python", [Path(sys.executable), board_python()], ids=["this", "board"])
+def test_the_server_says_where_it_is_serves_and_ends_with_exit_code_0(
+    release: Path, images: Path, python: Path
+) -> None:
+    with command(release, "--http", "0", python=python) as process:
         assert process.stderr is not None
         said = process.stderr.readline().decode()
         assert said.startswith("edgekd: tiny: http://127.0.0.1:")
@@ -182,3 +189,44 @@ def test_results_of_frames_count_in_the_metrics_of_the_server(release: Path, ima
         process.stdout.close()
         process.terminate()
         assert process.wait(60) == 0
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_a_signal_ends_the_wait_for_a_stream_that_hangs_and_leaves_no_process(
+    release: Path, tmp_path: Path, reader: str
+) -> None:
+    reader_or_skip(reader)
+    cv2 = pytest.importorskip("cv2")
+    writer = cv2.VideoWriter(
+        str(tmp_path / "a.mkv"), cv2.CAP_FFMPEG, cv2.VideoWriter_fourcc(*"FFV1"), 10, (WIDTH, HEIGHT)
+    )
+    for number in range(400):
+        writer.write(np.ascontiguousarray(striped(number, 5)[..., ::-1]))
+    writer.release()
+    data = (tmp_path / "a.mkv").read_bytes()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:  # half of the video, and then nothing
+            connections.append(listener.accept()[0])
+            asked.set()
+            connections[-1].sendall(
+                b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(data) + data[: len(data) // 2]
+            )
+
+        connections: list[socket.socket] = []
+        asked = threading.Event()
+        threading.Thread(target=serve, daemon=True).start()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/a.mkv"
+        with command(release, url, "--reader", reader, "--all-frames") as process:
+            assert process.stdout is not None
+            if reader == "gstreamer":  # it fills a buffer before the first frame of an HTTP stream
+                asked.wait(20)
+            else:
+                assert json.loads(process.stdout.readline())["index"] == 0
+            process.terminate()
+            lines = process.stdout.read().splitlines()
+            assert process.wait(60) == 0
+        assert all(json.loads(line)["source"] == url for line in lines)
+        left = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True).stdout
+        assert [line for line in left.splitlines() if url in line] == []
+        connections[0].close()

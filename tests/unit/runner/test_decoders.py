@@ -48,7 +48,7 @@ def test_every_decoder_turns_pictures_upright_as_predict_does(
     header = read_header(data, "x")
     assert header is not None
     assert header.orientation == orientation
-    found = READERS[reader](data, "x", header)
+    found = READERS[reader](data, "x", header, 10**6)
     assert found.shape == expected.shape
     assert np.abs(found.astype(int) - expected).max() <= (2 if kind == "JPEG" else 0)
 
@@ -61,7 +61,7 @@ def test_every_decoder_reads_gray_palette_and_opaque_pictures_alike(reader: str,
     data = file.read_bytes()
     header = read_header(data, "x")
     assert header is not None
-    np.testing.assert_array_equal(READERS[reader](data, "x", header), host_read(file))
+    np.testing.assert_array_equal(READERS[reader](data, "x", header, 10**6), host_read(file))
 
 
 @pytest.mark.parametrize("reader", ["Pillow", "OpenCV", needs_ffmpeg])
@@ -80,7 +80,7 @@ def test_every_decoder_refuses_what_predict_refuses(reader: str, data: bytes, sa
     header = read_header(data, "x.png")
     assert header is not None
     with pytest.raises(FrameError, match=says) as failed:
-        READERS[reader](data, "x.png", header)
+        READERS[reader](data, "x.png", header, 10**6)
     assert "\n" not in str(failed.value)
 
 
@@ -126,6 +126,24 @@ def test_a_picture_that_claims_too_many_pixels_is_not_decoded(data: bytes) -> No
         decode_image(data, "x")
 
 
+@pytest.mark.parametrize("reader", ["Pillow", "OpenCV", needs_ffmpeg])
+@pytest.mark.parametrize("kind", ["png", "jpeg"])
+def test_a_second_header_that_claims_more_than_the_first_is_refused(reader: str, kind: str) -> None:
+    large = png_that_claims(30_000, 30_000)
+    if kind == "png":
+        data = png_that_claims(8, 8)[:33] + large[8:]
+    else:
+        data = saved(smooth(), "JPEG")
+        at = data.index(b"\xff\xc0")
+        second = data[at : at + 5] + struct.pack(">HH", 60_000, 60_000) + data[at + 9 : at + 19]
+        data = data[: at + 19] + second + data[at + 19 :]
+    header = read_header(data, "x")
+    assert header is not None
+    assert header.width <= 32
+    with pytest.raises(FrameError, match="claims|damaged"):
+        READERS[reader](data, "x", header, 10**6)
+
+
 @pytest.mark.parametrize(
     "data",
     [
@@ -136,6 +154,8 @@ def test_a_picture_that_claims_too_many_pixels_is_not_decoded(data: bytes) -> No
         b"\x89PNG\r\n\x1a\n",
         b"P6 4 4 65535\n" + bytes(96),
         b"P6 4",
+        b"P6" + b" " * 4000 + b"x",
+        b"P6" + b"#\n" * 2000,
         b"\x93NUMPY\x01\x00",
         b"\x93NUMPY\x01\x00\x06\x00[[[[[[",
         b"\x93NUMPY\x01\x00\x3e\x00" + b"{'descr': '|O', 'fortran_order': False, 'shape': (4, 4, 3), }".ljust(0x3E),
