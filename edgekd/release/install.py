@@ -85,7 +85,7 @@ def install(releases: Releases, wanted: Wanted) -> Iterator[Step]:
             )
             yield Step("unpack", f"release {release}, all sums right, {said[0]}")
         with _step("fit"):
-            manifest, before = read_manifest(unpacked), releases.current()
+            manifest, before = read_manifest(unpacked), releases.proven()
             _check_version(releases, manifest, before, wanted.may_be_older)
             yield Step("fit", check_fit(manifest, wanted.chip))
         with _step("golden"):
@@ -98,6 +98,7 @@ def install(releases: Releases, wanted: Wanted) -> Iterator[Step]:
             releases.put(releases.folder / CONTROL, _SCRIPT.read_text(encoding="utf-8"), unfinished, 0o700)
             yield Step("place", str(releases.path(release)))
         with _step("switch"):
+            releases.begin_trial(before, unfinished)
             releases.switch(release, unfinished)
             yield Step("switch", f"{before or 'nothing'} -> {release}")
         yield from _serve(releases, before, unfinished, wanted.health_s)
@@ -113,6 +114,7 @@ def roll_back(releases: Releases, health_s: float = LIMIT_S) -> Iterator[Step]:
             raise DeployError(f"{releases.folder}: no earlier release is kept; deploy one")
         with _step("switch"):
             check_folder(releases.path(before))
+            releases.begin_trial(releases.proven(), unfinished)
             releases.switch(before, unfinished)
             yield Step("switch", f"{current} -> {before}")
         yield from _serve(releases, current, unfinished, health_s)
@@ -132,11 +134,13 @@ def _serve(releases: Releases, before: Optional[str], unfinished: Path, health_s
     """
     unit = Unit(releases.folder)
     if not unit.is_there():
+        releases.end_trial()
         yield Step("restart", f"no unit {unit.name}; whatever runs {releases.folder}/current has to be restarted")
         return
     why = _why_it_does_not_serve(releases, unit, health_s)
     if why:
         raise DeployError(f"health: {why}; {_switch_back(releases, unit, before, unfinished, health_s)}")
+    releases.end_trial()
     yield Step("restart", unit.name)
     address = unit.address()
     yield Step("health", "http://{}:{}/health".format(*address) if address else "it runs")
@@ -155,11 +159,13 @@ def _switch_back(releases: Releases, unit: Unit, before: Optional[str], unfinish
     """Undo a switch and return in words how that ended."""
     if before is None:
         releases.withdraw()
+        releases.end_trial()
         unit.stop()
         return "there was no release before it, so the service is stopped"
     if before == releases.current():
         return "it was the current release before, too"
     releases.switch(before, unfinished)
+    releases.end_trial()
     why = _why_it_does_not_serve(releases, unit, health_s)
     return (
         f"switched back to {before}, which is not healthy either: {why}"

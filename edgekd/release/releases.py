@@ -4,6 +4,7 @@
     NAME/releases/<id>.env          variables of its processes, for sh
     NAME/releases/<id>.previous     id of the release before it
     NAME/current -> releases/<id>   the release that serves
+    NAME/trial                      from a switch until the service is healthy: id of the release before it
     NAME/lock                       held by whoever changes something
     NAME/.in-<process>/             what is not finished; the next one who locks deletes it
 
@@ -50,7 +51,7 @@ class Releases:
     def __init__(self, root: Path, name: str) -> None:
         self.root, self.name = root, check_name(name)
         self.folder = root / name
-        self._link = self.folder / "current"
+        self._link, self._trial = self.folder / "current", self.folder / "trial"
 
     @contextmanager
     def locked(self) -> Iterator[Path]:
@@ -89,6 +90,22 @@ class Releases:
         if folder != "releases" or not _ID.fullmatch(release) or not self.path(release).is_dir():
             raise DeployError(f"{self._link}: expected a link to one of releases/, got {target!r}; remove it")
         return release
+
+    def proven(self) -> Optional[str]:
+        """Return the id of the last release whose trial ended well; the current one, unless a kill cut its trial short."""
+        try:
+            found = self._trial.read_text(encoding="ascii").strip()
+        except (FileNotFoundError, UnicodeDecodeError):
+            return self.current()
+        return found if _ID.fullmatch(found) and self.path(found).is_dir() else None
+
+    def begin_trial(self, before: Optional[str], unfinished: Path) -> None:
+        """Note which release is proven, before a switch to another one."""
+        self.put(self._trial, f"{before or ''}\n", unfinished)
+
+    def end_trial(self) -> None:
+        """Note that the current release is proven."""
+        self._trial.unlink(missing_ok=True)
 
     def path(self, release: str) -> Path:
         """Return the folder of a release."""

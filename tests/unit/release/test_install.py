@@ -120,7 +120,7 @@ REFUSED: dict[str, tuple[Small, dict[str, Any], str]] = {
     "crash": (Small("other", 2, check="kill -s SEGV $$"), {}, "golden: the engine's process died by SIGSEGV: other"),
     "older": (Small("other", 0), {}, "fit: version 0 is older than the current 1; if that is meant: --older"),
     "chip": (Small("other", 2, manifest={"chip": "rk3588"}), {"chip": "x86-64"}, "fit: .* is for chip rk3588, this board is x86-64"),
-    "target": (Small("other", 2, manifest={"target": "elsewhere"}), {}, "fit: .*no target is called 'elsewhere'"),
+    "target": (Small("other", 2, manifest={"target": "elsewhere"}), {}, "fit: .*target 'elsewhere' is not in this runtime"),
     "unsigned": (Small("other", 2), {"needs_signature": True}, "unpack: a signature is required"),
 }  # fmt: skip
 
@@ -134,6 +134,20 @@ def test_what_is_refused_leaves_the_release_before(what: str, releases: Releases
         deploy(small, **wanted)
     assert served(releases) == "one"
     assert (releases.all(), left_over(releases)) == (before, [])
+
+
+def test_a_release_whose_trial_was_cut_short_is_not_gone_back_to(releases: Releases, deploy: Deploy) -> None:
+    """A kill between the switch and the end of the trial; then another release is installed."""
+    deploy(Small("one", 1))
+    first = releases.current()
+    deploy(Small("two", 2))
+    with releases.locked() as unfinished:
+        releases.begin_trial(first, unfinished)  # as if `two` had never become healthy
+    assert releases.proven() == first
+    deploy(Small("three", 3))
+    assert (releases.proven(), served(releases)) == (releases.current(), "three")
+    list(roll_back(releases))
+    assert served(releases) == "one"
 
 
 def test_an_older_version_is_taken_when_told(releases: Releases, deploy: Deploy) -> None:
