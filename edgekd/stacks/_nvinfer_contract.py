@@ -10,6 +10,7 @@ from edgekd.board.specs import ModelSpec, TensorSpec
 
 # dtype of a contract -> nvinfer's name of it (nvdsinfer.h).
 _TYPES = {"float32": "FLOAT", "int32": "INT32"}
+DTYPES = tuple(_TYPES)
 _NONE = '{"", FLOAT, 0}'
 
 

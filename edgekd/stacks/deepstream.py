@@ -11,11 +11,12 @@ Checked: the keys against that parser's; the C++ source compiles against the int
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 from edgekd.board.detection import Selection
 from edgekd.board.specs import ModelSpec
-from edgekd.stacks._nvinfer_contract import header
+from edgekd.stacks._nvinfer_contract import DTYPES, header
 from edgekd.stacks.base import LABELS, MIN_SCORE, Engine, write_contract, write_readme
 
 TITLE = "DeepStream (nvinfer)"
@@ -41,6 +42,8 @@ def why_not(engine: Engine) -> str:
     if len(set(preprocess.std)) > 1:
         std = ", ".join(f"{value:g}" for value in preprocess.std)
         return f"nvinfer has one scale for all channels, the engine's std is {std}; {_FOLD}"
+    if others := [one for one in engine.spec.outputs if one.dtype not in DTYPES]:
+        return f"the parser reads outputs of {' and '.join(DTYPES)}, {others[0].name} is {others[0].dtype}; export it as one of them"
     if engine.spec.all_outputs("found_masks"):
         return "there is no parser for `found_masks`; give a network with prototypes, e.g. edgeseg"
     return ""
@@ -76,6 +79,8 @@ def _facts(engine: Engine) -> list[str]:
         facts.append(
             "TensorRT builds an engine from model.onnx at the first start. It is not the engine that edgekd measured."
         )
+    if engine.spec.task == "semantic" and engine.spec.preprocess.resize == "letterbox":
+        facts.append("The class map covers the network's input, with the bars of the letterbox. Cut them off.")
     if engine.spec.task != "semantic":
         facts.append(f"Scores below {MIN_SCORE:g} are left out; see class-attrs-all in {CONFIG}.")
     return facts
@@ -122,9 +127,8 @@ def _config(engine: Engine, file: str) -> str:
 def _model(engine: Engine, file: str) -> dict[str, object]:
     if engine.target == "tensorrt":
         return {"model-engine-file": file, "network-mode": _MODES[engine.precision]}
-    if (
-        engine.is_quantized
-    ):  # network-mode 1 needs a calibration file, and is FP16 without one; the graph has its own scales
+    if engine.is_quantized:
+        # network-mode 1 asks for a calibration file, and is FP16 without one. The graph has its own scales.
         return {"onnx-file": file, "network-mode": 0, "strongly-typed": 1}
     return {"onnx-file": file, "network-mode": _MODES[engine.precision]}
 
@@ -138,5 +142,5 @@ def _class_attributes(spec: ModelSpec) -> dict[str, dict[str, object]]:
     }
 
 
-def _list(values: object) -> str:
-    return ";".join(str(value) for value in values)  # type: ignore[attr-defined]
+def _list(values: Iterable[object]) -> str:
+    return ";".join(str(value) for value in values)

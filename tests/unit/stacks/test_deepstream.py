@@ -279,6 +279,11 @@ def test_an_input_that_nvinfer_cannot_feed_is_refused(tmp_path: Path, preprocess
     assert reason in deepstream.why_not(engine)
 
 
+def test_an_output_that_the_parser_cannot_read_is_refused(tmp_path: Path) -> None:
+    half = contract("semantic", (TensorSpec("logits", "float16", (1, 3, 16, 24), "logits"),))
+    assert "logits is float16" in deepstream.why_not(engine_of(half, tmp_path))
+
+
 def test_detections_are_suppressed_once(tmp_path: Path) -> None:
     modes = {how: config(engine_of(detector(how), tmp_path / "e"), tmp_path / how) for how in ("heads", "boxes", "nms")}
     assert {how: one["property"]["cluster-mode"] for how, one in modes.items()} == {
