@@ -61,45 +61,61 @@ def timed_stream(
     Raises:
         ImageError: an image has another shape or dtype, once the results of those before it are taken.
     """
-    # A prepared input is read by the engine while the next one is written.
-    preparing = [Predictor(session, threads=1) for _ in range(2)]
-    finishing = Predictor(session, selection, threads=1)
+    failed: List[Exception] = []
     with ThreadPoolExecutor(1, "edgekd-prepare") as before, ThreadPoolExecutor(1, "edgekd-result") as after:
-        prepared: Deque[Future] = deque()
-        results: Deque[Future] = deque()
-        sizes: Deque[tuple] = deque()
-        times: Deque[Tuple[float, float]] = deque()
-        failed: List[Exception] = []
-
-        def run_engine() -> None:
-            inputs, size = prepared.popleft(), sizes.popleft()
-            if inputs.exception():  # its turn comes after the results before it
-                results.append(inputs)
-                return
-            arrays, preparing_ms = inputs.result()
-            outputs, engine_ms = timed(session.infer, arrays)
-            # The next run writes into the same memory.
-            kept = {name: array.copy() for name, array in outputs.items()}
-            results.append(after.submit(timed, finishing.finish, kept, size))
-            times.append((preparing_ms, engine_ms))
-
-        def next_result() -> Timed:
-            result, finishing_ms = results.popleft().result()
-            return Timed(result, (*times.popleft(), finishing_ms))
-
-        for number, image in enumerate(_until_failure(images, failed)):
-            prepared.append(before.submit(timed, preparing[number % 2].prepare, image))
-            sizes.append(np.shape(image)[:2])
-            if len(prepared) > 1:
-                run_engine()
-            if len(results) > 1:
-                yield next_result()
-        while prepared:
-            run_engine()
-        while results:
-            yield next_result()
+        line = _Line(session, selection, before, after)
+        for image in _until_failure(images, failed):
+            line.prepare(image)
+            if len(line.prepared) > 1:
+                line.run_engine()
+            if len(line.results) > 1:
+                yield line.next_result()
+        while line.prepared:
+            line.run_engine()
+        while line.results:
+            yield line.next_result()
         for failure in failed:
             raise failure
+
+
+class _Line:
+    """The images under way: `prepared` wait for the engine, `results` to be taken."""
+
+    def __init__(
+        self,
+        session: Session,
+        selection: Optional[Selection],
+        before: ThreadPoolExecutor,
+        after: ThreadPoolExecutor,
+    ) -> None:
+        self._session, self._before, self._after = session, before, after
+        # A prepared input is read by the engine while the next one is written.
+        self._preparing = itertools.cycle([Predictor(session, threads=1) for _ in range(2)])
+        self._finishing = Predictor(session, selection, threads=1)
+        self.prepared: Deque[Future] = deque()
+        self.results: Deque[Future] = deque()
+        self._sizes: Deque[tuple] = deque()
+        self._times: Deque[Tuple[float, float]] = deque()
+
+    def prepare(self, image: np.ndarray) -> None:
+        self.prepared.append(self._before.submit(timed, next(self._preparing).prepare, image))
+        self._sizes.append(np.shape(image)[:2])
+
+    def run_engine(self) -> None:
+        inputs, size = self.prepared.popleft(), self._sizes.popleft()
+        if inputs.exception():  # its turn comes after the results before it
+            self.results.append(inputs)
+            return
+        arrays, preparing_ms = inputs.result()
+        outputs, engine_ms = timed(self._session.infer, arrays)
+        # The next run writes into the same memory.
+        kept = {name: array.copy() for name, array in outputs.items()}
+        self.results.append(self._after.submit(timed, self._finishing.finish, kept, size))
+        self._times.append((preparing_ms, engine_ms))
+
+    def next_result(self) -> Timed:
+        result, finishing_ms = self.results.popleft().result()
+        return Timed(result, (*self._times.popleft(), finishing_ms))
 
 
 def _until_failure(images: Iterable[np.ndarray], failed: List[Exception]) -> Iterator[np.ndarray]:

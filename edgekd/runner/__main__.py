@@ -186,6 +186,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--all-frames", action="store_true", help="cameras: drop no frame when the engine is slower")
     add("--reconnect", action="store_true", help="cameras: open it again when it is lost, for ever")
     add("--reader", choices=sorted(READERS), help="what reads videos; default the first that can")
+    _add_limits(parser)
+    return parser
+
+
+def _add_limits(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
     add("--max-pixels", type=_count, default=MOST_PIXELS, metavar="N", help="of an image or frame; default 50000000")
     add(
         "--max-body", type=_count, default=Limits.body_bytes >> 20, metavar="MIB", help="HTTP: of a request; default 16"
@@ -198,7 +204,6 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help="HTTP: a name that clients call this machine by",
     )
-    return parser
 
 
 def _address(text: str) -> Tuple[str, int]:

@@ -14,7 +14,7 @@ import threading
 from collections import deque
 from contextlib import suppress
 from functools import partial
-from typing import IO, TYPE_CHECKING, BinaryIO, Deque, Match, Optional, Pattern, Sequence
+from typing import IO, TYPE_CHECKING, BinaryIO, Callable, Deque, List, Match, Optional, Pattern, Sequence
 from weakref import WeakSet
 
 import numpy as np
@@ -35,14 +35,16 @@ class Child:
     Args:
         command: its arguments; `{pipe}` is replaced by the number of the frames' pipe, without one they come from stdout.
         place: where its frames come from.
+        watch: of a process with a pipe: a pattern whose matches in the lines of its stdout are kept in `said`.
 
     Raises:
         FrameError: it cannot be started.
     """
 
-    def __init__(self, command: Sequence[str], place: Place) -> None:
-        self._place, self._words = place, deque(maxlen=20)  # type: ignore[var-annotated]
-        self._found: "Deque[str]" = deque(maxlen=200)
+    def __init__(self, command: Sequence[str], place: Place, watch: "Optional[Pattern[str]]" = None) -> None:
+        self._place, self._watch = place, watch
+        self._words: "Deque[str]" = deque(maxlen=20)
+        self.said: "List[Match[str]]" = []
         self._news, self._is_stopped = threading.Condition(), False
         reading, writing = os.pipe()
         has_pipe = any("{pipe}" in word for word in command)
@@ -67,18 +69,23 @@ class Child:
             os.close(writing)
         _RUNNING.add(self)
         self.out: BinaryIO = os.fdopen(reading, "rb", _PIPE_BYTES)
-        self._listeners = [self._listen(self._process.stderr, self._words)]
+        self._listeners = [self._listen(self._process.stderr, self._words.append)]
         if has_pipe:
-            self._listeners.append(self._listen(self._process.stdout, self._found))
+            self._listeners.append(self._listen(self._process.stdout, self._note))
 
-    def _listen(self, stream: Optional[IO[bytes]], into: "Deque[str]") -> threading.Thread:
+    def _note(self, line: str) -> None:
+        match = self._watch.search(line) if self._watch else None
+        if match:
+            self.said.append(match)
+
+    def _listen(self, stream: Optional[IO[bytes]], take: Callable[[str], None]) -> threading.Thread:
         assert stream is not None
 
         def listen() -> None:
             with stream:
                 for line in iter(partial(stream.readline, 4096), b""):
                     with self._news:
-                        into.append(line.decode("utf-8", "replace").strip())
+                        take(line.decode("utf-8", "replace").strip())
                         self._news.notify_all()
             with self._news:
                 self._news.notify_all()
@@ -87,15 +94,12 @@ class Child:
         thread.start()
         return thread
 
-    def said(self, pattern: "Pattern[str]") -> "Optional[Match[str]]":
-        """Return the first match in what it printed, waiting for it; None when it ended without one."""
-        while True:
-            with self._news:
-                matches = (pattern.search(line) for line in self._found)
-                match = next((found for found in matches if found), None)
-                if match or not self._listeners[-1].is_alive():
-                    return match
+    def wait_for_word(self) -> bool:
+        """Wait until something is in `said`; False when the process ended without it."""
+        with self._news:
+            while not self.said and self._listeners[-1].is_alive():
                 self._news.wait(0.1)
+            return bool(self.said)
 
     def check_end(self) -> None:
         """Wait for the end of the process; FrameError when it failed and was not stopped."""

@@ -54,7 +54,11 @@ def open_engine(folder: Path, selection: Optional[Selection] = None) -> Iterator
     engine = folder / manifest.engine
     if not engine.exists():
         raise BundleError(f"{engine}: no such file, but the manifest names it; unpack the bundle again")
-    with target.session(engine, spec, options_of(target, manifest.options)) as session:
+    try:
+        options = options_of(target, manifest.options)
+    except (TypeError, ValueError) as exc:  # an option has another type or range
+        raise BundleError(f"{folder}: options of the target {manifest.target}: {one_line(exc)}") from exc
+    with target.session(engine, spec, options) as session:
         yield Engine(manifest, session, Predictor(session, selection), selection)
 
 

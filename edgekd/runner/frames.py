@@ -114,8 +114,8 @@ def _images_in(folder: Path) -> List[Place]:
 
 
 def hide_password(url: str) -> str:
-    """Return a URL whose user and password are `***`."""
-    return re.sub(r"^([^/]*//)[^/]*@", r"\1***@", url)
+    """Return a URL whose user and password, and whose query, are `***`."""
+    return re.sub(r"\?.*", "?***", re.sub(r"^([^/]*//)[^/]*@", r"\1***@", url))
 
 
 class Frames:

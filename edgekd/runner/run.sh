@@ -6,8 +6,9 @@
 #   run --help              print all options
 # EDGEKD_PYTHON: the Python that has the engine's runtime, default python3.
 set -eu
-file=$(readlink -f -- "$0") || file=$0
-folder=$(CDPATH='' cd -- "$(dirname -- "$file")" && pwd -P)
+file=$(readlink -f -- "$0" 2>/dev/null) || file=$0
+case $file in */*) ;; *) file=./$file ;; esac
+folder=$(CDPATH='' cd -- "${file%/*}" && pwd -P)
 # shellcheck disable=SC1090 # edgekd writes it when it installs the release
 [ ! -r "$folder.env" ] || . "$folder.env"
 # A release holds no file that its sums do not list, and so no bytecode.

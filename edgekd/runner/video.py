@@ -33,6 +33,8 @@ SCHEMES = {
     "udp": "udp",
     "srt": "srt",
 }
+# Printed by `gst-launch-1.0 -v` when the sink gets its format.
+_SIZE = re.compile(r"fdsink0\.GstPad:sink: caps = .*width=\(int\)(\d+), height=\(int\)(\d+)")
 _INSTALL = (
     "install OpenCV (`apt install python3-opencv` or `pip install opencv-python-headless`), GStreamer "
     "(`apt install gstreamer1.0-tools gstreamer1.0-plugins-good gstreamer1.0-libav`) or ffmpeg (`apt install ffmpeg`)"
@@ -182,22 +184,20 @@ class GStreamer(Video):
         start = ["v4l2src", f"device={place.address}", "!", "decodebin"] if place.kind == "camera" else []
         start = start or ["uridecodebin", f"uri={_escaped(uri)}"]
         turn = ["!", "videoflip", "video-direction=auto", "!", "videoconvert", "!", "video/x-raw,format=RGBx", "!"]
-        self._child = Child(["gst-launch-1.0", "-v", *start, *turn, "fdsink", "sync=false", "fd={pipe}"], place)
-        self._most_pixels = most_pixels
-        self._size: Optional[Tuple[int, int]] = None
+        command = ["gst-launch-1.0", "-v", *start, *turn, "fdsink", "sync=false", "fd={pipe}"]
+        self._child, self._most_pixels = Child(command, place, _SIZE), most_pixels
 
     def read(self) -> Optional[np.ndarray]:
         """See `Video`."""
-        if self._size is None:
-            caps = self._child.said(
-                re.compile(r"fdsink0\.GstPad:sink: caps = .*width=\(int\)(\d+), height=\(int\)(\d+)")
-            )
-            if caps is None:
-                self._child.check_end()
-                return None
-            self._size = int(caps.group(2)), int(caps.group(1))
-            _check_size(*self._size, self._most_pixels)
-        pixels = np.empty((*self._size, 4), np.uint8)
+        if not self._child.wait_for_word():
+            self._child.check_end()
+            return None
+        sizes = {(int(size.group(2)), int(size.group(1))) for size in list(self._child.said)}
+        if len(sizes) > 1:  # nothing says with which frame
+            raise FrameError("the size of its frames changed")
+        height, width = sizes.pop()
+        _check_size(height, width, self._most_pixels)
+        pixels = np.empty((height, width, 4), np.uint8)
         if not read_exactly(self._child.out, pixels):
             self._child.check_end()
             return None

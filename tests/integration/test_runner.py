@@ -19,6 +19,7 @@ from PIL import Image
 from edgekd.board.runs import encode_runs
 from edgekd.core.artifact import open_artifact
 from edgekd.release.archive import unpack
+from tests.boards.fixtures import SshdBoard
 from tests.command import edgekd
 from tests.integration.conftest import TINY_OBJECTS
 from tests.readers import reader_or_skip
@@ -120,6 +121,33 @@ def test_a_video_gives_the_results_of_predict(case: Path, reader: str) -> None:
     results = run(case, *arguments)
     assert [(result["source"], result["index"]) for result in results] == [("video.mkv", i) for i in range(6)]
     check_all(results, case)
+
+
+def test_an_old_board_gives_the_results_of_predict(case: Path, loopback_board: SshdBoard) -> None:
+    task = (case / "task").read_text()
+    (case / "arrays").mkdir()
+    for number, image in enumerate(scenes()):
+        np.save(case / f"arrays/{number:02}.npy", image)
+    with subprocess.Popen(["tar", "-cf", "-", "release", "arrays"], cwd=case, stdout=subprocess.PIPE) as packed:
+        assert packed.stdout is not None
+        loopback_board.run(f"mkdir {task} && tar -xf - -C {task}", stdin=packed.stdout.read())
+    said = loopback_board.run(f"cd {task} && release/run arrays --class-map --maps maps --min-score {MIN_SCORE}")
+    results = [json.loads(line) for line in said.splitlines()]
+    assert len(results) == 6
+    different, pixels = 0, 0
+    for number, result in enumerate(results):
+        if task == "semantic":
+            expected = np.array(Image.open(case / f"predicted/{number:02}_mask.png"))
+            runs = result["class_map"]
+            found = np.repeat(runs["values"], runs["counts"]).reshape(runs["size"][::-1]).T
+            different, pixels = different + int((found != expected).sum()), pixels + found.size
+        else:  # another ONNX Runtime: the last digits differ
+            expected = json.loads((case / f"predicted/{number:02}_objects.json").read_text())
+            assert [one["class"] for one in result["objects"]] == [one["class"] for one in expected]
+            for one, other in zip(result["objects"], expected, strict=True):
+                assert one["score"] == pytest.approx(other["score"], abs=2e-4)
+                assert one["box_xyxy"] == pytest.approx(other["box_xyxy"], abs=0.02)
+    assert different <= pixels / 10_000
 
 
 def test_masks_are_those_of_coco(case: Path) -> None:

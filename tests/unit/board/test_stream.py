@@ -12,7 +12,7 @@ import pytest
 
 from edgekd.board.postprocess import Predictor
 from edgekd.board.specs import ModelSpec, Preprocess, TensorSpec
-from edgekd.board.stream import stream, stream_fps
+from edgekd.board.stream import stream, stream_fps, timed_stream
 from edgekd.board.team import run_together
 from edgekd.errors import ImageError
 
@@ -109,3 +109,19 @@ def test_parts_end_before_an_error_is_raised() -> None:
     with pytest.raises(ValueError, match="broken part"):
         run_together([lambda: None, fails, slow])
     assert done == ["slow"]
+
+
+def test_a_timed_stream_gives_the_same_results_with_the_milliseconds_of_three_stages() -> None:
+    class Slow(Session):
+        def infer(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+            time.sleep(0.02)
+            return super().infer(inputs)
+
+    images = noise(5)
+    predict = Predictor(Session())
+    found = list(timed_stream(Slow(), iter(images)))
+    for image, one in zip(images, found, strict=True):
+        np.testing.assert_array_equal(one.result, predict(image))
+        before, engine, after = one.milliseconds
+        assert engine >= 20
+        assert min(before, after) > 0

@@ -87,7 +87,9 @@ def test_every_error_of_edgekd_is_one_line_and_its_exit_code(
     site, recipe = raising
     arguments = ("distill", str(recipe), "--plan", "--set", f"data.options.error={kind.__name__}")
     assert refused(*arguments, site=site, code=kind.exit_code) == "edgekd: first line second line"
-    assert kind.exit_code == (1 if issubclass(kind, errors.GateError | errors.DeployError) else 2)
+    assert kind.exit_code == (
+        1 if issubclass(kind, errors.GateError | errors.StreamLostError | errors.DeployError) else 2
+    )
 
 
 @pytest.mark.parametrize("kind", ["RuntimeError", "KeyError", "AssertionError"])

@@ -128,7 +128,7 @@ def test_a_camera_runs_alone() -> None:
 
 
 def test_passwords_are_hidden() -> None:
-    assert hide_password("rtsp://me:secret@10.0.0.2/live?x=a@b") == "rtsp://***@10.0.0.2/live?x=a@b"
+    assert hide_password("rtsp://me:secret@10.0.0.2/live?x=a@b") == "rtsp://***@10.0.0.2/live?***"
     assert find_places(["RTSP://me:pw@host/x"])[0] == Place("stream", "RTSP://***@host/x", "rtsp://me:pw@host/x")
 
 
