@@ -83,7 +83,7 @@ def test_a_bundle_is_deployed_to_aarch64_and_gives_what_it_gives_here(
     bundle = build(BundleRequest(tiny_run / "engine/onnxruntime-int8", tmp_path / "lane.tar"))
     steps = {step.name: step.text for step in deploy(bundle, "arm", "lane").steps}
     assert steps["fit"].startswith("arm64; onnxruntime ")
-    assert steps["golden"].startswith("2 golden images: ")
+    assert "2 golden images: " in steps["golden"]
     unpack(bundle.path, tmp_path / "here")
     images = ["golden/0/image.npy", "golden/1/image.npy"]
     line = ["sh", "run", *images]
