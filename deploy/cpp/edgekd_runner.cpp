@@ -1,8 +1,8 @@
-// See edgekd_runner.hpp. Sections: JSON, the bundle's files, vector loops, threads, filters of a resize, preparing an image,
-// class maps, detections, masks, OpenVINO, TensorRT, the runner.
+// See edgekd_runner.hpp. Sections: JSON, the bundle's files, vector loops, threads, filters of a resize, preparing an
+// image, class maps, detections, masks, OpenVINO, TensorRT, the runner.
 //
-// Every number is defined by edgekd's Python in edgekd/board/. A resize is a sum of taps in float32, tap by tap, each product
-// and each sum rounded: compile with -ffp-contract=off, or the results differ from one processor to the next.
+// Every number is defined by edgekd's Python in edgekd/board/. A resize is a sum of taps in float32, tap by tap, each
+// product and each sum rounded: compile with -ffp-contract=off, or the results differ from one processor to the next.
 #include "edgekd_runner.hpp"
 
 #include <algorithm>
@@ -32,7 +32,8 @@
 #endif
 
 // Loops below are compiled for several instruction sets, and the processor's best one is taken when the program starts.
-#if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__) && !defined(__SANITIZE_ADDRESS__)
+#if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__) && \
+    !defined(__SANITIZE_ADDRESS__)
 #define EDGEKD_LOOP __attribute__((target_clones("default", "avx2", "avx512f"), noinline)) void
 #define EDGEKD_INLINE inline __attribute__((always_inline))
 #elif defined(__GNUC__)
@@ -87,7 +88,7 @@ std::string one_line(const std::string& text) {
 
 std::size_t index_of(std::int64_t value) { return static_cast<std::size_t>(value); }
 
-// ------------------------------------------------------------------------------------------------------------- JSON
+// ---- JSON
 
 /// A JSON value of a small file.
 struct Json {
@@ -95,7 +96,7 @@ struct Json {
   Kind kind = Kind::null;
   double number = 0;
   std::string text;
-  std::vector<Json> items;                          // of a list
+  std::vector<Json> items;                            // of a list
   std::vector<std::pair<std::string, Json>> members;  // of an object
 
   const Json* find(const std::string& name) const {
@@ -136,8 +137,10 @@ class JsonReader {
     skip_space();
     Json value;
     switch (peek()) {
-      case '{': return read_object(depth);
-      case '[': return read_list(depth);
+      case '{':
+        return read_object(depth);
+      case '[':
+        return read_list(depth);
       case '"':
         value.kind = Json::Kind::text;
         value.text = read_text();
@@ -151,8 +154,11 @@ class JsonReader {
         expect("false");
         value.kind = Json::Kind::boolean;
         return value;
-      case 'n': expect("null"); return value;
-      default: return read_number();
+      case 'n':
+        expect("null");
+        return value;
+      default:
+        return read_number();
     }
   }
 
@@ -332,14 +338,19 @@ class Fields {
     return *found;
   }
   const std::string& text(const std::string& name) const { return get(name, Json::Kind::text, "a text").text; }
-  std::string text_or(const std::string& name, const std::string& absent) const { return has(name) ? text(name) : absent; }
+  std::string text_or(const std::string& name, const std::string& absent) const {
+    return has(name) ? text(name) : absent;
+  }
   const std::vector<Json>& list(const std::string& name) const { return get(name, Json::Kind::list, "a list").items; }
-  Fields fields(const std::string& name) const { return {get(name, Json::Kind::object, "an object"), where_ + name + "."}; }
+  Fields fields(const std::string& name) const {
+    return {get(name, Json::Kind::object, "an object"), where_ + name + "."};
+  }
   double number(const std::string& name) const { return get(name, Json::Kind::number, "a number").number; }
   std::int64_t integer(const std::string& name, std::int64_t low, std::int64_t high) const {
     return integer_of(get(name, Json::Kind::number, "an integer"), name, low, high);
   }
-  std::vector<std::int64_t> integers(const std::string& name, std::int64_t low, std::int64_t high, std::size_t most) const {
+  std::vector<std::int64_t> integers(const std::string& name, std::int64_t low, std::int64_t high,
+                                     std::size_t most) const {
     std::vector<std::int64_t> values;
     if (list(name).size() > most) fail(name, text_of("at most ", most, " integers"));
     for (const Json& item : list(name)) values.push_back(integer_of(item, name, low, high));
@@ -369,7 +380,7 @@ class Fields {
   std::string where_;
 };
 
-// ------------------------------------------------------------------------------------------------- the bundle's files
+// ---- the bundle's files
 
 void check_schema(const Fields& fields, const std::string& absent, const std::string& expected) {
   const std::string found = fields.text_or("schema", absent);
@@ -396,7 +407,8 @@ std::vector<TensorSpec> tensors_of(const Fields& fields, const std::string& name
   std::vector<TensorSpec> tensors;
   const std::vector<Json>& items = fields.list(name);
   if (items.empty() || items.size() > kMostTensors) fields.fail(name, text_of("1 to ", kMostTensors, " tensors"));
-  for (std::size_t i = 0; i < items.size(); ++i) tensors.push_back(tensor_of(items[i], text_of("spec.json: ", name, "[", i, "].")));
+  for (std::size_t i = 0; i < items.size(); ++i)
+    tensors.push_back(tensor_of(items[i], text_of("spec.json: ", name, "[", i, "].")));
   return tensors;
 }
 
@@ -488,7 +500,7 @@ Manifest read_manifest(const std::string& folder) {
   return made;
 }
 
-// ------------------------------------------------------------------------------------------------------- vector loops
+// ---- vector loops
 
 EDGEKD_LOOP weigh_pixels(const std::uint8_t* const* rows, const float* weights, int taps, std::size_t count,
                          float* EDGEKD_RESTRICT out) {
@@ -502,7 +514,8 @@ EDGEKD_LOOP weigh_pixels(const std::uint8_t* const* rows, const float* weights, 
   }
 }
 
-EDGEKD_LOOP weigh_rows(const float* const* rows, const float* weights, int taps, std::size_t count, float* EDGEKD_RESTRICT out) {
+EDGEKD_LOOP weigh_rows(const float* const* rows, const float* weights, int taps, std::size_t count,
+                       float* EDGEKD_RESTRICT out) {
   const float* first = rows[0];
   const float weight = weights[0];
   for (std::size_t i = 0; i < count; ++i) out[i] = first[i] * weight;
@@ -514,8 +527,9 @@ EDGEKD_LOOP weigh_rows(const float* const* rows, const float* weights, int taps,
 }
 
 /// out[i] = sum of source[places[i] + tap * step] * weights[tap * count + i], tap by tap.
-EDGEKD_LOOP weigh_columns(const float* source, const std::int32_t* EDGEKD_RESTRICT places, const float* EDGEKD_RESTRICT weights,
-                          int taps, int step, std::size_t count, float* EDGEKD_RESTRICT out) {
+EDGEKD_LOOP weigh_columns(const float* source, const std::int32_t* EDGEKD_RESTRICT places,
+                          const float* EDGEKD_RESTRICT weights, int taps, int step, std::size_t count,
+                          float* EDGEKD_RESTRICT out) {
   for (std::size_t i = 0; i < count; ++i) out[i] = source[places[i]] * weights[i];
   for (int tap = 1; tap < taps; ++tap) {
     const float* shifted = source + static_cast<std::ptrdiff_t>(tap) * step;
@@ -539,7 +553,8 @@ EDGEKD_LOOP to_bytes(const float* EDGEKD_RESTRICT pixels, std::size_t count, std
 }
 
 /// Cuts values to +-most. What is not a number stays, and `has_nan` says that there is some.
-EDGEKD_LOOP cut(const float* EDGEKD_RESTRICT values, std::size_t count, float most, float* EDGEKD_RESTRICT out, bool& has_nan) {
+EDGEKD_LOOP cut(const float* EDGEKD_RESTRICT values, std::size_t count, float most, float* EDGEKD_RESTRICT out,
+                bool& has_nan) {
   std::int32_t odd = 0;
   for (std::size_t i = 0; i < count; ++i) {
     const float value = values[i];
@@ -563,15 +578,21 @@ EDGEKD_INLINE void keep_largest(const float* const* rows, const float* weights, 
 }
 
 /// For each class `index` in turn: the weighted sum of its rows, and where it is the largest so far. `sum` is scratch.
-EDGEKD_LOOP keep_largest_of(const float* const* rows, const float* weights, int taps, std::int32_t index, std::size_t count,
-                            float* EDGEKD_RESTRICT best, std::int32_t* EDGEKD_RESTRICT found, float* EDGEKD_RESTRICT sum) {
+EDGEKD_LOOP keep_largest_of(const float* const* rows, const float* weights, int taps, std::int32_t index,
+                            std::size_t count, float* EDGEKD_RESTRICT best, std::int32_t* EDGEKD_RESTRICT found,
+                            float* EDGEKD_RESTRICT sum) {
   const float* local[4] = {rows[0], rows[taps > 1 ? 1 : 0], rows[taps > 2 ? 2 : 0], rows[taps > 3 ? 3 : 0]};
   switch (taps) {
-    case 1: return keep_largest<1>(local, weights, index, count, best, found);
-    case 2: return keep_largest<2>(local, weights, index, count, best, found);
-    case 3: return keep_largest<3>(local, weights, index, count, best, found);
-    case 4: return keep_largest<4>(local, weights, index, count, best, found);
-    default: break;
+    case 1:
+      return keep_largest<1>(local, weights, index, count, best, found);
+    case 2:
+      return keep_largest<2>(local, weights, index, count, best, found);
+    case 3:
+      return keep_largest<3>(local, weights, index, count, best, found);
+    case 4:
+      return keep_largest<4>(local, weights, index, count, best, found);
+    default:
+      break;
   }
   for (std::size_t i = 0; i < count; ++i) sum[i] = rows[0][i] * weights[0];
   for (int tap = 1; tap < taps; ++tap) {
@@ -591,13 +612,13 @@ EDGEKD_LOOP add_row(const float* EDGEKD_RESTRICT row, float weight, std::size_t 
 
 /// out[i] = whether the interpolation between cells low[i] and high[i] is above `limit`; `row` begins at cell `first`.
 EDGEKD_LOOP is_above(const float* row, std::int32_t first, const std::int32_t* EDGEKD_RESTRICT low,
-                     const std::int32_t* EDGEKD_RESTRICT high, const float* EDGEKD_RESTRICT share, float limit, std::size_t count,
-                     std::uint8_t* EDGEKD_RESTRICT out) {
+                     const std::int32_t* EDGEKD_RESTRICT high, const float* EDGEKD_RESTRICT share, float limit,
+                     std::size_t count, std::uint8_t* EDGEKD_RESTRICT out) {
   for (std::size_t i = 0; i < count; ++i)
     out[i] = row[low[i] - first] * (1 - share[i]) + row[high[i] - first] * share[i] > limit ? 1 : 0;
 }
 
-// ------------------------------------------------------------------------------------------------------------ threads
+// ---- threads
 
 /// Threads that share the work on one image; they live as long as it.
 class Team {
@@ -690,7 +711,8 @@ int usable_cores() {
 #endif
 }
 
-// -------------------------------------------------------------------------------------------------- filters of a resize
+// ---- filters of a resize
+// resize
 
 /// A linear map of an axis: out[i] = sum over j of weights[i * taps + j] * in[first[i] + j]. `board/filters.py`.
 struct Filter {
@@ -713,7 +735,8 @@ Filter fitted(int length, std::vector<int> first, const std::vector<double>& wei
   for (std::size_t i = 0; i < first.size(); ++i) {
     const int moved = std::max(first[i] - (length - made.taps), 0);
     for (int j = moved; j < made.taps; ++j)
-      if (j - moved < taps) made.weights[i * index_of(made.taps) + index_of(j)] = weights[i * index_of(taps) + index_of(j - moved)];
+      if (j - moved < taps)
+        made.weights[i * index_of(made.taps) + index_of(j)] = weights[i * index_of(taps) + index_of(j - moved)];
     first[i] -= moved;
   }
   made.first = std::move(first);
@@ -759,7 +782,8 @@ Filter part_of(const Filter& filter, int start, int stop) {
   made.taps = filter.taps;
   made.first.assign(filter.first.begin() + start, filter.first.begin() + stop);
   const auto begin = filter.weights.begin();
-  made.weights.assign(begin + static_cast<std::ptrdiff_t>(start) * filter.taps, begin + static_cast<std::ptrdiff_t>(stop) * filter.taps);
+  made.weights.assign(begin + static_cast<std::ptrdiff_t>(start) * filter.taps,
+                      begin + static_cast<std::ptrdiff_t>(stop) * filter.taps);
   return made;
 }
 
@@ -777,7 +801,8 @@ Filter then(const Filter& one, const Filter& second) {
       const int source = second.first[index_of(i)] + j;
       for (int t = 0; t < one.taps; ++t) {
         const int place = one.first[index_of(source)] - first[index_of(i)] + t;
-        if (place < taps) weights[index_of(i) * index_of(taps) + index_of(place)] += second.weight(i, j) * one.weight(source, t);
+        if (place < taps)
+          weights[index_of(i) * index_of(taps) + index_of(place)] += second.weight(i, j) * one.weight(source, t);
       }
     }
   }
@@ -830,13 +855,14 @@ Frame frame_of(Size image, const Preprocess& preprocess) {
   return frame;
 }
 
-// -------------------------------------------------------------------------------------------------- preparing an image
+// ---- preparing an image
 
 /// The rows of a window that moves down, each computed once. Row r is in slot r modulo the number of slots.
 class RowWindow {
  public:
   RowWindow() = default;
-  RowWindow(int rows, std::size_t row_values) : rows_(rows), row_values_(row_values), values_(index_of(rows) * row_values) {}
+  RowWindow(int rows, std::size_t row_values)
+      : rows_(rows), row_values_(row_values), values_(index_of(rows) * row_values) {}
   void restart() { next_ = -1; }
   float* row(int number) { return &values_[index_of(number % rows_) * row_values_]; }
   /// Calls make(number, row) for the rows `first` to `stop` that are not there.
@@ -875,7 +901,8 @@ class Preparation {
     is_across_identity_ = across.is_identity();
     across_ = ColumnFilter(across, 3);
     for (int i = 0; i < count; ++i) {
-      parts_.emplace_back(*this, share_start(frame.part.height, i, count), share_start(frame.part.height, i + 1, count));
+      parts_.emplace_back(*this, share_start(frame.part.height, i, count),
+                          share_start(frame.part.height, i + 1, count));
     }
   }
   Preparation(const Preparation&) = delete;
@@ -1007,12 +1034,13 @@ class Preparation {
   std::vector<Part> parts_;
 };
 
-// --------------------------------------------------------------------------------------------------------- class maps
+// ---- class maps
 
 /// Logits (classes, height, width) become class maps of one size. `board/class_maps.py`.
 class ClassMaps {
  public:
-  ClassMaps(int classes, Size logits, const Frame& frame, int threads) : classes_(classes), logits_(logits), image_(frame.image) {
+  ClassMaps(int classes, Size logits, const Frame& frame, int threads)
+      : classes_(classes), logits_(logits), image_(frame.image) {
     const std::int64_t values = std::int64_t{1} * classes * image_.height * image_.width;
     const int count = static_cast<int>(
         std::max<std::int64_t>(1, std::min<std::int64_t>({threads, image_.height, values / kValuesPerThread})));
@@ -1071,7 +1099,8 @@ class ClassMaps {
     std::fill(part.best.begin(), part.best.end(), -std::numeric_limits<float>::infinity());
     std::fill(part.found.begin(), part.found.end(), 0);
     for (int k = 0; k < classes_; ++k) {
-      for (int tap = 0; tap < taps; ++tap) part.rows[index_of(tap)] = part.window.row(first + tap) + index_of(k) * width;
+      for (int tap = 0; tap < taps; ++tap)
+        part.rows[index_of(tap)] = part.window.row(first + tap) + index_of(k) * width;
       keep_largest_of(part.rows.data(), weights, taps, k, width, part.best.data(), part.found.data(), part.sum.data());
       if (part.has_nan) mark_nan(part, weights, taps);
     }
@@ -1118,10 +1147,14 @@ class ClassMaps {
 /// An integer value of a tensor.
 std::int64_t integer_at(const TensorView& tensor, DType dtype, std::size_t i) {
   switch (dtype) {
-    case DType::uint8: return static_cast<const std::uint8_t*>(tensor.data)[i];
-    case DType::int32: return static_cast<const std::int32_t*>(tensor.data)[i];
-    case DType::int64: return static_cast<const std::int64_t*>(tensor.data)[i];
-    default: return static_cast<std::int64_t>(static_cast<const float*>(tensor.data)[i]);
+    case DType::uint8:
+      return static_cast<const std::uint8_t*>(tensor.data)[i];
+    case DType::int32:
+      return static_cast<const std::int32_t*>(tensor.data)[i];
+    case DType::int64:
+      return static_cast<const std::int64_t*>(tensor.data)[i];
+    default:
+      return static_cast<std::int64_t>(static_cast<const float*>(tensor.data)[i]);
   }
 }
 
@@ -1139,15 +1172,19 @@ class NearestMap {
     found.classes.resize(rows_.size() * columns_.size());
     std::uint8_t* out = found.classes.data();
     for (const std::size_t row : rows_)
-      for (const std::size_t column : columns_) *out++ = static_cast<std::uint8_t>(integer_at(tensor, dtype_, row * width_ + column));
+      for (const std::size_t column : columns_)
+        *out++ = static_cast<std::uint8_t>(integer_at(tensor, dtype_, row * width_ + column));
   }
 
  private:
   static std::vector<std::size_t> sources(int length, int full, int start, int size, int new_length, bool is_whole) {
-    const auto nearest = [](std::int64_t i, std::int64_t from, std::int64_t to) { return (2 * i + 1) * from / (2 * to); };
+    const auto nearest = [](std::int64_t i, std::int64_t from, std::int64_t to) {
+      return (2 * i + 1) * from / (2 * to);
+    };
     std::vector<std::size_t> places;
     for (int i = 0; i < new_length; ++i)
-      places.push_back(index_of(is_whole ? nearest(i, length, new_length) : nearest(start + nearest(i, size, new_length), length, full)));
+      places.push_back(index_of(is_whole ? nearest(i, length, new_length)
+                                         : nearest(start + nearest(i, size, new_length), length, full)));
     return places;
   }
   DType dtype_;
@@ -1156,7 +1193,7 @@ class NearestMap {
   std::vector<std::size_t> rows_, columns_;
 };
 
-// ------------------------------------------------------------------------------------------------------------- masks
+// ---- masks
 
 /// Bilinear interpolation between cells along one axis: which two each pixel takes, and the second one's share.
 struct Between {
@@ -1201,7 +1238,7 @@ Mask corners_of(const Box& box, Size image) {
   return mask;
 }
 
-// --------------------------------------------------------------------------------------------------------- detections
+// ---- detections
 
 /// Outputs of a detector by role, as indices into the spec's outputs.
 struct Heads {
@@ -1271,7 +1308,8 @@ void check_found(const ModelSpec& spec, const Heads& heads) {
     check(is_floats(mixes, 3) && mixes.shape[1] == boxes.shape[1] && mixes.shape[2] == out[heads.prototypes].shape[1],
           "found_coefficients (1, N, P)");
   }
-  if (heads.has_masks) check(is_floats(out[heads.masks], 4) && out[heads.masks].shape[1] == boxes.shape[1], "found_masks (1, N, h, w)");
+  if (heads.has_masks)
+    check(is_floats(out[heads.masks], 4) && out[heads.masks].shape[1] == boxes.shape[1], "found_masks (1, N, h, w)");
 }
 
 Heads heads_of(const ModelSpec& spec) {
@@ -1290,7 +1328,8 @@ Heads heads_of(const ModelSpec& spec) {
   heads.has_coefficients = !heads.coefficients.empty();
   const std::vector<std::size_t> prototypes = with_role(spec, "prototypes"), masks = with_role(spec, "found_masks");
   if (heads.has_coefficients) {
-    check(prototypes.size() == 1 && is_floats(spec.outputs[prototypes[0]], 4), "prototypes (1, P, h, w) beside coefficients");
+    check(prototypes.size() == 1 && is_floats(spec.outputs[prototypes[0]], 4),
+          "prototypes (1, P, h, w) beside coefficients");
     heads.prototypes = prototypes[0];
   }
   if (heads.form == Heads::Form::found) {
@@ -1331,10 +1370,12 @@ float logit_of(double score) {
 /// From a detector's outputs to detections on an image. `board/detection.py`, `board/suppression.py`, `board/masks.py`.
 class Detector {
  public:
-  Detector(const ModelSpec& spec, const Selection& selection) : spec_(spec), selection_(selection), heads_(heads_of(spec)) {
+  Detector(const ModelSpec& spec, const Selection& selection)
+      : spec_(spec), selection_(selection), heads_(heads_of(spec)) {
     min_logit_ = logit_of(selection.min_score);
     // The sigmoid of 20 rounds to 1.
-    min_score_ = selection.min_score < 1 ? static_cast<float>(selection.min_score) : std::numeric_limits<float>::infinity();
+    min_score_ =
+        selection.min_score < 1 ? static_cast<float>(selection.min_score) : std::numeric_limits<float>::infinity();
   }
 
   /// Interpolation between the prototypes' cells for images of one size.
@@ -1345,8 +1386,10 @@ class Detector {
     Grid grid;
     if (!heads_.has_coefficients) return grid;
     const std::vector<std::int64_t>& shape = spec_.outputs[heads_.prototypes].shape;
-    grid.rows = over_input(frame.top, frame.part.height, frame.input.height, frame.image.height, static_cast<int>(shape[2]));
-    grid.columns = over_input(frame.left, frame.part.width, frame.input.width, frame.image.width, static_cast<int>(shape[3]));
+    grid.rows =
+        over_input(frame.top, frame.part.height, frame.input.height, frame.image.height, static_cast<int>(shape[2]));
+    grid.columns =
+        over_input(frame.left, frame.part.width, frame.input.width, frame.image.width, static_cast<int>(shape[3]));
     return grid;
   }
 
@@ -1361,7 +1404,8 @@ class Detector {
       const std::size_t few = std::min(selection_.candidates, kFew * selection_.most);
       const std::size_t all = select(frame, few);
       // Better candidates do not depend on worse ones: with as many as are asked for, the rest would change nothing.
-      if (few < selection_.candidates && few < all && kept_.size() < selection_.most) select(frame, selection_.candidates);
+      if (few < selection_.candidates && few < all && kept_.size() < selection_.most)
+        select(frame, selection_.candidates);
     }
     store(found);
     if (heads_.has_coefficients) mix_masks(grid, frame.image, found);
@@ -1379,7 +1423,8 @@ class Detector {
     collect();
     const std::size_t all = candidates_.size();
     if (all > most) {
-      std::nth_element(candidates_.begin(), candidates_.begin() + static_cast<std::ptrdiff_t>(most), candidates_.end(), is_better);
+      std::nth_element(candidates_.begin(), candidates_.begin() + static_cast<std::ptrdiff_t>(most), candidates_.end(),
+                       is_better);
       candidates_.resize(most);
     }
     for (Candidate& candidate : candidates_) decode(candidate);
@@ -1401,7 +1446,8 @@ class Detector {
       const float* scores = floats(heads_.scores[level]);
       for (std::size_t i = 0; i < count; ++i)
         if (scores[i] >= least)
-          candidates_.push_back({scores[i], before + i, level, i % cells, static_cast<std::int64_t>(i / cells), {}, {}});
+          candidates_.push_back(
+              {scores[i], before + i, level, i % cells, static_cast<std::int64_t>(i / cells), {}, {}});
       before += count;
     }
   }
@@ -1410,18 +1456,21 @@ class Detector {
     const float* boxes = floats(heads_.boxes[one.level]);
     if (heads_.form == Heads::Form::decoded) {
       const std::size_t cells = side(heads_.boxes[0], 2);
-      one.on_input = {boxes[one.cell], boxes[cells + one.cell], boxes[2 * cells + one.cell], boxes[3 * cells + one.cell]};
+      one.on_input = {boxes[one.cell], boxes[cells + one.cell], boxes[2 * cells + one.cell],
+                      boxes[3 * cells + one.cell]};
       return;
     }
     const std::size_t height = side(heads_.boxes[one.level], 2), width = side(heads_.boxes[one.level], 3);
-    const auto stride = static_cast<float>(static_cast<double>(spec_.preprocess.size.height) / static_cast<double>(height));
+    const auto stride =
+        static_cast<float>(static_cast<double>(spec_.preprocess.size.height) / static_cast<double>(height));
     const float x = (static_cast<float>(one.cell % width) + 0.5F) * stride;
     const float y = (static_cast<float>(one.cell / width) + 0.5F) * stride;
     std::array<double, 4> sides{};
     const std::size_t bins = side(heads_.boxes[one.level], 1) / 4, cells = height * width;
-    for (std::size_t s = 0; s < 4; ++s) sides[s] = expectation(boxes + s * bins * cells + one.cell, bins, cells) * stride;
-    one.on_input = {static_cast<float>(x - sides[0]), static_cast<float>(y - sides[1]), static_cast<float>(x + sides[2]),
-                    static_cast<float>(y + sides[3])};
+    for (std::size_t s = 0; s < 4; ++s)
+      sides[s] = expectation(boxes + s * bins * cells + one.cell, bins, cells) * stride;
+    one.on_input = {static_cast<float>(x - sides[0]), static_cast<float>(y - sides[1]),
+                    static_cast<float>(x + sides[2]), static_cast<float>(y + sides[3])};
     one.score = static_cast<float>(1 / (1 + std::exp(-static_cast<double>(one.score))));
   }
 
@@ -1445,10 +1494,15 @@ class Detector {
     return {(box.x1 - left) * across, (box.y1 - top) * down, (box.x2 - left) * across, (box.y2 - top) * down};
   }
   static Box cut_to(const Box& box, Size image) {
-    const auto within = [](float value, int limit) { return std::min(std::max(value, 0.0F), static_cast<float>(limit)); };
-    return {within(box.x1, image.width), within(box.y1, image.height), within(box.x2, image.width), within(box.y2, image.height)};
+    const auto within = [](float value, int limit) {
+      return std::min(std::max(value, 0.0F), static_cast<float>(limit));
+    };
+    return {within(box.x1, image.width), within(box.y1, image.height), within(box.x2, image.width),
+            within(box.y2, image.height)};
   }
-  static bool is_number(const Box& box) { return !(std::isnan(box.x1) || std::isnan(box.y1) || std::isnan(box.x2) || std::isnan(box.y2)); }
+  static bool is_number(const Box& box) {
+    return !(std::isnan(box.x1) || std::isnan(box.y1) || std::isnan(box.x2) || std::isnan(box.y2));
+  }
 
   /// A box of which no part is on the image, in the bars of a letterbox, is none.
   void keep_on_image(const Frame& frame) {
@@ -1497,7 +1551,8 @@ class Detector {
     }
     std::sort(candidates_.begin(), candidates_.end(), is_better);
     keep_on_image(frame);
-    kept_.assign(candidates_.begin(), candidates_.begin() + static_cast<std::ptrdiff_t>(std::min(candidates_.size(), selection_.most)));
+    kept_.assign(candidates_.begin(),
+                 candidates_.begin() + static_cast<std::ptrdiff_t>(std::min(candidates_.size(), selection_.most)));
   }
 
   void store(Detections& found) const {
@@ -1535,7 +1590,8 @@ class Detector {
   void mix_masks(const Grid& grid, Size image, Detections& found) {
     place_masks(image, found, found.boxes);
     const float* prototypes = floats(heads_.prototypes);
-    const std::size_t count = side(heads_.prototypes, 1), height = side(heads_.prototypes, 2), width = side(heads_.prototypes, 3);
+    const std::size_t count = side(heads_.prototypes, 1), height = side(heads_.prototypes, 2),
+                      width = side(heads_.prototypes, 3);
     for (std::size_t i = 0; i < kept_.size(); ++i) {
       const Mask& mask = found.masks[i];
       if (mask.x2 == mask.x1) continue;
@@ -1556,9 +1612,10 @@ class Detector {
     std::size_t left, top;
   };
 
-  /// Writes where values of cells, interpolated, are above a limit. `corner` is the first cell, x and y the first pixel in `grid`.
-  void interpolate(const float* cells, std::size_t across, Corner corner, const Grid& grid, std::size_t x, std::size_t y, float limit,
-                   const Mask& mask, Detections& found) {
+  /// Writes where values of cells, interpolated, are above a limit. `corner` is the first cell, x and y the first pixel
+  /// in `grid`.
+  void interpolate(const float* cells, std::size_t across, Corner corner, const Grid& grid, std::size_t x,
+                   std::size_t y, float limit, const Mask& mask, Detections& found) {
     row_.resize(across);
     const auto width = index_of(mask.x2 - mask.x1), height = index_of(mask.y2 - mask.y1);
     std::uint8_t* out = found.mask_pixels.data() + mask.offset;
@@ -1568,7 +1625,8 @@ class Detector {
                               cells + (index_of(grid.rows.high[y + i]) - corner.top) * across};
       const float weights[2] = {1 - share, share};
       weigh_rows(rows, weights, 2, across, row_.data());
-      is_above(row_.data(), static_cast<std::int32_t>(corner.left), &grid.columns.low[x], &grid.columns.high[x], &grid.columns.share[x], limit, width, out + i * width);
+      is_above(row_.data(), static_cast<std::int32_t>(corner.left), &grid.columns.low[x], &grid.columns.high[x],
+               &grid.columns.share[x], limit, width, out + i * width);
     }
   }
 
@@ -1603,7 +1661,7 @@ class Detector {
   Grid pasted_;
 };
 
-// ---------------------------------------------------------------------------------------------------------- OpenVINO
+// ---- OpenVINO
 
 #if defined(EDGEKD_OPENVINO)
 
@@ -1618,7 +1676,8 @@ std::string reason_of(const std::exception& error) {
   std::istringstream lines(error.what());
   std::string line, text;
   while (std::getline(lines, line))
-    if (!line.empty() && line.rfind("Exception from", 0) != 0 && line.rfind("Check '", 0) != 0) text += (text.empty() ? "" : " ") + line;
+    if (!line.empty() && line.rfind("Exception from", 0) != 0 && line.rfind("Check '", 0) != 0)
+      text += (text.empty() ? "" : " ") + line;
   return one_line(text.empty() ? error.what() : text);
 }
 
@@ -1637,14 +1696,16 @@ class OpenVinoEngine final : public Engine {
       open(path, manifest, threads);
       bind(path, spec);
     } catch (const ov::Exception& error) {
-      throw Error(text_of(path, ": OpenVINO ", ov::get_openvino_version().buildNumber, " refuses it: ", reason_of(error)));
+      throw Error(
+          text_of(path, ": OpenVINO ", ov::get_openvino_version().buildNumber, " refuses it: ", reason_of(error)));
     }
   }
 
   const std::vector<TensorView>& infer(const TensorView& input) override {
     try {
       if (input.data != bound_) {
-        request_.set_input_tensor(ov::Tensor(input_.get_element_type(), input_.get_shape(), const_cast<void*>(input.data)));
+        request_.set_input_tensor(
+            ov::Tensor(input_.get_element_type(), input_.get_shape(), const_cast<void*>(input.data)));
         bound_ = input.data;
       }
       request_.infer();
@@ -1655,7 +1716,8 @@ class OpenVinoEngine final : public Engine {
   }
 
   std::string description() const override {
-    return text_of("OpenVINO ", ov::get_openvino_version().buildNumber, ", ", device_, " in ", precision_, ", ", threads_, " threads");
+    return text_of("OpenVINO ", ov::get_openvino_version().buildNumber, ", ", device_, " in ", precision_, ", ",
+                   threads_, " threads");
   }
   int threads() const { return threads_; }
 
@@ -1663,12 +1725,16 @@ class OpenVinoEngine final : public Engine {
   void open(const std::string& path, const Manifest& manifest, int threads) {
     ov::Core& core = shared_core();
     device_ = manifest.device.empty() ? "CPU" : manifest.device;
-    for (const char* chooser : {"AUTO", "MULTI", "HETERO", "BATCH"})  // they choose by themselves what runs where, also the CPU
-      if (device_.rfind(chooser, 0) == 0) throw Error(text_of("manifest.json: options.device: expected one device, got ", in_quotes(device_)));
+    for (const char* chooser :
+         {"AUTO", "MULTI", "HETERO", "BATCH"})  // they choose by themselves what runs where, also the CPU
+      if (device_.rfind(chooser, 0) == 0)
+        throw Error(text_of("manifest.json: options.device: expected one device, got ", in_quotes(device_)));
     const bool is_blob = path.size() > 5 && path.compare(path.size() - 5, 5, ".blob") == 0;
     std::shared_ptr<ov::Model> model;
     if (!is_blob) model = core.read_model(path);
-    precision_ = !manifest.inference_precision.empty() ? manifest.inference_precision : is_blob ? precision_beside(path) : marked(*model);
+    precision_ = !manifest.inference_precision.empty() ? manifest.inference_precision
+                 : is_blob                             ? precision_beside(path)
+                                                       : marked(*model);
     const ov::AnyMap settings = settings_of(manifest, threads);
     if (is_blob) {
       std::istringstream blob(read_file(path, kMostEngineBytes));
@@ -1677,14 +1743,18 @@ class OpenVinoEngine final : public Engine {
       compiled_ = core.compile_model(model, device_, settings);
     }
     const auto supported = compiled_.get_property(ov::supported_properties);
-    const auto has = [&supported](const std::string& name) { return std::find(supported.begin(), supported.end(), name) != supported.end(); };
+    const auto has = [&supported](const std::string& name) {
+      return std::find(supported.begin(), supported.end(), name) != supported.end();
+    };
     if (has(ov::hint::inference_precision.name())) {
       const std::string actual = compiled_.get_property(ov::hint::inference_precision).to_string();
-      if (actual != precision_) throw Error(text_of(path, ": expected ", device_, " to run in ", precision_, ", got ", actual));
+      if (actual != precision_)
+        throw Error(text_of(path, ": expected ", device_, " to run in ", precision_, ", got ", actual));
     } else if (precision_ != "f16") {
       throw Error(text_of(path, ": ", device_, " does not say whether it runs in ", precision_));
     }
-    if (has(ov::inference_num_threads.name())) threads_ = std::max(1, static_cast<int>(compiled_.get_property(ov::inference_num_threads)));
+    if (has(ov::inference_num_threads.name()))
+      threads_ = std::max(1, static_cast<int>(compiled_.get_property(ov::inference_num_threads)));
     request_ = compiled_.create_infer_request();
   }
 
@@ -1705,10 +1775,11 @@ class OpenVinoEngine final : public Engine {
     if (std::find(kPrecisions.begin(), kPrecisions.end(), precision_) == kPrecisions.end())
       throw Error(text_of("inference_precision: expected f32, f16 or bf16, got ", in_quotes(precision_)));
     const bool is_throughput = manifest.performance_hint == "THROUGHPUT";
-    ov::AnyMap settings = {
-        ov::hint::performance_mode(is_throughput ? ov::hint::PerformanceMode::THROUGHPUT : ov::hint::PerformanceMode::LATENCY),
-        {ov::hint::inference_precision.name(), precision_},
-        ov::hint::execution_mode(precision_ == "f32" ? ov::hint::ExecutionMode::ACCURACY : ov::hint::ExecutionMode::PERFORMANCE)};
+    ov::AnyMap settings = {ov::hint::performance_mode(is_throughput ? ov::hint::PerformanceMode::THROUGHPUT
+                                                                    : ov::hint::PerformanceMode::LATENCY),
+                           {ov::hint::inference_precision.name(), precision_},
+                           ov::hint::execution_mode(precision_ == "f32" ? ov::hint::ExecutionMode::ACCURACY
+                                                                        : ov::hint::ExecutionMode::PERFORMANCE)};
     if (device_ == "CPU" && (threads > 0 || !is_hybrid()))
       settings.insert(ov::inference_num_threads(threads > 0 ? threads : usable_cores()));
     return settings;
@@ -1716,14 +1787,16 @@ class OpenVinoEngine final : public Engine {
 
   /// Compares the engine's tensors with the contract, and binds the outputs.
   void bind(const std::string& path, const ModelSpec& spec) {
-    if (compiled_.inputs().size() != 1) throw Error(text_of(path, ": expected one input, got ", compiled_.inputs().size()));
+    if (compiled_.inputs().size() != 1)
+      throw Error(text_of(path, ": expected one input, got ", compiled_.inputs().size()));
     input_ = compiled_.input();
     check_port(path, input_, spec.input);
     for (const TensorSpec& tensor : spec.outputs) {
       const ov::Output<const ov::Node>* found = nullptr;
       for (const auto& port : compiled_.outputs())
         if (port.get_names().count(tensor.name) > 0) found = &port;
-      if (found == nullptr) throw Error(text_of(path, ": no output ", in_quotes(tensor.name), ", which spec.json names"));
+      if (found == nullptr)
+        throw Error(text_of(path, ": no output ", in_quotes(tensor.name), ", which spec.json names"));
       check_port(path, *found, tensor);
       tensors_.push_back(request_.get_tensor(*found));
       outputs_.push_back({tensors_.back().data(), tensors_.back().get_byte_size()});
@@ -1732,14 +1805,15 @@ class OpenVinoEngine final : public Engine {
 
   static void check_port(const std::string& path, const ov::Output<const ov::Node>& port, const TensorSpec& tensor) {
     const ov::PartialShape expected(std::vector<ov::Dimension>(tensor.shape.begin(), tensor.shape.end()));
-    const std::string dtype = port.get_element_type().to_string() == "f32" ? "float32"
-                              : port.get_element_type() == ov::element::u8 ? "uint8"
+    const std::string dtype = port.get_element_type().to_string() == "f32"  ? "float32"
+                              : port.get_element_type() == ov::element::u8  ? "uint8"
                               : port.get_element_type() == ov::element::i32 ? "int32"
                               : port.get_element_type() == ov::element::i64 ? "int64"
                                                                             : port.get_element_type().to_string();
     if (port.get_partial_shape() != expected || dtype != name_of(tensor.dtype))
-      throw Error(text_of(path, ": tensor ", in_quotes(tensor.name), ": expected ", name_of(tensor.dtype), " ", expected.to_string(), ", got ", dtype,
-                          " ", port.get_partial_shape().to_string(), "; engine and spec.json do not belong together"));
+      throw Error(text_of(path, ": tensor ", in_quotes(tensor.name), ": expected ", name_of(tensor.dtype), " ",
+                          expected.to_string(), ", got ", dtype, " ", port.get_partial_shape().to_string(),
+                          "; engine and spec.json do not belong together"));
   }
 
   std::string device_, precision_;
@@ -1754,7 +1828,7 @@ class OpenVinoEngine final : public Engine {
 
 #endif  // EDGEKD_OPENVINO
 
-// ---------------------------------------------------------------------------------------------------------- TensorRT
+// ---- TensorRT
 
 #if defined(EDGEKD_TENSORRT)
 
@@ -1781,7 +1855,8 @@ class TensorRtLog final : public nvinfer1::ILogger {
 /// A plan on the first CUDA device: one stream, buffers allocated once. Not run on hardware.
 class TensorRtEngine final : public Engine {
  public:
-  TensorRtEngine(const std::string& folder, const Manifest& manifest, const ModelSpec& spec) : path_(folder + "/" + manifest.engine) {
+  TensorRtEngine(const std::string& folder, const Manifest& manifest, const ModelSpec& spec)
+      : path_(folder + "/" + manifest.engine) {
     const std::string plan = read_file(path_, kMostEngineBytes);
     runtime_.reset(nvinfer1::createInferRuntime(log_));
     if (!runtime_) fail("has no runtime");
@@ -1803,10 +1878,12 @@ class TensorRtEngine final : public Engine {
   }
 
   const std::vector<TensorView>& infer(const TensorView& input) override {
-    check_cuda(cudaMemcpyAsync(device_[0].get(), input.data, input.bytes, cudaMemcpyHostToDevice, stream_.get()), "copying the input");
+    check_cuda(cudaMemcpyAsync(device_[0].get(), input.data, input.bytes, cudaMemcpyHostToDevice, stream_.get()),
+               "copying the input");
     if (!context_->enqueueV3(stream_.get())) fail("fails to run it");
     for (std::size_t i = 0; i < host_.size(); ++i)
-      check_cuda(cudaMemcpyAsync(host_[i].data(), device_[i + 1].get(), host_[i].size(), cudaMemcpyDeviceToHost, stream_.get()),
+      check_cuda(cudaMemcpyAsync(host_[i].data(), device_[i + 1].get(), host_[i].size(), cudaMemcpyDeviceToHost,
+                                 stream_.get()),
                  "copying an output");
     check_cuda(cudaStreamSynchronize(stream_.get()), "the engine");
     return outputs_;
@@ -1823,16 +1900,22 @@ class TensorRtEngine final : public Engine {
     void operator()(cudaStream_t stream) const noexcept { cudaStreamDestroy(stream); }
   };
 
-  [[noreturn]] void fail(const char* what) const { throw Error(text_of(path_, ": TensorRT ", what, ": ", log_.last())); }
+  [[noreturn]] void fail(const char* what) const {
+    throw Error(text_of(path_, ": TensorRT ", what, ": ", log_.last()));
+  }
 
   /// Compares a tensor with the contract and gives it memory on the device.
   void bind(const TensorSpec& tensor, nvinfer1::TensorIOMode mode) {
     const char* name = tensor.name.c_str();
-    if (engine_->getTensorIOMode(name) != mode) throw Error(text_of(path_, ": no tensor ", in_quotes(tensor.name), ", which spec.json names"));
+    if (engine_->getTensorIOMode(name) != mode)
+      throw Error(text_of(path_, ": no tensor ", in_quotes(tensor.name), ", which spec.json names"));
     const nvinfer1::Dims shape = engine_->getTensorShape(name);
-    bool is_same = index_of(shape.nbDims) == tensor.shape.size() && dtype_of(engine_->getTensorDataType(name)) == name_of(tensor.dtype);
+    bool is_same = index_of(shape.nbDims) == tensor.shape.size() &&
+                   dtype_of(engine_->getTensorDataType(name)) == name_of(tensor.dtype);
     for (std::size_t i = 0; is_same && i < tensor.shape.size(); ++i) is_same = shape.d[i] == tensor.shape[i];
-    if (!is_same) throw Error(text_of(path_, ": tensor ", in_quotes(tensor.name), " has another shape or dtype than spec.json says"));
+    if (!is_same)
+      throw Error(
+          text_of(path_, ": tensor ", in_quotes(tensor.name), " has another shape or dtype than spec.json says"));
     void* memory = nullptr;
     check_cuda(cudaMalloc(&memory, tensor.count() * size_bytes(tensor.dtype)), "memory");
     device_.emplace_back(memory);
@@ -1841,11 +1924,16 @@ class TensorRtEngine final : public Engine {
 
   static std::string dtype_of(nvinfer1::DataType dtype) {
     switch (dtype) {
-      case nvinfer1::DataType::kFLOAT: return "float32";
-      case nvinfer1::DataType::kINT32: return "int32";
-      case nvinfer1::DataType::kINT64: return "int64";
-      case nvinfer1::DataType::kUINT8: return "uint8";
-      default: return "another dtype";
+      case nvinfer1::DataType::kFLOAT:
+        return "float32";
+      case nvinfer1::DataType::kINT32:
+        return "int32";
+      case nvinfer1::DataType::kINT64:
+        return "int64";
+      case nvinfer1::DataType::kUINT8:
+        return "uint8";
+      default:
+        return "another dtype";
     }
   }
 
@@ -1872,17 +1960,20 @@ Opened open_engine(const std::string& folder, const Manifest& manifest, const Mo
   Opened opened;
 #if defined(EDGEKD_OPENVINO)
   if (manifest.target == "openvino") {
-    auto made = std::make_unique<OpenVinoEngine>(folder, manifest, spec, engine_threads > 0 ? engine_threads : manifest.engine_threads);
+    auto made = std::make_unique<OpenVinoEngine>(folder, manifest, spec,
+                                                 engine_threads > 0 ? engine_threads : manifest.engine_threads);
     opened.threads = made->threads();
     opened.engine = std::move(made);
   }
 #endif
 #if defined(EDGEKD_TENSORRT)
-  if (manifest.target == "tensorrt" || manifest.target == "tensorrt_rtx") opened.engine = std::make_unique<TensorRtEngine>(folder, manifest, spec);
+  if (manifest.target == "tensorrt" || manifest.target == "tensorrt_rtx")
+    opened.engine = std::make_unique<TensorRtEngine>(folder, manifest, spec);
 #endif
   (void)folder, (void)spec, (void)engine_threads;
   if (!opened.engine)
-    throw Error(text_of("manifest.json: target ", in_quotes(manifest.target), ": this program was built without a runtime for it; build it with ",
+    throw Error(text_of("manifest.json: target ", in_quotes(manifest.target),
+                        ": this program was built without a runtime for it; build it with ",
                         "EDGEKD_OPENVINO or EDGEKD_TENSORRT, or pass an Engine of your own"));
   return opened;
 }
@@ -1896,27 +1987,36 @@ void check_image(const ImageView& image) {
   check_size(image.height, image.width);
   if (image.data == nullptr) throw Error("image: expected uint8 pixels (height, width, 3), got a null pointer");
   if (image.row_bytes != 0 && std::abs(image.row_bytes) < std::ptrdiff_t{3} * image.width)
-    throw Error(text_of("image: expected rows of at least ", 3 * image.width, " bytes, got row_bytes ", image.row_bytes));
+    throw Error(
+        text_of("image: expected rows of at least ", 3 * image.width, " bytes, got row_bytes ", image.row_bytes));
 }
 
 }  // namespace
 
-// ------------------------------------------------------------------------------------------------------------ the runner
+// ---- the runner
+// runner
 
 std::size_t size_bytes(DType dtype) {
   switch (dtype) {
-    case DType::uint8: return 1;
-    case DType::int64: return 8;
-    default: return 4;
+    case DType::uint8:
+      return 1;
+    case DType::int64:
+      return 8;
+    default:
+      return 4;
   }
 }
 
 const char* name_of(DType dtype) {
   switch (dtype) {
-    case DType::uint8: return "uint8";
-    case DType::int32: return "int32";
-    case DType::int64: return "int64";
-    default: return "float32";
+    case DType::uint8:
+      return "uint8";
+    case DType::int32:
+      return "int32";
+    case DType::int64:
+      return "int64";
+    default:
+      return "float32";
   }
 }
 
@@ -1932,7 +2032,8 @@ class Runner::Impl {
       : manifest_(read_manifest(folder)), spec_(read_spec(folder)) {
     static const std::array<const char*, 3> kTasks = {"semantic", "detection", "instance"};
     if (manifest_.task != kTasks[static_cast<std::size_t>(spec_.task)])
-      throw Error(text_of("manifest.json: task ", in_quotes(manifest_.task), " is not that of spec.json; the bundle is damaged"));
+      throw Error(text_of("manifest.json: task ", in_quotes(manifest_.task),
+                          " is not that of spec.json; the bundle is damaged"));
     if (options.threads < 0 || options.engine_threads < 0 || options.selection.iou < 0 || options.selection.most < 1)
       throw Error("options: expected threads of 0 or more, an IoU of 0 or more and 1 detection or more");
     if (spec_.task == Task::semantic) {
@@ -1969,8 +2070,10 @@ class Runner::Impl {
     if (outputs.size() != spec_.outputs.size())
       throw Error(text_of("outputs: expected ", spec_.outputs.size(), " tensors, got ", outputs.size()));
     for (std::size_t i = 0; i < outputs.size(); ++i)
-      if (outputs[i].data == nullptr || outputs[i].bytes != spec_.outputs[i].count() * size_bytes(spec_.outputs[i].dtype))
-        throw Error(text_of("outputs: ", in_quotes(spec_.outputs[i].name), ": another number of bytes than spec.json says: ", outputs[i].bytes));
+      if (outputs[i].data == nullptr ||
+          outputs[i].bytes != spec_.outputs[i].count() * size_bytes(spec_.outputs[i].dtype))
+        throw Error(text_of("outputs: ", in_quotes(spec_.outputs[i].name),
+                            ": another number of bytes than spec.json says: ", outputs[i].bytes));
     check_size(size.height, size.width);
     Tools& tool = tools(size);
     if (detector_) {
@@ -1985,12 +2088,15 @@ class Runner::Impl {
 
   const ModelSpec& spec() const { return spec_; }
   const Manifest& manifest() const { return manifest_; }
-  std::string engine() const { return text_of(engine_->description(), "; images by ", threads_, threads_ == 1 ? " thread" : " threads"); }
+  std::string engine() const {
+    return text_of(engine_->description(), "; images by ", threads_, threads_ == 1 ? " thread" : " threads");
+  }
 
  private:
   /// What belongs to images of one size.
   struct Tools {
-    Tools(const ModelSpec& spec, Size size, int threads) : frame(frame_of(size, spec.preprocess)), prepare(frame, spec.preprocess, threads) {}
+    Tools(const ModelSpec& spec, Size size, int threads)
+        : frame(frame_of(size, spec.preprocess)), prepare(frame, spec.preprocess, threads) {}
     Frame frame;
     Preparation prepare;
     std::unique_ptr<ClassMaps> maps;
@@ -2005,7 +2111,8 @@ class Runner::Impl {
     check(map_ < spec_.outputs.size(), "logits or a class_map");
     const TensorSpec& tensor = spec_.outputs[map_];
     if (tensor.role == "logits") {
-      check(is_floats(tensor, 4) && tensor.shape[1] <= 256 && tensor.shape[2] <= kMostSide && tensor.shape[3] <= kMostSide,
+      check(is_floats(tensor, 4) && tensor.shape[1] <= 256 && tensor.shape[2] <= kMostSide &&
+                tensor.shape[3] <= kMostSide,
             "float32 logits (1, K, h, w) of at most 256 classes");
     } else {
       check(tensor.shape.size() == 3 && tensor.shape[0] == 1, "a class_map (1, h, w)");
@@ -2014,7 +2121,8 @@ class Runner::Impl {
 
   /// Keeps those of the sizes that came last.
   Tools& tools(Size size) {
-    const auto found = std::find_if(tools_.begin(), tools_.end(), [size](const auto& one) { return one->frame.image == size; });
+    const auto found =
+        std::find_if(tools_.begin(), tools_.end(), [size](const auto& one) { return one->frame.image == size; });
     if (found == tools_.end()) {
       auto made = std::make_unique<Tools>(spec_, size, threads_);
       if (detector_) {
@@ -2061,7 +2169,9 @@ Runner Runner::open(const std::string& folder, std::unique_ptr<Engine> engine, c
 const Result& Runner::infer(const ImageView& image) { return finish(run(prepare(image)), {image.height, image.width}); }
 TensorView Runner::prepare(const ImageView& image) { return impl_->prepare(image); }
 const std::vector<TensorView>& Runner::run(const TensorView& input) { return impl_->run(input); }
-const Result& Runner::finish(const std::vector<TensorView>& outputs, Size image_size) { return impl_->finish(outputs, image_size); }
+const Result& Runner::finish(const std::vector<TensorView>& outputs, Size image_size) {
+  return impl_->finish(outputs, image_size);
+}
 const ModelSpec& Runner::spec() const { return impl_->spec(); }
 const Manifest& Runner::manifest() const { return impl_->manifest(); }
 std::string Runner::engine() const { return impl_->engine(); }

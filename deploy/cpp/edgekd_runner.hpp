@@ -1,7 +1,7 @@
 // Runs an edgekd bundle in C++17: an RGB image goes in, a class map or detections come out.
 //
-// The results equal those of edgekd's Python `Predictor`, see docs/howto/use-from-cpp.md. The only dependency is the runtime of
-// the engine: OpenVINO (EDGEKD_OPENVINO) or TensorRT (EDGEKD_TENSORRT, not run on hardware).
+// The results equal those of edgekd's Python `Predictor`, see docs/howto/use-from-cpp.md. The only dependency is the
+// runtime of the engine: OpenVINO (EDGEKD_OPENVINO) or TensorRT (EDGEKD_TENSORRT, not run on hardware).
 //
 //     auto runner = edgekd::Runner::open("bundle");
 //     const edgekd::Result& result = runner.infer({pixels, height, width});
@@ -43,14 +43,15 @@ struct ImageView {
   ChannelOrder order = ChannelOrder::rgb;
 };
 
-// ---------------------------------------------------------------------------------------------------------- results
+// ---- results
 
 /// The class of each pixel of the image, row by row.
 struct ClassMap {
   Size size;
   std::vector<std::uint8_t> classes;
   std::uint8_t at(int row, int column) const {
-    return classes[static_cast<std::size_t>(row) * static_cast<std::size_t>(size.width) + static_cast<std::size_t>(column)];
+    return classes[static_cast<std::size_t>(row) * static_cast<std::size_t>(size.width) +
+                   static_cast<std::size_t>(column)];
   }
 };
 
@@ -79,7 +80,7 @@ struct Detections {
 
 using Result = std::variant<ClassMap, Detections>;
 
-// --------------------------------------------------------------------------------------------------------- contract
+// ---- contract
 
 enum class DType { uint8, int32, int64, float32 };
 std::size_t size_bytes(DType dtype);
@@ -121,13 +122,13 @@ struct ModelSpec {
 struct Manifest {
   std::string name, task, target, precision, engine;
   std::int64_t version = 0;
-  int golden = 0;                                     ///< number of golden images
+  int golden = 0;                                       ///< number of golden images
   double golden_error = 0.05, golden_different = 0.02;  ///< tolerances of the raw outputs and of the results
   std::string device, inference_precision, performance_hint;
   int engine_threads = 0;
 };
 
-// ----------------------------------------------------------------------------------------------------------- engine
+// ---- engine
 
 /// A tensor in somebody's memory, C order, of the dtype and shape that the spec gives.
 struct TensorView {
@@ -161,7 +162,7 @@ struct Options {
   Selection selection;
 };
 
-// ----------------------------------------------------------------------------------------------------------- runner
+// ---- runner
 
 /// Runs one bundle. One call at a time; a Runner per thread for more.
 class Runner {
