@@ -712,7 +712,6 @@ int usable_cores() {
 }
 
 // ---- filters of a resize
-// resize
 
 /// A linear map of an axis: out[i] = sum over j of weights[i * taps + j] * in[first[i] + j]. `board/filters.py`.
 struct Filter {
@@ -1994,7 +1993,6 @@ void check_image(const ImageView& image) {
 }  // namespace
 
 // ---- the runner
-// runner
 
 std::size_t size_bytes(DType dtype) {
   switch (dtype) {

@@ -92,10 +92,8 @@ std::string runs_json(const edgekd::Detections& found, std::size_t object) {
       if (pixels[(y - mask.y1) * (mask.x2 - mask.x1) + x - mask.x1] != value) turn(x * height + y);
     if (value == 1 && mask.y2 < height) turn(x * height + mask.y2);
   }
-  if (value == 1 && mask.x2 < found.size.width) turn(mask.x2 * height);
-  if (begin < end) out += std::to_string(end - begin) + ",";
-  out.pop_back();
-  return "[" + out + "]";
+  if (value == 1) turn(mask.x2 * height);
+  return "[" + out + std::to_string(end - begin) + "]";
 }
 
 std::string objects_json(const edgekd::Detections& found, const edgekd::ModelSpec& spec) {

@@ -1,0 +1,120 @@
+"""The C++ runner on OpenVINO: 20 images per task give Python's class maps, boxes, scores and masks, to the byte."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edgekd.board.specs import ModelSpec
+from edgekd.core import plugins
+from edgekd.core.artifact import Artifact
+from tests.conftest import REPOSITORY
+from tests.integration.cpp.bundles import assert_same_results, photos, run, write_bundle, write_golden
+
+openvino = pytest.importorskip("openvino")
+DATA = Path(os.environ.get("EDGEKD_SHARED") or REPOSITORY.parent / "shared") / "data"
+COUNT = 20
+
+
+def opened(bundle: Path, spec: ModelSpec) -> Any:
+    target = plugins.target("openvino")
+    return target.session(bundle / "engine/engine.xml", spec, target.options())
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_class_maps_are_pythons(
+    program: Path, tiny_run: Path, tmp_path: Path, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python's sums of taps define them; its products of matrices may break a tie of two logits otherwise."""
+    engine = Artifact.open(tiny_run / f"engine/openvino-{precision}")
+    bundle = write_bundle(tmp_path / "bundle", engine.spec, engine.file("engine.xml"), precision)
+    images = photos(DATA / "camvid/images", "*.jpg", COUNT)
+    monkeypatch.setattr("edgekd.board.class_maps.has_fast_products", lambda: False)
+    with opened(bundle, engine.spec) as session:
+        maps = assert_same_results(program, bundle, session, images)
+    assert len({label for class_map in maps for label in np.unique(class_map)}) > 1
+    monkeypatch.undo()
+    with opened(bundle, engine.spec) as session:
+        assert_same_results(program, bundle, session, images)  # no tie in these
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_objects_are_pythons(program: Path, tiny_objects_run: Path, tmp_path: Path, precision: str) -> None:
+    engine = Artifact.open(tiny_objects_run / f"engine/openvino-{precision}")
+    bundle = write_bundle(tmp_path / "bundle", engine.spec, engine.file("engine.xml"), precision)
+    images = photos(DATA / "nuclei", "*.jpg", COUNT)
+    with opened(bundle, engine.spec) as session:
+        found = assert_same_results(program, bundle, session, images, min_score=0.01)
+    assert sum(len(result.boxes) for result in found) > COUNT
+    assert all(result.masks is not None for result in found)
+
+
+def test_boxes_are_pythons(program: Path, tiny_objects_run: Path, tmp_path: Path) -> None:
+    """A detector: the instance segmenter without what its masks need."""
+    engine = Artifact.open(tiny_objects_run / "engine/openvino-int8")
+    wanted = tuple(one for one in engine.spec.outputs if one.role in ("scores", "boxes"))
+    spec = replace(engine.spec, task="detection", outputs=wanted)
+    model = openvino.Core().read_model(engine.file("engine.xml"))
+    names = {one.name for one in wanted}
+    results = [one for one in model.get_results() if names & one.output(0).get_tensor().get_names()]
+    detector = openvino.Model(results, model.get_parameters(), "detector")
+    detector.set_rt_info("f32", ["edgekd", "inference_precision"])
+    openvino.save_model(detector, tmp_path / "detector.xml", compress_to_fp16=False)
+    bundle = write_bundle(tmp_path / "bundle", spec, tmp_path / "detector.xml", "int8")
+    images = photos(DATA / "bccd", "*.jpg", COUNT)
+    with opened(bundle, spec) as session:
+        found = assert_same_results(program, bundle, session, images, min_score=0.01)
+    assert sum(len(result.boxes) for result in found) > COUNT
+
+
+def test_golden_outputs_of_python_pass_and_others_fail(program: Path, tiny_run: Path, tmp_path: Path) -> None:
+    engine = Artifact.open(tiny_run / "engine/openvino-int8")
+    bundle = write_bundle(tmp_path / "bundle", engine.spec, engine.file("engine.xml"), "int8")
+    image = photos(DATA / "camvid/images", "*.jpg", COUNT)[3]
+    with opened(bundle, engine.spec) as session:
+        from edgekd.board.postprocess import Predictor
+
+        predictor = Predictor(session)
+        outputs = session.infer(predictor.prepare(image))
+        kept = {name: values.copy() for name, values in outputs.items()}
+        write_golden(bundle, engine.spec, image, kept, predictor.finish(outputs, (image.shape[0], image.shape[1])))
+    done = run(program, bundle, "--check")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads(done.stdout)["error"] == 0
+    name, values = next(iter(kept.items()))
+    spread = 0.1 * float(values.std())
+    changed = values + spread * np.random.default_rng(0).standard_normal(values.shape).astype(np.float32)
+    np.save(bundle / "golden/0/outputs/0.npy", changed.astype(np.float32))
+    done = run(program, bundle, "--check")
+    assert done.returncode == 1, name
+    assert json.loads(done.stdout)["error"] == pytest.approx(0.1, rel=0.02)
+
+
+def test_an_engine_of_another_contract_is_refused(program: Path, tiny_run: Path, tmp_path: Path) -> None:
+    engine = Artifact.open(tiny_run / "engine/openvino-fp32")
+    (output,) = engine.spec.outputs
+    _, classes, height, width = output.shape
+    wrong = replace(output, shape=(1, classes, height, width + 1))
+    bundle = write_bundle(tmp_path / "bundle", replace(engine.spec, outputs=(wrong,)), engine.file("engine.xml"))
+    np.save(tmp_path / "image.npy", np.zeros((8, 8, 3), np.uint8))
+    done = run(program, bundle, tmp_path / "image.npy")
+    assert done.returncode == 1
+    assert "engine and spec.json do not belong together" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_damaged_engine_is_one_line(program: Path, tiny_run: Path, tmp_path: Path) -> None:
+    engine = Artifact.open(tiny_run / "engine/openvino-fp32")
+    bundle = write_bundle(tmp_path / "bundle", engine.spec, engine.file("engine.xml"))
+    (bundle / "engine/engine.xml").write_text("<net>")
+    np.save(tmp_path / "image.npy", np.zeros((8, 8, 3), np.uint8))
+    done = run(program, bundle, tmp_path / "image.npy")
+    assert done.returncode == 1
+    assert done.stderr.startswith("edgekd-run: ")
+    assert done.stderr.count("\n") == 1
