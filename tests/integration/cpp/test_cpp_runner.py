@@ -13,7 +13,7 @@ import pytest
 
 from edgekd.board.specs import ModelSpec
 from edgekd.core import plugins
-from edgekd.core.artifact import Artifact
+from edgekd.core.artifact import open_artifact
 from tests.conftest import REPOSITORY
 from tests.integration.cpp.bundles import assert_same_results, photos, run, write_bundle, write_golden
 
@@ -32,7 +32,7 @@ def test_class_maps_are_pythons(
     program: Path, tiny_run: Path, tmp_path: Path, precision: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Python's sums of taps define them; its products of matrices may break a tie of two logits otherwise."""
-    engine = Artifact.open(tiny_run / f"engine/openvino-{precision}")
+    engine = open_artifact(tiny_run / f"engine/openvino-{precision}")
     bundle = write_bundle(tmp_path / "bundle", engine.spec, engine.file("engine.xml"), precision)
     images = photos(DATA / "camvid/images", "*.jpg", COUNT)
     monkeypatch.setattr("edgekd.board.class_maps.has_fast_products", lambda: False)
@@ -46,7 +46,7 @@ def test_class_maps_are_pythons(
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
 def test_objects_are_pythons(program: Path, tiny_objects_run: Path, tmp_path: Path, precision: str) -> None:
-    engine = Artifact.open(tiny_objects_run / f"engine/openvino-{precision}")
+    engine = open_artifact(tiny_objects_run / f"engine/openvino-{precision}")
     bundle = write_bundle(tmp_path / "bundle", engine.spec, engine.file("engine.xml"), precision)
     images = photos(DATA / "nuclei", "*.jpg", COUNT)
     with opened(bundle, engine.spec) as session:
@@ -57,7 +57,7 @@ def test_objects_are_pythons(program: Path, tiny_objects_run: Path, tmp_path: Pa
 
 def test_boxes_are_pythons(program: Path, tiny_objects_run: Path, tmp_path: Path) -> None:
     """A detector: the instance segmenter without what its masks need."""
-    engine = Artifact.open(tiny_objects_run / "engine/openvino-int8")
+    engine = open_artifact(tiny_objects_run / "engine/openvino-int8")
     wanted = tuple(one for one in engine.spec.outputs if one.role in ("scores", "boxes"))
     spec = replace(engine.spec, task="detection", outputs=wanted)
     model = openvino.Core().read_model(engine.file("engine.xml"))
@@ -74,7 +74,7 @@ def test_boxes_are_pythons(program: Path, tiny_objects_run: Path, tmp_path: Path
 
 
 def test_golden_outputs_of_python_pass_and_others_fail(program: Path, tiny_run: Path, tmp_path: Path) -> None:
-    engine = Artifact.open(tiny_run / "engine/openvino-int8")
+    engine = open_artifact(tiny_run / "engine/openvino-int8")
     bundle = write_bundle(tmp_path / "bundle", engine.spec, engine.file("engine.xml"), "int8")
     image = photos(DATA / "camvid/images", "*.jpg", COUNT)[3]
     with opened(bundle, engine.spec) as session:
@@ -97,7 +97,7 @@ def test_golden_outputs_of_python_pass_and_others_fail(program: Path, tiny_run: 
 
 
 def test_an_engine_of_another_contract_is_refused(program: Path, tiny_run: Path, tmp_path: Path) -> None:
-    engine = Artifact.open(tiny_run / "engine/openvino-fp32")
+    engine = open_artifact(tiny_run / "engine/openvino-fp32")
     (output,) = engine.spec.outputs
     _, classes, height, width = output.shape
     wrong = replace(output, shape=(1, classes, height, width + 1))
@@ -110,7 +110,7 @@ def test_an_engine_of_another_contract_is_refused(program: Path, tiny_run: Path,
 
 
 def test_a_damaged_engine_is_one_line(program: Path, tiny_run: Path, tmp_path: Path) -> None:
-    engine = Artifact.open(tiny_run / "engine/openvino-fp32")
+    engine = open_artifact(tiny_run / "engine/openvino-fp32")
     bundle = write_bundle(tmp_path / "bundle", engine.spec, engine.file("engine.xml"))
     (bundle / "engine/engine.xml").write_text("<net>")
     np.save(tmp_path / "image.npy", np.zeros((8, 8, 3), np.uint8))
