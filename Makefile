@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo engines quick test tests boards coverage lint types clean
+.PHONY: help demo engines quick test tests boards coverage docs lint types clean
 
 help: ## list what can be made
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1,\2/p' $(MAKEFILE_LIST) | while IFS=, read -r name what; do printf '%-14s %s\n' "$$name" "$$what"; done
@@ -56,6 +56,9 @@ $(VENV)/.boards/loopback: tests/boards/make_python.sh $(VENV)/.dev
 coverage: $(VENV)/.tensorrt-types $(VENV)/.boards/loopback ## run all tests and say which lines of edgekd they reach
 	COVERAGE_FILE=$(CURDIR)/build/coverage.data $(PYTEST) --cov --cov-report term:skip-covered --cov-report html:build/coverage
 
+docs: $(VENV)/.docs ## build the documentation as a site in build/site; a broken link is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
 lint: $(VENV)/.dev ## check style and format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -82,6 +85,10 @@ $(VENV)/.tensorrt-types: Makefile | $(VENV)/.dev
 $(VENV)/.dev: pyproject.toml | $(VENV)/bin/uv
 	$(BIN)/uv pip install -q --python $(BIN)/python -e '.[dev]'
 	@touch $@ $(VENV)/.all
+
+$(VENV)/.docs: pyproject.toml | $(VENV)/.dev
+	$(BIN)/uv pip install -q --python $(BIN)/python -e '.[docs]'
+	@touch $@
 
 clean: ## remove the virtualenv, runs and builds
 	rm -rf $(VENV) runs build dist

@@ -18,7 +18,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import typer
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
@@ -26,7 +25,7 @@ from edgekd import planning
 from edgekd.board import bench, timing
 from edgekd.board.options import descriptions, path_options
 from edgekd.board.sensors.table import table
-from edgekd.cli.main import app
+from edgekd.cli.main import command_line
 from edgekd.core import chips, plugins
 from edgekd.core.plugin_options import PluginOptions
 from edgekd.core.recipe import Recipe, Section
@@ -96,7 +95,7 @@ def methods() -> str:
 
 def commands() -> str:
     """Return every command with its arguments and options, from the command line's own definition."""
-    return "\n\n".join(_command(name, command) for name, command in _commands("edgekd", typer.main.get_command(app)))
+    return "\n\n".join(_command(name, command) for name, command in _commands("edgekd", command_line()))
 
 
 def metrics() -> str:
@@ -407,7 +406,9 @@ def _command(path: str, command: Any) -> str:
         many = "..." if parameter.nargs == -1 else ""
         name = f"`{parameter.name.upper()}{many}`" if is_argument else f"`{', '.join(parameter.opts)}`"
         rows.append((name, parameter.help or ""))
-    return f"### {path}\n\n{_text(command.help)}\n\n" + _table(("argument or option", "meaning"), rows)
+    return f"### {path}\n\n{_text(command.help)}\n\n{_text(command.epilog)}\n\n" + _table(
+        ("argument or option", "meaning"), rows
+    )
 
 
 if __name__ == "__main__":

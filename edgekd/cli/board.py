@@ -10,9 +10,7 @@ import typer
 if TYPE_CHECKING:
     from edgekd.executors.ssh.checks import BoardCheck
 
-app = typer.Typer(
-    help="Add and examine boards that are reached by ssh; nothing is installed on them.", no_args_is_help=True
-)
+app = typer.Typer(help="Add and check boards that ssh reaches. Installs nothing on them.", no_args_is_help=True)
 NameArg = Annotated[str, typer.Argument(help="Name of the board in the inventory.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -24,7 +22,7 @@ def add(
     folder: Annotated[str | None, typer.Option(help="edgekd's folder on the board; default ~/.cache/edgekd.")] = None,
     python: Annotated[str | None, typer.Option(help="Python of the board, 3.8 or newer; default python3.")] = None,
 ) -> None:
-    """Reach a board, see what it is, and write it into the inventory."""
+    """Connect to a board, detect its chip, and write it into the inventory."""
     from edgekd.executors.ssh.administration import add as add_board
 
     added = add_board(name, destination, folder, python)
@@ -36,7 +34,7 @@ def add(
 
 @app.command("list")
 def list_(json: JsonOption = False) -> None:
-    """List the boards of the inventory: chip, runtimes, and who holds them."""
+    """List the boards of the inventory: chip, runtimes, current user."""
     from edgekd.cli.show import print_json
     from edgekd.core.inventory import load_inventory
     from edgekd.executors.ssh.administration import overview
@@ -54,7 +52,7 @@ def list_(json: JsonOption = False) -> None:
 
 @app.command()
 def doctor(name: NameArg, json: JsonOption = False) -> None:
-    """Examine a board, each line with what to type to mend it; exit code 2 when it cannot be used."""
+    """Check a board. Each failed check says what to type. Exit code 2 when the board cannot be used."""
     from edgekd.cli.show import print_json
     from edgekd.executors.ssh.administration import doctor as examine
 
@@ -72,7 +70,7 @@ def remove(
     name: NameArg,
     clean: Annotated[bool, typer.Option("--clean", help="Delete edgekd's files on the board before.")] = False,
 ) -> None:
-    """Take a board out of the inventory."""
+    """Remove a board from the inventory."""
     from edgekd.executors.ssh.administration import remove as remove_board
 
     print(remove_board(name, clean))

@@ -23,7 +23,7 @@ def check(
     set_: SetOption = [],  # noqa: B006 - typer copies it
     json: JsonOption = False,
 ) -> None:
-    """Say what a target will refuse, run elsewhere or compute wrongly. Exit 1 when no good engine is to be expected."""
+    """List the nodes that a target refuses, runs elsewhere or computes wrongly. Exit code 1 when no good engine is to be expected."""
     from edgekd.cli.show import print_json
 
     reports = _reports(model, target, chip, build, set_)

@@ -12,7 +12,7 @@ from edgekd.cli.run import JsonOption, RecipeArg, SetOption
 
 SHOWN = 100  # errors of annotations; more are rarely read
 
-app = typer.Typer(help="Look at and validate a data set.", no_args_is_help=True)
+app = typer.Typer(help="Check a data set.", no_args_is_help=True)
 
 
 @app.callback()
@@ -27,7 +27,7 @@ def check(
     sheet: Annotated[Path, typer.Option(help="Folder for the contact sheets; default the current one.")] = Path("."),
     json: JsonOption = False,
 ) -> None:
-    """Read every image and mask of both splits; list what is wrong, count the classes, draw a contact sheet."""
+    """Read every image and label. Lists errors and warnings, counts classes, draws contact sheets."""
     from edgekd.cli import show
     from edgekd.core.recipe_loading import load_recipe
     from edgekd.data.check import check_data

@@ -21,7 +21,7 @@ def distill(
     plan: PlanOption = False,
     json: JsonOption = False,
 ) -> None:
-    """Distil the student from the teacher. Earlier stages are run when they are not done."""
+    """Distil the student from the teacher. Runs earlier stages that are not done."""
     from edgekd.cli import show, stages
 
     if not plan:

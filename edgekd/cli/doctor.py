@@ -9,7 +9,7 @@ import typer
 
 
 def doctor(json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
-    """Say what works here: Python, hardware, each stage and target, and the command that adds what is missing."""
+    """Check this machine: Python, hardware, stages, targets. Print the command that installs what is missing."""
     from edgekd.cli.show import print_json
     from edgekd.doctor import examine
 

@@ -31,13 +31,16 @@ from edgekd.cli import (
     toolchain,
     tune,
 )
+from edgekd.cli.help import Commands, add_examples
 from edgekd.core import inventory, user_code
 from edgekd.core.ranks import is_first_process
 from edgekd.errors import EdgekdError, PackageError, notes_of
 
 app = typer.Typer(
     name="edgekd",
-    help="From a large teacher to a measured int8 engine on an edge chip, by boundary and context distillation.",
+    cls=Commands,
+    help="Distil a large segmentation or detection network into a compact one for an edge chip, and measure every step.",
+    epilog="Begin with: edgekd run quickstart",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -59,7 +62,7 @@ def _version(value: bool) -> None:
 @app.callback()
 def _global(
     version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
-    verbose: bool = typer.Option(False, "--verbose", "-v", help="Log what the libraries say, too, and tracebacks."),
+    verbose: bool = typer.Option(False, "--verbose", "-v", help="Also log the libraries' output and tracebacks."),
     boards: Path | None = typer.Option(None, metavar="FILE", help="Inventory of boards; default $EDGEKD_BOARDS."),
 ) -> None:
     if boards is not None:
@@ -84,6 +87,13 @@ app.command()(predict.predict)
 app.command()(report.report)
 app.add_typer(board.app, name="board")
 app.add_typer(toolchain.app, name="toolchain")
+
+
+def command_line() -> Any:
+    """Return the click command of `edgekd`, with its examples."""
+    made = typer.main.get_command(app)
+    add_examples(made)
+    return made
 
 
 def main() -> None:
@@ -114,7 +124,7 @@ def _invoke() -> None:
     if "_EDGEKD_COMPLETE" in os.environ:  # the shell asks for completions
         app(prog_name="edgekd")
     # Not `app()`: typer 0.29 turns interrupts and broken pipes into exits of its own, without a word.
-    command = typer.main.get_command(app)
+    command = command_line()
     with command.make_context("edgekd", sys.argv[1:] or ["--help"]) as context:
         command.invoke(context)
 

@@ -34,9 +34,10 @@ def predict(
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Run an engine on images: writes NAME_overlay.png, and NAME_mask.png or NAME_objects.json, for each.
+    """Run an engine on images. Writes an overlay, and a class map or objects, for each image.
 
-    An image that cannot be read does not stop the others; the exit code is 2 then.
+    The files are NAME_overlay.png, and NAME_mask.png or NAME_objects.json. An unreadable image does not stop the others; the exit
+    code is then 2.
     """
     from edgekd import api
     from edgekd.board.detection import Selection

@@ -12,13 +12,13 @@ import typer
 def report(
     run: Annotated[Path, typer.Argument(help="Output folder of `edgekd run`.")],
     stages: Annotated[
-        bool, typer.Option("--stages", help="Print the time by stage, load time and memory of each engine, too.")
+        bool, typer.Option("--stages", help="Also print the time by stage, load time and memory of each engine.")
     ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print report.json.")] = False,
 ) -> None:
-    """Print the result table of a run and write report.html from its report.json.
+    """Print the table of a run and write its page, report.html.
 
-    The table is printed also where the page cannot be written; one line on stderr says why.
+    When the page cannot be written, the command still prints the table, and one line on stderr says why.
     """
     from edgekd.cli import show
     from edgekd.core.workspace import disk_errors

@@ -11,10 +11,11 @@ RecipeArg = Annotated[str, typer.Argument(help="A recipe file, or the name of a 
 OutOption = Annotated[Path | None, typer.Option("--out", help="Output folder; default runs/<recipe name>.")]
 SetOption = Annotated[
     list[str],
-    typer.Option("--set", metavar="KEY.PATH=VALUE", help="Override a recipe value; @FILE for a list of them."),
+    typer.Option("--set", metavar="KEY.PATH=VALUE", help="Change a recipe value. @FILE: a YAML file of changes."),
 ]
 BoardOption = Annotated[
-    list[str], typer.Option("--board", metavar="NAME", help="Take this board for the engines; several are possible.")
+    list[str],
+    typer.Option("--board", metavar="NAME", help="Board for all engines of the recipe; repeat it for several boards."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -27,7 +28,7 @@ def run(
     until: Annotated[str | None, typer.Option(help="Stop after this stage or group, e.g. distilled.")] = None,
     json: JsonOption = False,
 ) -> None:
-    """Run a recipe: train, distil, export, quantize, compile, measure, report. Run it again to resume."""
+    """Run a recipe: train, distil, export, quantize, compile, measure, report. A second run resumes."""
     from edgekd import api, pipeline
     from edgekd.cli import show
     from edgekd.core.recipe_loading import find_recipe, load_recipe

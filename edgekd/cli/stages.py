@@ -29,7 +29,7 @@ def add_to(app: typer.Typer) -> None:
     """Add the commands to the command line."""
     for name, (until, text, following) in COMMANDS.items():
         made = _on_boards(until, following) if name in ON_BOARDS else _command(until, following)
-        app.command(name, help=f"{text} Earlier stages are run when they are not done.")(made)
+        app.command(name, help=f"{text} Runs earlier stages that are not done.")(made)
 
 
 def _command(until: str, following: str):  # type: ignore[no-untyped-def]  # typer reads the inner signature

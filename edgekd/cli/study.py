@@ -20,7 +20,7 @@ def study(
     ] = 1,
     json: JsonOption = False,
 ) -> None:
-    """Compare distillation methods with the plain student, seed by seed. Run it again to resume."""
+    """Compare distillation methods with the plain student over several seeds. A second run resumes."""
     from edgekd import api
     from edgekd.cli import show
     from edgekd.core.recipe_loading import load_recipe

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(help="Install and examine vendor toolchains, each in a virtualenv of its own.", no_args_is_help=True)
+app = typer.Typer(help="Install and check vendor compilers, each in a virtualenv of its own.", no_args_is_help=True)
 NameArg = Annotated[str, typer.Argument(help="A toolchain, e.g. rknn (edgekd toolchain list).")]
 FolderOption = Annotated[
     Path | None,
@@ -20,7 +20,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 @app.command()
 def install(name: NameArg, folder: FolderOption = None) -> None:
-    """Make the virtualenv of a toolchain from its locked requirements; nothing else is touched."""
+    """Install a toolchain into a virtualenv of its own, from locked requirements."""
     from edgekd.executors import venvs
 
     made = venvs.install(venvs.lock_of(name), venvs.root_of(folder))
@@ -34,7 +34,7 @@ def install(name: NameArg, folder: FolderOption = None) -> None:
 
 @app.command("list")
 def list_(folder: FolderOption = None, json: JsonOption = False) -> None:
-    """List the toolchains that can be installed, and those that are."""
+    """List toolchains, installed or not."""
     from edgekd.cli.show import print_json
     from edgekd.executors.doctor import overview
 
@@ -61,7 +61,7 @@ def remove(name: NameArg, folder: FolderOption = None) -> None:
 
 @app.command()
 def doctor(name: NameArg, folder: FolderOption = None, json: JsonOption = False) -> None:
-    """Examine a toolchain: installed, as locked, and starting; exit code 1 when something is wrong."""
+    """Check that a toolchain is installed, equals its lock file, and starts. Exit code 1 when not."""
     from edgekd.cli.show import print_json
     from edgekd.executors.doctor import examine
 

@@ -17,9 +17,9 @@ def tune(
     rounds: Annotated[int, typer.Option(help="Bursts of each engine in each measurement, at least 6.")] = 12,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Try threads, hints, layouts and graphs beside the present settings, and write the winners to RUN/tune.yaml.
+    """Find faster settings for a run's engines: threads, hints, layouts, graphs. Writes them to RUN/tune.yaml.
 
-    Engines take turns in short bursts. Ratios of wall time have a 95 % interval; what it leaves open is `not decided`. A choice
+    Engines take turns in short bursts. A setting wins where the 95 % interval of the ratio of wall times carries it. A setting
     that changes results is refused.
     """
     from edgekd.cli import show

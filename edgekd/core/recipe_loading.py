@@ -50,7 +50,7 @@ def find_recipe(name_or_path: str) -> Path:
     if path.is_dir():
         raise RecipeError(f"recipe {name_or_path!r} is a folder; expected a YAML file, or the name of a shipped recipe")
     raise RecipeError(
-        f"recipe {name_or_path!r} is neither a file nor a shipped recipe{did_you_mean(name_or_path, shipped)}"
+        f"{name_or_path}: no such file, and no shipped recipe has this name{did_you_mean(name_or_path, shipped)}"
     )
 
 

@@ -38,6 +38,6 @@ def check_floor(task: str, metrics: Mapping[str, float], floor: float) -> None:
     score, title = metrics[TASKS[task].metric], TASKS[task].title
     if score < floor:
         raise GateError(
-            f"the teacher's {title} is {score:.3f}, below teacher.floor = {floor:.3f}; a weak teacher teaches nothing: "
+            f"the teacher's {title} is {score:.3f}, below teacher.floor = {floor:.3f}; a weak teacher does not help: "
             "train it longer, or lower the floor knowingly"
         )

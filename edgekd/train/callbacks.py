@@ -1,4 +1,4 @@
-"""Lightning callbacks: step record, learning curve, watchdog, progress, fast bf16 on CPUs."""
+"""Lightning callbacks: step record, learning curve, watchdog, fast bf16 on CPUs."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ class ZeroLoss(Callback):
             return
         self.count += 1
         if self.count == 1:
-            text = "step %d: the task loss is exactly 0: nothing in the batch is labelled, so that the step teaches nothing"
+            text = "step %d: the task loss is exactly 0: the batch has no label, so this step trains nothing"
             log.warning(text, trainer.global_step)
 
     def state_dict(self) -> dict[str, int]:
@@ -270,26 +270,3 @@ def _whole(masks: Masks | None) -> np.ndarray | None:
 
 def _tensors(**arrays: np.ndarray | None) -> dict[str, torch.Tensor]:
     return {name: torch.from_numpy(np.ascontiguousarray(a)) for name, a in arrays.items() if a is not None}
-
-
-class LogProgress(Callback):
-    """Logs a line with the time left about every tenth of the run, where stderr is not a terminal."""
-
-    def __init__(self, title: str, steps: int) -> None:
-        self.title, self.steps = title, steps
-        self._start = (0, 0.0)
-
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._start = (trainer.global_step, time.monotonic())
-
-    def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        step = trainer.global_step
-        if step % max(1, self.steps // 10) and step != self.steps:
-            return
-        first_step, first_time = self._start
-        pace = (time.monotonic() - first_time) / max(1, step - first_step)
-        loss, left = float(outputs["loss"]), pace * (self.steps - step)
-        text = "%s: step %d/%d, loss %.3f, %.0f ms/step, %.0f s left"
-        log.info(text, self.title, step, self.steps, loss, 1000 * pace, left)

@@ -15,7 +15,7 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.plugins import LayerSync
 
@@ -24,9 +24,10 @@ from edgekd.data.base import DenseDataset
 from edgekd.data.loader import CachedOutputs, StepBatches, training_loader
 from edgekd.errors import EdgekdError, UserError
 from edgekd.models.base import DenseModel
-from edgekd.train.callbacks import DepthwiseInFloat32, LogProgress, StepRecord, Validation, Watchdog, ZeroLoss
+from edgekd.train.callbacks import DepthwiseInFloat32, StepRecord, Validation, Watchdog, ZeroLoss
 from edgekd.train.module import DenseTask, Distiller
 from edgekd.train.place import loader_processes, on_cpu, precision, trainer_arguments, trainer_errors
+from edgekd.train.progress import TrainingProgress
 from edgekd.train.resume import AveragedWeights, StepSeeds, WholeCheckpoints
 
 RESUME = "resume"
@@ -173,10 +174,7 @@ def _trainer(job: FitJob, own: list[Callback]) -> L.Trainer:
             save_on_train_epoch_end=False,
         )
     )
-    if sys.stderr.isatty():
-        callbacks.append(RichProgressBar(console_kwargs={"stderr": True}))
-    else:
-        callbacks.append(LogProgress(job.title, budget.steps))
+    callbacks.append(TrainingProgress(job.title, budget.steps))
     loggers = [cls(save_dir=job.scratch / "logs", name="", version="") for cls in (CSVLogger, TensorBoardLogger)]
     return L.Trainer(
         **trainer_arguments(settings),
@@ -184,7 +182,7 @@ def _trainer(job: FitJob, own: list[Callback]) -> L.Trainer:
         gradient_clip_val=budget.gradient_clip, callbacks=callbacks, logger=loggers,
         # Batch norms over all devices, as on one device, work on GPUs only.
         plugins=[WholeCheckpoints(), *([] if on_cpu(settings) else [SharedBatchNorm()])],
-        log_every_n_steps=budget.steps, enable_progress_bar=sys.stderr.isatty(),
+        log_every_n_steps=budget.steps, enable_progress_bar=False,
         enable_model_summary=False, num_sanity_val_steps=0, default_root_dir=job.scratch,
     )  # fmt: skip
 

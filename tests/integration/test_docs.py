@@ -171,8 +171,6 @@ def checkout(folder: Path, tiny_run: Path) -> Path:
 
 
 def read_tutorials(folder: Path) -> None:
-    make_data = next(b for b in blocks(DOCS / "tutorial.md") if "my_data" in b.text and b.language == "python")
-    run_script(make_data, folder)  # README wants data of the reader's own
     follow(README, folder)
     follow(DOCS / "tutorial.md", folder)
     assert (folder / "runs/my/report.html").stat().st_size > 10_000
@@ -312,10 +310,19 @@ def test_the_site_lists_every_page() -> None:
     assert {page for page in PAGES if page != README and page.parent.name != "results"} <= listed
 
 
-def test_readme_gives_a_reason_for_every_dependency() -> None:
+def test_a_reason_is_given_for_every_dependency() -> None:
     project = (REPOSITORY / "pyproject.toml").read_text(encoding="utf-8")
     listed = project.partition("\ndependencies = [")[2].partition("[project.scripts]")[0]  # and the extras
     names = set(re.findall(r'"([\w-]+)', listed)) - {"edgekd"}
     assert len(names) > 20
-    section = README.read_text(encoding="utf-8").partition("## Dependencies")[2]
+    section = (DOCS / "installation.md").read_text(encoding="utf-8").partition("## Dependencies")[2]
     assert names <= set(re.findall(r"[\w-]+", section))
+
+
+def test_the_messages_under_troubleshooting_are_those_of_the_code() -> None:
+    page = (DOCS / "troubleshooting.md").read_text(encoding="utf-8")
+    messages = re.findall(r"^\| `([^`]+)` \|", page, re.M)
+    assert len(messages) > 15
+    sources = "\n".join(path.read_text(encoding="utf-8") for path in (REPOSITORY / "edgekd").rglob("*.py"))
+    parts = [part.strip() for message in messages for part in message.split("...") if part.strip()]
+    assert [part for part in parts if part not in sources] == []

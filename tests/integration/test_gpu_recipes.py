@@ -18,6 +18,7 @@ from PIL import Image
 from edgekd.core.recipe_loading import shipped_recipes
 from edgekd.data.formats.voc import CLASSES as VOC_CLASSES
 from tests.command import edgekd, forked
+from tests.contract.layouts.coco_stuff10k import matlab
 
 SIDE, IMAGES = 64, 2
 TEACHERS_FROM_FILE = {
@@ -93,7 +94,22 @@ def ade20k(root: Path) -> None:
             labels(root / f"annotations/{split}/{name}.png", 1, 150)
 
 
-LAYOUTS: dict[str, Callable[[Path], None]] = {"coco": coco, "voc": voc, "cityscapes": cityscapes, "ade20k": ade20k}
+def coco_stuff10k(root: Path) -> None:
+    for split in ("train", "test"):
+        names = [f"COCO_train2014_0000000000{split}{i}" for i in range(IMAGES)]
+        (root / "imageLists").mkdir(parents=True, exist_ok=True)
+        (root / f"imageLists/{split}.txt").write_text("\n".join(names) + "\n")
+        (root / "annotations").mkdir(exist_ok=True)
+        for name in names:
+            picture(root / f"images/{name}.jpg")
+            ids = np.full((SIDE, SIDE), 1, np.uint16)
+            ids[:, SIDE // 2 :] = 182
+            (root / f"annotations/{name}.mat").write_bytes(matlab(ids))
+
+
+LAYOUTS: dict[str, Callable[[Path], None]] = {
+    "coco": coco, "voc": voc, "cityscapes": cityscapes, "ade20k": ade20k, "coco_stuff10k": coco_stuff10k,
+}  # fmt: skip
 RECIPES = [name for name, file in shipped_recipes().items() if "not trained here" in file.read_text(encoding="utf-8")]
 
 
@@ -107,7 +123,7 @@ def save_untrained(variant: str, path: str) -> None:
 
 
 def test_there_is_one_for_every_benchmark() -> None:
-    assert len(RECIPES) == 6
+    assert len(RECIPES) == 7
     assert set(TEACHERS_FROM_FILE) <= set(RECIPES)
 
 

@@ -14,12 +14,12 @@ def write(root: Path) -> tuple[dict[str, Any], str]:
     names = ("COCO_train2014_000000000077", "COCO_train2014_000000000081")
     for name in names:
         Image.new("RGB", (5, 2), (250, 250, 0)).save(root / f"images/{name}.jpg")
-        (root / f"annotations/{name}.mat").write_bytes(_matlab(np.array([[0, 1, 13, 92, 182]] * 2, np.uint16)))
+        (root / f"annotations/{name}.mat").write_bytes(matlab(np.array([[0, 1, 13, 92, 182]] * 2, np.uint16)))
     (root / "imageLists/train.txt").write_text("\n".join(names) + "\n")
     return {"root": str(root)}, "train"
 
 
-def _matlab(labels: np.ndarray) -> bytes:
+def matlab(labels: np.ndarray) -> bytes:
     """Return a level 5 MAT-file with the uint16 matrix `S`, written from MathWorks' "MAT-File Format"."""
 
     def element(kind: int, data: bytes) -> bytes:

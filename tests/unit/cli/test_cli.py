@@ -87,7 +87,7 @@ def test_every_error_of_edgekd_is_one_line_and_its_exit_code(
     site, recipe = raising
     arguments = ("distill", str(recipe), "--plan", "--set", f"data.options.error={kind.__name__}")
     assert refused(*arguments, site=site, code=kind.exit_code) == "edgekd: first line second line"
-    assert kind.exit_code == (1 if issubclass(kind, errors.GateError) else 2)
+    assert kind.exit_code == (1 if issubclass(kind, errors.GateError | errors.DeployError) else 2)
 
 
 @pytest.mark.parametrize("kind", ["RuntimeError", "KeyError", "AssertionError"])
@@ -133,7 +133,7 @@ def test_an_interrupt_says_how_to_go_on(raising: tuple[Path, Path]) -> None:
         (("run", "quickstart", "--until", "distiled"), "did you mean 'distilled'?"),
         (("run", "quickstart", "--set", "data.format=vox"), "did you mean 'voc'?"),
         (("bench", "quickstart", "--set", "engines=[]"), "no stage of this recipe is called 'bench'"),
-        (("data", "check", "absent.yaml"), "neither a file nor a shipped recipe"),
+        (("data", "check", "absent.yaml"), "absent.yaml: no such file, and no shipped recipe has this name"),
         (("predict", ".", "a.png"), "no manifest.json"),
         (("report", "."), "report.json: no such file; give the folder of an edgekd run"),
         (("report", "absent"), "absent"),
@@ -239,9 +239,11 @@ def test_no_arguments_show_the_help() -> None:
 def test_recipes_list_names_every_shipped_recipe() -> None:
     found = json.loads(run("recipes", "list", "--json").stdout)
     assert set(found) == set(shipped_recipes())
-    assert all(title for title in found.values())
+    assert all(facts["title"] and facts["needs"] for facts in found.values())
     lines = run("recipes", "list").stdout.splitlines()
-    assert {line.split()[0] for line in lines[:-1]} == set(shipped_recipes())
+    assert {line.strip() for line in lines if re.match("  [^ ]", line)} == set(shipped_recipes())
+    assert max(map(len, lines)) <= 120
+    assert lines[0] == "semantic segmentation:"
 
 
 def test_recipes_show_prints_the_file_as_it_is() -> None:
