@@ -18,6 +18,7 @@ import typer
 
 from edgekd.cli import (
     board,
+    bundle,
     check,
     data,
     distill,
@@ -85,6 +86,7 @@ app.command()(study.study)
 app.command()(tune.tune)
 app.command()(predict.predict)
 app.command()(report.report)
+app.command()(bundle.bundle)
 app.add_typer(board.app, name="board")
 app.add_typer(toolchain.app, name="toolchain")
 

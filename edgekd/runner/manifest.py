@@ -8,6 +8,7 @@ Portable: standard library only, Python 3.8.
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Dict, Optional
@@ -40,7 +41,7 @@ class Tolerance:
 class Manifest:
     """The content of `manifest.json`.
 
-    name: the engine's id, e.g. `openvino-int8`.
+    name: of the service on a board; by default the engine's id, e.g. `openvino-int8`.
     version: seconds since 1970 when the engine was made; a board takes no lower one unless told.
     task: semantic, detection or instance.
     target, precision, options: as in the recipe.
@@ -52,6 +53,7 @@ class Manifest:
     golden: number of images with golden outputs.
     accuracy, latency: figures of the report's row, to read.
     made_by: versions and hashes of what made the engine: edgekd, git_commit, recipe_sha256, data, calibration, tools ...
+    module: of a target of another package, which `runtime/` holds; "" for edgekd's own targets.
     """
 
     name: str
@@ -69,6 +71,7 @@ class Manifest:
     accuracy: Json = field(default_factory=dict)
     latency: Json = field(default_factory=dict)
     made_by: Json = field(default_factory=dict)
+    module: str = ""
 
     def to_json(self) -> str:
         """Return the text of the file; equal manifests give equal bytes."""
@@ -96,9 +99,12 @@ def parse_manifest(data: object, where: str) -> Manifest:
     if not isinstance(data, dict) or data.get("schema") != SCHEMA:
         got = data.get("schema") if isinstance(data, dict) else type(data).__name__
         raise BundleError(f"{where}: expected schema {SCHEMA}, got {got!r}; use the edgekd that wrote it")
-    values = {name: _checked(data, name, kind, where) for name, kind in _KINDS.items()}
+    values = {name: _checked({"module": "", **data}, name, kind, where) for name, kind in _KINDS.items()}
     if not (0 <= values["version"] <= _MOST_VERSION and 0 <= values["golden"] <= _MOST_GOLDEN):
         raise BundleError(f"{where}: `version` or `golden` is out of range")
+    for name, pattern in _PATTERNS.items():
+        if not pattern.fullmatch(values[name]):
+            raise BundleError(f"{where}: `{name}`: expected {pattern.pattern}, got {values[name]!r:.100}")
     for name, version in values["runtime"].items():
         if not isinstance(version, str):
             raise BundleError(f"{where}: runtime.{name}: expected a version as text, got {version!r}")
@@ -127,6 +133,13 @@ _KINDS: Dict[str, Any] = {
     "accuracy": dict,
     "latency": dict,
     "made_by": dict,
+    "module": str,
+}
+# Names become folders, units and imports.
+_PATTERNS = {
+    "name": re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@+-]{0,99}"),
+    "target": re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,99}"),
+    "module": re.compile(r"([A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*)?"),
 }
 
 

@@ -446,7 +446,9 @@ def test_the_quickstart_is_shipped() -> None:
 
 
 def test_a_recipe_that_is_nowhere_gets_a_suggestion() -> None:
-    with pytest.raises(RecipeError, match="quickstrat: no such file, and no shipped recipe has this name; did you mean 'quicks"):
+    with pytest.raises(
+        RecipeError, match="quickstrat: no such file, and no shipped recipe has this name; did you mean 'quicks"
+    ):
         find_recipe("quickstrat")
 
 
