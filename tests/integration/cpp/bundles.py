@@ -17,6 +17,8 @@ from edgekd.board.detection import Detections, Selection
 from edgekd.board.postprocess import Predictor
 from edgekd.board.session import Session
 from edgekd.board.specs import ModelSpec
+from edgekd.runner.golden import GoldenImage, write_golden
+from edgekd.runner.manifest import Manifest, Tolerance
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -32,30 +34,24 @@ class Recorded:
         return self.outputs
 
 
-def write_bundle(folder: Path, spec: ModelSpec, engine: Path | None = None, precision: str = "fp32") -> Path:
-    """Write an unpacked bundle without golden images, of an OpenVINO engine or of none, and return its folder."""
+def write_bundle(
+    folder: Path,
+    spec: ModelSpec,
+    engine: Path | None = None,
+    golden: Sequence[GoldenImage] = (),
+    precision: str = "fp32",
+) -> Path:
+    """Write what C++ reads of an unpacked bundle, of an OpenVINO engine or of none, and return its folder."""
     (folder / "engine").mkdir(parents=True)
     if engine is not None:
         for suffix in (".xml", ".bin"):
             shutil.copyfile(engine.with_suffix(suffix), folder / f"engine/engine{suffix}")
     (folder / "spec.json").write_text(json.dumps(spec.to_dict()))
-    manifest = {"schema": "edgekd.bundle/1", "name": "test", "version": 1, "task": spec.task, "target": "openvino"}
-    manifest |= {"precision": precision, "options": {}, "engine": "engine/engine.xml", "golden": 0}
-    manifest |= {"tolerance": {"error": 0.05, "different": 0.02}}
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    limits = Tolerance(0.05, 0.02)
+    manifest = Manifest("test", 1, spec.task, "openvino", precision, "engine/engine.xml", limits, len(golden))
+    (folder / "manifest.json").write_text(manifest.to_json())
+    write_golden(folder, spec, golden)
     return folder
-
-
-def write_golden(folder: Path, spec: ModelSpec, image: np.ndarray, outputs: Arrays, result: Any) -> None:
-    """Add golden image 0 to a bundle; `result` is a class map."""
-    (folder / "golden/0/outputs").mkdir(parents=True)
-    np.save(folder / "golden/0/image.npy", image)
-    for index, tensor in enumerate(spec.outputs):
-        np.save(folder / f"golden/0/outputs/{index}.npy", outputs[tensor.name])
-    if isinstance(result, np.ndarray):
-        np.save(folder / "golden/0/class_map.npy", result)
-    manifest = json.loads((folder / "manifest.json").read_text())
-    (folder / "manifest.json").write_text(json.dumps({**manifest, "golden": 1}))
 
 
 def run(program: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:

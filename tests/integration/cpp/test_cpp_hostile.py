@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from edgekd.board.specs import ModelSpec, Preprocess, TensorSpec
-from tests.integration.cpp.bundles import run, write_bundle, write_golden
+from edgekd.runner.golden import GoldenImage
+from tests.integration.cpp.bundles import run, write_bundle
 
 Json = dict[str, Any]
 SPEC = ModelSpec(
@@ -26,12 +27,11 @@ SPEC = ModelSpec(
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Path:
-    folder = write_bundle(tmp_path / "bundle", SPEC)
     logits = np.zeros((1, 2, 4, 4), np.float32)
     logits[0, 1, :2], logits[0, 1, 2:] = -1, 1
     golden = np.repeat([0, 1], 4)[:, None].repeat(8, axis=1).astype(np.uint8)
-    write_golden(folder, SPEC, np.zeros((8, 8, 3), np.uint8), {"logits": logits}, golden)
-    return folder
+    image = GoldenImage(np.zeros((8, 8, 3), np.uint8), {"logits": logits}, golden)
+    return write_bundle(tmp_path / "bundle", SPEC, golden=[image])
 
 
 def refused(program: Path, bundle: Path, expected: str, *arguments: str | Path) -> None:

@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edgekd.board.postprocess import Predictor
 from edgekd.board.run_masks import runs_of
 from edgekd.board.specs import ModelSpec, Preprocess, TensorSpec
-from tests.integration.cpp.bundles import Recorded, assert_same_results, run, write_bundle, write_golden
+from edgekd.runner.golden import GoldenImage
+from tests.integration.cpp.bundles import Recorded, assert_same_results, run, write_bundle
 
 HEIGHT, WIDTH = 48, 64
 SIZES = [(48, 64), (37, 91), (200, 300), (5, 3), (1, 1), (24, 32), (90, 30)]
@@ -68,9 +70,9 @@ def recorded(spec: ModelSpec, seed: int) -> Recorded:
 
 
 def bundle_of(folder: Path, session: Recorded) -> Path:
-    bundle = write_bundle(folder, session.spec)
-    write_golden(bundle, session.spec, np.zeros((8, 8, 3), np.uint8), session.outputs, None)
-    return bundle
+    image = np.random.default_rng(9).integers(0, 256, (37, 53, 3)).astype(np.uint8)
+    result = Predictor(session).finish(session.outputs, (37, 53))
+    return write_bundle(folder, session.spec, golden=[GoldenImage(image, session.outputs, result)])
 
 
 def images(seed: int) -> list[np.ndarray]:
@@ -120,6 +122,9 @@ def test_objects_are_pythons(program: Path, tmp_path: Path, resize: str, form: s
     for min_score in (0.05, 0.0, 0.9):
         results = assert_same_results(program, bundle, session, images(4), ["--replay"], min_score)
     assert sum(len(result.boxes) for result in results) > 10
+    done = run(program, bundle, "--check", "--replay")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["different"] == 0
 
 
 def test_lines_say_what_python_finds(program: Path, tmp_path: Path) -> None:

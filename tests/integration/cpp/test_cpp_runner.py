@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import tarfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,11 @@ import numpy as np
 import pytest
 
 from edgekd.board.specs import ModelSpec
+from edgekd.bundle.build import BundleRequest, build
 from edgekd.core import plugins
 from edgekd.core.artifact import open_artifact
 from tests.conftest import REPOSITORY
-from tests.integration.cpp.bundles import assert_same_results, photos, run, write_bundle, write_golden
+from tests.integration.cpp.bundles import assert_same_results, photos, run, write_bundle
 
 openvino = pytest.importorskip("openvino")
 DATA = Path(os.environ.get("EDGEKD_SHARED") or REPOSITORY.parent / "shared") / "data"
@@ -33,7 +35,7 @@ def test_class_maps_are_pythons(
 ) -> None:
     """Python's sums of taps define them; its products of matrices may break a tie of two logits otherwise."""
     engine = open_artifact(tiny_run / f"engine/openvino-{precision}")
-    bundle = write_bundle(tmp_path / "bundle", engine.spec, engine.file("engine.xml"), precision)
+    bundle = write_bundle(tmp_path / "bundle", engine.spec, engine.file("engine.xml"), precision=precision)
     images = photos(DATA / "camvid/images", "*.jpg", COUNT)
     monkeypatch.setattr("edgekd.board.class_maps.has_fast_products", lambda: False)
     with opened(bundle, engine.spec) as session:
@@ -47,7 +49,7 @@ def test_class_maps_are_pythons(
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
 def test_objects_are_pythons(program: Path, tiny_objects_run: Path, tmp_path: Path, precision: str) -> None:
     engine = open_artifact(tiny_objects_run / f"engine/openvino-{precision}")
-    bundle = write_bundle(tmp_path / "bundle", engine.spec, engine.file("engine.xml"), precision)
+    bundle = write_bundle(tmp_path / "bundle", engine.spec, engine.file("engine.xml"), precision=precision)
     images = photos(DATA / "nuclei", "*.jpg", COUNT)
     with opened(bundle, engine.spec) as session:
         found = assert_same_results(program, bundle, session, images, min_score=0.01)
@@ -66,34 +68,31 @@ def test_boxes_are_pythons(program: Path, tiny_objects_run: Path, tmp_path: Path
     detector = openvino.Model(results, model.get_parameters(), "detector")
     detector.set_rt_info("f32", ["edgekd", "inference_precision"])
     openvino.save_model(detector, tmp_path / "detector.xml", compress_to_fp16=False)
-    bundle = write_bundle(tmp_path / "bundle", spec, tmp_path / "detector.xml", "int8")
+    bundle = write_bundle(tmp_path / "bundle", spec, tmp_path / "detector.xml", precision="int8")
     images = photos(DATA / "bccd", "*.jpg", COUNT)
     with opened(bundle, spec) as session:
         found = assert_same_results(program, bundle, session, images, min_score=0.01)
     assert sum(len(result.boxes) for result in found) > COUNT
 
 
-def test_golden_outputs_of_python_pass_and_others_fail(program: Path, tiny_run: Path, tmp_path: Path) -> None:
-    engine = open_artifact(tiny_run / "engine/openvino-int8")
-    bundle = write_bundle(tmp_path / "bundle", engine.spec, engine.file("engine.xml"), "int8")
-    image = photos(DATA / "camvid/images", "*.jpg", COUNT)[3]
-    with opened(bundle, engine.spec) as session:
-        from edgekd.board.postprocess import Predictor
-
-        predictor = Predictor(session)
-        outputs = session.infer(predictor.prepare(image))
-        kept = {name: values.copy() for name, values in outputs.items()}
-        write_golden(bundle, engine.spec, image, kept, predictor.finish(outputs, (image.shape[0], image.shape[1])))
-    done = run(program, bundle, "--check")
+@pytest.mark.parametrize(("run_of", "task"), [("tiny_run", "semantic"), ("tiny_objects_run", "instance")])
+def test_a_bundle_of_edgekd_passes_and_one_with_other_outputs_fails(
+    program: Path, tmp_path: Path, run_of: str, task: str, request: pytest.FixtureRequest
+) -> None:
+    engine = request.getfixturevalue(run_of) / "engine/openvino-int8"
+    build(BundleRequest(engine, tmp_path / "bundle.tar"))
+    with tarfile.open(tmp_path / "bundle.tar") as tar:
+        tar.extractall(tmp_path / "bundle", filter="data")
+    done = run(program, tmp_path / "bundle", "--check")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert json.loads(done.stdout)["error"] == 0
-    name, values = next(iter(kept.items()))
-    spread = 0.1 * float(values.std())
-    changed = values + spread * np.random.default_rng(0).standard_normal(values.shape).astype(np.float32)
-    np.save(bundle / "golden/0/outputs/0.npy", changed.astype(np.float32))
-    done = run(program, bundle, "--check")
-    assert done.returncode == 1, name
-    assert json.loads(done.stdout)["error"] == pytest.approx(0.1, rel=0.02)
+    report = json.loads(done.stdout)
+    assert (report["golden"], report["error"], report["different"]) == (2, 0, 0)
+    golden = tmp_path / "bundle/golden/0/outputs/0.npy"
+    values = np.load(golden)
+    np.save(golden, np.ascontiguousarray(values[..., ::-1]))
+    done = run(program, tmp_path / "bundle", "--check")
+    assert done.returncode == 1
+    assert json.loads(done.stdout)["error"] > report["error"]
 
 
 def test_an_engine_of_another_contract_is_refused(program: Path, tiny_run: Path, tmp_path: Path) -> None:
