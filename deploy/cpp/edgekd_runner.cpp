@@ -33,7 +33,7 @@
 
 // Loops below are compiled for several instruction sets, and the processor's best one is taken when the program starts.
 #if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__) && \
-    !defined(__SANITIZE_ADDRESS__)
+    !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)  // they start after the choice
 #define EDGEKD_LOOP __attribute__((target_clones("default", "avx2", "avx512f"), noinline)) void
 #define EDGEKD_INLINE inline __attribute__((always_inline))
 #elif defined(__GNUC__)

@@ -16,7 +16,7 @@ from edgekd.runner.golden import GoldenImage
 from tests.integration.cpp.bundles import Recorded, assert_same_results, run, write_bundle
 
 HEIGHT, WIDTH = 48, 64
-SIZES = [(48, 64), (37, 91), (200, 300), (5, 3), (1, 1), (24, 32), (90, 30)]
+SIZES = [(48, 64), (37, 91), (200, 300), (5, 3), (1, 1), (24, 32), (90, 30), (300, 400)]
 NORMALISED = Preprocess((HEIGHT, WIDTH), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 LETTERBOX = replace(NORMALISED, resize="letterbox")
 PIXELS = Preprocess((HEIGHT, WIDTH), layout="NHWC", dtype="uint8", color_order="BGR", resize="letterbox")
