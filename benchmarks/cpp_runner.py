@@ -53,7 +53,7 @@ def _line(program: Path, path: Path, size: tuple[int, int] | None, count: int, r
     images = [np.ascontiguousarray(rendered.load(index).image) for index in range(count)]
     target = plugins.target(engine.details["target"])
     with tempfile.TemporaryDirectory() as folder:
-        bundle = _bundle(Path(folder), engine, images)
+        bundle = write_bundle(Path(folder), engine, images)
         names = [str(bundle / f"{number}.npy") for number in range(count)]
         command = [str(program), str(bundle), *names, "--bench"]
         with (
@@ -121,7 +121,7 @@ def _cpp(process: subprocess.Popen[str], count: int) -> Times:
     return [(one[0] / 1e6, one[1] / 1e6, one[2] / 1e6) for one in json.loads(process.stdout.readline())]
 
 
-def _bundle(folder: Path, engine: Artifact, images: list[np.ndarray]) -> Path:
+def write_bundle(folder: Path, engine: Artifact, images: list[np.ndarray]) -> Path:
     """Write what the program reads of a bundle, and the images."""
     name = engine.details["engine"]
     for file in engine.file(name).parent.iterdir():

@@ -83,6 +83,7 @@ std::string in_quotes(const std::string& text) {
 [[maybe_unused]] std::string one_line(const std::string& text) {
   std::string out;
   for (const char c : text.substr(0, 400)) out += (c == '\n' || c == '\r' || c == '\t') ? ' ' : c;
+  while (!out.empty() && out.back() == ' ') out.pop_back();
   return out;
 }
 
