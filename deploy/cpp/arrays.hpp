@@ -71,11 +71,12 @@ inline Array read_npy(const std::string& path) {
   std::string side;
   std::size_t bytes = static_cast<std::size_t>(array.descr[2] - '0');
   while (std::getline(sides, side, ',')) {
-    if (side.find_first_of("0123456789") == std::string::npos) continue;
-    if (side.size() > 12) throw Error(path + ": a side is out of range");
+    side.erase(0, side.find_first_not_of(' '));
+    if (side.empty()) continue;  // (3,)
+    if (side.size() > 12 || side.find_first_not_of("0123456789") != std::string::npos)
+      throw Error(path + ": no .npy file: its shape is none");
     array.shape.push_back(std::stoll(side));
-    if (array.shape.back() < 0 || array.shape.back() > static_cast<std::int64_t>(kMostBytes))
-      throw Error(path + ": a side is out of range");
+    if (array.shape.back() > static_cast<std::int64_t>(kMostBytes)) throw Error(path + ": a side is out of range");
     bytes *= static_cast<std::size_t>(array.shape.back());
     if (bytes > kMostBytes) throw Error(path + ": larger than 1 GiB");
   }
