@@ -8,10 +8,10 @@ BIN := $(VENV)/bin
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo engines quick test tests boards coverage docs lint types clean
+.PHONY: help demo engines quick test tests boards stack-checks coverage docs lint types clean
 
 help: ## list what can be made
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1,\2/p' $(MAKEFILE_LIST) | while IFS=, read -r name what; do printf '%-14s %s\n' "$$name" "$$what"; done
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1,\2/p' $(MAKEFILE_LIST) | while IFS=, read -r name what; do printf '%-14s %s\n' "$$name" "$$what"; done
 
 demo: $(VENV)/.all ## install and run the quickstart: a distilled, quantized, measured student in minutes
 	$(BIN)/edgekd run $(RECIPE) --out $(RUN)
@@ -40,7 +40,7 @@ quick: lint ## lint, and run the tests that need no framework (no torch, onnx, o
 test: lint ## install and run lint, types and all tests
 	$(MAKE) -j 2 types tests
 
-tests: $(VENV)/.tensorrt-types $(VENV)/.boards/loopback ## run all tests
+tests: $(VENV)/.tensorrt-types $(VENV)/.stack-checks $(VENV)/.boards/loopback ## run all tests
 	$(PYTEST) --durations 15
 
 # Optional parts: the tests say what they skip without them. `make test` makes the first, `.ci/run` both.
@@ -53,7 +53,7 @@ $(VENV)/.boards/loopback: tests/boards/make_python.sh $(VENV)/.dev
 	@touch $@
 
 # Subprocesses and forked commands are measured, too: `patch = subprocess` in pyproject.toml.
-coverage: $(VENV)/.tensorrt-types $(VENV)/.boards/loopback ## run all tests and say which lines of edgekd they reach
+coverage: $(VENV)/.tensorrt-types $(VENV)/.stack-checks $(VENV)/.boards/loopback ## run all tests and say which lines of edgekd they reach
 	COVERAGE_FILE=$(CURDIR)/build/coverage.data $(PYTEST) --cov --cov-report term:skip-covered --cov-report html:build/coverage
 
 docs: $(VENV)/.docs ## build the documentation as a site in build/site; a broken link is an error
@@ -80,6 +80,13 @@ $(VENV)/.all: pyproject.toml | $(VENV)/bin/uv
 # works without the libraries. Where there are none for this machine, the tests say that they are skipped.
 $(VENV)/.tensorrt-types: Makefile | $(VENV)/.dev
 	-$(BIN)/uv pip install -q --python $(BIN)/python --no-deps --target $@ tensorrt-stubs==10.13.0.35.1 tensorrt-cu12-bindings==11.4.0.106
+	@mkdir -p $@ && touch $@
+
+# What the files for other software are checked with: their own packages. Beside the others, because their pins clash with what is
+# there: Model API asks for opencv-python-headless 4, Triton's client for protobuf 6. Without them, their tests are skipped.
+stack-checks: $(VENV)/.stack-checks ## get Model API and Triton's schema, with which the files of `edgekd stack` are checked
+$(VENV)/.stack-checks: Makefile | $(VENV)/.dev
+	-$(BIN)/uv pip install -q --python $(BIN)/python --no-deps --target $@ openvino-model-api==0.4.7 tritonclient==2.73.0
 	@mkdir -p $@ && touch $@
 
 $(VENV)/.dev: pyproject.toml | $(VENV)/bin/uv

@@ -13,6 +13,7 @@ from importlib import resources
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from edgekd import stacks
 from edgekd.bundle.golden import Source, make_golden
 from edgekd.bundle.manifest import manifest_of
 from edgekd.bundle.run import EngineRun, open_run
@@ -22,7 +23,7 @@ from edgekd.bundle.verify import Verified, verify
 from edgekd.core import plugins
 from edgekd.core.workspace import disk_errors
 from edgekd.data.splits import shared_splits
-from edgekd.errors import BundleError
+from edgekd.errors import BundleError, UserError
 from edgekd.executors import portable
 from edgekd.executors.boards import connected
 from edgekd.release.archive import RUN, pack
@@ -42,10 +43,11 @@ class BundleRequest:
 
     engine: folder of the engine in its run, e.g. `runs/quickstart/engine/openvino-int8`.
     out: the file; None: `NAME.tar` in the current folder.
-    name: of the service on a board; None: the engine's id.
+    name: of the service on a board; None: the engine's id without its board.
     key: SSH key that signs; None: no signature.
     golden: where the golden outputs come from, see `bundle/golden.py`.
     images: golden images; () for images of the scored split.
+    has_stacks: whether it has the files for other software; these hold further copies of the engine.
     """
 
     engine: Path
@@ -54,6 +56,7 @@ class BundleRequest:
     key: Path | None = None
     golden: Source = "engine"
     images: Sequence[Path] = ()
+    has_stacks: bool = False
 
 
 def build(request: BundleRequest) -> Verified:
@@ -65,7 +68,7 @@ def build(request: BundleRequest) -> Verified:
         WorkspaceError: the disk is full or not writable.
     """
     run = open_run(request.engine)
-    name = request.name or run.id
+    name = request.name or run.id.partition("@")[0]
     out = request.out or Path(f"{name}.tar")
     with disk_errors(out.absolute().parent), TemporaryDirectory(prefix="edgekd-bundle-") as text:
         folder = Path(text) / "bundle"
@@ -91,8 +94,17 @@ def _collect(run: EngineRun, name: str, request: BundleRequest, folder: Path) ->
     portable.copy_to(folder / "runtime", [plugins.load("targets", manifest.target)])
     for place, (package, file) in _FROM_PACKAGES.items():
         (folder / place).write_bytes(resources.files(package).joinpath(file).read_bytes())
+    if request.has_stacks:
+        _add_stacks(run, folder / "stacks")
     engine_files = {name: digest for name, digest in hashes_in(folder).items() if name.startswith("engine/")}
     (folder / SBOM).write_text(sbom(manifest, run.engine.spec, engine_files), encoding="utf-8")
+
+
+def _add_stacks(run: EngineRun, folder: Path) -> None:
+    reasons = stacks.write_all(run.engine, folder)
+    if all(reasons.values()):
+        why = "; ".join(f"{name}: {reason}" for name, reason in reasons.items()) or "edgekd knows none for its target"
+        raise UserError(f"{run.id}: no other software takes it ({why}); leave --stacks out")
 
 
 def _copy(source: Path, place: Path) -> None:

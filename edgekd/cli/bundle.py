@@ -16,6 +16,7 @@ class Golden(str, Enum):
     """Where the golden outputs come from."""
 
     engine = "engine"
+    simulator = "simulator"
     reference = "reference"
     none = "none"
 
@@ -24,7 +25,8 @@ def bundle(
     engine: Annotated[Path | None, typer.Argument(help="Engine's folder in its run, RUN/engine/ID.")] = None,
     out: Annotated[Path | None, typer.Option("-o", "--out", help="File to write; default NAME.tar.")] = None,
     name: Annotated[
-        str | None, typer.Option("--name", help="Name of the service on the board; default the engine's id.")
+        str | None,
+        typer.Option("--name", help="Name of the service on the board; default the engine's id without @board."),
     ] = None,
     sign: Annotated[
         Path | None, typer.Option("--sign", metavar="KEY", help="SSH key that signs, or the .pub of one in ssh-agent.")
@@ -33,12 +35,15 @@ def bundle(
         Golden,
         typer.Option(
             "--golden",
-            help="Expected outputs: `engine` on its own board, `reference` (ONNX graph, wider limits), or `none`.",
+            help="Expected outputs: `engine` on its own board or in its `simulator`, `reference` (ONNX graph, wider limits), `none`.",
         ),
     ] = Golden.engine,
     image: Annotated[
         list[Path], typer.Option("--image", help="Golden image; default two of the scored split. Repeatable.")
     ] = [],  # noqa: B006
+    stacks: Annotated[
+        bool, typer.Option("--stacks", help="Add the files for other software; they copy the engine.")
+    ] = False,
     verify: Annotated[
         Path | None, typer.Option("--verify", metavar="FILE", help="Check a bundle instead; needs no network.")
     ] = None,
@@ -64,7 +69,7 @@ def bundle(
         from edgekd.bundle.build import BundleRequest, build
 
         assert engine is not None
-        found = build(BundleRequest(engine, out, name, sign, golden.value, tuple(image)))
+        found = build(BundleRequest(engine, out, name, sign, golden.value, tuple(image), stacks))
     _show(found, json, is_new=verify is None)
 
 

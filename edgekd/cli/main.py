@@ -27,6 +27,7 @@ from edgekd.cli import (
     recipes,
     report,
     run,
+    stack,
     stages,
     study,
     toolchain,
@@ -87,6 +88,7 @@ app.command()(tune.tune)
 app.command()(predict.predict)
 app.command()(report.report)
 app.command()(bundle.bundle)
+app.command()(stack.stack)
 app.add_typer(board.app, name="board")
 app.add_typer(toolchain.app, name="toolchain")
 

@@ -15,10 +15,10 @@ class Export(Section):
     """The ONNX graph, and its parity with torch."""
 
     opset: int = Field(18, ge=17, description="ONNX opset.")
-    input: Literal["float32_nchw", "uint8_nchw", "uint8_nhwc"] = Field(
+    input: Literal["float32_nchw", "pixels_nchw", "uint8_nchw", "uint8_nhwc"] = Field(
         "float32_nchw",
         description="Input of the graph. `float32_nchw`: the normalised image. `uint8_*`: the resized image, normalised in "
-        "the graph.",
+        "the graph. `pixels_nchw`: the same with pixels as float32 from 0 to 255, for software that feeds float pixels.",
     )
     argmax: bool = Field(False, description="Segmenters: end the graph in the class map instead of the logits.")
     upsampling: Literal["host", "graph"] = Field(

@@ -36,6 +36,7 @@ KINDS = {
     "methods": "edgekd.distill.methods",
     "quantizers": "edgekd.quantize.schemes",
     "rewrites": "edgekd.rewrites",
+    "stacks": "edgekd.stacks",
 }
 # What the module of a plugin has to have, by kind; a name that it may leave out is None in it.
 _NAMES = {
@@ -45,6 +46,7 @@ _NAMES = {
     "methods": ("Options", "TASKS", "Method"),
     "quantizers": ("Options", "SUFFIX", "KEEPS_FLOAT", "quantize"),
     "rewrites": ("ERROR", "rewrite"),
+    "stacks": ("TITLE", "TARGETS", "why_not", "write"),
 }
 _NOT_PLUGINS = {"base", "graph"}
 _SINGULAR = {"families": "family"}

@@ -28,13 +28,16 @@ from edgekd.rewrites.graph import SCOPES, opsets
 
 log = logging.getLogger(__name__)
 MODEL = "model.onnx"
+_PIXELS = (1 / 255,) * 3  # the std of a contract whose float inputs are pixels from 0 to 255
 
 
 def deployed_spec(trained: ModelSpec, model: DenseModel, settings: Export) -> ModelSpec:
     """Return the contract of the exported graph under the recipe's export options."""
     height, width = trained.preprocess.size
-    if settings.input == "float32_nchw":
+    if settings.input in ("float32_nchw", "pixels_nchw"):
         preprocess = trained.preprocess
+        if settings.input == "pixels_nchw":
+            preprocess = replace(preprocess, mean=(0.0,) * 3, std=_PIXELS)
         image = TensorSpec("image", "float32", (1, 3, height, width), "image")
     else:
         layout = settings.input.removeprefix("uint8_").upper()
@@ -61,7 +64,7 @@ class _Deployed(nn.Module):
         super().__init__()
         self.model = model
         self.names = names
-        self.normalise = spec.preprocess.dtype == "uint8"
+        self.normalise = spec.preprocess.dtype == "uint8" or spec.preprocess.std == _PIXELS
         self.nhwc = spec.preprocess.layout == "NHWC"
         self.argmax = self.names == ["class_map"]
         # pixel / 255, minus mean, over std: folded into one multiply and one add.

@@ -41,7 +41,7 @@ class Tolerance:
 class Manifest:
     """The content of `manifest.json`.
 
-    name: of the service on a board; by default the engine's id, e.g. `openvino-int8`.
+    name: of the service on a board; by default the engine's id without its board, e.g. `openvino-int8`.
     version: seconds since 1970 when the engine was made; a board takes no lower one unless told.
     task: semantic, detection or instance.
     target, precision, options: as in the recipe.

@@ -13,12 +13,14 @@ from tests.architecture.sources import PACKAGE
 VENDORS = re.compile(
     r"rknn|rockchip|tensorrt|openvino|nncf|cuda|nvidia|jetson|tegra|onnx_?runtime|\bqnn\b|qualcomm|hailo|intel\b", re.I
 )
-# Where a name belongs: targets, and quantizers, which are made for a toolchain.
+# Where a name belongs: targets, quantizers, which are made for a toolchain, and stacks, which are other software.
 HOMES = ("targets/onnxruntime/", "targets/openvino/", "targets/rknn/", "targets/tensorrt/", "targets/tensorrt_rtx/",
-         "targets/_nvidia/", "quantize/schemes/")  # fmt: skip
+         "targets/_nvidia/", "quantize/schemes/", "stacks/")  # fmt: skip
 # File -> names that may stand in its code and texts, with the reason.
 ALLOWED: dict[str, set[str]] = {
+    "cli/help.py": {"openvino", "rknn"},  # examples in help texts
     "cli/predict.py": {"openvino"},  # an example in a help text
+    "cli/stack.py": {"openvino"},  # examples in a help text
     "cli/toolchain.py": {"rknn"},  # an example in a help text
     "data/loader.py": {"cuda"},  # PyTorch's name of a device to train on
     "doctor.py": {"onnxruntime"},  # the packages that the export needs

@@ -183,6 +183,17 @@ def test_golden_images_may_be_ones_own_or_none(tiny_run: Path, tmp_path: Path) -
     assert not (folder / "golden").exists()
 
 
+def test_files_for_other_software_are_in_it_on_request(tiny_run: Path, tmp_path: Path) -> None:
+    engine = tiny_run / "engine/onnxruntime-fp32"
+    folder, _ = unpacked(bundle(engine, tmp_path / "one.tar", "--stacks", "--golden", "none"))
+    (stack,) = (folder / "stacks").iterdir()
+    written = tmp_path / "written"
+    done = edgekd("stack", str(engine), "--for", stack.name, "--out", str(written))
+    assert done.returncode == 0, done.stderr
+    files = {path.relative_to(written): path.read_bytes() for path in written.rglob("*") if path.is_file()}
+    assert {path.relative_to(stack): path.read_bytes() for path in stack.rglob("*") if path.is_file()} == files
+
+
 def test_an_engine_that_cannot_run_here_says_what_can_be_done(tiny_run: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(tiny_run, run)
@@ -193,7 +204,7 @@ def test_an_engine_that_cannot_run_here_says_what_can_be_done(tiny_run: Path, tm
     done = edgekd("bundle", str(run / "engine/onnxruntime-fp32"), cwd=tmp_path)
     assert done.returncode == 2
     assert "board orin cannot give the golden outputs" in done.stderr
-    assert "--golden reference" in done.stderr
+    assert "--golden: reference or none" in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert not (tmp_path / "onnxruntime-fp32.tar").exists()
 
@@ -207,6 +218,7 @@ def test_an_engine_that_cannot_run_here_says_what_can_be_done(tiny_run: Path, tm
         (("{run}/engine/onnxruntime-fp32", "--sign", "absent"), "absent: no such file"),
         (("{run}/engine/onnxruntime-fp32", "--name", "a/b"), "expected"),
         (("{run}/engine/onnxruntime-fp32", "--image", "absent.png"), "absent.png"),
+        (("{run}/engine/onnxruntime-fp32", "--golden", "simulator"), "the simulator cannot give the golden outputs"),
         (("--verify", "absent.tar"), "cannot be read"),
         (("--verify", "{run}"), "cannot be read"),
         (("{run}/engine/onnxruntime-fp32", "-o", "/proc/x/one.tar"), "/proc/x"),

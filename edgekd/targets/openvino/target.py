@@ -36,7 +36,7 @@ from edgekd.targets.base import (
     check_range,
     check_tensors,
 )
-from edgekd.targets.openvino import runtime
+from edgekd.targets.openvino import model_api, runtime
 from edgekd.targets.openvino.compiled import (
     PRECISION,
     layers_of,
@@ -119,6 +119,7 @@ def build_engine(request: CompileRequest) -> CompileResult:
     model = read_model(request.model)
     _check_quantized(model, request)
     runtime.mark(model, precision)
+    model_api.describe(model, model_api.model_info(request.spec))
     if options.format == "blob":
         engine = request.out_dir / f"engine{runtime.BLOB}"
         core = _core_with(options.device)

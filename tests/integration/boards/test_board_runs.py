@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,17 @@ import yaml
 
 import edgekd
 from edgekd.board.detection import Detections
+from edgekd.bundle.build import BundleRequest, build
 from edgekd.core.artifact import open_artifact
 from edgekd.data.predictions import ReadImage
+from edgekd.errors import BundleError
 from edgekd.executors.boards import connected
+from edgekd.release.archive import unpack
 from edgekd.report.line import stage_line
 from edgekd.report.stored import read_report
 from edgekd.report.verdict import findings
+from edgekd.runner.contract import read_spec
+from edgekd.runner.golden import read_golden
 from tests.boards.fixtures import PYTHON_38, SshdBoard, board_python
 from tests.integration.conftest import TINY
 
@@ -230,3 +236,36 @@ def test_the_engines_of_a_recipe_move_to_the_board_that_the_command_names(finish
     assert "student: running" not in done.stderr
     measured = open_artifact(folder / "run/bench@lab").details["rows"]
     assert set(THEIRS) <= set(measured)
+
+
+def test_the_golden_outputs_of_a_bundle_come_from_the_engines_own_board(
+    finished: tuple[Path, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(finished[0])
+    found = {}
+    for name in ("onnxruntime-int8", "onnxruntime-int8@lab"):
+        made = build(BundleRequest(Path("run/engine") / name, tmp_path / f"{name}.tar"))
+        unpack(made.path, tmp_path / name)
+        spec = read_spec(tmp_path / name, made.manifest)
+        found[name] = made.manifest, read_golden(tmp_path / name, spec, 0).outputs[spec.outputs[0].name]
+    (here, ours), (there, theirs) = found.values()
+    assert (here.name, there.name) == ("onnxruntime-int8", "onnxruntime-int8")
+    assert there.made_by["golden"] == {"from": "engine", "board": "lab"}
+    np.testing.assert_allclose(theirs, ours, atol=1e-3 * np.ptp(ours))
+    if board_python() == PYTHON_38:
+        assert there.runtime != here.runtime  # an older one
+
+
+def test_a_bundle_of_an_engine_that_its_board_cannot_run_needs_a_choice(
+    finished: tuple[Path, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if board_python() != PYTHON_38:
+        pytest.skip("the board's Python is ours, with every runtime")
+    monkeypatch.chdir(finished[0])
+    request = BundleRequest(Path("run/engine/openvino-fp32@lab"), tmp_path / "one.tar")
+    with pytest.raises(
+        BundleError, match=r"board lab cannot give .*openvino is not installed.*--golden: reference or none"
+    ):
+        build(request)
+    made = build(replace(request, golden="reference"))
+    assert (made.manifest.golden, made.manifest.tolerance.error) == (2, 0.05)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 import torch
 from onnx import numpy_helper
 
+from edgekd.board.preprocess import prepare
 from edgekd.board.specs import ModelSpec
 from edgekd.core.recipe import Export
 from edgekd.errors import GateError, UserError
@@ -61,6 +63,17 @@ def test_pixels_are_counted(tmp_path: Path, argmax: bool) -> None:
     assert (parity["images"], parity["compared"]) == (3, 3 * 64 * 64)
     assert parity["different"] <= 1e-3
     assert (parity["outputs_relative"] is None) == argmax
+
+
+def test_a_graph_that_takes_float_pixels_normalises_them(tmp_path: Path) -> None:
+    model, trained = network("semantic", seed=0)
+    spec = exported(model, trained, Export(input="pixels_nchw"), tmp_path / "model.onnx")
+    picture = images(1)[0]
+    fed = prepare(picture, spec.preprocess)
+    assert (fed.dtype, fed.shape) == (np.float32, (1, 3, *SIZE))
+    assert np.array_equal(fed[0], prepare(picture, replace(trained.preprocess, dtype="uint8"))[0])
+    parity = measure_parity(model, trained, tmp_path / "model.onnx", spec, images(2))
+    assert parity["outputs_relative"] < 1e-4
 
 
 @pytest.mark.parametrize("whose", ["torch", "ONNX"])
