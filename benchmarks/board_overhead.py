@@ -1,18 +1,21 @@
 """How much the way over SSH costs: connect and probe, a poll, a push against scp, a second push, the latency of an engine.
 
-    python benchmarks/board_overhead.py           # on a loopback board that is started for it, see tests/boards
-    python benchmarks/board_overhead.py orin      # on a board of the inventory
+    python benchmarks/board_overhead.py                   # on a loopback board that is started for it, see tests/boards
+    python benchmarks/board_overhead.py --only latency    # one part: connect_and_probe, poll, push or latency
+    python benchmarks/board_overhead.py orin              # on a board of the inventory
 
 Every line has the median of its rounds and its limit. scp and the push take turns with new random bytes in every round. The
 push includes the hash of the file on both sides and uses the connection that a run has open; scp makes one, as when it is
 typed. A line without a limit is scp over an open connection, which checks nothing, or the latency here. The bench of one ONNX
-Runtime engine takes turns between this process and the board, so that its last line means something on a loopback board alone.
-Exit code 1 when a limit is missed.
+Runtime engine takes turns between this process and the board, in the other order in every second round. The last line is the
+ratio of the two p50 of a round: its median over the rounds, and an interval that holds the true median with at least 95 %
+(order statistics). It means something on a loopback board alone. Exit code 1 when a limit is missed.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import resource
 import shutil
@@ -73,16 +76,53 @@ class Row:
         return text if self.limit is None else f"{text}; limit {self.limit:.5f}: {'met' if self.is_met else 'MISSED'}"
 
 
+@dataclass(frozen=True)
+class Ratio:
+    """Ratios of measurements that took turns, and the limit of their median."""
+
+    name: str
+    samples: list[float]
+    limit: float
+
+    @property
+    def is_met(self) -> bool:
+        """Whether the median is within the limit."""
+        return statistics.median(self.samples) <= self.limit
+
+    def __str__(self) -> str:
+        lowest, highest = interval_of_median(self.samples)
+        median, count = statistics.median(self.samples), len(self.samples)
+        text = f"{self.name:24} {median:9.4f}   (95 % interval {lowest:.4f} to {highest:.4f}, {count} pairs)"
+        return f"{text}; limit {self.limit:.2f}: {'met' if self.is_met else 'MISSED'}"
+
+
+def interval_of_median(samples: list[float], confidence: float = 0.95) -> tuple[float, float]:
+    """Return the closest order statistics between which the median lies with a confidence; the range for few samples.
+
+    Source: David and Nagaraja, Order Statistics, 3rd edition, section 7.1.
+    """
+    ordered, count = sorted(samples), len(samples)
+    outside = 0.0  # on both sides
+    for rank in range(count // 2):
+        outside += 2 * math.comb(count, rank) / 2**count
+        if outside > 1 - confidence:
+            lowest = max(0, rank - 1)
+            return ordered[lowest], ordered[-1 - lowest]
+    return ordered[0], ordered[-1]
+
+
 def main() -> int:
     """Measure everything and print a line for each; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("board", nargs="?", help="name in the inventory; default: a loopback board")
-    name = parser.parse_args().board
+    parser.add_argument("--only", choices=[one.__name__ for one in MEASURES], help="one part; default: all")
+    given = parser.parse_args()
+    name = given.board
     with tempfile.TemporaryDirectory() as text:
         folder = Path(text)
         with as_given(name) if name else loopback(folder) as board:
             rows = []
-            for measure in MEASURES:
+            for measure in (one for one in MEASURES if given.only in (None, one.__name__)):
                 for row in measure(board, folder):
                     print(row, flush=True)
                     rows.append(row)
@@ -136,7 +176,7 @@ def push(board: Board, folder: Path) -> Iterator[Row]:
     yield Row("push again", again, 0.5)
 
 
-def latency(board: Board, folder: Path) -> Iterator[Row]:
+def latency(board: Board, folder: Path) -> Iterator[Row | Ratio]:
     """The bench's median engine time, in this process and on the board in turns."""
     import onnx
 
@@ -161,11 +201,14 @@ def latency(board: Board, folder: Path) -> Iterator[Row]:
             "long_runs": asdict(LongRunSettings()),
             "decode": None,
         }
-        for name, executor in places.items():
+        turns = list(places.items())
+        for name, executor in turns if seed % 2 == 0 else reversed(turns):
             value = executor.run_job(Job("measure", "", arguments), files, out, out / "log.txt")
             found[name].append(value["rows"]["engine"]["latency_ms"]["p50"] / 1000)
     yield Row("bench p50 here", found["here"], None)
-    yield Row("bench p50 on the board", found["on the board"], MORE_LATENCY * statistics.median(found["here"]))
+    yield Row("bench p50 on the board", found["on the board"], None)
+    ratios = [there / here for there, here in zip(found["on the board"], found["here"], strict=True)]
+    yield Ratio("bench p50, board / here", ratios, MORE_LATENCY)
 
 
 @contextmanager
@@ -184,7 +227,7 @@ def connected(board: Board) -> Iterator[tuple[Client, str]]:
     """Give an open connection, and edgekd's folder on the board."""
     client = Client(board.name, board.ssh, Link())
     try:
-        yield client, greet(client, board)
+        yield client, greet(client, board).folder
     finally:
         client.close()
 
@@ -225,7 +268,7 @@ def cpu_s() -> float:
 
 
 # Each is called with the board and a scratch folder, and yields its rows.
-MEASURES: tuple[Callable[[Board, Path], Iterator[Row]], ...] = (connect_and_probe, poll, push, latency)
+MEASURES: tuple[Callable[[Board, Path], Iterator[Row | Ratio]], ...] = (connect_and_probe, poll, push, latency)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -46,6 +46,7 @@ from edgekd.board.prediction_files import load_images, save_results
 from edgekd.board.preprocess import prepare
 from edgekd.board.session import Session
 from edgekd.board.specs import ModelSpec
+from edgekd.board.state import snapshot
 from edgekd.errors import EdgekdError, TargetError, one_line
 from edgekd.targets.base import CompileRequest, SessionBase, Target
 
@@ -137,7 +138,8 @@ def measure(job: Job, progress: Progress) -> Json:
 def compare_engines(job: Job, progress: Progress) -> Json:
     """Compare engines with the first one, with `DuelArguments`.
 
-    Value: `sides`, a `Side` by name; `failures`, by name why an engine did not run. The first engine fails the job.
+    Value: `sides`, a `Side` by name; `failures`, by name why an engine did not run; `state`, the machine's (`Snapshot`) `before`
+    and `after`. The first engine fails the job.
     """
     given = cast(DuelArguments, job.arguments)
     images = [np.load(job.files[name], allow_pickle=False) for name in given["images"]]
@@ -146,8 +148,10 @@ def compare_engines(job: Job, progress: Progress) -> Json:
         first = next(iter(given["engines"]))
         if first in failures:
             raise TargetError(f"{first}: {failures[first]}")
+        before = snapshot()
         sides = duel(sessions, images, given["rounds"], given["seed"], progress)
-    return {"sides": {name: asdict(side) for name, side in sides.items()}, "failures": failures}
+    rows = {name: asdict(side) for name, side in sides.items()}
+    return {"sides": rows, "failures": failures, "state": {"before": before, "after": snapshot()}}
 
 
 def choices(job: Job, progress: Progress) -> Json:

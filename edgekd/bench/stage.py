@@ -18,7 +18,8 @@ from edgekd.core.recipe import LOCAL, Bench, Recipe
 from edgekd.core.stage import StageJob
 from edgekd.data.base import DenseDataset
 from edgekd.data.splits import open_split
-from edgekd.executors.boards import executor_of, machine_on, prepare
+from edgekd.executors.answers import reasons_of, rows_of
+from edgekd.executors.boards import confirm, executor_of, machine_on, prepare
 from edgekd.executors.inference import engine_files, measured_engine
 
 
@@ -29,7 +30,7 @@ def run(job: StageJob) -> StageResult:
 
     Raises:
         TargetError: none of them runs.
-        BoardError: the board cannot be reached, or is not set as its inventory expects.
+        BoardError: the board cannot be reached, or is not set as its inventory expects, before, during or after.
     """
     recipe, board = job.recipe, board_in(job.recipe)
     dataset = open_split(recipe, recipe.data.val)
@@ -52,21 +53,25 @@ def run(job: StageJob) -> StageResult:
             if board == LOCAL
             else None,  # a board cannot read images
         }
-        measured, disturbed = Job("measure", "", arguments), prepare(board)
+        prepare(board)
         with progress_bar("measuring latency, %", redraws_itself=False) as progress:
             value = executor_of(board).run_job(
-                measured,
+                Job("measure", "", arguments),
                 files,
                 job.out_dir,
                 Path(folder) / "log.txt",
                 lambda _, fraction: progress(int(100 * fraction), 100),
             )
+    disturbances = confirm(board, value.get("state"))
     there = machine_on(board)
     if board != LOCAL and there["environment"]["virtualized"]:
-        disturbed.append("the board is an emulator or a virtual machine: this is not the latency of its chip")
-    rows = {name: {**row, "warnings": [*row["warnings"], *disturbed]} for name, row in value["rows"].items()}
+        disturbances.append("the board is an emulator or a virtual machine: this is not the latency of its chip")
+    rows = {
+        name: {**row, "warnings": [*row["warnings"], *disturbances]}
+        for name, row in rows_of(value, "rows", engines).items()
+    }
     details = {"rows": rows, "state": value["state"], "machine": there}
-    return StageResult(details=details, failures=value["failures"])
+    return StageResult(details=details, failures=reasons_of(value, "failures"))
 
 
 def machine(recipe: Recipe) -> dict[str, object]:

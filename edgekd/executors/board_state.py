@@ -5,20 +5,23 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
 
 from edgekd.board.sysinfo import Facts
 from edgekd.core.inventory import Board, Expects, Quiet
-from edgekd.errors import BoardError
+from edgekd.errors import BoardAnswerError, BoardError
 from edgekd.executors.base import Identity
+from edgekd.executors.logs import printable
 from edgekd.executors.machine import Machine
 
 log = logging.getLogger(__name__)
 PAUSE_S = 5.0  # between two looks at a board that is not quiet; a look takes a second of one core
 
 
-def prepare(board: Board, ask: Callable[[], Machine], pause_s: float = PAUSE_S) -> list[str]:
-    """Wait until a board is quiet, at most `quiet.wait_s`, and return what disturbs a measurement on it even then.
+def prepare(board: Board, ask: Callable[[], Machine], pause_s: float = PAUSE_S) -> None:
+    """Wait until a board is quiet, at most `quiet.wait_s`; `confirm` says what disturbs a measurement even then.
 
     Args:
         board: its entry in the inventory.
@@ -27,23 +30,77 @@ def prepare(board: Board, ask: Callable[[], Machine], pause_s: float = PAUSE_S) 
 
     Raises:
         BoardError: the board does not have the power mode or the clocks that the inventory expects.
+        BoardAnswerError: it describes no machine.
     """
-    started, is_said = time.monotonic(), False
+    started, is_logged = time.monotonic(), False
     while True:
         machine = ask()
-        state = machine.facts["state"]
-        if wrong := unmet(board.expects, machine.identity, state):
-            raise BoardError(
-                f"board {board.name}: {'; '.join(wrong)}; see what to type: edgekd board doctor {board.name}; or change "
-                "`expects` in the inventory"
-            )
-        loud, left_s = disturbances(board.quiet, state), started + board.quiet.wait_s - time.monotonic()
-        if not loud or left_s <= 0:
-            return [f"the board was not quiet: {text}" for text in loud]
-        if not is_said:
-            log.warning("board %s is not quiet (%s); waiting at most %.0f s", board.name, "; ".join(loud), left_s)
-            is_said = True
+        _check(board, machine.identity, machine.facts["state"], "")
+        disturbing = _disturbances(board, machine.facts["state"])
+        left_s = started + board.quiet.wait_s - time.monotonic()
+        if not disturbing or left_s <= 0:
+            return
+        if not is_logged:
+            log.warning("board %s is not quiet (%s); waiting at most %.0f s", board.name, "; ".join(disturbing), left_s)
+            is_logged = True
         time.sleep(min(pause_s, left_s))
+
+
+def confirm(board: Board, before: Machine, after: Machine, state: object) -> list[str]:
+    """Return what disturbed a measurement, each in words: a reboot or a long wait for others may change a board unseen.
+
+    Args:
+        board: its entry in the inventory.
+        before: the machine that the measurement was asked for.
+        after: the machine after it.
+        state: what the measurement's job reports: the machine's state `before` and `after` its own work.
+
+    Raises:
+        BoardError: the board is not the one that was asked, or not as the inventory expects it.
+        BoardAnswerError: the job reports no state.
+    """
+    if before.identity != after.identity:
+        changed = [name for name, value in asdict(after.identity).items() if value != asdict(before.identity)[name]]
+        raise BoardError(
+            f"board {board.name}: its {' and '.join(changed)} changed during the measurement; run the command again"
+        )
+    if not isinstance(state, dict) or not all(isinstance(state.get(when), dict) for when in ("before", "after")):
+        raise BoardAnswerError(
+            f"board {board.name}: expected the state before and after a measurement, got {state!r:.200}"
+        )
+    for when in ("before", "after"):
+        _check(board, after.identity, state[when], f"{when} the measurement: ")
+    # Heat after a measurement is its own.
+    computing = {"busy_processes": state["after"].get("busy_processes")}
+    disturbing = {"before": _disturbances(board, state["before"]), "after": _disturbances(board, computing)}
+    return [
+        f"the board was not quiet {when} the measurement: {text}" for when in disturbing for text in disturbing[when]
+    ]
+
+
+def _check(board: Board, identity: Identity, state: Facts, when: str) -> None:
+    """Raise BoardError where a board is not as its inventory expects."""
+    with _understood(board):
+        wrong = unmet(board.expects, identity, state)
+    if wrong:
+        raise BoardError(
+            f"board {board.name}: {when}{'; '.join(wrong)}; see what to type: edgekd board doctor {board.name}; or change "
+            "`expects` in the inventory"
+        )
+
+
+def _disturbances(board: Board, state: Facts) -> list[str]:
+    with _understood(board):
+        return [printable(text) for text in disturbances(board.quiet, state)]
+
+
+@contextmanager
+def _understood(board: Board) -> Iterator[None]:
+    """Raise BoardAnswerError where a board's state has other values than a machine's."""
+    try:
+        yield
+    except (AttributeError, KeyError, TypeError, ValueError) as exc:
+        raise BoardAnswerError(f"board {board.name}: its state is none of a machine ({exc!r:.200})") from exc
 
 
 def unmet(expects: Expects, identity: Identity, state: Facts) -> list[str]:
@@ -56,10 +113,10 @@ def unmet(expects: Expects, identity: Identity, state: Facts) -> list[str]:
     """
     found = []
     if expects.nvpmodel is not None:
-        said = str(identity.use.get("power_mode", {}).get("nvpmodel") or "")
-        number = re.search(r"\d+$", said)
+        mode = printable(str(identity.use.get("power_mode", {}).get("nvpmodel") or ""))
+        number = re.search(r"\d+$", mode)
         if number is None or int(number.group()) != expects.nvpmodel:
-            found.append(f"power mode: expected {expects.nvpmodel}, got {said or 'none that can be read'}")
+            found.append(f"power mode: expected {expects.nvpmodel}, got {mode or 'none that can be read'}")
     if expects.clocks == "locked" and not state.get("clocks_locked"):
         unlocked = ", ".join(state.get("unlocked") or ()) or "no clock can be read"
         found.append(f"clocks: expected locked, got {unlocked}")

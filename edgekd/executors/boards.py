@@ -18,6 +18,7 @@ from edgekd.core import plugins
 from edgekd.core.artifact import Artifact
 from edgekd.core.inventory import Inventory, load_inventory
 from edgekd.core.recipe import LOCAL, Engine
+from edgekd.executors.answers import texts_of
 from edgekd.executors.base import Executor
 from edgekd.executors.local import Local
 from edgekd.executors.ssh.board import SshBoard
@@ -75,14 +76,29 @@ def executor_of(board: str) -> Executor:
     return (_connected.get() or _Boards(load_inventory())).executor(board)
 
 
-def prepare(board: str) -> list[str]:
-    """Wait until a board is quiet and return what disturbs a measurement even then, in words; [] for this machine.
+def prepare(board: str) -> None:
+    """Wait until a board is quiet, at most as long as the inventory says; this machine is not waited for.
 
     Raises:
         BoardError: the board does not have the power mode or the clocks that the inventory expects.
     """
     executor = executor_of(board)
-    return executor.prepare() if isinstance(executor, SshBoard) else []
+    if isinstance(executor, SshBoard):
+        executor.prepare()
+
+
+def confirm(board: str, state: object) -> list[str]:
+    """Return what disturbed a measurement, each in words; [] for this machine.
+
+    Args:
+        board: where it was measured.
+        state: of the board `before` and `after`, as the measurement's job reports it.
+
+    Raises:
+        BoardError: the board has changed since `prepare`, or was not as the inventory expects.
+    """
+    executor = executor_of(board)
+    return executor.confirm(state) if isinstance(executor, SshBoard) else []
 
 
 def board_of(artifact: Artifact) -> str:
@@ -139,7 +155,7 @@ def ask_why_not(board: str, engines: Sequence[tuple[str, Any]]) -> list[str]:
     new = [one for one, key in zip(asked, keys, strict=True) if key not in known]
     if new:
         arguments: WhyNotHereArguments = {"engines": new, "needs_runtime": board != LOCAL}
-        reasons = ask(board, Job("why_not_here", "", arguments))["reasons"]
+        reasons = texts_of(ask(board, Job("why_not_here", "", arguments)), "reasons", len(new))
         known |= {(board, repr(one)): reason for one, reason in zip(new, reasons, strict=True)}
     return [known[key] for key in keys]
 

@@ -11,10 +11,10 @@ from typing import Any
 
 from edgekd.board.arguments import CompileArguments, ProbeArguments
 from edgekd.board.job import Job
-from edgekd.board.specs import ModelSpec
 from edgekd.core import plugins
 from edgekd.core.recipe import LOCAL
 from edgekd.errors import TargetError, ToolchainError
+from edgekd.executors.answers import mapping_of, path_of, spec_of, text_of
 from edgekd.executors.base import Executor
 from edgekd.executors.boards import executor_of
 from edgekd.executors.child import Child
@@ -54,19 +54,19 @@ def build(name: str, request: CompileRequest, board: str = LOCAL) -> Compiled:
     }
     written = request.out_dir / LOG
     value = _builder(name, board).run_job(Job("compile", name, arguments), files, request.out_dir, written)
-    engine = request.out_dir / value["engine"]
+    engine = request.out_dir / path_of(value, "engine")
     if not engine.is_file() or engine.stat().st_size == 0:
         state = "an empty one" if engine.is_file() else "none"
         raise ToolchainError(
             f"{name}: the toolchain reported success, expected the engine {engine}, got {state}; log: {written}"
         )
-    details = value["details"]
+    details = mapping_of(value, "details")
     if written.exists():
         facts = plugins.target(name).info.toolchain or Toolchain()
         details = {**details, "log_notes": lines_with(written, facts.log_notes)}
         for note in details["log_notes"]:
             log.warning("%s: the toolchain noted: %s", name, note)
-    return Compiled(CompileResult(engine, ModelSpec.from_dict(value["spec"]), details), value["runtime_version"])
+    return Compiled(CompileResult(engine, spec_of(value, "spec"), details), text_of(value, "runtime_version"))
 
 
 def probe(name: str, model: Path, options: Any) -> Probe:

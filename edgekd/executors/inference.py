@@ -20,6 +20,7 @@ from edgekd.core import plugins
 from edgekd.core.artifact import Artifact
 from edgekd.core.plugin_options import plugin_options
 from edgekd.errors import ArtifactError
+from edgekd.executors.answers import mapping_of, texts_of
 from edgekd.executors.base import Executor
 from edgekd.executors.logs import LOG
 
@@ -100,7 +101,8 @@ def run_engine(
             "inputs": names,
         }
         value = executor.run_job(Job("infer", engine.target, arguments), files, out, folder / LOG)
-        return [_arrays(out, file, engine.spec) for file in value["outputs"]], value["runtime"]
+        written = texts_of(value, "outputs", len(names))
+        return [_arrays(out, file, engine.spec) for file in written], mapping_of(value, "runtime")
 
 
 def _arrays(folder: Path, name: object, spec: ModelSpec) -> Arrays:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from edgekd.board.arguments import FactsArguments
 from edgekd.board.job import Job, Json
@@ -30,7 +30,11 @@ def facts_job() -> Job:
 def machine_of(value: Json) -> Machine:
     """Return what the value of a `facts_job` says; BoardAnswerError when it says something else."""
     try:
-        return Machine(Identity(**value["identity"]), value["facts"])
+        machine = Machine(Identity(**value["identity"]), value["facts"])
+        parts = *asdict(machine.identity).values(), machine.facts["state"], machine.facts["environment"]
+        if not all(isinstance(part, dict) for part in parts):
+            raise TypeError
+        return machine
     except (KeyError, TypeError) as exc:
         raise BoardAnswerError(
             f"the board said of its machine: {str(value)[:200]!r}; expected identity and facts"

@@ -13,11 +13,14 @@ import os
 import signal
 from pathlib import Path
 
-from edgekd import errors
 from edgekd.board.job import JobFailure, Json, read_result
 from edgekd.errors import (
     ArtifactError,
+    CheckpointError,
+    DataError,
     EdgekdError,
+    ImageError,
+    PackageError,
     TargetError,
     ToolchainCrashError,
     ToolchainError,
@@ -25,9 +28,17 @@ from edgekd.errors import (
     ToolchainTimeoutError,
     WorkspaceError,
 )
-from edgekd.executors.logs import last_lines, lines_with
+from edgekd.executors.logs import last_lines, lines_with, printable
 from edgekd.targets.base import Toolchain
 
+# By the name in a result. No class of a failed recipe, gate or board: these are not for a job to say.
+_OF_JOBS: dict[str, type[EdgekdError]] = {
+    kind.__name__: kind
+    for kind in (
+        ArtifactError, CheckpointError, DataError, ImageError, PackageError, TargetError, ToolchainError, ToolchainCrashError,
+        ToolchainLogError, ToolchainTimeoutError, WorkspaceError,
+    )
+}  # fmt: skip
 TIMEOUT_VARIABLE = "EDGEKD_TOOLCHAIN_TIMEOUT_S"
 
 
@@ -69,17 +80,17 @@ def value_of(path: Path, exit_code: int, log: Path, facts: Toolchain, what: str)
 
 
 def _raise(failure: JobFailure, found: list[str], log: Path, what: str) -> None:
-    """Raise what the worker caught, as the same class where it is one of edgekd's."""
+    """Raise the worker's error, as the same class where it is one that jobs raise; the worker may be another machine's."""
     with open(log, "a", encoding="utf-8") as file:
         file.write(failure.traceback)
+    message = printable(failure.message)
     if failure.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        raise WorkspaceError(f"{what}: {failure.message}; make room and run it again; log: {log}")
+        raise WorkspaceError(f"{what}: {message}; make room and run it again; log: {log}")
     if failure.is_user_error:
-        named = getattr(errors, failure.kind, None)
-        kind = named if isinstance(named, type) and issubclass(named, EdgekdError) else TargetError
+        kind = _OF_JOBS.get(failure.kind, TargetError)
         logged = f"; it logged: {found[0]!r}" if found and found[0] not in failure.message else ""
-        raise kind(f"{failure.message}{logged}; whole log: {log}")
-    raise ToolchainCrashError(f"{what}: {failure.kind} in the toolchain: {failure.message}; whole log: {log}")
+        raise kind(f"{message}{logged}; whole log: {log}")
+    raise ToolchainCrashError(f"{what}: {printable(failure.kind)} in the toolchain: {message}; whole log: {log}")
 
 
 def timed_out(seconds: float, log: Path, what: str) -> ToolchainTimeoutError:

@@ -19,6 +19,7 @@ from edgekd.board.session import Session
 from edgekd.core.artifact import Artifact
 from edgekd.core.recipe import LOCAL
 from edgekd.errors import ArtifactError
+from edgekd.executors.answers import texts_of
 from edgekd.executors.base import Executor
 from edgekd.executors.boards import board_of, executor_of
 from edgekd.executors.inference import EngineFiles, engine_files
@@ -99,8 +100,5 @@ def _of_shard(
 
 
 def _result_of(value: Json) -> str:
-    """Return the name of the one file of results; ArtifactError when there is another number: another machine says it."""
-    results = value.get("results")
-    if not isinstance(results, list) or len(results) != 1:
-        raise ArtifactError(f"a job's results: expected one file, got {str(results)[:200]}; run it again")
-    return Path(str(results[0])).name
+    """Return the name of the one file of results; BoardAnswerError when there is another number."""
+    return Path(texts_of(value, "results", 1)[0]).name

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from edgekd.core.task_metrics import TASKS
+from edgekd.report.long_runs import energy_text
 from edgekd.report.model import Report, Row
-from edgekd.report.units import MISSING, milliseconds, percent, scaled, size
+from edgekd.report.units import MISSING, milliseconds, percent, ratio, scaled, size
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ def table_rows(report: Report) -> list[TableRow]:
 
 
 def notes(report: Report) -> list[str]:
-    """Return the lines below the table: the ceiling of the score, and what looks wrong with the data."""
+    """Return the lines below the table: energy and sustained latency, the ceiling of the score, findings in the data."""
     row = next((row for row in report.rows if row.ceiling is not None), None)
     lines = []
     if row is not None:
@@ -51,10 +52,27 @@ def notes(report: Report) -> list[str]:
         lines.append(
             f"ceiling: {percent(row.ceiling)} % {row.score_title}, as perfect labels score with evaluate.max_detections {most}"
         )
+    lines += [line for line in map(_long_run, report.rows) if line]
     if found := report.findings:
         more = f" (and {len(found) - 1} more, see the report)" if len(found) > 1 else ""
         lines.append(f"data: {found[0].text}{more}")
     return lines
+
+
+def _long_run(row: Row) -> str:
+    """Return energy per frame and sustained latency of a row on one line; "" where neither was asked for."""
+    parts = []
+    if row.energy is not None:
+        reason = row.energy.first.reason
+        parts.append(
+            f"no energy per frame: {reason}" if reason else f"energy {energy_text(row)} mJ gross / net per frame"
+        )
+    if row.sustained is not None and (last_ms := row.sustained.last_p50_ms) is not None:
+        to_burst = f", {ratio(last_ms / row.p50_ms)} of the p50" if row.p50_ms else ""
+        throttled_s = row.sustained.throttled_after_s
+        throttled = "" if throttled_s is None else f", throttled after {throttled_s:.0f} s"
+        parts.append(f"sustained p50 {milliseconds(last_ms)} ms{to_burst}{throttled}")
+    return f"{row.id}: {'; '.join(parts)}" if parts else ""
 
 
 def _table_row(row: Row) -> TableRow:

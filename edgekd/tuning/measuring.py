@@ -19,7 +19,8 @@ from edgekd.core.artifact import Artifact
 from edgekd.core.plugin_options import plugin_options
 from edgekd.core.recipe import Engine, Recipe
 from edgekd.data.splits import open_split
-from edgekd.executors.boards import executor_of, prepare
+from edgekd.executors.answers import reasons_of
+from edgekd.executors.boards import confirm, executor_of, prepare
 from edgekd.executors.inference import EngineFiles, engine_files, measured_engine
 
 log = logging.getLogger(__name__)
@@ -58,8 +59,7 @@ class Measuring:
             "rounds": self.rounds,
             "seed": self.seed,
         }
-        for disturbance in prepare(engine.board):
-            log.warning("%s: %s", engine.board, disturbance)
+        prepare(engine.board)
         with TemporaryDirectory(prefix="edgekd-duel-") as folder:
             value = executor_of(engine.board).run_job(
                 Job("duel", "", arguments),
@@ -68,7 +68,9 @@ class Measuring:
                 Path(folder) / "log.txt",
                 lambda _, share: self.progress(f"measuring {engine.id}", share),
             )
-        return {name: Side(**side) for name, side in value["sides"].items()}, value["failures"]
+        for disturbance in confirm(engine.board, value.get("state")):
+            log.warning("%s: %s", engine.board, disturbance)
+        return {name: Side(**side) for name, side in value["sides"].items()}, reasons_of(value, "failures")
 
 
 @contextmanager

@@ -132,6 +132,7 @@ def ssh_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Non
             (folder / tool).write_text(f'#!/bin/sh\nexec {real} -F "{folder / "config"}" "$@"\n')
             (folder / tool).chmod(0o755)
         monkeypatch.setenv("PATH", str(folder), prepend=":")
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))  # with the boards' last answers
 
     return know
 

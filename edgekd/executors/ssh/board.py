@@ -2,44 +2,38 @@
 
 from __future__ import annotations
 
-import getpass
-import hashlib
-import json
 import logging
-import platform
-import uuid
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from edgekd.board.files import FULL_BYTES, sha256_of
-from edgekd.board.job import JOB, RESULT, Job, Json, write_job
-from edgekd.board.long_runs import longest_seconds
+from edgekd.board.files import FULL_BYTES
+from edgekd.board.job import JOB, RESULT, Job, Json
 from edgekd.board.session import Session
 from edgekd.board.sysinfo import Facts
-from edgekd.core import plugins
 from edgekd.core.artifact import Artifact
 from edgekd.core.inventory import Board
 from edgekd.errors import ArtifactError, BoardAnswerError, BoardError, TargetError, ToolchainCrashError, WorkspaceError
-from edgekd.executors import outcomes, portable
+from edgekd.executors import outcomes
 from edgekd.executors.base import Identity, Progress, no_progress
-from edgekd.executors.board_state import prepare
+from edgekd.executors.board_state import confirm, prepare
 from edgekd.executors.machine import Machine, facts_job, machine_of
-from edgekd.executors.ssh.client import Client, Link
+from edgekd.executors.ssh.client import Client, Link, ScriptError
 from edgekd.executors.ssh.greeting import greet
-from edgekd.executors.ssh.jobs import SUPERVISOR, Jobs, Order, Status
+from edgekd.executors.ssh.jobs import Jobs, Order, Status
 from edgekd.executors.ssh.lock import Waiting
-from edgekd.executors.ssh.probe import Probed, probe, variables
+from edgekd.executors.ssh.orders import Orders, Prepared, title, toolchain, user
+from edgekd.executors.ssh.probe import Probed, probe
+from edgekd.executors.ssh.questions import Questions
 from edgekd.executors.ssh.results import Receiver, checked
 from edgekd.executors.ssh.session import BoardSession
 from edgekd.executors.ssh.store import Store, no_room
-from edgekd.targets.base import Toolchain
 
 _log = logging.getLogger(__name__)
-_LOG, _OUT = "log", "out"  # in a job's folder on the board
+_LOG = "log"  # in a job's folder on the board
 _FIRST_SLICE_S = 1.0
 _MOST_RESULT = 64 << 20  # bytes of result.json, which is read whole
 _MOST_REBOOTS = 2  # during one job
@@ -64,12 +58,13 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class _Place:
-    """edgekd's folder on a board that was met, with what is in it."""
+class _RemoteFolder:
+    """edgekd's folder on a board, and the last answers of that board."""
 
-    folder: str
+    path: str
     store: Store
     jobs: Jobs
+    questions: Questions
 
 
 class SshBoard:
@@ -83,7 +78,8 @@ class SshBoard:
     def __init__(self, board: Board, limits: Limits = Limits()) -> None:
         self._board, self._limits = board, limits
         self._client = Client(board.name, board.ssh, limits.link)
-        self._hashes: dict[tuple[str, int, int], str] = {}
+        self._orders = Orders(board, limits.wait_s, limits.log_bytes, self.identity)
+        self._known: Machine | None = None
 
     def run_job(
         self, job: Job, files: Mapping[str, Path], out_dir: Path, log: Path, progress: Progress = no_progress
@@ -96,28 +92,14 @@ class SshBoard:
             BoardAnswerError: the board sends what the job did not write.
             WorkspaceError: a disk is full.
         """
-        place = self._place
         with TemporaryDirectory(prefix="edgekd-board-") as folder:
-            order, contents = self._order(job, files, Path(folder))
-            waiting, reboots = Waiting(self._board.name, order.wait_s), 0
-            while True:
-                place.store.push(contents, waiting, progress)
-                status = self._ended(order, waiting, progress)
-                if status.state == "absent":  # the link was lost as it began, or another process has collected it
-                    continue
-                if status.state != "rebooted":
-                    if status.why == "busy":
-                        place.jobs.forget(order.key)
-                        raise waiting.over(status.holder)
-                    return self._collected(job, order, status, out_dir, log)
-                place.jobs.forget(order.key)
-                reboots += 1
-                if reboots == _MOST_REBOOTS:
-                    raise BoardError(
-                        f"board {self._board.name}: rebooted {reboots} times during {_what(job)}; look at its power supply and "
-                        "temperature"
-                    )
-                _log.warning("board %s rebooted during %s; doing it again", self._board.name, _what(job))
+            prepared = self._orders.prepare(job, files, Path(folder))
+            value = self._answer_during_own_job(prepared.question)
+            if value is None:
+                value = self._done(job, prepared, out_dir, log, progress)
+                if prepared.question:
+                    self._remote.questions.keep(prepared.question, value)
+            return value
 
     def open_session(self, artifact: Artifact) -> AbstractContextManager[Session]:
         """Return a session whose every run is a job; ArtifactError when the artifact is no engine."""
@@ -127,23 +109,28 @@ class SshBoard:
 
     def identity(self) -> Identity:
         """Return the board that engines and latencies belong to, asked once."""
-        return self._machine.identity
+        return self._machine().identity
 
     def facts(self) -> Facts:
         """Return hardware, system, clocks and temperatures of the board, asked once."""
-        return self._machine.facts
+        return self._machine().facts
 
-    def prepare(self) -> list[str]:
-        """Wait until the board is quiet and return what disturbs a measurement even then; errors as `board_state.prepare`."""
-        return prepare(self._board, self._ask_machine)
+    def prepare(self) -> None:
+        """Wait until the board is quiet; errors as `board_state.prepare`. A job of this user there is joined, not waited for."""
+        if not self._has_own_job():
+            prepare(self._board, self._ask_machine)
+
+    def confirm(self, state: object) -> list[str]:
+        """Return what disturbed a measurement, by the state that its job reports; errors as `board_state.confirm`."""
+        return confirm(self._board, self._machine(), self._ask_machine(), state)
 
     def holder(self) -> str:
         """Return who holds the board for which job and since when, "" when nobody does."""
-        return self._place.jobs.holder()
+        return self._remote.jobs.holder()
 
     def cancel(self) -> str:
         """End the job that holds the board and return whose it was, "" when there is none."""
-        return self._place.jobs.cancel()
+        return self._remote.jobs.cancel()
 
     def probe(self) -> Probed:
         """Return what the board says of itself, also one that edgekd cannot use; BoardError when it is out of reach."""
@@ -158,64 +145,57 @@ class SshBoard:
         self._client.close()
 
     @cached_property
-    def _place(self) -> _Place:
-        folder = greet(self._client, self._board)
-        size_bytes = int(self._board.store_gb * 1e9)
-        return _Place(folder, Store(self._client, folder, size_bytes, self._limits.slice_s), Jobs(self._client, folder))
+    def _remote(self) -> _RemoteFolder:
+        probed = greet(self._client, self._board)
+        path, size_bytes = probed.folder, int(self._board.store_gb * 1e9)
+        store = Store(self._client, path, size_bytes, self._limits.slice_s)
+        return _RemoteFolder(path, store, Jobs(self._client, path), Questions(self._board.ssh, probed.boot))
 
-    @cached_property
     def _machine(self) -> Machine:
-        return self._ask_machine()
+        return self._known or self._ask_machine()
 
     def _ask_machine(self) -> Machine:
+        """Ask the board for its machine as it is now, and remember it."""
         with TemporaryDirectory(prefix="edgekd-ask-") as folder:
-            return machine_of(self.run_job(facts_job(), {}, Path(folder), Path(folder) / "log.txt"))
+            self._known = machine_of(self.run_job(facts_job(), {}, Path(folder), Path(folder) / "log.txt"))
+        return self._known
 
-    def _order(self, job: Job, files: Mapping[str, Path], folder: Path) -> tuple[Order, dict[str, Path]]:
-        """Return what a job's supervisor is told, and the files that the job needs in the store, by hash.
+    def _has_own_job(self) -> bool:
+        return self._remote.jobs.holder().startswith(f"{user()}: ")
 
-        Args:
-            job: as in `run_job`.
-            files: as in `run_job`.
-            folder: of this machine, for files that are made here.
-        """
-        board, limits = self._board, self._limits
-        module = plugins.load("targets", job.target).__name__ if job.target else ""
-        placed = replace(job, module=module, files={name: f"in/{name}" for name in files}, out_dir=_OUT)
-        inputs = {f"in/{name}": path for name, path in files.items()}
-        inputs |= {JOB: write_job(placed, folder), SUPERVISOR.name: SUPERVISOR}
-        hashes = {name: self._hash(path) for name, path in inputs.items()}
-        modules = [plugins.load("targets", name) for name, _ in plugins.targets()]
-        archive = portable.pack(folder / "code.tar", modules)
-        code = sha256_of(archive)
-        user = f"{getpass.getuser()}@{platform.node()}"
-        # A job that reads files is that of the board's runtimes and power mode. One that reads none asks about the present.
-        present = asdict(self.identity()) if files else uuid.uuid4().hex
-        content = [hashes, code, board.python, board.environment, user, present]
-        order = Order(
-            key=hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32],
-            files=hashes,
-            code=code,
-            python=board.python,
-            environment=_environment(board, f"{self._place.folder}/code/{code}"),
-            holder=f"{user}: {_what(job)}",
-            wait_s=limits.wait_s,
-            timeout_s=outcomes.timeout_s(_toolchain(job)) + longest_seconds(job.arguments),
-            log_bytes=limits.log_bytes,
-        )
-        return order, {**{hashes[name]: path for name, path in inputs.items()}, code: archive}
+    def _answer_during_own_job(self, question: str) -> Json | None:
+        """Return the last answer to a question while a job of this user runs on the board; None at other times."""
+        value = self._remote.questions.answer(question) if question else None
+        return value if value is not None and self._has_own_job() else None
 
-    def _hash(self, path: Path) -> str:
-        """Return the hash of a file of this machine, computed again only when the file has changed."""
-        state = path.stat()
-        key = (str(path.absolute()), state.st_size, state.st_mtime_ns)
-        if key not in self._hashes:
-            self._hashes[key] = sha256_of(path)
-        return self._hashes[key]
+    def _done(self, job: Job, prepared: Prepared, out_dir: Path, log: Path, progress: Progress) -> Json:
+        """Do a job or join it, again where the board reboots, and return the value of its result."""
+        remote, order, reboots = self._remote, prepared.order, 0
+        waiting = Waiting(self._board.name, order.wait_s)
+        while True:
+            remote.store.push(prepared.contents, waiting, progress)
+            status = self._ended(order, waiting, progress)
+            if status.state == "absent":  # the link was lost as it began, or another process has collected it
+                continue
+            if status.why == "busy":
+                remote.jobs.forget(order.key)
+                raise waiting.over(status.holder)
+            if status.state != "rebooted":
+                if (value := self._collected(job, order, status, out_dir, log)) is not None:
+                    return value
+                continue
+            remote.jobs.forget(order.key)
+            reboots += 1
+            if reboots == _MOST_REBOOTS:
+                raise BoardError(
+                    f"board {self._board.name}: rebooted {reboots} times during {title(job)}; look at its power supply and "
+                    "temperature"
+                )
+            _log.warning("board %s rebooted during %s; doing it again", self._board.name, title(job))
 
     def _ended(self, order: Order, waiting: Waiting, progress: Progress) -> Status:
         """Start a job or join it, wait for its end and return how it ended."""
-        jobs, name, slice_s = self._place.jobs, self._board.name, _FIRST_SLICE_S
+        jobs, name, slice_s = self._remote.jobs, self._board.name, _FIRST_SLICE_S
         try:
             status = jobs.start(order, slice_s)
             while status.state in ("waiting", "running"):
@@ -232,9 +212,12 @@ class SshBoard:
             raise
         return status
 
-    def _collected(self, job: Job, order: Order, status: Status, out_dir: Path, log: Path) -> Json:
-        """Bring what an ended job left here, remove it there, and return the value of its result."""
-        jobs = self._place.jobs
+    def _collected(self, job: Job, order: Order, status: Status, out_dir: Path, log: Path) -> Json | None:
+        """Bring the files of an ended job here, remove it there, and return the value of its result.
+
+        None when another process, which runs the same job, has collected it meanwhile.
+        """
+        jobs = self._remote.jobs
         with TemporaryDirectory(prefix="edgekd-result-") as folder:
             result = Path(folder) / RESULT
             try:
@@ -243,12 +226,16 @@ class SshBoard:
             except ArtifactError:
                 jobs.forget(order.key)  # else the next run would refuse it again
                 raise
+            except BoardError as exc:
+                if isinstance(exc.__cause__, ScriptError) and jobs.wait(order.key, 0).state == "absent":
+                    return None
+                raise
             jobs.forget(order.key)
             return self._value(job, order, status, result, log)
 
     def _value(self, job: Job, order: Order, status: Status, result: Path, log: Path) -> Json:
         """Return the value of a job's result, or raise why there is none."""
-        name, what = self._board.name, f"board {self._board.name}: {_what(job)}"
+        name, what = self._board.name, f"board {self._board.name}: {title(job)}"
         if status.why == "cancelled":
             raise BoardError(f"{what} was ended by `edgekd board cancel {name}`")
         if status.state == "died":
@@ -259,10 +246,10 @@ class SshBoard:
             if status.why == "flooded":
                 raise outcomes.flooded(order.log_bytes, log, what)
             code = status.code if status.code < 128 else 128 - status.code  # the shell's 128 + signal
-            return outcomes.value_of(result, code, log, _toolchain(job), what)
+            return outcomes.value_of(result, code, log, toolchain(job), what)
         except (TargetError, WorkspaceError) as exc:
             if isinstance(exc, WorkspaceError) or status.free_bytes < FULL_BYTES:  # whatever else it looks like
-                raise no_room(name, self._place.folder, status.free_bytes, None, str(exc)) from exc
+                raise no_room(name, self._remote.path, status.free_bytes, None, str(exc)) from exc
             raise
 
     def _pull(self, order: Order, status: Status, places: Mapping[str, Path], out_dir: Path) -> None:
@@ -274,7 +261,7 @@ class SshBoard:
             most_of = {RESULT: _MOST_RESULT, _LOG: order.log_bytes}
             files = checked(listed, places, out_dir, self._limits.result_bytes, most_of)
             receiver, names = Receiver(files), [one.name for one in files]
-            self._client.insist(lambda: self._place.jobs.send(order.key, names, receiver.offset, receiver.write))
+            self._client.insist(lambda: self._remote.jobs.send(order.key, names, receiver.offset, receiver.write))
             receiver.close()
         except ArtifactError as exc:
             raise BoardAnswerError(
@@ -282,19 +269,3 @@ class SshBoard:
             ) from exc
         except OSError as exc:
             raise WorkspaceError(f"{out_dir}: {exc.strerror or exc}; make room and run the command again") from exc
-
-
-def _what(job: Job) -> str:
-    """Return the name of a job in messages."""
-    return f"{job.target} {job.task}".strip()
-
-
-def _toolchain(job: Job) -> Toolchain:
-    """Return the log patterns and the time-out of a job's target."""
-    return (plugins.target(job.target).info.toolchain if job.target else None) or Toolchain()
-
-
-def _environment(board: Board, code: str) -> tuple[str, ...]:
-    """Return `NAME=VALUE` for a job that finds edgekd's code in a folder of the board."""
-    paths = [code, board.environment.get("PYTHONPATH", "")]
-    return (*variables(board), f"PYTHONPATH={':'.join(filter(None, paths))}", "PYTHONUNBUFFERED=1")

@@ -21,6 +21,8 @@ from shutil import rmtree
 from typing import IO, TypeVar
 
 from edgekd.errors import BoardDiskError, BoardError
+from edgekd.executors.logs import printable
+from edgekd.executors.ssh.watchdog import Watchdog
 
 log = logging.getLogger(__name__)
 Sink = Callable[[bytes], None]
@@ -32,6 +34,7 @@ _HEAD = Path(__file__).with_name("board.sh")
 _SSH_FAILED = 255
 NO_SPACE = "No space left on device"
 _PERSIST_S = 120  # a connection that nobody closes ends by itself
+_CLOSE_S = 10  # for the end of a connection
 _LONGEST_FOLDER = (
     60  # macOS takes 104 bytes for a socket's path; the folder's name, the socket's and ssh's suffix are 33
 )
@@ -51,6 +54,7 @@ class Link:
 
     connect_s: for one attempt to connect.
     alive_s, alive_count: a connection that is silent for `alive_s` seconds `alive_count` times is given up.
+    answer_s: for a script without progress on a connection that holds, beside the time that its work takes.
     retry_s: pause before the next attempt, once there was contact.
     give_up_s: without contact for as long since a call failed, the work on the board is given up from here.
     is_shared: whether one connection serves all calls; Windows' OpenSSH cannot do that.
@@ -59,23 +63,31 @@ class Link:
     connect_s: int = 10
     alive_s: int = 5
     alive_count: int = 3
+    answer_s: float = 60.0
     retry_s: float = 2.0
     give_up_s: float = 300.0
     is_shared: bool = os.name != "nt"
 
 
 class _Failed(Exception):
-    """A call failed; `said` is all that stood on its stderr, the text the last line of it."""
+    """A call failed; `stderr` is all of its stderr, the text the last line of it."""
 
-    def __init__(self, said: str, code: int) -> None:
+    def __init__(self, stderr: str, code: int) -> None:
         super().__init__(
-            _last_line(said) or ("the connection was closed" if code == _SSH_FAILED else f"exit code {code}")
+            _last_line(stderr) or ("the connection was closed" if code == _SSH_FAILED else f"exit code {code}")
         )
-        self.said = said
+        self.stderr = stderr
 
 
 class LinkLost(_Failed):
     """The connection failed: the script ran, or not, or in part."""
+
+
+class NoAnswer(LinkLost):
+    """The connection holds, or was being made, and the script made no progress for too long."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"no answer within {seconds:.0f} s; its disk or its system may hang", _SSH_FAILED)
 
 
 class ScriptError(_Failed):
@@ -100,41 +112,57 @@ class Client:
         self._lost_at: float | None = None  # monotonic time of the first call that failed since the last contact
 
     def call(
-        self, script: str, *arguments: object, stdin: IO[bytes] | bytes | None = None, sink: Sink | None = None
+        self,
+        script: str,
+        *arguments: object,
+        stdin: IO[bytes] | bytes | None = None,
+        sink: Sink | None = None,
+        work_s: float = 0,
     ) -> str:
         """Run a script in edgekd's folder on the board, the first argument, once; see `run`."""
-        return self.run(_HEAD.read_text() + script, *arguments, stdin=stdin, sink=sink)
+        return self.run(_HEAD.read_text() + script, *arguments, stdin=stdin, sink=sink, work_s=work_s)
 
     def run(
-        self, script: str, *arguments: object, stdin: IO[bytes] | bytes | None = None, sink: Sink | None = None
+        self,
+        script: str,
+        *arguments: object,
+        stdin: IO[bytes] | bytes | None = None,
+        sink: Sink | None = None,
+        work_s: float = 0,
     ) -> str:
         """Run a script once and return its output; with `sink` that gets the output instead.
 
+        Args:
+            script: of the shell.
+            arguments: of the script.
+            stdin: of the script: bytes, or a file from its position on.
+            sink: called with the output, piece by piece.
+            work_s: longest time in which the script works without output; `Link.answer_s` is added.
+
         Raises:
             LinkLost: the connection failed.
+            NoAnswer: a LinkLost; the script neither took nor gave a byte for too long.
             ScriptError: the script's exit code is not 0.
         """
         command = shlex.join(["sh", "-c", f"echo {_MARK}\n{script}", "edgekd", *map(str, arguments)])
         output: list[bytes] = []
-        with tempfile.TemporaryFile() as said, _as_file(stdin) as given:
-            try:
-                process = subprocess.Popen(
-                    ["ssh", *self._options(), "--", self._destination, command],
-                    stdin=given, stdout=subprocess.PIPE, stderr=said,
-                )  # fmt: skip
-            except FileNotFoundError as exc:
-                raise BoardError("ssh is not installed here; install OpenSSH's client (openssh-client)") from exc
+        idle_s = self.link.answer_s + work_s
+        with tempfile.TemporaryFile() as stderr, _as_file(stdin) as file:
+            process = self._start(command, file, stderr)
             assert process.stdout is not None  # a pipe
             try:
-                for chunk in self._after_mark(process.stdout, is_bounded=sink is None):
-                    (sink or output.append)(chunk)
-                code = process.wait()
+                with Watchdog(process, file, idle_s) as watchdog:
+                    for chunk in self._after_mark(process.stdout, watchdog, is_bounded=sink is None):
+                        (sink or output.append)(chunk)
+                    code = process.wait()
             finally:
                 process.kill()
                 process.wait()
                 process.stdout.close()
-            said.seek(0)
-            message = said.read().decode(errors="replace")
+            stderr.seek(0)
+            message = stderr.read().decode(errors="replace")
+        if watchdog.has_killed and code < 0:
+            raise NoAnswer(idle_s)
         if code == _SSH_FAILED or code < 0:
             raise LinkLost(message, code)
         self._was_met, self._lost_at = True, None
@@ -142,10 +170,20 @@ class Client:
             raise ScriptError(message, code)
         return b"".join(output).decode(errors="replace")
 
-    def _after_mark(self, stream: IO[bytes], is_bounded: bool) -> Iterator[bytes]:
-        """Yield what a script prints, without what the board's login prints before it; BoardError when that is too much."""
+    def _start(self, command: str, stdin: IO[bytes] | None, stderr: IO[bytes]) -> subprocess.Popen[bytes]:
+        """Start ssh with a command of the board."""
+        words = ["ssh", *self._options(), "--", self._destination, command]
+        given = subprocess.DEVNULL if stdin is None else stdin
+        try:
+            return subprocess.Popen(words, stdin=given, stdout=subprocess.PIPE, stderr=stderr)
+        except FileNotFoundError as exc:
+            raise BoardError("ssh is not installed here; install OpenSSH's client (openssh-client)") from exc
+
+    def _after_mark(self, stream: IO[bytes], watchdog: Watchdog, is_bounded: bool) -> Iterator[bytes]:
+        """Yield a script's output, without the login's output before it; BoardError when that is too much."""
         login, is_script, size = b"", False, 0
         while chunk := stream.read1(_CHUNK):  # type: ignore[attr-defined]  # a BufferedReader
+            watchdog.add_output(len(chunk))
             size += len(chunk)
             if size > _MOST_OUTPUT and (is_bounded or not is_script):
                 raise BoardError(
@@ -168,7 +206,7 @@ class Client:
             try:
                 return attempt()
             except ScriptError as exc:
-                if NO_SPACE in exc.said:
+                if NO_SPACE in exc.stderr:
                     raise BoardDiskError(f"board {self.name}: its disk is full ({exc}); make room there") from exc
                 raise BoardError(f"board {self.name}: {exc}") from exc
             except LinkLost as exc:
@@ -179,8 +217,10 @@ class Client:
         """Raise BoardError unless another attempt may succeed."""
         to, seconds = self._destination, self.link.give_up_s
         for pattern, advice in _REFUSALS.items():
-            if pattern.lower() in exc.said.lower():
+            if pattern.lower() in exc.stderr.lower():
                 raise BoardError(f"board {self.name}: {advice.format(to=to)} ({exc})") from exc
+        if isinstance(exc, NoAnswer) and not self._was_met:
+            raise BoardError(f"board {self.name}: {exc}; try: ssh {to} df") from exc
         if not self._was_met:
             raise BoardError(f"board {self.name}: unreachable ({exc}); is it on? try: ssh {to}") from exc
         if self._lost_at is None:
@@ -222,25 +262,23 @@ def _private_folder() -> Path:
 
 def _end_connection(socket: Path, destination: str) -> None:
     command = ["ssh", "-o", f"ControlPath={str(socket).replace('%', '%%')}", "-O", "exit", "--", destination]
-    with suppress(OSError):
-        subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True)
+    with suppress(OSError, subprocess.TimeoutExpired):  # a connection that nobody ends does so after `_PERSIST_S`
+        subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=_CLOSE_S)
     rmtree(socket.parent, ignore_errors=True)
 
 
 @contextmanager
-def _as_file(given: IO[bytes] | bytes | None) -> Iterator[IO[bytes] | int]:
+def _as_file(content: IO[bytes] | bytes | None) -> Iterator[IO[bytes] | None]:
     """Give the stdin of a process: a file at its position, bytes as a file, or nothing."""
-    if given is None:
-        yield subprocess.DEVNULL
-    elif isinstance(given, bytes):
+    if isinstance(content, bytes):
         with tempfile.TemporaryFile() as file:
-            file.write(given)
+            file.write(content)
             file.seek(0)
             yield file
     else:
-        yield given
+        yield content
 
 
 def _last_line(text: str) -> str:
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    lines = [line for line in map(printable, text.splitlines()) if line]
     return lines[-1] if lines else ""

@@ -71,10 +71,10 @@ def state_checks(board: Board, identity: Identity, state: Facts) -> Iterator[Boa
         else:
             why = [f": {text}" for name, text in state.get("unreadable", {}).items() if name.startswith(quantity)]
             yield BoardCheck(f"sensors: {title}", "note", f"none readable{''.join(why[:1])}")
-    loud = disturbances(board.quiet, state)
+    disturbing = disturbances(board.quiet, state)
     hottest = hottest_zone(state)
     warm = f"; hottest: {hottest[0]} {hottest[1]:.1f} °C" if hottest else ""
-    yield BoardCheck("quiet", "note" if loud else "ok", ("; ".join(loud) or "nothing else computes") + warm)
+    yield BoardCheck("quiet", "note" if disturbing else "ok", ("; ".join(disturbing) or "nothing else computes") + warm)
 
 
 def _expectations(board: Board, identity: Identity, state: Facts) -> Iterator[BoardCheck]:

@@ -6,7 +6,7 @@ from edgekd.core.inventory import Board
 from edgekd.errors import BoardDiskError, BoardError, EdgekdError, TargetError
 from edgekd.executors.ssh.checks import checks_of
 from edgekd.executors.ssh.client import Client
-from edgekd.executors.ssh.probe import probe
+from edgekd.executors.ssh.probe import Probed, probe
 
 # Check that must pass -> the error when it does not. The store looks at the disk itself, by what it has to take.
 _ERRORS: dict[str, type[EdgekdError]] = {
@@ -19,8 +19,8 @@ _ERRORS: dict[str, type[EdgekdError]] = {
 }
 
 
-def greet(client: Client, board: Board) -> str:
-    """Return the absolute path of edgekd's folder on a board that has what every job needs.
+def greet(client: Client, board: Board) -> Probed:
+    """Return the probe of a board that has what every job needs.
 
     Raises:
         BoardError: out of reach, not Linux, or without a command that every job needs.
@@ -32,4 +32,4 @@ def greet(client: Client, board: Board) -> str:
         if check.state == "wrong" and check.name in _ERRORS:
             remedy = f"; {check.remedy}" if check.remedy else ""
             raise _ERRORS[check.name](f"board {board.name}: {check.name}: {check.text}{remedy}")
-    return probed.folder
+    return probed

@@ -9,10 +9,16 @@ from pathlib import Path
 from typing import Literal, cast, get_args
 
 from edgekd.errors import BoardAnswerError
+from edgekd.executors.logs import printable
 from edgekd.executors.ssh.client import Client, Sink
 
 _SCRIPT = Path(__file__).with_name("jobs.sh").read_text()
 SUPERVISOR = Path(__file__).with_name("supervisor.sh")
+# Seconds in which a script of jobs.sh may work without a word.
+_LAY_OUT_S = 240.0  # copies the files of a job where the file system has no hard links
+_SKIP_S = 240.0  # reads over what came before a lost link
+_CANCEL_S = 30.0
+_CLEAN_S = 240.0
 State = Literal["absent", "waiting", "running", "ended", "died", "rebooted"]
 
 
@@ -72,17 +78,17 @@ class Jobs:
         files = "".join(f"{hashed} {name}\n" for name, hashed in order.files.items()) + "end\n"
         limits = f"{order.wait_s:g}", f"{order.timeout_s:g}", order.log_bytes
         words = order.key, f"{slice_s:g}", order.code, *limits, order.holder, order.python, *order.environment
-        return _status(self._call("start", *words, stdin=files.encode()))
+        return _status(self._call("start", *words, stdin=files.encode(), work_s=slice_s + _LAY_OUT_S))
 
     def wait(self, key: str, slice_s: float) -> Status:
         """Wait for the end of a job, at most `slice_s`."""
-        return _status(self._call("wait_for", key, f"{slice_s:g}"))
+        return _status(self._call("wait_for", key, f"{slice_s:g}", work_s=slice_s))
 
     def send(self, key: str, names: list[str], offset: int, sink: Sink) -> None:
         """Give `sink` the content of files one after another, from a byte on; errors as `Client.call`."""
         self._client.call(
             _SCRIPT + 'send "$@"', self._folder, key, offset,
-            stdin="".join(f"{name}\n" for name in names).encode(), sink=sink,
+            stdin="".join(f"{name}\n" for name in names).encode(), sink=sink, work_s=_SKIP_S,
         )  # fmt: skip
 
     def forget(self, key: str) -> None:
@@ -95,15 +101,17 @@ class Jobs:
 
     def cancel(self) -> str:
         """End the job that holds the board and return whose it was, "" when there is none."""
-        return _status(self._call("cancel")).holder
+        return _status(self._call("cancel", work_s=_CANCEL_S)).holder
 
     def clean(self) -> None:
         """Remove all that edgekd has put on the board; BoardError while somebody holds it."""
-        self._call("clean")
+        self._call("clean", work_s=_CLEAN_S)
 
-    def _call(self, command: str, *arguments: object, stdin: bytes | None = None) -> str:
+    def _call(self, command: str, *arguments: object, stdin: bytes | None = None, work_s: float = 0) -> str:
         script = _SCRIPT + f'{command} "$@"'
-        return self._client.insist(lambda: self._client.call(script, self._folder, *arguments, stdin=stdin))
+        return self._client.insist(
+            lambda: self._client.call(script, self._folder, *arguments, stdin=stdin, work_s=work_s)
+        )
 
 
 def _status(text: str) -> Status:
@@ -120,7 +128,7 @@ def _status(text: str) -> Status:
                 size, _, name = value.partition(" ")
                 sizes[name] = int(size)
             else:
-                facts[word] = value
+                facts[word] = printable(value)
         state = facts.get("state", "absent")
         if (
             state not in get_args(State)
@@ -150,4 +158,4 @@ def _progress(text: str) -> tuple[str, float] | None:
         done = float(fraction)
     except (ValueError, TypeError, RecursionError, OverflowError):  # deep JSON, an integer of 400 digits
         return None
-    return (str(what)[:80], done) if 0 <= done <= 1 else None
+    return (printable(str(what))[:80], done) if 0 <= done <= 1 else None

@@ -2,6 +2,9 @@
 # Jobs: one folder each in `jobs`, named by the job's key. A supervisor, which belongs to no connection, runs it.
 # `alive` is locked as long as the supervisor lives; `ended` says what came of it and appears at once, whole.
 
+newline='
+'
+
 # Start a job unless one of its key is there, running, ended or dead; then wait for it:
 # start KEY SLICE_S CODE WAIT_S TIMEOUT_S LOG_BYTES HOLDER PYTHON [NAME=VALUE]...    with lines `HASH NAME` on stdin, and `end`
 start() {
@@ -14,8 +17,12 @@ start() {
     if flock -n 8; then
         [ -z "$(find "$job" -name ended -mmin +1440)" ] || rm -f "$job/boot" # too old to be an answer
         if [ ! -e "$job/boot" ]; then
+            path=$folder/code/$boot/$code
+            for variable; do
+                case $variable in PYTHONPATH=?*) path=$path:${variable#*=} ;; esac
+            done
             lay_out || { rm -rf "$job" && exit 1; }
-            setsid sh supervisor.sh "$wait_s" "$timeout_s" "$log_bytes" "$key" "$holder" env "$@" "$python" \
+            setsid sh supervisor.sh "$wait_s" "$timeout_s" "$log_bytes" "$key" "$holder" env "$@" "PYTHONPATH=$path" "$python" \
                 -m edgekd.worker job.json </dev/null >/dev/null 2>&1 &
             cd "$folder" || exit 1
         fi
@@ -34,8 +41,12 @@ lay_out() {
         ln "store/$hash" "$job/$name" 2>/dev/null || cp "store/$hash" "$job/$name" || return 1
     done
     [ "$hash" = end ] || return 1 # the link was lost
-    if [ ! -d "code/$code" ]; then
-        mkdir -p "code/$code.$$" && tar -xmf "store/$code" -C "code/$code.$$" && mv "code/$code.$$" "code/$code" || return 1
+    # Unpacked once per boot: after a power cut, files that were just written may be empty.
+    if [ ! -d "code/$boot/$code" ]; then
+        find code -mindepth 1 -maxdepth 1 ! -name "$boot" -exec rm -rf {} +
+        new=code/$boot/new.$$
+        rm -rf "$new" && mkdir -p "$new" && tar -xmf "store/$code" -C "$new" || return 1
+        mv "$new" "code/$boot/$code" || [ -d "code/$boot/$code" ] || return 1
     fi
     cd "$job" && echo "$boot" >boot
 }
@@ -47,9 +58,10 @@ wait_for() {
     timeout "$2" flock -s "$job/alive" true
     flock -n -s "$job/alive" true
     is_dead=$?
-    if [ -e "$job/ended" ]; then
+    ended=$(cat "$job/ended" 2>/dev/null)
+    if [ "${ended##*"$newline"}" = complete ]; then # after a power cut the file may be empty, or end anywhere
         echo "state ended"
-        cat "$job/ended"
+        printf '%s\n' "$ended"
     elif [ $is_dead = 0 ]; then
         if [ "$(cat "$job/boot")" = "$boot" ]; then echo "state died"; else echo "state rebooted"; fi
         end_group "$job"
@@ -69,14 +81,21 @@ send() {
 }
 
 # Forget a job that has ended: forget KEY
-forget() { rm -rf "jobs/$1"; }
+forget() {
+    gone=in/gone.$$
+    rm -rf "$gone"
+    mv "jobs/$1" "$gone" 2>/dev/null # at once: another process may be reading it
+    rm -rf "$gone" "jobs/$1"
+}
 
 # End the job that holds the board, and say whose it was.
 cancel() {
     held_by
     ! flock -n -s lock true || return 0
-    job=jobs/$(sed -n 1p holder)
-    echo cancelled >"$job/why" && end_group "$job"
+    job=jobs/$(sed -n 1p holder) i=0
+    [ ! -d "$job" ] || echo cancelled >"$job/why"
+    while [ -d "$job" ] && [ ! -e "$job/group" ] && [ $i -lt 50 ]; do sleep 0.1 && i=$((i + 1)); done # it has just begun
+    end_group "$job"
     timeout 20 flock -s "$job/alive" true || [ ! -e "$job" ] # its owner may have collected it already
 }
 

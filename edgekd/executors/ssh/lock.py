@@ -21,13 +21,13 @@ class Waiting:
     def __init__(self, board: str, wait_s: float) -> None:
         self._board, self._wait_s = board, wait_s
         self._since: float | None = None
-        self._said = ""
+        self._last = ""
 
     def say(self, holder: str) -> None:
         """Log who holds the board, once for each."""
-        if holder and holder != self._said:
+        if holder and holder != self._last:
             log.warning("board %s is in use by %s; waiting for it", self._board, holder)
-        self._said = holder
+        self._last = holder
 
     def go_on(self, holder: str) -> None:
         """Log who holds the board; BoardError when the wait is over."""

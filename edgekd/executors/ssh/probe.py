@@ -13,6 +13,7 @@ from pathlib import Path
 from edgekd.core import chips, plugins
 from edgekd.core.inventory import Board
 from edgekd.errors import BoardError
+from edgekd.executors.logs import printable
 from edgekd.executors.ssh.client import Client
 
 OLDEST_PYTHON = (3, 8)
@@ -102,32 +103,32 @@ def parse(name: str, output: str, now: float) -> Probed:
     Raises:
         BoardError: it is not what the script prints.
     """
-    said = defaultdict[str, list[str]](list)
+    values = defaultdict[str, list[str]](list)
     _, start, body = output.partition("edgekd-probe 1\n")
     for line in body.splitlines():
         key, _, value = line.partition(" ")
-        said[key].append("".join(letter for letter in value.strip()[:_LONGEST] if letter.isprintable()))
-    if not start or "end" not in said:
+        values[key].append(printable(value[:_LONGEST]))
+    if not start or "end" not in values:
         raise BoardError(
             f"board {name}: expected the answer of edgekd's probe, got {output[-200:].strip()!r}; is it Linux?"
         )
 
     def one(key: str) -> str:
-        return said[key][-1] if said[key] else ""
+        return values[key][-1] if values[key] else ""
 
     clock = one("now")
-    pythons = (value.partition(" ") for value in said["python"])
+    pythons = (value.partition(" ") for value in values["python"])
     return Probed(
         system=one("kernel"),
         machine=one("machine"),
         os=one("os"),
         model=one("model"),
         compatible=tuple(one("compatible").split()),
-        lacks=tuple(said["lacks"]),
+        lacks=tuple(values["lacks"]),
         pythons=tuple((version, command) for version, _, command in pythons if _is_version(version)),
         numpy=one("numpy") or None,
         distributions={
-            package: version for package, _, version in (one.partition(" ") for one in said["distribution"])
+            package: version for package, _, version in (one.partition(" ") for one in values["distribution"])
         },
         folder=one("folder"),
         unwritable=one("unwritable"),

@@ -12,6 +12,7 @@ from typing import IO
 
 from edgekd.errors import BoardDiskError, BoardError
 from edgekd.executors.base import Progress
+from edgekd.executors.logs import printable
 from edgekd.executors.ssh.client import NO_SPACE, Client, ScriptError
 from edgekd.executors.ssh.lock import Waiting
 
@@ -21,6 +22,7 @@ _SMALL = 4 << 20  # smaller files travel together, in batches of this size
 _RESERVE = 1.1  # a file system needs more room than its files have bytes
 _MOST = 500  # files in a batch
 _ROUNDS = 3
+_HASHED_PER_S = 5e6  # bytes, at the least: an old memory card, whose processor is busy
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ class Store:
         sizes = {name: path.stat().st_size for name, path in files.items()}
         free, needed, whole = 0, sum(sizes.values()), set[str]()
         try:
-            found = self._look(files, slice_s)
+            found = self._look(files, slice_s, sum(sizes.values()))
             free, missing = found.free, sum(sizes[name] - had for name, had in found.lacking.items())
             needed = int(_RESERVE * missing)
             if needed > free:
@@ -91,38 +93,42 @@ class Store:
                 whole |= self._send(batch, files, found.lacking)
                 progress("sending", sum(sizes[name] - found.lacking[name] for name in whole) / max(1, missing))
         except ScriptError as exc:
-            if NO_SPACE in exc.said:
+            if NO_SPACE in exc.stderr:
                 raise no_room(self._client.name, self._folder, free, needed) from exc
             raise
         return found, [str(files[name]) for name in found.lacking if name not in whole]
 
-    def _look(self, names: Collection[str], slice_s: float) -> _Look:
-        """Ask how the store stands."""
+    def _look(self, names: Collection[str], slice_s: float, size_bytes: int) -> _Look:
+        """Ask how the store stands, which may have to hash files of these names and sizes."""
         wanted = "".join(f"{name}\n" for name in names).encode()
-        said = self._call("look", self._size_bytes, f"{slice_s:g}", stdin=wanted)
-        words = [line.split() for line in said.splitlines()]
+        work_s = slice_s + size_bytes / _HASHED_PER_S
+        output = self._call("look", self._size_bytes, f"{slice_s:g}", stdin=wanted, work_s=work_s)
+        words = [line.split() for line in output.splitlines()]
         try:
             (free,) = (int(word[1]) for word in words if word[0] == "free")
             lacking = {word[1]: int(word[2]) for word in words if word[0] == "lacks" and word[1] in names}
         except (ValueError, IndexError) as exc:
-            raise BoardError(f"board {self._client.name}: expected what its store lacks, got {said[:200]!r}") from exc
-        return _Look(free, lacking, " ".join(" ".join(word[1:]) for word in words if word[:1] == ["holder"]))
+            raise BoardError(f"board {self._client.name}: expected what its store lacks, got {output[:200]!r}") from exc
+        holder = " ".join(" ".join(word[1:]) for word in words if word[:1] == ["holder"])
+        return _Look(free, lacking, printable(holder))
 
     def _send(self, batch: list[str], files: Mapping[str, Path], had: Mapping[str, int]) -> set[str]:
         """Send small files or one large file, and return the names of those that arrived whole."""
         name = batch[0]
         size = files[name].stat().st_size
         if size < _SMALL:
-            said = self._call("receive_small", stdin=_archive(files, batch))
+            archive = _archive(files, batch)
+            output = self._call("receive_small", stdin=archive, work_s=len(archive) / _HASHED_PER_S)
         else:
             blocks = min(had[name], size) // _BLOCK
             with open(files[name], "rb", buffering=0) as file:
                 file.seek(blocks * _BLOCK)
-                said = self._call("receive_large", name, size, blocks, stdin=file)
-        return {line.partition(" ")[2] for line in said.splitlines()} & set(batch)
+                work_s = size / _HASHED_PER_S
+                output = self._call("receive_large", name, size, blocks, stdin=file, work_s=work_s)
+        return {line.partition(" ")[2] for line in output.splitlines()} & set(batch)
 
-    def _call(self, command: str, *arguments: object, stdin: IO[bytes] | bytes) -> str:
-        return self._client.call(_SCRIPT + f'{command} "$@"', self._folder, *arguments, stdin=stdin)
+    def _call(self, command: str, *arguments: object, stdin: IO[bytes] | bytes, work_s: float) -> str:
+        return self._client.call(_SCRIPT + f'{command} "$@"', self._folder, *arguments, stdin=stdin, work_s=work_s)
 
 
 def no_room(board: str, folder: str, free: int, needed: int | None, why: str = "") -> BoardDiskError:

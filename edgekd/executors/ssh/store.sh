@@ -6,7 +6,8 @@
 # wait for the board some seconds, and print who holds it even then: look STORE_BYTES SLICE_S
 look() {
     find in -mindepth 1 -maxdepth 1 -mmin +10080 -exec rm -rf {} +
-    new=$folder/in/look.$$ && mkdir "$new" || exit 1
+    new=$folder/in/look.$$
+    rm -rf "$new" && mkdir "$new" || exit 1 # of a process with the same number that was killed
     trap 'rm -rf "$new"' EXIT
     sort -u >"$new/wanted" && touch index || exit 1
     cd store || exit 1
@@ -24,7 +25,7 @@ look() {
         END { for (i = count; i > 0; i--) if ((used += size[i]) > room && !(name[i] in wanted)) print name[i] }
     ' "$new/wanted" "$new/index" >"$new/old"
     xargs -r rm -f <"$new/old"
-    without "$new/old" <"$new/index" >"$new/kept" && mv "$new/kept" ../index
+    without "$new/old" <"$new/index" >"$new/rest" && mv "$new/rest" ../index
     echo "free $(free_bytes)"
     cut -d' ' -f1 "$new/found" >"$new/names" && without "$new/damaged" <"$new/names" >"$new/whole"
     without "$new/whole" <"$new/wanted" >"$new/lacking"
@@ -44,7 +45,8 @@ without() { awk -v file="$1" 'BEGIN { while ((getline line < file) > 0) drop[lin
 
 # Take many small files from a tar archive on stdin, and print `whole NAME` for each that came as it was sent.
 receive_small() {
-    new=$folder/in/small.$$ && mkdir "$new" && cd "$new" || exit 1
+    new=$folder/in/small.$$
+    rm -rf "$new" "$new.whole" && mkdir "$new" && cd "$new" || exit 1
     tar -xmf -
     code=$? # a cut leaves the last file short; the others are good
     find . -type f | cut -c3- | xargs -r sha256sum | awk '$1 == $2 { print $2 }' >../small.$$.whole
@@ -61,15 +63,17 @@ receive_small() {
 # Blocks are written at their place, so that a second writer that a lost link left behind writes the same bytes.
 receive_large() {
     part=in/$1
-    if ! said=$(dd of="$part" bs=1048576 seek="$3" conv=notrunc 2>&1); then
-        case $said in *"No space left"*) rm -f "$part" ;; esac
-        echo "$said" >&2
+    if ! errors=$(dd of="$part" bs=1048576 seek="$3" conv=notrunc 2>&1); then
+        case $errors in *"No space left"*) rm -f "$part" ;; esac
+        echo "$errors" >&2
         exit 1
     fi
-    [ "$(stat -c %s "$part")" -ge "$2" ] || return 0 # a cut: the next call goes on
-    sha256sum "$part" | {
+    size=$(stat -c %s "$part" 2>/dev/null) || return 0 # another process, which sends the same, has put it into the store
+    [ "$size" -ge "$2" ] || return 0 # a cut: the next call goes on
+    sha256sum "$part" 2>/dev/null | {
         read -r sum _
         [ "$sum" = "$1" ] || { rm -f "$part" && return 0; } # damaged on the way, or here: from the start
-        chmod 444 "$part" && mv -f "$part" store/ && cd store && echo "$1" | described >>../index && echo "whole $1"
+        chmod 444 "$part" 2>/dev/null && mv -f "$part" store/ 2>/dev/null || return 0 # as above
+        cd store && echo "$1" | described >>../index && echo "whole $1"
     }
 }

@@ -18,9 +18,10 @@ main() {
     setsid "$@" </dev/null >pipe 2>&1 8>&- 9>&- &
     group=$!
     echo $group >group.new && mv group.new group
+    [ "$(cat why 2>/dev/null)" != cancelled ] || stop cancelled # before there was a group
     after "$timeout_s" stop timeout
     watcher=$!
-    wait $group
+    wait "$group"
     code=$?
     kill -s TERM $watcher
     kill -s KILL -- "-$group" 2>/dev/null # what the job left behind

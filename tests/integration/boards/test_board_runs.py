@@ -28,6 +28,7 @@ from edgekd.report.verdict import findings
 from edgekd.runner.contract import read_spec
 from edgekd.runner.golden import read_golden
 from tests.boards.fixtures import PYTHON_38, SshdBoard, board_python
+from tests.boards.scripted import FOLDER, wait_until
 from tests.integration.conftest import TINY
 
 pytestmark = pytest.mark.slow
@@ -68,6 +69,7 @@ def lab(loopback_board: SshdBoard, tmp_path_factory: pytest.TempPathFactory) -> 
     (folder / "ssh").chmod(0o755)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PATH", str(folder), prepend=":")
+        patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
         patch.delenv("EDGEKD_BOARDS", raising=False)
         yield loopback_board
 
@@ -221,6 +223,25 @@ def test_a_board_that_lacks_what_every_job_needs_fails_its_rows_and_not_the_run(
     rows = rows_of(away)
     assert {rows[name].status for name in OURS} == {"measured"}
     assert {rows[name].status for name in THEIRS} == {"failed"}
+
+
+def test_a_bench_whose_host_was_killed_is_joined_by_the_next_run(
+    finished: tuple[Path, list[str]], lab: SshdBoard, tmp_path: Path
+) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(finished[0], folder)
+    command = [sys.executable, "-m", "edgekd.cli.main", "bench", "recipe.yaml", "--out", "run"]
+    command += ["--set", "bench.min_seconds=1"]
+    killed = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    progress = f"grep -q measure {FOLDER}/holder && cat {FOLDER}/jobs/*/progress.json"
+    wait_until(lambda: lab.run(progress, check=False).startswith("["))  # it has read the board's state before
+    killed.kill()
+    killed.wait()
+    uptime_s = float(Path("/proc/uptime").read_text().split()[0])
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "is in use by" not in done.stderr
+    assert open_artifact(folder / "run/bench@lab").details["state"]["before"]["uptime_s"] < uptime_s
 
 
 def test_the_engines_of_a_recipe_move_to_the_board_that_the_command_names(finished: tuple[Path, list[str]]) -> None:

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from edgekd.core.inventory import Board, Expects, Quiet
-from edgekd.errors import BoardError
+from edgekd.errors import BoardAnswerError, BoardError
 from edgekd.executors.base import Identity
-from edgekd.executors.board_state import disturbances, prepare, unmet
+from edgekd.executors.board_state import confirm, disturbances, prepare, unmet
 from edgekd.executors.machine import Machine
 
 NO_MODE = Identity({}, {"power_mode": {}}, {})
@@ -65,15 +65,52 @@ def answers(*states: dict[str, Any]) -> Any:
 
 
 def test_a_board_is_waited_for_until_it_is_quiet() -> None:
-    assert prepare(board(), answers(STRESS, HOT, {}), pause_s=0) == []
+    answer = answers(STRESS, HOT, {}, {})
+    prepare(board(), answer, pause_s=0)
+    answer()  # the last state is left
 
 
-def test_a_board_that_stays_loud_is_measured_with_a_warning() -> None:
-    entry = board(quiet={"wait_s": 0})
-    said = "the board was not quiet: other processes take stress 0.9, apt 0.2 cores, expected at most 0.3"
-    assert prepare(entry, answers(STRESS)) == [said]
+def test_a_board_that_stays_busy_is_waited_for_no_longer_than_the_inventory_says() -> None:
+    prepare(board(quiet={"wait_s": 0}), answers(STRESS))
 
 
 def test_a_board_that_is_set_otherwise_is_refused() -> None:
     with pytest.raises(BoardError, match="board pi: power mode: expected 0, got none .*edgekd board doctor pi"):
         prepare(board(expects={"nvpmodel": 0}), answers({}))
+
+
+def measured(before: object, after: object, identity: Identity = NO_MODE, **entry: object) -> list[str]:
+    """Return what disturbed a measurement of a board that was asked for in `NO_MODE`."""
+    asked, after_it = Machine(NO_MODE, {"state": {}}), Machine(identity, {"state": {}})
+    return confirm(board(**entry), asked, after_it, {"before": before, "after": after})
+
+
+def test_what_a_measurement_itself_reports_disturbs_it() -> None:
+    busy = "other processes take stress 0.9, apt 0.2 cores, expected at most 0.3"
+    assert measured({}, {}) == []
+    assert measured(STRESS, {}) == [f"the board was not quiet before the measurement: {busy}"]
+    assert measured({}, STRESS) == [f"the board was not quiet after the measurement: {busy}"]
+    assert measured({}, HOT) == []  # its own heat
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "when"), [("locked", "free", "after"), ("free", "locked", "before"), ("free", "free", "before")]
+)
+def test_clocks_that_did_not_stay_locked_refuse_a_measurement(before: str, after: str, when: str) -> None:
+    states = {"locked": {"clocks_locked": True}, "free": {"clocks_locked": False, "unlocked": ["gpu 300 to 900 MHz"]}}
+    with pytest.raises(BoardError, match=f"{when} the measurement: clocks: expected locked, got gpu 300 to 900 MHz"):
+        measured(states[before], states[after], expects={"clocks": "locked"})
+
+
+def test_another_power_mode_after_a_measurement_refuses_it() -> None:
+    with pytest.raises(BoardError, match="board pi: its use changed during the measurement; run the command again"):
+        measured({}, {}, MODE_2)
+
+
+@pytest.mark.parametrize("state", [None, {}, [], {"busy_processes": 3}, {"readings": {"temp_c/cpu": "hot"}}])
+def test_a_state_that_is_none_is_an_error_of_the_board(state: Any) -> None:
+    with pytest.raises(BoardAnswerError):
+        confirm(board(), Machine(NO_MODE, {}), Machine(NO_MODE, {}), state)
+    if state:
+        with pytest.raises(BoardAnswerError, match="its state is none of a machine"):
+            measured(state, {})

@@ -12,6 +12,7 @@ from edgekd.errors import ArtifactError
 from edgekd.report.html import render
 from edgekd.report.long_runs import energy_text, read_timelines, state_tables, sustained_text, timelines_of
 from edgekd.report.model import Report, Row
+from edgekd.report.table import notes
 from tests.unit.report.sample_report import sample_file, write_sample_data
 
 METER = {
@@ -112,6 +113,15 @@ def test_rows_say_their_energy_and_their_sustained_latency() -> None:
     assert sustained_text(rows["teacher"]) == ""
     bare = Row(id="x", sustained={"last_p50_ms": 15.0})
     assert sustained_text(bare) == "15.0"
+
+
+def test_the_lines_below_the_result_table_have_energy_and_sustained_latency() -> None:
+    assert notes(Report.model_validate(file_with_long_runs()))[-3:] == [
+        "openvino-fp32: no energy per frame: the idle powers before and after differ by 16%",
+        "openvino-int8: energy 450 / 200 mJ gross / net per frame; sustained p50 15.0 ms, 1.50× of the p50, throttled after 150 s",
+        "onnxruntime-fp32: no energy per frame: no power sensor readable: nothing at /sys",
+    ]
+    assert not any("energy" in line or "sustained" in line for line in notes(Report.model_validate(sample_file())))
 
 
 def test_a_board_without_a_state_has_no_table() -> None:

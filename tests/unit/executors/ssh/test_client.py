@@ -71,3 +71,30 @@ def test_the_users_agent_and_display_are_not_forwarded(board: Client, tmp_path: 
     call(board, tmp_path, cuts=0)
     said = (tmp_path / "said").read_text().splitlines()
     assert {"-a", "-x"} <= set(said[: said.index("--")])
+
+
+def test_a_board_that_gives_no_answer_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ssh = tmp_path / "ssh"
+    ssh.write_text("#!/bin/sh\nexec sleep 1000\n")
+    ssh.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    message = "board pi: no answer within 1 s; its disk or its system may hang; try: ssh pi df"
+    with (
+        closing(Client("pi", "pi", Link(answer_s=1, is_shared=False))) as client,
+        pytest.raises(BoardError, match=message),
+    ):
+        client.insist(lambda: client.run("true"))
+
+
+def test_what_ssh_says_reaches_no_terminal_with_its_escape_sequences(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ssh = tmp_path / "ssh"
+    ssh.write_text("#!/bin/sh\nprintf '\\033]0;title\\007no \\033[2Jway\\n' >&2\nexit 255\n")
+    ssh.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    with (
+        closing(Client("pi", "pi", Link(is_shared=False))) as client,
+        pytest.raises(BoardError, match="board pi: unreachable .no way.; is it on"),
+    ):
+        client.insist(lambda: client.run("true"))

@@ -23,6 +23,12 @@ def test_a_progress_is_a_word_and_a_fraction(fraction: float) -> None:
     assert status_of(f'state running\nprogress ["steps", {fraction}]\n').progress == ("steps", fraction)
 
 
+def test_a_holders_name_holds_nothing_that_a_terminal_obeys() -> None:
+    status = status_of("state waiting\nholder eve\x1b]0;title\x07@lab\x1b[2J: measure\n")
+    assert status.holder == "eve@lab: measure"
+    assert status_of('state running\nprogress ["\\u001b[2Jsteps", 0.5]\n').progress == ("steps", 0.5)
+
+
 @pytest.mark.parametrize("said", ["state asleep\n", "state ended\ncode 0\n", "state ended\ncode x\ncomplete\n"])
 def test_a_bad_answer_is_an_error_of_the_board(said: str) -> None:
     with pytest.raises(BoardAnswerError, match="the board said of its job: 'state") as caught:

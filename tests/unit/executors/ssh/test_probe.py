@@ -65,7 +65,7 @@ def test_another_answer_is_a_board_error(text: str) -> None:
 
 def test_a_hostile_answer_is_cut_and_has_no_control_characters() -> None:
     facts = parse("orin", ORIN.replace("NVIDIA Jetson", "\x1b[2J" + "x" * 10_000), 0)
-    assert facts.model.startswith("[2Jxxx")
+    assert facts.model.startswith("xxx")
     assert len(facts.model) < 600
 
 
