@@ -1695,7 +1695,9 @@ class OpenVinoEngine final : public Engine {
     try {
       open(path, manifest, threads);
       bind(path, spec);
-    } catch (const ov::Exception& error) {
+    } catch (const Error&) {
+      throw;
+    } catch (const std::exception& error) {
       throw Error(
           text_of(path, ": OpenVINO ", ov::get_openvino_version().buildNumber, " refuses it: ", reason_of(error)));
     }
@@ -1709,7 +1711,7 @@ class OpenVinoEngine final : public Engine {
         bound_ = input.data;
       }
       request_.infer();
-    } catch (const ov::Exception& error) {
+    } catch (const std::exception& error) {
       throw Error(text_of("the engine fails on ", device_, ": ", reason_of(error)));
     }
     return outputs_;
