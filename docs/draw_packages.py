@@ -17,6 +17,7 @@ ROWS: tuple[tuple[tuple[str, str, str], ...], ...] = (
         ("study", "light", "arms and seeds of a recipe, compared"),
         ("tuning", "light", "settings that make engines faster"),
         ("bundle", "light", "an engine and its proof in one file"),
+        ("comparison", "light", "runs against runs and limits"),
     ),
     (("pipeline", "light", "runs stages, skips by cache key, keeps failures"),),
     (("planning", "light", "the stages of a recipe"),),

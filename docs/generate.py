@@ -26,6 +26,10 @@ from edgekd.board import bench, timing
 from edgekd.board.options import descriptions, path_options
 from edgekd.board.sensors.table import table
 from edgekd.cli.main import command_line
+from edgekd.comparison import model as comparison
+from edgekd.comparison.figures import MEASURED
+from edgekd.comparison.gate import Check, GateResult
+from edgekd.comparison.limits import Limit, Limits
 from edgekd.core import chips, plugins
 from edgekd.core.plugin_options import PluginOptions
 from edgekd.core.recipe import Recipe, Section
@@ -126,6 +130,34 @@ def study_keys() -> str:
     """Return the keys of study.json, from its pydantic models."""
     parts = (("Arms", Arm), ("Runs of an arm", ArmRun), ("Metrics of an arm", Summary), ("Differences", Difference))
     return _keys(("study.json", Study), *parts)
+
+
+def comparison_keys() -> str:
+    """Return the keys of a comparison, from its pydantic models."""
+    return _keys(
+        ("Comparison", comparison.Comparison),
+        ("Compared runs", comparison.ComparedRun),
+        ("Pairs", comparison.Pair),
+        ("Changes", comparison.Change),
+        ("Refusals", comparison.Refusal),
+        ("Compared rows", comparison.ComparedRow),
+        ("Figures of a row", comparison.Difference),
+    )
+
+
+def gate_keys() -> str:
+    """Return the keys of a gate's result, from its pydantic models."""
+    return _keys(("Result of a gate", GateResult), ("Checks", Check))
+
+
+def limit_keys() -> str:
+    """Return the keys of a file of limits, and the figures that are no metrics."""
+    figures = [
+        (f"`{figure.name}`", figure.title, figure.kind, figure.unit, "higher" if figure.higher_is_better else "lower")
+        for figure in MEASURED
+    ]
+    sections = "\n\n".join(_section(path, section) for path, section in (("limits file", Limits), ("limits[]", Limit)))
+    return f"{sections}\n\n### figures\n\n" + _table(("figure", "title", "kind", "unit", "better"), figures)
 
 
 def latency() -> str:
@@ -235,6 +267,9 @@ PARTS: dict[str, Callable[[], str]] = {
     "metrics": metrics,
     "report-keys": report_keys,
     "study-keys": study_keys,
+    "comparison-keys": comparison_keys,
+    "gate-keys": gate_keys,
+    "limit-keys": limit_keys,
     "latency": latency,
     "sensors": sensors,
     "stages": stages,
@@ -289,7 +324,12 @@ def _models_in(annotation: Any) -> list[type[BaseModel]]:
 
 def _section(path: str, section: type[BaseModel]) -> str:
     rows = [
-        (f"`{name}`", _kind(field.annotation), _default(field), _meaning(field.description, field.metadata))
+        (
+            f"`{field.alias or name}`",
+            _kind(field.annotation),
+            _default(field),
+            _meaning(field.description, field.metadata),
+        )
         for name, field in section.model_fields.items()
     ]
     title = f"### {path}" if path else "### top level"

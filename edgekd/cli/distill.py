@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from edgekd.cli.run import JsonOption, OutOption, RecipeArg, SetOption
+from edgekd.cli.run import JsonOption, LoggerOption, OutOption, RecipeArg, SetOption, with_loggers
 
 PlanOption = Annotated[
     bool, typer.Option("--plan", help="Show feature maps, terms, adapters and weights; train nothing.")
@@ -18,12 +18,14 @@ def distill(
     recipe: RecipeArg,
     out: OutOption = None,
     set_: SetOption = [],  # noqa: B006 - typer copies it
+    logger: LoggerOption = [],  # noqa: B006
     plan: PlanOption = False,
     json: JsonOption = False,
 ) -> None:
     """Distil the student from the teacher. Runs earlier stages that are not done."""
     from edgekd.cli import show, stages
 
+    set_ = with_loggers(set_, logger)
     if not plan:
         stages.run_until(stages.Called(recipe, out, set_, json), "distilled", "export")
         return

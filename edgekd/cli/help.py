@@ -30,6 +30,8 @@ GROUPS: dict[str, dict[str, str]] = {
     },
     "Decide": {
         "report": "edgekd report runs/quickstart",
+        "compare": "edgekd compare runs/quickstart runs/other --out compare.html",
+        "gate": "edgekd gate runs/quickstart --limits limits.yaml --junit gate.xml",
         "study": "edgekd study study/scenes --out runs/scenes-study",
         "tune": "edgekd tune runs/quickstart",
     },

@@ -20,9 +20,11 @@ from edgekd.cli import (
     board,
     bundle,
     check,
+    compare,
     data,
     distill,
     doctor,
+    gate,
     predict,
     recipes,
     report,
@@ -88,6 +90,8 @@ app.command()(tune.tune)
 app.command()(predict.predict)
 app.command()(report.report)
 app.command()(bundle.bundle)
+app.command()(compare.compare)
+app.command()(gate.gate)
 app.command()(stack.stack)
 app.add_typer(board.app, name="board")
 app.add_typer(toolchain.app, name="toolchain")

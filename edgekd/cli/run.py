@@ -17,6 +17,14 @@ BoardOption = Annotated[
     list[str],
     typer.Option("--board", metavar="NAME", help="Board for all engines of the recipe; repeat it for several boards."),
 ]
+LoggerOption = Annotated[
+    list[str],
+    typer.Option(
+        "--logger",
+        metavar="NAME",
+        help="Send losses and scores to csv, tensorboard, mlflow or wandb; repeat it for several (trainer.loggers).",
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -25,6 +33,7 @@ def run(
     out: OutOption = None,
     set_: SetOption = [],  # noqa: B006 - typer copies it
     board: BoardOption = [],  # noqa: B006
+    logger: LoggerOption = [],  # noqa: B006
     until: Annotated[str | None, typer.Option(help="Stop after this stage or group, e.g. distilled.")] = None,
     json: JsonOption = False,
 ) -> None:
@@ -34,6 +43,7 @@ def run(
     from edgekd.core.recipe_loading import find_recipe, load_recipe
     from edgekd.executors.boards import connected
 
+    set_ = with_loggers(set_, logger)
     loaded = load_recipe(recipe, set_, board)
     folder = out or pipeline.default_out(loaded)
     with connected(find_recipe(recipe).parent), show.failures() as failed:
@@ -42,6 +52,11 @@ def run(
             show.print_json(result)
             return
         _show(recipe, folder, set_, board)
+
+
+def with_loggers(overrides: list[str], loggers: list[str]) -> list[str]:
+    """Return overrides with the loggers of `--logger`."""
+    return [*overrides, f"trainer.loggers=[{', '.join(loggers)}]"] if loggers else overrides
 
 
 def _show(recipe: str, folder: Path, set_: list[str], boards: list[str]) -> None:

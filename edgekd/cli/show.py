@@ -26,6 +26,11 @@ def command(name: str, *words: str, set_: Iterable[str] = (), boards: Iterable[s
     return shlex.join(["edgekd", name, *words, *(word for pair in given for word in pair)])
 
 
+def printable(text: str) -> str:
+    """Return a text of a file for a terminal: without control characters."""
+    return "".join(character if character.isprintable() else "\ufffd" for character in text)
+
+
 def print_json(value: Any) -> None:
     """Print a value for a machine."""
     print(json.dumps(value, indent=1, allow_nan=False, default=str))
@@ -61,7 +66,7 @@ def print_table(titles: Sequence[str], rows: Iterable[Sequence[str]], left: Coll
     for title in titles:
         table.add_column(escape(title), justify="left" if title in left else "right")
     for row in rows:
-        table.add_row(*map(escape, row))
+        table.add_row(*(escape(printable(text)) for text in row))
     Console(width=None if sys.stdout.isatty() else width).print(table)
 
 

@@ -8,7 +8,15 @@ from pathlib import Path
 
 import typer
 
-from edgekd.cli.run import BoardOption, JsonOption, OutOption, RecipeArg, SetOption
+from edgekd.cli.run import (
+    BoardOption,
+    JsonOption,
+    LoggerOption,
+    OutOption,
+    RecipeArg,
+    SetOption,
+    with_loggers,
+)
 
 # Command -> (stage groups, help, what to do next).
 COMMANDS = {
@@ -28,13 +36,27 @@ ON_BOARDS = ("compile", "bench", "evaluate")
 def add_to(app: typer.Typer) -> None:
     """Add the commands to the command line."""
     for name, (until, text, following) in COMMANDS.items():
-        made = _on_boards(until, following) if name in ON_BOARDS else _command(until, following)
+        kind = _training if name == "train" else _on_boards if name in ON_BOARDS else _command
+        made = kind(until, following)
         app.command(name, help=f"{text} Runs earlier stages that are not done.")(made)
 
 
 def _command(until: str, following: str):  # type: ignore[no-untyped-def]  # typer reads the inner signature
     def command(recipe: RecipeArg, out: OutOption = None, set_: SetOption = [], json: JsonOption = False) -> None:  # noqa: B006
         run_until(Called(recipe, out, set_, json), until, following)
+
+    return command
+
+
+def _training(until: str, following: str):  # type: ignore[no-untyped-def]  # typer reads the inner signature
+    def command(
+        recipe: RecipeArg,
+        out: OutOption = None,
+        set_: SetOption = [],  # noqa: B006 - typer copies it
+        logger: LoggerOption = [],  # noqa: B006
+        json: JsonOption = False,
+    ) -> None:
+        run_until(Called(recipe, out, with_loggers(set_, logger), json), until, following)
 
     return command
 

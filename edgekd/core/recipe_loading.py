@@ -192,9 +192,9 @@ def _absolute_paths(recipe: Recipe, base: Path) -> Recipe:
     for name, network in (("teacher", recipe.teacher), ("student", recipe.student)):
         if network.checkpoint is not None:
             updates[name] = network.model_copy(update={"checkpoint": _absolute(network.checkpoint, base)})
-    if recipe.trainer.teacher_cache is not None:
-        cache = _absolute(recipe.trainer.teacher_cache, base)
-        updates["trainer"] = recipe.trainer.model_copy(update={"teacher_cache": cache})
+    folders = {name: getattr(recipe.trainer, name) for name in ("teacher_cache", "log_dir")}
+    if given := {name: _absolute(path, base) for name, path in folders.items() if path is not None}:
+        updates["trainer"] = recipe.trainer.model_copy(update=given)
     return recipe.model_copy(update=updates)
 
 

@@ -286,6 +286,13 @@ class Trainer(Section):
     teacher_cache: Path | None = Field(
         None, description="Folder that caches the teacher's outputs for all views. Needs `data.augment.views`."
     )
+    loggers: tuple[Literal["csv", "tensorboard", "mlflow", "wandb"], ...] = Field(
+        (),
+        description="Loggers of Lightning that get the losses and scores. MLflow and W&B read their environment variables.",
+    )
+    log_dir: Path | None = Field(
+        None, description="Folder of their files. Default `edgekd_logs` in the current folder."
+    )
 
 
 PLAIN = "plain"  # the arm without methods

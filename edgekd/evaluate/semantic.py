@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from edgekd.evaluate.confusion import (
 )
 from edgekd.evaluate.connectivity import ComponentCounts, component_counts
 from edgekd.evaluate.definitions import TRIMAP_RADIUS_PX
+from edgekd.evaluate.image_counts import image_counts
 from edgekd.evaluate.predictions import Prediction
 
 _BEHIND = 2  # predictions that are counted while the network runs
@@ -70,6 +71,7 @@ class SemanticResult:
     counts: the numbers of components behind the connectivity metrics, over all classes.
     absent_classes: classes in neither labels nor predictions, which the means leave out.
     confusion: (K, K) int64, rows truth, columns prediction.
+    image_counts: (N, 5, K) uint32, see `image_counts.py`; None where only sums are known.
     """
 
     metrics: dict[str, float]
@@ -79,6 +81,7 @@ class SemanticResult:
     absent_classes: list[str]
     num_images: int
     confusion: np.ndarray
+    image_counts: np.ndarray | None = None
 
 
 def score(classes: Sequence[str], predictions: Iterable[Prediction[np.ndarray]]) -> SemanticResult:
@@ -94,15 +97,22 @@ def score(classes: Sequence[str], predictions: Iterable[Prediction[np.ndarray]])
     """
     _require_opencv()
     evaluator = SemanticEvaluator(classes)
+    images: list[np.ndarray] = []
+    for counts in _counted(evaluator, predictions):
+        evaluator.add(counts)
+        images.append(image_counts(counts.confusion, counts.boundary))
+    return replace(evaluator.compute(), image_counts=np.stack(images))
+
+
+def _counted(evaluator: SemanticEvaluator, predictions: Iterable[Prediction[np.ndarray]]) -> Iterator[SemanticCounts]:
     with ThreadPoolExecutor(1) as pool:
         counting: deque[Future[SemanticCounts]] = deque()
         for prediction in predictions:
             counting.append(pool.submit(_count, evaluator, prediction))
             if len(counting) > _BEHIND:
-                evaluator.add(counting.popleft().result())
+                yield counting.popleft().result()
         for future in counting:
-            evaluator.add(future.result())
-    return evaluator.compute()
+            yield future.result()
 
 
 class SemanticEvaluator:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,8 @@ from edgekd.data.predictions import MIN_SCORE
 from edgekd.data.splits import open_split
 from edgekd.errors import DataError
 from edgekd.evaluate import detection, semantic
+from edgekd.evaluate.image_counts import FILE as IMAGE_COUNTS
+from edgekd.evaluate.image_hash import ImageHash
 from edgekd.evaluate.predictions import Prediction, keeping, predict_split
 from edgekd.executors.boards import board_of, executor_of, machine_on
 from edgekd.executors.predictions import predict_images
@@ -51,9 +54,10 @@ def run(job: StageJob) -> StageResult:
     selection = Selection.of_most(most)
     predicted = predict_split(lambda images: predict_images(images, artifact, selection), dataset, indices)
     with closing(predicted), progress_bar("scoring") as progress:
-        predictions = keeping(predicted, pictured, kept, progress, len(indices))
+        seen = ImageHash()
+        predictions = seen.hashing(keeping(predicted, pictured, kept, progress, len(indices)))
         if recipe.task == "semantic":
-            details, arrays = _semantic(predictions, dataset, kept)
+            details, arrays = _semantic(predictions, dataset, kept, job.out_dir)
         else:
             coco_files = job.out_dir if recipe.evaluate.coco_files else None
             result = detection.score(dataset.classes, predictions, recipe.task == "instance", coco_files, most)
@@ -62,6 +66,7 @@ def run(job: StageJob) -> StageResult:
     board = board_of(artifact)
     details |= {} if board == LOCAL else {"machine": machine_on(board)}
     names = [dataset.name(i) for i in pictured]
+    details |= {"images_sha256": seen.hexdigest()}
     return StageResult(details={"of": job.subject, "split": recipe.data.val, "pictured": names, **details})
 
 
@@ -77,9 +82,11 @@ def place(recipe: Recipe) -> dict[str, Any]:
 
 
 def _semantic(
-    predictions: Iterator[Prediction[np.ndarray]], dataset: DenseDataset, kept: dict[int, np.ndarray]
+    predictions: Iterator[Prediction[np.ndarray]], dataset: DenseDataset, kept: dict[int, np.ndarray], out_dir: Path
 ) -> Scored:
     result = semantic.score(dataset.classes, predictions)
+    assert result.image_counts is not None  # `score` has them
+    np.savez_compressed(out_dir / IMAGE_COUNTS, counts=result.image_counts)
     details = {
         "num_images": result.num_images,
         "metrics": result.metrics,

@@ -24,6 +24,7 @@ from edgekd.errors import BoardError, TargetError
 from edgekd.evaluate.definitions import definitions
 from edgekd.executors.boards import executor_of, why_not_here
 from edgekd.executors.local import REFERENCE_TARGET
+from edgekd.report.data_files import write_image_counts
 from edgekd.report.long_runs import TIMELINES, timelines_of
 from edgekd.report.model import (
     SCHEMA,
@@ -43,7 +44,16 @@ from edgekd.report.stored import REPORT
 
 DATA = "report_data"
 _TRAINED = ("teacher", "student", "distilled")
-_SCORES = ("metrics", "iou_per_class", "ap_per_class", "best_f1", "num_images", "absent_classes", "ceilings")
+_SCORES = (
+    "metrics",
+    "iou_per_class",
+    "ap_per_class",
+    "best_f1",
+    "num_images",
+    "images_sha256",
+    "absent_classes",
+    "ceilings",
+)
 
 
 def collect(
@@ -118,6 +128,7 @@ def write_data(recipe: Recipe, artifacts: Mapping[str, Artifact], root: Path) ->
     _write_samples(benches, folder / "samples.npz")
     write_atomic(folder / TIMELINES, json.dumps(timelines_of([bench.path for bench in benches])))
     scored = {name: a for name, a in artifacts.items() if name.startswith("evaluate/")}
+    write_image_counts({_row_id(name.split("/")[1]): artifact for name, artifact in scored.items()}, folder)
     if not scored:
         pictures.unlink(missing_ok=True)
         return

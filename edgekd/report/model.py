@@ -180,6 +180,7 @@ class Row(Part):
         {}, description="objects, by class: precision at IoU 0.5 at 101 recalls from 0 to 1"
     )
     num_images: int | None = Field(None, description="images scored")
+    images_sha256: str = Field("", description="hash of the scored images and their labels, in order")
     absent_classes: list[str] = Field([], description="classes left out of the means: they never occur")
 
     @property

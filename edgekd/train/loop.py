@@ -25,6 +25,7 @@ from edgekd.data.loader import CachedOutputs, StepBatches, training_loader
 from edgekd.errors import EdgekdError, UserError
 from edgekd.models.base import DenseModel
 from edgekd.train.callbacks import DepthwiseInFloat32, StepRecord, Validation, Watchdog, ZeroLoss
+from edgekd.train.loggers import named_loggers
 from edgekd.train.module import DenseTask, Distiller
 from edgekd.train.place import loader_processes, on_cpu, precision, trainer_arguments, trainer_errors
 from edgekd.train.progress import TrainingProgress
@@ -41,6 +42,7 @@ class FitJob:
     validation: the split of the learning curve, scored every `budget.validate_every` steps.
     teacher_cache: the teacher's outputs by number of a fixed view; without it the teacher runs in every step.
     class_weights: (K,) weights of the task loss; without them every labelled pixel has weight 1.
+    project: name of the recipe, for `trainer.loggers`.
     """
 
     title: str
@@ -57,6 +59,7 @@ class FitJob:
     validation: DenseDataset | None = None
     teacher_cache: CachedOutputs | None = None
     class_weights: torch.Tensor | None = None
+    project: str = "edgekd"
 
 
 class SharedBatchNorm(LayerSync):
@@ -118,12 +121,14 @@ def fit(job: FitJob) -> dict[str, Any]:
     with _quiet(), trainer_errors(job.trainer):
         # The order matters: a step is timed before the averaging, and scored after it.
         trainer = _trainer(job, [callback for callback in (record, zero_loss, averaged, validation) if callback])
+    facts = {"task": job.task, "seed": job.seed, **job.budget.model_dump(mode="json")}
     _reset_peak_memory(job.trainer)
     resume = job.scratch / f"{RESUME}.ckpt"
     workers = loader_processes(job.trainer)
     on_interrupt = signal.getsignal(signal.SIGINT)
     try:
-        with _quiet():
+        with _quiet(), named_loggers(job.trainer, job.project, job.title, facts) as loggers:
+            trainer.loggers = [*trainer.loggers, *loggers]
             # weights_only=False would run code; our own checkpoint holds tensors, numbers and strings only.
             trainer.fit(
                 task, _StepData(job, workers), ckpt_path=str(resume) if resume.exists() else None, weights_only=True

@@ -131,6 +131,7 @@ def _fit(job: StageJob, model: DenseModel, budget: Train, guidance: Guidance | N
             teacher_cache=teacher_cache,
             validation=open_split(recipe, recipe.data.val) if budget.validate_every else None,
             class_weights=_class_weights(dataset, recipe.data.train, budget.class_balance),
+            project=recipe.name,
         )
     )
 

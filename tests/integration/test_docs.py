@@ -49,6 +49,7 @@ STAND_INS = {
     "make demo": ":",  # installs from the network; .ci/run runs it. What it runs is in runs/quickstart already.
     "make test": ":",  # is what runs this test.
     "source .venv/bin/activate": ":",  # the interpreter of this test comes first on PATH.
+    "pip install -e '.[all]'": ":",  # what the workflow installs is installed
     # Installs for this test only: not into the interpreter's packages, without the network.
     "pip install -e ./my-edgekd-plugins": (
         "python -m pip install -q --no-build-isolation --no-deps --target site ./my-edgekd-plugins"
@@ -188,6 +189,20 @@ def make_package(folder: Path) -> None:
     follow(DOCS / "howto/package-a-plugin.md", folder)
 
 
+def gate_in_ci(folder: Path) -> None:
+    """Follow the page, then run the steps of its workflow as the runner does: each in a shell of its own."""
+    page = DOCS / "howto/gate-in-ci.md"
+    follow(page, folder)
+    workflow = yaml.safe_load((folder / ".github/workflows/edgekd.yml").read_text(encoding="utf-8"))
+    steps = [step["run"] for step in workflow["jobs"]["gate"]["steps"] if "run" in step]
+    assert len(steps) == 3
+    for step in steps:
+        run_shell(f"export GITHUB_STEP_SUMMARY=summary.md\n{STAND_INS.get(step, step)}", folder, page.name)
+    assert "limits hold" in (folder / "summary.md").read_text(encoding="utf-8")
+    kept = workflow["jobs"]["gate"]["steps"][-1]["with"]["path"].split()
+    assert all((folder / path).exists() for path in kept)
+
+
 def try_reference(folder: Path) -> None:
     for page in (*sorted((DOCS / "reference").glob("*.md")), DOCS / "architecture.md"):
         follow(page, folder)
@@ -198,6 +213,8 @@ READERS: dict[str, Callable[[Path], None]] = {
     "tutorials": read_tutorials,
     "package": make_package,
     "reference": try_reference,
+    "compare-runs": partial(follow, DOCS / "howto/compare-runs.md"),
+    "gate-in-ci": gate_in_ci,
     "compare-methods": partial(follow, DOCS / "howto/compare-methods.md"),
     "methods": partial(follow, DOCS / "reference/methods.md"),
     **{

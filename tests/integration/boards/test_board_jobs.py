@@ -101,7 +101,7 @@ def test_what_a_job_leaves_behind_is_killed_when_it_ends(board: SshdBoard, tmp_p
 def test_a_process_that_leaves_the_group_of_a_job_does_not_hold_the_board_or_change_its_log(
     board: SshdBoard, tmp_path: Path
 ) -> None:
-    script = f"echo said; setsid sh -c 'sleep 6; while :; do echo more || exit; sleep 0.01; done' & {DONE}"
+    script = f"echo said; setsid sh -c 'sleep 12; while :; do echo more || exit; sleep 0.01; done' & sleep 1; {DONE}"
     with executor(board, script) as there:
         assert run(there, tmp_path) == {"done": True}
         assert there.holder() == ""

@@ -84,3 +84,13 @@ def test_the_table_is_printed_where_the_page_cannot_be_written(run: Path, capsys
         f"edgekd: the page is not written: {run}/report.html: is a folder, expected a file; move it away, or give "
         "another path"
     ]
+
+
+def test_compare_and_gate_need_only_the_core(run: Path) -> None:
+    compared = core_only("compare", str(run), str(run))
+    assert compared.returncode == 0, compared.stderr
+    assert "B against A" in compared.stdout
+    limits = run / "limits.yaml"
+    limits.write_text("schema: edgekd.limits/1\nlimits: [{row: teacher, figure: miou, min: 0.1}]\n")
+    held = core_only("gate", str(run), "--limits", str(limits))
+    assert held.returncode == 0, held.stdout + held.stderr

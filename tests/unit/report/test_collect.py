@@ -13,6 +13,7 @@ from edgekd.board.timing import summarize
 from edgekd.core.artifact import Artifact
 from edgekd.core.recipe import Recipe
 from edgekd.report.collect import collect, write_data, write_report
+from edgekd.report.data_files import read_arrays
 from edgekd.report.model import Report, Row, StageTiming
 from edgekd.report.stored import read_report
 from tests.unit.core.small_recipe import small_recipe
@@ -157,3 +158,19 @@ def test_pictures_are_stored_by_id(tmp_path: Path) -> None:
     write_data(recipe, found, tmp_path)
     with np.load(tmp_path / "report_data" / "pictures.npz") as archive:
         assert {name: int(archive[f"0/{name}"].max()) for name in IDS} == {name: i for i, name in enumerate(IDS)}
+
+
+def test_image_counts_are_stored_by_id_and_those_of_an_earlier_state_go(tmp_path: Path) -> None:
+    recipe, found = recipe_of(tmp_path), artifacts(tmp_path)
+    del found["bench"]
+    for i, name in enumerate(IDS):
+        (tmp_path / name).mkdir()
+        np.savez(tmp_path / name / "pictures.npz", **{"0": np.full((4, 4), i, np.uint8)})
+        np.savez(tmp_path / name / "image_counts.npz", counts=np.full((2, 5, 3), i, np.uint32))
+    write_data(recipe, found, tmp_path)
+    stored = read_arrays(tmp_path / "report_data" / "image_counts.npz")
+    assert {name: int(counts.max()) for name, counts in stored.items()} == {name: i for i, name in enumerate(IDS)}
+    for name in IDS:
+        (tmp_path / name / "image_counts.npz").unlink()
+    write_data(recipe, found, tmp_path)
+    assert read_arrays(tmp_path / "report_data" / "image_counts.npz") == {}

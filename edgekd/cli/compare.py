@@ -1,0 +1,63 @@
+"""`edgekd compare`: what changed between runs, and which differences the measurements resolve; imports no framework."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from edgekd.comparison.model import Comparison
+
+
+def compare(
+    runs: Annotated[
+        list[Path],
+        typer.Argument(help="Output folders of `edgekd run` or report.json files; the first is the baseline."),
+    ],
+    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Also write an HTML page.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Compare finished runs row by row with the first one.
+
+    Differences have a 95 % interval where the runs stored what it needs: scores by a bootstrap over the images, latency by the
+    rounds of the bench. Scores of other images or classes, and latency of another machine, are not compared.
+    """
+    from edgekd.cli import show
+    from edgekd.comparison.compare import compare as compare_runs
+
+    comparison = compare_runs(runs)
+    if json:
+        show.print_json(comparison.to_dict())
+    else:
+        _show(comparison)
+    if out is not None:
+        from edgekd.comparison.page import write_page
+
+        write_page(comparison, out)
+        if not json:
+            print(f"\npage: {out}")
+
+
+def _show(comparison: Comparison) -> None:
+    from dataclasses import astuple
+
+    from edgekd.cli import show
+    from edgekd.comparison import table
+
+    for run in comparison.runs:
+        print(show.printable(f"{run.letter}: {run.path}" + (f"  ({run.title})" if run.title else "")))
+    for pair in comparison.pairs:
+        print(f"\n{pair.new} against {pair.old}")
+        for title, lines in (
+            ("changed", table.changed_lines(pair) or ["nothing in recipe, versions and machine"]),
+            ("not compared", table.refused_lines(pair)),
+        ):
+            for line in lines:
+                print(show.printable(f"  {title}: {line}"))
+        show.print_table(
+            astuple(table.headers(pair)), map(astuple, table.table_rows(comparison, pair)), left=("row", "figure", "verdict")
+        )  # fmt: skip
+        for line in table.note_lines(comparison, pair):
+            print(show.printable(f"  {line}"))

@@ -1,0 +1,1 @@
+"""Compares runs by their reports, and holds a run to limits."""

@@ -1,0 +1,100 @@
+"""A run as the comparison reads it: the report, and the raw samples and image counts beside it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from edgekd.evaluate.image_counts import FILE as IMAGE_COUNTS
+from edgekd.evaluate.image_counts import scores
+from edgekd.report.collect import DATA
+from edgekd.report.data_files import read_arrays
+from edgekd.report.latency import Latency
+from edgekd.report.model import Report, Row
+from edgekd.report.stored import read_report
+
+Series = Literal["engine", "wall"]
+
+
+@dataclass(frozen=True)
+class Times:
+    """Raw runs of one series.
+
+    samples_ms: (N,) float64.
+    rounds_ms: (R,) float64, the median of each burst.
+    is_quiet: whether the bench has no reason to doubt the latency.
+    """
+
+    samples_ms: np.ndarray
+    rounds_ms: np.ndarray
+    is_quiet: bool = True
+
+
+class Run:
+    """A report and its data folder.
+
+    Args:
+        path: folder of `edgekd run`, or a report.json.
+
+    Raises:
+        UserError: no such file, not a report, or a report of a newer edgekd.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.report: Report = read_report(path)
+        self._data = (path if path.is_dir() else path.parent) / DATA
+
+    @cached_property
+    def rows(self) -> dict[str, Row]:
+        """The rows by id."""
+        return {row.id: row for row in self.report.rows}
+
+    def image_counts(self, row: Row) -> np.ndarray | None:
+        """Return the counts of each scored image, (N, 5, K); None where there are none that give the row's mIoU.
+
+        Raises:
+            ArtifactError: the file is damaged.
+        """
+        counts, miou = self._counts.get(row.id), row.metrics.get("miou")
+        if counts is None or miou is None or counts.dtype.kind not in "ui" or counts.shape[1:2] != (5,):
+            return None
+        if counts.ndim != 3 or len(counts) != row.num_images:
+            return None
+        return counts if abs(float(scores(counts.sum(axis=0))["miou"]) - miou) < 1e-9 else None
+
+    def times(self, row: Row, series: Series) -> Times | None:
+        """Return the raw runs of a row; None where there are none that belong to the row's summary.
+
+        Raises:
+            ArtifactError: the file is damaged.
+        """
+        summary: Latency | None = row.latency_ms if series == "engine" else row.wall_ms
+        samples = self._samples.get(f"{row.id}/{series}_ns")
+        bursts = self._samples.get(f"{row.id}/{series}_bursts")
+        if summary is None or samples is None or bursts is None or not _are_bursts(samples, bursts):
+            return None
+        samples_ms = samples / 1e6
+        if len(samples_ms) != summary.n or summary.min is None or abs(samples_ms.min() - summary.min) > 1e-9:
+            return None
+        rounds = np.split(samples_ms, np.cumsum(bursts)[:-1])
+        return Times(samples_ms, np.array([np.median(burst) for burst in rounds]), not row.warnings)
+
+    @cached_property
+    def _counts(self) -> dict[str, np.ndarray]:
+        return read_arrays(self._data / IMAGE_COUNTS)
+
+    @cached_property
+    def _samples(self) -> dict[str, np.ndarray]:
+        return read_arrays(self._data / "samples.npz")
+
+
+def _are_bursts(samples: np.ndarray, bursts: np.ndarray) -> bool:
+    """Whether the bursts divide the samples, all of them positive."""
+    if samples.ndim != 1 or bursts.ndim != 1 or {samples.dtype.kind, bursts.dtype.kind} - set("ui"):
+        return False
+    return bool(len(bursts) and (bursts > 0).all() and bursts.sum() == len(samples) and (samples > 0).all())
