@@ -74,11 +74,12 @@ def run(step: str, root: Path) -> float:
     from edgekd.core.recipe import Augment
     from edgekd.data.augment import augmented, training_transform
     from edgekd.data.check import check_dataset
+    from edgekd.data.colors import palette
     from edgekd.data.contact_sheet import write_contact_sheet
     from edgekd.data.formats import coco
     from edgekd.evaluate.detection import DetectionEvaluator
-    from edgekd.report.collect import _truth
-    from edgekd.report.object_pictures import _drawn, _masks
+    from edgekd.report.object_pictures import mask_layer, stored_masks
+    from edgekd.report.page_data import truth_arrays
 
     if step == "import":
         return 0.0
@@ -102,9 +103,8 @@ def run(step: str, root: Path) -> float:
         if step == "boundary":
             evaluator.compute()
     else:
-        arrays = {f"t{key}": value for key, value in _truth("instance", sample).items()}
-        masks = _masks(arrays, "t", size)
-        _drawn(sample.image, truth.boxes_xyxy, masks, [(255, 0, 0)] * len(truth.labels))
+        arrays = {f"t{key}": value for key, value in truth_arrays("instance", sample).items()}
+        mask_layer(stored_masks(arrays, "t", size), truth.labels, palette(len(dataset.classes)))
     return time.perf_counter() - start
 
 

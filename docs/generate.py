@@ -35,9 +35,11 @@ from edgekd.core.plugin_options import PluginOptions
 from edgekd.core.recipe import Recipe, Section
 from edgekd.core.recipe_loading import load_recipe
 from edgekd.evaluate.definitions import DEFINITIONS
+from edgekd.report.latency import RatioInterval, SpeedRatio
 from edgekd.report.long_runs import EnergyPerFrame, MeterEnergy, SamplingCost, SustainedLatency
-from edgekd.report.model import BoardMachine, DataFinding, Report, Row, Training
+from edgekd.report.model import BoardMachine, DataFinding, Report, Row
 from edgekd.report.part import Part
+from edgekd.report.training import Training
 from edgekd.study.model import Arm, ArmRun, Difference, Study, Summary
 
 DOCS = Path(__file__).parent
@@ -116,6 +118,8 @@ def report_keys() -> str:
     return _keys(
         ("report.json", Report),
         ("Rows", Row),
+        ("Speed", SpeedRatio),
+        ("Intervals of a speed", RatioInterval),
         ("Trainings", Training),
         ("Findings", DataFinding),
         ("Boards", BoardMachine),

@@ -19,9 +19,10 @@ import yaml
 from edgekd.core.recipe import Method
 from edgekd.core.task_metrics import TASKS
 from edgekd.report.line import stage_line
-from edgekd.report.model import Report, TrainedMethod
+from edgekd.report.model import Report
 from edgekd.report.stored import read_report
 from edgekd.report.table import headers, table_rows
+from edgekd.report.training import TrainedMethod
 from edgekd.report.units import percent
 from edgekd.study.model import Study
 from edgekd.study.results import read_study

@@ -364,6 +364,7 @@ def _report(
     from edgekd import pipeline
     from edgekd.report import collect
     from edgekd.report.model import StageTiming
+    from edgekd.report.page_data import write_data
 
     # `edgekd evaluate` keeps what `edgekd bench` measured.
     known = pipeline.recall(recipe, stages, ran, workspace, is_held=True) if ran else []
@@ -386,7 +387,7 @@ def _report(
         for r in known
     ]
     report = collect.collect(recipe, artifacts, timings, [stage.name for stage in stages], failures, failure)
-    collect.write_data(recipe, artifacts, workspace.root)
+    write_data(recipe, artifacts, workspace.root)
     collect.write_report(report, workspace.root)
     try:
         collect.write_page(report, workspace.root)

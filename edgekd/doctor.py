@@ -28,8 +28,9 @@ _NEEDS = {
     "evaluate": ("evaluate", ("cv2", "faster_coco_eval")),
     "report page": ("report", ("jinja2", "matplotlib")),
     "study": ("study", ("scipy", "matplotlib")),
+    "bundle": ("deploy", ("cyclonedx",)),
 }
-_LIGHT = {"cv2", "faster_coco_eval", "jinja2"}
+_LIGHT = {"cv2", "faster_coco_eval", "jinja2", "cyclonedx"}
 
 
 @dataclass(frozen=True)

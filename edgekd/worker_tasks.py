@@ -48,6 +48,7 @@ from edgekd.board.session import Session
 from edgekd.board.specs import ModelSpec
 from edgekd.board.state import snapshot
 from edgekd.errors import EdgekdError, TargetError, one_line
+from edgekd.release import tasks as releases
 from edgekd.targets.base import CompileRequest, SessionBase, Target, options_of, target_of
 
 log = logging.getLogger(__name__)
@@ -250,9 +251,13 @@ TASKS: Dict[str, Callable[[Job, Progress], Json]] = {
     "facts": facts,
     "footprint": footprint,
     "infer": infer,
+    "install": releases.install,
     "measure": measure,
     "predict": predict,
     "probe": probe,
+    "releases": releases.list_releases,
+    "remove_releases": releases.remove,
+    "roll_back": releases.roll_back,
     "version": version,
     "why_not_here": why_not_here,
 }

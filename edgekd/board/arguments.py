@@ -115,3 +115,31 @@ class WhyNotHereArguments(TypedDict):
 
     engines: List[AskedEngine]
     needs_runtime: bool
+
+
+class InstallArguments(TypedDict):
+    """Of the task `install`; `bundle` is the name of a file, the rest as `edgekd.release.install.Wanted`.
+
+    root: folder of releases on the board, which may begin with ~/.
+    name: of the service.
+    call: differs for each call, so that no earlier answer is taken for this one's.
+    """
+
+    root: str
+    name: str
+    bundle: str
+    chip: Optional[str]
+    needs_signature: bool
+    may_be_older: bool
+    is_dry: bool
+    variables: Dict[str, str]
+    health_s: float
+    call: str
+
+
+class ReleasesArguments(TypedDict):
+    """Of the tasks `releases`, `roll_back` and `remove_releases`; as in `InstallArguments`. `name`: "" for all."""
+
+    root: str
+    name: str
+    health_s: float

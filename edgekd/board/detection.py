@@ -235,10 +235,13 @@ def _logit(score: float) -> float:
 
 
 def _decoded(distributions: np.ndarray, points: np.ndarray, strides: np.ndarray) -> np.ndarray:
-    """Return boxes (4, N) float32 on the network's input, from (4, bins, N), (2, N) and (N,)."""
-    weights = distributions - distributions.max(axis=1, keepdims=True)
+    """Return boxes (4, N) float32 on the network's input, from (4, bins, N), (2, N) and (N,).
+
+    float64 until the end: every exponential and every order of the sums gives the same float32, here, on a board and in C++.
+    """
+    weights = np.subtract(distributions, distributions.max(axis=1, keepdims=True), dtype=np.float64)
     np.exp(weights, out=weights)
-    bins = np.arange(weights.shape[1], dtype=np.float32)
+    bins = np.arange(weights.shape[1], dtype=np.float64)
     total, mean = np.moveaxis(np.stack([np.ones_like(bins), bins]) @ weights, 1, 0)  # (4, N) each
     distances = mean / total * strides
-    return np.concatenate([points - distances[:2], points + distances[2:]])
+    return np.concatenate([points - distances[:2], points + distances[2:]]).astype(np.float32)

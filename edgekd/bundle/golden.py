@@ -14,18 +14,20 @@ from edgekd.board.postprocess import class_map
 from edgekd.board.preprocess import prepare
 from edgekd.board.specs import ModelSpec
 from edgekd.bundle.run import EngineRun
-from edgekd.core.plugin_options import plugin_options
+from edgekd.core import plugins
 from edgekd.core.recipe import LOCAL
 from edgekd.data.images import read_image
 from edgekd.data.splits import open_split
 from edgekd.errors import ArtifactError, BoardError, BundleError, RecipeError, TargetError
+from edgekd.executors.base import Executor
 from edgekd.executors.boards import ask_why_not, executor_of
 from edgekd.executors.inference import Arrays, engine_files, run_engine
 from edgekd.executors.local import open_reference
+from edgekd.executors.toolchain import ToolchainExecutor
 from edgekd.runner.golden import GoldenImage
 from edgekd.runner.manifest import Tolerance
 
-Source = Literal["engine", "reference", "none"]
+Source = Literal["engine", "simulator", "reference", "none"]
 _COUNT = 2
 _SEEN = 8  # images that are looked at for one of another size than the network's
 
@@ -36,7 +38,7 @@ class Golden:
 
     images: the images; () where the bundle has none.
     tolerance: limit of their check.
-    source: for the manifest (JSON): where the outputs come from, `engine`, `reference` or `none`, and on which board.
+    source: for the manifest (JSON): where the outputs come from, a `Source`, and on which board.
     """
 
     images: tuple[GoldenImage, ...]
@@ -48,6 +50,7 @@ def make_golden(run: EngineRun, source: Source, files: Sequence[Path] = ()) -> G
     """Return the golden images of an engine.
 
     `engine`: outputs of the engine on its own board; a board that computes alike is within the limits of `parity.board_*`.
+    `simulator`: outputs of the engine in the simulator of its toolchain, with the same limits; for a chip that is not at hand.
     `reference`: outputs of the exported ONNX graph on this machine, for an engine whose board is not at hand; an int8 engine
     then has the wider limits of `parity.int8_*`.
 
@@ -65,9 +68,9 @@ def make_golden(run: EngineRun, source: Source, files: Sequence[Path] = ()) -> G
     if source == "none":
         return Golden((), on_board, {"from": "none"})
     images = [read_image(file) for file in files] or _of_split(run)
-    if source == "engine":
-        board = str(run.engine.details["board"])
-        return Golden(_by_engine(run, board, images), on_board, {"from": "engine", "board": board})
+    if source != "reference":
+        board = str(run.engine.details["board"]) if source == "engine" else LOCAL
+        return Golden(_by_engine(run, source, board, images), on_board, {"from": source, "board": board})
     is_quantized = run.engine.details["precision"] in ("int8", "mixed")
     tolerance = Tolerance(limits.int8_error, limits.int8_different) if is_quantized else on_board
     return Golden(_by_reference(run, images), tolerance, {"from": "reference", "board": LOCAL})
@@ -85,19 +88,27 @@ def _of_split(run: EngineRun) -> list[np.ndarray]:
     return images
 
 
-def _by_engine(run: EngineRun, board: str, images: Sequence[np.ndarray]) -> tuple[GoldenImage, ...]:
-    spec, details = run.engine.spec, run.engine.details
+def _by_engine(run: EngineRun, source: Source, board: str, images: Sequence[np.ndarray]) -> tuple[GoldenImage, ...]:
+    """Return the golden images of the engine itself, on its board or in the simulator of its toolchain."""
+    spec, files = run.engine.spec, engine_files(run.engine)
     inputs = [{spec.inputs[0].name: prepare(image, spec.preprocess)} for image in images]
+    place = "the simulator" if source == "simulator" else "this machine" if board == LOCAL else f"board {board}"
+    executor: Executor
     try:
-        options = plugin_options("targets", details["target"], details["options"], "options")
-        if reason := ask_why_not(board, [(details["target"], options)])[0]:
+        if source == "engine":
+            executor = executor_of(board)
+            reason = ask_why_not(board, [(files.target, files.options)])[0]
+        else:
+            executor = ToolchainExecutor(files.target)
+            reason = "" if plugins.target(files.target).simulator else f"target {files.target} has none"
+        if reason:
             raise TargetError(reason)
-        outputs, _ = run_engine(engine_files(run.engine), inputs, executor_of(board))
+        outputs, _ = run_engine(files, inputs, executor, is_simulated=source == "simulator")
     except (TargetError, BoardError, RecipeError) as exc:
-        place = "this machine" if board == LOCAL else f"board {board}"
+        others = "simulator, reference" if plugins.target(files.target).simulator else "reference"
         raise BundleError(
-            f"{run.id}: {place} cannot give the golden outputs: {exc}; build the bundle where it can, or take those of the "
-            "ONNX graph with --golden reference, or none with --golden none"
+            f"{run.id}: {place} cannot give the golden outputs: {exc}; build the bundle where it can, or choose another "
+            f"source with --golden: {others} or none"
         ) from exc
     return tuple(_golden(image, found, spec) for image, found in zip(images, outputs, strict=True))
 

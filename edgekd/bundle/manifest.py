@@ -13,7 +13,7 @@ from edgekd.bundle.run import EngineRun
 from edgekd.core import chips, plugins
 from edgekd.core.inventory import load_inventory
 from edgekd.core.machine_facts import package_version
-from edgekd.core.plugin_options import plugin_options
+from edgekd.core.plugin_options import path_options_of, plugin_options
 from edgekd.core.recipe import LOCAL
 from edgekd.report.latency import Latency
 from edgekd.runner.manifest import Json, Manifest
@@ -23,6 +23,7 @@ def manifest_of(run: EngineRun, name: str, golden: Golden) -> Manifest:
     """Return the manifest of a bundle; the same run gives the same manifest."""
     details, row = run.engine.details, run.row
     options = plugin_options("targets", details["target"], details["options"], "options")
+    paths = path_options_of("targets", details["target"])  # they lead nowhere on a board
     bound = (run.engine.manifest.get("key_content") or {}).get("external_state")
     bound = bound if isinstance(bound, dict) else {}
     return Manifest(
@@ -34,7 +35,7 @@ def manifest_of(run: EngineRun, name: str, golden: Golden) -> Manifest:
         engine=f"engine/{details['engine']}",
         tolerance=golden.tolerance,
         golden=len(golden.images),
-        options=dict(details["options"]),
+        options={name: value for name, value in details["options"].items() if name not in paths},
         chip=_chip(run, options, bool(bound.get("machine"))),
         machine=dict(bound.get("machine") or {}),
         runtime=_runtime(run),

@@ -34,7 +34,7 @@ def sbom(manifest: Manifest, spec: ModelSpec, engine_files: Mapping[str, str]) -
     Raises:
         PackageError: the extra `deploy` is not installed.
     """
-    with packages_of("deploy"):
+    with packages_of("the SBOM of a bundle"):
         from cyclonedx.model.bom import Bom, BomMetaData
         from cyclonedx.output.json import JsonV1Dot6
 

@@ -16,6 +16,7 @@ class Golden(str, Enum):
     """Where the golden outputs come from."""
 
     engine = "engine"
+    simulator = "simulator"
     reference = "reference"
     none = "none"
 
@@ -34,7 +35,7 @@ def bundle(
         Golden,
         typer.Option(
             "--golden",
-            help="Expected outputs: `engine` on its own board, `reference` (ONNX graph, wider limits), or `none`.",
+            help="Expected outputs: `engine` on its own board or in its `simulator`, `reference` (ONNX graph, wider limits), `none`.",
         ),
     ] = Golden.engine,
     image: Annotated[

@@ -38,6 +38,7 @@ GROUPS: dict[str, dict[str, str]] = {
     "Use": {
         "predict": "edgekd predict runs/quickstart/engine/openvino-int8 docs/street.png",
         "bundle": "edgekd bundle runs/quickstart/engine/openvino-int8 --sign ~/.ssh/id_ed25519",
+        "deploy": "edgekd deploy openvino-int8.tar --board pi --name lane",
         "stack": "edgekd stack runs/quickstart/engine/openvino-int8 --for model_api --out stack",
     },
     "Machines": {

@@ -22,6 +22,7 @@ from edgekd.cli import (
     check,
     compare,
     data,
+    deploy,
     distill,
     doctor,
     gate,
@@ -89,9 +90,10 @@ app.command()(study.study)
 app.command()(tune.tune)
 app.command()(predict.predict)
 app.command()(report.report)
-app.command()(bundle.bundle)
 app.command()(compare.compare)
 app.command()(gate.gate)
+app.command()(bundle.bundle)
+app.command()(deploy.deploy)
 app.command()(stack.stack)
 app.add_typer(board.app, name="board")
 app.add_typer(toolchain.app, name="toolchain")

@@ -17,6 +17,7 @@ import yaml
 from pydantic import Field, field_validator
 
 from edgekd.board.files import write_atomic
+from edgekd.core.board_sections import Deploy, Expects, Quiet
 from edgekd.core.deployment_sections import LOCAL
 from edgekd.core.recipe_file import parse_tree, read_text
 from edgekd.core.recipe_loading import validate
@@ -29,21 +30,6 @@ VARIABLE = "EDGEKD_BOARDS"
 _WHAT = "an inventory of boards"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-
-
-class Expects(Section):
-    """State that the board must have before a measurement. edgekd compares and never sets it."""
-
-    nvpmodel: int | None = Field(None, ge=0, description="Number of the power mode that `nvpmodel -q` prints.")
-    clocks: Literal["locked"] | None = Field(None, description="`locked`: the lowest and the highest clock are equal.")
-
-
-class Quiet(Section):
-    """State that a measurement waits for."""
-
-    load: float = Field(0.3, gt=0, description="Most processor time that other processes may take, in cores.")
-    celsius: float = Field(60, description="Highest temperature of the hottest sensor.")
-    wait_s: float = Field(120, ge=0, description="Longest wait; then the measurement goes on with a warning.")
 
 
 class Entry(Section):
@@ -59,7 +45,12 @@ class Entry(Section):
     expects: Expects = Field(Expects(), description="State that is required.")
     quiet: Quiet = Field(Quiet(), description="State that a measurement waits for.")
     store_gb: float = Field(4, gt=0, description="Room for files that jobs share; the least recently used go first.")
-    deploy: bool = Field(True, description="False: the board only measures.")
+    deploy: Deploy = Field(Deploy(), description="What `edgekd deploy` may do; true or false: whether it may.")
+
+    @field_validator("deploy", mode="before")
+    @classmethod
+    def _deploy_of(cls, given: object) -> object:
+        return {"allowed": given} if isinstance(given, bool) else given
 
     @field_validator("ssh")
     @classmethod

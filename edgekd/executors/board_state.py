@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from dataclasses import asdict
 
 from edgekd.board.sysinfo import Facts
-from edgekd.core.inventory import Board, Expects, Quiet
+from edgekd.core.board_sections import Expects, Quiet
+from edgekd.core.inventory import Board
 from edgekd.errors import BoardAnswerError, BoardError
 from edgekd.executors.base import Identity
 from edgekd.executors.logs import printable

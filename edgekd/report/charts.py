@@ -71,7 +71,9 @@ def stage_line_chart(line: StageLine) -> str:
             value = 100 * (step.row.score or 0)
             if step.source is not None and step.delta is not None:
                 start = 100 * (step.source.score or 0)
-                loss = CSS["bad" if step.delta < 0 else "good"]
+                loss = (
+                    CSS["bad" if step.delta < 0 else "good"] if step.is_deployment else SOFT
+                )  # one seed is no verdict
                 axes.plot([start, value], [i, i], color=loss, linewidth=6, alpha=0.6, solid_capstyle="butt", zorder=2)
                 axes.plot([start, start], [heights[step.source.id], i], ":", color=SOFT, linewidth=1.2)
             axes.plot(value, i, "o", color=CSS[color_name(step.row)], markersize=9, zorder=3)

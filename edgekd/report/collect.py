@@ -1,31 +1,22 @@
-"""Collects the artifacts of a run into `report.json` and `report_data/`. Every number comes from an artifact."""
+"""Collects the artifacts of a run into `report.json`, and writes the page. Every number comes from an artifact."""
 
 from __future__ import annotations
 
-import io
-import json
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 
-import numpy as np
-
 from edgekd.board.files import write_atomic
-from edgekd.board.run_masks import packed
 from edgekd.core.artifact import SCHEMA as _ARTIFACT_SCHEMA
 from edgekd.core.artifact import Artifact
 from edgekd.core.machine_facts import package_versions
 from edgekd.core.recipe import LOCAL, Engine, Recipe
 from edgekd.core.stage import bench_of
 from edgekd.core.task_metrics import TASKS
-from edgekd.data.base import Sample
-from edgekd.data.splits import open_split
 from edgekd.errors import BoardError, TargetError
 from edgekd.evaluate.definitions import definitions
 from edgekd.executors.boards import executor_of, why_not_here
 from edgekd.executors.local import REFERENCE_TARGET
-from edgekd.report.data_files import write_image_counts
-from edgekd.report.long_runs import TIMELINES, timelines_of
 from edgekd.report.model import (
     SCHEMA,
     BoardMachine,
@@ -39,10 +30,12 @@ from edgekd.report.model import (
     Status,
     Training,
 )
+from edgekd.report.page_data import DATA, latency_samples, row_id
 from edgekd.report.part import Json
+from edgekd.report.speed import with_speeds
 from edgekd.report.stored import REPORT
+from edgekd.report.units import percent
 
-DATA = "report_data"
 _TRAINED = ("teacher", "student", "distilled")
 _SCORES = (
     "metrics",
@@ -78,7 +71,7 @@ def collect(
     engines = [f"engine/{engine.id}" for engine in recipe.engines]
     stages = [name for name in (*_TRAINED, "export", *engines) if name in planned]
     rows = [_row(recipe, stage, artifacts, failures, failure) for stage in stages]
-    return Report(
+    report = Report(
         schema=SCHEMA,
         artifact_schema=_ARTIFACT_SCHEMA,
         title=f"{recipe.name}: {recipe.student.family} {recipe.student.variant} for {len(recipe.engines)} engines",
@@ -101,6 +94,7 @@ def collect(
         findings=_findings(artifacts),
         failure=failure,
     )
+    return with_speeds(report, latency_samples(artifacts))
 
 
 def write_report(report: Report, root: Path) -> Path:
@@ -119,73 +113,6 @@ def write_page(report: Report, root: Path) -> Path:
     return path
 
 
-def write_data(recipe: Recipe, artifacts: Mapping[str, Artifact], root: Path) -> None:
-    """Write the raw latency samples, and the pictures with the labels and the result of every row, for the page."""
-    folder = root / DATA
-    folder.mkdir(exist_ok=True)
-    pictures = folder / "pictures.npz"
-    benches = [artifact for artifact in artifacts.values() if artifact.kind == "latency"]
-    _write_samples(benches, folder / "samples.npz")
-    write_atomic(folder / TIMELINES, json.dumps(timelines_of([bench.path for bench in benches])))
-    scored = {name: a for name, a in artifacts.items() if name.startswith("evaluate/")}
-    write_image_counts({_row_id(name.split("/")[1]): artifact for name, artifact in scored.items()}, folder)
-    if not scored:
-        pictures.unlink(missing_ok=True)
-        return
-    results = {
-        _row_id(name.split("/")[1]): np.load(a.file("pictures.npz"), allow_pickle=False) for name, a in scored.items()
-    }
-    # Keys: `<index>` of class maps, `<index>/<part>` of objects.
-    pictured = [{key.partition("/")[0] for key in archive.files} for archive in results.values()]
-    dataset = open_split(recipe, recipe.data.val)
-    arrays: dict[str, np.ndarray] = {}
-    for number, index in enumerate(sorted(set.intersection(*pictured), key=int)):
-        sample = dataset.load(int(index))
-        arrays |= {f"{number}/name": np.array(sample.name), f"{number}/image": sample.image}
-        arrays |= {f"{number}/truth{key}": value for key, value in _truth(recipe.task, sample).items()}
-        for row_id, archive in results.items():
-            own = [key for key in archive.files if key.partition("/")[0] == index]
-            arrays |= {f"{number}/{row_id}{key.removeprefix(index)}": archive[key] for key in own}
-    in_memory = io.BytesIO()
-    np.savez_compressed(in_memory, **arrays)  # type: ignore[arg-type]  # keys never shadow its flags
-    write_atomic(pictures, in_memory.getvalue())
-
-
-def _write_samples(benches: Sequence[Artifact], path: Path) -> None:
-    """Write the samples of all boards into one file; the keys begin with the row."""
-    if len(benches) == 1:
-        write_atomic(path, benches[0].file("samples.npz").read_bytes())
-    elif benches:
-        arrays: dict[str, np.ndarray] = {}
-        for bench in benches:
-            with np.load(bench.file("samples.npz"), allow_pickle=False) as archive:
-                arrays |= {name: archive[name] for name in archive.files}
-        in_memory = io.BytesIO()
-        np.savez_compressed(in_memory, **arrays)  # type: ignore[arg-type]  # keys never shadow its flags
-        write_atomic(path, in_memory.getvalue())
-    else:  # samples of an earlier state of this run belong to other engines
-        path.unlink(missing_ok=True)
-
-
-def _truth(task: str, sample: Sample) -> dict[str, np.ndarray]:
-    """Return the labels of a picture, by the end of their key."""
-    if task == "semantic":
-        return {"": sample.mask}
-    assert sample.instances is not None
-    objects = sample.instances
-    crowd = objects.is_ignored
-    parts = {"/boxes": objects.boxes_xyxy[~crowd], "/labels": objects.labels[~crowd]}
-    parts |= {"/crowd_boxes": objects.boxes_xyxy[crowd], "/crowd_labels": objects.labels[crowd]}
-    if task == "instance" and objects.masks is not None:
-        shown = np.flatnonzero(~crowd).tolist()
-        parts |= {f"/{name}": part for name, part in packed(objects.masks, shown).items()}
-    return parts
-
-
-def _row_id(stage: str) -> str:
-    return "onnx-fp32" if stage == "export" else stage.split("/")[-1]
-
-
 def _row(
     recipe: Recipe, stage: str, artifacts: Mapping[str, Artifact], failures: Mapping[str, str], failure: str
 ) -> Row:
@@ -200,7 +127,7 @@ def _row(
         status, reason = _status(stage, engine, artifacts, bool(timed), failure)
     return Row(
         task=recipe.task,
-        id=_row_id(stage),
+        id=row_id(stage),
         stage="engine" if engine else "onnx" if stage == "export" else stage,
         method="none" if stage in ("teacher", "student") else "+".join(recipe.distill.methods) or "none",
         target=engine.target if engine else REFERENCE_TARGET if stage == "export" else "torch",
@@ -322,14 +249,12 @@ def _gates(recipe: Recipe, artifacts: Mapping[str, Artifact], failures: Mapping[
     if "evaluate/teacher" in artifacts:
         task = TASKS[recipe.task]
         score = artifacts["evaluate/teacher"].details["metrics"][task.metric]
-        text = f"teacher {task.title} {score:.3f}, floor {recipe.teacher.floor:.3f}"
+        text = f"teacher {task.title} {percent(score)} %, floor {percent(recipe.teacher.floor)} %"
         gates.append(Gate(name="teacher floor", passed=score >= recipe.teacher.floor, text=text))
     if "export" in artifacts:
         parity = artifacts["export"].details["parity"]
         what = "pixels" if recipe.task == "semantic" else "detections"
-        text = (
-            f"{parity['different']:.2e} of {parity['compared']} {what} differ from torch on {parity['images']} images"
-        )
+        text = f"{percent(parity['different'], 3)} % of {parity['compared']} {what} differ from torch on {parity['images']} images"
         gates.append(Gate(name="export parity", passed=True, text=text))
     for engine in recipe.engines:
         name = f"agreement/{engine.id}"

@@ -25,9 +25,9 @@ _PAGE: dict[str, tuple[str, str, bool | None]] = {
     ),
     "stages_ms": (
         "time by stage",
-        "Parts of the wall time: `prepare` makes the network's input of an image array, `engine` runs it, and the last stage "
-        "makes the class map, boxes or masks of its outputs. `decode` reads the image file before them, where the data set has "
-        "files. `array in` is the wall time, `file in` has the decoding in it.", _LOWER,
+        "Parts of the wall time: “prepare” makes the network's input of an image array, “engine” runs it, and the last stage "
+        "makes the class map, boxes or masks of its outputs. “decode” reads the image file before them, where the data set has "
+        "files. “array in” is the wall time, “file in” has the decoding in it.", _LOWER,
     ),
     "footprint": (
         "load time, memory",
@@ -55,6 +55,12 @@ _PAGE: dict[str, tuple[str, str, bool | None]] = {
         "is withheld and shown as –.", _LOWER,
     ),
     "throughput_fps": ("throughput", "Images per second as the benchmark measured it, for the same engine.", _HIGHER),
+    "speed": (
+        "speed",
+        "Time of the engine that is compared with over the time of this one, 1.5× is 1.5 times as fast: the median over the "
+        "rounds of one interleaved bench, with its 95 % interval. Where the interval shows no difference, or the engine times "
+        "do not confirm it, the speed is not decided.", _HIGHER,
+    ),
     "energy": (
         "energy per frame",
         "Energy of the meter while the engine ran back to back, over the frames. Gross is all of it, net is without the idle "
@@ -73,6 +79,11 @@ _PAGE: dict[str, tuple[str, str, bool | None]] = {
         "boundary band, boundary errors",
         f"In the pictures: labelled pixels that have a pixel of another true class at most {BAND_PX} px away in both "
         "directions. A boundary error is a wrong pixel in this band. Contours against ignored pixels do not count.", _LOWER,
+    ),
+    "difference": (
+        "won, lost",
+        "In the layer Difference: pixels or objects that this network gets right and the other one wrong are won, the "
+        "opposite is lost.", None,
     ),
     "loss": (
         "task loss",

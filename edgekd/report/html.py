@@ -12,25 +12,30 @@ from typing import Literal
 import numpy as np
 
 from edgekd.board.installation import install
-from edgekd.board.timing import minimum_samples
 from edgekd.core.recipe import LOCAL
 from edgekd.core.task_metrics import TASKS, Task
 from edgekd.data.predictions import MIN_SCORE
 from edgekd.errors import ArtifactError, PackageError
 from edgekd.evaluate.definitions import DEFINITIONS
 from edgekd.report import charts
-from edgekd.report.charts import Curve, Runs, suppressed
+from edgekd.report.charts import Curve, Runs
+from edgekd.report.confusion import Confusion, confusion
+from edgekd.report.decision import Choice, choices_of, wall_or_engine_ms
 from edgekd.report.glossary import glossary
 from edgekd.report.line import StageLine, stage_line
 from edgekd.report.long_runs import energy_text, sustained_text
-from edgekd.report.model import STAGE_LABELS, BoardMachine, Definition, Report, Row, Training
-from edgekd.report.object_pictures import read_object_pictures
-from edgekd.report.part import Json
-from edgekd.report.pictures import Picture, error_color, legend, read_pictures
+from edgekd.report.machine_text import environment_sentence, flatten, machine_pairs
+from edgekd.report.model import STAGE_LABELS, Definition, Report, Row
+from edgekd.report.notices import calibration_text, problems, timing_notes
+from edgekd.report.pictures import legend
+from edgekd.report.pictures_part import PicturesPart, pictures_part
+from edgekd.report.speed import with_speeds
 from edgekd.report.stage_table import StageRow, headers, stage_chart, stage_rows
+from edgekd.report.study_interval import study_interval
 from edgekd.report.timelines import LongRunsPart, long_runs_part
+from edgekd.report.training import Training
 from edgekd.report.units import MISSING, milliseconds, percent, points, scaled, size
-from edgekd.report.verdict import Finding, findings
+from edgekd.report.verdict import Finding, QuantizedRow, findings, quantized_rows
 
 _HERE = Path(__file__).parent
 MAX_CURVES = 6
@@ -53,8 +58,10 @@ class Page:
     """Everything that the template prints. Figures are SVG markup, empty when there is nothing to draw."""
 
     report: Report
+    choices: list[Choice]
     line: StageLine
     findings: list[Finding]
+    quantized: list[QuantizedRow]
     metrics: list[str]
     definitions: dict[str, Definition]
     stage_figure: str
@@ -69,18 +76,18 @@ class Page:
     class_figure: str
     class_rows: list[Row]
     precision_figures: dict[str, str]
+    confusion: Confusion | None
     ceiling: Row | None
     curves: str
     curve_keys: list[Curve]
     validation: str
     trainings: list[TrainingRow]
     calibration: str
-    pictures: list[Picture]
-    pictured: list[Row]
+    pictures: PicturesPart
     legend: list[tuple[str, str]]
-    error_color: tuple[int, int, int]
     boards: dict[str, list[tuple[str, str]]]
     environment: list[tuple[str, str]]
+    environment_sentence: str
     runtimes: list[tuple[str, str]]
     created: str
     recipe: str
@@ -94,11 +101,13 @@ def render(report: Report, data_dir: Path) -> str:
 
     Args:
         report: the report.
-        data_dir: folder with `samples.npz` and `pictures.npz`; the page names a missing file as missing.
+        data_dir: folder with `samples.npz`, `pictures.npz` and `confusion.npz`, in the run's folder; the page names a missing
+            file as missing.
 
     Raises:
         ArtifactError: a damaged data file.
         PackageError: jinja2 or matplotlib is not installed.
+        UserError: a `study.json` beside the run that cannot be read.
     """
     try:
         import jinja2
@@ -106,15 +115,16 @@ def render(report: Report, data_dir: Path) -> str:
     except ImportError as exc:
         raise PackageError(f"the report page needs {exc.name}, which is not installed; {install('report')}") from exc
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_HERE), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
+        loader=jinja2.FileSystemLoader(_HERE / "page"), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
     environment.filters |= {
         "percent": percent, "points": points, "ms": milliseconds, "scaled": scaled, "size": size, "color": charts.color_name,
-        "energy": energy_text, "sustained": sustained_text,
+        "energy": energy_text, "sustained": sustained_text, "wall": wall_or_engine_ms,
     }  # fmt: skip
-    style, script = ((_HERE / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
-    return environment.get_template("template.html.j2").render(page=_page(report, data_dir), style=style, script=script)
+    style, script = ((_HERE / "page" / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
+    template = environment.get_template("page.html.j2")
+    return template.render(page=_page(report, data_dir), style=style, script=script)
 
 
 def classes_with_curves(rows: Sequence[Row]) -> list[str]:
@@ -136,83 +146,72 @@ def shown_metrics(known: Collection[str], task: Task) -> list[str]:
 
 
 def _page(report: Report, data_dir: Path) -> Page:
-    rows, classes, task = report.rows, report.classes, TASKS[report.task]
-    line = stage_line(rows)
-    judged = judged_rows(rows)
-    scored = [row for row in judged if row.per_class]
-    measured = {name for row in rows for name, value in row.metrics.items() if value is not None}
     samples = _arrays(data_dir / "samples.npz")
+    report = with_speeds(report, samples)
+    rows, classes, task = report.rows, report.classes, TASKS[report.task]
+    line, choices = stage_line(rows), choices_of(report, samples, data_dir.parent)
+    judged = judged_rows(rows, [choice.row for choice in choices if choice.row])
+    scored = _one_engine([row for row in judged if row.per_class])
+    measured = {name for row in rows for name, value in row.metrics.items() if value is not None}
     engine, wall = _runs(rows, samples, "engine_ns"), _runs(rows, samples, "wall_ns")
-    read = read_pictures if report.task == "semantic" else read_object_pictures
-    pictures = list(read(_arrays(data_dir / "pictures.npz"), judged, classes)) if classes else []
     curves = _curves(report.training, "curve")
     return Page(
-        report=report, line=line, findings=findings(rows, line, report.training), metrics=shown_metrics(measured, task),
-        definitions=glossary(report.definitions),
+        report=report, choices=choices, line=line, metrics=shown_metrics(measured, task),
+        findings=findings(rows, line, report.training, study_interval(report, data_dir.parent)),
+        quantized=quantized_rows(rows), definitions=glossary(report.definitions),
         stage_figure=charts.stage_line_chart(line), scatter=charts.scatter_chart(rows),
         engine_time=charts.latency_chart(engine, "engine time"), wall_time=charts.latency_chart(wall, "wall time"),
         stage_split=stage_chart(rows, report.task), stage_rows=stage_rows(report), stage_heads=headers(report.task),
-        timing_notes=_timing_notes(rows), class_rows=scored,
+        timing_notes=timing_notes(rows), class_rows=scored,
         long_runs=long_runs_part(report, data_dir),
         class_figure=charts.class_chart(scored, classes, task.per_class),
         precision_figures={name: charts.precision_chart(scored, name) for name in classes_with_curves(scored)},
+        confusion=_confusion(judged, _arrays(data_dir / "confusion.npz"), classes),
         ceiling=next((row for row in rows if row.ceiling is not None), None),
         curves=charts.curves_chart(curves), curve_keys=curves,
         validation=charts.validation_chart(_curves(report.training, "validation"), task.title),
-        trainings=_trainings(report.training), pictures=pictures,
-        pictured=judged, legend=legend(classes) if classes else [], error_color=error_color(len(classes) or 1),
-        environment=flatten(report.environment),
-        boards={name: _machine(one) for name, one in report.boards.items() if name != LOCAL},
+        trainings=_trainings(report.training),
+        pictures=pictures_part(report, _arrays(data_dir / "pictures.npz"), judged),
+        legend=legend(classes) if classes else [],
+        environment=flatten(report.environment), environment_sentence=environment_sentence(report),
+        boards={name: machine_pairs(one) for name, one in report.boards.items() if name != LOCAL},
         runtimes=[(row.label, "; ".join(map(": ".join, flatten(row.runtime)))) for row in rows if row.runtime],
-        calibration=_calibration(report), created=_readable_time(report.created),
+        calibration=calibration_text(report), created=_readable_time(report.created),
         recipe=json.dumps(report.recipe, indent=2) if report.recipe else "",
-        problems=_problems(report), task=task,
+        problems=problems(report), task=task,
     )  # fmt: skip
 
 
-def judged_rows(rows: Sequence[Row]) -> list[Row]:
-    """Return the rows of the class charts and the pictures: teacher, students, and the quantized engine with the lowest score.
+def judged_rows(rows: Sequence[Row], chosen: Sequence[Row]) -> list[Row]:
+    """Return the rows of the class charts and the pictures.
 
-    The page shows the worst case.
+    They are the teacher, the students, the engine to deploy, and the quantized engine with the lowest score: the worst case.
+
+    Args:
+        rows: of the report.
+        chosen: the engines to deploy, the first board's first.
     """
     trunk = [row for row in rows if row.stage in ("teacher", "student", "distilled", "qat") and row.is_measured]
-    quantized = [row for row in rows if row.is_quantized and row.score is not None]
-    return [*trunk, *sorted(quantized, key=lambda row: row.score or 0.0)[:1]]
+    quantized = sorted(
+        (row for row in rows if row.is_quantized and row.score is not None), key=lambda row: row.score or 0
+    )
+    engines = {row.id: row for row in [*chosen[:1], *quantized[:1]]}
+    return [*trunk, *engines.values()]
 
 
-def flatten(data: Json, prefix: str = "") -> list[tuple[str, str]]:
-    """Return nested data as (dotted key, text) pairs in order."""
-    pairs: list[tuple[str, str]] = []
-    for key, value in data.items():
-        if isinstance(value, dict):
-            pairs += flatten(value, f"{prefix}{key}.")
-        else:
-            text = (
-                ", ".join(map(str, value))
-                if isinstance(value, list | tuple)
-                else "not readable"
-                if value is None
-                else str(value)
-            )
-            pairs.append((prefix + key, text))
-    return pairs
+def _one_engine(rows: Sequence[Row]) -> list[Row]:
+    """Return the rows with the first engine only: engines of one precision have one colour in a chart."""
+    engines = [row for row in rows if row.stage == "engine"]
+    return [row for row in rows if row.stage != "engine" or row is engines[0]]
 
 
-def _machine(board: BoardMachine) -> list[tuple[str, str]]:
-    """Return what the page says of a board's machine, as (name, text) pairs; its runtimes are those that are installed."""
-    runtimes = {name: version for name, version in board.runtimes.items() if version is not None}
-    return flatten({**(board.environment or board.hardware), **board.use, "runtimes": runtimes})
-
-
-def _calibration(report: Report) -> str:
-    """Return the images of the int8 calibration in words; "" without one. Each quantized model can have another number."""
-    found = [row.calibration for row in report.rows if row.calibration]
-    found = found or ([report.calibration] if report.calibration else [])
-    if not found:
-        return ""
-    counts = sorted({one.count for one in found})
-    images = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else f"{counts[0]}"
-    return f"{images} images of the split “{found[0].split}”"
+def _confusion(judged: Sequence[Row], matrices: Mapping[str, np.ndarray], classes: Sequence[str]) -> Confusion | None:
+    """Return the confusion of the engine to deploy, or else of the last judged row that has one."""
+    engines = [row for row in judged if row.stage == "engine"]
+    for row in [*engines, *reversed(judged)]:
+        if row.id in matrices:
+            return confusion(row.label, matrices[row.id], classes)
+    return None
 
 
 def _readable_time(iso: str) -> str:
@@ -239,17 +238,6 @@ def _runs(rows: Sequence[Row], samples: Mapping[str, np.ndarray], kind: str) -> 
     return runs
 
 
-def _timing_notes(rows: Sequence[Row]) -> list[str]:
-    """Return the withheld percentiles with their reason, then the warnings of the bench."""
-    notes = []
-    for row in rows:
-        for what, latency in (("engine time", row.latency_ms), ("wall time", row.wall_ms)):
-            for name in suppressed(latency):
-                needed, has = minimum_samples(float(name[1:])), latency.n if latency else 0
-                notes.append(f"{row.label}, {what}: {name} is withheld, it needs {needed} runs and has {has}")
-    return notes + [f"{row.label}: {warning}" for row in rows for warning in row.warnings]
-
-
 def _curves(training: Mapping[str, Training], kind: Literal["curve", "validation"]) -> list[Curve]:
     curves = []
     for name in charts.TRAINED:
@@ -268,40 +256,11 @@ def _trainings(training: Mapping[str, Training]) -> list[TrainingRow]:
         if run.steps is None:
             continue
         pace = run.seconds_per_step
-        total = f"{run.steps * pace / 60:.1f} min" if pace else MISSING
-        paced = f"{pace:.3f} s" if pace else MISSING
+        total = f"{run.steps * pace / 60:.1f}" if pace else MISSING
+        paced = f"{pace:.3f}" if pace else MISSING
         methods = [f"{key} × {method.weight:g}" for key, method in run.methods.items()]
         batch = str(run.batch_size or MISSING)
         result.append(
             TrainingRow(STAGE_LABELS[name], str(run.steps), batch, paced, total, ", ".join(["labels", *methods]))
         )
     return result
-
-
-def _problems(report: Report) -> list[str]:
-    """Return the reasons why the page is not complete, for the notice at its top."""
-    problems = [f"The run ended early: {report.failure}"] if report.failure else []
-    problems += [f"Gate failed: {gate.name}: {gate.text}" for gate in report.gates if not gate.passed]
-    for status in ("failed", "not measured"):
-        if labels := [row.label for row in report.rows if row.status == status]:
-            problems.append(f"{status.capitalize()}: {', '.join(labels)}. The reasons are in the table.")
-    problems += [
-        f"{STAGE_LABELS[name]}: the task loss was exactly 0 in {run.zero_loss_steps} of {run.steps} steps, which taught nothing."
-        for name, run in report.training.items()
-        if run.zero_loss_steps and name in STAGE_LABELS
-    ]
-    return problems + _uneven_means(report.rows)
-
-
-def _uneven_means(rows: Sequence[Row]) -> list[str]:
-    """Return a line for each class that is in the means of only some rows: no label has it, and only these rows predict it."""
-    scored = [row for row in rows if row.is_measured and row.task == "semantic"]
-    problems = []
-    for name in dict.fromkeys(name for row in scored for name in row.per_class):
-        seen = [row.label for row in scored if row.per_class.get(name) is not None]
-        if seen and len(seen) < len(scored):
-            problems.append(
-                f"Means over different classes: no label is of class {name}, and {', '.join(seen)} took pixels for it, which "
-                "counts as 0 % there and not in the other rows. Compare the classes."
-            )
-    return problems

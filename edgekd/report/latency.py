@@ -1,8 +1,8 @@
-"""What a report says of an engine's time and memory: one latency distribution, one footprint."""
+"""Parts of a report about an engine's time and memory: latency distribution, footprint, speed ratio."""
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, Literal
 
 from pydantic import Field
 
@@ -10,6 +10,8 @@ from edgekd.report.part import Number, Part
 
 # Stages of the wall time in order, and the decoding of the image file before them.
 STAGES: Final = ("decode", "prepare", "engine", "result")
+Verdict = Literal["faster", "slower", "same", "not decided"]
+SAME: Final = 0.02  # a smaller difference of two times is none, as in `edgekd tune`
 
 
 class Latency(Part):
@@ -39,3 +41,42 @@ class Footprint(Part):
     peak_bytes: int | None = Field(
         None, description="highest resident memory of the process; memory of a GPU or an NPU is not in it"
     )
+
+
+class RatioInterval(Part):
+    """Median over the rounds of a ratio of two round medians, and its 95 % interval."""
+
+    ratio: Number = Field(None, description="times of the other engine over its own: 1.5 is 1.5 times as fast")
+    low: Number = Field(None, description="lower end of the interval; null where the rounds carry none")
+    high: Number = Field(None, description="upper end")
+
+    @property
+    def verdict(self) -> Verdict:
+        """Whether the interval shows a difference; `same` within SAME of 1."""
+        if self.low is None or self.high is None:
+            return "not decided"
+        if self.low >= 1 - SAME and self.high <= 1 + SAME:
+            return "same"
+        return "faster" if self.low > 1 else "slower" if self.high < 1 else "not decided"
+
+
+class SpeedRatio(Part):
+    """Speed of an engine relative to another of the same interleaved bench."""
+
+    against: str = Field("", description="id of the other row")
+    rounds: int = Field(0, description="rounds of the bench in which both were measured")
+    wall: RatioInterval | None = Field(None, description="ratio of the wall times, from image to result")
+    engine: RatioInterval | None = Field(None, description="ratio of the engine times")
+
+    @property
+    def first(self) -> RatioInterval:
+        """The ratio that counts: of the wall times, or else of the engine times."""
+        return self.wall or self.engine or RatioInterval()
+
+    @property
+    def verdict(self) -> Verdict:
+        """Verdict of the ratio that counts; `not decided` where the engine times do not show a difference that it shows."""
+        verdict = self.first.verdict
+        if verdict in ("faster", "slower") and self.engine is not None and self.engine.verdict not in (verdict, "same"):
+            return "not decided"
+        return verdict

@@ -8,9 +8,10 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from edgekd.board.precision import Precision
 from edgekd.core.task_metrics import TASKS
-from edgekd.report.latency import Footprint, Latency
+from edgekd.report.latency import Footprint, Latency, SpeedRatio
 from edgekd.report.long_runs import EnergyPerFrame, SamplingCost, SustainedLatency
-from edgekd.report.part import Json, Number, Part, Point, TaskName
+from edgekd.report.part import Json, Number, Part, TaskName
+from edgekd.report.training import Training
 
 SCHEMA: Final = "edgekd.report/1"
 STAGE_LABELS = {
@@ -22,44 +23,6 @@ STAGE_LABELS = {
 }
 _QUANTIZED = [str(precision) for precision in Precision if precision.is_quantized]
 Status = Literal["measured", "not measured", "failed"]
-
-
-class TrainedMethod(Part):
-    """One distillation method of a training."""
-
-    weight: float = Field(description="factor of its loss")
-    warmup: Number = Field(None, description="share of the steps in which the weight rises from 0")
-    schedule: str = Field("", description="course of the weight after the warm-up")
-    options: Json = Field({}, description="the method's own options")
-
-
-class Trained(Part):
-    """Facts of one training, shared by a run's report and a study."""
-
-    steps: int | None = Field(None, description="optimizer steps")
-    seconds_per_step: Number = Field(None, description="mean wall-clock time of a step")
-    precision: str = Field("", description="precision of the arithmetic, e.g. `32-true`")
-    device: str = Field("", description="device, e.g. `cpu` or `cuda:0`")
-    world_size: int | None = Field(None, description="number of devices")
-    teacher_answers: str | None = Field(
-        None, description="`live`, or `kept` when the teacher's outputs came from the disk; null without a teacher"
-    )
-    peak_memory_bytes: int | None = Field(None, description="largest memory use of the process or of the GPU")
-    curve: list[Point] = Field([], description="step and task loss, averaged since the point before")
-    validation: list[Point] = Field([], description="step and score on the scored split, a fraction")
-
-
-class Training(Trained):
-    """One training of a run."""
-
-    batch_size: int | None = Field(None, description="images per step over all devices")
-    class_weights: list[float] | None = Field(
-        None, description="weight of each class in the task loss; null without weights"
-    )
-    methods: dict[str, TrainedMethod] = Field(
-        {}, description="distillation methods by name: weight, warm-up, schedule, options"
-    )
-    zero_loss_steps: int = Field(0, description="steps with a task loss of exactly 0, which taught nothing")
 
 
 class BestF1(Part):
@@ -152,6 +115,9 @@ class Row(Part):
     throughput_fps: Number = Field(None, description="1 over the mean engine time")
     stream_fps: Number = Field(
         None, description="images per second from array to result, the stages of several images at work together"
+    )
+    speed: SpeedRatio | None = Field(
+        None, description="speed relative to the fp32 engine of its target (fp16 where it has none), see below"
     )
     runtime: Json = Field({}, description="the session's own facts: `runtime`, `version`, `threads`, device, precision")
     warnings: list[str] = Field([], description="reasons to doubt the latency")

@@ -1,50 +1,20 @@
-"""Pictures of class maps over the image, with the wrong pixels along true class changes."""
+"""Pictures of class maps: predictions, wrong pixels, and what one network gets right that another does not."""
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image
 
 from edgekd.data.base import IGNORE_INDEX
-from edgekd.data.colors import overlay, palette
+from edgekd.data.colors import palette
 from edgekd.evaluate.boundary import trimap_band
 from edgekd.evaluate.definitions import TRIMAP_RADIUS_PX
+from edgekd.report.layers import Picture, Tile, errors_address, mask_address, photo_address
 from edgekd.report.model import Row
 from edgekd.report.units import percent
 
 BAND_PX = TRIMAP_RADIUS_PX  # the band of trimap mIoU
-# Errors are magenta. When a class has a similar colour they are white: no blend of image and class colour is white.
-_MAGENTA, _WHITE = (255, 0, 200), (255, 255, 255)
-_ALIKE = 120  # summed difference of the three channels
-_ALPHA = 0.6
-# The page shows pictures about 380 px wide, twice that on dense screens. More pixels only make the page heavy.
-_LONGEST_SIDE = 760
-_JPEG_QUALITY = 88
-
-
-@dataclass(frozen=True)
-class Tile:
-    """One picture of a row of pictures: data address, caption, and text for readers who cannot see it."""
-
-    title: str
-    caption: str
-    alt: str
-    address: str
-    width: int
-    height: int
-
-
-@dataclass(frozen=True)
-class Picture:
-    """One image of the scored split: image, truth, then the result of each network or engine."""
-
-    name: str
-    tiles: tuple[Tile, ...]
 
 
 def read_pictures(archive: Mapping[str, np.ndarray], rows: Sequence[Row], classes: Sequence[str]) -> Iterator[Picture]:
@@ -63,69 +33,58 @@ def boundary_errors(truth: np.ndarray, class_map: np.ndarray, radius: int = BAND
     return wrong, float(wrong.sum() / band.sum()) if band.any() else None
 
 
-def error_color(num_classes: int) -> tuple[int, int, int]:
-    """Return the RGB colour of boundary errors, unlike the colours of `num_classes` classes."""
-    distance = np.abs(palette(num_classes).astype(int) - _MAGENTA).sum(axis=1)
-    return _MAGENTA if distance.min() > _ALIKE else _WHITE
-
-
 def legend(classes: Sequence[str]) -> list[tuple[str, str]]:
     """Return (class name, CSS colour) for every class."""
     return [(name, "#" + bytes(color).hex()) for name, color in zip(classes, palette(len(classes)), strict=True)]
+
+
+def won_and_lost(wrong: np.ndarray, base_wrong: np.ndarray, labelled: np.ndarray) -> tuple[float, float]:
+    """Return the shares of the labelled pixels that only this network, and that only the base, gets right.
+
+    Args:
+        wrong: wrong pixels of the network, (H, W) bool.
+        base_wrong: those of the base.
+        labelled: pixels with a label, (H, W) bool, at least one.
+    """
+    count = float(labelled.sum())
+    return float((base_wrong & ~wrong).sum()) / count, float((wrong & ~base_wrong).sum()) / count
 
 
 def _picture(archive: Mapping[str, np.ndarray], index: int, rows: Sequence[Row], colors: np.ndarray) -> Picture:
     image, truth = archive[f"{index}/image"], archive[f"{index}/truth"]
     name = str(archive[f"{index}/name"])
     labelled = truth != IGNORE_INDEX
+    shown = [row for row in rows if f"{index}/{row.id}" in archive]
+    wrong = {row.id: labelled & (archive[f"{index}/{row.id}"] != truth) for row in shown}
     tiles = [
-        tile("Image", "input", f"Image {name}", image),
-        tile("Truth", "labels", f"True classes of {name}", overlay(image, truth, colors, _ALPHA)),
+        Tile("photo", "Image", "input", f"Image {name}"),
+        Tile("truth", "Truth", "labels", f"True classes of {name}", mask=_class_mask(truth, colors)),
     ]
-    for row in rows:
-        if f"{index}/{row.id}" not in archive:
-            continue
+    for row in shown:
         class_map = archive[f"{index}/{row.id}"]
-        wrong, share = boundary_errors(truth, class_map)
-        everywhere = float((class_map != truth)[labelled].mean()) if labelled.any() else None
-        along = (
-            f"{percent(share)} % of the boundary band wrong" if share is not None else "no class change in the truth"
-        )
-        caption = f"{along}; {percent(everywhere)} % of all labelled pixels"
-        drawn = _with_errors(overlay(image, class_map, colors, _ALPHA), wrong, error_color(len(colors)))
-        tiles.append(tile(row.label, caption, f"Classes of {name} by {row.label}: {caption}", drawn))
-    return Picture(name, tuple(tiles))
+        share = float(wrong[row.id].sum() / labelled.sum()) if labelled.any() else None
+        _, edge = boundary_errors(truth, class_map)
+        along = f"{percent(edge)} % of the boundary band" if edge is not None else "no class change in the truth"
+        caption = f"wrong: {percent(share)} % of the pixels, {along}"
+        differences = {
+            base.id: _difference(wrong[row.id], wrong[base.id], labelled)
+            for base in shown
+            if base is not row and labelled.any()
+        }
+        score = None if share is None else 1 - share
+        alt = f"Classes of {name} by {row.label}: {caption}"
+        mask, errors = _class_mask(class_map, colors), errors_address(wrong[row.id])
+        tiles.append(Tile(row.id, row.label, caption, alt, score, mask, errors, differences=differences))
+    return Picture(name, photo_address(image), image.shape[0], image.shape[1], tuple(tiles))
 
 
-def _with_errors(picture: np.ndarray, wrong: np.ndarray, color: tuple[int, int, int]) -> np.ndarray:
-    """Return the picture at display size with wrong pixels in the error colour, none of them lost by shrinking."""
-    picture = _shrunk(picture)
-    factor = _factor(wrong)
-    if factor > 1:
-        height, width = picture.shape[0] * factor, picture.shape[1] * factor
-        cells = wrong[:height, :width].reshape(picture.shape[0], factor, picture.shape[1], factor)
-        wrong = np.asarray(cells.any(axis=(1, 3)))
-    return np.where(wrong[..., None], np.array(color, np.uint8), picture)
+def _class_mask(class_map: np.ndarray, colors: np.ndarray) -> str:
+    """Return the map in the classes' colours, ignored pixels transparent."""
+    table = np.zeros((IGNORE_INDEX + 1, 3), np.uint8)
+    table[: len(colors)] = colors
+    return mask_address(class_map.astype(np.uint8), table, [255] * IGNORE_INDEX + [0])
 
 
-def _factor(pixels: np.ndarray) -> int:
-    return max(1, -(-max(pixels.shape[:2]) // _LONGEST_SIDE))
-
-
-def _shrunk(picture: np.ndarray) -> np.ndarray:
-    factor = _factor(picture)
-    if factor == 1:
-        return picture
-    height, width = picture.shape[0] // factor, picture.shape[1] // factor
-    blocks = picture[: height * factor, : width * factor].reshape(height, factor, width, factor, 3)
-    return np.rint(blocks.mean(axis=(1, 3))).astype(np.uint8)
-
-
-def tile(title: str, caption: str, alt: str, picture: np.ndarray) -> Tile:
-    """Return a picture (H, W, 3) uint8 as a tile, no larger than it is shown."""
-    picture = _shrunk(picture)
-    buffer = io.BytesIO()
-    # subsampling=0 keeps one-pixel error marks in colour; Pillow's `optimize` fails on noise (its buffer is too small).
-    Image.fromarray(picture).save(buffer, "JPEG", quality=_JPEG_QUALITY, subsampling=0)
-    address = "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
-    return Tile(title, caption, alt, address, picture.shape[1], picture.shape[0])
+def _difference(wrong: np.ndarray, base_wrong: np.ndarray, labelled: np.ndarray) -> str:
+    won, lost = won_and_lost(wrong, base_wrong, labelled)
+    return f"won {percent(won)} %, lost {percent(lost)} % of the pixels"

@@ -1,4 +1,4 @@
-"""The verdict of a report in plain words: gain of distillation, cost and gain of int8, largest loss."""
+"""The verdict of a report: gain of distillation, size against the teacher, largest loss; cost and gain of quantization."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from edgekd.report.line import StageLine, reference_of
-from edgekd.report.model import Row, Training
-from edgekd.report.units import milliseconds, percent, points, ratio, scaled
+from edgekd.report.model import Row
+from edgekd.report.speed import speed_text
+from edgekd.report.study_interval import StudyInterval
+from edgekd.report.training import Training
+from edgekd.report.units import MISSING, percent, points, ratio, scaled
 
 # MLPerf Inference accepts a quantized network with 99 % of the fp32 quality.
 GOOD_SHARE = 0.99
@@ -22,16 +25,39 @@ class Finding:
     text: str
 
 
-def findings(rows: Sequence[Row], line: StageLine, training: Mapping[str, Training]) -> list[Finding]:
-    """Return the verdict: distillation, then each quantized engine, then the size against the teacher, then the largest loss."""
+@dataclass(frozen=True)
+class Cell:
+    """One judged value; `tone` as of a finding."""
+
+    tone: str
+    text: str
+
+
+@dataclass(frozen=True)
+class QuantizedRow:
+    """Cost and gain of one quantized engine against its reference: kept score, speed, how many times smaller, a note."""
+
+    row: Row
+    compared: str
+    score: Cell
+    speed: Cell
+    smaller: str
+    note: str
+
+
+def findings(
+    rows: Sequence[Row], line: StageLine, training: Mapping[str, Training], study: StudyInterval | None = None
+) -> list[Finding]:
+    """Return the verdict in words: distillation, size against the teacher, largest loss.
+
+    Args:
+        rows: of the report.
+        line: the stage line of these rows.
+        training: of the report.
+        study: gain of distillation over several seeds; without it one seed decides nothing.
+    """
     by_stage = {row.stage: row for row in reversed(rows) if row.stage != "engine"}
-    result = [_distillation(by_stage.get("student"), by_stage.get("distilled"), training)]
-    quantized = [row for row in rows if row.is_quantized]
-    result += [_quantized(row, reference_of(rows, row.branch)) for row in quantized]
-    if not quantized:
-        result.append(
-            Finding("unknown", "No int8 engine yet", "This run has no int8 engine, so its cost and speed are open.")
-        )
+    result = [_distillation(by_stage.get("student"), by_stage.get("distilled"), training, study)]
     compact = _compactness(by_stage.get("teacher"), by_stage.get("distilled") or by_stage.get("student"))
     return [*result, *([compact] if compact else []), _losses(line)]
 
@@ -46,26 +72,40 @@ def _losses(line: StageLine) -> Finding:
     return Finding("plain" if known else "unknown", headline, line.sentence)
 
 
-def _distillation(student: Row | None, distilled: Row | None, training: Mapping[str, Training]) -> Finding:
+def _distillation(
+    student: Row | None, distilled: Row | None, training: Mapping[str, Training], study: StudyInterval | None
+) -> Finding:
     missing = _missing("baseline student", student) or _missing("distilled student", distilled)
     if missing or student is None or distilled is None or student.score is None or distilled.score is None:
+        if study is not None:
+            return _studied(study, distilled or student, missing)
         return Finding("unknown", "Whether distillation helped is not known", missing)
     gain = distilled.score - student.score
     budget, is_equal = _budget(training)
-    edge_student, edge_distilled = student.second, distilled.second
     title, second = student.score_title, student.second_title
     text = f"{title} {percent(student.score)} → {percent(distilled.score)} % ({points(gain)} points)"
-    edge = None
-    if edge_student is not None and edge_distilled is not None:
-        edge = edge_distilled - edge_student
-        text += f", {second} {percent(edge_student)} → {percent(edge_distilled)} % ({points(edge)} points)"
-    text += f", {_images(student, distilled)}. {budget} One run of each: a single seed cannot tell a small gain from chance."
-    verb = "gained" if gain > 0 else "lost" if gain < 0 else "changed nothing:"
-    headline = f"Distillation {verb} {points(abs(gain)).lstrip('+')} points {title}"
-    if is_equal:
-        headline += " at equal budget"
-    is_good = gain >= 0 and (edge is None or edge >= 0)
-    return Finding("bad" if gain < 0 or is_equal is False else "good" if is_good else "plain", headline, text)
+    if student.second is not None and distilled.second is not None:
+        edge = distilled.second - student.second
+        text += f", {second} {percent(student.second)} → {percent(distilled.second)} % ({points(edge)} points)"
+    text += f", {_images(student, distilled)}. {budget}"
+    if is_equal is False:
+        return Finding("bad", f"Distillation is not compared at equal budget ({points(gain)} points {title})", text)
+    if study is not None:
+        return _studied(study, distilled, f"This run: {text}")
+    headline = f"Distillation: {points(gain)} points {title} on one seed"
+    return Finding("unknown", headline, f"{text} One seed decides nothing; edgekd study gives an interval.")
+
+
+def _studied(study: StudyInterval, row: Row | None, text: str) -> Finding:
+    """Return the finding of a study; `row` names the metric, `text` says what this run shows."""
+    title = row.score_title if row else "of the primary metric"
+    headline = (
+        f"Distillation: {points(study.mean)} points {title} "
+        f"({points(study.low)} to {points(study.high)}, {study.seeds} seeds)"
+    )
+    tone = "good" if study.low > 0 else "bad" if study.high < 0 else "unknown"
+    decided = "" if tone != "unknown" else " The interval includes 0: no measurable difference."
+    return Finding(tone, headline, f"95 % interval of the study's mean.{decided} {text}")
 
 
 def _budget(training: Mapping[str, Training]) -> tuple[str, bool | None]:
@@ -91,38 +131,40 @@ def _images(*rows: Row) -> str:
     return f"on {count} images" if count else "on an unrecorded number of images"
 
 
-def _quantized(row: Row, reference: Row | None) -> Finding:
-    where = row.runtime_label if row.has_default_id else row.id
+def quantized_rows(rows: Sequence[Row]) -> list[QuantizedRow]:
+    """Return what quantization costs and gains, for each quantized engine in the report's order."""
+    return [_quantized(row, reference_of(rows, row.branch)) for row in rows if row.is_quantized]
+
+
+def _quantized(row: Row, reference: Row | None) -> QuantizedRow:
     compared = reference.label if reference else f"{row.runtime_label} fp32 or fp16"
     missing = _missing(row.label, row) or _missing(compared, reference)
     if missing or reference is None:
-        return Finding("unknown", f"{where}: the cost of {row.precision} is not known", missing)
-    parts, facts, tone = [], [], "unknown"
+        return QuantizedRow(row, compared, Cell("unknown", MISSING), Cell("unknown", MISSING), MISSING, missing)
+    score = Cell("unknown", MISSING)
     if row.score is not None and reference.score:
         share = row.score / reference.score
-        tone = "good" if share >= GOOD_SHARE else "bad"
-        parts.append(f"keeps {percent(share)} % of the {reference.precision} {row.score_title}")
-        facts.append(
-            f"{row.score_title} {percent(reference.score)} → {percent(row.score)} %, {_images(reference, row)}"
-        )
+        text = f"{points(row.score - reference.score)} points, {percent(share)} % kept"
+        score = Cell("good" if share >= GOOD_SHARE else "bad", text)
+    smaller = ratio(reference.size_bytes / row.size_bytes) if row.size_bytes and reference.size_bytes else MISSING
+    return QuantizedRow(row, compared, score, _speed(row, reference), smaller, _note(row, reference))
+
+
+def _speed(row: Row, reference: Row) -> Cell:
+    """Return the verdict on the speed, coloured only where the interval of the interleaved ratio carries one."""
+    if row.speed is not None:
+        tones = {"faster": "good", "slower": "bad"}
+        return Cell(tones.get(row.speed.verdict, "unknown"), speed_text(row.speed))
     if row.p50_ms and reference.p50_ms:
-        speed = reference.p50_ms / row.p50_ms
-        tone = "bad" if speed < 1 and tone == "good" else tone
-        parts.append(f"is {ratio(speed)} as fast" if speed >= 1 else f"is slower ({ratio(speed)} the speed)")
-        facts.append(f"engine p50 {milliseconds(reference.p50_ms)} → {milliseconds(row.p50_ms)} ms in the same run")
-        if row.warnings or reference.warnings:
-            facts.append("the timing was not quiet, see the warnings under Latency")
-    else:
-        facts.append("the speed of one of the two was not measured")
-    if row.size_bytes and reference.size_bytes:
-        facts.append(f"file {ratio(reference.size_bytes / row.size_bytes)} smaller")
-    if not parts:
-        return Finding(
-            "unknown", f"{where}: the cost of {row.precision} is not known", "; ".join(facts).capitalize() + "."
+        return Cell(
+            "unknown", f"not decided: no interval was recorded ({ratio(reference.p50_ms / row.p50_ms)} the speed)"
         )
-    return Finding(
-        tone, f"{where}: {row.precision} {' and '.join(parts)}", f"Against {reference.label}: {'; '.join(facts)}."
-    )
+    return Cell("unknown", "not measured")
+
+
+def _note(row: Row, reference: Row) -> str:
+    counts = {one.num_images for one in (row, reference) if one.score is not None}
+    return _images(reference, row) if len(counts) > 1 else ""
 
 
 def _compactness(teacher: Row | None, student: Row | None) -> Finding | None:

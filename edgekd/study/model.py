@@ -6,8 +6,8 @@ from typing import Final, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from edgekd.report.model import Trained, TrainedMethod
 from edgekd.report.part import Json, Number, Part, known_task
+from edgekd.report.training import Trained, TrainedMethod
 
 SCHEMA: Final = "edgekd.study/1"
 

@@ -15,8 +15,8 @@ from edgekd.core.artifact import Artifact
 from edgekd.core.machine_facts import environment, package_versions
 from edgekd.core.recipe import Recipe
 from edgekd.evaluate.definitions import definitions
-from edgekd.report.model import TrainedMethod
 from edgekd.report.stored import read_file
+from edgekd.report.training import TrainedMethod
 from edgekd.study.difference import by_seed, compare
 from edgekd.study.model import SCHEMA, Arm, ArmRun, Study, StudyTeacher, Summary
 from edgekd.study.plan import StudyRun, arms_of

@@ -25,7 +25,8 @@ ALLOWED: dict[str, set[str]] = {
     "data/loader.py": {"cuda"},  # PyTorch's name of a device to train on
     "doctor.py": {"onnxruntime"},  # the packages that the export needs
     "executors/local.py": {"onnxruntime"},  # REFERENCE_TARGET: the runtime with which the others are compared
-    "report/model.py": {"cuda", "openvino"},  # examples of values
+    "report/model.py": {"openvino"},  # an example of a value
+    "report/training.py": {"cuda"},  # the same
     "rewrites/graph.py": {"onnxruntime"},  # the extra that installs onnx
     "study/work.py": {"cuda", "nvidia"},  # which GPUs a training process sees
     "train/place.py": {"cuda"},  # PyTorch's name of a device to train on

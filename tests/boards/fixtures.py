@@ -115,6 +115,14 @@ def start_board(tmp_path: Path) -> Iterator[StartBoard]:
         next(board, None)
 
 
+@pytest.fixture(scope="session")
+def systemd_board(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SshdBoard]:
+    """A loopback board with a user manager of systemd, which all tests of a worker share."""
+    if reason := why_no_systemd():
+        pytest.skip(reason)
+    yield from _board(tmp_path_factory.mktemp("systemd"), "--systemd", "--python", str(board_python()))
+
+
 @pytest.fixture
 def ssh_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """A function that makes the hosts of some boards known to every `ssh` that this process starts, as ~/.ssh/config would.
@@ -156,6 +164,16 @@ def why_no_boards() -> str:
     tried = ["unshare", "--user", "--map-root-user", *ids, "--mount", "--pid", "--fork", "true"]
     done = subprocess.run(tried, capture_output=True, text=True)
     return f"test boards need user namespaces: {done.stderr.strip()}" if done.returncode else ""
+
+
+def why_no_systemd() -> str:
+    """Return why this machine cannot run a user manager of systemd on a board, "" when it can."""
+    if os.geteuid() != 0:
+        return "a board with systemd needs root, for a control group of its own"
+    absent = [
+        tool for tool in ("/lib/systemd/systemd", "/usr/bin/systemctl", "/usr/bin/setpriv") if not Path(tool).exists()
+    ]
+    return f"a board with systemd needs {', '.join(absent)}: apt-get install systemd" if absent else ""
 
 
 def why_no_emulation() -> str:

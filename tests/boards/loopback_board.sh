@@ -15,6 +15,7 @@
 #   --disk SIZE          the home is a file system of this size, e.g. 64m; `down` and `reboot` lose its content
 #   --clock OFFSET       the board's clock is off by this, e.g. -3days; needs Debian's libfaketime
 #   --sys FOLDER         the board shows this folder as /sys, e.g. recorded sensors
+#   --systemd            a user manager of systemd runs for the board's user, as after `loginctl enable-linger`; needs root
 #   --user NAME          user name on the board; default: board
 #   --host NAME          Host in the ssh_config that `up` writes into DIR; default: board
 #   --rootfs FOLDER      root file system of the board, also for another processor (see emulated_board.sh); default: this
@@ -47,9 +48,10 @@ fail() { echo "loopback_board: $*" >&2 && exit 1; }
 
 up() {
     is_up && fail "$D: already up; take it down first"
-    local python=python3 disk='' clock='' sys='' user=board host=board rootfs='' port tool
+    local python=python3 disk='' clock='' sys='' user=board host=board rootfs='' systemd='' port tool
     while (($#)); do
         case $1 in
+            --systemd) systemd=/lib/systemd/systemd && shift ;;
             --python | --disk | --clock | --sys | --user | --host | --rootfs)
                 (($# > 1)) || fail "$1 needs a value"
                 printf -v "${1#--}" %s "$2" && shift 2 ;;
@@ -59,6 +61,7 @@ up() {
     for tool in unshare ssh ssh-keygen ps sshd; do
         PATH=$PATH:/usr/sbin command -v $tool >/dev/null || fail "$tool is not installed"
     done
+    [[ -z $systemd || (-x $systemd && $EUID == 0) ]] || fail "--systemd needs root, and $systemd"
     [[ -z $sys ]] || sys=$(cd "$sys" && pwd)
     [[ -z $rootfs ]] || rootfs=$(cd "$rootfs" && pwd)
     if [[ $python != none && -z $rootfs ]]; then
@@ -68,7 +71,7 @@ up() {
     [[ -e $D/etc/host_key ]] || ssh-keygen -q -t ed25519 -N '' -C board -f "$D/etc/host_key"
     [[ -e $D/key ]] || ssh-keygen -q -t ed25519 -N '' -C host -f "$D/key"
     port=$(free_port)
-    declare -p port python disk clock sys user host rootfs >"$D/settings"
+    declare -p port python disk clock sys user host rootfs systemd >"$D/settings"
     write_client_files
     write_board_files
     start
@@ -136,7 +139,7 @@ write_commands() {
     rm -rf "${D:?}/bin" && mkdir "$D/bin"
     for tool in sh cat cp mv rm mkdir rmdir ls ln test [ printf echo head tail wc tr cut sort uname df du date sleep kill ps \
         touch chmod stat sha256sum tar gzip find xargs env id nohup setsid mktemp readlink dd true false nproc grep sed awk \
-        base64 timeout flock sync rsync tee mkfifo nice; do
+        base64 timeout flock sync rsync tee mkfifo nice dirname ssh-keygen ${systemd:+systemctl systemd-analyze}; do
         path=$(command -v -p "$tool" || true)
         [[ $path == /* ]] || path=/usr/bin/$tool
         [[ ! -x $path ]] || ln -s "$path" "$D/bin/$tool"
@@ -153,7 +156,10 @@ start() {
     local enter='read -r _ <"$1/go"; exec unshare --mount --pid --fork --kill-child --mount-proc --propagation private bash "$2" "$1" in-namespace'
     rm -f "$ready" "$D/go" && mkfifo "$D/go"
     ((EUID != 0)) || map=()
-    setsid unshare --user "${map[@]}" bash -c "$enter" _ "$D" "$self" </dev/null >"$D/log" 2>&1 &
+    {
+        join_cgroup
+        exec setsid unshare --user "${map[@]}" bash -c "$enter" _ "$D" "$self"
+    } </dev/null >"$D/log" 2>&1 &
     holder=$!
     echo "$holder" >"$D/pid"
     for ((i = 0; i < 500; i++)); do
@@ -173,6 +179,25 @@ start() {
         sleep 0.02
     done
     fail "did not start in 60 s; log: $D/log"
+}
+
+# A user manager of systemd makes control groups: give it a part of the machine's tree that is the board's own.
+join_cgroup() {
+    # shellcheck source=/dev/null  # written by `up`
+    source "$D/settings"
+    [[ -n $systemd ]] || return 0
+    local group
+    for group in $(cgroups); do
+        mkdir -p "$group" && chown -R 1000:1000 "$group" && echo "$BASHPID" >"$group/cgroup.procs"
+    done
+}
+
+# The board's control groups, in systemd's own hierarchy and in that of version 2.
+cgroups() {
+    local root
+    for root in /sys/fs/cgroup/systemd /sys/fs/cgroup/unified /sys/fs/cgroup; do
+        [[ ! -e $root/cgroup.procs ]] || echo "$root/edgekd-board-$port"
+    done
 }
 
 # Become the board's first process: lay out the files that the board sees, then run its sshd.
@@ -198,9 +223,16 @@ in_namespace() {
     mount --bind /mnt/etc/group /etc/group
     mount -t tmpfs -o mode=755 tmpfs /run
     mkdir /run/sshd
+    [[ -z $systemd ]] || start_systemd
     /usr/sbin/sshd -t -f /mnt/etc/sshd_config
     { until (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; do sleep 0.02; done && touch /mnt/private/board/ready; } &
     exec /usr/sbin/sshd -D -e -f /mnt/etc/sshd_config
+}
+
+start_systemd() {
+    mkdir -p /run/systemd/system /run/user/1000 && chown 1000:1000 /run/user/1000 && chmod 700 /run/user/1000
+    setpriv --reuid 1000 --regid 1000 --clear-groups env -i HOME="/home/$user" PATH=/mnt/bin XDG_RUNTIME_DIR=/run/user/1000 \
+        "$systemd" --user --log-target=console --log-level=warning &
 }
 
 # This machine's files, without those of the person who tests: a path of the host that a job uses by mistake is not there.
@@ -317,6 +349,17 @@ down() {
         sleep 0.02
     done
     rm -f "$D/pid" "$D/ready"
+    leave_cgroup
+}
+
+leave_cgroup() {
+    # shellcheck source=/dev/null  # written by `up`
+    source "$D/settings"
+    [[ -n $systemd ]] || return 0
+    local group
+    for group in $(cgroups); do
+        find "$group" -depth -type d -exec rmdir {} + || true
+    done
 }
 
 # The home belongs to a user id of the namespace; without root it can only be deleted in one.

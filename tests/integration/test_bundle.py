@@ -204,7 +204,7 @@ def test_an_engine_that_cannot_run_here_says_what_can_be_done(tiny_run: Path, tm
     done = edgekd("bundle", str(run / "engine/onnxruntime-fp32"), cwd=tmp_path)
     assert done.returncode == 2
     assert "board orin cannot give the golden outputs" in done.stderr
-    assert "--golden reference" in done.stderr
+    assert "--golden: reference or none" in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert not (tmp_path / "onnxruntime-fp32.tar").exists()
 
@@ -218,6 +218,7 @@ def test_an_engine_that_cannot_run_here_says_what_can_be_done(tiny_run: Path, tm
         (("{run}/engine/onnxruntime-fp32", "--sign", "absent"), "absent: no such file"),
         (("{run}/engine/onnxruntime-fp32", "--name", "a/b"), "expected"),
         (("{run}/engine/onnxruntime-fp32", "--image", "absent.png"), "absent.png"),
+        (("{run}/engine/onnxruntime-fp32", "--golden", "simulator"), "the simulator cannot give the golden outputs"),
         (("--verify", "absent.tar"), "cannot be read"),
         (("--verify", "{run}"), "cannot be read"),
         (("{run}/engine/onnxruntime-fp32", "-o", "/proc/x/one.tar"), "/proc/x"),

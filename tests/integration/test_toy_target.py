@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from edgekd.release.archive import unpack
 from tests.conftest import REPOSITORY
 from tests.integration.conftest import TINY
 from tests.unit.core.test_plugins import register
@@ -137,3 +138,16 @@ def test_where_its_board_is_absent_engines_are_built_and_the_row_says_why(place:
     assert until.returncode == 0, until.stderr
     rows = {row["id"]: row for row in json.loads((place / "run/report.json").read_text())["rows"]}
     assert (rows["toy-fp32"]["status"], rows["toy-fp32"]["reason"]) == ("not measured", "no toy board in this machine")
+
+
+def test_a_bundle_brings_its_code_and_none_of_the_paths_in_its_options(place: Path) -> None:
+    refused = edgekd(place, "bundle", "run/engine/toy-fp32", TOY_BOARD="0")
+    assert refused.returncode == 2
+    assert "no toy board in this machine" in refused.stderr
+    done = edgekd(place, "bundle", "run/engine/toy-fp32", "-o", "toy.tar", "--json")
+    assert done.returncode == 0, done.stderr
+    manifest = json.loads(done.stdout)["manifest"]
+    assert (manifest["target"], manifest["module"], manifest["options"]) == ("toy", "toy_edge", {})
+    unpack(place / "toy.tar", place / "unpacked")
+    assert (place / "unpacked/runtime/toy_edge/__init__.py").is_file()
+    assert str(place) not in (place / "unpacked/manifest.json").read_text()

@@ -22,9 +22,8 @@ from edgekd.data.predictions import ReadImage
 from edgekd.errors import BundleError
 from edgekd.executors.boards import connected
 from edgekd.release.archive import unpack
-from edgekd.report.line import stage_line
 from edgekd.report.stored import read_report
-from edgekd.report.verdict import findings
+from edgekd.report.verdict import quantized_rows
 from edgekd.runner.contract import read_spec
 from edgekd.runner.golden import read_golden
 from tests.boards.fixtures import PYTHON_38, SshdBoard, board_python
@@ -137,12 +136,12 @@ def test_the_report_tells_the_machines_apart(finished: tuple[Path, list[str]]) -
 
 def test_no_statement_compares_the_speed_of_two_machines(finished: tuple[Path, list[str]]) -> None:
     report = read_report(finished[0] / "run")
-    texts = [one.text for one in findings(report.rows, stage_line(report.rows), report.training) if "p50" in one.text]
-    assert len(texts) == 2
-    assert [text.partition(":")[0] for text in texts] == [
-        "Against onnxruntime fp32",
-        "Against onnxruntime fp32 on lab",
-    ]
+    compared = {one.row.id: (one.compared, one.row.speed) for one in quantized_rows(report.rows)}
+    assert [name for name, _ in compared.values()] == ["onnxruntime fp32", "onnxruntime fp32 on lab"]
+    boards = {row.id: row.board for row in report.rows}
+    for row_id, (_, speed) in compared.items():
+        assert speed is not None
+        assert boards[speed.against] == boards[row_id]
 
 
 def test_a_second_run_does_nothing_again(finished: tuple[Path, list[str]]) -> None:
@@ -284,7 +283,9 @@ def test_a_bundle_of_an_engine_that_its_board_cannot_run_needs_a_choice(
         pytest.skip("the board's Python is ours, with every runtime")
     monkeypatch.chdir(finished[0])
     request = BundleRequest(Path("run/engine/openvino-fp32@lab"), tmp_path / "one.tar")
-    with pytest.raises(BundleError, match=r"board lab cannot give .*openvino is not installed.*--golden reference"):
+    with pytest.raises(
+        BundleError, match=r"board lab cannot give .*openvino is not installed.*--golden: reference or none"
+    ):
         build(request)
     made = build(replace(request, golden="reference"))
     assert (made.manifest.golden, made.manifest.tolerance.error) == (2, 0.05)

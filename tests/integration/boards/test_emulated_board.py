@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -9,13 +12,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edgekd.bundle.build import BundleRequest, build
 from edgekd.core.artifact import open_artifact
 from edgekd.core.deployment_sections import EngineParity
 from edgekd.core.inventory import Board
+from edgekd.deploy.deploy import deploy
 from edgekd.executors.inference import engine_files, run_engine
 from edgekd.executors.local import Local
 from edgekd.executors.ssh.board import SshBoard
 from edgekd.executors.ssh.doctor import examine
+from edgekd.release.archive import unpack
 from tests.boards.fixtures import SshdBoard
 
 pytestmark = pytest.mark.slow
@@ -61,3 +67,32 @@ def test_an_engine_gives_on_aarch64_what_it_gives_here(
         assert np.abs(one[name] - other[name]).max() <= largest * spread
         assert np.sqrt(np.mean((one[name] - other[name]) ** 2)) <= limits.board_error * spread
         assert np.mean(one[name].argmax(1) != other[name].argmax(1)) <= limits.board_different
+
+
+def test_a_bundle_is_deployed_to_aarch64_and_gives_what_it_gives_here(
+    emulated_board: SshdBoard,
+    ssh_to: Callable[..., None],
+    tiny_run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ssh_to(emulated_board)
+    inventory = tmp_path / "boards.yaml"
+    inventory.write_text("schema: edgekd.boards/1\nboards:\n  arm:\n    ssh: emulated\n    chip: arm64\n")
+    monkeypatch.setenv("EDGEKD_BOARDS", str(inventory))
+    bundle = build(BundleRequest(tiny_run / "engine/onnxruntime-int8", tmp_path / "lane.tar"))
+    steps = {step.name: step.text for step in deploy(bundle, "arm", "lane").steps}
+    assert steps["fit"].startswith("arm64; onnxruntime ")
+    assert "2 golden images: " in steps["golden"]
+    unpack(bundle.path, tmp_path / "here")
+    images = ["golden/0/image.npy", "golden/1/image.npy"]
+    line = ["sh", "run", *images]
+    here = subprocess.run(
+        line, cwd=tmp_path / "here", env={"EDGEKD_PYTHON": sys.executable, "PATH": "/usr/bin:/bin"}, capture_output=True
+    )
+    there = emulated_board.run(f"cd .local/share/edgekd/lane/current/ && {' '.join(line)}")
+    ours, theirs = ([json.loads(one) for one in text.splitlines()] for text in (here.stdout.decode(), there))
+    assert [one["source"] for one in theirs] == images
+    for one, other in zip(ours, theirs, strict=True):
+        names = one["classes"].keys() | other["classes"].keys()
+        assert all(abs(one["classes"].get(name, 0) - other["classes"].get(name, 0)) <= 0.02 for name in names)

@@ -63,6 +63,22 @@ def test_a_side_between_two_bins_lies_between_them() -> None:
     np.testing.assert_allclose(detections(outputs, contract, (HEIGHT, WIDTH)).boxes, [[16, 0, 32, 16]], atol=1e-3)
 
 
+def test_boxes_are_the_nearest_float32_of_exact_arithmetic() -> None:
+    """So another exponential, or another order of sums, gives the same bytes: a board's numpy, or C++."""
+    rng = np.random.default_rng(7)
+    contract = spec(strides=(8,), classes=1)
+    outputs = {t.name: (3 * rng.standard_normal(t.shape)).astype(np.float32) for t in contract.outputs}
+    found = detections(outputs, contract, (HEIGHT, WIDTH), Selection(min_score=0, iou=1))
+    logits = outputs["boxes_8"][0].reshape(4, BINS, -1).astype(np.longdouble)
+    weights = np.exp(logits)
+    sides = 8 * (weights * np.arange(BINS)[:, None]).sum(axis=1) / weights.sum(axis=1)
+    rows, columns = np.divmod(np.arange(sides.shape[1]), WIDTH // 8)
+    x, y = columns * 8 + 4, rows * 8 + 4
+    exact = np.stack([x - sides[0], y - sides[1], x + sides[2], y + sides[3]], axis=1).astype(np.float32)
+    inside = np.clip(exact, 0, np.float32([WIDTH, HEIGHT, WIDTH, HEIGHT]))
+    assert sorted(found.boxes.tolist()) == sorted(inside.tolist())
+
+
 def test_nothing_above_the_least_score_is_no_detection() -> None:
     contract = spec(prototypes=3)
     found = detections(silent(contract), contract, (20, 30))

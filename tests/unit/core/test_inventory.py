@@ -183,5 +183,28 @@ def test_the_example_shows_every_key_with_its_default(monkeypatch: pytest.Monkey
     assert orin.model_fields_set == set(Board.model_fields)
     assert orin.quiet.model_fields_set == set(type(orin.quiet).model_fields)
     assert orin.expects.model_fields_set == set(type(orin.expects).model_fields)
+    assert orin.deploy.model_fields_set == set(type(orin.deploy).model_fields)
     differing = {"name", "ssh", "chip", "environment", "expects"}
     assert orin.model_dump(exclude=differing) == pi.model_dump(exclude=differing)
+
+
+@pytest.mark.parametrize(
+    ("text", "is_allowed", "needs_signature"),
+    [
+        ("false", False, False),
+        ("true", True, False),
+        ("{require_signature: true}", True, True),
+        ("{allowed: false}", False, False),
+    ],
+)
+def test_deploy_is_a_section_or_yes_or_no(text: str, is_allowed: bool, needs_signature: bool, lab: Path) -> None:
+    lab.write_text(f"schema: edgekd.boards/1\nboards:\n  pi:\n    ssh: pi\n    deploy: {text}\n")
+    deploy = load_inventory()["pi"].deploy
+    assert (deploy.allowed, deploy.require_signature) == (is_allowed, needs_signature)
+
+
+@pytest.mark.parametrize("folder", ["releases", "/data/a b", "~", "/", "/data/%h", "/data/'x", "-x"])
+def test_the_folder_of_releases_is_one_that_a_unit_can_name(folder: str, lab: Path) -> None:
+    lab.write_text(f'schema: edgekd.boards/1\nboards:\n  pi:\n    ssh: pi\n    deploy: {{folder: "{folder}"}}\n')
+    with pytest.raises(RecipeError, match="deploy.folder: .*expected a path from / or ~/"):
+        load_inventory()

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from edgekd.core.inventory import Board, Expects, Quiet
+from edgekd.core.board_sections import Expects, Quiet
+from edgekd.core.inventory import Board
 from edgekd.errors import BoardAnswerError, BoardError
 from edgekd.executors.base import Identity
 from edgekd.executors.board_state import confirm, disturbances, prepare, unmet

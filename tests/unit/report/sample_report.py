@@ -72,8 +72,8 @@ def sample_file() -> dict[str, Any]:
             "distilled": _training(600, 1.8, 0.48, 0.121, 2, {"bckd": {"weight": 1.0}}),
         },
         "gates": [
-            {"name": "teacher floor", "passed": True, "text": "teacher mIoU 0.724, floor 0.500"},
-            {"name": "export parity", "passed": True, "text": "1.0e-05 of pixels differ from torch on 8 images"},
+            {"name": "teacher floor", "passed": True, "text": "teacher mIoU 72.4 %, floor 50.0 %"},
+            {"name": "export parity", "passed": True, "text": "0.001 % of 98304 pixels differ from torch on 8 images"},
         ],
         "calibration": {"split": "train", "count": 64},
         "failure": "",
@@ -81,7 +81,7 @@ def sample_file() -> dict[str, Any]:
 
 
 def write_sample_data(folder: Path, pictures: int = 3) -> Path:
-    """Write `samples.npz` and `pictures.npz` of the sample report and return the folder."""
+    """Write `samples.npz`, `pictures.npz` and `confusion.npz` of the sample report and return the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(7)
     samples = {}
@@ -89,6 +89,7 @@ def write_sample_data(folder: Path, pictures: int = 3) -> Path:
         for kind, median in (("engine_ns", p50), ("wall_ns", wall)):
             if median is not None:
                 samples[f"{name}/{kind}"] = _latency_ns(median, _runs(name))
+                samples[f"{name}/{kind.removesuffix('_ns')}_bursts"] = np.full(10, _runs(name) // 10)
     np.savez_compressed(folder / "samples.npz", **samples)
     arrays: dict[str, np.ndarray] = {}
     for i in range(pictures):
@@ -96,7 +97,15 @@ def write_sample_data(folder: Path, pictures: int = 3) -> Path:
         arrays |= {f"{i}/name": np.array(f"test_scene_{i:03d}"), f"{i}/image": image, f"{i}/truth": truth}
         arrays |= {f"{i}/{row[0]}": _predicted(rng, truth, row[-1]) for row in _ROWS}
     np.savez_compressed(folder / "pictures.npz", **arrays)
+    np.savez_compressed(folder / "confusion.npz", **{row[0]: _confusion() for row in _ROWS})
     return folder
+
+
+def _confusion() -> np.ndarray:
+    """Return a matrix (K, K) int64: nine of ten pixels of each class are right, one is of the class before; the last never occurs."""
+    matrix = 9 * np.eye(len(CLASSES), dtype=np.int64) + np.roll(np.eye(len(CLASSES), dtype=np.int64), -1, axis=1)
+    matrix[-1] = 0
+    return matrix
 
 
 def _definition(title: str, text: str, higher: bool = True) -> dict[str, Any]:

@@ -12,9 +12,10 @@ from test_stored import unknown_keys
 from edgekd.board.timing import summarize
 from edgekd.core.artifact import Artifact
 from edgekd.core.recipe import Recipe
-from edgekd.report.collect import collect, write_data, write_report
+from edgekd.report.collect import collect, write_report
 from edgekd.report.data_files import read_arrays
 from edgekd.report.model import Report, Row, StageTiming
+from edgekd.report.page_data import write_data
 from edgekd.report.stored import read_report
 from tests.unit.core.small_recipe import small_recipe
 
@@ -55,6 +56,8 @@ def artifacts(folder: Path) -> dict[str, Artifact]:
                 "class_weights": None, "world_size": 1, "teacher_answers": None, "peak_memory_bytes": 2**20,
                 "curve": [[5, 1.5], [10, 1.25]], "validation": [[10, 0.25]]}  # fmt: skip
     parity = {"different": 0.0, "compared": 100, "images": 2}
+    rounds = {f"{name}/wall_bursts": np.ones(8, int) for name in IDS}
+    np.savez(folder / "samples.npz", **rounds, **{f"{name}/wall_ns": np.full(8, i + 1) for i, name in enumerate(IDS)})
     found = {
         "data": artifact(folder, "dataset", classes=["a", "b"], splits={}),
         "teacher": artifact(folder, "checkpoint", training={}, methods={}),
@@ -174,3 +177,22 @@ def test_image_counts_are_stored_by_id_and_those_of_an_earlier_state_go(tmp_path
         (tmp_path / name / "image_counts.npz").unlink()
     write_data(recipe, found, tmp_path)
     assert read_arrays(tmp_path / "report_data" / "image_counts.npz") == {}
+
+
+def test_the_speed_of_an_engine_is_stored_with_its_interval(tmp_path: Path) -> None:
+    speed = row_of(collected(tmp_path, {}), "streams").speed
+    assert speed is not None
+    assert (speed.against, speed.rounds, speed.verdict) == ("openvino-fp32", 8, "slower")
+    assert speed.to_dict()["wall"] == {"ratio": 0.5, "low": 0.5, "high": 0.5}
+
+
+def test_confusion_matrices_are_stored_by_id(tmp_path: Path) -> None:
+    recipe, found = recipe_of(tmp_path), artifacts(tmp_path)
+    scored = artifact(tmp_path / "streams", "metrics", confusion=[[3, 1], [0, 2]])
+    (tmp_path / "streams").mkdir()
+    np.savez(tmp_path / "streams" / "pictures.npz")
+    write_data(recipe, {"bench": found["bench"], "evaluate/streams": scored}, tmp_path)
+    with np.load(tmp_path / "report_data" / "confusion.npz") as archive:
+        assert archive["streams"].tolist() == [[3, 1], [0, 2]]
+    write_data(recipe, {"bench": found["bench"]}, tmp_path)
+    assert not (tmp_path / "report_data" / "confusion.npz").exists()

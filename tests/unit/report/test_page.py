@@ -14,6 +14,7 @@ from sample_report import sample_file, sample_report, write_sample_data
 from edgekd.core.task_metrics import TASKS
 from edgekd.report.html import render, shown_metrics
 from edgekd.report.line import stage_line
+from edgekd.report.machine_text import environment_sentence
 from edgekd.report.model import Report, Row
 from edgekd.report.table import table_rows
 
@@ -118,7 +119,8 @@ def test_engines_with_ids_of_their_own_have_rows_histograms_and_pictures_of_thei
     assert text.count("<text") > 0
     assert len(re.findall("tuned \\(openvino int8\\), 600 runs", text)) == 4  # engine and wall time, desktop and phone
     assert "by tuned (openvino int8): " in text  # the picture of the worst int8 engine
-    assert "by openvino int8: " not in text
+    assert "by openvino int8: " in text  # and that of the engine to deploy
+    assert "by onnxruntime int8: " not in text
 
 
 def test_the_page_says_how_many_images_calibrated_the_quantized_models(page: str, tmp_path: Path) -> None:
@@ -161,3 +163,29 @@ def test_the_first_columns_are_what_the_task_is_judged_by() -> None:
     known = ["map", "map_50", "mask_map", "boundary_map", "of_a_plugin"]
     assert shown_metrics(known, TASKS["instance"]) == ["mask_map", "boundary_map", "map", "map_50", "of_a_plugin"]
     assert shown_metrics(["map_50", "map_75", "map"], TASKS["detection"]) == ["map", "map_75", "map_50"]
+
+
+def test_the_environment_is_one_sentence_with_the_runtimes_of_the_rows() -> None:
+    facts = {"cpu_model": "Test CPU", "usable_cores": 2, "memory_bytes": 8_000_000_000, "os": "Test OS", "python": "3.11.7",
+             "virtualized": True, "packages": {"torch": "2.0", "openvino": "2026.4.1", "numpy": "2.0"}}  # fmt: skip
+    assert environment_sentence(changed(environment=facts)) == (
+        "Made on Test CPU, 2 cores, 8.00 GB memory, Test OS, in a virtual machine, with Python 3.11.7, torch 2.0, openvino 2026.4.1."
+    )
+    assert environment_sentence(changed(environment={})) == ""
+
+
+def test_the_first_screen_has_the_engine_its_cost_and_the_command(page: str) -> None:
+    first = page[page.index('<section id="deploy">') : page.index('<section id="verdict">')]
+    assert '<h1 class="headline">Deploy openvino-int8</h1>' in first
+    assert "<b>−9.8 points</b> mIoU (62.6\u00a0% against 72.4\u00a0%)" in first
+    assert "/engine/openvino-int8 --board NAME" in first
+    assert "Rule: of the engines at most 1 point mIoU below the float network" in first
+
+
+def test_no_board_s_decision_is_made_where_no_engine_holds(tmp_path: Path) -> None:
+    rows = sample_file()["rows"]
+    for row in rows[4:]:
+        row["metrics"]["miou"] = 0.5
+    text = render(changed(rows=rows), tmp_path)
+    assert '<h1 class="headline">No engine is recommended</h1>' in text
+    assert "loses −12.8 points" in text

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import pytest
 from report_rows import engine, network
 
+from edgekd.report.latency import RatioInterval, SpeedRatio
 from edgekd.report.line import stage_line
-from edgekd.report.model import Report, Row, Training
+from edgekd.report.model import Report, Row
+from edgekd.report.study_interval import StudyInterval
 from edgekd.report.table import table_rows
-from edgekd.report.verdict import Finding, findings
+from edgekd.report.training import Training
+from edgekd.report.verdict import Cell, Finding, findings, quantized_rows
 
 EQUAL = {name: Training(steps=100, batch_size=8) for name in ("student", "distilled")}
 
@@ -16,43 +20,45 @@ def verdict(rows: list[Row], training: dict[str, Training] | None = None) -> lis
     return findings(rows, stage_line(rows), EQUAL if training is None else training)
 
 
-def test_a_gain_at_equal_budget_is_good_and_carries_points_images_budget_and_the_seed_caveat() -> None:
+def test_one_seed_is_never_green_or_red_and_carries_points_images_and_budget() -> None:
     found = verdict([network("student", 0.60, 0.40, 96), network("distilled", 0.627, 0.435, 96)])[0]
-    assert found.tone == "good"
-    assert found.headline == "Distillation gained 2.7 points mIoU at equal budget"
-    for part in (
-        "60.0 → 62.7 %",
-        "40.0 → 43.5 % (+3.5 points)",
-        "on 96 images",
-        "100 steps of 8 images",
-        "single seed",
-    ):
+    assert (found.tone, found.headline) == ("unknown", "Distillation: +2.7 points mIoU on one seed")
+    for part in ("60.0 → 62.7 %", "40.0 → 43.5 % (+3.5 points)", "on 96 images", "100 steps of 8 images", "One seed"):
         assert part in found.text
+    lost = verdict([network("student", 0.62), network("distilled", 0.60)])[0]
+    assert (lost.tone, lost.headline) == ("unknown", "Distillation: −2.0 points mIoU on one seed")
 
 
-def test_a_loss_is_called_a_loss() -> None:
-    found = verdict([network("student", 0.62), network("distilled", 0.60)])[0]
-    assert (found.tone, found.headline) == ("bad", "Distillation lost 2.0 points mIoU at equal budget")
+@pytest.mark.parametrize(
+    ("low", "high", "tone"), [(0.002, 0.02, "good"), (-0.01, 0.02, "unknown"), (-0.02, -0.001, "bad")]
+)
+def test_the_interval_of_a_study_decides(low: float, high: float, tone: str) -> None:
+    rows = [network("student", 0.60), network("distilled", 0.63)]
+    found = findings(rows, stage_line(rows), EQUAL, StudyInterval(5, (low + high) / 2, low, high))[0]
+    assert found.tone == tone
+    assert "5 seeds" in found.headline
+    assert ("no measurable difference" in found.text) == (tone == "unknown")
 
 
-def test_a_gain_that_costs_boundaries_is_not_called_good() -> None:
-    found = verdict([network("student", 0.60, 0.45), network("distilled", 0.62, 0.44)])[0]
-    assert found.tone == "plain"
-    assert "−1.0 points" in found.text
+def test_a_run_of_a_study_without_a_baseline_of_its_own_has_the_interval() -> None:
+    rows = [network("distilled", 0.63)]
+    found = findings(rows, stage_line(rows), EQUAL, StudyInterval(5, 0.02, 0.01, 0.03))[0]
+    assert (found.tone, found.headline) == ("good", "Distillation: +2.0 points mIoU (+1.0 to +3.0, 5 seeds)")
+    assert found.text.endswith("This run has no row for the baseline student.")
 
 
 def test_an_unequal_budget_is_told_and_never_called_good() -> None:
     training = {"student": Training(steps=100, batch_size=8), "distilled": Training(steps=200, batch_size=8)}
-    found = verdict([network("student", 0.60), network("distilled", 0.70)], training)[0]
+    rows = [network("student", 0.60), network("distilled", 0.70)]
+    found = findings(rows, stage_line(rows), training, StudyInterval(5, 0.02, 0.01, 0.03))[0]
     assert found.tone == "bad"
-    assert "at equal budget" not in found.headline
+    assert "not compared at equal budget" in found.headline
     assert "200 of 8, so the comparison is not fair" in found.text
 
 
 def test_an_unrecorded_budget_is_not_called_equal() -> None:
     found = verdict([network("student", 0.60), network("distilled", 0.70)], {})[0]
-    assert "at equal budget" not in found.headline
-    assert "not recorded" in found.text
+    assert "The training budgets are not recorded" in found.text
 
 
 def test_different_image_counts_are_told() -> None:
@@ -66,70 +72,89 @@ def test_a_missing_baseline_leaves_the_question_open_with_the_reason() -> None:
     assert "not measured (stopped before)" in found.text
 
 
-def test_int8_that_keeps_99_percent_and_is_faster_is_good() -> None:
-    found = verdict([engine("a", "fp32", 0.600, p50=9.0), engine("a", "int8", 0.597, p50=4.0)])[1]
-    assert found.tone == "good"
-    assert found.headline == "a: int8 keeps 99.5 % of the fp32 mIoU and is 2.25× as fast"
-    assert "9.00 → 4.00 ms in the same run" in found.text
+def speed(low: float, high: float) -> SpeedRatio:
+    return SpeedRatio(against="a-fp32", rounds=15, wall=RatioInterval(ratio=(low + high) / 2, low=low, high=high))
 
 
-def test_int8_that_is_slower_or_keeps_less_is_bad() -> None:
-    slower = verdict([engine("a", "fp32", 0.60, p50=4.0), engine("a", "int8", 0.60, p50=5.0)])[1]
-    worse = verdict([engine("a", "fp32", 0.60, p50=9.0), engine("a", "int8", 0.59, p50=4.0)])[1]
-    assert (slower.tone, worse.tone) == ("bad", "bad")
-    assert "is slower (0.80× the speed)" in slower.headline
+def test_int8_that_keeps_99_percent_and_is_surely_faster_is_good_in_both() -> None:
+    rows = [engine("a", "fp32", 0.600), engine("a", "int8", 0.597, speed=speed(2.2, 2.3))]
+    (found,) = quantized_rows(rows)
+    assert (found.score, found.speed) == (
+        Cell("good", "−0.3 points, 99.5 % kept"),
+        Cell("good", "2.25× as fast (2.20 to 2.30)"),
+    )
 
 
-def test_a_warning_of_the_bench_reaches_the_verdict() -> None:
-    noisy = engine("a", "int8", 0.60, p50=4.0, warnings=["engine time drifted by +97 %"])
-    assert "not quiet" in verdict([engine("a", "fp32", 0.60, p50=9.0), noisy])[1].text
+def test_int8_that_keeps_less_or_is_surely_slower_is_bad_in_that() -> None:
+    (found,) = quantized_rows([engine("a", "fp32", 0.60), engine("a", "int8", 0.59, speed=speed(0.7, 0.9))])
+    assert (found.score.tone, found.speed) == ("bad", Cell("bad", "0.80× the speed: slower (0.70 to 0.90)"))
+
+
+def test_a_machine_that_is_not_quiet_has_no_coloured_verdict_on_speed() -> None:
+    noisy = engine("a", "int8", 0.60, p50=4.0, speed=speed(0.9, 2.1), warnings=["engine time drifted by +97 %"])
+    (found,) = quantized_rows([engine("a", "fp32", 0.60, p50=9.0), noisy])
+    assert found.speed == Cell("unknown", "not decided: machine not quiet (0.90 to 2.10× the speed)")
+
+
+def test_a_report_without_rounds_has_a_ratio_and_no_verdict() -> None:
+    (found,) = quantized_rows([engine("a", "fp32", 0.60, p50=9.0), engine("a", "int8", 0.60, p50=4.0)])
+    assert found.speed == Cell("unknown", "not decided: no interval was recorded (2.25× the speed)")
 
 
 def test_int8_is_never_compared_with_another_board() -> None:
-    found = verdict([engine("a", "fp32", 0.60, p50=9.0), engine("a", "int8", 0.60, p50=4.0, board="jetson")])[1]
-    assert found.tone == "unknown"
-    assert found.headline == "a on jetson: the cost of int8 is not known"
+    rows = [engine("a", "fp32", 0.60, p50=9.0), engine("a", "int8", 0.60, p50=4.0, board="jetson")]
+    (found,) = quantized_rows(rows)
+    assert (found.speed.tone, found.compared) == ("unknown", "a on jetson fp32 or fp16")
+    assert found.note == "This run has no row for the a on jetson fp32 or fp16."
 
 
 def test_int8_is_compared_with_fp16_where_a_target_has_no_fp32() -> None:
     rows = [network("onnx", 0.60), engine("rknn", "fp16", 0.59, p50=10.0), engine("rknn", "int8", 0.40, p50=5.0)]
-    _, int8, loss = verdict(rows)
-    assert int8.tone == "bad"
-    assert int8.headline == "rknn: int8 keeps 67.8 % of the fp16 mIoU and is 2.00× as fast"
-    assert loss.headline == "Largest loss: int8 quantization, rknn int8"
+    (int8,) = quantized_rows(rows)
+    assert (int8.compared, int8.score) == ("rknn fp16", Cell("bad", "−19.0 points, 67.8 % kept"))
+    assert verdict(rows)[-1].headline == "Largest loss: int8 quantization, rknn int8"
     assert [(step.name, step.source.precision) for step in stage_line(rows).steps[1:]] == [
         ("compilation in fp16", "fp32"),
         ("int8 quantization", "fp16"),
     ]
 
 
-def test_an_engine_that_was_timed_and_not_scored_has_a_speed() -> None:
+def test_an_engine_that_was_timed_and_not_scored_has_no_verdict_on_accuracy() -> None:
     timed = {"status": "measured", "reason": "not scored"}
     rows = [engine("a", "fp32", None, p50=9.0, **timed), engine("a", "int8", None, p50=4.5, **timed)]
-    found = verdict(rows)[1]
-    assert (found.tone, found.headline) == ("unknown", "a: int8 is 2.00× as fast")
+    (found,) = quantized_rows(rows)
+    assert found.score == Cell("unknown", "–")
     assert [row.note for row in table_rows(Report(schema="edgekd.report/1", rows=rows))] == ["not scored"] * 2
 
 
-def test_each_int8_engine_is_judged_against_the_first_fp32_engine_of_its_target_and_named_by_its_id() -> None:
+def test_each_int8_engine_is_judged_against_the_first_fp32_engine_of_its_target() -> None:
     rows = [
-        engine("a", "fp32", 0.60, p50=8.0),
+        engine("a", "fp32", 0.60, p50=8.0, size_bytes=400),
         engine("a", "fp32", 0.50, p50=2.0, id="streams"),
-        engine("a", "int8", 0.60, p50=4.0),
+        engine("a", "int8", 0.60, p50=4.0, size_bytes=100),
         engine("a", "int8", 0.45, p50=2.0, id="tuned"),
     ]
-    _, default, tuned, loss = verdict(rows)
-    assert default.headline == "a: int8 keeps 100.0 % of the fp32 mIoU and is 2.00× as fast"
-    assert tuned.headline == "tuned: int8 keeps 75.0 % of the fp32 mIoU and is 4.00× as fast"
-    assert tuned.text.startswith("Against a fp32: ")
-    assert loss.headline == "Largest loss: int8 quantization, tuned (a int8)"
+    default, tuned = quantized_rows(rows)
+    assert (default.row.label, default.compared, default.smaller) == ("a int8", "a fp32", "4.00×")
+    assert (tuned.row.label, tuned.compared, tuned.score.text) == (
+        "tuned (a int8)",
+        "a fp32",
+        "−15.0 points, 75.0 % kept",
+    )
+    assert verdict(rows)[-1].headline == "Largest loss: int8 quantization, tuned (a int8)"
 
 
 def test_an_engine_that_failed_leaves_its_question_open_with_the_reason() -> None:
     crashed = engine("a", "int8", None, status="failed", reason="the compiler ended by SIGSEGV")
-    _, int8, _ = verdict([engine("a", "fp32", 0.60, p50=8.0), crashed])
-    assert (int8.tone, int8.headline) == ("unknown", "a: the cost of int8 is not known")
-    assert int8.text == "a int8: failed (the compiler ended by SIGSEGV)."
+    (int8,) = quantized_rows([engine("a", "fp32", 0.60, p50=8.0), crashed])
+    assert (int8.score.tone, int8.speed.tone) == ("unknown", "unknown")
+    assert int8.note == "a int8: failed (the compiler ended by SIGSEGV)."
+
+
+def test_different_image_counts_of_an_engine_are_told() -> None:
+    other = engine("a", "int8", 0.60).model_copy(update={"num_images": 96})
+    (found,) = quantized_rows([engine("a", "fp32", 0.60), other])
+    assert found.note == "measured on different numbers of images (10 and 96)"
 
 
 def test_the_largest_loss_closes_the_verdict() -> None:

@@ -1,0 +1,43 @@
+"""What `edgekd deploy` is given: a bundle, or an engine of a run that is bundled first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from edgekd.bundle.build import BundleRequest, build
+from edgekd.bundle.verify import Verified, verify
+from edgekd.errors import BundleError, DeployError, RecipeError
+
+
+@contextmanager
+def bundle_of(source: Path, key: Path | None = None) -> Iterator[Verified]:
+    """Give a bundle that was checked here; that of an engine is gone after the block.
+
+    Args:
+        source: a bundle's file, or an engine's folder in its run.
+        key: SSH key that signs an engine's bundle.
+
+    Raises:
+        BundleError: there is none.
+        DeployError: the bundle is damaged; nothing was sent.
+        RecipeError: a key for a bundle that is made already.
+        EdgekdError: as `build`.
+    """
+    if source.is_dir():
+        with TemporaryDirectory(prefix="edgekd-deploy-") as folder:
+            yield build(BundleRequest(source, Path(folder) / "bundle.tar", key=key))
+        return
+    if not source.is_file():
+        raise BundleError(f"{source}: expected a bundle or an engine's folder, got nothing of that name")
+    if key is not None:
+        raise RecipeError(
+            f"--sign: {source} is a bundle already; sign it where it is made: edgekd bundle ENGINE --sign KEY"
+        )
+    try:
+        found = verify(source)
+    except BundleError as exc:
+        raise DeployError(f"{exc}; nothing was sent") from exc
+    yield found
