@@ -74,8 +74,9 @@ def to_json(frame: Frame, timed: Timed, classes: Tuple[str, ...], settings: Resu
 
 
 def to_line(data: Json) -> bytes:
-    """Return one line of JSON, UTF-8."""
-    return json.dumps(data, separators=(",", ":"), ensure_ascii=False).encode("utf-8") + b"\n"
+    """Return one line of JSON, UTF-8; a byte of a file name that is not UTF-8 is escaped, as Python's `os.fsdecode` has it."""
+    text = json.dumps(data, separators=(",", ":"), ensure_ascii=False)
+    return text.encode("utf-8", "backslashreplace") + b"\n"
 
 
 def _utc(seconds: float) -> str:

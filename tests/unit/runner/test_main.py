@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -78,6 +79,27 @@ def test_a_link_to_the_release_or_to_its_script_runs_it(release: Path, images: P
         done = subprocess.run([tmp_path / script, images / "00.npy"], capture_output=True, text=True, env=environment)
         assert (done.returncode, done.stderr) == (0, "")
     assert not list(release.rglob("__pycache__"))
+
+
+def test_no_module_of_the_current_folder_is_imported(release: Path, images: Path, tmp_path: Path) -> None:
+    (tmp_path / "json.py").write_text("raise SystemExit('imported')")
+    (tmp_path / "numpy.py").write_text("raise SystemExit('imported')")
+    code, lines, said = run(release, images / "00.npy", cwd=tmp_path)
+    assert (code, len(lines), said) == (0, 1, "")
+
+
+def test_variables_are_read_beside_an_installed_release_only(release: Path, images: Path, tmp_path: Path) -> None:
+    for place, code in (("releases/0123456789abcdef", 7), ("shared/street", 0)):
+        folder = shutil.copytree(release, tmp_path / place)
+        folder.with_name(f"{folder.name}.env").write_text("exit 7\n")
+        assert run(folder, images / "00.npy")[0] == code
+
+
+def test_a_file_name_that_is_not_utf_8_can_be_read_back(release: Path, images: Path, tmp_path: Path) -> None:
+    name = os.fsencode(tmp_path) + b"/caf\xe9.npy"
+    Path(os.fsdecode(name)).write_bytes((images / "00.npy").read_bytes())
+    code, (line,), said = run(release, tmp_path)
+    assert (code, os.fsencode(line["source"]), said) == (0, name, "")
 
 
 def test_class_maps_are_run_lengths_and_files(release: Path, images: Path, tmp_path: Path) -> None:
