@@ -20,6 +20,10 @@ class TooLarge(Exception):
     """More bytes of headers than allowed."""
 
 
+class BareReturn(Exception):
+    """A carriage return inside a line of the headers: Python's parser begins a new line there, others do not."""
+
+
 class _Raw(io.RawIOBase):
     """A socket as a stream whose reads end at a deadline."""
 
@@ -62,11 +66,17 @@ class Reader:
         return self.has_begun
 
     def readline(self, size: int = -1) -> bytes:
-        """Return a line of the headers; TooLarge when they are longer than allowed, `socket.timeout` when they are late."""
+        """Return a line of the headers; `socket.timeout` when it is late.
+
+        Raises:
+            TooLarge: the headers are longer than allowed. BareReturn: see there.
+        """
         line = self._buffered.readline(self._left + 1)
         self._left -= len(line)
         if self._left < 0:
             raise TooLarge
+        if b"\r" in line[:-2]:
+            raise BareReturn
         return line
 
     def read(self, size: int) -> bytes:

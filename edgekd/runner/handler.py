@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Dict, FrozenSet, Optional
 import numpy as np
 
 from edgekd.errors import FrameError, one_line
-from edgekd.runner.connection import Reader, TooLarge
+from edgekd.runner.connection import BareReturn, Reader, TooLarge
 from edgekd.runner.frames import Frame
 from edgekd.runner.headers import read_header
 from edgekd.runner.images import decode_image
@@ -82,9 +82,12 @@ class Handler(BaseHTTPRequestHandler):
                 raise Refusal(503, f"more than {self.server.limits.connections} connections", Retry_After="1")
             self.raw_requestline = self.reader.readline()
             if self.parse_request():
+                self._check_framing()
                 self._route()
         except TooLarge:
             self._refuse(Refusal(431, f"expected at most {self.server.limits.header_bytes} bytes of headers"))
+        except BareReturn:
+            self._refuse(Refusal(400, "expected no carriage return inside a line of the headers"))
         except socket.timeout:
             self._refuse(Refusal(408, f"the request was not there after {self.server.limits.seconds:g} s"))
         except Refusal as refusal:
@@ -99,7 +102,7 @@ class Handler(BaseHTTPRequestHandler):
             raise Refusal(405, f"expected {method} {self.path}, got {self.command[:20]}", Allow=method)
         if self.path == "/infer":
             self._infer()
-        elif self.headers.get("Content-Length", "0") != "0" or self.headers.get("Transfer-Encoding"):
+        elif self.headers.get("Content-Length", "0") != "0" or "Transfer-Encoding" in self.headers:
             raise Refusal(400, f"{self.path} takes no body")
         elif self.path == "/health":
             fault, manifest = self.server.queue.fault, self.server.queue.engine.manifest
@@ -110,6 +113,13 @@ class Handler(BaseHTTPRequestHandler):
         else:
             text = self.server.queue.metrics.text(self.server.connections, self.server.queue.length)
             self._send(200, text.encode("utf-8"), "text/plain; version=0.0.4; charset=utf-8")
+
+    def _check_framing(self) -> None:
+        """Refuse what a proxy before this server may read as another number of requests (RFC 9112, sections 5.1, 6.3)."""
+        if self.headers.defects or self.headers.get_payload():  # the parser took a bad line for the end of the headers
+            raise Refusal(400, "expected headers of the form `Name: value`")
+        if len(self.headers.get_all("Content-Length") or []) > 1:
+            raise Refusal(400, "expected one Content-Length")
 
     def _check_caller(self) -> None:
         """Refuse pages of a browser: names that somebody made point here, and requests of other sites."""
@@ -141,12 +151,12 @@ class Handler(BaseHTTPRequestHandler):
         self._send(200, to_line(to_json(frame, timed, server.queue.engine.spec.classes, server.results)))
 
     def _body(self) -> bytes:
-        lengths, limit = self.headers.get_all("Content-Length") or [], self.server.limits.body_bytes
-        if self.headers.get("Transfer-Encoding") or not lengths:
+        length, limit = self.headers.get("Content-Length"), self.server.limits.body_bytes
+        if "Transfer-Encoding" in self.headers or length is None:
             raise Refusal(411, "expected a Content-Length")
-        if len(lengths) != 1 or not re.fullmatch(r"[0-9]{1,15}", lengths[0]):
-            raise Refusal(400, f"Content-Length: expected one number, got {', '.join(lengths)[:80]!r}")
-        size = int(lengths[0])
+        if not re.fullmatch(r"[0-9]{1,15}", length):
+            raise Refusal(400, f"Content-Length: expected a number, got {length[:80]!r}")
+        size = int(length)
         if size > limit:
             raise Refusal(413, f"{size} bytes, expected at most {limit}; see --max-body")
         if self.headers.get("Content-Encoding", "identity") != "identity":

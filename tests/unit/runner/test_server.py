@@ -208,6 +208,26 @@ def test_malformed_requests_get_one_answer_and_the_connection_ends(quick: Server
     assert raw(quick, data).startswith(b"HTTP/1.1 %d " % status)
 
 
+HIDDEN = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n"
+GET = b"GET /health HTTP/1.1\r\nHost: localhost\r\n"
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        b"no colon\r\nContent-Length: 42\r\n",
+        b"Content-Length : 42\r\n",
+        b"Content-Length: 0\r\nContent-Length: 42\r\n",
+        b"Transfer-Encoding:\r\nContent-Length: 0\r\n",
+        b"X: y\rContent-Length: 0\r\n",
+    ],
+)
+def test_a_request_that_others_read_as_another_number_of_requests_gets_one_refusal(quick: Server, lines: bytes) -> None:
+    said = raw(quick, GET + lines + b"\r\n" + HIDDEN)
+    assert said.startswith(b"HTTP/1.1 400 ")
+    assert said.count(b"HTTP/1.1 ") == 1
+
+
 def test_a_body_that_ends_early_is_refused(quick: Server) -> None:
     said = raw(quick, POST + b"Content-Length: 100\r\n\r\nP6", is_half_closed=True)
     assert said.startswith(b"HTTP/1.1 400 ")
