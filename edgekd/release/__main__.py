@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Iterator, List
 
-from edgekd.errors import EdgekdError, one_line
+from edgekd.errors import DeployError, EdgekdError, one_line
 from edgekd.release.health import LIMIT_S
 from edgekd.release.install import Step, Wanted, install, roll_back
 from edgekd.release.overview import lines_of, remove, row_of
@@ -50,6 +50,9 @@ def main(arguments: List[str]) -> int:
     except EdgekdError as exc:
         sys.stderr.write(f"{one_line(exc, None)}\n")
         return exc.exit_code
+    except OSError as exc:  # e.g. a disk that is read-only since an error
+        sys.stderr.write(f"{one_line(exc, None)}; look at the disk, and at who owns the folder\n")
+        return DeployError.exit_code
     return 0
 
 
@@ -80,8 +83,12 @@ def _show(steps: Iterator[Step]) -> None:
 
 
 def _say(text: str) -> None:
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()
+    """Print a line; that nobody reads it any more does not stop an installation between a switch and its health check."""
+    try:
+        sys.stdout.write(f"{text}\n")
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

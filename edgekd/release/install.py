@@ -236,7 +236,11 @@ def _check_trust(root: Path, wanted: Wanted, sums: bytes, signature: Optional[by
 def _check_version(releases: Releases, manifest: Manifest, before: Optional[str], may_be_older: bool) -> None:
     if before is None or may_be_older:
         return
-    served = read_manifest(releases.path(before)).version
+    try:
+        served = read_manifest(releases.path(before)).version
+    except BundleError as exc:
+        raise BundleError(f"the version of the current release is not known, so it cannot be compared: {exc}; "
+                          "to install without that: --older") from exc  # fmt: skip
     if manifest.version < served:
         raise BundleError(f"version {manifest.version} is older than the current {served}; if that is meant: --older")
 

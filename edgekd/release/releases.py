@@ -64,8 +64,10 @@ class Releases:
         with open(str(self.folder / "lock"), "a") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as exc:
+            except BlockingIOError as exc:
                 raise DeployError(f"{self.folder}: another process changes its releases; try again later") from exc
+            except OSError as exc:
+                raise DeployError(f"{lock.name}: cannot be locked ({exc.strerror}); use a disk of this board") from exc
             for left in self.folder.glob(".in-*"):
                 shutil.rmtree(str(left))
             unfinished = self.folder / f".in-{os.getpid()}"

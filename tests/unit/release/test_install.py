@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import subprocess
+import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +16,8 @@ import pytest
 
 import edgekd
 from edgekd.errors import DeployError
+from edgekd.executors.portable import copy_to
+from edgekd.release.__main__ import main
 from edgekd.release.install import STEPS, Wanted, install, roll_back
 from edgekd.release.overview import overview, remove
 from edgekd.release.releases import KEPT, Releases
@@ -93,6 +97,15 @@ def test_three_releases_are_kept_and_the_one_before_is_among_them(releases: Rele
     endings = {path.suffix for path in (releases.folder / "releases").iterdir() if path.is_file()}
     assert endings == {".env", ".previous"}
     assert len(list((releases.folder / "releases").glob("*.env"))) == KEPT
+
+
+def test_a_damaged_manifest_of_the_current_release_can_be_passed_over(releases: Releases, deploy: Deploy) -> None:
+    deploy(Small("one", 1))
+    (releases.folder / "current/manifest.json").write_bytes(b"")
+    with pytest.raises(DeployError, match="fit: the version of the current release is not known.*--older"):
+        deploy(Small("two", 2))
+    deploy(Small("two", 2), may_be_older=True)
+    assert served(releases) == "two"
 
 
 def test_the_same_bundle_again_is_the_same_release_and_keeps_the_way_back(releases: Releases, deploy: Deploy) -> None:
@@ -239,6 +252,39 @@ def test_who_holds_the_lock_keeps_others_out(releases: Releases, deploy: Deploy)
             deploy(Small("two", 2))
 
 
+def test_a_disk_without_locks_is_not_taken_for_a_second_installer(
+    releases: Releases, deploy: Deploy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on NFS without a lock daemon; no disk here is like that."""
+
+    def refuse(file: object, flags: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(DeployError, match=r"lane/lock: cannot be locked \(No locks available\)"):
+        deploy()
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(
+    releases: Releases, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle = make_bundle(tmp_path / "one")
+    releases.root.write_text("a file")  # root may write everywhere, but not below a file
+    assert main([str(releases.folder), "install", str(bundle)]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith("; look at the disk, and at who owns the folder")
+
+
+def test_output_that_nobody_reads_stops_no_installation(releases: Releases, tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path / "one")
+    reading, writing = os.pipe()
+    os.close(reading)
+    words = [sys.executable, "-m", "edgekd.release", str(releases.folder), "install", str(bundle)]
+    done = subprocess.run(words, stdout=writing, stderr=subprocess.PIPE, text=True)
+    os.close(writing)
+    assert (done.returncode, done.stderr, served(releases)) == (0, "", "one")
+
+
 def test_leftovers_of_a_killed_process_are_deleted_by_the_next_one(releases: Releases, deploy: Deploy) -> None:
     (releases.folder / ".in-4711/bundle/engine").mkdir(parents=True)
     deploy()
@@ -295,3 +341,37 @@ def test_control_changes_the_release_without_the_host(releases: Releases, tmp_pa
     done = subprocess.run([releases.folder / "control", "rollback"], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.endswith("no earlier release is kept; deploy one\n")
+
+
+def own_code(releases: Releases, tmp_path: Path, words: tuple[str, ...]) -> None:
+    """Install releases which have a copy of edgekd's code each, beside them."""
+    for number, word in enumerate(words, 1):
+        code = copy_to(tmp_path / f"code {word}", [])
+        list(
+            install(
+                releases, Wanted(make_bundle(tmp_path / word, Small(word, number)), variables={"PYTHONPATH": str(code)})
+            )
+        )
+
+
+def test_control_goes_back_when_the_code_of_the_current_release_is_damaged(releases: Releases, tmp_path: Path) -> None:
+    own_code(releases, tmp_path, ("one", "two"))
+    (tmp_path / "code two/edgekd/release/install.py").write_bytes(bytes(4096))
+    done = subprocess.run([releases.folder / "control", "rollback"], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert served(releases) == "one"
+
+
+def test_control_imports_nothing_from_the_current_folder(releases: Releases, tmp_path: Path) -> None:
+    own_code(releases, tmp_path, ("one",))
+    (tmp_path / "json.py").write_text("raise SystemExit('imported')")
+    done = subprocess.run([releases.folder / "control", "list"], capture_output=True, text=True, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_control_says_why_when_no_code_runs(releases: Releases, tmp_path: Path) -> None:
+    variables = {"EDGEKD_PYTHON": "/absent/python"}
+    list(install(releases, Wanted(make_bundle(tmp_path / "one"), variables=variables)))
+    done = subprocess.run([releases.folder / "control", "list"], capture_output=True, text=True)
+    assert done.returncode != 0
+    assert "/absent/python" in done.stderr
