@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Iterator, List
 
 from edgekd.errors import DeployError, EdgekdError, one_line
-from edgekd.release.health import LIMIT_S
+from edgekd.release.health import LIMIT_S, why_unhealthy
 from edgekd.release.install import Step, Wanted, install, roll_back
 from edgekd.release.overview import lines_of, remove, row_of
 from edgekd.release.releases import Releases
 from edgekd.release.service import Unit
+from edgekd.runner.manifest import read_manifest
 
 
 def main(arguments: List[str]) -> int:
@@ -45,8 +46,7 @@ def main(arguments: List[str]) -> int:
         elif given.command == "remove":
             remove(releases)
         else:
-            with releases.locked() as unfinished:
-                _say("\n".join(Unit(folder).install(rest, lambda path, text: releases.put(path, text, unfinished))))
+            _serve(releases, rest)
     except EdgekdError as exc:
         sys.stderr.write(f"{one_line(exc, None)}\n")
         return exc.exit_code
@@ -75,6 +75,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     one.add_argument("--dry-run", action="store_true", help="do all checks, and switch nothing")
     return parser
+
+
+def _serve(releases: Releases, arguments: List[str]) -> None:
+    """Install the unit and wait until it is healthy; DeployError when it is not."""
+    unit = Unit(releases.folder)
+    with releases.locked() as unfinished:
+        _say("\n".join(unit.install(arguments, lambda path, text: releases.put(path, text, unfinished))))
+        if why := why_unhealthy(unit, read_manifest(releases.folder / "current").version):
+            raise DeployError(f"{unit.name} is enabled, but not healthy: {why}")
 
 
 def _show(steps: Iterator[Step]) -> None:

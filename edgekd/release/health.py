@@ -8,6 +8,7 @@ from __future__ import annotations
 import http.client
 import json
 import time
+from pathlib import Path
 from typing import Optional, Tuple
 
 from edgekd.errors import one_line
@@ -41,7 +42,11 @@ def why_unhealthy(unit: Unit, version: int, limit_s: float = LIMIT_S) -> str:
         else:
             if running is None or running[0] != state.pid:
                 running = (state.pid, now)
-            why = why_no_answer(*address, version) if address else f"{unit.name} has not run for {_STEADY_S:g} s"
+            why = (
+                why_no_answer(*address, version, state.pid)
+                if address
+                else f"{unit.name} has not run for {_STEADY_S:g} s"
+            )
             if not why or (address is None and now - running[1] >= _STEADY_S):
                 return ""
         if now - started > limit_s:
@@ -49,8 +54,11 @@ def why_unhealthy(unit: Unit, version: int, limit_s: float = LIMIT_S) -> str:
         time.sleep(_PAUSE_S)
 
 
-def why_no_answer(host: str, port: int, version: int) -> str:
-    """Return why a server does not say on `/health` that it is well and of a version, "" when it does."""
+def why_no_answer(host: str, port: int, version: int, pid: int) -> str:
+    """Return why a server does not say on `/health` that it is well, of a version and in a process's unit; "" when it does.
+
+    Two names can have the same engine and, by mistake, the same port: then the version alone says nothing.
+    """
     where = f"http://{host}:{port}/health"
     connection = http.client.HTTPConnection(host, port, timeout=_ANSWER_S)
     try:
@@ -59,13 +67,25 @@ def why_no_answer(host: str, port: int, version: int) -> str:
         said, text = answer.status, answer.read(_MOST_ANSWER).decode("utf-8", "replace")
         if said != 200:
             return f"{where} answers {said} {text[:200].strip()}"
-        served = json.loads(text).get("version")
-        return (
-            ""
-            if served == version
-            else f"{where} answers for version {served!r}, not {version}: another process has its port"
-        )
+        served = json.loads(text)
+        if served.get("version") != version:
+            got = f"for version {served.get('version')!r}, not {version}"
+        elif not _is_beside(served.get("pid"), pid):
+            got = f"by process {served['pid']}, the unit's is {pid}"
+        else:
+            return ""
+        return f"{where} answers {got}: another process has its port"
     except (OSError, http.client.HTTPException, ValueError, AttributeError) as exc:
         return f"{where} does not answer as the runner does ({one_line(exc)})"
     finally:
         connection.close()
+
+
+def _is_beside(pid: object, other: int) -> bool:
+    """Whether a process is another one or runs in its control group, which a unit has for itself; True without a pid."""
+    if pid is None or pid == other:
+        return True
+    try:
+        return Path(f"/proc/{pid}/cgroup").read_text() == Path(f"/proc/{other}/cgroup").read_text()
+    except (OSError, ValueError):
+        return False

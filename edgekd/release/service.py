@@ -74,12 +74,12 @@ class Unit:
 
     def address(self) -> Optional[Tuple[str, int]]:
         """Return host and port where the unit's HTTP server is reached from this board, None when it has none."""
-        words = shlex.split(self.arguments())
-        if "--http" not in words[:-1]:
-            return None
         try:
+            words = shlex.split(self.arguments())
+            if "--http" not in words[:-1]:
+                return None
             host, port = parse_address(words[words.index("--http") + 1])
-        except ValueError:  # the runner will say so
+        except ValueError:  # edited by hand; the runner will say so
             return None
         return "127.0.0.1" if host in _ANY else host, port
 

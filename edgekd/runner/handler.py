@@ -6,6 +6,7 @@ Portable: standard library + numpy, Python 3.8.
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
 import socket
 import time
@@ -108,7 +109,7 @@ class Handler(BaseHTTPRequestHandler):
             fault, manifest = self.server.queue.fault, self.server.queue.engine.manifest
             facts = {"status": "failing" if fault else "ok", "name": manifest.name, "version": manifest.version}
             facts.update(task=manifest.task, target=manifest.target, precision=manifest.precision)
-            facts.update(results=self.server.queue.metrics.results, error=fault)
+            facts.update(results=self.server.queue.metrics.results, error=fault, pid=os.getpid())
             self._send(503 if fault else 200, to_line(facts))
         else:
             text = self.server.queue.metrics.text(self.server.connections, self.server.queue.length)

@@ -28,13 +28,14 @@ _SPEC = ModelSpec("semantic", ("a", "b"), 255, (TensorSpec("image", "uint8", (1,
 _SERVE = 'exec "${EDGEKD_PYTHON:-python3}" "$here/engine/server.py" "$2" "$here/engine/word"'
 _SERVER = """
 import json
+import os
 import sys
 from http.server import BaseHTTPRequestHandler, HTTPServer
 class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         self.send_response(int(sys.argv[3]) if self.path == "/health" else 200)
         self.end_headers()
-        health = {"status": "ok", "version": json.load(open("manifest.json"))["version"]}
+        health = {"status": "ok", "version": json.load(open("manifest.json"))["version"], "pid": os.getpid()}
         self.wfile.write(json.dumps(health).encode() if self.path == "/health" else open(sys.argv[2], "rb").read())
     def log_message(self, *words):
         pass
@@ -42,7 +43,7 @@ HTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
 """
 
 
-UNHEALTHY = f"{_SERVE} 500"
+HEALTHY, UNHEALTHY = f"{_SERVE} 200", f"{_SERVE} 500"
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class Small:
     word: str = "one"
     version: int = 1
     check: str = "exit 0"
-    serve: str = f"{_SERVE} 200"
+    serve: str = HEALTHY
     ballast: int = 0
     manifest: dict[str, Any] = field(default_factory=dict)
 

@@ -17,7 +17,7 @@ from edgekd.executors.portable import copy_to
 from edgekd.release.service import TEMPLATE
 from tests.boards import kill_at
 from tests.boards.fixtures import SshdBoard
-from tests.boards.small_bundles import UNHEALTHY, Small, allow, make_bundle, make_key
+from tests.boards.small_bundles import HEALTHY, UNHEALTHY, Small, allow, make_bundle, make_key
 
 pytestmark = pytest.mark.slow
 ROOT = ".local/share/edgekd"
@@ -108,6 +108,21 @@ def test_a_new_release_is_served_by_systemd_and_a_rollback_needs_no_host(service
     assert [line.split()[1] for line in listed[1:3]] == ["current", "previous"]
     assert service.type("rollback").endswith("exit 0")
     assert service.said() == service.checked() == "one"
+
+
+def test_a_second_name_on_the_port_of_the_first_is_not_healthy(service: Service, tmp_path: Path) -> None:
+    """Both have the same engine, so the same version; the second one takes its time before it wants the port."""
+    slow = Small("one", 1, serve=f"sleep 2; {HEALTHY}")
+    second = Service(service.board, f"{service.name}b", service.port, tmp_path / "second")
+    try:
+        assert second.install(slow).endswith("exit 0")
+        said = second.type(f"service --http {service.port}").splitlines()
+        assert said[-1] == "exit 1"
+        assert f"edgekd@{second.name}.service is enabled, but not healthy: " in said[-2]
+        assert "another process has its port" in said[-2] or "does not stay up" in said[-2]
+        assert service.said() == "one"
+    finally:
+        second.type("remove")
 
 
 BAD = {

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import os
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,6 +26,8 @@ from edgekd.release.service import Unit, unit_text
         ("EDGEKD_RUN='camera:0 --reconnect'", None),
         ("EDGEKD_RUN='--http'", None),
         ("EDGEKD_RUN='--http x'", None),
+        ("EDGEKD_RUN='--http 80", None),
+        ('EDGEKD_RUN="--http 80 it\'s"', None),
     ],
 )
 def test_the_address_of_a_service_is_that_of_its_arguments(
@@ -39,4 +47,47 @@ def test_the_unit_names_the_folder_of_the_board(monkeypatch: pytest.MonkeyPatch,
 
 
 def test_a_port_that_nobody_has_does_not_answer() -> None:
-    assert why_no_answer("127.0.0.1", 1, 1).startswith("http://127.0.0.1:1/health does not answer as the runner does (")
+    assert why_no_answer("127.0.0.1", 1, 1, 1).startswith(
+        "http://127.0.0.1:1/health does not answer as the runner does ("
+    )
+
+
+@pytest.fixture
+def health() -> Iterator[tuple[int, dict[str, Any]]]:
+    """A port, and what its `/health` answers."""
+    facts: dict[str, Any] = {}
+
+    class Health(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(json.dumps(facts).encode())
+
+        def log_message(self, *words: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Health) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield server.server_port, facts
+        server.shutdown()
+        thread.join()
+
+
+def test_another_name_with_the_same_engine_on_the_same_port_is_not_this_service(
+    health: tuple[int, dict[str, Any]],
+) -> None:
+    port, facts = health
+    ours, absent = os.getpid(), 1 << 23  # above the kernel's largest pid
+    for answer, unit, is_well in (
+        ({"version": 1, "pid": ours}, ours, True),
+        ({"version": 1, "pid": ours}, os.getppid(), True),  # a shell around the runner, in the unit's control group
+        ({"version": 1}, ours, True),
+        ({"version": 1, "pid": absent}, ours, False),
+        ({"version": 2, "pid": ours}, ours, False),
+    ):
+        facts.clear()
+        facts.update(answer)
+        why = why_no_answer("127.0.0.1", port, 1, unit)
+        assert (why == "") is is_well
+        assert is_well or why.endswith("another process has its port")
