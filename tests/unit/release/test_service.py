@@ -40,9 +40,12 @@ def test_the_address_of_a_service_is_that_of_its_arguments(
 
 def test_the_unit_names_the_folder_of_the_board(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert "ExecStart=%h/.local/share/edgekd/%i/current/run $EDGEKD_RUN" in unit_text(tmp_path / ".local/share/edgekd")
-    text = unit_text(Path("/data/edgekd"))
-    assert "ExecStart=/data/edgekd/%i/current/run $EDGEKD_RUN\n" in text
+    assert 'ExecStart="%h/.local/share/edgekd/%i/current/run" $EDGEKD_RUN' in unit_text(
+        tmp_path / ".local/share/edgekd"
+    )
+    text = unit_text(Path("/my data/100 %/edgekd"))  # systemd splits a command at spaces, and reads % as its own
+    assert 'ExecStart="/my data/100 %%/edgekd/%i/current/run" $EDGEKD_RUN\n' in text
+    assert "EnvironmentFile=-/my data/100 %%/edgekd/%i/service.env\n" in text
     assert "%h" not in text
 
 
