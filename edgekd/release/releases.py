@@ -169,7 +169,8 @@ class Releases:
     def put(self, path: Path, text: str, unfinished: Path, mode: int = 0o600) -> None:
         """Write a file so that a reader sees the old or the new content, also after a power cut."""
         new = unfinished / path.name
-        with open(str(new), "w", encoding="utf-8") as file:
+        descriptor = os.open(str(new), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)  # variables may hold a password
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())

@@ -328,6 +328,20 @@ def test_a_bundle_that_is_installed_on_the_board_keeps_the_boards_variables(rele
     assert releases.variables(current).items() >= variables.items()
 
 
+def test_variables_are_never_readable_by_others(releases: Releases, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even until the file has its name; the worker's umask lets others read."""
+    modes = []
+    monkeypatch.setattr(os, "fsync", lambda number: modes.append(os.fstat(number).st_mode & 0o077))
+    before = os.umask(0o022)
+    try:
+        with releases.locked() as unfinished:
+            releases.put(releases.folder / "service.env", "TOKEN=secret", unfinished)
+    finally:
+        os.umask(before)
+    assert modes[0] == 0
+    assert (releases.folder / "service.env").read_text() == "TOKEN=secret"
+
+
 def test_control_changes_the_release_without_the_host(releases: Releases, tmp_path: Path) -> None:
     """The code that it runs is the current release's own: `runtime` in the bundle."""
     for number, word in enumerate(("one", "two"), 1):
