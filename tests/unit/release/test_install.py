@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -14,9 +15,7 @@ from typing import Any
 
 import pytest
 
-import edgekd
 from edgekd.errors import DeployError
-from edgekd.executors.portable import copy_to
 from edgekd.release.__main__ import main
 from edgekd.release.install import STEPS, Wanted, install, roll_back
 from edgekd.release.overview import overview, remove
@@ -186,6 +185,21 @@ def test_signatures_are_those_that_the_board_allows(releases: Releases, deploy: 
     assert served(releases) == "two"
 
 
+def test_a_board_without_ssh_keygen_takes_a_signed_bundle_while_nobody_asks_for_it(
+    releases: Releases, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = make_bundle(tmp_path / "one", Small("one", 1), make_key(tmp_path, "ours"))
+    (tmp_path / "bin").mkdir()
+    for tool in ("sh", "cat"):
+        (tmp_path / "bin" / tool).symlink_to(shutil.which(tool) or "")
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    text = {step.name: step.text for step in install(releases, Wanted(bundle))}["unpack"]
+    assert "not checked: no ssh-keygen here, and no " in text
+    (releases.root / "allowed_signers").write_text(allow(tmp_path / "ours"))
+    with pytest.raises(DeployError, match="unpack: no ssh-keygen on this machine"):
+        list(install(releases, Wanted(bundle)))
+
+
 def test_every_byte_of_a_bundle_is_checked(releases: Releases, deploy: Deploy, tmp_path: Path) -> None:
     deploy(Small("one", 1))
     bundle = make_bundle(tmp_path / "wrong", Small("two", 2))
@@ -315,19 +329,6 @@ def test_removing_leaves_other_names(releases: Releases, deploy: Deploy) -> None
     assert overview(releases.root) == []
 
 
-def test_a_bundle_that_is_installed_on_the_board_keeps_the_boards_variables(releases: Releases, tmp_path: Path) -> None:
-    """Those of the inventory, which no bundle holds."""
-    source = str(Path(edgekd.__path__[0]).parent)
-    variables = {"PYTHONPATH": source, "LD_LIBRARY_PATH": "/opt/it's here"}
-    list(install(releases, Wanted(make_bundle(tmp_path / "one", Small("one", 1)), variables=variables)))
-    bundle = make_bundle(tmp_path / "two", Small("two", 2, check='[ "$LD_LIBRARY_PATH" = "/opt/it\'s here" ]'))
-    done = subprocess.run([releases.folder / "control", "install", bundle], capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (0, "")
-    current = releases.current()
-    assert current is not None
-    assert releases.variables(current).items() >= variables.items()
-
-
 def test_variables_are_never_readable_by_others(releases: Releases, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not even until the file has its name; the worker's umask lets others read."""
     modes = []
@@ -340,52 +341,3 @@ def test_variables_are_never_readable_by_others(releases: Releases, monkeypatch:
         os.umask(before)
     assert modes[0] == 0
     assert (releases.folder / "service.env").read_text() == "TOKEN=secret"
-
-
-def test_control_changes_the_release_without_the_host(releases: Releases, tmp_path: Path) -> None:
-    """The code that it runs is the current release's own: `runtime` in the bundle."""
-    for number, word in enumerate(("one", "two"), 1):
-        bundle = make_bundle(tmp_path / word, Small(word, number))
-        list(install(releases, Wanted(bundle, variables={"PYTHONPATH": str(Path(edgekd.__path__[0]).parent)})))
-    for command, output, word in (("list", "current", "two"), ("rollback", "switch", "one")):
-        done = subprocess.run([releases.folder / "control", command], capture_output=True, text=True)
-        assert (done.returncode, done.stderr) == (0, "")
-        assert output in done.stdout
-        assert served(releases) == word
-    done = subprocess.run([releases.folder / "control", "rollback"], capture_output=True, text=True)
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.endswith("no earlier release is kept; deploy one\n")
-
-
-def own_code(releases: Releases, tmp_path: Path, words: tuple[str, ...]) -> None:
-    """Install releases which have a copy of edgekd's code each, beside them."""
-    for number, word in enumerate(words, 1):
-        code = copy_to(tmp_path / f"code {word}", [])
-        list(
-            install(
-                releases, Wanted(make_bundle(tmp_path / word, Small(word, number)), variables={"PYTHONPATH": str(code)})
-            )
-        )
-
-
-def test_control_goes_back_when_the_code_of_the_current_release_is_damaged(releases: Releases, tmp_path: Path) -> None:
-    own_code(releases, tmp_path, ("one", "two"))
-    (tmp_path / "code two/edgekd/release/install.py").write_bytes(bytes(4096))
-    done = subprocess.run([releases.folder / "control", "rollback"], capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert served(releases) == "one"
-
-
-def test_control_imports_nothing_from_the_current_folder(releases: Releases, tmp_path: Path) -> None:
-    own_code(releases, tmp_path, ("one",))
-    (tmp_path / "json.py").write_text("raise SystemExit('imported')")
-    done = subprocess.run([releases.folder / "control", "list"], capture_output=True, text=True, cwd=tmp_path)
-    assert (done.returncode, done.stderr) == (0, "")
-
-
-def test_control_says_why_when_no_code_runs(releases: Releases, tmp_path: Path) -> None:
-    variables = {"EDGEKD_PYTHON": "/absent/python"}
-    list(install(releases, Wanted(make_bundle(tmp_path / "one"), variables=variables)))
-    done = subprocess.run([releases.folder / "control", "list"], capture_output=True, text=True)
-    assert done.returncode != 0
-    assert "/absent/python" in done.stderr
