@@ -22,8 +22,8 @@ def releases(tmp_path: Path) -> Releases:
 
 def served(releases: Releases) -> str:
     """Return what the current release says."""
-    words = ["sh", releases.folder / "current/run", "--check"]
-    return subprocess.run(words, capture_output=True, text=True).stdout.strip()
+    script = str(releases.folder / "current/run")
+    return subprocess.run(["sh", script, "--check"], capture_output=True, text=True).stdout.strip()
 
 
 def test_a_bundle_that_is_installed_on_the_board_keeps_the_boards_variables(releases: Releases, tmp_path: Path) -> None:
