@@ -143,13 +143,20 @@ class Unit:
 def unit_text(root: Path) -> str:
     """Return the unit template for releases in a folder."""
     text = TEMPLATE.read_text(encoding="utf-8")
-    default = Path.home() / ".local/share/edgekd"
+    default = _home() / ".local/share/edgekd"
     return text if root == default else text.replace(_DEFAULT_FOLDER, str(root).replace("%", "%%"))
 
 
 def _units() -> Path:
     config = os.environ.get("XDG_CONFIG_HOME")
-    return (Path(config) if config else Path.home() / ".config") / "systemd/user"
+    return (Path(config) if config else _home() / ".config") / "systemd/user"
+
+
+def _home() -> Path:
+    home = os.path.expanduser("~")
+    if home.startswith("~"):  # no entry in the user database, as in a container
+        raise DeployError("this user has no home folder, where the units of systemd are; set HOME")
+    return Path(home)
 
 
 def _lingers() -> bool:

@@ -159,4 +159,6 @@ def _ssh_keygen(arguments: Sequence[str], stdin: bytes) -> _Answer:
     answer = _Answer(done.returncode, done.stdout.decode("utf-8", "replace"), done.stderr.decode("utf-8", "replace"))
     if answer.code and any(sign in answer.stderr for sign in _SIGNS_OF_AGE):
         raise BundleError(f"the ssh-keygen of this machine is too old ({answer.reason}); {_NEEDS}")
+    if answer.code and "No user exists" in answer.stderr:  # OpenSSH asks for the name of whoever runs it
+        raise BundleError(f"ssh-keygen does not run here ({answer.reason}); give this user an entry in /etc/passwd")
     return answer

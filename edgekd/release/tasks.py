@@ -9,6 +9,7 @@ from typing import Callable, Iterator, cast
 
 from edgekd.board.arguments import InstallArguments, ReleasesArguments
 from edgekd.board.job import Job, Json
+from edgekd.errors import DeployError
 from edgekd.release import install as installer
 from edgekd.release import overview
 from edgekd.release.install import STEPS, Step, Wanted
@@ -65,4 +66,7 @@ def _releases(job: Job) -> Releases:
 
 
 def _root(text: str) -> Path:
-    return Path(os.path.abspath(os.path.expanduser(text)))
+    folder = os.path.expanduser(text)
+    if folder.startswith("~"):
+        raise DeployError(f"{text}: this user has no home folder; set `deploy: {{folder: /...}}` in the inventory")
+    return Path(os.path.abspath(folder))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -12,8 +13,11 @@ from typing import Any
 
 import pytest
 
+from edgekd.board.job import Job
+from edgekd.errors import DeployError
 from edgekd.release.health import why_no_answer
 from edgekd.release.service import Unit, unit_text
+from edgekd.release.tasks import list_releases
 
 
 @pytest.mark.parametrize(
@@ -47,6 +51,20 @@ def test_the_unit_names_the_folder_of_the_board(monkeypatch: pytest.MonkeyPatch,
     assert 'ExecStart="/my data/100 %%/edgekd/%i/current/run" $EDGEKD_RUN\n' in text
     assert "EnvironmentFile=-/my data/100 %%/edgekd/%i/service.env\n" in text
     assert "%h" not in text
+
+
+def test_a_user_without_a_home_folder_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(uid: int) -> None:
+        raise KeyError(f"getpwuid(): uid not found: {uid}")
+
+    monkeypatch.delenv("HOME")
+    monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", absent)
+    with pytest.raises(DeployError, match="no home folder.*set HOME"):
+        unit_text(Path("/data/edgekd"))
+    job = Job("releases", "", {"root": "~/x", "name": "", "health_s": 1})
+    with pytest.raises(DeployError, match="~/x: this user has no home folder"):
+        list_releases(job, lambda word, fraction: None)
 
 
 def test_a_port_that_nobody_has_does_not_answer() -> None:

@@ -177,3 +177,13 @@ def test_a_key_that_cannot_sign(signed: Path) -> None:
     (signed / "text").write_text("no key")
     with pytest.raises(BundleError, match="cannot sign: "):
         sign(signed, signed / "text")
+
+
+def test_a_user_without_a_name_is_not_taken_for_a_foreign_key(signed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The words are those of OpenSSH 9.2 for a user id that /etc/passwd lacks."""
+    (signed / "bin").mkdir()
+    (signed / "bin/ssh-keygen").write_text("#!/bin/sh\necho 'No user exists for uid 12345' >&2\nexit 255\n")
+    (signed / "bin/ssh-keygen").chmod(0o755)
+    monkeypatch.setenv("PATH", str(signed / "bin"), prepend=":")
+    with pytest.raises(BundleError, match="No user exists for uid 12345.*/etc/passwd"):
+        check_signer(SUMS_TEXT, (signed / SIGNATURE).read_bytes(), signed / "allowed")
