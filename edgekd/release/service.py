@@ -20,6 +20,7 @@ ARGUMENTS = "EDGEKD_RUN"
 ENVIRONMENT = "service.env"  # in the folder of a name
 _DEFAULT_ARGUMENTS = "--http 8080"  # as in the template
 _DEFAULT_FOLDER = "%h/.local/share/edgekd"  # as in the template
+_RUN = "/current/run"  # as in the template
 _ANY = ("0.0.0.0", "::")
 _CALL_S = 60.0
 Put = Callable[[Path, str], None]
@@ -50,7 +51,9 @@ class Unit:
         self.name = f"edgekd@{folder.name}.service"
 
     def is_there(self) -> bool:
-        """Whether a person has enabled or started the unit on this board."""
+        """Whether a person has enabled or started the unit on this board, for the releases in this folder."""
+        if not self._is_ours():
+            return False
         enabled = self._call("is-enabled", self.name)
         if enabled is not None and enabled[1] in ("enabled", "enabled-runtime", "linked"):
             return True
@@ -62,8 +65,9 @@ class Unit:
         self._do("restart", self.name)
 
     def stop(self) -> None:
-        """Stop the unit, and do not start it at the next boot."""
-        self._call("disable", "--now", self.name)
+        """Stop the unit, and do not start it at the next boot; that of another folder goes on."""
+        if self._is_ours():
+            self._call("disable", "--now", self.name)
 
     def state(self) -> UnitState:
         """Return the state of the unit; `unknown` where systemd does not answer."""
@@ -117,6 +121,15 @@ class Unit:
         self.restart()
         lines = [f"{self.name}: {self.arguments()}"]
         return lines if _lingers() else [*lines, "next: loginctl enable-linger   # else it ends with your last login"]
+
+    def _is_ours(self) -> bool:
+        """Whether the unit runs this folder's releases, and not those of the same name in another folder of the board."""
+        said = self._call("show", "--property=ExecStart", self.name)
+        command, places = said[1] if said else "", [str(self._folder)]
+        by_home = os.path.join(os.path.expanduser("~/.local/share/edgekd"), self._folder.name)  # the home may be a link
+        if os.path.realpath(by_home) == os.path.realpath(str(self._folder)):
+            places.append(by_home)
+        return _RUN not in command or any(place + _RUN in command for place in places)
 
     def _do(self, *words: str) -> None:
         done = self._call(*words)

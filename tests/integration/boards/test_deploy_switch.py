@@ -125,6 +125,17 @@ def test_a_second_name_on_the_port_of_the_first_is_not_healthy(service: Service,
         second.type("remove")
 
 
+def test_the_same_name_in_another_folder_leaves_the_service_alone(service: Service) -> None:
+    """As after `deploy: {folder: ...}` was changed because the disk is full."""
+    other = f"PYTHONPATH=~/code python3 -m edgekd.release ~/other/{service.name}"
+    said = service.board.run(f"{other} install ~/{service.sent(Small('two', 2))}; echo exit $?").strip().splitlines()
+    assert said[-1] == "exit 0"
+    assert [line.split()[0] for line in said[-3:-1]] == ["restart", "tidy"]
+    assert service.said() == "one"
+    assert service.board.run(f"{other} remove; echo exit $?").strip() == "exit 0"
+    assert service.said() == service.checked() == "one"
+
+
 BAD = {
     "ends at once": (Small("two", 2, serve="exit 1"), "does not stay up; see: journalctl --user -u edgekd@"),
     "does not become healthy": (Small("two", 2, serve=UNHEALTHY), "/health answers 500 "),
