@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import zipfile
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +14,12 @@ from edgekd.board.installation import install
 from edgekd.core.recipe import LOCAL
 from edgekd.core.task_metrics import TASKS, Task
 from edgekd.data.predictions import MIN_SCORE
-from edgekd.errors import ArtifactError, PackageError
+from edgekd.errors import PackageError
 from edgekd.evaluate.definitions import DEFINITIONS
 from edgekd.report import charts
 from edgekd.report.charts import Curve, Runs
 from edgekd.report.confusion import Confusion, confusion
+from edgekd.report.data_files import read_arrays
 from edgekd.report.decision import Choice, choices_of, wall_or_engine_ms
 from edgekd.report.glossary import glossary
 from edgekd.report.line import StageLine, stage_line
@@ -146,7 +146,7 @@ def shown_metrics(known: Collection[str], task: Task) -> list[str]:
 
 
 def _page(report: Report, data_dir: Path) -> Page:
-    samples = _arrays(data_dir / "samples.npz")
+    samples = read_arrays(data_dir / "samples.npz")
     report = with_speeds(report, samples)
     rows, classes, task = report.rows, report.classes, TASKS[report.task]
     line, choices = stage_line(rows), choices_of(report, samples, data_dir.parent)
@@ -166,12 +166,12 @@ def _page(report: Report, data_dir: Path) -> Page:
         long_runs=long_runs_part(report, data_dir),
         class_figure=charts.class_chart(scored, classes, task.per_class),
         precision_figures={name: charts.precision_chart(scored, name) for name in classes_with_curves(scored)},
-        confusion=_confusion(judged, _arrays(data_dir / "confusion.npz"), classes),
+        confusion=_confusion(judged, read_arrays(data_dir / "confusion.npz"), classes),
         ceiling=next((row for row in rows if row.ceiling is not None), None),
         curves=charts.curves_chart(curves), curve_keys=curves,
         validation=charts.validation_chart(_curves(report.training, "validation"), task.title),
         trainings=_trainings(report.training),
-        pictures=pictures_part(report, _arrays(data_dir / "pictures.npz"), judged),
+        pictures=pictures_part(report, read_arrays(data_dir / "pictures.npz"), judged),
         legend=legend(classes) if classes else [],
         environment=flatten(report.environment), environment_sentence=environment_sentence(report),
         boards={name: machine_pairs(one) for name, one in report.boards.items() if name != LOCAL},
@@ -217,16 +217,6 @@ def _confusion(judged: Sequence[Row], matrices: Mapping[str, np.ndarray], classe
 def _readable_time(iso: str) -> str:
     """Return `2026-01-31 12:00 UTC` for an ISO time with that offset; anything else unchanged."""
     return f"{iso[:10]} {iso[11:16]} UTC" if iso.endswith("+00:00") else iso
-
-
-def _arrays(path: Path) -> dict[str, np.ndarray]:
-    if not path.exists():
-        return {}
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as exc:
-        raise ArtifactError(f"{path}: damaged ({exc}); run the recipe again to rewrite it") from exc
 
 
 def _runs(rows: Sequence[Row], samples: Mapping[str, np.ndarray], kind: str) -> list[Runs]:
