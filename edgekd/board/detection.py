@@ -35,6 +35,7 @@ from edgekd.board.suppression import suppress
 
 # Candidates per detection that are decoded first; most images need no more (benchmarks/wall_vs_engine.py).
 _FEW = 4
+MIN_SCORE = 0.3  # of detections that people see; metrics count those from `Selection.min_score` on
 DECODE = "decode/"  # begins the names of the nodes that do this inside a graph
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _HERE = Path(__file__).parent
-_REPORT = Path(report.__path__[0])
+_REPORT_PAGE = Path(report.__path__[0]) / "page"
 _COLORS = {"better": CSS["good"], "worse": CSS["bad"]}
 
 
@@ -60,7 +60,7 @@ def render(comparison: Comparison) -> str:
     )  # fmt: skip
     environment.filters |= {"value": value_text, "unit": UNITS.__getitem__}
     parts = [_part(comparison, pair) for pair in comparison.pairs]
-    style = next(_REPORT.rglob("page.css")).read_text(encoding="utf-8")
+    style = (_REPORT_PAGE / "page.css").read_text(encoding="utf-8")
     return environment.get_template("page.html.j2").render(comparison=comparison, parts=parts, style=style)
 
 

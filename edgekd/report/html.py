@@ -10,10 +10,10 @@ from typing import Literal
 
 import numpy as np
 
+from edgekd.board.detection import MIN_SCORE
 from edgekd.board.installation import install
 from edgekd.core.recipe import LOCAL
 from edgekd.core.task_metrics import TASKS, Task
-from edgekd.data.predictions import MIN_SCORE
 from edgekd.errors import PackageError
 from edgekd.evaluate.definitions import DEFINITIONS
 from edgekd.report import charts

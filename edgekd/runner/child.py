@@ -18,7 +18,7 @@ from weakref import WeakSet
 
 import numpy as np
 
-from edgekd.errors import FrameError, one_line
+from edgekd.errors import FrameError, one_line, shortened
 
 if TYPE_CHECKING:
     from edgekd.runner.video import Place
@@ -115,7 +115,7 @@ class Child:
                 word for word in self._words if re.search("(?i)error|failed|invalid|no such|cannot|could not", word)
             ]
             last = (errors or list(self._words) or [f"exit code {code}"])[0].replace(address, name)
-            raise FrameError(one_line(ValueError(last)))
+            raise FrameError(shortened(last, 300))
 
     def stop(self) -> None:
         """Kill the process and wait for it."""

@@ -18,7 +18,7 @@ from typing import Callable, Dict, Optional
 import numpy as np
 
 from edgekd.board.image_files import rgb_of
-from edgekd.errors import DataError, FrameError, one_line
+from edgekd.errors import DataError, FrameError, one_line, shortened
 from edgekd.runner.headers import Header, read_header
 
 SUFFIXES = frozenset(
@@ -128,7 +128,7 @@ def _by_ffmpeg(data: bytes, name: str, header: Header, most_pixels: int) -> np.n
     except (OSError, subprocess.TimeoutExpired) as exc:
         raise FrameError(f"{name}: ffmpeg: {one_line(exc)}") from exc
     if done.returncode or len(done.stdout) != header.height * header.width * 4:
-        why = one_line(ValueError(done.stderr.decode("utf-8", "replace")))
+        why = shortened(done.stderr.decode("utf-8", "replace"), 300)
         raise FrameError(f"{name}: damaged or truncated (ffmpeg: {why})")
     pixels = np.frombuffer(done.stdout, np.uint8).reshape(header.height, header.width, 4)
     if pixels[..., 3].min() < 255:
