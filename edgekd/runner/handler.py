@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Dict, FrozenSet, Optional
 
 import numpy as np
 
-from edgekd.errors import FrameError, one_line, shortened
+from edgekd.errors import FrameError, one_line
 from edgekd.runner.connection import Reader, TooLarge
 from edgekd.runner.frames import Frame
 from edgekd.runner.headers import read_header
@@ -201,7 +201,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def send_error(self, code: int, message: Optional[str] = None, explain: Optional[str] = None) -> None:
         """Answer what `http.server` refuses as we do."""
-        self._refuse(Refusal(int(code), shortened(message or explain or "bad request", 120)))
+        self._refuse(Refusal(int(code), one_line(ValueError(message or explain or "bad request"), 120)))
 
     def version_string(self) -> str:
         """Say no versions."""
