@@ -11,10 +11,8 @@ from typing import Literal
 import numpy as np
 
 from edgekd.board.detection import MIN_SCORE
-from edgekd.board.installation import install
 from edgekd.core.recipe import LOCAL
 from edgekd.core.task_metrics import TASKS, Task
-from edgekd.errors import PackageError
 from edgekd.evaluate.definitions import DEFINITIONS
 from edgekd.report import charts
 from edgekd.report.charts import Curve, Runs
@@ -32,12 +30,12 @@ from edgekd.report.pictures_part import PicturesPart, pictures_part
 from edgekd.report.speed import with_speeds
 from edgekd.report.stage_table import StageRow, headers, stage_chart, stage_rows
 from edgekd.report.study_interval import study_interval
+from edgekd.report.templates import PAGE, page_environment
 from edgekd.report.timelines import LongRunsPart, long_runs_part
 from edgekd.report.training import Training
 from edgekd.report.units import MISSING, milliseconds, percent, points, scaled, size
 from edgekd.report.verdict import Finding, QuantizedRow, findings, quantized_rows
 
-_HERE = Path(__file__).parent
 MAX_CURVES = 6
 
 
@@ -109,20 +107,12 @@ def render(report: Report, data_dir: Path) -> str:
         PackageError: jinja2 or matplotlib is not installed.
         UserError: a `study.json` beside the run that cannot be read.
     """
-    try:
-        import jinja2
-        import matplotlib  # noqa: F401 - the charts import it where they draw
-    except ImportError as exc:
-        raise PackageError(f"the report page needs {exc.name}, which is not installed; {install('report')}") from exc
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_HERE / "page"), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True,
-    )  # fmt: skip
+    environment = page_environment(PAGE)
     environment.filters |= {
         "percent": percent, "points": points, "ms": milliseconds, "scaled": scaled, "size": size, "color": charts.color_name,
         "energy": energy_text, "sustained": sustained_text, "wall": wall_or_engine_ms,
     }  # fmt: skip
-    style, script = ((_HERE / "page" / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
+    style, script = ((PAGE / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
     template = environment.get_template("page.html.j2")
     return template.render(page=_page(report, data_dir), style=style, script=script)
 
