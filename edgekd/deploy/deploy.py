@@ -16,11 +16,11 @@ from typing import TypeVar
 
 from edgekd.board.arguments import InstallArguments, ReleasesArguments
 from edgekd.board.files import cache_folder
-from edgekd.board.job import Job, Json
+from edgekd.board.job import Job, Json, Progress
 from edgekd.bundle.verify import Verified
 from edgekd.core.inventory import Board, load_inventory
 from edgekd.errors import BoardAnswerError, BoardDiskError, BoardError, DeployError, EdgekdError, RecipeError, one_line
-from edgekd.executors.base import Progress, no_progress
+from edgekd.executors.base import no_progress
 from edgekd.executors.ssh.board import Limits, SshBoard
 from edgekd.release.install import CONTROL, Step
 from edgekd.release.overview import NameRow, ReleaseRow

@@ -5,16 +5,14 @@ from __future__ import annotations
 import os
 from dataclasses import asdict
 from pathlib import Path
-from typing import Callable, Iterator, cast
+from typing import Iterator, cast
 
 from edgekd.board.arguments import InstallArguments, ReleasesArguments
-from edgekd.board.job import Job, Json
+from edgekd.board.job import Job, Json, Progress
 from edgekd.release import install as installer
 from edgekd.release import overview
 from edgekd.release.install import STEPS, Step, Wanted
 from edgekd.release.releases import Releases
-
-Progress = Callable[[str, float], None]  # called with a word and the fraction that is done
 
 
 def install(job: Job, progress: Progress) -> Json:
