@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 from dataclasses import asdict
 from pathlib import Path
-from typing import Iterator, cast
+from typing import Callable, Iterator, cast
 
 from edgekd.board.arguments import InstallArguments, ReleasesArguments
-from edgekd.board.job import Job, Json, Progress
+from edgekd.board.job import Job, Json
 from edgekd.release import install as installer
 from edgekd.release import overview
 from edgekd.release.install import STEPS, Step, Wanted
 from edgekd.release.releases import Releases
+
+Progress = Callable[[str, float], None]  # called with a word and the fraction that is done
 
 
 def install(job: Job, progress: Progress) -> Json:
