@@ -18,12 +18,11 @@ import numpy as np
 from PIL import Image
 
 import edgekd
-from edgekd.board.detection import Detections, Selection
+from edgekd.board.detection import MIN_SCORE, Detections, Selection
 from edgekd.core.artifact import open_artifact
 from edgekd.core.recipe import Recipe
 from edgekd.data.splits import open_split
 from edgekd.stacks import engine_of, refusals, write
-from edgekd.stacks.base import MIN_SCORE
 from edgekd.targets.openvino.model_api import is_read_as_it_is
 from edgekd.targets.openvino.runtime import shared_core
 

@@ -157,5 +157,10 @@ def notes_of(exc: BaseException) -> List[str]:
 
 def one_line(exc: BaseException, limit: Optional[int] = 300) -> str:
     """Return an exception's text on one line, at most `limit` characters (None: all); its type where it has no text."""
-    text = " ".join(str(exc).split()) or type(exc).__name__
-    return text if limit is None or len(text) <= limit else text[: limit - 3] + "..."
+    return shortened(str(exc), limit) or type(exc).__name__
+
+
+def shortened(text: str, limit: Optional[int] = 80) -> str:
+    """Return a text on one line, at most `limit` characters (None: all)."""
+    line = " ".join(text.split())
+    return line if limit is None or len(line) <= limit else line[: limit - 3] + "..."

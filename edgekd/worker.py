@@ -16,9 +16,9 @@ import traceback
 from pathlib import Path
 from typing import List
 
-from edgekd.board.job import JobFailure, Result, read_job, write_progress, write_result
+from edgekd.board.job import JobFailure, Progress, Result, read_job, write_progress, write_result
 from edgekd.errors import EdgekdError, one_line
-from edgekd.worker_tasks import TASKS, Progress
+from edgekd.worker_tasks import TASKS
 
 _PROGRESS_S = 0.5
 

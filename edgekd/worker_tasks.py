@@ -39,7 +39,7 @@ from edgekd.board.duel import duel
 from edgekd.board.files import replacing
 from edgekd.board.footprint import footprint as measured_footprint
 from edgekd.board.footprint import footprint_in_child
-from edgekd.board.job import Job, Json
+from edgekd.board.job import Job, Json, Progress
 from edgekd.board.long_runs import LongRunSettings, long_run_rows
 from edgekd.board.postprocess import Predictor
 from edgekd.board.prediction_files import load_images, save_results
@@ -52,7 +52,6 @@ from edgekd.release import tasks as releases
 from edgekd.targets.base import CompileRequest, SessionBase, Target, options_of, target_of
 
 log = logging.getLogger(__name__)
-Progress = Callable[[str, float], None]  # called with a word and the fraction that is done
 
 
 def compile_engine(job: Job, progress: Progress) -> Json:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +11,6 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from edgekd.board.specs import ModelSpec, Preprocess, TensorSpec
-from edgekd.core.artifact import open_artifact
-from edgekd.executors.inference import engine_files
 from edgekd.runner.manifest import Manifest, Tolerance
 
 HEIGHT, WIDTH, COLORS = 32, 48, ("red", "green", "blue")
@@ -58,17 +54,6 @@ def write_color_release(folder: Path) -> Path:
     (folder / "engine").mkdir(parents=True)
     onnx.save(model, str(folder / "engine/engine.onnx"))
     return _write_contract(folder, spec, "onnxruntime", "engine/engine.onnx", {"intra_op_threads": 1})
-
-
-def write_release(folder: Path, path: Path) -> Path:
-    """Write a release of a run's engine, an artifact's folder, and return its folder."""
-    engine = engine_files(open_artifact(path))
-    for name, file in engine.files.items():
-        place = folder / "engine" / name
-        place.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(file, place)
-    options = json.loads(json.dumps(asdict(engine.options)))
-    return _write_contract(folder, engine.spec, engine.target, f"engine/{engine.engine}", options)
 
 
 def _write_contract(folder: Path, spec: ModelSpec, target: str, engine: str, options: dict[str, Any]) -> Path:

@@ -19,6 +19,7 @@ import numpy as np
 
 from edgekd.board import timing
 from edgekd.board.footprint import Footprint
+from edgekd.board.job import Progress
 from edgekd.board.laps import PARTS, wall_time
 from edgekd.board.postprocess import Predictor
 from edgekd.board.preprocess import prepare
@@ -30,7 +31,6 @@ from edgekd.board.throttling import events_between
 from edgekd.board.timing import Parted, Series, WarmUp
 from edgekd.errors import DataError
 
-Progress = Callable[[str, float], None]
 # trtexec warns of unstable clocks above this spread (TensorRT samples/common/sampleReporting.cpp).
 MAX_CV = 0.025
 MAX_DRIFT = 0.05

@@ -35,6 +35,7 @@ from edgekd.board.suppression import suppress
 
 # Candidates per detection that are decoded first; most images need no more (benchmarks/wall_vs_engine.py).
 _FEW = 4
+MIN_SCORE = 0.3  # of detections that people see; metrics count those from `Selection.min_score` on
 DECODE = "decode/"  # begins the names of the nodes that do this inside a graph
 
 
@@ -237,7 +238,8 @@ def _logit(score: float) -> float:
 def _decoded(distributions: np.ndarray, points: np.ndarray, strides: np.ndarray) -> np.ndarray:
     """Return boxes (4, N) float32 on the network's input, from (4, bins, N), (2, N) and (N,).
 
-    float64 until the end: every exponential and every order of the sums gives the same float32, here, on a board and in C++.
+    float64 until the end: another exponential, or another order of the sums (another numpy, C++), changes its last digits, which
+    the float32 does not have. Only a value within 1e-8 pixels or so of the middle between two float32 may differ.
     """
     weights = np.subtract(distributions, distributions.max(axis=1, keepdims=True), dtype=np.float64)
     np.exp(weights, out=weights)

@@ -13,12 +13,13 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Dict, Mapping, Optional, Tuple
+from typing import Any, Callable, Dict, Mapping, Optional, Tuple
 
 from edgekd.board.files import write_atomic
 from edgekd.errors import ArtifactError
 
 Json = Dict[str, Any]  # a JSON object of a job or result; its keys belong to the task, see `edgekd/worker_tasks.py`
+Progress = Callable[[str, float], None]  # called with a word and the fraction that is done
 JOB, RESULT, PROGRESS = "job.json", "result.json", "progress.json"
 JOB_SCHEMA, RESULT_SCHEMA = "edgekd.job/1", "edgekd.result/1"
 

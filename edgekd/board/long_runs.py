@@ -18,6 +18,7 @@ import numpy as np
 
 from edgekd.board import energy, sustained
 from edgekd.board.energy import Energy, Stretches
+from edgekd.board.job import Progress
 from edgekd.board.sampler import DEFAULT_HZ
 from edgekd.board.sampling import Sampler, Samples
 from edgekd.board.sampling_cost import SamplingCost, sampling_cost
@@ -30,7 +31,6 @@ from edgekd.errors import EdgekdError, one_line
 SCHEMA = "edgekd.long_runs/1"
 FACTS = "long_runs.json"
 Function = Callable[[], object]
-Progress = Callable[[str, float], None]
 _COST_SECONDS = 6.0
 _SETTLE_SECONDS = 1.0  # a sensor that averages still shows the stretch before
 _COOLER_K = 2.0

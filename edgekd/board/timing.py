@@ -50,14 +50,11 @@ class Series:
 
     def medians_ns(self) -> np.ndarray:
         """Return the median run of each burst, (R,) float64: one figure per round, to pair with those of other functions."""
-        return self._medians(self.samples_ns)
+        return burst_medians(self.samples_ns, self.bursts)
 
     def part_medians_ns(self, part: int) -> np.ndarray:
         """Return the same of one part of the runs."""
-        return self._medians(self.parts_ns[:, part])
-
-    def _medians(self, runs: np.ndarray) -> np.ndarray:
-        return np.array([np.median(burst) for burst in np.split(runs, np.cumsum(self.bursts)[:-1])])
+        return burst_medians(self.parts_ns[:, part], self.bursts)
 
 
 @dataclass(frozen=True)
@@ -97,6 +94,11 @@ class Budget:
     discard_runs: int = 1
     seed: int = 0
     min_rounds: int = 1
+
+
+def burst_medians(samples: np.ndarray, bursts: np.ndarray) -> np.ndarray:
+    """Return the median of each burst, (R,) float64, of samples (N,) and the sizes of their bursts (R,), whose sum is N."""
+    return np.array([np.median(burst) for burst in np.split(samples, np.cumsum(bursts)[:-1])])
 
 
 def minimum_samples(percentile: float) -> int:

@@ -40,10 +40,10 @@ def predict(
     code is then 2.
     """
     from edgekd import api
-    from edgekd.board.detection import Selection
+    from edgekd.board.detection import MIN_SCORE, Selection
     from edgekd.cli.show import print_json
     from edgekd.core.workspace import disk_errors
-    from edgekd.data.predictions import MIN_SCORE, check_names, image_files, read_images, write_result
+    from edgekd.data.predictions import check_names, image_files, read_images, write_result
     from edgekd.errors import DataError
 
     images = image_files(images)

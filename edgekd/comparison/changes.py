@@ -1,4 +1,4 @@
-"""What else differs between two runs: keys of the recipe, versions, the machine."""
+"""Differences of two runs besides their results: keys of the recipe, versions, the machine."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any, Literal
 from edgekd.comparison.model import Change
 from edgekd.comparison.runs import Run
 from edgekd.core.recipe_file import MAX_DEPTH
+from edgekd.errors import shortened
 from edgekd.report.part import Json
 from edgekd.report.units import MISSING
 
-_LONGEST = 80
 # Change with every run and decide nothing.
 _IGNORED = frozenset({"python", "memory_bytes"})
 
@@ -50,8 +50,7 @@ def _flat(content: Any, prefix: str = "", depth: int = 0) -> Iterator[tuple[str,
             own = value.get("id") if isinstance(value, Mapping) else None
             yield from _flat(value, f"{prefix}.{own or place}", depth + 1)
     elif prefix:
-        text = " ".join(str(content).split())
-        yield prefix, text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."
+        yield prefix, shortened(str(content))
 
 
 def _mapping(value: Any) -> Json:

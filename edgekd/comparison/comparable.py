@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from edgekd.comparison.runs import Run
+from edgekd.errors import shortened
 from edgekd.report.model import BoardMachine, Report, Row
 from edgekd.report.part import Json
 
@@ -49,7 +50,8 @@ def why_not_energy(old_row: Row, new_row: Row) -> str:
     meters = [(row.energy.first.meter, row.energy.first.scope) if row.energy else None for row in (old_row, new_row)]
     if None in meters or meters[0] == meters[1]:
         return ""
-    return f"other power meter: {' and '.join(one[0] or 'unnamed' for one in meters if one)}"
+    named = [f"{meter or 'unnamed'}{f' ({scope})' if scope else ''}" for meter, scope in filter(None, meters)]
+    return f"other power meter: {' and '.join(named)}"
 
 
 def _other_classes(old: Report, new: Report) -> str:
@@ -68,7 +70,7 @@ def _other_machine(old: BoardMachine, new: BoardMachine) -> str:
     if key := _differing(old.use, new.use) or _differing(old.hardware, new.hardware):
         both = [f"{(one.use if key in one.use else one.hardware).get(key)}" for one in (old, new)]
         what = "other power mode" if key == "power_mode" else "another machine"
-        return f"{what}: {key} is {_short(both[0])} and {_short(both[1])}"
+        return f"{what}: {key} is {shortened(both[0])} and {shortened(both[1])}"
     return ""
 
 
@@ -79,12 +81,7 @@ def _differing(old: Json, new: Json, keys: tuple[str, ...] = ()) -> str:
 
 def _described(machine: BoardMachine) -> str:
     facts = (machine.hardware.get("board_model"), machine.hardware.get("cpu_model"))
-    return _short(str(next((fact for fact in facts if fact), "unnamed")))
-
-
-def _short(text: str, limit: int = 80) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= limit else line[: limit - 3] + "..."
+    return shortened(str(next((fact for fact in facts if fact), "unnamed")))
 
 
 def _split(report: Report, row: Row) -> str:

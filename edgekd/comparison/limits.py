@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 from pydantic import Field, model_validator
 
@@ -16,6 +16,8 @@ from edgekd.core.training_sections import Section
 SCHEMA: Final = "edgekd.limits/1"
 BASELINE, FLOAT = "baseline", "float"
 Undecided = Literal["fail", "pass", "value"]
+Bound = Literal["min", "max", "max_drop", "max_ratio"]
+_BOUNDS: tuple[Bound, ...] = get_args(Bound)
 
 
 class Limit(Section):
@@ -44,10 +46,9 @@ class Limit(Section):
         return self.figure not in MEASURED_NAMES
 
     @property
-    def key(self) -> Literal["min", "max", "max_drop", "max_ratio"]:
+    def key(self) -> Bound:
         """Name of the bound that is set."""
-        keys: tuple[Literal["min", "max", "max_drop", "max_ratio"], ...] = ("min", "max", "max_drop", "max_ratio")
-        return next(key for key in keys if getattr(self, key) is not None)
+        return next(key for key in _BOUNDS if getattr(self, key) is not None)
 
     @property
     def bound(self) -> float:
@@ -56,7 +57,7 @@ class Limit(Section):
 
     @model_validator(mode="after")
     def _has_one_bound(self) -> Limit:
-        given = [key for key in ("min", "max", "max_drop", "max_ratio") if getattr(self, key) is not None]
+        given = [key for key in _BOUNDS if getattr(self, key) is not None]
         if len(given) != 1:
             raise ValueError(f"expected one of min, max, max_drop and max_ratio, got {', '.join(given) or 'none'}")
         if self.key in ("min", "max") and self.against:

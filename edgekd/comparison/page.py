@@ -7,20 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgekd import report
-from edgekd.board.installation import install
 from edgekd.comparison.ci_files import write_text
 from edgekd.comparison.model import ComparedRow, Comparison, Difference, Pair
 from edgekd.comparison.table import UNITS, change_text, refused_lines, value_text, verdict_text
 from edgekd.core.task_metrics import TASKS
-from edgekd.errors import PackageError
 from edgekd.report.svg import CSS, FG, SOFT, responsive
+from edgekd.report.templates import PAGE, page_environment
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _HERE = Path(__file__).parent
-_REPORT = Path(report.__path__[0])
 _COLORS = {"better": CSS["good"], "worse": CSS["bad"]}
 
 
@@ -49,18 +46,10 @@ def write_page(comparison: Comparison, path: Path) -> None:
 
 def render(comparison: Comparison) -> str:
     """Return the page of a comparison; PackageError as in `write_page`."""
-    try:
-        import jinja2
-        import matplotlib  # noqa: F401 - the charts import it where they draw
-    except ImportError as exc:
-        raise PackageError(f"the page needs {exc.name}, which is not installed; {install('report')}") from exc
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_HERE), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True,
-    )  # fmt: skip
+    environment = page_environment(_HERE)
     environment.filters |= {"value": value_text, "unit": UNITS.__getitem__}
     parts = [_part(comparison, pair) for pair in comparison.pairs]
-    style = next(_REPORT.rglob("page.css")).read_text(encoding="utf-8")
+    style = (PAGE / "page.css").read_text(encoding="utf-8")
     return environment.get_template("page.html.j2").render(comparison=comparison, parts=parts, style=style)
 
 

@@ -9,6 +9,7 @@ from typing import Literal
 
 import numpy as np
 
+from edgekd.board.timing import burst_medians
 from edgekd.evaluate.image_counts import FILE as IMAGE_COUNTS
 from edgekd.evaluate.image_counts import scores
 from edgekd.report.collect import DATA
@@ -81,8 +82,7 @@ class Run:
         samples_ms = samples / 1e6
         if len(samples_ms) != summary.n or summary.min is None or abs(samples_ms.min() - summary.min) > 1e-9:
             return None
-        rounds = np.split(samples_ms, np.cumsum(bursts)[:-1])
-        return Times(samples_ms, np.array([np.median(burst) for burst in rounds]), not row.warnings)
+        return Times(samples_ms, burst_medians(samples_ms, bursts), not row.warnings)
 
     @cached_property
     def _counts(self) -> dict[str, np.ndarray]:

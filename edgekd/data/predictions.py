@@ -11,15 +11,13 @@ from typing import Protocol, TypedDict
 import numpy as np
 from PIL import Image
 
-from edgekd.board.detection import Detections, Selection
+from edgekd.board.detection import MIN_SCORE, Detections, Selection
 from edgekd.board.runs import encode_runs
 from edgekd.data.colors import overlay, palette
 from edgekd.data.drawing import Color, draw_boxes, draw_masks
 from edgekd.data.images import read_image
 from edgekd.data.paired import SUFFIXES
 from edgekd.errors import DataError, UserError
-
-MIN_SCORE = 0.3  # of detections in pictures
 
 
 class _Summary(TypedDict, total=False):

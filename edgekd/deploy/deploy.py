@@ -9,23 +9,24 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, cast
+from typing import TypeVar
 
 from edgekd.board.arguments import InstallArguments, ReleasesArguments
 from edgekd.board.files import cache_folder
-from edgekd.board.job import Job, Json
+from edgekd.board.job import Job, Json, Progress
 from edgekd.bundle.verify import Verified
 from edgekd.core.inventory import Board, load_inventory
 from edgekd.errors import BoardAnswerError, BoardDiskError, BoardError, DeployError, EdgekdError, RecipeError, one_line
-from edgekd.executors.base import Progress, no_progress
+from edgekd.executors.base import no_progress
 from edgekd.executors.ssh.board import Limits, SshBoard
 from edgekd.release.install import CONTROL, Step
 from edgekd.release.overview import NameRow, ReleaseRow
 
 LIMITS = Limits(slice_s=4.0)  # a person watches
+_ParsedT = TypeVar("_ParsedT")
 
 
 @dataclass(frozen=True)
@@ -147,7 +148,7 @@ def _next(board: Board, name: str, steps: tuple[Step, ...]) -> str:
 
 
 def _steps(board: Board, value: Json) -> tuple[Step, ...]:
-    return cast("tuple[Step, ...]", _parsed(board, lambda: tuple(Step(**one) for one in value["steps"])))
+    return _parsed(board, lambda: tuple(Step(**one) for one in value["steps"]))
 
 
 def _run(executor: SshBoard, job: Job, files: dict[str, Path], progress: Progress) -> Json:
@@ -157,7 +158,7 @@ def _run(executor: SshBoard, job: Job, files: dict[str, Path], progress: Progres
         return executor.run_job(job, files, Path(folder), log, progress)
 
 
-def _parsed(board: Board, parse: Callable[[], Any]) -> Any:
+def _parsed(board: Board, parse: Callable[[], _ParsedT]) -> _ParsedT:
     try:
         return parse()
     except (KeyError, TypeError) as exc:
@@ -186,5 +187,5 @@ def _refusals(board: Board) -> Iterator[None]:
 
 @contextmanager
 def _executor(board: Board) -> Iterator[SshBoard]:
-    with closing(SshBoard(board, replace(LIMITS))) as executor:
+    with closing(SshBoard(board, LIMITS)) as executor:
         yield executor

@@ -1,4 +1,4 @@
-"""What `edgekd deploy` is given: a bundle, or an engine of a run that is bundled first."""
+"""The bundle for `edgekd deploy`: a file, or made from an engine of a run."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from edgekd.board.detection import Detections, Selection
+from edgekd.board.detection import MIN_SCORE, Detections, Selection
 from edgekd.board.run_masks import packed
 from edgekd.core import plugins
 from edgekd.core.artifact import StageResult
@@ -18,7 +18,6 @@ from edgekd.core.progress import progress_bar
 from edgekd.core.recipe import LOCAL, Recipe
 from edgekd.core.stage import StageJob
 from edgekd.data.base import DenseDataset
-from edgekd.data.predictions import MIN_SCORE
 from edgekd.data.splits import open_split
 from edgekd.errors import DataError
 from edgekd.evaluate import detection, semantic

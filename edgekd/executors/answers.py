@@ -51,18 +51,18 @@ def mapping_of(value: Json, key: str) -> Json:
 
 
 def rows_of(value: Json, key: str, names: Collection[str]) -> dict[str, Json]:
-    """Return the rows of a measurement by engine, each with its `warnings`; BoardAnswerError for anything else.
+    """Return the rows of a measurement by engine, their `warnings` without control characters; BoardAnswerError for anything else.
 
     Args:
         value: of the job.
         key: of the rows in it.
         names: engines that the job was given.
     """
-    rows = mapping_of(value, key)
-    for name, row in rows.items():
+    rows = {}
+    for name, row in mapping_of(value, key).items():
         if name not in names or not isinstance(row, dict) or not isinstance(row.get("warnings"), list):
             raise BoardAnswerError(f"a job's {key}: expected a row for each engine, got {name!r:.80}: {row!r:.200}")
-        texts_of(row, "warnings", len(row["warnings"]))
+        rows[name] = {**row, "warnings": texts_of(row, "warnings", len(row["warnings"]))}
     return rows
 
 

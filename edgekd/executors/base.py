@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from edgekd.board.job import Job, Json
+from edgekd.board.job import Job, Json, Progress
 from edgekd.board.session import Session
 from edgekd.board.sysinfo import Facts
 from edgekd.core.artifact import Artifact
-
-Progress = Callable[[str, float], None]  # called with a word and the fraction that is done
 
 
 def no_progress(what: str, fraction: float) -> None:

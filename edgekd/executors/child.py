@@ -9,9 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from edgekd.board.job import Job, Json, write_job
+from edgekd.board.job import Job, Json, Progress, write_job
 from edgekd.core import plugins
-from edgekd.executors.base import Progress, absolute, no_progress
+from edgekd.executors.base import absolute, no_progress
 from edgekd.executors.local import Local
 from edgekd.executors.processes import run_worker
 from edgekd.targets.base import Toolchain

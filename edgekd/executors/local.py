@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
-from edgekd.board.job import Job, Json
+from edgekd.board.job import Job, Json, Progress
 from edgekd.board.session import Session
 from edgekd.board.specs import ModelSpec
 from edgekd.board.sysinfo import Facts
@@ -16,7 +16,7 @@ from edgekd.core import machine_facts, plugins
 from edgekd.core.artifact import Artifact
 from edgekd.core.plugin_options import plugin_options
 from edgekd.errors import ArtifactError
-from edgekd.executors.base import Identity, Progress, absolute, no_progress
+from edgekd.executors.base import Identity, absolute, no_progress
 from edgekd.worker_tasks import TASKS
 
 # Artifact kind -> function that opens it; by name, so that engines open without torch.

@@ -11,11 +11,11 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from edgekd.board.files import is_full
-from edgekd.board.job import JOB, RESULT, Json, read_progress
+from edgekd.board.job import JOB, RESULT, Json, Progress, read_progress
 from edgekd.core.interrupts import ended_like_ctrl_c
 from edgekd.errors import TargetError, WorkspaceError
 from edgekd.executors import outcomes
-from edgekd.executors.base import Progress, no_progress
+from edgekd.executors.base import no_progress
 from edgekd.targets.base import Toolchain
 
 MAX_LOG_BYTES = 256 << 20

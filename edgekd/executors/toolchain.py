@@ -9,13 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from edgekd.board.job import Job, Json, write_job
+from edgekd.board.job import Job, Json, Progress, write_job
 from edgekd.board.session import Session
 from edgekd.board.sysinfo import Facts
 from edgekd.core import plugins
 from edgekd.core.artifact import Artifact
 from edgekd.executors import portable, venvs
-from edgekd.executors.base import Identity, Progress, absolute, no_progress
+from edgekd.executors.base import Identity, absolute, no_progress
 from edgekd.executors.local import Local
 from edgekd.executors.processes import run_worker
 from edgekd.targets.base import Toolchain

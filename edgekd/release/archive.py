@@ -17,7 +17,7 @@ import hashlib
 import os
 import re
 from pathlib import Path
-from typing import BinaryIO, Callable, Dict, Iterable, Iterator, Optional, Tuple
+from typing import BinaryIO, Callable, Iterable, Iterator, Optional, Tuple
 
 from edgekd.board.files import replacing
 from edgekd.errors import BundleError
@@ -96,16 +96,6 @@ def unpack(archive: Path, folder: Path, check: Check = lambda sums, signature: N
         if entry is not None:
             raise BundleError(f"{archive}: {entry[0]} is not in {SUMS}; do not trust this bundle")
     return release_id(sums)
-
-
-def read_head(archive: Path) -> Tuple[Dict[str, str], bytes, Optional[bytes]]:
-    """Return name -> hash of an archive's files, the content of `SHA256SUMS` and that of its signature; errors as `unpack`.
-
-    The other files are not read.
-    """
-    with _opened(archive) as file:
-        sums, signature, _ = _Reader(file, str(archive)).head()
-    return parse_sums(sums, str(archive)), sums, signature
 
 
 def release_id(sums: bytes) -> str:

@@ -5,13 +5,13 @@ Portable: standard library + numpy, Python 3.8.
 
 from __future__ import annotations
 
-from typing import Any, Optional
+from typing import Optional
 
 from edgekd.board import machine
 from edgekd.errors import BundleError
 from edgekd.runner.engine import find_target
 from edgekd.runner.manifest import Manifest
-from edgekd.targets.base import options_of
+from edgekd.targets.base import Target, options_of
 
 
 def check_fit(manifest: Manifest, chip: Optional[str]) -> str:
@@ -51,7 +51,7 @@ def check_fit(manifest: Manifest, chip: Optional[str]) -> str:
     return f"{chip or 'chip not compared'}; {said or 'no runtime package'}"
 
 
-def _check_hardware(manifest: Manifest, target: Any) -> None:
+def _check_hardware(manifest: Manifest, target: Target) -> None:
     here = machine.identity([target])["hardware"]
     for key, wanted in sorted(manifest.machine.items()):
         if here.get(key) != wanted:

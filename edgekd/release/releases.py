@@ -25,7 +25,6 @@ from typing import Dict, Iterator, List, Mapping, Optional
 from edgekd.errors import DeployError
 
 KEPT = 3
-DEFAULT_ROOT = "~/.local/share/edgekd"
 SIGNERS = "allowed_signers"  # in the root, beside the names
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _ID = re.compile(r"[0-9a-f]{16}(-[0-9]{1,3})?")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import zipfile
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,15 +10,14 @@ from typing import Literal
 
 import numpy as np
 
-from edgekd.board.installation import install
+from edgekd.board.detection import MIN_SCORE
 from edgekd.core.recipe import LOCAL
 from edgekd.core.task_metrics import TASKS, Task
-from edgekd.data.predictions import MIN_SCORE
-from edgekd.errors import ArtifactError, PackageError
 from edgekd.evaluate.definitions import DEFINITIONS
 from edgekd.report import charts
 from edgekd.report.charts import Curve, Runs
 from edgekd.report.confusion import Confusion, confusion
+from edgekd.report.data_files import read_arrays
 from edgekd.report.decision import Choice, choices_of, wall_or_engine_ms
 from edgekd.report.glossary import glossary
 from edgekd.report.line import StageLine, stage_line
@@ -32,12 +30,12 @@ from edgekd.report.pictures_part import PicturesPart, pictures_part
 from edgekd.report.speed import with_speeds
 from edgekd.report.stage_table import StageRow, headers, stage_chart, stage_rows
 from edgekd.report.study_interval import study_interval
+from edgekd.report.templates import PAGE, page_environment
 from edgekd.report.timelines import LongRunsPart, long_runs_part
 from edgekd.report.training import Training
 from edgekd.report.units import MISSING, milliseconds, percent, points, scaled, size
 from edgekd.report.verdict import Finding, QuantizedRow, findings, quantized_rows
 
-_HERE = Path(__file__).parent
 MAX_CURVES = 6
 
 
@@ -109,20 +107,12 @@ def render(report: Report, data_dir: Path) -> str:
         PackageError: jinja2 or matplotlib is not installed.
         UserError: a `study.json` beside the run that cannot be read.
     """
-    try:
-        import jinja2
-        import matplotlib  # noqa: F401 - the charts import it where they draw
-    except ImportError as exc:
-        raise PackageError(f"the report page needs {exc.name}, which is not installed; {install('report')}") from exc
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_HERE / "page"), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True,
-    )  # fmt: skip
+    environment = page_environment(PAGE)
     environment.filters |= {
         "percent": percent, "points": points, "ms": milliseconds, "scaled": scaled, "size": size, "color": charts.color_name,
         "energy": energy_text, "sustained": sustained_text, "wall": wall_or_engine_ms,
     }  # fmt: skip
-    style, script = ((_HERE / "page" / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
+    style, script = ((PAGE / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
     template = environment.get_template("page.html.j2")
     return template.render(page=_page(report, data_dir), style=style, script=script)
 
@@ -146,7 +136,7 @@ def shown_metrics(known: Collection[str], task: Task) -> list[str]:
 
 
 def _page(report: Report, data_dir: Path) -> Page:
-    samples = _arrays(data_dir / "samples.npz")
+    samples = read_arrays(data_dir / "samples.npz")
     report = with_speeds(report, samples)
     rows, classes, task = report.rows, report.classes, TASKS[report.task]
     line, choices = stage_line(rows), choices_of(report, samples, data_dir.parent)
@@ -166,12 +156,12 @@ def _page(report: Report, data_dir: Path) -> Page:
         long_runs=long_runs_part(report, data_dir),
         class_figure=charts.class_chart(scored, classes, task.per_class),
         precision_figures={name: charts.precision_chart(scored, name) for name in classes_with_curves(scored)},
-        confusion=_confusion(judged, _arrays(data_dir / "confusion.npz"), classes),
+        confusion=_confusion(judged, read_arrays(data_dir / "confusion.npz"), classes),
         ceiling=next((row for row in rows if row.ceiling is not None), None),
         curves=charts.curves_chart(curves), curve_keys=curves,
         validation=charts.validation_chart(_curves(report.training, "validation"), task.title),
         trainings=_trainings(report.training),
-        pictures=pictures_part(report, _arrays(data_dir / "pictures.npz"), judged),
+        pictures=pictures_part(report, read_arrays(data_dir / "pictures.npz"), judged),
         legend=legend(classes) if classes else [],
         environment=flatten(report.environment), environment_sentence=environment_sentence(report),
         boards={name: machine_pairs(one) for name, one in report.boards.items() if name != LOCAL},
@@ -217,16 +207,6 @@ def _confusion(judged: Sequence[Row], matrices: Mapping[str, np.ndarray], classe
 def _readable_time(iso: str) -> str:
     """Return `2026-01-31 12:00 UTC` for an ISO time with that offset; anything else unchanged."""
     return f"{iso[:10]} {iso[11:16]} UTC" if iso.endswith("+00:00") else iso
-
-
-def _arrays(path: Path) -> dict[str, np.ndarray]:
-    if not path.exists():
-        return {}
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as exc:
-        raise ArtifactError(f"{path}: damaged ({exc}); run the recipe again to rewrite it") from exc
 
 
 def _runs(rows: Sequence[Row], samples: Mapping[str, np.ndarray], kind: str) -> list[Runs]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ from edgekd.core.artifact import Artifact
 from edgekd.core.recipe import Recipe
 from edgekd.data.base import Sample
 from edgekd.data.splits import open_split
-from edgekd.report.data_files import write_image_counts
+from edgekd.report.data_files import read_arrays, write_arrays, write_image_counts
 from edgekd.report.long_runs import TIMELINES, timelines_of
 
 DATA, CONFUSION = "report_data", "confusion.npz"
@@ -49,9 +48,7 @@ def write_data(recipe: Recipe, artifacts: Mapping[str, Artifact], root: Path) ->
         for name, archive in results.items():
             own = [key for key in archive.files if key.partition("/")[0] == index]
             arrays |= {f"{number}/{name}{key.removeprefix(index)}": archive[key] for key in own}
-    in_memory = io.BytesIO()
-    np.savez_compressed(in_memory, **arrays)  # type: ignore[arg-type]  # keys never shadow its flags
-    write_atomic(pictures, in_memory.getvalue())
+    write_arrays(pictures, arrays)
 
 
 def _benches(artifacts: Mapping[str, Artifact]) -> list[Artifact]:
@@ -71,29 +68,18 @@ def latency_samples(artifacts: Mapping[str, Artifact]) -> dict[str, np.ndarray]:
 def _write_confusion(scored: Mapping[str, Artifact], path: Path) -> None:
     """Write the confusion matrix (K, K) int64 of each scored row, rows truth; no file for objects."""
     found = {row_id(name.split("/")[1]): one.details.get("confusion") for name, one in scored.items()}
-    matrices = {row: np.array(matrix, np.int64) for row, matrix in found.items() if matrix}
-    if not matrices:
-        path.unlink(missing_ok=True)
-        return
-    in_memory = io.BytesIO()
-    np.savez_compressed(in_memory, **matrices)  # type: ignore[arg-type]  # keys never shadow its flags
-    write_atomic(path, in_memory.getvalue())
+    write_arrays(path, {row: np.array(matrix, np.int64) for row, matrix in found.items() if matrix})
 
 
 def _write_samples(benches: Sequence[Artifact], path: Path) -> None:
     """Write the samples of all boards into one file; the keys begin with the row."""
     if len(benches) == 1:
         write_atomic(path, benches[0].file("samples.npz").read_bytes())
-    elif benches:
-        arrays: dict[str, np.ndarray] = {}
-        for bench in benches:
-            with np.load(bench.file("samples.npz"), allow_pickle=False) as archive:
-                arrays |= {name: archive[name] for name in archive.files}
-        in_memory = io.BytesIO()
-        np.savez_compressed(in_memory, **arrays)  # type: ignore[arg-type]  # keys never shadow its flags
-        write_atomic(path, in_memory.getvalue())
-    else:  # samples of an earlier state of this run belong to other engines
-        path.unlink(missing_ok=True)
+        return
+    arrays: dict[str, np.ndarray] = {}
+    for bench in benches:
+        arrays |= read_arrays(bench.file("samples.npz"))
+    write_arrays(path, arrays)
 
 
 def truth_arrays(task: str, sample: Sample) -> dict[str, np.ndarray]:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from edgekd.board.timing import median_interval
+from edgekd.board.timing import burst_medians, median_interval
 from edgekd.report.latency import RatioInterval, SpeedRatio
 from edgekd.report.line import reference_of
 from edgekd.report.model import Report
@@ -76,4 +76,4 @@ def _round_medians(samples: Samples, name: str) -> np.ndarray | None:
     runs, bursts = samples.get(f"{name}_ns"), samples.get(f"{name}_bursts")
     if runs is None or bursts is None or not bursts.size or not bursts.all():
         return None
-    return np.array([np.median(burst) for burst in np.split(runs, np.cumsum(bursts)[:-1])])
+    return burst_medians(runs, bursts)

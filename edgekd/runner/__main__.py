@@ -20,12 +20,12 @@ from typing import BinaryIO, Deque, Iterator, List, Optional, Tuple
 
 import numpy as np
 
-from edgekd.board.detection import Selection
+from edgekd.board.detection import MIN_SCORE, Selection
 from edgekd.board.postprocess import Timed
 from edgekd.board.stream import timed_stream
 from edgekd.errors import EdgekdError, FrameError, GateError, UserError
 from edgekd.runner.child import stop_children
-from edgekd.runner.engine import MIN_SCORE, Engine, open_engine
+from edgekd.runner.engine import Engine, open_engine
 from edgekd.runner.engine_queue import EngineQueue
 from edgekd.runner.frames import Frame, Frames, FrameSettings, find_places, is_live, to_stderr
 from edgekd.runner.golden import check_golden

@@ -18,7 +18,7 @@ from weakref import WeakSet
 
 import numpy as np
 
-from edgekd.errors import FrameError, one_line
+from edgekd.errors import FrameError, one_line, shortened
 
 if TYPE_CHECKING:
     from edgekd.runner.video import Place
@@ -34,7 +34,7 @@ class Child:
     Args:
         command: its arguments; `{pipe}` is replaced by the number of the frames' pipe, without one they come from stdout.
         place: where its frames come from.
-        watch: of a process with a pipe: a pattern whose matches in the lines of its stdout are kept in `said`.
+        watch: of a process with a pipe: a pattern whose matches in the lines of its stdout are kept in `matches`.
 
     Raises:
         FrameError: it cannot be started.
@@ -43,7 +43,7 @@ class Child:
     def __init__(self, command: Sequence[str], place: Place, watch: "Optional[Pattern[str]]" = None) -> None:
         self._place, self._watch = place, watch
         self._words: "Deque[str]" = deque(maxlen=20)
-        self.said: "List[Match[str]]" = []
+        self.matches: "List[Match[str]]" = []
         self._news, self._is_stopped = threading.Condition(), False
         reading, writing = os.pipe()
         has_pipe = any("{pipe}" in word for word in command)
@@ -75,7 +75,7 @@ class Child:
     def _note(self, line: str) -> None:
         match = self._watch.search(line) if self._watch else None
         if match:
-            self.said.append(match)
+            self.matches.append(match)
 
     def _listen(self, stream: Optional[IO[bytes]], take: Callable[[str], None]) -> threading.Thread:
         assert stream is not None
@@ -94,11 +94,11 @@ class Child:
         return thread
 
     def wait_for_word(self) -> bool:
-        """Wait until something is in `said`; False when the process ended without it."""
+        """Wait until something is in `matches`; False when the process ended without it."""
         with self._news:
-            while not self.said and self._listeners[-1].is_alive():
+            while not self.matches and self._listeners[-1].is_alive():
                 self._news.wait(0.1)
-            return bool(self.said)
+            return bool(self.matches)
 
     def check_end(self) -> None:
         """Wait for the end of the process; FrameError when it failed and was not stopped."""
@@ -115,7 +115,7 @@ class Child:
                 word for word in self._words if re.search("(?i)error|failed|invalid|no such|cannot|could not", word)
             ]
             last = (errors or list(self._words) or [f"exit code {code}"])[0].replace(address, name)
-            raise FrameError(one_line(ValueError(last)))
+            raise FrameError(shortened(last, 300))
 
     def stop(self) -> None:
         """Kill the process and wait for it."""

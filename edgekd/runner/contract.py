@@ -5,16 +5,14 @@ Portable: standard library only, Python 3.8.
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Iterable
 
 from edgekd.board.specs import ModelSpec, Preprocess, TensorSpec
 from edgekd.errors import ArtifactError, BundleError, one_line
-from edgekd.runner.manifest import SPEC, Manifest
+from edgekd.runner.manifest import SPEC, Manifest, read_json
 
-_MOST_BYTES = 4 << 20
 _MOST_VALUES = 1 << 31  # of a tensor
 _TASKS = ("semantic", "detection", "instance")
 _DTYPES = ("float16", "float32", "float64", "int8", "uint8", "int16", "int32", "int64", "bool")
@@ -34,9 +32,7 @@ def read_spec(folder: Path, manifest: Manifest) -> ModelSpec:
     """
     path = folder / SPEC
     try:
-        if path.stat().st_size > _MOST_BYTES:
-            raise ValueError("it is too large")
-        spec = ModelSpec.from_dict(json.loads(path.read_text(encoding="utf-8")))
+        spec = ModelSpec.from_dict(read_json(path))
         _check(spec)
     except (ArtifactError, OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as exc:
         raise BundleError(f"{path}: not the contract of an engine ({one_line(exc)}); unpack the bundle again") from exc

@@ -10,15 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Iterator, Optional
 
-from edgekd.board.detection import Selection
+from edgekd.board.detection import MIN_SCORE, Selection
 from edgekd.board.postprocess import Predictor
 from edgekd.board.specs import ModelSpec
 from edgekd.errors import BundleError, one_line
 from edgekd.runner.contract import read_spec
 from edgekd.runner.manifest import Manifest, read_manifest
 from edgekd.targets.base import SessionBase, Target, options_of, target_of
-
-MIN_SCORE = 0.3  # of shown objects, as `edgekd predict` has it
 
 
 @dataclass(frozen=True)

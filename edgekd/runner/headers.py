@@ -13,9 +13,9 @@ import struct
 from dataclasses import dataclass
 from typing import Optional
 
+from edgekd.board.image_files import ORIENTATION
 from edgekd.errors import FrameError
 
-ORIENTATION = 0x0112  # EXIF tag
 _SPACE = rb"(?:\s|#[^\n]*\n)+"
 _PPM = re.compile(rb"P([56])%b(\d{1,9})%b(\d{1,9})%b(\d{1,9})\s" % (_SPACE, _SPACE, _SPACE))
 _NPY = re.compile(rb"\{'descr': '\|u1', 'fortran_order': False, 'shape': \((\d{1,9}), (\d{1,9}), 3\),? \} *\n?")

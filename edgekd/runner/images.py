@@ -18,7 +18,7 @@ from typing import Callable, Dict, Optional
 import numpy as np
 
 from edgekd.board.image_files import rgb_of
-from edgekd.errors import DataError, FrameError, one_line
+from edgekd.errors import DataError, FrameError, one_line, shortened
 from edgekd.runner.headers import Header, read_header
 
 SUFFIXES = frozenset(
@@ -100,8 +100,7 @@ def _by_opencv(data: bytes, name: str, header: Header, most_pixels: int) -> np.n
         raise FrameError(f"{name}: damaged or truncated; replace the file or remove it")
     if pixels.ndim == 2:
         pixels = np.repeat(pixels[..., None], 3, axis=2)
-    if pixels.shape[2] == 4 and pixels[..., 3].min() < 255:
-        raise FrameError(f"{name}: has transparent pixels, expected an opaque image; flatten it onto a background")
+    _check_opaque(pixels, name)
     return upright(pixels[..., 2::-1], header.orientation)
 
 
@@ -128,11 +127,10 @@ def _by_ffmpeg(data: bytes, name: str, header: Header, most_pixels: int) -> np.n
     except (OSError, subprocess.TimeoutExpired) as exc:
         raise FrameError(f"{name}: ffmpeg: {one_line(exc)}") from exc
     if done.returncode or len(done.stdout) != header.height * header.width * 4:
-        why = one_line(ValueError(done.stderr.decode("utf-8", "replace")))
+        why = shortened(done.stderr.decode("utf-8", "replace"), 300)
         raise FrameError(f"{name}: damaged or truncated (ffmpeg: {why})")
     pixels = np.frombuffer(done.stdout, np.uint8).reshape(header.height, header.width, 4)
-    if pixels[..., 3].min() < 255:
-        raise FrameError(f"{name}: has transparent pixels, expected an opaque image; flatten it onto a background")
+    _check_opaque(pixels, name)
     return upright(pixels[..., :3], header.orientation)
 
 
@@ -144,6 +142,12 @@ def _check(data: bytes, name: str, header: Header) -> None:
         raise FrameError(f"{name}: a JPEG of {header.channels} channels, expected gray or RGB; convert it to RGB")
     if header.kind == "jpeg" and data.rfind(b"\xff\xd9") < header.offset:
         raise FrameError(f"{name}: damaged or truncated: its end is missing")
+
+
+def _check_opaque(pixels: np.ndarray, name: str) -> None:
+    """Refuse pixels (H, W, C) whose alpha channel, where there is one, is not opaque everywhere."""
+    if pixels.shape[2] == 4 and pixels[..., 3].min() < 255:
+        raise FrameError(f"{name}: has transparent pixels, expected an opaque image; flatten it onto a background")
 
 
 def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:

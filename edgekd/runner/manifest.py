@@ -86,12 +86,21 @@ def read_manifest(folder: Path) -> Manifest:
     """
     path = folder / MANIFEST
     try:
-        if path.stat().st_size > _MOST_BYTES:
-            raise BundleError(f"{path}: expected at most {_MOST_BYTES >> 20} MiB; this is no bundle of edgekd")
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = read_json(path)
     except (OSError, ValueError, RecursionError) as exc:
         raise BundleError(f"{path}: cannot be read ({exc}); this is no bundle of edgekd, or a damaged one") from exc
     return parse_manifest(data, str(path))
+
+
+def read_json(path: Path) -> Any:
+    """Return the JSON of a file that anybody may have written.
+
+    Raises:
+        OSError, ValueError, RecursionError: it cannot be read, is larger than 4 MiB, or is no JSON.
+    """
+    if path.stat().st_size > _MOST_BYTES:
+        raise ValueError(f"expected at most {_MOST_BYTES >> 20} MiB")
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def parse_manifest(data: object, where: str) -> Manifest:

@@ -51,11 +51,6 @@ class Metrics:
         """Number of results."""
         return self._results
 
-    @property
-    def seconds_up(self) -> float:
-        """Seconds since the start."""
-        return time.time() - self._started
-
     def text(self, connections: int, queue: int) -> str:
         """Return all metrics; `connections` are open, `queue` images wait for the engine or are in it."""
         one = self._manifest

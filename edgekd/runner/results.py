@@ -22,6 +22,7 @@ from edgekd.board.postprocess import Timed
 from edgekd.board.run_masks import runs_of
 from edgekd.board.runs import encode_values
 from edgekd.runner.frames import Frame
+from edgekd.runner.metrics import STAGES
 
 SCHEMA = "edgekd.results/1"
 Json = Dict[str, Any]
@@ -51,7 +52,6 @@ def to_json(frame: Frame, timed: Timed, classes: Tuple[str, ...], settings: Resu
         settings: what it holds.
     """
     height, width = frame.pixels.shape[:2]
-    names = ("pre", "engine", "post")
     line: Json = {
         "schema": SCHEMA,
         "source": frame.source,
@@ -59,7 +59,7 @@ def to_json(frame: Frame, timed: Timed, classes: Tuple[str, ...], settings: Resu
         "time": _utc(frame.time),
         "width": width,
         "height": height,
-        "milliseconds": {name: round(value, 3) for name, value in zip(names, timed.milliseconds)},  # noqa: B905
+        "milliseconds": {name: round(value, 3) for name, value in zip(STAGES, timed.milliseconds)},  # noqa: B905
     }
     if frame.dropped:
         line["dropped"] = frame.dropped

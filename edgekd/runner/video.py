@@ -192,7 +192,7 @@ class GStreamer(Video):
         if not self._child.wait_for_word():
             self._child.check_end()
             return None
-        sizes = {(int(size.group(2)), int(size.group(1))) for size in list(self._child.said)}
+        sizes = {(int(size.group(2)), int(size.group(1))) for size in list(self._child.matches)}
         if len(sizes) > 1:  # nothing says with which frame
             raise FrameError("the size of its frames changed")
         height, width = sizes.pop()

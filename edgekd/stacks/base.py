@@ -15,7 +15,6 @@ from edgekd.core.artifact import Artifact
 from edgekd.errors import ArtifactError
 
 LABELS, CONTRACT, README = "labels.txt", "spec.json", "README.md"
-MIN_SCORE = 0.3  # of detections that a stack reports, as `edgekd predict` does; each stack's file can be edited
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,10 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from edgekd.board.detection import Selection
+from edgekd.board.detection import MIN_SCORE, Selection
 from edgekd.board.specs import ModelSpec
 from edgekd.stacks._nvinfer_contract import DTYPES, header
-from edgekd.stacks.base import LABELS, MIN_SCORE, Engine, write_contract, write_readme
+from edgekd.stacks.base import LABELS, Engine, write_contract, write_readme
 
 TITLE = "DeepStream (nvinfer)"
 TARGETS = ("tensorrt", "onnxruntime")

@@ -15,8 +15,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from edgekd.board.detection import MIN_SCORE
 from edgekd.board.specs import ModelSpec
-from edgekd.stacks.base import MIN_SCORE, Engine, write_contract, write_readme
+from edgekd.stacks.base import Engine, write_contract, write_readme
 from edgekd.targets.openvino.model_api import Info, names, preparation
 from edgekd.targets.openvino.runtime import IR
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +14,7 @@ import numpy as np
 
 from edgekd.board.arguments import DuelArguments
 from edgekd.board.duel import Side
-from edgekd.board.job import Job
+from edgekd.board.job import Job, Progress
 from edgekd.core.artifact import Artifact
 from edgekd.core.plugin_options import plugin_options
 from edgekd.core.recipe import Engine, Recipe
@@ -25,7 +25,6 @@ from edgekd.executors.inference import EngineFiles, engine_files, measured_engin
 
 log = logging.getLogger(__name__)
 IMAGES = 8
-Progress = Callable[[str, float], None]  # called with what is being done and the share of it that is done
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from typing import Any
 from edgekd.board.choices import Choice
 from edgekd.board.duel import Side
 from edgekd.board.files import write_atomic
-from edgekd.board.job import Job
+from edgekd.board.job import Job, Progress
 from edgekd.core.artifact import Artifact, open_artifact
 from edgekd.core.plugin_options import plugin_options
 from edgekd.core.recipe import Engine, Recipe
@@ -28,7 +28,7 @@ from edgekd.errors import ArtifactError, RecipeError, UserError, did_you_mean
 from edgekd.executors.boards import ask, connected, why_not_here
 from edgekd.report.stored import REPORT, read_report
 from edgekd.tuning.graphs import FOLDER, Variants
-from edgekd.tuning.measuring import Candidate, Measuring, Progress, image_files
+from edgekd.tuning.measuring import Candidate, Measuring, image_files
 from edgekd.tuning.result import Tuned, Tuning, fragment, options_of
 from edgekd.tuning.verdicts import Trial, best_export, best_options, trial
 

@@ -50,6 +50,14 @@ TINY_OBJECTS = {
     },
 }
 
+TINY_DETECTION = {
+    **TINY_OBJECTS,
+    "name": "tiny_detection",
+    "task": "detection",
+    "engines": [{"target": "onnxruntime", "precision": "fp32"}],
+    "distill": {"methods": {}},
+}
+
 
 @pytest.fixture(scope="session")
 def tiny_recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -71,7 +79,13 @@ def tiny_objects_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run_once(TINY_OBJECTS, tmp_path_factory)
 
 
-def run_once(recipe: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(scope="session")
+def tiny_detection_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Output folder of one run of a detector, up to its one engine."""
+    return run_once(TINY_DETECTION, tmp_path_factory, "--until", "engine")
+
+
+def run_once(recipe: dict[str, Any], tmp_path_factory: pytest.TempPathFactory, *options: str) -> Path:
     """This worker's copy of a run that is made once for all workers. The recipe is written beside it as `recipe.yaml`."""
     base = tmp_path_factory.getbasetemp()
     made = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared" / recipe["name"]
@@ -79,7 +93,7 @@ def run_once(recipe: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -
     with FileLock(made / ".made"):
         if not (made / "run/report.json").exists():
             (made / "recipe.yaml").write_text(yaml.safe_dump(recipe))
-            done = edgekd("run", "recipe.yaml", "--out", "run", cwd=made)  # as users type it: relative paths
+            done = edgekd("run", "recipe.yaml", "--out", "run", *options, cwd=made)  # as users type it: relative paths
             assert done.returncode == 0, done.stderr
     own = tmp_path_factory.mktemp(recipe["name"])
     shutil.copyfile(made / "recipe.yaml", own / "recipe.yaml")

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import yaml
 from PIL import Image
 
 import edgekd as package
@@ -23,7 +22,6 @@ from edgekd.runner.contract import read_spec
 from edgekd.runner.golden import read_golden
 from edgekd.runner.manifest import Manifest, read_manifest
 from tests.command import edgekd
-from tests.integration.conftest import TINY_OBJECTS
 
 # Opens the engine of an unpacked bundle with the bundle's own code and prints what `check_golden` found.
 CHECK = """
@@ -41,18 +39,6 @@ target = importlib.import_module(f"edgekd.targets.{manifest.target}").TARGET
 with target.session(folder / manifest.engine, read_spec(folder, manifest), target.options(**manifest.options)) as session:
     print(json.dumps(asdict(check_golden(folder, manifest, session))))
 """
-
-
-@pytest.fixture(scope="module")
-def detection_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Output folder of a run of a detector, up to its engine."""
-    folder = tmp_path_factory.mktemp("detection")
-    one = {"target": "onnxruntime", "precision": "fp32"}
-    recipe = {**TINY_OBJECTS, "task": "detection", "engines": [one], "distill": {"methods": {}}}
-    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
-    done = edgekd("run", "recipe.yaml", "--out", "run", "--until", "engine", cwd=folder)
-    assert done.returncode == 0, done.stderr
-    return folder / "run"
 
 
 def bundle(engine: Path, out: Path, *options: str) -> Path:
@@ -83,7 +69,7 @@ def check(folder: Path) -> dict[str, Any]:
     [
         ("tiny_run", "openvino-int8", "semantic"),
         ("tiny_objects_run", "openvino-int8", "instance"),
-        ("detection_run", "onnxruntime-fp32", "detection"),
+        ("tiny_detection_run", "onnxruntime-fp32", "detection"),
     ],
 )
 def test_a_bundle_of_each_task_passes_its_own_check(

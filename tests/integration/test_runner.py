@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import yaml
 from PIL import Image
 
 from edgekd.board.runs import encode_runs
@@ -21,21 +20,9 @@ from edgekd.core.artifact import open_artifact
 from edgekd.release.archive import unpack
 from tests.boards.fixtures import SshdBoard
 from tests.command import edgekd
-from tests.integration.conftest import TINY_OBJECTS
 from tests.readers import reader_or_skip
 
 MIN_SCORE = "0.05"  # the tiny detectors are not sure of much
-
-
-@pytest.fixture(scope="module")
-def detection_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("detection")
-    one = {"target": "onnxruntime", "precision": "fp32"}
-    recipe = {**TINY_OBJECTS, "task": "detection", "engines": [one], "distill": {"methods": {}}}
-    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
-    done = edgekd("run", "recipe.yaml", "--out", "run", "--until", "engine", cwd=folder)
-    assert done.returncode == 0, done.stderr
-    return folder / "run"
 
 
 @pytest.fixture(scope="module", params=["semantic", "instance", "detection"])
@@ -43,7 +30,7 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     """A folder with `release`, `images` of one size, `predicted` (what `edgekd predict` writes) and `task`."""
     task = request.param
     run = request.getfixturevalue(
-        {"semantic": "tiny_run", "instance": "tiny_objects_run", "detection": "detection_run"}[task]
+        {"semantic": "tiny_run", "instance": "tiny_objects_run", "detection": "tiny_detection_run"}[task]
     )
     folder, engine = tmp_path_factory.mktemp(task), run / "engine/onnxruntime-fp32"
     (folder / "task").write_text(task)

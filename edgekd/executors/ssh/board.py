@@ -11,14 +11,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from edgekd.board.files import FULL_BYTES
-from edgekd.board.job import JOB, RESULT, Job, Json
+from edgekd.board.job import JOB, RESULT, Job, Json, Progress
 from edgekd.board.session import Session
 from edgekd.board.sysinfo import Facts
 from edgekd.core.artifact import Artifact
 from edgekd.core.inventory import Board
 from edgekd.errors import ArtifactError, BoardAnswerError, BoardError, TargetError, ToolchainCrashError, WorkspaceError
 from edgekd.executors import outcomes
-from edgekd.executors.base import Identity, Progress, no_progress
+from edgekd.executors.base import Identity, no_progress
 from edgekd.executors.board_state import confirm, prepare
 from edgekd.executors.machine import Machine, facts_job, machine_of
 from edgekd.executors.ssh.client import Client, Link, ScriptError

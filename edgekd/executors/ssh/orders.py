@@ -1,4 +1,4 @@
-"""What a job's supervisor on a board is told, and the files that the job needs there."""
+"""Orders for the supervisor of a job on a board, and the files that the job needs there."""
 
 from __future__ import annotations
 

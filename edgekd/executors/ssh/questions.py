@@ -36,8 +36,8 @@ class Questions:
             record = json.loads((self._folder / f"{question}.json").read_bytes())
         except (OSError, ValueError):
             return None
-        is_ours = isinstance(record, dict) and {**record, "value": 0} == {**self._asked, "value": 0}
-        return record["value"] if is_ours and isinstance(record["value"], dict) else None
+        value = record.get("value") if isinstance(record, dict) else None
+        return value if isinstance(value, dict) and record == {**self._asked, "value": value} else None
 
     def keep(self, question: str, value: Json) -> None:
         """Keep an answer; a cache that cannot be written is left as it is."""

@@ -10,8 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import IO
 
+from edgekd.board.job import Progress
 from edgekd.errors import BoardDiskError, BoardError
-from edgekd.executors.base import Progress
 from edgekd.executors.logs import printable
 from edgekd.executors.ssh.client import NO_SPACE, Client, ScriptError
 from edgekd.executors.ssh.lock import Waiting

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import sys
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
@@ -49,11 +48,9 @@ def board(start_board: StartBoard, ssh_to: Callable[..., None]) -> SshdBoard:
 
 def test_a_board_that_hangs_at_first_contact_is_one_line(board: SshdBoard) -> None:
     board.run("cat >hangs && chmod +x hangs", b"#!/bin/sh\nexec sleep 1000\n")
-    started = time.monotonic()
     message = "board board: no answer within 2 s; its disk or its system may hang; try: ssh board df"
     with executor(board, limits=IMPATIENT, python="~/hangs") as there, pytest.raises(BoardError, match=message):
         there.probe()
-    assert time.monotonic() - started < 60
 
 
 def test_a_disk_that_hangs_later_is_given_up_like_a_lost_link(board: SshdBoard, tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ def test_the_table_is_printed_where_only_the_core_is_installed(run: Path) -> Non
     assert done.returncode == 0, done.stderr
     assert "teacher" in done.stdout
     assert done.stderr == (
-        "edgekd: the page is not written: the report page needs jinja2, which is not installed; pip install -e '.[report]'\n"
+        "edgekd: the page is not written: the page needs jinja2, which is not installed; pip install -e '.[report]'\n"
     )
     assert not (run / "report.html").exists()
 

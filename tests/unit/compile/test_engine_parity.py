@@ -12,7 +12,7 @@ import pytest
 from onnx import helper
 
 from edgekd.board.detection import Detections
-from edgekd.board.job import Job, Json
+from edgekd.board.job import Job, Json, Progress
 from edgekd.board.parity import SAME, Comparison, Parity, check_finite, numeric_outputs, unmatched
 from edgekd.board.specs import ModelSpec, Preprocess, TensorSpec
 from edgekd.compile import parity
@@ -21,7 +21,7 @@ from edgekd.compile.stage import run
 from edgekd.core.recipe import EngineParity
 from edgekd.errors import GateError
 from edgekd.executors import boards
-from edgekd.executors.base import Progress, no_progress
+from edgekd.executors.base import no_progress
 from edgekd.executors.local import Local
 from edgekd.quantize.schemes import qdq
 from tests.compile_job import CLASSES, SIZE, job, network

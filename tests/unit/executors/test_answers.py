@@ -50,8 +50,8 @@ def test_a_contract_that_is_none_is_refused(found: Any) -> None:
 
 
 def test_right_values_come_back_as_they_are_without_control_characters() -> None:
-    row: Json = {"warnings": ["hot"], "p50": 1}
-    assert rows_of({"rows": {"a": row}}, "rows", ["a", "b"]) == {"a": row}
+    row: Json = {"warnings": ["h\x1b[1mot"], "p50": 1}
+    assert rows_of({"rows": {"a": row}}, "rows", ["a", "b"]) == {"a": {"warnings": ["hot"], "p50": 1}}
     assert mapping_of({"runtime": {"x": 1}}, "runtime") == {"x": 1}
     assert texts_of({"reasons": ["", "no\x1b[31m GPU"]}, "reasons", 2) == ["", "no GPU"]
     assert reasons_of({"failures": {"a": "re\x07fused"}}, "failures") == {"a": "re fused"}

@@ -11,11 +11,11 @@ import onnx
 import pytest
 
 from edgekd.board.detection import Selection
-from edgekd.board.job import Job, Json
+from edgekd.board.job import Job, Json, Progress
 from edgekd.core.artifact import Artifact, StageResult, publish
 from edgekd.errors import ArtifactError
 from edgekd.executors import predictions
-from edgekd.executors.base import Progress, no_progress
+from edgekd.executors.base import no_progress
 from edgekd.executors.child import Child
 from tests.small_nets import images, segmenter
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgekd.board.job import Job, write_job
+from edgekd.board.job import Job, Progress, write_job
 from edgekd.board.specs import ModelSpec, Preprocess, TensorSpec
 from edgekd.core.interrupts import ended_like_ctrl_c
 from edgekd.errors import (
@@ -27,7 +27,7 @@ from edgekd.errors import (
     WorkspaceError,
 )
 from edgekd.executors import portable
-from edgekd.executors.base import Progress, no_progress
+from edgekd.executors.base import no_progress
 from edgekd.executors.outcomes import TIMEOUT_VARIABLE
 from edgekd.executors.processes import run_worker
 from edgekd.executors.toolchain import isolated

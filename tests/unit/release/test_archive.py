@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgekd.errors import BundleError
-from edgekd.release.archive import header, pack, read_head, release_id, unpack
+from edgekd.release.archive import header, pack, release_id, unpack
 from edgekd.release.sums import SUMS, check_folder, check_names, hashes_in, parse_sums, render_sums
 
 FILES = {
@@ -206,13 +206,6 @@ def test_it_unpacks_into_an_empty_folder_only(bundle: Path, tmp_path: Path) -> N
     (tmp_path / "out/engine").symlink_to("/etc")
     with pytest.raises(BundleError, match="expected an empty folder"):
         unpack(bundle, tmp_path / "out")
-
-
-def test_the_head_needs_no_unpacking(bundle: Path) -> None:
-    hashes, sums, signature = read_head(bundle)
-    assert set(hashes) == set(FILES)
-    assert signature is None
-    assert parse_sums(sums, "here") == hashes
 
 
 def test_a_file_that_is_not_there_is_one_line(tmp_path: Path) -> None:

@@ -24,7 +24,17 @@ def test_an_answer_is_that_of_its_board_and_boot(cache: Path) -> None:
     assert Questions("orin", "boot 1").answer("q") is None
 
 
-@pytest.mark.parametrize("content", ["", "[]", "null", '{"ssh": "pi"}', '{"ssh": "pi", "boot": "boot 1", "value": 3}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "[]",
+        "null",
+        '{"ssh": "pi"}',
+        '{"ssh": "pi", "boot": "boot 1"}',
+        '{"ssh": "pi", "boot": "boot 1", "value": 3}',
+    ],
+)
 def test_a_damaged_answer_is_none(content: str, cache: Path) -> None:
     questions = Questions("pi", "boot 1")
     questions.keep("q", {})
