@@ -265,7 +265,7 @@ def results() -> str:
 
 PARTS: dict[str, Callable[[], str]] = {
     "recipe-sections": recipe_sections,
-    **{f"{kind}-options": partial(plugin_options, kind) for kind in plugins.KINDS if kind != "rewrites"},
+    **{f"{kind}-options": partial(plugin_options, kind) for kind in plugins.WITH_OPTIONS},
     "methods": methods,
     "commands": commands,
     "metrics": metrics,

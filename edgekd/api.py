@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -16,6 +16,7 @@ import numpy as np
 
 from edgekd.board.detection import Selection
 from edgekd.board.postprocess import Predictor
+from edgekd.core import plugins
 from edgekd.core.artifact import Artifact, open_artifact
 from edgekd.core.plugins import packages_of
 from edgekd.core.ranks import is_first_process
@@ -135,7 +136,6 @@ def run_study(
     recipe: Recipe | str | Path,
     out: str | Path,
     overrides: Iterable[str] = (),
-    jobs: int = 1,
     on_stage: Callable[[Any], None] = lambda _: None,
     on_run: Callable[[Any, Any, int, int], None] = lambda *_: None,
 ) -> dict[str, Any]:
@@ -148,8 +148,7 @@ def run_study(
         recipe: the recipe or its file.
         out: the study's folder; several processes or machines may work in one.
         overrides: `key.path=value` strings.
-        jobs: runs at a time on this machine.
-        on_stage: called with every stage of the teacher.
+        on_stage: called with every stage of the teacher that this process runs.
         on_run: called with every run, its artifacts by stage name or why it has none, how many have ended, and of how many.
 
     Raises:
@@ -162,6 +161,11 @@ def run_study(
     from edgekd.study.results import Findings, Result
 
     recipe = recipe if isinstance(recipe, Recipe) else load_recipe(str(recipe), overrides)
+    launcher, options = plugins.load("launchers", recipe.study.launcher), recipe.study.launcher_options()
+
+    def launch(wanted: Sequence[StudyRun], on_end: Callable[[StudyRun, Result], None]) -> None:
+        launcher.run_all(wanted, options, on_end)
+
     folder, arms = Path(out).absolute(), arms_of(recipe)
     pipeline.check_options(teacher_recipe(recipe))
     with shared_splits():
@@ -172,6 +176,8 @@ def run_study(
             from edgekd.distill.plan import check_arms
 
             check_arms(recipe, arms)
+        if launcher.TRAINS_TEACHER:
+            work.launch_teacher(recipe, folder, launch)
         teacher = work.make_teacher(recipe, folder, on_stage)
     runs = study_runs(recipe, folder, teacher["teacher"].file("weights.safetensors"))
     findings = Findings(recipe, teacher, runs, folder)
@@ -189,7 +195,7 @@ def run_study(
                     else:
                         left.append(one)
             while left:
-                work.run_all(left, jobs, remember)
+                launch(left, remember)
                 left = []
                 for one in findings.missing():  # by now they may be done, or left undone by those who had them
                     if found := work.result_elsewhere(one):

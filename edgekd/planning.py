@@ -110,18 +110,19 @@ def _training(recipe: Recipe) -> list[Stage]:
                 partial_inputs=_CLASSES_OF,
             )
         )
-    checks = (*checks, "check")
-    stages.append(
-        Stage(
-            name="check",
-            kind="check",
-            function="edgekd.preflight.stage:run",
-            inputs=("data",),
-            sections=("data", "student", "export", "quantize", "engines", "check"),
-            partial_inputs=_CLASSES_OF,
-            version=2,
+    if recipe.check != "off":
+        checks = (*checks, "check")
+        stages.append(
+            Stage(
+                name="check",
+                kind="check",
+                function="edgekd.preflight.stage:run",
+                inputs=("data",),
+                sections=("data", "student", "export", "quantize", "engines", "check"),
+                partial_inputs=_CLASSES_OF,
+                version=2,
+            )
         )
-    )
     # The teacher does not read its floor: `distilled` holds it to that.
     stages.append(_trained("teacher", "edgekd.train.stage:train_teacher", ("data",), checks, ("teacher.floor",)))
     if trains_baseline(recipe):

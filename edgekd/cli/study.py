@@ -15,9 +15,10 @@ def study(
     recipe: RecipeArg,
     out: Annotated[Path | None, typer.Option(help="Output folder; default runs/<recipe name>-study.")] = None,
     set_: SetOption = [],  # noqa: B006 - typer copies it
-    jobs: Annotated[
-        int, typer.Option(min=1, help="Runs at a time, default 1; they share the CPU's cores, or take turns of GPUs.")
-    ] = 1,
+    launcher: Annotated[
+        str | None, typer.Option(help="Where the runs are done: local, slurm, ray. Default study.launcher.")
+    ] = None,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Runs at a time. Default study.options.jobs.")] = None,
     json: JsonOption = False,
 ) -> None:
     """Compare distillation methods with the plain student over several seeds. A second run resumes."""
@@ -26,9 +27,11 @@ def study(
     from edgekd.core.recipe_loading import load_recipe
     from edgekd.study.results import read_study
 
+    given = {"study.launcher": launcher, "study.options.jobs": jobs}
+    set_ = [*set_, *(f"{key}={value}" for key, value in given.items() if value is not None)]
     loaded = load_recipe(recipe, set_)
     folder = out or Path("runs") / f"{loaded.name}-study"
-    result = api.run_study(loaded, folder, jobs=jobs, on_stage=show.stage_line, on_run=show.study_run_line)
+    result = api.run_study(loaded, folder, on_stage=show.stage_line, on_run=show.study_run_line)
     content = read_study(folder)
     states = [run.status for arm in content.arms for run in arm.runs]
     if json:

@@ -37,6 +37,7 @@ KINDS = {
     "quantizers": "edgekd.quantize.schemes",
     "rewrites": "edgekd.rewrites",
     "stacks": "edgekd.stacks",
+    "launchers": "edgekd.study.launchers",
 }
 # What the module of a plugin has to have, by kind; a name that it may leave out is None in it.
 _NAMES = {
@@ -47,7 +48,9 @@ _NAMES = {
     "quantizers": ("Options", "SUFFIX", "KEEPS_FLOAT", "quantize"),
     "rewrites": ("ERROR", "rewrite"),
     "stacks": ("TITLE", "TARGETS", "why_not", "write"),
+    "launchers": ("Options", "TRAINS_TEACHER", "run_all"),
 }
+WITH_OPTIONS = ("targets", *(kind for kind, names in _NAMES.items() if "Options" in names))
 _NOT_PLUGINS = {"base", "graph"}
 _SINGULAR = {"families": "family"}
 TRAINED = ("families", "methods")  # their modules import torch, and boards do not need them

@@ -107,8 +107,10 @@ class Recipe(Section):
     quantize: Quantize = Field(Quantize(), description="Calibration of int8 models.")
     engines: tuple[Engine, ...] = Field((), description="Engines to build.")
     parity: EngineParity = Field(EngineParity(), description="Engines against their ONNX graphs.")
-    check: Literal["stop", "warn"] = Field(
-        "stop", description="Reaction to a target that is known to refuse or break the student, before any training."
+    check: Literal["stop", "warn", "off"] = Field(
+        "stop",
+        description="Reaction to a target that is known to refuse or break the student, before any training. `off`: not checked, "
+        "as in the runs of a study, which build no engines.",
     )
     bench: Bench = Field(Bench(), description="Latency measurement.")
     evaluate: Evaluate = Field(Evaluate(), description="Scoring.")

@@ -308,6 +308,8 @@ class Study(Section):
         {}, description="Methods of each arm by its name. Empty: one arm with the methods of `distill.methods`."
     )
     baseline: str = Field(PLAIN, description="Arm that the others are compared with, e.g. the best peer.")
+    launcher: str = Field("local", description="Where the runs are done (a plugin): `local`, `slurm` or `ray`.")
+    options: PluginOptions = Field(PluginOptions(), description="Options of the launcher.")
 
     @field_validator("arms")
     @classmethod
@@ -319,6 +321,10 @@ class Study(Section):
             if name == "teacher":
                 raise ValueError("'teacher' has a row of its own in the table; call this arm otherwise")
         return arms
+
+    def launcher_options(self) -> Any:
+        """Return the launcher's typed options; RecipeError for what it does not know."""
+        return self.options.typed("launchers", self.launcher, "study.options")
 
     @field_validator("seeds")
     @classmethod

@@ -63,7 +63,14 @@ def arms_of(recipe: Recipe) -> dict[str, dict[str, Method]]:
 
 def teacher_recipe(recipe: Recipe) -> Recipe:
     """Return the recipe that makes and scores the teacher, once for all arms and seeds; the methods are the arms' own."""
-    return recipe.model_copy(update={"engines": (), "distill": recipe.distill.model_copy(update={"methods": {}})})
+    return recipe.model_copy(
+        update={"engines": (), "check": "off", "distill": recipe.distill.model_copy(update={"methods": {}})}
+    )
+
+
+def teacher_run(recipe: Recipe, out: Path) -> StudyRun:
+    """Return the teacher as a run, for launchers that train it elsewhere."""
+    return StudyRun(TEACHER, recipe.seed, teacher_recipe(recipe), out / TEACHER, TEACHER)
 
 
 def study_runs(recipe: Recipe, out: Path, weights: Path) -> list[StudyRun]:
@@ -87,6 +94,7 @@ def study_runs(recipe: Recipe, out: Path, weights: Path) -> list[StudyRun]:
                 ),
                 "distill": recipe.distill.model_copy(update={"methods": methods, "baseline": not methods}),
                 "engines": (),
+                "check": "off",
             }
             stage = "distilled" if methods else "student"
             folder = out / "runs" / f"{arm}-seed{seed}"

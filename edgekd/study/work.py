@@ -1,4 +1,4 @@
-"""Runs a study: the teacher in this process, then every arm and seed as `edgekd run` in a child process.
+"""Runs a study: the teacher in this process, then every arm and seed as `edgekd run` in a process of its own, by a launcher.
 
 A run is claimed by a lock on its folder that ends with the process holding it. So several studies, on one machine or
 on many that share the folder, work through the same list, and what is finished is never run twice.
@@ -7,32 +7,30 @@ on many that share the folder, work through the same list, and what is finished 
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
-from queue import SimpleQueue
 from typing import BinaryIO
 
 from filelock import FileLock, Timeout
 
 from edgekd import pipeline, planning
-from edgekd.board.sysinfo import usable_cores
 from edgekd.core.artifact import Artifact
-from edgekd.core.interrupts import ended_like_ctrl_c
-from edgekd.core.ranks import LAUNCHER_VARIABLES, is_first_process
+from edgekd.core.ranks import is_first_process
 from edgekd.core.recipe import Recipe
 from edgekd.core.task_metrics import check_floor
 from edgekd.core.workspace import Workspace, disk_errors
-from edgekd.study.plan import TEACHER, StudyRun, teacher_recipe, write_recipe
+from edgekd.errors import GateError
+from edgekd.study.plan import TEACHER, StudyRun, teacher_recipe, teacher_run, write_recipe
 from edgekd.study.results import NoResult, Result
 
 ELSEWHERE = NoResult("missing", "another process works on it")
 LOG = "log.txt"
+Launch = Callable[[Sequence[StudyRun], Callable[[StudyRun, Result], None]], None]  # does runs, see `study/launchers`
 _LOOKUP = threading.Lock()  # a data set opened by one thread at a time takes its memory once
 _BEGIN = "--- begin: "  # of every attempt in a run's log
 _ENDED_BY = "ended by "  # a signal: the run can go on
@@ -59,42 +57,24 @@ def make_teacher(recipe: Recipe, out: Path, on_stage: Callable[[pipeline.StageRu
     return {name: stage_run.artifact for name, stage_run in done.items()}
 
 
-def run_all(runs: Sequence[StudyRun], jobs: int, on_run: Callable[[StudyRun, Result], None]) -> None:
-    """Run them, `jobs` at a time; a run that fails does not stop the others.
+def launch_teacher(recipe: Recipe, out: Path, launch: Launch) -> None:
+    """Let a launcher train and score the teacher into OUT/teacher, unless that is done.
 
-    Args:
-        runs: of `study_runs`, those that are not finished.
-        jobs: child processes at a time; the CPU's cores are shared out among them, GPUs are dealt out in turn.
-        on_run: called with every run when it has ended, with its artifacts or why it has none.
+    Raises:
+        GateError: it has no result; the reason is in the message.
     """
-    places: SimpleQueue[int] = SimpleQueue()
-    for place in range(jobs):
-        places.put(place)
-    children = _Children()
-
-    def work(run: StudyRun) -> None:
-        place = places.get()
-        try:
-            on_run(run, _run(run, children, _environment(place, jobs)))
-        finally:
-            places.put(place)
-
-    with ended_like_ctrl_c(), ThreadPoolExecutor(jobs) as pool:
-        try:
-            waiting = [pool.submit(work, run) for run in runs]
-            for done in as_completed(waiting):
-                done.result()
-        except BaseException:  # an interrupt above all: nothing more is started, and no child is left behind
-            pool.shutdown(wait=False, cancel_futures=True)
-            children.stop()
-            raise
+    run, results = teacher_run(recipe, out), list[Result]()
+    if finished(run) is None:
+        launch([run], lambda _, result: results.append(result))
+    if results and isinstance(results[0], NoResult):
+        raise GateError(f"the teacher has no result: {results[0].reason}")
 
 
-class _Children:
+class Children:
     """The processes that train, so that they can be told to stop; they keep their checkpoints and go on another time."""
 
     def __init__(self) -> None:
-        self._lock, self._running, self.stopped = threading.Lock(), set[subprocess.Popen[bytes]](), False
+        self._lock, self._running, self.stopped = threading.RLock(), set[subprocess.Popen[bytes]](), False
 
     def run(self, command: list[str], log: BinaryIO, environment: dict[str, str]) -> int:
         """Run a command to its end and return its exit code; -SIGTERM when it was told to stop before it began."""
@@ -114,6 +94,20 @@ class _Children:
             self.stopped = True
             for child in self._running:
                 child.terminate()
+
+    def wait(self, most_s: float) -> None:
+        """Wait until all have ended. Works in a signal handler that interrupts `run`, which holds `Popen`'s lock."""
+        until = time.monotonic() + most_s
+        for child in list(self._running):
+            while time.monotonic() < until and _is_running(child.pid):
+                time.sleep(0.1)
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+    except ChildProcessError:
+        return False
 
 
 def finished(run: StudyRun) -> Mapping[str, Artifact] | None:
@@ -154,7 +148,8 @@ def _last_words(run: StudyRun) -> str:
     return said[-1] if said else ""
 
 
-def _run(run: StudyRun, children: _Children, environment: dict[str, str]) -> Result:
+def attempt(run: StudyRun, children: Children, environment: dict[str, str]) -> Result:
+    """Do a run in a child process and return its artifacts, or why it has none."""
     run.folder.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(run.folder / ".claim", timeout=0):
@@ -169,12 +164,12 @@ def _run(run: StudyRun, children: _Children, environment: dict[str, str]) -> Res
                     log.write(
                         f"edgekd: {_ENDED_BY}{signal.Signals(-code).name}; run the study again to go on\n".encode()
                     )
-            return _outcome(run, code, children.stopped)
+            return outcome(run, code, children.stopped)
     except Timeout:
         return ELSEWHERE
 
 
-def _outcome(run: StudyRun, code: int, stopped: bool) -> Result:
+def outcome(run: StudyRun, code: int, stopped: bool) -> Result:
     """Return the result of a run whose process has ended."""
     if code == 0:
         changed = "its data or its settings changed while it ran; run the study again"
@@ -194,24 +189,3 @@ def _is_held(lock: Path) -> bool:
             return False
     except Timeout:
         return True
-
-
-def _environment(place: int, jobs: int) -> dict[str, str]:
-    own = {name: value for name, value in os.environ.items() if name not in LAUNCHER_VARIABLES}  # left by the teacher's
-    if jobs > 1:
-        own["OMP_NUM_THREADS"] = str(max(1, usable_cores() // jobs))
-        if gpus := visible_gpus():
-            own["CUDA_VISIBLE_DEVICES"] = gpus[place % len(gpus)]
-    return own
-
-
-def visible_gpus() -> list[str]:
-    """Return the CUDA devices that this process may use, by index or UUID; not run on hardware."""
-    named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if named is not None:
-        return [name for name in named.split(",") if name.strip()]
-    if not shutil.which("nvidia-smi"):
-        return []
-    command = ["nvidia-smi", "--query-gpu=uuid", "--format=csv,noheader"]
-    asked = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    return asked.stdout.split() if asked.returncode == 0 else []

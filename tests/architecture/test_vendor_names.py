@@ -28,7 +28,7 @@ ALLOWED: dict[str, set[str]] = {
     "report/model.py": {"openvino"},  # an example of a value
     "report/training.py": {"cuda"},  # the same
     "rewrites/graph.py": {"onnxruntime"},  # the extra that installs onnx
-    "study/work.py": {"cuda", "nvidia"},  # which GPUs a training process sees
+    "study/launchers/local.py": {"cuda", "nvidia"},  # which GPUs a training process sees
     "train/place.py": {"cuda"},  # PyTorch's name of a device to train on
 }
 

@@ -12,7 +12,7 @@ from edgekd.board.options import descriptions, path_options
 from edgekd.core import plugins
 from edgekd.core.plugin_options import path_options_of
 
-PLUGINS = [(kind, name) for kind in plugins.KINDS if kind != "rewrites" for name in plugins.names(kind)]
+PLUGINS = [(kind, name) for kind in plugins.WITH_OPTIONS for name in plugins.names(kind)]
 
 
 @pytest.mark.parametrize(("kind", "name"), PLUGINS)

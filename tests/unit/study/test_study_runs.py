@@ -17,19 +17,10 @@ from filelock import FileLock
 
 from edgekd.api import run_study
 from edgekd.core.ranks import is_first_process
+from edgekd.study.launchers.local import Options, environment, run_all, visible_gpus
 from edgekd.study.plan import StudyRun
 from edgekd.study.results import NoResult, Result
-from edgekd.study.work import (
-    ELSEWHERE,
-    _Children,
-    _environment,
-    _outcome,
-    finished,
-    result_elsewhere,
-    run_all,
-    visible_gpus,
-    why_failed,
-)
+from edgekd.study.work import ELSEWHERE, Children, finished, outcome, result_elsewhere, why_failed
 from tests.unit.core.small_recipe import small_recipe
 from tests.unit.study.test_study import ARMS, Details, artifacts, runs_of
 
@@ -41,13 +32,13 @@ def test_an_interrupt_stops_the_children_and_starts_no_more(
     """The interrupt comes from the second run, which ends at once; the first sleeps until it is told to stop."""
     slow = [sys.executable, "-c", "import time; time.sleep(60)"]
     quick = [sys.executable, "-c", "print()"]
-    real, started = _Children.run, []
+    real, started = Children.run, []
 
-    def instead(self: _Children, command: list[str], log: BinaryIO, environment: dict[str, str]) -> int:
+    def instead(self: Children, command: list[str], log: BinaryIO, environment: dict[str, str]) -> int:
         started.append(command)
         return real(self, slow if "plain-seed4" in " ".join(command) else quick, log, environment)
 
-    monkeypatch.setattr(_Children, "run", instead)
+    monkeypatch.setattr(Children, "run", instead)
 
     said = {}
 
@@ -63,7 +54,7 @@ def test_an_interrupt_stops_the_children_and_starts_no_more(
     runs = runs_of(small_recipe(tmp_path, study=ARMS), tmp_path)
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(KeyboardInterrupt):
-        run_all(runs, 2, on_run)
+        run_all(runs, Options(jobs=2), on_run)
     assert signal.getsignal(signal.SIGTERM) is before
     assert len(started) < len(runs)
     assert "ended by SIGTERM; run the study again" in why_failed(runs[0])
@@ -86,7 +77,7 @@ def test_why_a_run_has_no_result(
     run.folder.mkdir(parents=True)
     (run.folder / "log.txt").write_text("--- begin: 1\nedgekd: the disk is full\n")
     with FileLock(run.folder / ".lock") if held else nullcontext():
-        result = _outcome(run, code, stopped)
+        result = outcome(run, code, stopped)
     assert isinstance(result, NoResult)
     if isinstance(expected, str):
         assert (result.status, result.reason.partition(";")[0]) == ("failed", expected)
@@ -124,12 +115,12 @@ def test_a_run_that_its_process_left_undone_is_done(tmp_path: Path, monkeypatch:
     monkeypatch.setattr("edgekd.study.work.make_teacher", lambda *_: teacher)
     tried: list[list[StudyRun]] = []
 
-    def run_all(runs: list[StudyRun], jobs: int, on_run: Callable[[StudyRun, Result], None]) -> None:
+    def run_all(runs: list[StudyRun], options: Options, on_run: Callable[[StudyRun, Result], None]) -> None:
         tried.append(runs)
         for run in runs:
             on_run(run, ELSEWHERE if run is tried[0][2] and len(tried) == 1 else artifacts(run, 0.5))
 
-    monkeypatch.setattr("edgekd.study.work.run_all", run_all)
+    monkeypatch.setattr("edgekd.study.launchers.local.run_all", run_all)
     content = run_study(small_recipe(tmp_path, study=ARMS), tmp_path)
     assert [len(runs) for runs in tried] == [6, 1]
     assert {run["status"] for arm in content["arms"] for run in arm["runs"]} == {"measured"}
@@ -159,7 +150,7 @@ def test_an_interrupted_study_keeps_what_earlier_ones_found(tmp_path: Path, monk
         assert {run.arm for run in runs} == {"kd"}
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("edgekd.study.work.run_all", interrupted)
+    monkeypatch.setattr("edgekd.study.launchers.local.run_all", interrupted)
     told = []
     with pytest.raises(KeyboardInterrupt):
         run_study(recipe, tmp_path, on_run=lambda run, result, ended, total: told.append((run.arm, ended, total)))
@@ -174,8 +165,8 @@ def test_gpus_are_those_that_this_process_may_use(monkeypatch: pytest.MonkeyPatc
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
         assert visible_gpus() == expected
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5")
-    monkeypatch.setattr("edgekd.study.work.usable_cores", lambda: 8)
-    dealt = [_environment(place, jobs=3) for place in range(3)]
+    monkeypatch.setattr("edgekd.study.launchers.local.usable_cores", lambda: 8)
+    dealt = [environment(place, jobs=3) for place in range(3)]
     assert [own["CUDA_VISIBLE_DEVICES"] for own in dealt] == ["2", "5", "2"]
     assert {own["OMP_NUM_THREADS"] for own in dealt} == {"2"}
 
@@ -191,7 +182,7 @@ def test_runs_do_not_take_themselves_for_a_part_of_the_teachers_training(monkeyp
     """A teacher trained on two devices leaves these behind; a run would then wait for a second process."""
     for name, value in {"LOCAL_RANK": "0", "WORLD_SIZE": "2", "MASTER_PORT": "12345"}.items():
         monkeypatch.setenv(name, value)
-    assert not {"LOCAL_RANK", "WORLD_SIZE", "MASTER_PORT"} & set(_environment(0, jobs=1))
+    assert not {"LOCAL_RANK", "WORLD_SIZE", "MASTER_PORT"} & set(environment(0, jobs=1))
 
 
 @pytest.mark.parametrize(("variables", "expected"), [
