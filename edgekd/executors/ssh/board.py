@@ -238,9 +238,9 @@ class SshBoard:
         name, what = self._board.name, f"board {self._board.name}: {title(job)}"
         if status.why == "cancelled":
             raise BoardError(f"{what} was ended by `edgekd board cancel {name}`")
-        if status.state == "died":
-            raise ToolchainCrashError(f"{what}: its supervisor was killed on the board (often: out of memory)")
         try:
+            if status.state == "died":
+                raise ToolchainCrashError(f"{what}: its supervisor was killed on the board (often: out of memory)")
             if status.why == "timeout":
                 raise outcomes.timed_out(order.timeout_s, log, what)
             if status.why == "flooded":

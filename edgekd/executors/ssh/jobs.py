@@ -54,7 +54,7 @@ class Status:
     progress: what a running job says of it, a word and the fraction.
     why: what ended it: "" by itself, `timeout`, `flooded`, `cancelled`, `busy`.
     code: exit code of an ended job, more than 128: the signal.
-    free_bytes: of the board's disk when it ended.
+    free_bytes: of the board's disk when it ended or died.
     files: path -> (SHA-256, bytes) of what it wrote, not checked.
     """
 

@@ -64,6 +64,7 @@ wait_for() {
         printf '%s\n' "$ended"
     elif [ $is_dead = 0 ]; then
         if [ "$(cat "$job/boot")" = "$boot" ]; then echo "state died"; else echo "state rebooted"; fi
+        df -Pk . | awk 'NR == 2 { printf "free %.0f\n", $4 * 1024 }' # a full disk ends supervisors as well
         end_group "$job"
     elif [ -e "$job/group" ]; then
         echo "state running"

@@ -46,7 +46,7 @@ def test_the_page_works_as_a_reader_types_it(
     assert said["board add"].splitlines()[-1] == "next: edgekd run quickstart --board pi"
     shown = next(block for block in blocks(PAGE) if block.text.startswith("ok "))
     assert names_of(said["board add"]) == names_of(shown.text)
-    rows = [line.split()[0] for line in said["run quickstart"].splitlines() if "@pi" in line]
+    rows = [line.split()[0] for line in said["run quickstart"].splitlines() if "@pi " in line]
     assert rows == ["onnxruntime-fp32@pi", "onnxruntime-int8@pi", "openvino-fp32@pi", "openvino-int8@pi"]
     assert board.run("ls -A .cache") == ""  # cleaned
 

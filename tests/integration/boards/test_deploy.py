@@ -191,7 +191,7 @@ def test_a_disk_that_fills_up_while_it_is_unpacked_leaves_the_old_release(
     board.run("cat >two.tar", small(tmp_path, "two", 2, ballast=20 * MB).read_bytes())
     board.run("cat >promised_room.py", PROMISED_ROOM.encode())
     name = f"{ROOT}/onnxruntime-fp32"
-    line = f"PYTHONPATH=$(echo .cache/edgekd/code/*) python3 promised_room.py {name} install two.tar"
+    line = f"PYTHONPATH=$(echo .cache/edgekd/code/*/*) python3 promised_room.py {name} install two.tar"
     assert board.run(f"{line} 2>&1; echo exit $?").splitlines()[1:] == ["unpack: the disk is full", "exit 1"]
     assert board.run(f"ls -A {name}").split() == ["control", "current", "lock", "releases"]
     assert word_of(board) == "one"
