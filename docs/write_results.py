@@ -150,7 +150,7 @@ def doubts(report: Report) -> list[str]:
     if not doubted:
         return []
     return [
-        f"The bench doubts the times of {', '.join(doubted)}: this machine was not quiet. Ratios hold better than milliseconds."
+        f"The machine was not quiet during the bench of {', '.join(doubted)}. Trust ratios more than milliseconds."
     ]
 
 
