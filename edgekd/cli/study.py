@@ -16,7 +16,10 @@ def study(
     out: Annotated[Path | None, typer.Option(help="Output folder; default runs/<recipe name>-study.")] = None,
     set_: SetOption = [],  # noqa: B006 - typer copies it
     jobs: Annotated[
-        int, typer.Option(min=1, help="Runs at a time, default 1; they share the CPU's cores, or take turns of GPUs.")
+        int,
+        typer.Option(
+            min=1, help="Number of parallel runs, default 1. They share the CPU cores, and the GPUs take turns."
+        ),
     ] = 1,
     json: JsonOption = False,
 ) -> None:

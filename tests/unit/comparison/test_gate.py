@@ -45,9 +45,9 @@ def run(tmp_path: Path) -> Path:
     [
         ({"figure": "miou", "min": 0.77}, "passed", "77.5 %"),
         ({"figure": "miou", "min": 0.78}, "broken", "77.5 %"),
-        ({"figure": "miou", "against": "float", "max_drop": 0.23}, "passed", "−22.5 points"),
-        ({"figure": "miou", "against": "float", "max_drop": 0.22}, "broken", "−22.5 points"),
-        ({"figure": "miou", "against": "student", "max_drop": 0.23}, "passed", "−22.5 points"),
+        ({"figure": "miou", "against": "float", "max_drop": 0.23}, "passed", "22.5 points worse"),
+        ({"figure": "miou", "against": "float", "max_drop": 0.22}, "broken", "22.5 points worse"),
+        ({"figure": "miou", "against": "student", "max_drop": 0.23}, "passed", "22.5 points worse"),
         ({"figure": "latency_p50_ms", "max": 14}, "passed", "11.0 ms [11.0, 13.0]"),
         ({"figure": "latency_p50_ms", "max": 10}, "broken", "11.0 ms [11.0, 13.0]"),
         ({"figure": "latency_p50_ms", "against": "float", "max_ratio": 1.4}, "passed", "1.10× [1.10×, 1.30×]"),
@@ -160,7 +160,7 @@ def test_a_run_that_got_worse_by_one_option_breaks_its_row(run: Path, tmp_path: 
     baseline = Run(write(tmp_path / "old", report()))
     result = gate(Run(run), baseline_limits("semantic"), baseline, needs_every_figure=False)
     assert [(one.row, one.text) for one in result.broken] == [
-        ("openvino-int8", "−22.5 points"),
+        ("openvino-int8", "22.5 points worse"),
         ("openvino-int8", "1.10× [1.10×, 1.30×]"),
         ("openvino-int8", "2.00×"),
     ]
