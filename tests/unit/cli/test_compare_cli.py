@@ -52,7 +52,7 @@ def test_compare_prints_a_table_or_json_and_writes_a_page(runs: Path) -> None:
         (("compare", "a"), "expected 2 to 26 runs to compare, got 1"),
         (("compare", "a", "nowhere"), "nowhere: no such file"),
         (("gate", "b"), "give --limits FILE, --baseline REPORT, or both"),
-        (("gate", "b", "--limits", "nowhere.yaml"), "nowhere.yaml: not readable as a file of limits"),
+        (("gate", "b", "--limits", "nowhere.yaml"), "nowhere.yaml: no such file; expected a file of limits"),
         (("gate", "b", "--baseline", "limits.yaml"), "limits.yaml: not a readable limits.yaml"),
         (("gate", "b", "--limits", "limits.yaml", "--junit", "a"), "a: is a folder, expected a file"),
     ],
