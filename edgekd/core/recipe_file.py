@@ -67,7 +67,7 @@ def expanded(overrides: Iterable[str]) -> list[str]:
             continue
         path = Path(override[1:])
         try:
-            content = _plain_yaml(read_text(path))
+            content = _plain_yaml(read_text(path, "a list of overrides"))
         except _YAML_FAILURES as exc:
             raise RecipeError(f"{path}: not readable as overrides: {one_line(exc, None)}") from exc
         content = [] if content is None else content

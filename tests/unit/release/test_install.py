@@ -121,7 +121,7 @@ REFUSED: dict[str, tuple[Small, dict[str, Any], str]] = {
     "older": (Small("other", 0), {}, "fit: version 0 is older than the current 1; to deploy it anyway, give --older"),
     "chip": (Small("other", 2, manifest={"chip": "rk3588"}), {"chip": "x86-64"}, "fit: .* is for chip rk3588, this board is x86-64"),
     "target": (Small("other", 2, manifest={"target": "elsewhere"}), {}, "fit: .*no code for target 'elsewhere'"),
-    "unsigned": (Small("other", 2), {"needs_signature": True}, "unpack: a signature is required"),
+    "unsigned": (Small("other", 2), {"needs_signature": True}, "unpack: the inventory requires a signature"),
 }  # fmt: skip
 
 
