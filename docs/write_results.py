@@ -149,9 +149,7 @@ def doubts(report: Report) -> list[str]:
     doubted = [row.id for row in report.rows if row.warnings]
     if not doubted:
         return []
-    return [
-        f"The bench doubts the times of {', '.join(doubted)}: this machine was not quiet. Ratios hold better than milliseconds."
-    ]
+    return [f"The machine was not quiet during the bench of {', '.join(doubted)}. Trust ratios more than milliseconds."]
 
 
 def recipe_path(name: str) -> str:

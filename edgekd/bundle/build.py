@@ -104,7 +104,7 @@ def _add_stacks(run: EngineRun, folder: Path) -> None:
     reasons = stacks.write_all(run.engine, folder)
     if all(reasons.values()):
         why = "; ".join(f"{name}: {reason}" for name, reason in reasons.items()) or "edgekd knows none for its target"
-        raise UserError(f"{run.id}: no other software takes it ({why}); leave --stacks out")
+        raise UserError(f"{run.id}: no software of `edgekd stack` can run it ({why}); leave --stacks out")
 
 
 def _copy(source: Path, place: Path) -> None:

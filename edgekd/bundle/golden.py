@@ -133,6 +133,6 @@ def _by_reference(run: EngineRun, images: Sequence[np.ndarray]) -> tuple[GoldenI
 def _golden(image: np.ndarray, outputs: Arrays, spec: ModelSpec) -> GoldenImage:
     size = (image.shape[0], image.shape[1])
     if any(not np.isfinite(one).all() for one in outputs.values()):
-        raise ArtifactError("the engine gives values that are not finite for a golden image; do not deploy it")
+        raise ArtifactError("the engine returns NaN or infinity for a golden image; do not deploy it")
     result = class_map(outputs, spec, size) if spec.task == "semantic" else detections(outputs, spec, size)
     return GoldenImage(image, outputs, result)

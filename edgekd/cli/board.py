@@ -68,7 +68,7 @@ def doctor(name: NameArg, json: JsonOption = False) -> None:
 @app.command()
 def remove(
     name: NameArg,
-    clean: Annotated[bool, typer.Option("--clean", help="Delete edgekd's files on the board before.")] = False,
+    clean: Annotated[bool, typer.Option("--clean", help="First delete edgekd's files on the board.")] = False,
 ) -> None:
     """Remove a board from the inventory."""
     from edgekd.executors.ssh.administration import remove as remove_board
@@ -78,7 +78,7 @@ def remove(
 
 @app.command()
 def cancel(name: NameArg) -> None:
-    """End the job that holds a board, whoever started it."""
+    """Stop the job that is running on a board, whoever started it."""
     from edgekd.executors.ssh.administration import cancel as cancel_job
 
     holder = cancel_job(name)

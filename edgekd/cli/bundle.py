@@ -35,27 +35,30 @@ def bundle(
         Golden,
         typer.Option(
             "--golden",
-            help="Expected outputs: `engine` on its own board or in its `simulator`, `reference` (ONNX graph, wider limits), `none`.",
+            help="Source of the golden outputs: `engine` (own board), `simulator`, `reference` (ONNX graph, wider limits), `none`.",
         ),
     ] = Golden.engine,
     image: Annotated[
-        list[Path], typer.Option("--image", help="Golden image; default two of the scored split. Repeatable.")
+        list[Path],
+        typer.Option("--image", help="Golden image; repeat it for several. Default: two of the scored split."),
     ] = [],  # noqa: B006
     stacks: Annotated[
-        bool, typer.Option("--stacks", help="Add the files for other software; they copy the engine.")
+        bool, typer.Option("--stacks", help="Also add the files of `edgekd stack`, each with a copy of the engine.")
     ] = False,
     verify: Annotated[
         Path | None, typer.Option("--verify", metavar="FILE", help="Check a bundle instead; needs no network.")
     ] = None,
     allowed_signers: Annotated[
         Path | None,
-        typer.Option("--allowed-signers", metavar="FILE", help="With --verify: who may sign, ssh-keygen(1)."),
+        typer.Option(
+            "--allowed-signers", metavar="FILE", help="With --verify: file of accepted signers, see ssh-keygen(1)."
+        ),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Pack an engine, its contract, a runtime, golden outputs and an SBOM into one file, or check such a file.
+    """Pack an engine with everything that a board needs to run and check it into one file, or check such a file.
 
-    Two builds of one engine are equal byte for byte.
+    The file holds the engine, its contract, the runner, golden outputs and an SBOM. Two builds of one engine are byte-identical.
     """
     from edgekd.errors import UserError
 

@@ -17,13 +17,13 @@ def check(
     model: Annotated[
         str, typer.Argument(metavar="MODEL|RECIPE", help="An ONNX file, an artifact folder with one, or a recipe.")
     ],
-    target: Annotated[str, typer.Option(help="Target; default: those of the recipe's engines.")] = "",
+    target: Annotated[str, typer.Option(help="Target; default all targets of the recipe.")] = "",
     chip: Annotated[str, typer.Option(help="Chip, for targets with several, e.g. rk3588.")] = "",
     build: Annotated[bool, typer.Option("--build", help="Also build an engine, run it and compare it.")] = False,
     set_: SetOption = [],  # noqa: B006 - typer copies it
     json: JsonOption = False,
 ) -> None:
-    """List the nodes that a target refuses, runs elsewhere or computes wrongly. Exit code 1 when no good engine is to be expected."""
+    """List the nodes that a target refuses, runs elsewhere or computes wrongly. Exit code 1 if a check fails."""
     from edgekd.cli.show import print_json
 
     reports = _reports(model, target, chip, build, set_)
@@ -47,13 +47,13 @@ def _reports(model: str, target: str, chip: str, build: bool, set_: list[str]) -
     path, chosen = Path(model), run.Toward(target, chip) if target else None
     if path.is_dir() or path.suffix == ".onnx":
         if chosen is None:
-            raise UserError(f"{model}: expected --target, the target to check it for")
+            raise UserError(f"{model}: no target is given; add --target NAME")
         return [run.check(run.subject_of(path), chosen, build)]
     recipe = load_recipe(model, set_)
     check_options(recipe)
     check_trainer(recipe, ("teacher", "student"))
     if chosen is None and not recipe.engines:
-        raise UserError(f"{model}: the recipe has no engines; expected --target")
+        raise UserError(f"{model}: the recipe has no engines; add --target NAME")
     if recipe.teacher.train or recipe.student.train:
         plan(recipe)  # what cannot be trained or distilled is no better on a target
     return run.check_recipe(recipe, open_split(recipe, recipe.data.train).classes, chosen, build)

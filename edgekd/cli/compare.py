@@ -21,8 +21,8 @@ def compare(
 ) -> None:
     """Compare finished runs row by row with the first one.
 
-    Differences have a 95 % interval where the runs stored what it needs: scores by a bootstrap over the images, latency by the
-    rounds of the bench. Scores of other images or classes, and latency of another machine, are not compared.
+    Each difference has a 95 % interval where the runs stored its data: scores by a bootstrap over the images, latency by the
+    rounds of the bench. Scores are compared only on the same images and classes, latency only on the same machine.
     """
     from edgekd.cli import show
     from edgekd.comparison.compare import compare as compare_runs

@@ -25,15 +25,15 @@ def deploy(
     older: Annotated[
         bool, typer.Option("--older", help="Accept an engine that is older than the current one.")
     ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Do all checks on the board, and switch nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Do all checks on the board, then stop.")] = False,
     list_: Annotated[bool, typer.Option("--list", help="List the releases of the board.")] = False,
     rollback: Annotated[bool, typer.Option("--rollback", help="Go back to the previous release.")] = False,
     remove: Annotated[bool, typer.Option("--remove", help="Stop the service and delete its releases.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Deploy an engine to a board: check it there, switch by one rename, restart the service, switch back if it is not healthy.
+    """Deploy an engine to a board: check it there, make it current, restart the service, roll back if it is not healthy.
 
-    Exit code 1: the board refused the engine, and the previous release serves. 2: nothing was tried.
+    Exit code 1: the deployment failed, and the previous release runs. Exit code 2: wrong input, nothing was tried.
     """
     from edgekd.errors import UserError
 

@@ -14,7 +14,7 @@ def gate(
     run: Annotated[Path, typer.Argument(help="Output folder of `edgekd run`, or a report.json.")],
     limits: Annotated[Path | None, typer.Option(metavar="FILE", help="YAML file of limits.")] = None,
     baseline: Annotated[
-        Path | None, typer.Option(metavar="REPORT", help="Run folder or report.json that limits relate to.")
+        Path | None, typer.Option(metavar="REPORT", help="Run folder or report.json to compare with.")
     ] = None,
     junit: Annotated[Path | None, typer.Option(metavar="FILE", help="Write JUnit XML.")] = None,
     markdown: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a Markdown table.")] = None,
@@ -22,8 +22,8 @@ def gate(
 ) -> None:
     """Check a run against limits: exit code 0 when all hold, 1 when one is broken, 2 for wrong input.
 
-    With a baseline and no limits, no row may be measurably worse: 1 point of the primary metric, 5 % of the median latency, 1 % of
-    the size. A missing row or figure breaks its limit.
+    With a baseline and no limits, no row may be measurably worse than in the baseline. Tolerances: 1 point of the primary
+    metric, 5 % of the median latency, 1 % of the size. A missing row or figure breaks its limit.
     """
     from edgekd.cli import show
     from edgekd.comparison import ci_files

@@ -44,7 +44,7 @@ from edgekd.errors import EdgekdError, PackageError, notes_of
 app = typer.Typer(
     name="edgekd",
     cls=Commands,
-    help="Distil a large segmentation or detection network into a compact one for an edge chip, and measure every step.",
+    help="Turn a large segmentation or detection network into a small, fast one for an edge chip, and measure what that costs.",
     epilog="Begin with: edgekd run quickstart",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -68,7 +68,9 @@ def _version(value: bool) -> None:
 def _global(
     version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
     verbose: bool = typer.Option(False, "--verbose", "-v", help="Also log the libraries' output and tracebacks."),
-    boards: Path | None = typer.Option(None, metavar="FILE", help="Inventory of boards; default $EDGEKD_BOARDS."),
+    boards: Path | None = typer.Option(
+        None, metavar="FILE", help="Inventory of boards; default $EDGEKD_BOARDS, else boards.yaml."
+    ),
 ) -> None:
     if boards is not None:
         os.environ[inventory.VARIABLE] = str(boards)

@@ -11,14 +11,12 @@ import typer
 
 def stack(
     engine: Annotated[Path, typer.Argument(help="Engine's folder, e.g. runs/quickstart/engine/openvino-int8.")],
-    name: Annotated[
-        str, typer.Option("--for", metavar="NAME", help="The software; without it, those that take the engine.")
-    ] = "",
+    name: Annotated[str, typer.Option("--for", metavar="NAME", help="Name of the software, e.g. triton.")] = "",
     out: Annotated[Path, typer.Option("--out", help="Folder for the files.")] = Path("stack"),
 ) -> None:
-    """Write the files with which DeepStream, Triton or OpenVINO's Model API run an engine without a parser of your own.
+    """Write the configuration and parser that DeepStream, Triton or OpenVINO Model API need to run an engine.
 
-    Without --for, lists the software that takes the engine, and why the others do not.
+    Without --for, lists the software that can run the engine, and the reason for each one that cannot.
     """
     from edgekd import stacks
     from edgekd.core import plugins

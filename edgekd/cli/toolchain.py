@@ -13,7 +13,7 @@ app = typer.Typer(help="Install and check vendor compilers, each in a virtualenv
 NameArg = Annotated[str, typer.Argument(help="A toolchain, e.g. rknn (edgekd toolchain list).")]
 FolderOption = Annotated[
     Path | None,
-    typer.Option("--folder", help="Where toolchains are kept; default $EDGEKD_TOOLCHAINS or the user's cache folder."),
+    typer.Option("--folder", help="Folder of the toolchains; default $EDGEKD_TOOLCHAINS or the user's cache folder."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -34,7 +34,7 @@ def install(name: NameArg, folder: FolderOption = None) -> None:
 
 @app.command("list")
 def list_(folder: FolderOption = None, json: JsonOption = False) -> None:
-    """List toolchains, installed or not."""
+    """List all toolchains, and whether each is installed."""
     from edgekd.cli.show import print_json
     from edgekd.executors.doctor import overview
 
@@ -61,7 +61,7 @@ def remove(name: NameArg, folder: FolderOption = None) -> None:
 
 @app.command()
 def doctor(name: NameArg, folder: FolderOption = None, json: JsonOption = False) -> None:
-    """Check that a toolchain is installed, equals its lock file, and starts. Exit code 1 when not."""
+    """Check that a toolchain is installed, matches its lock file, and starts. Exit code 1 if a check fails."""
     from edgekd.cli.show import print_json
     from edgekd.executors.doctor import examine
 

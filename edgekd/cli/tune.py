@@ -19,8 +19,8 @@ def tune(
 ) -> None:
     """Find faster settings for a run's engines: threads, hints, layouts, graphs. Writes them to RUN/tune.yaml.
 
-    Engines take turns in short bursts. A setting wins where the 95 % interval of the ratio of wall times carries it. A setting
-    that changes results is refused.
+    Engines take turns in short bursts. A setting is chosen if the 95 % interval of its wall-time ratio shows that it is faster.
+    A setting that changes the results is refused.
     """
     from edgekd.cli import show
     from edgekd.core.progress import progress_bar

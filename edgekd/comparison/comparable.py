@@ -24,9 +24,9 @@ def why_not_scores(old: Run, new: Run, old_row: Row, new_row: Row) -> str:
     if old_row.images_sha256 and new_row.images_sha256:
         if old_row.images_sha256 == new_row.images_sha256:
             return ""
-        return f"other scored images or labels: {_split(old.report, old_row)} and {_split(new.report, new_row)}"
+        return f"the scored images or labels differ ({_split(old.report, old_row)}; {_split(new.report, new_row)})"
     if old_row.num_images != new_row.num_images:
-        return f"other scored images: {_split(old.report, old_row)} and {_split(new.report, new_row)}"
+        return f"the scored images differ ({_split(old.report, old_row)}; {_split(new.report, new_row)})"
     before, after = (_scored_data(run.report) for run in (old, new))
     if before is None or before != after:
         key = next((key for key in before or {} if (before or {})[key] != (after or {}).get(key)), "data")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Final, Literal
 
@@ -184,15 +184,20 @@ def _with_unit(value: float, figure: Figure) -> str:
 
 
 def _measured_text(limit: Limit, figure: Figure, measured: _Measured) -> str:
-    def text(value: float) -> str:
-        if limit.key == "max_ratio":
-            return ratio(value)
-        return points(-value) if limit.key == "max_drop" else value_text(value, figure.unit)
+    if limit.key == "max_drop":
+        return _drop_text(measured)
 
-    if limit.key == "max_drop":  # shown as a change: a drop is negative
-        measured = replace(measured, interval=measured.interval and (measured.interval[1], measured.interval[0]))
-    unit = (
-        " points" if limit.key == "max_drop" else "" if limit.key == "max_ratio" else f" {UNITS[figure.unit]}".rstrip()
-    )
+    def text(value: float) -> str:
+        return ratio(value) if limit.key == "max_ratio" else value_text(value, figure.unit)
+
+    unit = "" if limit.key == "max_ratio" else f" {UNITS[figure.unit]}".rstrip()
     low, high = measured.interval or (measured.value, measured.value)
     return text(measured.value) + unit + (f" [{text(low)}, {text(high)}]" if low != high else "")
+
+
+def _drop_text(measured: _Measured) -> str:
+    """Return a drop in words, its interval as changes, e.g. `1.2 points worse [−1.9, −0.4]`."""
+    word = {"+": " better", "−": " worse"}.get(points(-measured.value)[0], "")
+    low, high = measured.interval or (measured.value, measured.value)
+    interval = f" [{points(-high)}, {points(-low)}]" if low != high else ""
+    return f"{percent(abs(measured.value))} points{word}{interval}"

@@ -67,7 +67,7 @@ class Limit(Section):
         if self.key not in ("min", "max") and not self.against:
             raise ValueError(f"{self.key} needs `against`: baseline, float, or the id of a row")
         if (self.key == "max_drop" and not self.is_metric) or (self.key == "max_ratio" and self.is_metric):
-            raise ValueError("metrics have max_drop, other figures max_ratio")
+            raise ValueError("give max_drop for a metric, max_ratio for another figure")
         if self.is_metric and not 0 <= self.bound <= 1:
             raise ValueError(f"metrics are fractions from 0 to 1, got {self.bound:g}; 60 % is 0.6")
         return self

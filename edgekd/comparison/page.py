@@ -11,7 +11,7 @@ from edgekd.comparison.ci_files import write_text
 from edgekd.comparison.model import ComparedRow, Comparison, Difference, Pair
 from edgekd.comparison.table import UNITS, change_text, refused_lines, value_text, verdict_text
 from edgekd.core.task_metrics import TASKS
-from edgekd.report.svg import CSS, FG, SOFT, responsive
+from edgekd.report.svg import CSS, FG, SOFT, WIDE, inches, responsive
 from edgekd.report.templates import PAGE, page_environment
 
 if TYPE_CHECKING:
@@ -72,16 +72,19 @@ def _chart(pair: Pair, figure: str, title: str) -> str:
     factor = 100.0 if found[0][1].unit == "fraction" else 1.0
 
     def draw(axes: Axes) -> None:
-        axes.axvline(0.0 if factor > 1 else 1.0, color=SOFT, linewidth=1)
+        is_narrow = inches(axes) < WIDE
+        for place in range(len(found)):  # not one line: it would cross the texts above the bars
+            axes.plot([0.0 if factor > 1 else 1.0] * 2, [place - 0.08, place + 0.42], color=SOFT, linewidth=1)
         for place, (_, one) in enumerate(found):
             color = _COLORS.get(verdict_text(one), SOFT)
             change = (one.change or 0.0) * factor
             if one.low is not None and one.high is not None:
                 axes.plot([one.low * factor, one.high * factor], [place, place], color=color, linewidth=3, alpha=0.45)
             axes.plot(change, place, "o", color=color, markersize=6)
-            axes.annotate(
-                f"{change_text(one)}  {verdict_text(one)}", (change, place), (0, 7), textcoords="offset points",
-                ha="center", fontsize=8, color=FG,
+            axes.annotate(  # narrow: from the axis on, so that no text crosses it
+                f"{change_text(one)}  {verdict_text(one)}", (0.02 if is_narrow else change, place), (0, 7),
+                xycoords=("axes fraction" if is_narrow else "data", "data"), textcoords="offset points",
+                ha="left" if is_narrow else "center", fontsize=8, color=FG,
             )  # fmt: skip
         axes.set_yticks(range(len(found)), [row.id for row, _ in found], parse_math=False)
         axes.set_ylim(len(found) - 0.5, -0.8)

@@ -48,6 +48,8 @@ def read_text(path: Path, what: str = "a recipe") -> str:
     """Return the text of a file; RecipeError when it cannot be read or is no UTF-8."""
     try:
         return path.read_text(encoding="utf-8")
+    except FileNotFoundError as exc:
+        raise RecipeError(f"{path}: no such file; expected {what}") from exc
     except (OSError, ValueError) as exc:
         raise RecipeError(f"{path}: not readable as {what}: {one_line(exc, None)}") from exc
 
@@ -65,7 +67,7 @@ def expanded(overrides: Iterable[str]) -> list[str]:
             continue
         path = Path(override[1:])
         try:
-            content = _plain_yaml(read_text(path))
+            content = _plain_yaml(read_text(path, "a list of overrides"))
         except _YAML_FAILURES as exc:
             raise RecipeError(f"{path}: not readable as overrides: {one_line(exc, None)}") from exc
         content = [] if content is None else content

@@ -118,8 +118,17 @@ def validate(section: type[SectionT], raw: dict[str, Any], source: str) -> Secti
     try:
         return section.model_validate(raw)
     except ValidationError as exc:
-        findings = "; ".join(_explain(section, error) for error in exc.errors())
+        errors = exc.errors()
+        findings = "; ".join(_explain(section, error) for error in errors if not _is_echo(error, errors))
         raise RecipeError(f"{source}: {findings}") from exc
+
+
+def _is_echo(error: Any, errors: Sequence[Any]) -> bool:
+    """Return whether a list is only "too short" because pydantic left out its wrong items, which have errors of their own."""
+    place = error["loc"]
+    return error["type"] == "too_short" and any(
+        len(other["loc"]) > len(place) and other["loc"][: len(place)] == place for other in errors
+    )
 
 
 def _explain(section: type[BaseModel], error: Any) -> str:

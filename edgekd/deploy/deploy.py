@@ -130,7 +130,9 @@ def _one_name(executor: SshBoard, board: Board, name: str | None) -> ReleasesArg
     if name is None:
         known = [row.name for row in _rows(executor, board, "")]
         if len(known) != 1:
-            raise DeployError(f"expected --name, one of: {', '.join(known)}" if known else "nothing is deployed there")
+            raise DeployError(
+                f"expected --name, one of: {', '.join(known)}" if known else "no release is deployed on this board"
+            )
         (name,) = known
     return _arguments(board, name)
 
@@ -162,13 +164,15 @@ def _parsed(board: Board, parse: Callable[[], _ParsedT]) -> _ParsedT:
     try:
         return parse()
     except (KeyError, TypeError) as exc:
-        raise BoardAnswerError(f"board {board.name}: expected steps or releases, got something else ({exc!r})") from exc
+        raise BoardAnswerError(
+            f"board {board.name}: cannot read the installer's answer ({exc!r}); run the command again"
+        ) from exc
 
 
 def _board(name: str) -> Board:
     board = load_inventory().board(name)
     if not board.deploy.allowed:
-        raise RecipeError(f"board {name}: the inventory says `deploy: false`; nothing is deployed there")
+        raise RecipeError(f"board {name}: the inventory says `deploy: false`; change it there to deploy to this board")
     return board
 
 

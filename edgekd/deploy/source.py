@@ -31,10 +31,10 @@ def bundle_of(source: Path, key: Path | None = None) -> Iterator[Verified]:
             yield build(BundleRequest(source, Path(folder) / "bundle.tar", key=key))
         return
     if not source.is_file():
-        raise BundleError(f"{source}: expected a bundle or an engine's folder, got nothing of that name")
+        raise BundleError(f"{source}: no such file; give a bundle, or an engine's folder RUN/engine/ID")
     if key is not None:
         raise RecipeError(
-            f"--sign: {source} is a bundle already; sign it where it is made: edgekd bundle ENGINE --sign KEY"
+            f"--sign: {source} is a bundle already; sign it when you build it: edgekd bundle ENGINE --sign KEY"
         )
     try:
         found = verify(source)

@@ -138,7 +138,7 @@ class _Reader:
         block = self._take(_BLOCK)
         if block == bytes(_BLOCK):
             if self._left != _BLOCK or self._take(_BLOCK) != bytes(_BLOCK):
-                raise BundleError(f"{self._where}: truncated, or something follows its end; copy the bundle again")
+                raise BundleError(f"{self._where}: truncated, or data follows its end; copy the bundle again")
             return None
         short, prefix = (part.partition(b"\0")[0].decode("latin-1") for part in (block[:100], block[345:500]))
         name = f"{prefix}/{short}" if prefix else short
@@ -163,7 +163,7 @@ class _Reader:
             size -= len(piece)
             yield piece
             if not size and any(self._take(-self._read % _BLOCK)):
-                raise BundleError(f"{self._where}: bytes are hidden behind a file; do not trust this bundle")
+                raise BundleError(f"{self._where}: data follows the end of a file; do not trust this bundle")
 
     def _small(self, entry: Optional[Tuple[str, int]], name: str, most: int) -> bytes:
         if entry is None or entry[0] != name:

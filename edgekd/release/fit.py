@@ -25,7 +25,7 @@ def check_fit(manifest: Manifest, chip: Optional[str]) -> str:
         BundleError: another chip, other hardware or another runtime version than the engine loads on, or no runtime at all.
     """
     if manifest.chip is not None and chip is not None and chip != manifest.chip:
-        raise BundleError(f"the engine is for chip {manifest.chip}, this board is {chip}; make one for it")
+        raise BundleError(f"the engine is for chip {manifest.chip}, this board is {chip}; build an engine for {chip}")
     target = find_target(manifest)
     versions = machine.runtime_versions([target])
     installed = {name: version for name, version in versions.items() if version is not None}
@@ -45,7 +45,8 @@ def check_fit(manifest: Manifest, chip: Optional[str]) -> str:
     ]
     if others and bound:
         raise BundleError(
-            f"the engine loads in no other runtime than its own, got {', '.join(others)}; build it for this one"
+            f"the engine loads only in the runtime version that built it, this board has {', '.join(others)}; install that "
+            "version, or build the engine for this one"
         )
     said = ", ".join(others or [f"{name} {version}" for name, version in installed.items()])
     return f"{chip or 'chip not compared'}; {said or 'no runtime package'}"

@@ -228,12 +228,14 @@ def _check_trust(root: Path, wanted: Wanted, sums: bytes, signature: Optional[by
         signer = check_signer(sums, signature, signers)
         return f"signed by {signer.principal} ({signer.key})"
     if wanted.needs_signature:
-        raise BundleError(f"a signature is required, and nobody may sign: put an allowed_signers file at {signers}")
+        raise BundleError(
+            f"the inventory requires a signature, but {signers} is missing; write the accepted signers into it"
+        )
     if signature is None:
         return "not signed"
     if shutil.which("ssh-keygen") is None:  # a board with dropbear
         return f"signature by {signing_key(signature)}, not checked: no ssh-keygen here, and no {signers}"
-    return f"signed by {check_unknown_signer(sums, signature).key}, whom nobody vouches for: no {signers}"
+    return f"signed by {check_unknown_signer(sums, signature).key}, not verified: no {signers}"
 
 
 def _check_version(releases: Releases, manifest: Manifest, before: Optional[str], may_be_older: bool) -> None:
@@ -245,7 +247,9 @@ def _check_version(releases: Releases, manifest: Manifest, before: Optional[str]
         raise BundleError(f"the version of the current release is not known, so it cannot be compared: {exc}; "
                           "to install without that: --older") from exc  # fmt: skip
     if manifest.version < served:
-        raise BundleError(f"version {manifest.version} is older than the current {served}; if that is meant: --older")
+        raise BundleError(
+            f"version {manifest.version} is older than the current {served}; to deploy it anyway, give --older"
+        )
 
 
 def _place(releases: Releases, unpacked: Path, release: str) -> str:

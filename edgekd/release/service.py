@@ -135,7 +135,7 @@ class Unit:
         done = self._call(*words)
         if done is None or done[0]:
             said = done[1] if done else "no systemctl on this board"
-            raise DeployError(f"systemctl --user {' '.join(words)} failed: {said or 'without a word'}")
+            raise DeployError(f"systemctl --user {' '.join(words)} failed: {said or 'no output'}")
 
     def _call(self, *words: str) -> Optional[Tuple[int, str]]:
         """Return exit code and output of `systemctl --user`, None where there is none."""

@@ -59,7 +59,7 @@ def check_signer(sums: bytes, signature: Optional[bytes], allowed_signers: Path)
             pass
     except OSError as exc:
         raise BundleError(
-            f"{allowed_signers}: cannot be read ({exc.strerror}); nobody can be trusted without it"
+            f"{allowed_signers}: cannot be read ({exc.strerror}); edgekd cannot check signatures without it"
         ) from exc
     with TemporaryDirectory(prefix="edgekd-signature-") as text:
         file = Path(text) / SIGNATURE
@@ -77,7 +77,7 @@ def check_signer(sums: bytes, signature: Optional[bytes], allowed_signers: Path)
             if found.code == 0:
                 return Signer(principal, key)
     raise BundleError(
-        f"the signature by {principals[0]} ({key}) is not valid for this bundle, or not now; do not trust it ({found.reason})"
+        f"the signature by {principals[0]} ({key}) is not valid for this bundle, or has expired; do not trust it ({found.reason})"
     )
 
 
@@ -89,7 +89,9 @@ def check_unknown_signer(sums: bytes, signature: bytes) -> Signer:
         file.write_bytes(signature)
         found = _ssh_keygen(["-Y", "check-novalidate", "-n", NAMESPACE, "-s", str(file)], sums)
     if found.code:
-        raise BundleError(f"the signature by the key {key} is not one of this bundle; do not trust it ({found.reason})")
+        raise BundleError(
+            f"the signature by the key {key} does not match this bundle; do not trust it ({found.reason})"
+        )
     return Signer("", key)
 
 

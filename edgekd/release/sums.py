@@ -64,7 +64,9 @@ def parse_sums(content: bytes, where: str) -> Dict[str, str]:
     except BundleError as exc:
         raise BundleError(f"{where}: {SUMS}: {exc}") from exc
     if not is_canonical:
-        raise BundleError(f"{where}: {SUMS}: expected names in order, each once, and a line break after the last")
+        raise BundleError(
+            f"{where}: {SUMS}: expected sorted names without duplicates, and a line break at the end; build it again"
+        )
     if lacking := [name for name in NEEDED if name not in found]:
         raise BundleError(f"{where}: {SUMS}: expected {', '.join(NEEDED)}, got no {', '.join(lacking)}")
     return found
@@ -84,7 +86,7 @@ def check_names(names: Iterable[str]) -> None:
     for name in names:
         check_name(name)
         if name in (SUMS, SIGNATURE):
-            raise BundleError(f"expected the names of other files, got {name}")
+            raise BundleError(f"{SUMS} cannot list {name}")
         parts = name.split("/")
         for end in range(1, len(parts) + 1):
             path = "/".join(parts[:end]) + ("/" if end < len(parts) else "")

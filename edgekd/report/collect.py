@@ -162,7 +162,7 @@ def _status(
     if is_timed:
         return "measured", absent or failure or "not scored"
     if absent or not failure:
-        return "not measured", absent or "the run was stopped before"
+        return "not measured", absent or "the run ended before this step"
     return "failed", failure
 
 

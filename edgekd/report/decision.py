@@ -131,8 +131,8 @@ def _on_board(board: str, engines: Sequence[Row], report: Report, samples: Sampl
 def _rule(title: str, reference: Row | None) -> str:
     base = f" ({reference.label}, {percent(reference.score)}\u00a0%)" if reference else ""
     return (
-        f"Rule: of the engines at most {100 * MAX_DROP:g} point {title} below the float network{base}, "
-        "the one with the lowest median latency from image to result."
+        f"Rule: the engine with the lowest median latency from image to result, among those at most {100 * MAX_DROP:g} point "
+        f"{title} below the float network{base}."
     )
 
 
@@ -141,9 +141,11 @@ def _doubt(chosen: Row, others: Sequence[Row], samples: Samples) -> str:
     for other in others:
         speed: SpeedRatio | None = speed_ratio(samples, chosen.id, other.id)
         if speed is None:
-            return f"Against {other.label} ({milliseconds(wall_or_engine_ms(other))} ms): no interval was recorded."
+            return (
+                f"Speed against {other.label} ({milliseconds(wall_or_engine_ms(other))} ms): no interval was recorded."
+            )
         if speed.verdict != "faster":
-            return f"Against {other.label}: {speed_text(speed)}."
+            return f"Speed against {other.label}: {speed_text(speed)}."
     return ""
 
 

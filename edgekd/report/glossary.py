@@ -25,9 +25,9 @@ _PAGE: dict[str, tuple[str, str, bool | None]] = {
     ),
     "stages_ms": (
         "time by stage",
-        "Parts of the wall time: “prepare” makes the network's input of an image array, “engine” runs it, and the last stage "
-        "makes the class map, boxes or masks of its outputs. “decode” reads the image file before them, where the data set has "
-        "files. “array in” is the wall time, “file in” has the decoding in it.", _LOWER,
+        "Parts of the wall time: “prepare” makes the network's input from an image array, “engine” runs it, and the last stage "
+        "makes the class map, boxes or masks from its outputs. “decode” reads the image file first, where the data set has "
+        "files. “array in” is the wall time without decoding, “file in” includes it.", _LOWER,
     ),
     "footprint": (
         "load time, memory",
@@ -51,8 +51,8 @@ _PAGE: dict[str, tuple[str, str, bool | None]] = {
     ),
     "percentiles": (
         "p50, p90, p99",
-        "Half, 90 % and 99 % of the runs are at most this long. A percentile that the number of runs cannot carry "
-        "is withheld and shown as –.", _LOWER,
+        "Half, 90 % and 99 % of the runs are at most this long. A percentile that needs more runs "
+        "than were made is withheld and shown as –.", _LOWER,
     ),
     "throughput_fps": ("throughput", "Images per second as the benchmark measured it, for the same engine.", _HIGHER),
     "speed": (

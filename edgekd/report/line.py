@@ -11,7 +11,7 @@ from edgekd.report.units import points
 
 _NAMES = {
     "student": "capacity gap",
-    "distilled": "distillation gain",
+    "distilled": "distillation",
     "qat": "quantization-aware training",
     "onnx": "export",
 }
@@ -58,17 +58,17 @@ class StageLine:
     def sentence(self) -> str:
         """One or two plain sentences that name the largest loss."""
         if not any(step.delta is not None for step in self.steps):
-            return "No two stages of the line have a measured score yet, so no loss can be attributed."
+            return "Fewer than two steps have a measured score, so the report cannot say where accuracy is lost."
         worst, deployed = self.largest_loss, self.largest_deployment_loss
         if worst is None:
-            return f"No step of the line lost {self.steps[-1].row.score_title}."
-        text = f"The step that loses most is {_describe(worst)}."
+            return f"No step loses {self.steps[-1].row.score_title}."
+        text = f"Largest loss: {_describe(worst)}."
         if worst.is_deployment:
             return text
         if deployed is not None:
-            return f"{text} After training, the largest loss is {_describe(deployed)}."
+            return f"{text} Largest loss after training: {_describe(deployed)}."
         if any(step.is_deployment and step.delta is not None for step in self.steps):
-            return f"{text} Nothing is lost after training."
+            return f"{text} No loss after training."
         return text
 
 
@@ -147,4 +147,4 @@ def _describe(step: Step) -> str:
     assert step.source is not None
     label = step.source.label, step.row.label
     digits = 1 if abs(step.delta or 0.0) >= 0.001 else 3
-    return f"the {step.name} ({label[0]} → {label[1]}): {points(step.delta, digits)} points {step.row.score_title}"
+    return f"{step.name} ({label[0]} → {label[1]}), {points(step.delta, digits)} points {step.row.score_title}"

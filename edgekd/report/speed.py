@@ -57,11 +57,11 @@ def speed_text(speed: SpeedRatio) -> str:
     """Return the ratio with its interval in words, e.g. `1.28× as fast (1.26 to 1.37)`, or why there is no verdict."""
     first = speed.first
     if first.ratio is None or first.low is None or first.high is None:
-        return f"not decided: too few rounds for an interval ({speed.rounds})"
+        return f"not decided, too few rounds for an interval ({speed.rounds})"
     interval = _ends(first)
     if speed.verdict == "not decided":
         alone = f", engine alone {_ends(speed.engine)}×" if speed.wall and speed.engine else ""
-        return f"not decided: machine not quiet ({interval}× the speed{alone})"
+        return f"not decided, machine not quiet ({interval}× the speed{alone})"
     if speed.verdict == "same":
         return f"the same speed ({interval}×)"
     return f"{as_ratio(first.ratio)} {'as fast' if speed.verdict == 'faster' else 'the speed: slower'} ({interval})"

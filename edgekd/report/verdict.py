@@ -66,9 +66,13 @@ def _losses(line: StageLine) -> Finding:
     known = any(step.delta is not None for step in line.steps)
     worst = line.largest_loss
     where = f", {worst.row.label}" if worst and worst.row.stage == "engine" else ""
-    headline = "Losses not known yet"
+    headline = "Accuracy losses: not measured"
     if worst or known:
-        headline = f"Largest loss: {worst.name}{where}" if worst else f"No step lost {line.steps[-1].row.score_title}"
+        headline = (
+            f"Largest accuracy loss: {worst.name}{where}"
+            if worst
+            else f"No step loses {line.steps[-1].row.score_title}"
+        )
     return Finding("plain" if known else "unknown", headline, line.sentence)
 
 
@@ -79,7 +83,7 @@ def _distillation(
     if missing or student is None or distilled is None or student.score is None or distilled.score is None:
         if study is not None:
             return _studied(study, distilled or student, missing)
-        return Finding("unknown", "Whether distillation helped is not known", missing)
+        return Finding("unknown", "Distillation: not measured", missing)
     gain = distilled.score - student.score
     budget, is_equal = _budget(training)
     title, second = student.score_title, student.second_title
@@ -93,7 +97,9 @@ def _distillation(
     if study is not None:
         return _studied(study, distilled, f"This run: {text}")
     headline = f"Distillation: {points(gain)} points {title} on one seed"
-    return Finding("unknown", headline, f"{text} One seed decides nothing; edgekd study gives an interval.")
+    return Finding(
+        "unknown", headline, f"{text} One seed does not show whether distillation helps; edgekd study trains several."
+    )
 
 
 def _studied(study: StudyInterval, row: Row | None, text: str) -> Finding:
@@ -157,7 +163,7 @@ def _speed(row: Row, reference: Row) -> Cell:
         return Cell(tones.get(row.speed.verdict, "unknown"), speed_text(row.speed))
     if row.p50_ms and reference.p50_ms:
         return Cell(
-            "unknown", f"not decided: no interval was recorded ({ratio(reference.p50_ms / row.p50_ms)} the speed)"
+            "unknown", f"not decided, no interval was recorded ({ratio(reference.p50_ms / row.p50_ms)} the speed)"
         )
     return Cell("unknown", "not measured")
 

@@ -95,7 +95,9 @@ def _check(folder: Path) -> int:
     with open_engine(folder) as engine, np.errstate(all="ignore"):  # answers may be far off
         report = check_golden(folder, engine.manifest, engine.session)
     if report.reason:
-        raise GateError(f"{engine.manifest.name}: not the engine's own answers on this machine: {report.reason}")
+        raise GateError(
+            f"{engine.manifest.name}: outputs on this machine differ from the golden outputs: {report.reason}"
+        )
     sys.stdout.write(f"{engine.manifest.name}: {report.text}\n")
     return 0
 

@@ -67,5 +67,5 @@ def find_target(manifest: Manifest) -> Target:
         return target_of(name)
     except (ImportError, AttributeError) as exc:
         raise BundleError(
-            f"manifest.json: target {manifest.target!r} is not in this runtime ({one_line(exc)}); build the bundle again"
+            f"manifest.json: this bundle has no code for target {manifest.target!r} ({one_line(exc)}); build the bundle again"
         ) from exc

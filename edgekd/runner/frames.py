@@ -73,7 +73,7 @@ def find_places(names: Sequence[str]) -> List[Place]:
     places = [place for name in names for place in _places(name)]
     live = [place for place in places if is_live(place)]
     if live and len(places) > 1:
-        raise FrameError(f"{live[0].name}: a camera or stream has a runner of its own; start one for each")
+        raise FrameError(f"{live[0].name}: one runner reads one camera or stream; start a runner for each")
     return places
 
 

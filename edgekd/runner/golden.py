@@ -187,16 +187,16 @@ def _read_objects(place: Path, size: Tuple[int, int], has_masks: bool) -> Detect
     boxes, scores, labels = (read_array(place / f"{name}.npy", dtype, shape) for name, (dtype, shape) in _PARTS.items())
     count = len(boxes)
     if not count == len(scores) == len(labels) <= _MOST_OBJECTS:
-        raise BundleError(f"{place}: boxes, scores and labels are not those of the same objects")
+        raise BundleError(f"{place}: expected as many scores and labels as boxes, at most {_MOST_OBJECTS}")
     if not has_masks:
         return Detections(boxes, scores, labels)
     runs, counts = (read_array(place / f"{name}.npy", "uint32", (None,)) for name in _MASKS)
     ends = np.concatenate([[0], np.cumsum(counts.astype(np.int64))])
     if len(counts) != count or ends[-1] != len(runs):
-        raise BundleError(f"{place}: the masks are not those of its {count} objects")
+        raise BundleError(f"{place}: expected {count} masks, one per object")
     pixels = np.concatenate([[0], np.cumsum(runs.astype(np.int64))])[ends]
     if (np.diff(pixels) != size[0] * size[1]).any():
-        raise BundleError(f"{place}: a mask is not of an image of {size[1]}x{size[0]}")
+        raise BundleError(f"{place}: expected masks of {size[1]}x{size[0]} pixels")
     return Detections(boxes, scores, labels, unpacked(runs, counts, size))
 
 

@@ -128,10 +128,10 @@ class Handler(BaseHTTPRequestHandler):
         if len(hosts) != 1:
             raise Refusal(400, "expected one Host header")
         if not is_own_name(hosts[0], self.server.names):
-            raise Refusal(403, f"Host {hosts[0][:80]!r} is no name of this server; see --allow-host")
+            raise Refusal(403, f"Host {hosts[0][:80]!r} is not a name of this server; start it with --allow-host")
         origin = self.headers.get("Origin")
         if origin is not None and origin.lower() != f"http://{hosts[0]}".lower():
-            raise Refusal(403, "requests of other web sites are refused")
+            raise Refusal(403, "a request from another web site is refused")
 
     def _infer(self) -> None:
         body, server = self._body(), self.server

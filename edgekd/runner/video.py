@@ -120,7 +120,7 @@ class OpenCv(Video):
         else:
             self._capture = cv2.VideoCapture(_ffmpeg_address(place), cv2.CAP_FFMPEG)
         if not self._capture.isOpened():
-            raise FrameError("it cannot open this")
+            raise FrameError("cannot open it")
         self._is_stopped = False
 
     def read(self) -> Optional[np.ndarray]:

@@ -95,7 +95,7 @@ def test_the_command_checks_what_a_run_exported_and_refuses_unsigned_graphs_for_
     assert "quantize with qdq_signed" in done.stdout
     done = edgekd("check", str(tiny_run / "export"))
     assert done.returncode == 2
-    assert "expected --target" in done.stderr
+    assert "add --target NAME" in done.stderr
 
 
 POOLED = """

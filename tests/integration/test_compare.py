@@ -89,4 +89,4 @@ def test_a_gate_holds_the_copy_and_breaks_on_the_run_that_got_worse(runs: Path) 
 def test_a_gate_does_not_pass_scores_of_another_split(runs: Path) -> None:
     done = edgekd("gate", "other", "--baseline", "good", cwd=runs)
     assert done.returncode == 1
-    assert "not comparable: other scored images or labels" in done.stdout
+    assert "not comparable: the scored images or labels differ" in done.stdout

@@ -123,7 +123,7 @@ def test_the_table_and_the_page_speak_of_the_task(run: Path) -> None:
     page = (run / "report.html").read_text()
     assert "mask mAP" in page
     assert "false alarms" in page
-    assert "Which score to detect from" in page
+    assert "Score threshold with the best F1" in page
     assert "mIoU" not in page
 
 

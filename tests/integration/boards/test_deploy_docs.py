@@ -65,7 +65,8 @@ def test_the_messages_on_the_page_are_those_of_the_code() -> None:
     # What stands between the values that a message has in it.
     fragments = ["the inventory says", "unreachable (", "is damaged: its hash is not that in", "no room in",
                  "the bundle is not signed",
-                 "does not allow", "is not valid for this bundle", "the engine is for chip", "the engine loads in no other runtime",
+                 "does not allow", "is not valid for this bundle", "the engine is for chip",
+                 "the engine loads only in the runtime version",
                  "is older than the current", "RMS error", "of the results differ", "the engine's process died by",
                  "does not stay up", "does not answer", "another process has its port", "another process changes its releases",
                  "expected a link"]  # fmt: skip

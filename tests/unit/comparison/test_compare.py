@@ -87,7 +87,7 @@ def test_other_images_are_not_compared_and_the_rest_is(tmp_path: Path) -> None:
     assert figure(pair, "openvino-int8", "latency_p50_ms").verdict == "same"
     assert figure(pair, "openvino-int8", "size_bytes").verdict == "same"
     assert refused_lines(pair) == [
-        "score of all rows: other scored images or labels: 40 images of split 'val' and 40 images of split 'test'"
+        "score of all rows: the scored images or labels differ (40 images of split 'val'; 40 images of split 'test')"
     ]
 
 

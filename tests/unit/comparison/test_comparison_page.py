@@ -37,7 +37,7 @@ def test_a_figure_that_is_refused_has_no_picture(tmp_path: Path) -> None:
 def test_runs_without_a_difference_have_no_picture(tmp_path: Path) -> None:
     page = render(compare([write(tmp_path / name, report()) for name in ("a", "b")]))
     assert "<svg" not in page
-    assert "Nothing in recipe, versions and machine." in page
+    assert "Recipe, versions and machine are the same." in page
 
 
 def test_a_stranger_s_names_stay_text(tmp_path: Path) -> None:
@@ -56,3 +56,13 @@ def test_the_page_is_written_into_a_new_folder_or_the_reason_is_said(tmp_path: P
     assert (tmp_path / "new/page.html").read_text(encoding="utf-8") == render(comparison)
     with pytest.raises(WorkspaceError, match="is a folder, expected a file"):
         write_page(comparison, tmp_path / "new")
+
+
+def test_no_text_of_a_narrow_chart_crosses_its_axis(tmp_path: Path) -> None:
+    narrow = re.findall(r'<svg class="chart narrow".*?</svg>', page_of(tmp_path), re.DOTALL)
+    assert len(narrow) == 3
+    for chart in narrow:
+        rows = [float(x) for x in re.findall(r'text-anchor: end;[^>]*? x="([\d.]+)"', chart)]
+        changes = re.findall(r'font-size: 8px;[^>]*?text-anchor: (\w+);[^>]*? x="([\d.]+)"', chart)
+        assert len(changes) == len(rows) > 0
+        assert all(anchor == "start" and float(x) > max(rows) for anchor, x in changes)

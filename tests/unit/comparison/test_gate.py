@@ -45,9 +45,9 @@ def run(tmp_path: Path) -> Path:
     [
         ({"figure": "miou", "min": 0.77}, "passed", "77.5 %"),
         ({"figure": "miou", "min": 0.78}, "broken", "77.5 %"),
-        ({"figure": "miou", "against": "float", "max_drop": 0.23}, "passed", "−22.5 points"),
-        ({"figure": "miou", "against": "float", "max_drop": 0.22}, "broken", "−22.5 points"),
-        ({"figure": "miou", "against": "student", "max_drop": 0.23}, "passed", "−22.5 points"),
+        ({"figure": "miou", "against": "float", "max_drop": 0.23}, "passed", "22.5 points worse"),
+        ({"figure": "miou", "against": "float", "max_drop": 0.22}, "broken", "22.5 points worse"),
+        ({"figure": "miou", "against": "student", "max_drop": 0.23}, "passed", "22.5 points worse"),
         ({"figure": "latency_p50_ms", "max": 14}, "passed", "11.0 ms [11.0, 13.0]"),
         ({"figure": "latency_p50_ms", "max": 10}, "broken", "11.0 ms [11.0, 13.0]"),
         ({"figure": "latency_p50_ms", "against": "float", "max_ratio": 1.4}, "passed", "1.10× [1.10×, 1.30×]"),
@@ -160,7 +160,7 @@ def test_a_run_that_got_worse_by_one_option_breaks_its_row(run: Path, tmp_path: 
     baseline = Run(write(tmp_path / "old", report()))
     result = gate(Run(run), baseline_limits("semantic"), baseline, needs_every_figure=False)
     assert [(one.row, one.text) for one in result.broken] == [
-        ("openvino-int8", "−22.5 points"),
+        ("openvino-int8", "22.5 points worse"),
         ("openvino-int8", "1.10× [1.10×, 1.30×]"),
         ("openvino-int8", "2.00×"),
     ]
@@ -172,7 +172,7 @@ def test_what_cannot_be_compared_is_broken(tmp_path: Path) -> None:
     paths = [write(tmp_path / "old", report()), write(tmp_path / "new", new)]
     check = check_of(paths[1], "pass", paths[0], figure="miou", against="baseline", max_drop=0.5)
     assert check.outcome == "broken"
-    assert check.text.startswith("not comparable: other scored images or labels")
+    assert check.text.startswith("not comparable: the scored images or labels differ")
 
 
 def test_a_metric_of_which_lower_is_better_drops_when_it_rises(tmp_path: Path) -> None:
@@ -219,8 +219,8 @@ def test_a_baseline_of_another_task_or_without_figures_is_refused(run: Path, tmp
         ({"figure": "miou", "min": 60}, "metrics are fractions from 0 to 1, got 60"),
         ({"figure": "miou", "min": 0.1, "against": "float"}, "leave out `against`"),
         ({"figure": "miou", "max_drop": 0.1}, "max_drop needs `against`"),
-        ({"figure": "miou", "max_ratio": 0.5, "against": "float"}, "metrics have max_drop, other figures max_ratio"),
-        ({"figure": "size_bytes", "max_drop": 0.5, "against": "float"}, "metrics have max_drop, other figures max_ratio"),
+        ({"figure": "miou", "max_ratio": 0.5, "against": "float"}, "give max_drop for a metric, max_ratio for another figure"),
+        ({"figure": "size_bytes", "max_drop": 0.5, "against": "float"}, "give max_drop for a metric, max_ratio for another figure"),
         ({"figure": "miou", "min": float("nan")}, "finite number"),
         ({"figure": "miou", "minimum": 0.1}, "Extra inputs are not permitted"),
         ({"figure": "", "min": 0.1}, "at least 1 character"),
@@ -229,6 +229,15 @@ def test_a_baseline_of_another_task_or_without_figures_is_refused(run: Path, tmp
 def test_a_limit_that_says_nothing_clear_is_refused(entry: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=re.escape(message)):
         Limit.model_validate({"row": "a", **entry})
+
+
+def test_a_wrong_limit_is_one_finding_of_its_file(tmp_path: Path) -> None:
+    path = tmp_path / "limits.yaml"
+    path.write_text("schema: edgekd.limits/1\nlimits: [{row: a, figure: miou, min: 60}]", encoding="utf-8")
+    with pytest.raises(RecipeError) as found:
+        read_limits(path)
+    assert "60 % is 0.6" in str(found.value)
+    assert "at least 1 item" not in str(found.value)
 
 
 @pytest.mark.parametrize(

@@ -104,7 +104,7 @@ def test_a_truncated_or_longer_archive_is_refused(bundle: Path, tmp_path: Path) 
         cut.write_bytes(content[:length])
         assert "truncated" in refusal(cut)
     cut.write_bytes(content + bytes(512))
-    assert "something follows its end" in refusal(cut)
+    assert "data follows its end" in refusal(cut)
 
 
 def foreign(path: Path, *members: tarfile.TarInfo, form: int = tarfile.USTAR_FORMAT) -> Path:
@@ -221,7 +221,7 @@ def test_a_file_that_is_not_there_is_one_line(tmp_path: Path) -> None:
         (lambda folder: (folder / "engine/more.bin").write_bytes(b""), "more.bin is not in SHA256SUMS"),
         (lambda folder: (folder / "more").symlink_to("run"), "a link or a device"),
         (lambda folder: (folder / SUMS).unlink(), "no unpacked bundle"),
-        (lambda folder: (folder / SUMS).write_bytes(b"x"), "expected names in order"),
+        (lambda folder: (folder / SUMS).write_bytes(b"x"), "expected sorted names"),
     ],
 )
 def test_an_unpacked_bundle_that_changed_is_refused(

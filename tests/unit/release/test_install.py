@@ -130,10 +130,10 @@ def test_a_release_that_was_damaged_on_the_disk_is_not_used_again(releases: Rele
 REFUSED: dict[str, tuple[Small, dict[str, Any], str]] = {
     "golden": (Small("other", 2, check="exit 3"), {}, "golden: other"),
     "crash": (Small("other", 2, check="kill -s SEGV $$"), {}, "golden: the engine's process died by SIGSEGV: other"),
-    "older": (Small("other", 0), {}, "fit: version 0 is older than the current 1; if that is meant: --older"),
+    "older": (Small("other", 0), {}, "fit: version 0 is older than the current 1; to deploy it anyway, give --older"),
     "chip": (Small("other", 2, manifest={"chip": "rk3588"}), {"chip": "x86-64"}, "fit: .* is for chip rk3588, this board is x86-64"),
-    "target": (Small("other", 2, manifest={"target": "elsewhere"}), {}, "fit: .*target 'elsewhere' is not in this runtime"),
-    "unsigned": (Small("other", 2), {"needs_signature": True}, "unpack: a signature is required"),
+    "target": (Small("other", 2, manifest={"target": "elsewhere"}), {}, "fit: .*no code for target 'elsewhere'"),
+    "unsigned": (Small("other", 2), {"needs_signature": True}, "unpack: the inventory requires a signature"),
 }  # fmt: skip
 
 

@@ -99,9 +99,9 @@ def test_a_stopped_run_is_told_as_such_and_nothing_is_invented(tmp_path: Path) -
     for row in rows:
         for key in ("metrics", "latency_ms", "wall_ms", "iou_per_class"):
             row.pop(key, None)
-        row |= {"status": "not measured", "reason": "the run was stopped before"}
+        row |= {"status": "not measured", "reason": "the run ended before this step"}
     text = render(changed(rows=rows), tmp_path)
-    assert text.count("not measured: the run was stopped before") == len(rows)
+    assert text.count("not measured: the run ended before this step") == len(rows)
 
 
 def test_engines_with_ids_of_their_own_have_rows_histograms_and_pictures_of_their_own(tmp_path: Path) -> None:
@@ -179,7 +179,7 @@ def test_the_first_screen_has_the_engine_its_cost_and_the_command(page: str) -> 
     assert '<h1 class="headline">Deploy openvino-int8</h1>' in first
     assert "<b>−9.8 points</b> mIoU (62.6\u00a0% against 72.4\u00a0%)" in first
     assert "/engine/openvino-int8 --board NAME" in first
-    assert "Rule: of the engines at most 1 point mIoU below the float network" in first
+    assert "among those at most 1 point mIoU below the float network" in first
 
 
 def test_no_board_s_decision_is_made_where_no_engine_holds(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ def test_the_interval_is_that_of_the_order_statistics() -> None:
     assert speed is not None
     assert (speed.first.low, speed.first.high, speed.first.ratio) == pytest.approx((0.9, 1.5, 1.25))
     assert speed.verdict == "not decided"
-    assert speed_text(speed) == "not decided: machine not quiet (0.90 to 1.50× the speed)"
+    assert speed_text(speed) == "not decided, machine not quiet (0.90 to 1.50× the speed)"
 
 
 def test_fewer_than_six_rounds_carry_no_verdict() -> None:
@@ -42,7 +42,7 @@ def test_fewer_than_six_rounds_carry_no_verdict() -> None:
     speed = speed_ratio(samples, "a", "b")
     assert speed is not None
     assert (speed.verdict, speed.first.low) == ("not decided", None)
-    assert speed_text(speed) == "not decided: too few rounds for an interval (5)"
+    assert speed_text(speed) == "not decided, too few rounds for an interval (5)"
 
 
 @pytest.mark.parametrize(

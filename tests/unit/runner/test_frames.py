@@ -123,7 +123,7 @@ def test_what_is_no_source_is_refused_without_its_password(name: str, says: str)
 
 
 def test_a_camera_runs_alone() -> None:
-    with pytest.raises(FrameError, match="camera:0: a camera or stream has a runner of its own"):
+    with pytest.raises(FrameError, match="camera:0: one runner reads one camera or stream"):
         find_places(["camera:0", "camera:1"])
 
 

@@ -206,8 +206,8 @@ def test_masks_of_another_image_are_refused(tmp_path: Path) -> None:
     spec = dataclasses.replace(SPEC, task="instance")
     found = objects([[1, 2, 11, 12]], True)
     write_golden(tmp_path, spec, [GoldenImage(np.zeros((21, 30, 3), np.uint8), {}, found)])
-    with pytest.raises(BundleError, match="a mask is not of an image of 30x21"):
+    with pytest.raises(BundleError, match="expected masks of 30x21 pixels"):
         read_golden(tmp_path, spec, 0)
     _save("mask_run_counts.npy", np.array([1], np.uint32))(tmp_path / "golden/0")
-    with pytest.raises(BundleError, match="are not those of its 1 objects"):
+    with pytest.raises(BundleError, match="expected 1 masks, one per object"):
         read_golden(tmp_path, spec, 0)
