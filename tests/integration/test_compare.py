@@ -70,7 +70,7 @@ def test_runs_are_compared_as_far_as_they_are_comparable(runs: Path) -> None:
     }
     (refused,) = other["refused"]
     assert refused["kind"] == "score"
-    assert refused["reason"].endswith("6 images of split 'val' and 6 images of split 'test'")
+    assert refused["reason"].endswith("(6 images of split 'val'; 6 images of split 'test')")
     assert {one["verdict"] for one in figures(other, "size_bytes").values()} == {"same"}
     assert figures(other, "latency_p50_ms")["openvino-int8"]["change"] is not None
 
