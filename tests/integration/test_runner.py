@@ -65,7 +65,7 @@ def scenes() -> list[np.ndarray]:
 def run(folder: Path, *arguments: str) -> list[dict[str, Any]]:
     """Run the release's own code and return its results."""
     environment = {**os.environ, "EDGEKD_PYTHON": sys.executable}
-    del environment["PYTHONPATH"]
+    environment.pop("PYTHONPATH", None)
     command = [str(folder / "release/run"), *arguments]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
