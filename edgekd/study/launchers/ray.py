@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from edgekd.board.installation import install
 from edgekd.board.options import option
 from edgekd.core.interrupts import ended_like_ctrl_c
 from edgekd.errors import PackageError, UserError
@@ -114,7 +115,7 @@ def _connected(options: Options) -> Any:
     try:
         import ray
     except ModuleNotFoundError as exc:
-        raise PackageError("the launcher ray needs ray; pip install 'edgekd[ray]'") from exc
+        raise PackageError(f"the launcher ray needs ray, which is not installed; {install('ray')}") from exc
     if not ray.is_initialized():
         try:
             ray.init(options.address, log_to_driver=False, logging_level=logging.ERROR)

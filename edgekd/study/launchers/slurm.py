@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from edgekd.board.installation import install
 from edgekd.board.options import option
 from edgekd.core.interrupts import ended_like_ctrl_c
 from edgekd.errors import PackageError
@@ -103,7 +104,7 @@ def _executor(runs: Sequence[StudyRun], options: Options) -> Any:
     try:
         import submitit
     except ModuleNotFoundError as exc:
-        raise PackageError("the launcher slurm needs submitit; pip install 'edgekd[slurm]'") from exc
+        raise PackageError(f"the launcher slurm needs submitit, which is not installed; {install('slurm')}") from exc
     folder = runs[0].folder.parent / ".slurm"
     executor = submitit.AutoExecutor(folder, cluster=options.cluster, slurm_max_num_timeout=options.requeues)
     given: dict[str, Any] = {"slurm_partition": options.partition, "slurm_account": options.account}
