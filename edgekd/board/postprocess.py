@@ -36,7 +36,7 @@ class Timed:
 
 
 def timed(function: Callable[..., Any], *arguments: Any) -> Tuple[Any, float]:
-    """Return what a function returns, and the milliseconds that it took."""
+    """Call a function; return its result and its time in milliseconds."""
     started = time.perf_counter_ns()
     value = function(*arguments)
     return value, (time.perf_counter_ns() - started) / 1e6

@@ -39,7 +39,7 @@ _FROM_PACKAGES = {RUN: ("edgekd.runner", "run.sh"), UNIT: ("edgekd.release", UNI
 
 @dataclass(frozen=True)
 class BundleRequest:
-    """What a bundle is made of.
+    """Inputs of a bundle.
 
     engine: folder of the engine in its run, e.g. `runs/quickstart/engine/openvino-int8`.
     out: the file; None: `NAME.tar` in the current folder.

@@ -70,7 +70,7 @@ def _model(manifest: Manifest, engine_files: Mapping[str, str]) -> Component:
 
 
 def _needed(manifest: Manifest) -> list[Component]:
-    """Return what the board needs to run the engine."""
+    """Return the runtime packages that the engine needs on the board."""
     from cyclonedx.model.component import ComponentScope
     from cyclonedx.model.license import DisjunctiveLicense
 

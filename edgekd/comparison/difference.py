@@ -200,7 +200,7 @@ def _verdict(figure: Figure, rows: Rows, change: float, interval: Interval | Non
 
 
 def _reservation(figure: Figure, rows: Rows, verdict: Verdict) -> str:
-    """Return what else could be the cause of a decided verdict; "" when nothing is known to be."""
+    """Return another possible cause of a decided verdict; "" for none."""
     if verdict not in ("better", "worse"):
         return ""
     if figure.kind == "score":

@@ -59,7 +59,7 @@ class Difference(Part):
         "`not comparable`, or `not measured` (in one of the runs)"
     )
     reservation: str = Field(
-        "", description="`one seed` or `machine not quiet`: what could be the cause of a decided verdict, too"
+        "", description="`one seed` or `machine not quiet`: another possible cause of a decided verdict"
     )
     note: str = Field("", description="what the verdict does not cover, or why there is none")
 

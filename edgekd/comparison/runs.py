@@ -56,7 +56,7 @@ class Run:
         return {row.id: row for row in self.report.rows}
 
     def image_counts(self, row: Row) -> np.ndarray | None:
-        """Return the counts of each scored image, (N, 5, K); None where there are none that give the row's mIoU.
+        """Return the pixel counts of each scored image, (N, 5, K); None if they are missing or do not give the row's mIoU.
 
         Raises:
             ArtifactError: the file is damaged.
@@ -69,7 +69,7 @@ class Run:
         return counts if abs(float(scores(counts.sum(axis=0))["miou"]) - miou) < 1e-9 else None
 
     def times(self, row: Row, series: Series) -> Times | None:
-        """Return the raw runs of a row; None where there are none that belong to the row's summary.
+        """Return the raw latency samples of a row; None if they are missing or do not give the row's summary.
 
         Raises:
             ArtifactError: the file is damaged.

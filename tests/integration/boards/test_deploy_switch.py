@@ -175,7 +175,7 @@ def test_kill_9_before_any_change_leaves_the_old_or_the_new_release_serving(serv
             assert service.unfinished() == ""
             assert old == new or service.type("rollback").endswith("exit 0")
             assert service.said() == service.checked() == old
-    assert True in are_new
+    assert any(are_new)  # some kills come after the switch
     assert are_new.count(False) > KILLS / 2
 
 
