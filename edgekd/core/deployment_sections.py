@@ -77,9 +77,9 @@ class Quantize(QuantizeVariant):
         for name in variants:
             names_a_stage(name)
             if name.casefold() == PTQ:
-                raise ValueError(f"{PTQ!r} is the variant of the section itself; call this one otherwise")
+                raise ValueError(f"{PTQ!r} is the variant of the section itself; rename this one")
         if alike := differ_in_case_only(variants):
-            raise ValueError(f"{alike} differ in case only; call one of them otherwise")
+            raise ValueError(f"{alike} differ only in case; rename one of them")
         return variants
 
     def variant(self, name: str) -> QuantizeVariant:
@@ -168,9 +168,9 @@ class Engine(Section):
     @classmethod
     def _names_its_row(cls, name: str) -> str:
         if name.casefold() in _OTHER_ROWS:
-            raise ValueError("is the name of another row of the report; call this engine otherwise")
+            raise ValueError("is the id of another row of the report; rename the engine")
         if name.casefold() in _PICTURE_KEYS:
-            raise ValueError("is a name that the report's pictures use; call this engine otherwise")
+            raise ValueError("is a name that the report's pictures use; rename the engine")
         return names_a_stage(name)
 
     @model_validator(mode="after")

@@ -196,7 +196,7 @@ class Recipe(Section):
         if twice:
             raise ValueError(f"two engines have the id {', '.join(sorted(twice))}; give each an `id` of its own")
         if alike := differ_in_case_only(ids):
-            raise ValueError(f"the ids {alike} differ in case only; call one of the engines otherwise")
+            raise ValueError(f"the ids {alike} differ only in case; rename one of the engines")
         return engines
 
     @model_validator(mode="after")

@@ -73,7 +73,7 @@ class Augment(Section):
         names = [name for pair in pairs for name in pair]
         twice = [name for name in names if names.count(name) > 1]
         if twice:
-            raise ValueError(f"{twice[0]!r} stands there twice; expected pairs of two classes, each class in one pair")
+            raise ValueError(f"{twice[0]!r} is listed twice; expected pairs of two classes, each class in one pair")
         return pairs
 
     @field_validator("scale")
@@ -317,9 +317,9 @@ class Study(Section):
         for name, methods in arms.items():
             names_a_folder(name)
             if name == PLAIN and methods:
-                raise ValueError(f"{PLAIN!r} is the student without methods; call this arm otherwise")
+                raise ValueError(f"{PLAIN!r} is the student without methods; rename the arm")
             if name == "teacher":
-                raise ValueError("'teacher' has a row of its own in the table; call this arm otherwise")
+                raise ValueError("'teacher' is the teacher's row in the table; rename the arm")
         return arms
 
     def launcher_options(self) -> Any:

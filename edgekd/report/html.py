@@ -23,7 +23,7 @@ from edgekd.report.glossary import glossary
 from edgekd.report.line import StageLine, stage_line
 from edgekd.report.long_runs import energy_text, sustained_text
 from edgekd.report.machine_text import environment_sentence, flatten, machine_pairs
-from edgekd.report.model import STAGE_LABELS, Definition, Report, Row
+from edgekd.report.model import Definition, Report, Row
 from edgekd.report.notices import calibration_text, problems, timing_notes
 from edgekd.report.pictures import legend
 from edgekd.report.pictures_part import PicturesPart, pictures_part
@@ -225,7 +225,7 @@ def _curves(training: Mapping[str, Training], kind: Literal["curve", "validation
         points = run.curve if kind == "curve" else run.validation
         shown = [(float(step), value) for step, value in points if value is not None]
         if shown:
-            curves.append(Curve(STAGE_LABELS[name], name, shown))
+            curves.append(Curve(name, name, shown))
     return curves
 
 
@@ -240,7 +240,5 @@ def _trainings(training: Mapping[str, Training]) -> list[TrainingRow]:
         paced = f"{pace:.3f}" if pace else MISSING
         methods = [f"{key} × {method.weight:g}" for key, method in run.methods.items()]
         batch = str(run.batch_size or MISSING)
-        result.append(
-            TrainingRow(STAGE_LABELS[name], str(run.steps), batch, paced, total, ", ".join(["labels", *methods]))
-        )
+        result.append(TrainingRow(name, str(run.steps), batch, paced, total, ", ".join(["labels", *methods])))
     return result

@@ -49,7 +49,7 @@ def test_more_than_was_announced_is_refused(tmp_path: Path) -> None:
 
 
 def test_another_content_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ArtifactError, match="a is not what its hash says"):
+    with pytest.raises(ArtifactError, match="a does not match its hash"):
         Receiver(announced(tmp_path, a=b"four")).write(b"fOur")
     assert not (tmp_path / "a").exists()
 
