@@ -33,7 +33,7 @@ from edgekd.report.study_interval import study_interval
 from edgekd.report.templates import PAGE, page_environment
 from edgekd.report.timelines import LongRunsPart, long_runs_part
 from edgekd.report.training import Training
-from edgekd.report.units import MISSING, milliseconds, percent, points, scaled, size
+from edgekd.report.units import MISSING, milliseconds, percent, points, scaled, size, utc_time
 from edgekd.report.verdict import Finding, QuantizedRow, findings, quantized_rows
 
 MAX_CURVES = 6
@@ -166,7 +166,7 @@ def _page(report: Report, data_dir: Path) -> Page:
         environment=flatten(report.environment), environment_sentence=environment_sentence(report),
         boards={name: machine_pairs(one) for name, one in report.boards.items() if name != LOCAL},
         runtimes=[(row.label, "; ".join(map(": ".join, flatten(row.runtime)))) for row in rows if row.runtime],
-        calibration=calibration_text(report), created=_readable_time(report.created),
+        calibration=calibration_text(report), created=utc_time(report.created),
         recipe=json.dumps(report.recipe, indent=2) if report.recipe else "",
         problems=problems(report), task=task,
     )  # fmt: skip
@@ -202,11 +202,6 @@ def _confusion(judged: Sequence[Row], matrices: Mapping[str, np.ndarray], classe
         if row.id in matrices:
             return confusion(row.label, matrices[row.id], classes)
     return None
-
-
-def _readable_time(iso: str) -> str:
-    """Return `2026-01-31 12:00 UTC` for an ISO time with that offset; anything else unchanged."""
-    return f"{iso[:10]} {iso[11:16]} UTC" if iso.endswith("+00:00") else iso
 
 
 def _runs(rows: Sequence[Row], samples: Mapping[str, np.ndarray], kind: str) -> list[Runs]:
