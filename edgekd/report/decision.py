@@ -145,7 +145,7 @@ def _doubt(chosen: Row, others: Sequence[Row], samples: Samples) -> str:
                 f"Speed against {other.label} ({milliseconds(wall_or_engine_ms(other))} ms): no interval was recorded."
             )
         if speed_verdict(speed, chosen, other) != "faster":
-            return f"Speed against {other.label}: {speed_text(speed, chosen, other)}."
+            return f"Speed against {other.label} is {speed_text(speed, chosen, other)}."
     return ""
 
 

@@ -71,7 +71,7 @@ def speed_text(speed: SpeedRatio, row: Row, other: Row) -> str:
         alone = f", engine alone {_ends(speed.engine)}×" if speed.wall and speed.engine else ""
         return f"not decided: {reason} ({interval}× the speed{alone})"
     if verdict == "same":
-        return f"the same speed ({interval}×)"
+        return f"the same ({interval}×)"
     return f"{as_ratio(first.ratio)} {'as fast' if verdict == 'faster' else 'the speed: slower'} ({interval})"
 
 

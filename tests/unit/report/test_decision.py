@@ -79,7 +79,7 @@ def test_a_runner_up_that_may_be_as_fast_is_named() -> None:
     for name, medians in (("a", own), ("b", near), ("c", 9 * own)):
         samples |= {f"{name}-int8/wall_ns": medians, f"{name}-int8/wall_bursts": np.ones(8, int)}
     (decision,) = decide(report(*rows), samples)
-    assert decision.doubt == "Speed against b-int8: not decided: interval includes 1 (0.90 to 1.30× the speed)."
+    assert decision.doubt == "Speed against b-int8 is not decided: interval includes 1 (0.90 to 1.30× the speed)."
     (sure,) = decide(report(rows[0], rows[1], rows[3]), samples)
     assert sure.doubt == ""
 
