@@ -1,4 +1,4 @@
-"""The compile stage: an ONNX or quantized model into an engine of one target, held to its graph where it can run."""
+"""The compile stage: builds a target's engine from an ONNX or quantized model, and compares it with its graph."""
 
 from __future__ import annotations
 

@@ -180,7 +180,7 @@ class Recipe(Section):
     @field_validator("engines", mode="wrap")
     @classmethod
     def _one_for_each_board(cls, raw: Any, check: ValidatorFunctionWrapHandler) -> tuple[Engine, ...]:
-        """Make an engine for each board of a list; errors name the engine by its place in the recipe."""
+        """Make an engine for each board of a list; errors name the engine by its index in the recipe."""
         if not isinstance(raw, list | tuple):
             return tuple(check(raw))
         placed = [on_boards(engine) if isinstance(engine, dict) else [engine] for engine in raw]
