@@ -70,6 +70,9 @@ class Options:
     overflow_fix: Literal["enable", "first_layer_only", "disable"] = option(
         "enable", "Weights that get 7 bits. `disable` only when every CPU that runs the engine has VNNI or is ARM."
     )
+    weights: Literal["per_channel", "per_tensor"] = option(
+        "per_channel", "Weight scales: one per output channel, or one per tensor, as some NPUs force it."
+    )
     float_head: bool | None = option(
         None,
         "Leave the last operator with weights before each output, and the operators after it, in float. `null`: only of "
@@ -156,6 +159,9 @@ def _advanced(nncf: Any, options: Options) -> Any:
     return nncf.AdvancedQuantizationParameters(
         overflow_fix=nncf.OverflowFix(options.overflow_fix),
         disable_bias_correction=options.bias_correction == "none",
+        weights_quantization_params=nncf.quantization.advanced_parameters.QuantizationParameters(
+            per_channel=False if options.weights == "per_tensor" else None  # None: NNCF's own choice, per channel
+        ),
         activations_range_estimator_params=getattr(
             nncf.quantization.range_estimator.RangeEstimatorParametersSet, _RANGES[options.range]
         ),

@@ -61,6 +61,9 @@ class Options:
     reduce_range: bool = option(
         True, "Quantize weights to 7 bits. `false` only when every CPU that runs the engine has VNNI or is ARM."
     )
+    weights: Literal["per_channel", "per_tensor"] = option(
+        "per_channel", "Weight scales: one per output channel, or one per tensor, as some NPUs force it."
+    )
     float_head: bool = option(
         True, "Leave the last operator with weights before each output, and the operators after it, in float."
     )
@@ -70,7 +73,7 @@ class Options:
 def quantize(
     model: Path, spec: ModelSpec, calibration: Sequence[Batch], out_dir: Path, options: Options
 ) -> QuantizeResult:
-    """Write `model.onnx` with per-channel symmetric weights and calibrated activations.
+    """Write `model.onnx` with symmetric weights and calibrated activations.
 
     Args:
         model: float ONNX file with static shapes.
@@ -135,7 +138,7 @@ def _unsupported(graph: Graph, options: Settings) -> list[str]:
     Their weights have a scale for each output channel of a group, their bias has one for each output channel. A bias that
     stays float (`QuantizeBias` off) takes no scale.
     """
-    if not options.extra.get("QuantizeBias", True):
+    if not options.extra.get("QuantizeBias", True) or options.weights == "per_tensor":
         return []
     return [
         node.name
@@ -188,7 +191,7 @@ def _quantize_static(
         calibrate_method=q.CalibrationMethod[methods[options.calibration]],
         activation_type=q.QuantType.QUInt8 if options.activation_type == "uint8" else q.QuantType.QInt8,
         weight_type=q.QuantType.QInt8,
-        per_channel=True,
+        per_channel=options.weights == "per_channel",
         reduce_range=options.reduce_range,
         op_types_to_quantize=list(options.op_types) or None,
         nodes_to_exclude=keep,

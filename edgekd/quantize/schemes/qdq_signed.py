@@ -1,6 +1,6 @@
 """Quantizer qdq_signed: explicit Q/DQ pairs as TensorRT wants them, in an ONNX file.
 
-Signed int8 and zero point 0 everywhere; activations per tensor, weights per output channel. Only what goes into an
+Signed int8 and zero point 0 everywhere; activations per tensor, weights per output channel unless the options say otherwise. Only what goes into an
 operator with weights is quantized: what lies between is the compiler's to fuse, and outputs and biases stay float. All
 readers of a quantized tensor read the same pair, so the skip connection of a residual block is quantized where it starts
 and its addition fuses into the convolution.
@@ -38,6 +38,9 @@ class Options:
     percentile: Annotated[float, Field(gt=50, le=100)] = option(
         99.999, "Share in % of the values inside the range, for `percentile` calibration."
     )
+    weights: Literal["per_channel", "per_tensor"] = option(
+        "per_channel", "Weight scales: one per output channel, or one per tensor."
+    )
     float_head: bool = option(
         True, "Leave the last operator with weights before each output, and the operators after it, in float."
     )
@@ -53,6 +56,7 @@ def quantize(
         percentile=options.percentile,
         activation_type="int8",
         reduce_range=False,
+        weights=options.weights,
         float_head=options.float_head,
         keep_float=options.keep_float,
         op_types=WEIGHTED,

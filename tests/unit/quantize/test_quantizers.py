@@ -117,6 +117,28 @@ def test_weights_are_symmetric_and_per_channel(tmp_path: Path) -> None:
     assert not tensors["stem.weight_zero_point"].any()
 
 
+@pytest.mark.parametrize("module", [pytest.param(qdq, id="qdq"), pytest.param(qdq_signed, id="qdq_signed")])
+def test_weights_per_tensor_have_one_scale_from_the_largest_weight(module: ModuleType, tmp_path: Path) -> None:
+    model = onnx.load(run(module, tmp_path, weights="per_tensor").model)
+    scales = {one.name: numpy_helper.to_array(one) for one in model.graph.initializer if one.name.endswith("_scale")}
+    weights = {one.name: numpy_helper.to_array(one) for one in segmenter()[0].graph.initializer}
+    steps = {qdq: 63, qdq_signed: 127}[module]  # 7 bits reach from -64 to 63 here: ONNX Runtime divides by half of 127
+    for name in ("stem.weight", "block.a.weight"):
+        assert scales[f"{name}_scale"] == pytest.approx(np.abs(weights[name]).max() / steps, rel=0.02)
+
+
+def test_nncfs_weights_per_tensor_have_one_scale(tmp_path: Path) -> None:
+    shapes = {}
+    for chosen in ("per_channel", "per_tensor"):
+        operators = read_model(run(nncf, tmp_path / chosen, weights=chosen).model).get_ordered_ops()
+        shapes[chosen] = [
+            op.input_value(1).get_node().get_data().size
+            for op in operators
+            if op.get_type_name() == "Multiply" and op.input_value(0).get_node().get_type_name() == "Convert"
+        ]
+    assert shapes == {"per_channel": [8, 8, 8, 3], "per_tensor": [1, 1, 1, 1]}
+
+
 def test_signed_pairs_sit_where_tensorrt_looks_for_them(tmp_path: Path) -> None:
     model = onnx.load(run(qdq_signed, tmp_path, float_head=False).model)
     constants = {one.name: numpy_helper.to_array(one) for one in model.graph.initializer}
