@@ -1,9 +1,9 @@
 """Quantizer qdq_signed: explicit Q/DQ pairs as TensorRT wants them, in an ONNX file.
 
-Signed int8 and zero point 0 everywhere; activations per tensor, weights per output channel unless the options say otherwise. Only what goes into an
-operator with weights is quantized: what lies between is the compiler's to fuse, and outputs and biases stay float. All
-readers of a quantized tensor read the same pair, so the skip connection of a residual block is quantized where it starts
-and its addition fuses into the convolution.
+Signed int8 and zero point 0 everywhere; activations per tensor, weights per output channel or per tensor. Only what goes
+into an operator with weights is quantized: what lies between is the compiler's to fuse, and outputs and biases stay float.
+All readers of a quantized tensor read the same pair, so the skip connection of a residual block is quantized where it
+starts and its addition fuses into the convolution.
 
 Source: "Working with Quantized Types", TensorRT 10 documentation, explicit quantization and Q/DQ placement.
 """
