@@ -4,8 +4,8 @@ The defaults were measured with a briefly trained CamVid student (0.4 M paramete
 ONNX Runtime 1.32, an AVX2 CPU without VNNI; figures are the engine's mIoU over the float model's):
 
 * uint8 activations with int8 weights: the same accuracy as int8 with int8, and 1.4x faster on x86.
-* `reduce_range`: with 8-bit weights the int16 accumulators of CPUs without VNNI saturate, 91 %; with 7-bit weights
-  100.5 %. It costs little elsewhere and keeps the file right on every CPU.
+* `weight_bits`: with 8-bit weights the int16 accumulators of CPUs without VNNI saturate, 91 %; with 7-bit weights
+  100.5 %. 7 bits cost little elsewhere and keep the file right on every CPU.
 * `float_head`: logits are closer to the float ones (relative error 1.3 % instead of 1.6 %) at the same speed.
 """
 
@@ -58,8 +58,10 @@ class Options:
     activation_type: Literal["uint8", "int8"] = option(
         "uint8", "Type of quantized activations: `uint8` with zero points, or `int8` for ARM."
     )
-    reduce_range: bool = option(
-        True, "Quantize weights to 7 bits. `false` only when every CPU that runs the engine has VNNI or is ARM."
+    weight_bits: Literal["auto", 7, 8] = option(
+        "auto",
+        "Bits of the weights. With 8 bits, sums saturate on x86 CPUs without VNNI. `auto`: 8 where all engines of the model run "
+        "on ARM, else 7, also on x86 with VNNI, because the file may be copied.",
     )
     weights: Literal["per_channel", "per_tensor"] = option(
         "per_channel", "Weight scales: one per output channel, or one per tensor, as some NPUs force it."
@@ -192,7 +194,7 @@ def _quantize_static(
         activation_type=q.QuantType.QUInt8 if options.activation_type == "uint8" else q.QuantType.QInt8,
         weight_type=q.QuantType.QInt8,
         per_channel=options.weights == "per_channel",
-        reduce_range=options.reduce_range,
+        reduce_range=options.weight_bits != 8,  # auto: 7, which is right on every machine
         op_types_to_quantize=list(options.op_types) or None,
         nodes_to_exclude=keep,
         extra_options={"WeightSymmetric": True, "CalibPercentile": options.percentile, **options.extra},

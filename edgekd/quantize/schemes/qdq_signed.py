@@ -55,7 +55,7 @@ def quantize(
         calibration=options.calibration,
         percentile=options.percentile,
         activation_type="int8",
-        reduce_range=False,
+        weight_bits=8,
         weights=options.weights,
         float_head=options.float_head,
         keep_float=options.keep_float,

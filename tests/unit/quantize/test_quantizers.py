@@ -102,8 +102,12 @@ def test_other_calibrations_of_qdq_run_quietly(
     assert capfd.readouterr().out == ""
 
 
-def test_reduced_range_weights_use_seven_bits(tmp_path: Path) -> None:
-    for name, options, largest in (("seven", {}, 64), ("eight", {"reduce_range": False}, 127)):
+def test_weights_use_seven_bits_unless_asked_for_eight(tmp_path: Path) -> None:
+    for name, options, largest in (
+        ("seven", {}, 64),
+        ("seven too", {"weight_bits": 7}, 64),
+        ("eight", {"weight_bits": 8}, 127),
+    ):
         model = onnx.load(run(qdq, tmp_path / name, **options).model)
         weights = [numpy_helper.to_array(t) for t in model.graph.initializer if t.name.endswith("weight_quantized")]
         assert weights
@@ -266,7 +270,7 @@ def test_an_exception_of_a_toolchain_is_one_line_with_the_node_it_worked_on(tmp_
 @pytest.mark.parametrize("chosen", ["minmax", "mean"])
 def test_nncfs_ranges_are_true_extremes_or_the_mean_of_each_images(chosen: str, tmp_path: Path) -> None:
     """The image's own range, by hand: the FakeQuantize of the input covers the extremes of all images, or their mean."""
-    result = run(nncf, tmp_path, range=chosen, overflow_fix="enable")
+    result = run(nncf, tmp_path, range=chosen)
     _, spec = segmenter()
     inputs = [prepared(spec, image)["image"] for image in images(6)]
     extremes = [max(abs(float(one.min())), abs(float(one.max()))) for one in inputs]
