@@ -25,6 +25,7 @@ from edgekd.board.installation import install
 from edgekd.board.options import option
 from edgekd.board.specs import ModelSpec
 from edgekd.errors import TargetError
+from edgekd.quantize.grids import Grid, Placement, named_graph, placement_of, symmetric_weights
 from edgekd.quantize.ptq import (
     WEIGHTED,
     Batch,
@@ -95,6 +96,25 @@ def quantize(
     return QuantizeResult(result.model, {"quantizer": "qdq", "options": asdict(options), **result.details})
 
 
+def grids(model: Path, spec: ModelSpec, options: Options) -> Placement:
+    """Return the placement of the operators with weights, for `quantize` with the same arguments.
+
+    ONNX Runtime also quantizes the operators between them (sums, concatenations), with a scale for each output.
+
+    Raises:
+        RecipeError: a `keep_float` pattern matches nothing.
+        ArtifactError: the model is not an ONNX file.
+    """
+    graph = named_graph(model)
+    is_per_channel = options.weights == "per_channel"
+    keep = float_nodes(graph, options.keep_float, options.float_head)
+    keep += _grouped_with_bias(graph) if is_per_channel else []
+    activation = Grid(8, is_signed=options.activation_type == "int8", is_symmetric=False)
+    # ONNX Runtime's 7 bits are -64 to 64.
+    weight = symmetric_weights(8) if options.weight_bits == 8 else Grid(7, True, True, largest=64)
+    return placement_of(graph, keep, lambda _: activation, weight, is_per_channel)
+
+
 @dataclass(frozen=True)
 class Settings(Options):
     """What `write` needs besides the options: the operators to quantize (empty: all that ONNX Runtime knows) and further
@@ -140,8 +160,11 @@ def _unsupported(graph: Graph, options: Settings) -> list[str]:
     Their weights have a scale for each output channel of a group, their bias has one for each output channel. A bias that
     stays float (`QuantizeBias` off) takes no scale.
     """
-    if not options.extra.get("QuantizeBias", True) or options.weights == "per_tensor":
-        return []
+    has_scale = options.extra.get("QuantizeBias", True) and options.weights == "per_channel"
+    return _grouped_with_bias(graph) if has_scale else []
+
+
+def _grouped_with_bias(graph: Graph) -> list[str]:
     return [
         node.name
         for node in graph.nodes
