@@ -47,6 +47,7 @@ from edgekd.targets.openvino.runtime import read_model, without_telemetry
 
 SUFFIX = ".xml"
 KEEPS_FLOAT = True
+TAKES_RANGES = False  # NNCF calibrates by itself
 _RANGES = {"minmax": "MINMAX", "mean": "MEAN_MINMAX"}  # NNCF's own default is the second
 _WEIGHTED = ("Convolution", "GroupConvolution", "ConvolutionBackpropData", "GroupConvolutionBackpropData", "MatMul")
 _NOT_COUNTED = ("Constant", "Convert", "Parameter", "Result", "FakeQuantize")
