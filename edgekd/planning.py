@@ -179,6 +179,7 @@ def _deployment(recipe: Recipe) -> list[Stage]:
                 inputs=("export", "data"),
                 sections=("data", f"quantize:{engine.variant}/{quantizer}"),
                 subject=quantizer,
+                external_state="edgekd.quantize.stage:place",
                 fails_alone=True,
                 partial_inputs=_CALIBRATED_ON,
             )

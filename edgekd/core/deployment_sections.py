@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from edgekd.board.precision import Precision
 from edgekd.core.plugin_options import PluginOptions
@@ -70,6 +70,18 @@ class Quantize(QuantizeVariant):
     variants: dict[str, QuantizeVariant] = Field(
         {}, description="Further settings by name, e.g. other layers in float."
     )
+    _boards: tuple[str, ...] = PrivateAttr(())
+
+    @property
+    def boards(self) -> tuple[str, ...]:
+        """The boards of the engines that are compiled from the quantized model; `Recipe.only` tells it, others know none."""
+        return self._boards
+
+    def on(self, boards: tuple[str, ...]) -> Quantize:
+        """Return the same settings of a model whose engines run on these boards."""
+        known = self.model_copy()
+        known._boards = boards
+        return known
 
     @field_validator("variants")
     @classmethod

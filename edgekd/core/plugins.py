@@ -51,7 +51,7 @@ _NAMES = {
     "launchers": ("Options", "TRAINS_TEACHER", "run_all"),
 }
 WITH_OPTIONS = ("targets", *(kind for kind, names in _NAMES.items() if "Options" in names))
-_NOT_PLUGINS = {"base", "graph"}
+_NOT_PLUGINS = {"base", "graph", "pairs"}
 _SINGULAR = {"families": "family"}
 TRAINED = ("families", "methods")  # their modules import torch, and boards do not need them
 

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidatorFunctionWrapHandler, field_validator, model_validator
 
+from edgekd.core import plugins
 from edgekd.core.deployment_sections import (
     LOCAL,
     PTQ,
@@ -223,8 +224,16 @@ class Recipe(Section):
             variant, _, quantizer = names["quantize"].partition("/")
             settings = self.quantize.variant(variant)
             options = {quantizer: settings.options.get(quantizer, PluginOptions())}
-            update["quantize"] = Quantize(images=settings.images, options=options)
+            boards = self._boards_of(variant, quantizer)
+            update["quantize"] = Quantize(images=settings.images, options=options).on(boards)
         return self.model_copy(update=update)
+
+    def _boards_of(self, variant: str, quantizer: str) -> tuple[str, ...]:
+        """Return the boards of the engines that are compiled from one quantized model, each once."""
+        engines = (one for one in self.engines or () if one.precision.is_quantized and one.variant == variant)
+        return tuple(
+            dict.fromkeys(one.board for one in engines if plugins.target(one.target).info.quantizer == quantizer)
+        )
 
     def plugin_uses(self) -> Iterator[PluginUse]:
         """Return every plugin that has options in the recipe, without those of sections that are None (see `only`)."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import overload
+from typing import Any, overload
 
 import numpy as np
 
@@ -11,9 +11,11 @@ from edgekd.board.preprocess import prepare
 from edgekd.board.specs import ModelSpec
 from edgekd.core import plugins
 from edgekd.core.artifact import StageResult
+from edgekd.core.recipe import Recipe
 from edgekd.core.stage import StageJob
 from edgekd.data.base import DenseDataset
 from edgekd.data.splits import open_split
+from edgekd.quantize.place import options_of, state_of
 from edgekd.quantize.ptq import Batch
 
 
@@ -22,7 +24,7 @@ def run(job: StageJob) -> StageResult:
     recipe, onnx = job.recipe, job.inputs["export"]
     settings = recipe.quantize
     module = plugins.load("quantizers", job.subject)
-    options = settings.typed_options(job.subject)
+    options = options_of(settings, job.subject)
     dataset = open_split(recipe, recipe.data.train)
     chosen = calibration_indices(len(dataset), settings.images, recipe.seed)
     spec = onnx.spec
@@ -34,6 +36,12 @@ def run(job: StageJob) -> StageResult:
     if result.pixels is not None:
         details["calibration_pixels"] = result.pixels.relative_to(job.out_dir).as_posix()
     return StageResult(spec, {**details, "calibration": calibration, "quantizer": result.details})
+
+
+def place(recipe: Recipe) -> dict[str, Any] | None:
+    """Return what the model depends on besides the recipe's settings of its only quantizer; see `place.state_of`."""
+    (quantizer,) = recipe.quantize.options
+    return state_of(recipe.quantize, quantizer)
 
 
 class Prepared(Sequence[Batch]):

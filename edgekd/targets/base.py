@@ -225,6 +225,8 @@ class Target:
     probe: takes an ONNX file and options, and asks the toolchain which nodes it takes.
     check_engine: takes precision, options and the contract of a network; TargetError for what `build_engine` would refuse of
         any network under this contract. What is not installed is not asked.
+    why_saturates: takes a quantized model, options and facts of a machine (`sysinfo.environment`), and returns why the engine
+        would compute something else there, "" when it would not. None: it nowhere does.
     bound_to: takes options and returns "version" when an engine loads in no other version of the runtime, "machine" when it
         also loads on no other machine, else "". None: always "".
     board_version: returns the version of the runtime on the board, when that is not `runtime_version`; errors alike.
@@ -243,6 +245,7 @@ class Target:
     why_not_here: Callable[[Optional[Any]], str] = runs_on_any_machine
     probe: Optional[Callable[[Path, Any], Probe]] = None
     check_engine: Optional[Callable[[str, Any, ModelSpec], None]] = None
+    why_saturates: Optional[Callable[[Path, Any, Facts], str]] = None
     bound_to: Optional[Callable[[Any], str]] = None
     board_version: Optional[Callable[[], str]] = None
     simulator: Optional[Type[SessionBase]] = None
