@@ -6,6 +6,7 @@ A quantizer is one file `quantize/schemes/<name>.py` with
     SUFFIX                                                           file suffix of the model it writes
     KEEPS_FLOAT                                                      whether it can leave operators in float
     quantize(model, spec, calibration, out_dir, options) -> QuantizeResult
+    grids(model, spec, options) -> Placement                         optional: what it quantizes, see `grids.py`
 
 The contract of the model stays what it was. The same calibration gives the same model.
 """

@@ -25,6 +25,7 @@ from edgekd.board.installation import install
 from edgekd.board.options import option
 from edgekd.board.specs import ModelSpec
 from edgekd.errors import TargetError
+from edgekd.quantize.grids import Grid, Placement, named_graph, placement_of, symmetric_weights
 from edgekd.quantize.ptq import (
     WEIGHTED,
     Batch,
@@ -90,6 +91,23 @@ def quantize(
     return QuantizeResult(result.model, {"quantizer": "qdq", "options": asdict(options), **result.details})
 
 
+def grids(model: Path, spec: ModelSpec, options: Options) -> Placement:
+    """Return the placement of the operators with weights, for `quantize` with the same arguments.
+
+    ONNX Runtime also quantizes the operators between them (sums, concatenations), with a scale for each output.
+
+    Raises:
+        RecipeError: a `keep_float` pattern matches nothing.
+        ArtifactError: the model is not an ONNX file.
+    """
+    graph = named_graph(model)
+    keep = [*float_nodes(graph, options.keep_float, options.float_head), *_grouped_with_bias(graph)]
+    activation = Grid(8, is_signed=options.activation_type == "int8", is_symmetric=False)
+    # ONNX Runtime's 7 bits are -64 to 64.
+    weight = Grid(7, True, True, largest=64) if options.reduce_range else symmetric_weights(8)
+    return placement_of(graph, keep, lambda _: activation, weight)
+
+
 @dataclass(frozen=True)
 class Settings(Options):
     """What `write` needs besides the options: the operators to quantize (empty: all that ONNX Runtime knows) and further
@@ -135,8 +153,10 @@ def _unsupported(graph: Graph, options: Settings) -> list[str]:
     Their weights have a scale for each output channel of a group, their bias has one for each output channel. A bias that
     stays float (`QuantizeBias` off) takes no scale.
     """
-    if not options.extra.get("QuantizeBias", True):
-        return []
+    return _grouped_with_bias(graph) if options.extra.get("QuantizeBias", True) else []
+
+
+def _grouped_with_bias(graph: Graph) -> list[str]:
     return [
         node.name
         for node in graph.nodes

@@ -19,7 +19,8 @@ from pydantic import Field
 
 from edgekd.board.options import option
 from edgekd.board.specs import ModelSpec
-from edgekd.quantize.ptq import WEIGHTED, Batch, QuantizeResult
+from edgekd.quantize.grids import Grid, Placement, named_graph, placement_of, symmetric_weights
+from edgekd.quantize.ptq import WEIGHTED, Batch, QuantizeResult, float_nodes
 from edgekd.quantize.schemes import qdq
 
 SUFFIX = ".onnx"
@@ -60,6 +61,16 @@ def quantize(
     )
     result = qdq.write("qdq_signed", model, calibration, out_dir, settings)
     return QuantizeResult(result.model, {**result.details, "quantizer": "qdq_signed", "options": asdict(options)})
+
+
+def grids(model: Path, spec: ModelSpec, options: Options) -> Placement:
+    """Return the placement that `quantize` writes; errors as in `qdq.grids`."""
+    graph = named_graph(model)
+    # The scale is that of -127 to 127, as ONNX Runtime's; QuantizeLinear writes -128, too.
+    activation = Grid(8, is_signed=True, is_symmetric=True)
+    return placement_of(
+        graph, float_nodes(graph, options.keep_float, options.float_head), lambda _: activation, symmetric_weights(8)
+    )
 
 
 _EXTRA: dict[str, Any] = {
