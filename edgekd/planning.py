@@ -25,6 +25,7 @@ _CLASSES_OF = {"data": "edgekd.data.stage:classes_part"}
 _NAMES = ("data.augment.flip_pairs",)
 # Nor do when a training is given up, and whether a baseline is trained beside it.
 _NOT_DISTILLED = ("distill.watchdog_ratio", "distill.baseline")
+_NOT_QUANTIZED = ("quantize.budget",)  # it chooses layers of `mixed` engines, and changes no int8 model
 
 
 def plan(recipe: Recipe, ran_before: Callable[[Engine], bool] = lambda _: True) -> list[Stage]:
@@ -119,6 +120,7 @@ def _training(recipe: Recipe) -> list[Stage]:
                 function="edgekd.preflight.stage:run",
                 inputs=("data",),
                 sections=("data", "student", "export", "quantize", "engines", "check"),
+                ignored_keys=_NOT_QUANTIZED,
                 partial_inputs=_CLASSES_OF,
                 version=2,
             )
@@ -179,6 +181,7 @@ def _deployment(recipe: Recipe) -> list[Stage]:
                 inputs=("export", "data"),
                 sections=("data", f"quantize:{engine.variant}/{quantizer}"),
                 subject=quantizer,
+                ignored_keys=_NOT_QUANTIZED,
                 fails_alone=True,
                 partial_inputs=_CALIBRATED_ON,
             )

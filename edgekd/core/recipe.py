@@ -13,10 +13,12 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidatorFunctionWrapHandler, field_validator, model_validator
 
+from edgekd.board.precision import Precision
 from edgekd.core.deployment_sections import (
     LOCAL,
     PTQ,
     Bench,
+    Budget,
     Engine,
     EngineParity,
     Evaluate,
@@ -50,6 +52,7 @@ __all__ = [
     "PTQ",
     "Augment",
     "Bench",
+    "Budget",
     "Data",
     "Distill",
     "Engine",
@@ -209,6 +212,15 @@ class Recipe(Section):
                 )
         return self
 
+    @model_validator(mode="after")
+    def _mixed_engines_have_a_budget(self) -> Recipe:
+        for engine in self.engines:
+            if engine.precision is Precision.MIXED and self.quantize.budget is None:
+                raise ValueError(
+                    f"engines.{engine.id}: precision mixed needs `quantize.budget`: the drop that decides which layers stay in float"
+                )
+        return self
+
     def only(self, *sections: str) -> Recipe:
         """Return a copy in which every section that is not named is None.
 
@@ -223,7 +235,7 @@ class Recipe(Section):
             variant, _, quantizer = names["quantize"].partition("/")
             settings = self.quantize.variant(variant)
             options = {quantizer: settings.options.get(quantizer, PluginOptions())}
-            update["quantize"] = Quantize(images=settings.images, options=options)
+            update["quantize"] = Quantize(images=settings.images, options=options, budget=self.quantize.budget)
         return self.model_copy(update=update)
 
     def plugin_uses(self) -> Iterator[PluginUse]:

@@ -14,6 +14,7 @@ from edgekd.core.artifact import StageResult
 from edgekd.core.stage import StageJob
 from edgekd.data.base import DenseDataset
 from edgekd.data.splits import open_split
+from edgekd.errors import DataError
 from edgekd.quantize.ptq import Batch
 
 
@@ -66,3 +67,25 @@ def calibration_indices(available: int, wanted: int, seed: int) -> list[int]:
     """Return the sorted indices of `wanted` (at most `available`) images drawn without replacement."""
     rng = np.random.default_rng([seed, 2])
     return sorted(int(i) for i in rng.permutation(available)[: min(wanted, available)])
+
+
+def selection_indices(available: int, calibration: int, wanted: int, seed: int) -> list[int]:
+    """Return the sorted indices of the `wanted` selection images: those behind the calibration images in the same draw.
+
+    Args:
+        available: images of the training split.
+        calibration: calibration images, `quantize.images`.
+        wanted: selection images at most, `quantize.budget.images`.
+        seed: the recipe's.
+
+    Raises:
+        DataError: calibration uses every training image.
+    """
+    drawn = np.random.default_rng([seed, 2]).permutation(available)
+    chosen = sorted(int(i) for i in drawn[calibration : calibration + wanted])
+    if not chosen:
+        raise DataError(
+            f"quantize.budget needs training images that calibration does not use, expected more than {calibration}, got "
+            f"{available}; lower quantize.images"
+        )
+    return chosen
