@@ -66,7 +66,9 @@ class Budget(Section):
 
     max_drop: float = Field(0.005, gt=0, lt=1, description="Max drop of the metric, a fraction: 0.005 is half a point.")
     metric: str | None = Field(
-        None, description="Metric that the budget limits. `null`: mIoU, mAP or mask mAP, by the task."
+        None,
+        description="Metric that the budget limits. `null`: `miou`, `map` or `mask_map`, by the task; the other choice is "
+        "`boundary_iou`, `map_75` or `boundary_map`.",
     )
     images: int = Field(
         256,

@@ -28,6 +28,7 @@ from edgekd.core.deployment_sections import (
     on_boards,
 )
 from edgekd.core.plugin_options import PluginOptions
+from edgekd.core.task_metrics import TASKS
 from edgekd.core.training_sections import (
     PLAIN,
     Augment,
@@ -219,6 +220,15 @@ class Recipe(Section):
                 raise ValueError(
                     f"engines.{engine.id}: precision mixed needs `quantize.budget`: the drop that decides which layers stay in float"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _budget_limits_a_metric_of_the_task(self) -> Recipe:
+        budget, task = self.quantize.budget, TASKS[self.task]
+        if budget is not None and budget.metric not in (None, task.metric, task.second):
+            raise ValueError(
+                f"quantize.budget.metric: expected {task.metric} or {task.second} for task {self.task!r}, got {budget.metric!r}"
+            )
         return self
 
     def only(self, *sections: str) -> Recipe:

@@ -14,7 +14,7 @@ import sys
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Callable, Dict, Literal, Mapping, Optional, Tuple, Type, TypeVar
+from typing import Any, Callable, Dict, Literal, Mapping, Optional, Sequence, Tuple, Type, TypeVar
 
 import numpy as np
 
@@ -232,6 +232,8 @@ class Target:
     machine_facts: takes the root of a file system and returns facts (JSON) of the machine that edgekd does not know by
         itself; they stand in manifests, and a latency belongs to them.
     power_mode: takes the root of a file system and returns settings (JSON) that a person makes before measuring.
+    keeps_float: takes options and tensors, and returns the options (JSON) with which the toolchain computes the operators that
+        write these tensors in float. None: the quantizer keeps operators in float.
     tunes: returns the choices that `edgekd tune` tries on this machine, see `board/choices.py`. None: there are none.
     """
 
@@ -248,6 +250,7 @@ class Target:
     simulator: Optional[Type[SessionBase]] = None
     machine_facts: Optional[Callable[[str], Facts]] = None
     power_mode: Optional[Callable[[str], Facts]] = None
+    keeps_float: Optional[Callable[[Any, Sequence[str]], Facts]] = None
     tunes: Optional[Callable[[], Tuple[Choice, ...]]] = None
 
 

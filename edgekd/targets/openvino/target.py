@@ -51,7 +51,7 @@ INFO = TargetInfo(
     suffix=runtime.IR,
     compile_at="host",
     quantizer="nncf",
-    precisions=("fp32", "fp16", "int8"),
+    precisions=("fp32", "fp16", "int8", "mixed"),
     extra="openvino",
     distributions=("openvino",),
     tools=("nncf",),
@@ -248,8 +248,8 @@ class Session(SessionBase):
 def _check_quantized(model: Any, request: CompileRequest) -> None:
     """Raise TargetError for a float model that is to be int8, or the other way round."""
     quantized = sum(op.get_type_name() in ("FakeQuantize", "FakeConvert") for op in model.get_ops())
-    if (request.precision == "int8") == (quantized > 0):
-        return
+    if request.precision == "mixed" or (request.precision == "int8") == (quantized > 0):
+        return  # a mixed model may have every layer in float
     wanted, todo = (
         ("quantized", "quantize it with nncf first") if quantized == 0 else ("float", "give the exported one")
     )
