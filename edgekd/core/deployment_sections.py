@@ -61,6 +61,23 @@ class QuantizeVariant(Section):
         return given.typed("quantizers", quantizer, f"quantize.options.{quantizer}")
 
 
+class Budget(Section):
+    """Accuracy budget of quantized engines: the largest drop of a metric against the float network."""
+
+    max_drop: float = Field(0.005, gt=0, lt=1, description="Max drop of the metric, a fraction: 0.005 is half a point.")
+    metric: str | None = Field(
+        None,
+        description="Metric that the budget limits. `null`: `miou`, `map` or `mask_map`, by the task; the other choice is "
+        "`boundary_iou`, `map_75` or `boundary_map`.",
+    )
+    images: int = Field(
+        256,
+        gt=0,
+        description="Selection images: training images that calibration does not use. `data.val` is scored once, at the end.",
+    )
+    rank: str = Field("alone_sqnr", description="Ranking (a plugin) that orders the layers for the search.")
+
+
 class Quantize(QuantizeVariant):
     """Post-training quantization: the settings of variant `ptq`, and further variants beside it.
 
@@ -69,6 +86,9 @@ class Quantize(QuantizeVariant):
 
     variants: dict[str, QuantizeVariant] = Field(
         {}, description="Further settings by name, e.g. other layers in float."
+    )
+    budget: Budget | None = Field(
+        None, description="Accuracy budget that engines of precision `mixed` keep. `null`: none."
     )
     _boards: tuple[str, ...] = PrivateAttr(())
 

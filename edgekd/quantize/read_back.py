@@ -55,7 +55,7 @@ def read_back(quantized: Path, model: Path) -> ReadBack:
         if twin is None or twin.op_type != node.op_type or node.op_type in QDQ:
             continue
         found = {}
-        for name, original in zip(node.input[:_READ.get(node.op_type, len(node.input))], twin.input, strict=False):
+        for name, original in zip(node.input[: _READ.get(node.op_type, len(node.input))], twin.input, strict=False):
             pair = graph.producer(name)
             if pair is None or pair.op_type != "DequantizeLinear":
                 continue

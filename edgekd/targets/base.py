@@ -252,6 +252,8 @@ class Target:
     machine_facts: takes the root of a file system and returns facts (JSON) of the machine that edgekd does not know by
         itself; they are stored in manifests and identify the machine of a latency.
     power_mode: takes the root of a file system and returns performance settings (JSON) that a user makes before measuring.
+    keeps_float: takes options and tensors, and returns the options (JSON) with which the toolchain computes the operators that
+        write these tensors in float. None: the quantizer keeps operators in float.
     tunes: returns the choices that `edgekd tune` tries on this machine, see `board/choices.py`. None: there are none.
     """
 
@@ -270,6 +272,7 @@ class Target:
     tap: Optional[Type[TappedSession]] = None
     machine_facts: Optional[Callable[[str], Facts]] = None
     power_mode: Optional[Callable[[str], Facts]] = None
+    keeps_float: Optional[Callable[[Any, Sequence[str]], Facts]] = None
     tunes: Optional[Callable[[], Tuple[Choice, ...]]] = None
 
 

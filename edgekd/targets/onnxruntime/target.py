@@ -47,7 +47,7 @@ INFO = TargetInfo(
     suffix=".onnx",
     compile_at="host",
     quantizer="qdq",
-    precisions=("fp32", "int8"),
+    precisions=("fp32", "int8", "mixed"),
     extra="onnxruntime",
     distributions=("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino"),
     support=(Path(__file__).with_name("support.yaml"),),
@@ -129,7 +129,8 @@ def build_engine(request: CompileRequest) -> CompileResult:
         providers.check_float32(request.options.provider_options)
     model = read_onnx(request.model, has_weights=False)
     quantized = sum(node.op_type == "DequantizeLinear" for node in model.graph.node)
-    if (request.precision == "int8") != (quantized > 0):
+    # A mixed model may have every layer in float.
+    if request.precision != "mixed" and (request.precision == "int8") != (quantized > 0):
         wanted, todo = (
             ("quantized", "quantize it with qdq first") if quantized == 0 else ("float", "give the exported one")
         )
