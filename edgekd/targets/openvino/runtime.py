@@ -151,7 +151,7 @@ def precision_of(device: str, precision: str, asked: Optional[str]) -> str:
     choices = _COMPUTES.get(kind_of(device), _COMPUTES["CPU"])
     if precision not in choices:
         raise TargetError(
-            f"openvino: the {kind_of(device)} computes in {' and '.join(choices)}, got precision {precision}; ask for fp16"
+            f"openvino: the {kind_of(device)} computes in {', '.join(choices)}, got precision {precision}; ask for fp16"
         )
     if asked is None:
         return str(choices[precision][0])
