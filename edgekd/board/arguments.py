@@ -31,6 +31,16 @@ class InferArguments(TypedDict):
     inputs: List[str]
 
 
+class TapArguments(TypedDict):
+    """Of the task `tap`: as `InferArguments`, and the names of inner tensors."""
+
+    engine: str
+    spec: SpecJson
+    options: Json
+    inputs: List[str]
+    tensors: List[str]
+
+
 class MeasuredEngine(TypedDict):
     """An engine among the `MeasureArguments`; `engine` is the name of a file."""
 

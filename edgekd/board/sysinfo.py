@@ -22,6 +22,8 @@ from edgekd.board.system_files import glob_paths, read_number, read_text
 _FLAGS = "avx2 avx512f avx512_vnni avx_vnni avx_vnni_int8 avx512_bf16 avx512_fp16 amx_tile amx_int8 amx_bf16 f16c fma"
 _FLAGS += " asimd asimdhp asimddp i8mm bf16 sve sve2"
 KNOWN_FLAGS = tuple(_FLAGS.split())
+X86 = ("x86_64", "AMD64")  # as Linux and Windows name it
+_INT8_SUMS = ("avx512_vnni", "avx_vnni", "avx_vnni_int8", "amx_int8")  # their sums have 32 bits
 Facts = Dict[str, Any]  # JSON: facts of a machine, a runtime or a build, stored for the reader and never computed with
 
 
@@ -95,6 +97,16 @@ def usable_cores(root: str = "/") -> int:
         cores.add(siblings or str(cpu))  # without topology every CPU counts as a core
     quota = _cpu_quota(base)
     return max(1, min(len(cores), int(quota)) if quota is not None else len(cores))
+
+
+def adds_products_in_16_bits(facts: Facts) -> bool:
+    """Return whether a CPU multiplies 8-bit integers with `vpmaddubsw`, which adds two products in 16 bits and saturates.
+
+    Args:
+        facts: of `environment`. A CPU whose flags cannot be read is none of them.
+    """
+    flags = facts.get("cpu_flags") or ()
+    return facts.get("machine") in X86 and bool(flags) and not any(flag in flags for flag in _INT8_SUMS)
 
 
 def is_hybrid(root: str = "/") -> bool:

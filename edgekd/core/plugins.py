@@ -35,6 +35,7 @@ KINDS = {
     "families": "edgekd.models.families",
     "methods": "edgekd.distill.methods",
     "quantizers": "edgekd.quantize.schemes",
+    "rankings": "edgekd.sensitivity.rankings",
     "rewrites": "edgekd.rewrites",
     "stacks": "edgekd.stacks",
     "launchers": "edgekd.study.launchers",
@@ -46,12 +47,13 @@ _NAMES = {
     "families": ("Options", "TASKS", "VARIANTS", "build"),
     "methods": ("Options", "TASKS", "Method"),
     "quantizers": ("Options", "SUFFIX", "KEEPS_FLOAT", "quantize"),
+    "rankings": ("harm",),
     "rewrites": ("ERROR", "rewrite"),
     "stacks": ("TITLE", "TARGETS", "why_not", "write"),
     "launchers": ("Options", "TRAINS_TEACHER", "run_all"),
 }
 WITH_OPTIONS = ("targets", *(kind for kind, names in _NAMES.items() if "Options" in names))
-_NOT_PLUGINS = {"base", "graph"}
+_NOT_PLUGINS = {"base", "graph", "pairs"}
 _SINGULAR = {"families": "family"}
 TRAINED = ("families", "methods")  # their modules import torch, and boards do not need them
 

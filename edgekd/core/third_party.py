@@ -28,6 +28,8 @@ def code_hashes(recipe: Recipe, sections: tuple[str, ...]) -> dict[str, str | No
     if "export" in named:
         used += [("rewrites", name) for name in recipe.export.rewrite]
     used += [("quantizers", one.rpartition("/")[2]) for one in sections if one.startswith("quantize:")]
+    if recipe.quantize is not None and recipe.quantize.budget is not None:
+        used.append(("rankings", recipe.quantize.budget.rank))
     used += [
         ("targets", engine.target)
         for engine in recipe.engines or ()

@@ -38,6 +38,10 @@ class _Boards:
             self._executors[name] = SshBoard(self._inventory.board(name))
         return self._executors[name]
 
+    def chip(self, name: str) -> str | None:
+        """Return the chip of a board as the inventory names it; RecipeError when it lacks the board."""
+        return self._inventory.board(name).chip
+
     def close(self) -> None:
         """End the connections."""
         for executor in self._executors.values():
@@ -74,6 +78,15 @@ def executor_of(board: str) -> Executor:
     if board == LOCAL:
         return Local()
     return (_connected.get() or _Boards(load_inventory())).executor(board)
+
+
+def chip_of(board: str) -> str | None:
+    """Return the chip that the inventory in use names for a board, None where it names none; the board is not asked.
+
+    Raises:
+        RecipeError: the inventory lacks the board.
+    """
+    return (_connected.get() or _Boards(load_inventory())).chip(board)
 
 
 def prepare(board: str) -> None:

@@ -16,6 +16,7 @@ from edgekd.board.job import Job, Json
 from edgekd.board.postprocess import Predictor
 from edgekd.board.prediction_files import load_results, save_images
 from edgekd.board.session import Session
+from edgekd.core import plugins
 from edgekd.core.artifact import Artifact
 from edgekd.core.recipe import LOCAL
 from edgekd.errors import ArtifactError
@@ -55,7 +56,19 @@ def predict_images(
         raise ArtifactError(
             f"{artifact.path}: expected an engine for board {board}, got an artifact of kind {artifact.kind}"
         )
-    engine, executor = engine_files(artifact), executor_of(board)
+    yield from predict_with(images, engine_files(artifact), board, selection)
+
+
+def predict_with(
+    images: Iterable[np.ndarray], engine: EngineFiles, board: str, selection: Selection | None = None
+) -> Iterator[Any]:
+    """Yield the class map or the `Detections` of each image by an engine on a board; as `predict_images`."""
+    if board == LOCAL:
+        target, file = plugins.target(engine.target), engine.files[engine.engine]
+        with target.session(file, engine.spec, engine.options) as session:
+            yield from predict_in(session, images, selection)
+        return
+    executor = executor_of(board)
     for shard in _shards(images):
         yield from _of_shard(executor, engine, shard, selection)
 

@@ -13,7 +13,7 @@ import shutil
 from collections import defaultdict
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Optional, Tuple, Union
+from typing import Any, Dict, List, Optional, Tuple, Union
 
 import numpy as np
 
@@ -160,6 +160,13 @@ class Graph:
 
         return np.asarray(numpy_helper.to_array(self._constants[tensor], str(self.path.parent)))
 
+    def constant_type(self, tensor: str) -> str:
+        """Return the element type of an initializer or Constant node, e.g. `int8`; "" for other tensors."""
+        from onnx import TensorProto
+
+        value = self._constants.get(tensor)
+        return "" if value is None else TensorProto.DataType.Name(value.data_type).lower()
+
     @property
     def constants(self) -> List[str]:
         """The names of the initializers and of the outputs of Constant nodes."""
@@ -298,18 +305,6 @@ def _one_node(node: Any, given: Dict[str, np.ndarray], imports: List[Any]) -> An
     ]
     outputs = [helper.make_empty_tensor_value_info(name) for name in node.output]
     return helper.make_model(helper.make_graph([node], "node", inputs, outputs), opset_imports=imports)
-
-
-def unsigned_zero_points(graph: Graph) -> Iterator[Tuple[Any, str]]:
-    """Yield each Q/DQ node whose zero point is not int8 0, and its zero point in words."""
-    for node in graph.nodes:
-        if node.op_type not in QDQ:
-            continue
-        zero = graph.constant(node.input[2]) if len(node.input) > 2 else np.zeros((), np.uint8)  # ONNX's default
-        if zero is None:
-            yield node, "a computed value"
-        elif zero.dtype != np.int8 or zero.any():
-            yield node, f"{zero.dtype} {np.unique(zero)[:3].tolist()}"
 
 
 def _is_outside(tensor: Any) -> bool:

@@ -14,7 +14,7 @@ import sys
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Callable, Dict, Literal, Mapping, Optional, Tuple, Type, TypeVar
+from typing import Any, Callable, Dict, Literal, Mapping, Optional, Sequence, Tuple, Type, TypeVar
 
 import numpy as np
 
@@ -186,6 +186,23 @@ class SessionBase(ABC):
         """Release the runtime's objects. After a failed `_open` some of them do not exist."""
 
 
+class TappedSession(SessionBase):
+    """An engine that also gives inner tensors: `infer` returns them by name beside the outputs, as float32 or as they are.
+
+    A tapped engine may be compiled otherwise than the engine itself, so its outputs can be others.
+
+    Args:
+        engine: the engine's file, see `SessionBase`.
+        spec: its contract.
+        options: the target's own.
+        tensors: names in the ONNX graph that the engine was made from. When it is open, `tensors` are those that it has.
+    """
+
+    def __init__(self, engine: Path, spec: ModelSpec, options: Any, tensors: Sequence[str]) -> None:
+        super().__init__(engine, spec, options)
+        self.tensors = tuple(tensors)
+
+
 def check_tensors(engine: Path, spec: ModelSpec, inputs: Tensors, outputs: Tensors) -> None:
     """Compare an engine's own tensors with its contract; outputs that the contract does not name are allowed.
 
@@ -225,13 +242,18 @@ class Target:
     probe: takes an ONNX file and options, and asks the toolchain which nodes it takes.
     check_engine: takes precision, options and the contract of a network; TargetError for what `build_engine` would refuse of
         any network under this contract. What is not installed is not asked.
+    why_saturates: takes a quantized model, options and facts of a machine (`sysinfo.environment`), and returns why the engine
+        would compute something else there, "" when it would not. None: it nowhere does.
     bound_to: takes options and returns "version" when an engine loads in no other version of the runtime, "machine" when it
         also loads on no other machine, else "". None: always "".
     board_version: returns the version of the runtime on the board, when that is not `runtime_version`; errors alike.
     simulator: a session class that computes what the chip computes, where the toolchain is.
+    tap: a `TappedSession` class: the engine with inner tensors as further outputs.
     machine_facts: takes the root of a file system and returns facts (JSON) of the machine that edgekd does not know by
         itself; they are stored in manifests and identify the machine of a latency.
     power_mode: takes the root of a file system and returns performance settings (JSON) that a user makes before measuring.
+    keeps_float: takes options and tensors, and returns the options (JSON) with which the toolchain computes the operators that
+        write these tensors in float. None: the quantizer keeps operators in float.
     tunes: returns the choices that `edgekd tune` tries on this machine, see `board/choices.py`. None: there are none.
     """
 
@@ -243,11 +265,14 @@ class Target:
     why_not_here: Callable[[Optional[Any]], str] = runs_on_any_machine
     probe: Optional[Callable[[Path, Any], Probe]] = None
     check_engine: Optional[Callable[[str, Any, ModelSpec], None]] = None
+    why_saturates: Optional[Callable[[Path, Any, Facts], str]] = None
     bound_to: Optional[Callable[[Any], str]] = None
     board_version: Optional[Callable[[], str]] = None
     simulator: Optional[Type[SessionBase]] = None
+    tap: Optional[Type[TappedSession]] = None
     machine_facts: Optional[Callable[[str], Facts]] = None
     power_mode: Optional[Callable[[str], Facts]] = None
+    keeps_float: Optional[Callable[[Any, Sequence[str]], Facts]] = None
     tunes: Optional[Callable[[], Tuple[Choice, ...]]] = None
 
 

@@ -19,9 +19,9 @@ from edgekd.errors import TargetError, one_line
 IR, BLOB, BUILT_WITH = ".xml", ".blob", "engine.json"
 # Precision of an engine -> allowed precisions of its float operators by kind of device, the default first.
 _COMPUTES: Dict[str, Dict[str, Tuple[str, ...]]] = {
-    "CPU": {"fp32": ("f32",), "fp16": ("f16",), "int8": ("f32", "f16", "bf16")},
-    "GPU": {"fp32": ("f32",), "fp16": ("f16",), "int8": ("f16", "f32")},
-    "NPU": {"fp16": ("f16",), "int8": ("f16",)},
+    "CPU": {"fp32": ("f32",), "fp16": ("f16",), "int8": ("f32", "f16", "bf16"), "mixed": ("f32", "f16", "bf16")},
+    "GPU": {"fp32": ("f32",), "fp16": ("f16",), "int8": ("f16", "f32"), "mixed": ("f16", "f32")},
+    "NPU": {"fp16": ("f16",), "int8": ("f16",), "mixed": ("f16",)},
 }
 DEVICES = tuple(_COMPUTES)
 # In the file's own metadata: what the IR's float operators are computed in.
@@ -151,7 +151,7 @@ def precision_of(device: str, precision: str, asked: Optional[str]) -> str:
     choices = _COMPUTES.get(kind_of(device), _COMPUTES["CPU"])
     if precision not in choices:
         raise TargetError(
-            f"openvino: the {kind_of(device)} computes in {' and '.join(choices)}, got precision {precision}; ask for fp16"
+            f"openvino: the {kind_of(device)} computes in {', '.join(choices)}, got precision {precision}; ask for fp16"
         )
     if asked is None:
         return str(choices[precision][0])

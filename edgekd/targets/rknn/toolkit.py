@@ -190,9 +190,15 @@ def rewritten(model: Path, out: Path) -> List[str]:
 
     Raises:
         ArtifactError: the file is not a readable ONNX model.
-        TargetError: a pool that the toolkit would misread and that cannot be rewritten, because its values may be negative.
+        TargetError: a graph with Q/DQ pairs, or a pool that the toolkit would misread and that cannot be rewritten, because its
+            values may be negative.
     """
     net = read_onnx(model)
+    if Graph(net).is_quantized:
+        raise TargetError(
+            f"{model}: RKNN-Toolkit2 quantizes the float model by itself, expected a graph without Q/DQ pairs, got one with "
+            "them; give the float model"
+        )
     found = [node for name in REWRITES for node in import_module(f"edgekd.rewrites.{name}").rewrite(net)]
     graph = Graph(net)
     for node in max_pool_pads.misread(graph):
