@@ -52,40 +52,45 @@ def engine_errors(
         TargetError: a runtime refuses the engine.
     """
     notes: list[str] = []
-    subject, back = _subject(export, quantized, notes)
+    subject = _subject(export, quantized, notes)
     places = _places(engine, board, notes)
+    return compare(engine.path.name, subject, places, images, notes, progress)
+
+
+def compare(
+    name: str,
+    subject: Subject,
+    places: Mapping[str, Place],
+    images: Sequence[np.ndarray],
+    notes: Sequence[str] = (),
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> LayerErrors:
+    """Return the errors of an engine that runs in some places, see `measure`; `name` and `notes` stand in the result."""
     try:
         layers, sums = measure(subject, places, images)
     except TargetError as exc:
-        notes.append(f"the engine is not compared layer by layer: {one_line(exc, None)}")
+        if not places:
+            raise
+        notes = (*notes, f"the engine is not compared layer by layer: {one_line(exc, None)}")
         places = {}
         layers, sums = measure(subject, places, images)
     costs: dict[str, float] = {}
-    if back is not None:
+    if subject.placement is not None:
         batches = [{subject.spec.inputs[0].name: prepare(image, subject.spec.preprocess)} for image in images]
-        costs = alone(back.model, back.placement, back.scales, batches, progress=progress)
-    quantized_nodes = {node.name for node in back.placement.nodes} if back else set()
+        costs = alone(subject.model, subject.placement, subject.scales or {}, batches, progress=progress)
     rows = [
         LayerError(
-            one.name,
-            one.op,
-            one.module,
-            round(one.macs, 5),
-            is_float=back is not None and one.op in WEIGHTED and one.name not in quantized_nodes,
+            name=one.name,
+            op=one.op,
+            module=one.module,
+            macs=round(one.macs, 5),
+            is_float=subject.placement is not None and one.op in WEIGHTED and one.name not in costs,
         )
         for one in layers
     ]
     shown = filled(rows, sums, tuple(places), costs)
-    blamed, sentence = judge(shown, sums, tuple(places), back.placement if back else None)
-    return LayerErrors(
-        engine=engine.path.name,
-        images=len(images),
-        layers=shown,
-        answer=_answer(sums),
-        blamed=blamed,
-        sentence=sentence,
-        notes=tuple(notes),
-    )
+    blamed, sentence = judge(shown, sums, tuple(places), subject.placement)
+    return LayerErrors(name, len(images), shown, _answer(sums), blamed, sentence, tuple(notes))
 
 
 def errors_in_run(
@@ -133,22 +138,22 @@ def _stored(report: Path) -> Any:
         raise UserError(f"{report}: damaged ({exc}); write it again with edgekd run") from exc
 
 
-def _subject(export: Artifact, quantized: Artifact | None, notes: list[str]) -> tuple[Subject, ReadBack | None]:
-    """Return the graphs of an engine, and what its quantized model quantizes, where that can be read."""
+def _subject(export: Artifact, quantized: Artifact | None, notes: list[str]) -> Subject:
+    """Return the graphs of an engine, with what its quantized model quantizes, where that can be read."""
     model = export.file("model.onnx")
     whole = read_onnx(model)
     name_nodes(whole)
     if quantized is None:
-        return Subject(whole, export.spec), None
+        return Subject(whole, export.spec)
     source = quantized.file(quantized.details.get("model", "model.onnx"))
     name = quantized.details["quantizer"]["quantizer"]
     scheme = plugins.load("quantizers", name)
     reader = vars(scheme).get("read_back")
     if reader is None and not (source.suffix == ".onnx" and read_graph(source).is_quantized):
         notes.append(f"quantizer {name} leaves the scales to the toolchain: there is no Q/DQ graph to compare with")
-        return Subject(whole, export.spec), None
+        return Subject(whole, export.spec)
     back: ReadBack = (reader or read_back)(source, model)
-    return Subject(back.model, export.spec, back.graph, back.is_file, back.placement, back.scales), back
+    return Subject(back.model, export.spec, back.graph, back.is_file, back.placement, back.scales)
 
 
 def _places(engine: Artifact, board: str, notes: list[str]) -> Mapping[str, Place]:
