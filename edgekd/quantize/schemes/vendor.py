@@ -19,6 +19,7 @@ from edgekd.rewrites.graph import copy_onnx
 
 SUFFIX = ".onnx"
 KEEPS_FLOAT = False
+TAKES_RANGES = False  # the toolchain calibrates by itself
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,9 @@ import numpy as np
 from edgekd.board.choices import GRAPHS, Choice, threads
 from edgekd.board.options import option
 from edgekd.board.specs import ModelSpec
-from edgekd.board.sysinfo import Facts, environment, is_hybrid, usable_cores
+from edgekd.board.sysinfo import Facts, adds_products_in_16_bits, environment, is_hybrid, usable_cores
 from edgekd.errors import ImageError, TargetError, one_line
+from edgekd.targets import _int8
 from edgekd.targets.base import (
     CompileRequest,
     CompileResult,
@@ -37,7 +38,7 @@ from edgekd.targets.base import (
     check_range,
     check_tensors,
 )
-from edgekd.targets.openvino import model_api, runtime
+from edgekd.targets.openvino import model_api, quantized, runtime
 from edgekd.targets.openvino.compiled import (
     PRECISION,
     layers_of,
@@ -52,7 +53,7 @@ INFO = TargetInfo(
     suffix=runtime.IR,
     compile_at="host",
     quantizer="nncf",
-    precisions=("fp32", "fp16", "int8"),
+    precisions=("fp32", "fp16", "int8", "mixed"),
     extra="openvino",
     distributions=("openvino",),
     tools=("nncf",),
@@ -112,13 +113,14 @@ def build_engine(request: CompileRequest) -> CompileResult:
     learn what the device makes of it.
 
     Raises:
-        TargetError: unreadable model, float model for int8 or quantized model for fp32, a precision that contradicts
+        TargetError: unreadable model, float model for int8 or quantized model for fp32, a model quantized to 16 or 4 bits or to
+            float8, a precision that contradicts
             the options, a device that is not here or lacks the precision, or refused by the device.
     """
     options = request.options
     precision = runtime.precision_of(options.device, request.precision, options.inference_precision)
     model = read_model(request.model)
-    _check_quantized(model, request)
+    quantized.check_quantized(model, request)
     runtime.mark(model, precision)
     model_api.describe(model, model_api.model_info(request.spec))
     if options.format == "blob":
@@ -150,6 +152,12 @@ def check_engine(precision: str, options: Options, spec: ModelSpec) -> None:
             f"openvino: {options.device} does not compute in {computed} here, only in {', '.join(capabilities)}; ask for "
             "another precision, or for a device that does"
         )
+
+
+def why_saturates(model: Path, options: Options, machine: Facts) -> str:
+    """Say where the CPU's sums overflow: OpenVINO makes unsigned activations of signed ones, so all 8-bit weights can."""
+    is_narrow = options.device == "CPU" and adds_products_in_16_bits(machine)
+    return _int8.why_saturates(quantized.wide_weights(model), machine) if is_narrow else ""
 
 
 def probe(model: Path, options: Options) -> Probe:
@@ -275,20 +283,6 @@ class Tapped(TappedSession, Session):
         return model
 
 
-def _check_quantized(model: Any, request: CompileRequest) -> None:
-    """Raise TargetError for a float model that is to be int8, or the other way round."""
-    quantized = sum(op.get_type_name() in ("FakeQuantize", "FakeConvert") for op in model.get_ops())
-    if (request.precision == "int8") == (quantized > 0):
-        return
-    wanted, todo = (
-        ("quantized", "quantize it with nncf first") if quantized == 0 else ("float", "give the exported one")
-    )
-    raise TargetError(
-        f"{request.model}: precision {request.precision} expected a {wanted} model, got one with {quantized} "
-        f"FakeQuantize operators; {todo}"
-    )
-
-
 def _core_with(device: str) -> Any:
     """Return OpenVINO's core after checking that the device is here."""
     core = runtime.shared_core()
@@ -347,6 +341,7 @@ TARGET = Target(
     build_engine=build_engine,
     probe=probe,
     check_engine=check_engine,
+    why_saturates=why_saturates,
     bound_to=bound_to,
     tap=Tapped,
     tunes=tunes,
