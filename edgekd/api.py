@@ -175,7 +175,7 @@ def run_study(
 
             from edgekd.distill.plan import check_arms
 
-            check_arms(recipe, arms)
+            check_arms(recipe, {f"study.arms.{name}": methods for name, methods in arms.items()})
         if launcher.TRAINS_TEACHER:
             work.launch_teacher(recipe, folder, launch)
         teacher = work.make_teacher(recipe, folder, on_stage)

@@ -25,7 +25,7 @@ def run(job: StageJob) -> StageResult:
     """
     engine = next(e for e in job.recipe.engines if e.id == job.subject)
     options = checked_options(engine)
-    model = next((one for one in job.inputs.values() if one.kind == "quantized"), job.inputs["export"])
+    model = next((one for one in job.inputs.values() if one.kind == "quantized"), None) or job.input_of("onnx")
     request = CompileRequest(
         model=model.file(model.details.get("model", "model.onnx")),
         spec=model.spec,

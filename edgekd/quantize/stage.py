@@ -16,10 +16,12 @@ from edgekd.data.base import DenseDataset
 from edgekd.data.splits import open_split
 from edgekd.quantize.ptq import Batch
 
+SCALES = "scales.json"  # of a student that QAT trained, beside its weights
+
 
 def run(job: StageJob) -> StageResult:
     """Quantize the exported model with the quantizer named by the stage's subject."""
-    recipe, onnx = job.recipe, job.inputs["export"]
+    recipe, onnx = job.recipe, job.input_of("onnx")
     settings = recipe.quantize
     module = plugins.load("quantizers", job.subject)
     options = settings.typed_options(job.subject)

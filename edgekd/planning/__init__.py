@@ -6,11 +6,13 @@ import logging
 from collections.abc import Callable
 from graphlib import TopologicalSorter
 
-from edgekd.core import plugins
-from edgekd.core.recipe import LOCAL, Engine, Recipe
+from edgekd.core.recipe import DEPLOYED, LOCAL, QAT, Engine, Recipe
 from edgekd.core.stage import Stage, bench_of
 from edgekd.errors import BoardError, TargetError, UserError, did_you_mean
 from edgekd.executors.boards import why_not_there
+from edgekd.planning.qat import of_student, quantizer_of, training_stages
+
+__all__ = ["deployed_student", "is_twin", "plan", "quantizer_of", "select", "trains_baseline"]
 
 log = logging.getLogger(__name__)
 
@@ -79,11 +81,6 @@ def trains_baseline(recipe: Recipe) -> bool:
     return recipe.distill.baseline or not recipe.distill.methods
 
 
-def quantizer_of(engine: Engine) -> str:
-    """Return the quantizer whose model an int8 engine of this target is compiled from."""
-    return plugins.target(engine.target).info.quantizer
-
-
 def _training(recipe: Recipe) -> list[Stage]:
     stages = [
         Stage(
@@ -97,7 +94,7 @@ def _training(recipe: Recipe) -> list[Stage]:
         )
     ]
     checks: tuple[str, ...] = ()  # they refuse, before anything is trained, what cannot end well
-    if recipe.teacher.train or recipe.student.train:
+    if recipe.teacher.train or recipe.student.train or recipe.qat:
         checks = ("plan",)
         stages.append(
             Stage(
@@ -105,7 +102,7 @@ def _training(recipe: Recipe) -> list[Stage]:
                 kind="plan",
                 function="edgekd.distill.stage:run_plan",
                 inputs=("data",),
-                sections=("data", "teacher", "student", "distill", "trainer"),
+                sections=("data", "teacher", "student", "distill", *(("qat",) if recipe.qat else ()), "trainer"),
                 ignored_keys=_NOT_DISTILLED,
                 partial_inputs=_CLASSES_OF,
             )
@@ -127,10 +124,10 @@ def _training(recipe: Recipe) -> list[Stage]:
     stages.append(_trained("teacher", "edgekd.train.stage:train_teacher", ("data",), checks, ("teacher.floor",)))
     if trains_baseline(recipe):
         stages.append(_trained("student", "edgekd.train.stage:train_student", ("data",), checks))
+    floor = ("evaluate/teacher",) if recipe.teacher.floor > 0 else ()
     if recipe.distill.methods:
-        floor = ("evaluate/teacher",) if recipe.teacher.floor > 0 else ()
         stages.append(_trained("distilled", "edgekd.distill.stage:run", ("data", "teacher"), floor, _NOT_DISTILLED))
-    return stages
+    return [*stages, *training_stages(recipe, deployed_student(recipe), floor, _TRAINED_ON)]
 
 
 def _trained(
@@ -155,55 +152,65 @@ def _trained(
 
 
 def _deployment(recipe: Recipe) -> list[Stage]:
-    student = deployed_student(recipe)
-    stages = [
-        Stage(
-            name="export",
-            kind="onnx",
-            function="edgekd.export.stage:run",
-            inputs=(student, "data"),
-            sections=("data", "export"),
-            subject=student,
-            partial_inputs=_SCORED_ON,
-            version=2,
-        )
+    students = (DEPLOYED, *(recipe.qat.students if recipe.qat else ()))
+    return [
+        *(_export(recipe, student) for student in students),
+        *_quantized(recipe),
+        *(_engine(engine) for engine in recipe.engines),
     ]
-    quantized = {_source(engine): engine for engine in recipe.engines if engine.precision.is_quantized}
-    for name, engine in sorted(quantized.items()):
-        quantizer = quantizer_of(engine)
-        stages.append(
-            Stage(
-                name=name,
-                kind="quantized",
-                function="edgekd.quantize.stage:run",
-                inputs=("export", "data"),
-                sections=("data", f"quantize:{engine.variant}/{quantizer}"),
-                subject=quantizer,
-                fails_alone=True,
-                partial_inputs=_CALIBRATED_ON,
-            )
+
+
+def _export(recipe: Recipe, student: str) -> Stage:
+    trained = deployed_student(recipe) if student == DEPLOYED else student
+    return Stage(
+        name=of_student("export", student),
+        kind="onnx",
+        function="edgekd.export.stage:run",
+        inputs=(trained, "data"),
+        sections=("data", "export"),
+        subject=trained,
+        partial_inputs=_SCORED_ON,
+        version=2,
+    )
+
+
+def _quantized(recipe: Recipe) -> list[Stage]:
+    """Return a stage for each student, quantizer and variant that an int8 engine is compiled from."""
+    sources = {_source(engine): engine for engine in recipe.engines if engine.precision.is_quantized}
+    return [
+        Stage(
+            name=name,
+            kind="quantized",
+            function="edgekd.quantize.stage:run",
+            inputs=(of_student("export", engine.student), *((QAT,) if engine.student == QAT else ()), "data"),
+            sections=("data", f"quantize:{engine.variant}/{quantizer_of(engine)}"),
+            subject=quantizer_of(engine),
+            fails_alone=True,
+            partial_inputs=_CALIBRATED_ON,
         )
-    for engine in recipe.engines:
-        stages.append(
-            Stage(
-                name=f"engine/{engine.id}",
-                kind="engine",
-                function="edgekd.compile.stage:run",
-                inputs=tuple(dict.fromkeys((_source(engine), "export", "data"))),
-                sections=("data", f"engines:{engine.id}", "parity"),
-                subject=engine.id,
-                external_state="edgekd.compile.stage:bound_to",
-                fails_alone=True,
-                partial_inputs=_CALIBRATED_ON,
-                version=2,
-            )
-        )
-    return stages
+        for name, engine in sorted(sources.items())
+    ]
+
+
+def _engine(engine: Engine) -> Stage:
+    return Stage(
+        name=f"engine/{engine.id}",
+        kind="engine",
+        function="edgekd.compile.stage:run",
+        inputs=tuple(dict.fromkeys((_source(engine), of_student("export", engine.student), "data"))),
+        sections=("data", f"engines:{engine.id}", "parity"),
+        subject=engine.id,
+        external_state="edgekd.compile.stage:bound_to",
+        fails_alone=True,
+        partial_inputs=_CALIBRATED_ON,
+        version=2,
+    )
 
 
 def _source(engine: Engine) -> str:
     """Return the stage whose model an engine is compiled from."""
-    return f"quantize/{quantizer_of(engine)}-{engine.variant}" if engine.precision.is_quantized else "export"
+    model = f"quantize/{quantizer_of(engine)}-{engine.variant}" if engine.precision.is_quantized else "export"
+    return of_student(model, engine.student)
 
 
 def _measuring(recipe: Recipe, ran_before: Callable[[Engine], bool]) -> list[Stage]:

@@ -1,0 +1,67 @@
+"""The stages of section `qat`: the student trained with quantizers, and its control, the same training without them."""
+
+from __future__ import annotations
+
+from edgekd.core import plugins
+from edgekd.core.recipe import CONTROL, DEPLOYED, PTQ, QAT, Engine, Recipe
+from edgekd.core.stage import Stage
+
+_FUNCTIONS = {QAT: "edgekd.quantize.qat_stage:train_qat", CONTROL: "edgekd.quantize.qat_stage:train_control"}
+# They decide nothing that is learned; `when` and `control` add stages and inputs.
+_NOT_LEARNED = (
+    "qat.train.checkpoint_every",
+    "qat.quantizer",  # its name and options are those of section `quantize`
+    "qat.when",
+    "qat.control",
+    "data.val",
+    "data.augment.flip_pairs",  # the class names in it: `training_part` has their numbers
+    "distill",  # how its watchdog is set
+    "teacher",  # its floor
+)
+
+
+def quantizer_of(engine: Engine) -> str:
+    """Return the quantizer whose model an int8 engine of this target is compiled from."""
+    return plugins.target(engine.target).info.quantizer
+
+
+def of_student(stage: str, student: str) -> str:
+    """Return the name of a stage of the deployed student for one of the students: `export`, `export-qat`."""
+    return stage if student == DEPLOYED else f"{stage}-{student}"
+
+
+def imitated(recipe: Recipe) -> tuple[str, str]:
+    """Return the quantizer that QAT imitates, and the variant of its options."""
+    assert recipe.qat is not None
+    used = [(quantizer_of(engine), engine.variant) for engine in recipe.engines if engine.student == QAT]
+    wanted = recipe.qat.quantizer or used[0][0]
+    return next((one for one in used if one[0] == wanted), (wanted, PTQ))
+
+
+def training_stages(recipe: Recipe, deployed: str, floor: tuple[str, ...], trained_on: dict[str, str]) -> list[Stage]:
+    """Return the stages that train, [] without section `qat`.
+
+    Args:
+        recipe: the whole recipe.
+        deployed: the stage whose student they train further.
+        floor: prerequisites of a stage that has a teacher.
+        trained_on: the part of the data set that they use, see `Stage.partial_inputs`.
+    """
+    if recipe.qat is None:
+        return []
+    quantizer, variant = imitated(recipe)
+    guides = ("teacher",) if recipe.qat.methods else ()
+    return [
+        Stage(
+            name=student,
+            kind="checkpoint",
+            function=_FUNCTIONS[student],
+            inputs=(deployed, *guides, *(("export",) if student == QAT else ()), "data"),
+            sections=("data", *guides, "distill", "qat", "trainer", f"quantize:{variant}/{quantizer}"),
+            subject=student,
+            ignored_keys=_NOT_LEARNED,
+            prerequisites=floor if guides else (),
+            partial_inputs=trained_on,
+        )
+        for student in recipe.qat.students
+    ]
