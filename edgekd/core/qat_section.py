@@ -70,6 +70,11 @@ def twin_of(engines: Iterable[Engine], engine: Engine, student: str) -> Engine |
     return next((one for one in engines if one.model_copy(update={"id": ""}) == wanted), None)
 
 
+def one_of_each(engines: Sequence[Engine]) -> tuple[Engine, ...]:
+    """Return the engines without those that differ from an engine of the deployed student in their student alone."""
+    return tuple(one for one in engines if one.student == DEPLOYED or twin_of(engines, one, DEPLOYED) is None)
+
+
 def _twins(engine: Engine, students: Sequence[str]) -> Iterator[Engine]:
     if engine.student != DEPLOYED or engine.precision != Precision.INT8:
         return

@@ -235,7 +235,7 @@ class Recipe(Section):
             if engine.student not in (DEPLOYED, *trained):
                 needed = "qat.control: true" if self.qat is not None else "section `qat`"
                 raise ValueError(f"engines.{engine.id}.student: {engine.student!r} needs {needed}")
-        if self.qat is not None and not any(QAT == engine.student for engine in self.engines):
+        if self.qat is not None and not any(engine.student == QAT for engine in self.engines):
             raise ValueError(
                 "qat: no int8 engine, so that nothing would use its student; add one to `engines`, or leave out section `qat`"
             )

@@ -10,9 +10,18 @@ from edgekd.core.recipe import DEPLOYED, LOCAL, QAT, Engine, Recipe
 from edgekd.core.stage import Stage, bench_of
 from edgekd.errors import BoardError, TargetError, UserError, did_you_mean
 from edgekd.executors.boards import why_not_there
-from edgekd.planning.qat import of_student, quantizer_of, training_stages
+from edgekd.planning.qat import further_students, of_student, quantizer_of, training_stages
 
-__all__ = ["deployed_student", "is_twin", "plan", "quantizer_of", "select", "trains_baseline"]
+__all__ = [
+    "deployed_student",
+    "further_students",
+    "is_twin",
+    "of_student",
+    "plan",
+    "quantizer_of",
+    "select",
+    "trains_baseline",
+]
 
 log = logging.getLogger(__name__)
 
@@ -152,9 +161,8 @@ def _trained(
 
 
 def _deployment(recipe: Recipe) -> list[Stage]:
-    students = (DEPLOYED, *(recipe.qat.students if recipe.qat else ()))
     return [
-        *(_export(recipe, student) for student in students),
+        *(_export(recipe, student) for student in (DEPLOYED, *further_students(recipe))),
         *_quantized(recipe),
         *(_engine(engine) for engine in recipe.engines),
     ]

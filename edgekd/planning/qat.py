@@ -30,16 +30,23 @@ def of_student(stage: str, student: str) -> str:
     return stage if student == DEPLOYED else f"{stage}-{student}"
 
 
+def further_students(recipe: Recipe) -> tuple[str, ...]:
+    """Return the students of section `qat` that some engine is made of, by the name of their stage."""
+    students = recipe.qat.students if recipe.qat is not None else ()
+    return tuple(one for one in students if any(engine.student == one for engine in recipe.engines))
+
+
 def imitated(recipe: Recipe) -> tuple[str, str]:
     """Return the quantizer that QAT imitates, and the variant of its options."""
     assert recipe.qat is not None
-    used = [(quantizer_of(engine), engine.variant) for engine in recipe.engines if engine.student == QAT]
+    engines = [engine for engine in recipe.engines if engine.precision.is_quantized and engine.student != DEPLOYED]
+    used = [(quantizer_of(engine), engine.variant) for engine in engines]
     wanted = recipe.qat.quantizer or used[0][0]
     return next((one for one in used if one[0] == wanted), (wanted, PTQ))
 
 
 def training_stages(recipe: Recipe, deployed: str, floor: tuple[str, ...], trained_on: dict[str, str]) -> list[Stage]:
-    """Return the stages that train, [] without section `qat`.
+    """Return the stages that train, [] where no engine needs one.
 
     Args:
         recipe: the whole recipe.
@@ -47,7 +54,8 @@ def training_stages(recipe: Recipe, deployed: str, floor: tuple[str, ...], train
         floor: prerequisites of a stage that has a teacher.
         trained_on: the part of the data set that they use, see `Stage.partial_inputs`.
     """
-    if recipe.qat is None:
+    students = further_students(recipe)
+    if recipe.qat is None or not students:
         return []
     quantizer, variant = imitated(recipe)
     guides = ("teacher",) if recipe.qat.methods else ()
@@ -63,5 +71,5 @@ def training_stages(recipe: Recipe, deployed: str, floor: tuple[str, ...], train
             prerequisites=floor if guides else (),
             partial_inputs=trained_on,
         )
-        for student in recipe.qat.students
+        for student in students
     ]

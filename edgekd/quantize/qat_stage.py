@@ -31,7 +31,7 @@ def train_qat(job: StageJob) -> StageResult:
         GateError: the teacher's score is below `teacher.floor`; or the watchdog stopped the training.
         UserError: the quantizer cannot say where it quantizes, or the training ran out of memory.
     """
-    recipe, (name, given) = job.recipe, next(iter(job.recipe.quantize.options.items()))
+    recipe, (name,) = job.recipe, job.recipe.quantize.options
     quantizer = plugins.load("quantizers", name)
     options = recipe.quantize.typed_options(name)
     exported = job.input_of("onnx")

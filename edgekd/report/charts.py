@@ -45,6 +45,11 @@ class Curve:
     stage: str
     points: list[tuple[float, float]]
 
+    @property
+    def color(self) -> str:
+        """Colour of the stage."""
+        return CSS[_COLORS.get(self.stage, self.stage)]
+
 
 def color_name(row: Row) -> str:
     """Return the CSS variable of a row's colour: its stage, or an engine's precision."""
@@ -226,7 +231,7 @@ def curves_chart(curves: Sequence[Curve]) -> str:
 
     def draw(axes: Axes) -> None:
         for curve in shown:
-            axes.plot(*zip(*curve.points, strict=True), color=CSS[_COLORS.get(curve.stage, curve.stage)], linewidth=1.8)
+            axes.plot(*zip(*curve.points, strict=True), color=curve.color, linewidth=1.8)
         if is_log:
             log_axis(axes.set_yscale, axes.yaxis)
         else:
@@ -252,7 +257,7 @@ def validation_chart(curves: Sequence[Curve], title: str) -> str:
                 steps,
                 100 * np.asarray(scores),
                 "o-",
-                color=CSS[_COLORS.get(curve.stage, curve.stage)],
+                color=curve.color,
                 linewidth=1.8,
                 markersize=5,
             )
