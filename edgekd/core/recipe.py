@@ -28,8 +28,8 @@ from edgekd.core.deployment_sections import (
 )
 from edgekd.core.plugin_options import PluginOptions
 from edgekd.core.qat_section import CONTROL, QAT, Qat, with_trained
+from edgekd.core.study_section import PLAIN, QuantizedArm, Study
 from edgekd.core.training_sections import (
-    PLAIN,
     Augment,
     Data,
     Distill,
@@ -37,7 +37,6 @@ from edgekd.core.training_sections import (
     Network,
     Section,
     Student,
-    Study,
     Teacher,
     Train,
     Trainer,
@@ -67,6 +66,7 @@ __all__ = [
     "Qat",
     "Quantize",
     "QuantizeVariant",
+    "QuantizedArm",
     "Recipe",
     "Section",
     "Student",
@@ -235,7 +235,7 @@ class Recipe(Section):
             if engine.student not in (DEPLOYED, *trained):
                 needed = "qat.control: true" if self.qat is not None else "section `qat`"
                 raise ValueError(f"engines.{engine.id}.student: {engine.student!r} needs {needed}")
-        if self.qat is not None and not any(engine.student == QAT for engine in self.engines):
+        if self.qat is not None and all(engine.student == DEPLOYED for engine in self.engines):
             raise ValueError(
                 "qat: no int8 engine, so that nothing would use its student; add one to `engines`, or leave out section `qat`"
             )
@@ -280,6 +280,8 @@ class Recipe(Section):
         if self.study is not None:
             for name, methods in self.study.arms.items():
                 yield from _methods(methods, "study", "arms", name)
+            for name, arm in (self.study.quantized.arms if self.study.quantized else {}).items():
+                yield from _methods(arm.methods or {}, "study", "quantized", "arms", name, "methods")
 
     def sha256(self) -> str:
         """Return the hash of the recipe's content, defaults included."""
