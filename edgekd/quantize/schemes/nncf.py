@@ -20,7 +20,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
@@ -31,6 +31,7 @@ from edgekd.board.installation import install
 from edgekd.board.options import option
 from edgekd.board.specs import ModelSpec
 from edgekd.errors import RecipeError, TargetError
+from edgekd.quantize.grids import Grid, Placement, is_non_negative, named_graph, placement_of, symmetric_weights
 from edgekd.quantize.ptq import (
     Batch,
     QuantizeResult,
@@ -46,6 +47,7 @@ from edgekd.targets.openvino.runtime import read_model, without_telemetry
 
 SUFFIX = ".xml"
 KEEPS_FLOAT = True
+TAKES_RANGES = False  # NNCF calibrates by itself
 _RANGES = {"minmax": "MINMAX", "mean": "MEAN_MINMAX"}  # NNCF's own default is the second
 _WEIGHTED = ("Convolution", "GroupConvolution", "ConvolutionBackpropData", "GroupConvolutionBackpropData", "MatMul")
 _NOT_COUNTED = ("Constant", "Convert", "Parameter", "Result", "FakeQuantize")
@@ -99,7 +101,7 @@ def quantize(
     """
     nncf, openvino = _import()
     check_calibration(calibration)
-    float_head = spec.task != "semantic" if options.float_head is None else options.float_head
+    float_head = _has_float_head(spec, options)
     out = out_dir / f"model{SUFFIX}"
     with TemporaryDirectory() as folder:
         named = with_names(model, Path(folder))
@@ -131,6 +133,36 @@ def quantize(
         "float_ops": floating,
     }
     return QuantizeResult(out, details)
+
+
+def grids(model: Path, spec: ModelSpec, options: Options) -> Placement:
+    """Return the placement of the operators with weights, for `quantize` with the same arguments.
+
+    NNCF also quantizes sums and other operators between them. It decides from the calibration images whether an activation is
+    unsigned; this decides from the graph.
+
+    Raises:
+        RecipeError: a `keep_float` pattern matches nothing.
+        ArtifactError: the model is not an ONNX file.
+    """
+    graph = named_graph(model)
+    keep = float_nodes(graph, options.keep_float, _has_float_head(spec, options))
+
+    def activation(tensor: str) -> Grid:
+        if options.preset == "mixed":
+            return Grid(8, is_signed=False, is_symmetric=False)
+        return Grid(8, is_signed=not is_non_negative(graph, tensor), is_symmetric=True)
+
+    placement = placement_of(graph, keep, activation, symmetric_weights(8 if options.overflow_fix == "disable" else 7))
+    if options.overflow_fix == "first_layer_only" and placement.nodes:
+        first = placement.nodes[0].weight
+        weights = {n: g if n == first else replace(g, bits=8, largest=127) for n, g in placement.weights.items()}
+        return replace(placement, weights=weights)
+    return placement
+
+
+def _has_float_head(spec: ModelSpec, options: Options) -> bool:
+    return spec.task != "semantic" if options.float_head is None else options.float_head
 
 
 def _import() -> tuple[Any, Any]:

@@ -12,8 +12,8 @@ ONNX Runtime 1.32, an AVX2 CPU without VNNI; figures are the engine's mIoU over 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any, Literal
@@ -25,6 +25,7 @@ from edgekd.board.installation import install
 from edgekd.board.options import option
 from edgekd.board.specs import ModelSpec
 from edgekd.errors import TargetError
+from edgekd.quantize.grids import Grid, Placement, channel_axis, named_graph, placement_of, symmetric_weights
 from edgekd.quantize.ptq import (
     WEIGHTED,
     Batch,
@@ -36,11 +37,13 @@ from edgekd.quantize.ptq import (
     toolchain_errors,
     with_names,
 )
+from edgekd.quantize.ranges import Scale
 from edgekd.rewrites.graph import QDQ, Graph, attributes, read_graph
 from edgekd.targets.onnxruntime.target import import_onnxruntime
 
 SUFFIX = ".onnx"
 KEEPS_FLOAT = True
+TAKES_RANGES = True
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,12 @@ class Options:
 
 
 def quantize(
-    model: Path, spec: ModelSpec, calibration: Sequence[Batch], out_dir: Path, options: Options
+    model: Path,
+    spec: ModelSpec,
+    calibration: Sequence[Batch],
+    out_dir: Path,
+    options: Options,
+    ranges: Mapping[str, Scale] | None = None,
 ) -> QuantizeResult:
     """Write `model.onnx` with per-channel symmetric weights and calibrated activations.
 
@@ -78,6 +86,8 @@ def quantize(
         calibration: network inputs by name, prepared as `spec` says; may be read from files again for each pass.
         out_dir: existing folder.
         options: see Options.
+        ranges: scales by tensor, of activations and weights, that take the place of calibrated ones: those of QAT. A tensor that
+            shares the scale of another (the output of a pool) keeps it; `details` lists such tensors.
 
     Raises:
         RecipeError: a `keep_float` pattern matches nothing.
@@ -86,8 +96,25 @@ def quantize(
         TargetError: onnxruntime is not installed, or its quantizer fails or gives a scale that is not finite.
     """
     settings = Settings(**asdict(options), op_types=(), extra={})
-    result = write("qdq", model, calibration, out_dir, settings)
+    result = write("qdq", model, calibration, out_dir, settings, ranges)
     return QuantizeResult(result.model, {"quantizer": "qdq", "options": asdict(options), **result.details})
+
+
+def grids(model: Path, spec: ModelSpec, options: Options) -> Placement:
+    """Return the placement of the operators with weights, for `quantize` with the same arguments.
+
+    ONNX Runtime also quantizes the operators between them (sums, concatenations), with a scale for each output.
+
+    Raises:
+        RecipeError: a `keep_float` pattern matches nothing.
+        ArtifactError: the model is not an ONNX file.
+    """
+    graph = named_graph(model)
+    keep = [*float_nodes(graph, options.keep_float, options.float_head), *_grouped_with_bias(graph)]
+    activation = Grid(8, is_signed=options.activation_type == "int8", is_symmetric=False)
+    # ONNX Runtime's 7 bits are -64 to 64.
+    weight = Grid(7, True, True, largest=64) if options.reduce_range else symmetric_weights(8)
+    return placement_of(graph, keep, lambda _: activation, weight)
 
 
 @dataclass(frozen=True)
@@ -99,7 +126,14 @@ class Settings(Options):
     extra: dict[str, Any] = field(default_factory=dict)
 
 
-def write(name: str, model: Path, calibration: Sequence[Batch], out_dir: Path, options: Settings) -> QuantizeResult:
+def write(
+    name: str,
+    model: Path,
+    calibration: Sequence[Batch],
+    out_dir: Path,
+    options: Settings,
+    ranges: Mapping[str, Scale] | None = None,
+) -> QuantizeResult:
     """Write `model.onnx` by ONNX Runtime's static quantization; `name` is the quantizer's, the rest is as in `quantize`."""
     runtime = _import()
     check_calibration(calibration)
@@ -113,6 +147,8 @@ def write(name: str, model: Path, calibration: Sequence[Batch], out_dir: Path, o
         keep = float_nodes(graph, options.keep_float, options.float_head)
         keep += [one for one in _unsupported(graph, options) if one not in keep]
         names = [node.name for node in graph.nodes]
+        if ranges:
+            options = replace(options, extra={**options.extra, "TensorQuantOverrides": _overrides(graph, ranges)})
         # It works out the scale of a mask, too, and does not use it.
         with toolchain_errors(name, "ONNX Runtime's quantizer", names, out_dir), np.errstate(all="ignore"):
             _quantize_static(runtime, graph.path, out, calibration, keep, options)
@@ -126,7 +162,41 @@ def write(name: str, model: Path, calibration: Sequence[Batch], out_dir: Path, o
         "quantized_ops": quantized,
         "float_ops": floating,
     }
+    if ranges:
+        details["ranges"] = _taken(made, ranges)
     return QuantizeResult(out, details)
+
+
+def _overrides(graph: Graph, ranges: Mapping[str, Scale]) -> dict[str, list[dict[str, Any]]]:
+    """Return imported scales as ONNX Runtime's `TensorQuantOverrides`: one entry per tensor, or per channel of a weight."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for name, one in ranges.items():
+        readers = [node for node in graph.readers(name) if node.op_type in WEIGHTED]
+        if not readers:
+            continue
+        axis = channel_axis(readers[0], name) if one.scale.ndim else None
+        channels = zip(one.scale.reshape(-1), one.zero_point.reshape(-1), strict=True)
+        found[name] = [{"scale": np.array(scale), "zero_point": np.array(zero)} for scale, zero in channels]
+        if axis is not None:
+            found[name][0]["axis"] = axis
+    return found
+
+
+def _taken(made: Graph, ranges: Mapping[str, Scale]) -> dict[str, Any]:
+    """Return the number of quantized tensors with imported scales, and the names of those with others."""
+    scales: dict[str, np.ndarray] = {}
+    for node in made.nodes:
+        if node.op_type in QDQ:
+            # A weight is an integer initializer, or a float one in front of a pair.
+            tensor = node.input[0].removesuffix("_quantized") if node.op_type == "DequantizeLinear" else node.input[0]
+            scales.setdefault(tensor, made.value(node.input[1]).reshape(-1))
+    quantized = [name for name in ranges if name in scales]
+    other = [name for name in quantized if not np.array_equal(scales[name], ranges[name].scale.reshape(-1))]
+    return {
+        "imported": len(quantized) - len(other),
+        "not_taken": other,
+        "unknown": sorted(set(ranges) - set(quantized)),
+    }
 
 
 def _unsupported(graph: Graph, options: Settings) -> list[str]:
@@ -135,8 +205,10 @@ def _unsupported(graph: Graph, options: Settings) -> list[str]:
     Their weights have a scale for each output channel of a group, their bias has one for each output channel. A bias that
     stays float (`QuantizeBias` off) takes no scale.
     """
-    if not options.extra.get("QuantizeBias", True):
-        return []
+    return _grouped_with_bias(graph) if options.extra.get("QuantizeBias", True) else []
+
+
+def _grouped_with_bias(graph: Graph) -> list[str]:
     return [
         node.name
         for node in graph.nodes

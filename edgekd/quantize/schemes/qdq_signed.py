@@ -10,7 +10,7 @@ Source: "Working with Quantized Types", TensorRT 10 documentation, explicit quan
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -19,11 +19,14 @@ from pydantic import Field
 
 from edgekd.board.options import option
 from edgekd.board.specs import ModelSpec
-from edgekd.quantize.ptq import WEIGHTED, Batch, QuantizeResult
+from edgekd.quantize.grids import Grid, Placement, named_graph, placement_of, symmetric_weights
+from edgekd.quantize.ptq import WEIGHTED, Batch, QuantizeResult, float_nodes
+from edgekd.quantize.ranges import Scale
 from edgekd.quantize.schemes import qdq
 
 SUFFIX = ".onnx"
 KEEPS_FLOAT = True
+TAKES_RANGES = True
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,12 @@ class Options:
 
 
 def quantize(
-    model: Path, spec: ModelSpec, calibration: Sequence[Batch], out_dir: Path, options: Options
+    model: Path,
+    spec: ModelSpec,
+    calibration: Sequence[Batch],
+    out_dir: Path,
+    options: Options,
+    ranges: Mapping[str, Scale] | None = None,
 ) -> QuantizeResult:
     """Write `model.onnx` with signed, symmetric Q/DQ pairs; arguments and errors as in `qdq.quantize`."""
     settings = qdq.Settings(
@@ -58,8 +66,18 @@ def quantize(
         op_types=WEIGHTED,
         extra=_EXTRA,
     )
-    result = qdq.write("qdq_signed", model, calibration, out_dir, settings)
+    result = qdq.write("qdq_signed", model, calibration, out_dir, settings, ranges)
     return QuantizeResult(result.model, {**result.details, "quantizer": "qdq_signed", "options": asdict(options)})
+
+
+def grids(model: Path, spec: ModelSpec, options: Options) -> Placement:
+    """Return the placement that `quantize` writes; errors as in `qdq.grids`."""
+    graph = named_graph(model)
+    # The scale is that of -127 to 127, as ONNX Runtime's; QuantizeLinear writes -128, too.
+    activation = Grid(8, is_signed=True, is_symmetric=True)
+    return placement_of(
+        graph, float_nodes(graph, options.keep_float, options.float_head), lambda _: activation, symmetric_weights(8)
+    )
 
 
 _EXTRA: dict[str, Any] = {

@@ -15,6 +15,7 @@ from onnx import numpy_helper
 from edgekd.core import plugins
 from edgekd.errors import ArtifactError, DataError, RecipeError, TargetError
 from edgekd.quantize.ptq import QuantizeResult, float_nodes, toolchain_errors
+from edgekd.quantize.ranges import Scale, calibrate, integers
 from edgekd.quantize.schemes import nncf, qdq, qdq_signed, vendor
 from edgekd.rewrites.graph import Graph
 from edgekd.targets.openvino.runtime import read_model
@@ -261,3 +262,33 @@ def test_nncfs_ranges_are_true_extremes_or_the_mean_of_each_images(chosen: str, 
     else:
         lows, highs = [float(one.min()) for one in inputs], [float(one.max()) for one in inputs]
         assert high == pytest.approx(max(-np.mean(lows), np.mean(highs)), rel=0.02)
+
+
+@pytest.mark.parametrize("module", [qdq, qdq_signed])
+def test_imported_scales_take_the_place_of_calibrated_ones(module: ModuleType, tmp_path: Path) -> None:
+    """Scales that no calibration gives, of every tensor: all are in the file, also where a channel's largest weight is smaller."""
+    net, spec = segmenter()
+    onnx.save(net, tmp_path / "float.onnx")
+    batches = [prepared(spec, image) for image in images(2)]
+    options = module.Options(float_head=False)
+    placement = module.grids(tmp_path / "float.onnx", spec, options)
+    scales = {
+        name: Scale(one.scale * np.float32(1.37), one.zero_point)
+        for name, one in calibrate(tmp_path / "float.onnx", placement, batches).items()
+    }
+    result = module.quantize(tmp_path / "float.onnx", spec, batches, tmp_path, options, scales)
+    assert result.details["ranges"] == {"imported": 8, "not_taken": [], "unknown": []}
+    made = Graph(onnx.load(result.model))
+    (quantizer,) = [
+        node for node in made.nodes if node.op_type == "QuantizeLinear" and node.input[0] == "block.a.relu.out"
+    ]
+    assert made.value(quantizer.input[1]) == scales["block.a.relu.out"].scale
+    assert made.value(quantizer.input[2]).dtype == scales["block.a.relu.out"].zero_point.dtype
+    whole = {name: made.value(name) for name in made.constants}
+    weight = whole["block.a.weight_quantized"] if module is qdq else None
+    if weight is not None:
+        expected = integers(
+            Graph(net).value("block.a.weight"), scales["block.a.weight"], placement.weights["block.a.weight"], 0
+        )
+        np.testing.assert_array_equal(weight, expected)
+        assert np.abs(weight).max() == round(64 / 1.37)
