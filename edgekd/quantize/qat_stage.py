@@ -18,7 +18,7 @@ from edgekd.data.splits import open_split
 from edgekd.distill.stage import guidance_of
 from edgekd.models.artifact import network_from_artifact
 from edgekd.models.base import DenseModel
-from edgekd.quantize.qat import fake_quantized, frozen_statistics
+from edgekd.quantize.qat import fake_quantized, freeze_norms
 from edgekd.quantize.ranges import calibrate, save_scales
 from edgekd.quantize.stage import SCALES, Prepared, calibration_indices
 from edgekd.train.stage import Guidance, train_model, write_checkpoint
@@ -55,7 +55,7 @@ def train_qat(job: StageJob) -> StageResult:
 def train_control(job: StageJob) -> StageResult:
     """Train the student as `train_qat` does, without quantizers; errors as there."""
     model = _student(job)
-    frozen_statistics(model)
+    model.register_forward_pre_hook(freeze_norms)
     guidance = _guidance(job)
     return _written(job, model, _trained(job, model, guidance), guidance)
 

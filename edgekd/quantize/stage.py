@@ -11,10 +11,12 @@ from edgekd.board.preprocess import prepare
 from edgekd.board.specs import ModelSpec
 from edgekd.core import plugins
 from edgekd.core.artifact import StageResult
+from edgekd.core.recipe import QAT
 from edgekd.core.stage import StageJob
 from edgekd.data.base import DenseDataset
 from edgekd.data.splits import open_split
 from edgekd.quantize.ptq import Batch
+from edgekd.quantize.ranges import load_scales
 
 SCALES = "scales.json"  # of a student that QAT trained, beside its weights
 
@@ -29,7 +31,11 @@ def run(job: StageJob) -> StageResult:
     chosen = calibration_indices(len(dataset), settings.images, recipe.seed)
     spec = onnx.spec
     calibration_set = Prepared(dataset, chosen, spec)
-    result = module.quantize(onnx.file("model.onnx"), spec, calibration_set, job.out_dir, options)
+    arguments = (onnx.file("model.onnx"), spec, calibration_set, job.out_dir, options)
+    if QAT in job.inputs and getattr(module, "TAKES_RANGES", False):
+        result = module.quantize(*arguments, ranges=load_scales(job.inputs[QAT].file(SCALES)))
+    else:
+        result = module.quantize(*arguments)
     calibration = {"split": recipe.data.train, "images": [dataset.name(i) for i in chosen], "seed": recipe.seed}
     details = {name: onnx.details[name] for name in ("params", "macs")}
     details["model"] = result.model.relative_to(job.out_dir).as_posix()
