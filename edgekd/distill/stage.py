@@ -1,4 +1,4 @@
-"""The distillation stages: `plan` records which maps the methods compare, `run` trains the distilled student."""
+"""The distillation stages: `plan` records the maps that the methods compare, `run` trains the distilled student."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def guidance_of(job: StageJob, distill: Distill) -> Guidance:
 
 
 def run_plan(job: StageJob) -> StageResult:
-    """Record which maps the methods compare. A method that does not fit fails here, before anything is trained."""
+    """Record the maps that the methods compare. A method that does not fit fails here, before any training."""
     if job.recipe.qat is not None:
         check_arms(job.recipe, {"qat": job.recipe.qat.methods})
     return StageResult(details=asdict(plan(job.recipe)))

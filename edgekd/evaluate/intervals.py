@@ -1,7 +1,6 @@
 """95 % intervals of scores and of their changes: a bootstrap over the scored images.
 
-Both of two rows draw the same images, so that hard images cancel. It tells what another choice of images would change, and
-nothing of another training.
+Two rows draw the same images, so that hard images cancel. It covers another choice of images, not another training.
 
 Source: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13 (percentile interval).
 """

@@ -6,11 +6,12 @@ import logging
 from collections.abc import Callable
 from graphlib import TopologicalSorter
 
-from edgekd.core.recipe import DEPLOYED, LOCAL, QAT, Engine, Recipe
+from edgekd.core.recipe import LOCAL, Engine, Recipe
 from edgekd.core.stage import Stage, bench_of
 from edgekd.errors import BoardError, TargetError, UserError, did_you_mean
 from edgekd.executors.boards import why_not_there
-from edgekd.planning.qat import further_students, of_student, quantizer_of, training_stages
+from edgekd.planning.deployment import NOT_QUANTIZED, deployment, of_student, quantizer_of
+from edgekd.planning.qat import further_students, training_stages
 
 __all__ = [
     "deployed_student",
@@ -29,7 +30,6 @@ log = logging.getLogger(__name__)
 # draws its learning curve.
 _NOT_LEARNED = ("teacher.train.checkpoint_every", "student.train.checkpoint_every", "data.val")
 _TRAINED_ON = {"data": "edgekd.data.stage:training_part"}
-_CALIBRATED_ON = {"data": "edgekd.data.stage:calibration_part"}
 _SCORED_ON = {"data": "edgekd.data.stage:scoring_part"}
 _CLASSES_OF = {"data": "edgekd.data.stage:classes_part"}
 # The class names in it: `training_part` has their numbers.
@@ -49,7 +49,12 @@ def plan(recipe: Recipe, ran_before: Callable[[Engine], bool] = lambda _: True) 
         RecipeError: an engine's board is not in the inventory in use.
     """
     stages = {
-        stage.name: stage for stage in [*_training(recipe), *_deployment(recipe), *_measuring(recipe, ran_before)]
+        stage.name: stage
+        for stage in [
+            *_training(recipe),
+            *deployment(recipe, deployed_student(recipe)),
+            *_measuring(recipe, ran_before),
+        ]
     }
     graph = {name: (*stage.inputs, *stage.prerequisites) for name, stage in stages.items()}
     return [stages[name] for name in TopologicalSorter(graph).static_order()]
@@ -125,6 +130,7 @@ def _training(recipe: Recipe) -> list[Stage]:
                 function="edgekd.preflight.stage:run",
                 inputs=("data",),
                 sections=("data", "student", "export", "quantize", "engines", "check"),
+                ignored_keys=NOT_QUANTIZED,
                 partial_inputs=_CLASSES_OF,
                 version=2,
             )
@@ -158,67 +164,6 @@ def _trained(
         prerequisites=prerequisites,
         partial_inputs=_TRAINED_ON,
     )
-
-
-def _deployment(recipe: Recipe) -> list[Stage]:
-    return [
-        *(_export(recipe, student) for student in (DEPLOYED, *further_students(recipe))),
-        *_quantized(recipe),
-        *(_engine(engine) for engine in recipe.engines),
-    ]
-
-
-def _export(recipe: Recipe, student: str) -> Stage:
-    trained = deployed_student(recipe) if student == DEPLOYED else student
-    return Stage(
-        name=of_student("export", student),
-        kind="onnx",
-        function="edgekd.export.stage:run",
-        inputs=(trained, "data"),
-        sections=("data", "export"),
-        subject=trained,
-        partial_inputs=_SCORED_ON,
-        version=2,
-    )
-
-
-def _quantized(recipe: Recipe) -> list[Stage]:
-    """Return a stage for each student, quantizer and variant that an int8 engine is compiled from."""
-    sources = {_source(engine): engine for engine in recipe.engines if engine.precision.is_quantized}
-    return [
-        Stage(
-            name=name,
-            kind="quantized",
-            function="edgekd.quantize.stage:run",
-            inputs=(of_student("export", engine.student), *((QAT,) if engine.student == QAT else ()), "data"),
-            sections=("data", f"quantize:{engine.variant}/{quantizer_of(engine)}"),
-            subject=quantizer_of(engine),
-            fails_alone=True,
-            partial_inputs=_CALIBRATED_ON,
-        )
-        for name, engine in sorted(sources.items())
-    ]
-
-
-def _engine(engine: Engine) -> Stage:
-    return Stage(
-        name=f"engine/{engine.id}",
-        kind="engine",
-        function="edgekd.compile.stage:run",
-        inputs=tuple(dict.fromkeys((_source(engine), of_student("export", engine.student), "data"))),
-        sections=("data", f"engines:{engine.id}", "parity"),
-        subject=engine.id,
-        external_state="edgekd.compile.stage:bound_to",
-        fails_alone=True,
-        partial_inputs=_CALIBRATED_ON,
-        version=2,
-    )
-
-
-def _source(engine: Engine) -> str:
-    """Return the stage whose model an engine is compiled from."""
-    model = f"quantize/{quantizer_of(engine)}-{engine.variant}" if engine.precision.is_quantized else "export"
-    return of_student(model, engine.student)
 
 
 def _measuring(recipe: Recipe, ran_before: Callable[[Engine], bool]) -> list[Stage]:

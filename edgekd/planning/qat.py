@@ -17,6 +17,7 @@ _NOT_LEARNED = (
     "data.augment.flip_pairs",  # the class names in it: `training_part` has their numbers
     "distill",  # how its watchdog is set
     "teacher",  # its floor
+    "quantize.budget",
 )
 
 
@@ -67,6 +68,7 @@ def training_stages(recipe: Recipe, deployed: str, floor: tuple[str, ...], train
             inputs=(deployed, *guides, *(("export",) if student == QAT else ()), "data"),
             sections=("data", *guides, "distill", "qat", "trainer", f"quantize:{variant}/{quantizer}"),
             subject=student,
+            external_state="edgekd.quantize.stage:place",
             ignored_keys=_NOT_LEARNED,
             prerequisites=floor if guides else (),
             partial_inputs=trained_on,

@@ -6,6 +6,7 @@ of their batch norms. They differ in the quantizers alone.
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import lightning as L
@@ -18,6 +19,7 @@ from edgekd.data.splits import open_split
 from edgekd.distill.stage import guidance_of
 from edgekd.models.artifact import network_from_artifact
 from edgekd.models.base import DenseModel
+from edgekd.quantize.place import options_of
 from edgekd.quantize.qat import fake_quantized, freeze_norms
 from edgekd.quantize.ranges import calibrate, save_scales
 from edgekd.quantize.stage import SCALES, Prepared, calibration_indices
@@ -33,7 +35,7 @@ def train_qat(job: StageJob) -> StageResult:
     """
     recipe, (name,) = job.recipe, job.recipe.quantize.options
     quantizer = plugins.load("quantizers", name)
-    options = recipe.quantize.typed_options(name)
+    options = options_of(recipe.quantize, name)
     exported = job.input_of("onnx")
     onnx, spec = exported.file("model.onnx"), exported.spec
     dataset = open_split(recipe, recipe.data.train)
@@ -48,7 +50,11 @@ def train_qat(job: StageJob) -> StageResult:
     if is_first_process():
         save_scales(learned, job.out_dir / SCALES)
     result = _written(job, model, training, guidance)
-    result.details.update(quantizer=name, quantized_operators=len(placement.nodes), scales=SCALES)
+    result.details.update(
+        imitated={"quantizer": name, "options": asdict(options)},
+        quantized_operators=len(quantized.placement.nodes),
+        left_out=dict(quantized.left_out),
+    )
     return result
 
 

@@ -1,4 +1,4 @@
-"""The line teacher -> baseline -> distilled -> export -> engines, step by step, and the step that lost most.
+"""Score from stage to stage (teacher, student, distilled, export, engines), and the step with the largest loss.
 
 Students of section `qat` branch off: the control from the deployed student, and its engines from it. An engine of QAT is
 compared with the same engine of the control, never with the deployed student's: that difference is also what more training gives.
@@ -19,7 +19,7 @@ _NAMES = {
     "onnx": "export",
 }
 _TRUNK = ("teacher", "student", "distilled", "onnx")
-# A stage of the trunk that a report may lack without a gap in the line.
+# Stages of the trunk that may be absent without a gap in the line.
 _OPTIONAL = {"teacher", "distilled"}
 FURTHER, QAT = "further training", "quantization-aware training"
 
@@ -55,7 +55,7 @@ class StageLine:
 
     @property
     def largest_deployment_loss(self) -> Step | None:
-        """The same among export, compilation and quantization."""
+        """The step with the most negative delta among export, compilation and quantization."""
         return _worst([step for step in self.steps if step.is_deployment])
 
     @property
@@ -103,7 +103,7 @@ def stage_line(rows: Sequence[Row]) -> StageLine:
 def reference_of(rows: Sequence[Row], branch: tuple[str, str]) -> Row | None:
     """Return the engine with which the others of a (target, board) are compared: its first fp32 engine, else its first fp16.
 
-    Of engines of one precision it is the first that is measured, if any.
+    Among engines of one precision it is the first measured one, if any.
     """
     engines = [
         row

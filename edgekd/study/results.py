@@ -24,12 +24,12 @@ from edgekd.study.quantized import engines_of, methods_of, quantized_arms
 from edgekd.study.table import csv_lines, markdown
 
 STUDY = "study.json"
-WRITE_EVERY_S = 60.0  # drawing takes a second
+WRITE_EVERY_S = 60.0  # seconds between two writes; drawing takes a second
 
 
 @dataclass(frozen=True)
 class NoResult:
-    """Why a run has no result (yet)."""
+    """Reason why a run has no result (yet)."""
 
     status: Literal["missing", "failed"]
     reason: str
