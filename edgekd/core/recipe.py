@@ -240,6 +240,11 @@ class Recipe(Section):
             if engine.student not in (DEPLOYED, *trained):
                 needed = "qat.control: true" if self.qat is not None else "section `qat`"
                 raise ValueError(f"engines.{engine.id}.student: {engine.student!r} needs {needed}")
+        for name in self.quantize.variants if trained else ():
+            if name.endswith(tuple(f"-{student}" for student in trained)):
+                raise ValueError(
+                    f"quantize.variants.{name}: with section `qat`, expected a name that does not end in -{name.rpartition('-')[2]}"
+                )
         if self.qat is not None and all(engine.student == DEPLOYED for engine in self.engines):
             raise ValueError(
                 "qat: no int8 engine, so that nothing would use its student; add one to `engines`, or leave out section `qat`"
