@@ -245,6 +245,8 @@ class Recipe(Section):
                 raise ValueError(
                     f"quantize.variants.{name}: with section `qat`, expected a name that does not end in -{name.rpartition('-')[2]}"
                 )
+        if self.qat is not None and self.qat.when == "over_budget" and self.quantize.budget is None:
+            raise ValueError("qat.when: over_budget needs `quantize.budget`, the drop that int8 engines may have")
         if self.qat is not None and all(engine.student == DEPLOYED for engine in self.engines):
             raise ValueError(
                 "qat: no int8 engine, so that nothing would use its student; add one to `engines`, or leave out section `qat`"

@@ -7,12 +7,9 @@ from collections.abc import Iterable, Sequence
 from edgekd.board.precision import Precision
 from edgekd.core.recipe import LOCAL, QAT, Engine, Recipe
 from edgekd.core.stage import Stage
-from edgekd.planning.qat import further_students, of_student, quantizer_of
+from edgekd.planning.qat import CALIBRATED_ON, ONLY_ON_VAL, further_students, of_student, quantizer_of
 
 NOT_QUANTIZED = ("quantize.budget",)  # it chooses layers of `mixed` engines, and changes no int8 model
-# A budget is held on training images, all of them, without pictures.
-_ONLY_ON_VAL = ("data.val", "evaluate.images", "evaluate.pictures", "evaluate.coco_files")
-_CALIBRATED_ON = {"data": "edgekd.data.stage:calibration_part"}
 _SCORED_ON = {"data": "edgekd.data.stage:scoring_part"}
 
 
@@ -60,7 +57,7 @@ def _quantized(engines: Iterable[Engine]) -> list[Stage]:
             external_state="edgekd.quantize.stage:place",
             ignored_keys=NOT_QUANTIZED,
             fails_alone=True,
-            partial_inputs=_CALIBRATED_ON,
+            partial_inputs=CALIBRATED_ON,
         )
         for name, engine in sorted({_source(engine): engine for engine in engines}.items())
     ]
@@ -76,7 +73,7 @@ def _engine(engine: Engine) -> Stage:
         subject=engine.id,
         external_state="edgekd.compile.stage:bound_to",
         fails_alone=True,
-        partial_inputs=_CALIBRATED_ON,
+        partial_inputs=CALIBRATED_ON,
         version=2,
     )
 
@@ -107,10 +104,10 @@ def _sensitivity(mixed: Sequence[Engine]) -> list[Stage]:
             inputs=(of_student("export", engine.student), "data"),
             sections=("data", _settings(engine), "evaluate"),
             subject=quantizer_of(engine),
-            ignored_keys=_ONLY_ON_VAL,
+            ignored_keys=ONLY_ON_VAL,
             external_state="edgekd.quantize.stage:place",
             fails_alone=True,
-            partial_inputs=_CALIBRATED_ON,
+            partial_inputs=CALIBRATED_ON,
         )
         for name, engine in sorted({_ranked(engine): engine for engine in mixed}.items())
     ]
@@ -125,10 +122,10 @@ def _mixed(engine: Engine) -> Stage:
         inputs=(_ranked(engine), of_student("export", engine.student), "data"),
         sections=("data", _settings(engine), f"engines:{engine.id}", "evaluate"),
         subject=engine.id,
-        ignored_keys=_ONLY_ON_VAL,
+        ignored_keys=ONLY_ON_VAL,
         external_state="edgekd.compile.stage:bound_to" if engine.board == LOCAL else "edgekd.evaluate.stage:place",
         fails_alone=True,
-        partial_inputs=_CALIBRATED_ON,
+        partial_inputs=CALIBRATED_ON,
     )
 
 

@@ -7,6 +7,9 @@ from edgekd.core.recipe import CONTROL, DEPLOYED, PTQ, QAT, Engine, Recipe
 from edgekd.core.stage import Stage
 
 _FUNCTIONS = {QAT: "edgekd.quantize.qat_stage:train_qat", CONTROL: "edgekd.quantize.qat_stage:train_control"}
+CALIBRATED_ON = {"data": "edgekd.data.stage:calibration_part"}
+# A budget is held on training images, all of them, without pictures.
+ONLY_ON_VAL = ("data.val", "evaluate.images", "evaluate.pictures", "evaluate.coco_files")
 # They decide nothing that is learned; `when` and `control` add stages and inputs.
 _NOT_LEARNED = (
     "qat.train.checkpoint_every",
@@ -60,12 +63,13 @@ def training_stages(recipe: Recipe, deployed: str, floor: tuple[str, ...], train
         return []
     quantizer, variant = imitated(recipe)
     guides = ("teacher",) if recipe.qat.methods else ()
-    return [
+    budget = [_budget(recipe)] if recipe.qat.when == "over_budget" else []
+    return budget + [
         Stage(
             name=student,
             kind="checkpoint",
             function=_FUNCTIONS[student],
-            inputs=(deployed, *guides, *(("export",) if student == QAT else ()), "data"),
+            inputs=(deployed, *guides, *(("export",) if student == QAT else ()), *(one.name for one in budget), "data"),
             sections=("data", *guides, "distill", "qat", "trainer", f"quantize:{variant}/{quantizer}"),
             subject=student,
             external_state="edgekd.quantize.stage:place",
@@ -75,3 +79,20 @@ def training_stages(recipe: Recipe, deployed: str, floor: tuple[str, ...], train
         )
         for student in students
     ]
+
+
+def _budget(recipe: Recipe) -> Stage:
+    """Return the stage that asks whether the quantized engines of the deployed student hold the budget."""
+    engines = [one for one in recipe.engines if one.precision.is_quantized and one.student == DEPLOYED]
+    measured = tuple(f"engine/{engine.id}" for engine in engines)
+    return Stage(
+        name="budget",
+        kind="budget",
+        function="edgekd.sensitivity.budget:run",
+        inputs=("export", *measured, "data"),
+        sections=("data", "quantize", "engines", "evaluate"),
+        ignored_keys=ONLY_ON_VAL,
+        optional_inputs=measured,
+        partial_inputs=CALIBRATED_ON,
+        fails_alone=True,
+    )

@@ -29,10 +29,14 @@ from edgekd.train.stage import Guidance, train_model, write_checkpoint
 def train_qat(job: StageJob) -> StageResult:
     """Train the student with fake quantization, and write weights that lie on the grid and the scales of every tensor.
 
+    Where the deployed student's engines hold the budget, the student keeps its weights.
+
     Raises:
         GateError: the teacher's score is below `teacher.floor`; or the watchdog stopped the training.
         UserError: the quantizer cannot say where it quantizes, or the training ran out of memory.
     """
+    if (kept := _within_budget(job)) is not None:
+        return kept
     recipe, (name,) = job.recipe, job.recipe.quantize.options
     quantizer = plugins.load("quantizers", name)
     options = options_of(recipe.quantize, name)
@@ -60,10 +64,22 @@ def train_qat(job: StageJob) -> StageResult:
 
 def train_control(job: StageJob) -> StageResult:
     """Train the student as `train_qat` does, without quantizers; errors as there."""
+    if (kept := _within_budget(job)) is not None:
+        return kept
     model = _student(job)
     model.register_forward_pre_hook(freeze_norms)
     guidance = _guidance(job)
     return _written(job, model, _trained(job, model, guidance), guidance)
+
+
+def _within_budget(job: StageJob) -> StageResult | None:
+    """Write the student as it is where the budget is held; None where it is missed, or nobody asked."""
+    budget = next((one for one in job.inputs.values() if one.kind == "budget"), None)
+    if budget is None or not budget.details["is_met"]:
+        return None
+    result = _written(job, network_from_artifact(_source(job)), {}, None)
+    result.details.update(why_not_trained=budget.details["text"])
+    return result
 
 
 def _source(job: StageJob) -> Artifact:

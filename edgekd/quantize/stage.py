@@ -34,9 +34,9 @@ def run(job: StageJob) -> StageResult:
 
 
 def _learned(trained: Artifact, quantizer: str, options: Any) -> dict[str, Scale] | None:
-    """Return the scales that QAT learned; None for another quantizer, or other options, than those that it imitated."""
+    """Return the scales that QAT learned; None for another quantizer or options than it imitated, and where it did not train."""
     wanted = {"quantizer": quantizer, "options": json.loads(json.dumps(asdict(options)))}
-    return load_scales(trained.file(SCALES)) if trained.details["imitated"] == wanted else None
+    return load_scales(trained.file(SCALES)) if trained.details.get("imitated") == wanted else None
 
 
 def quantized(

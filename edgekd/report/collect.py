@@ -266,6 +266,11 @@ def _gates(recipe: Recipe, artifacts: Mapping[str, Artifact], failures: Mapping[
         what = "pixels" if recipe.task == "semantic" else "detections"
         text = f"{percent(parity['different'], 3)} % of {parity['compared']} {what} differ from torch on {parity['images']} images"
         gates.append(Gate(name="export parity", passed=True, text=text))
+    if "budget" in artifacts:
+        budget = artifacts["budget"].details
+        trained = "not needed" if budget["is_met"] else "trained"
+        text = f"{budget['text']}: quantization-aware training {trained}"
+        gates.append(Gate(name="int8 budget", passed=budget["is_met"], text=text))
     for engine in recipe.engines:
         name = f"agreement/{engine.id}"
         if name in artifacts:
