@@ -161,7 +161,8 @@ class EngineParity(Section):
 
 
 LOCAL = "local"  # this machine
-_OTHER_ROWS = ("teacher", "student", "distilled", "qat", "export", "onnx-fp32")
+DEPLOYED = "deployed"  # the distilled student, or the plain one without methods
+_OTHER_ROWS = ("teacher", "student", "distilled", "qat", "control", "export", "onnx-fp32")
 _PICTURE_KEYS = ("name", "image", "truth")  # of `pictures.npz`, beside the rows'
 
 
@@ -169,12 +170,19 @@ class Engine(Section):
     """One engine to build, measure and score."""
 
     id: str = Field(
-        "", description="Name of its row and folder. Default: `target-precision`, with `@board` for a named board."
+        "",
+        description="Name of its row and folder. Default: `target-precision`, with `-qat` or `-control` for another student, and "
+        "`@board` for a named board.",
     )
     target: str = Field(description="Target (a plugin).")
     precision: Precision = Field(description="Precision of the engine; the target decides which ones it has.")
     variant: str = Field(
         PTQ, description="Quantized model that an int8 engine is compiled from; see `quantize.variants`."
+    )
+    student: Literal["deployed", "qat", "control"] = Field(
+        DEPLOYED,
+        description="Student of the engine: the `deployed` one, which is the distilled one where there are methods, or one that "
+        "section `qat` trains.",
     )
     board: str = Field(
         LOCAL,
@@ -194,7 +202,9 @@ class Engine(Section):
             return raw
         board = raw.get("board", LOCAL)
         place = "" if board == LOCAL else f"@{board}"
-        return {**raw, "id": f"{raw.get('target')}-{raw.get('precision')}{place}"}
+        student = raw.get("student", DEPLOYED)
+        of = "" if student == DEPLOYED else f"-{student}"
+        return {**raw, "id": f"{raw.get('target')}-{raw.get('precision')}{of}{place}"}
 
     @field_validator("id")
     @classmethod
