@@ -45,9 +45,11 @@ def test_the_dearest_operator_goes_back_to_int8_first() -> None:
     assert BudgetSearch(drop, 0.05).run(("a", "b", "c", "d", "e"), macs).floats == ("b",)
 
 
-def test_operators_that_stay_in_any_case_are_not_put_back() -> None:
+def test_a_start_that_holds_is_kept_and_one_that_misses_is_pruned_as_well() -> None:
     losses = {"a": 0.0, "b": 0.2, "c": 0.0, "d": 0.0, "e": 0.0}
-    assert BudgetSearch(sum_of(losses), 0.05).run(ORDER, MACS, start=("a",)).floats == ("a", "b")
+    kept = BudgetSearch(sum_of(losses), 0.05).run(ORDER, MACS, start=("a", "b"))
+    assert (kept.floats, kept.trials) == (("a", "b"), 1)
+    assert BudgetSearch(sum_of(losses), 0.05).run(ORDER, MACS, start=("a",)).floats == ("b",)
 
 
 def test_a_budget_that_float_misses_is_a_gate_of_one_line() -> None:
