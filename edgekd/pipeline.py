@@ -52,7 +52,7 @@ class StageFailure:
     name: of the stage; `<stage>/<subject>` for one subject.
     reason: one line.
     is_bug: whether the error was not one of edgekd's own.
-    cause: the input whose failure this one follows from, "" for a failure of its own.
+    cause: the input whose failure causes this one, "" if the stage itself failed.
     """
 
     name: str

@@ -187,6 +187,7 @@ def _deployment(recipe: Recipe) -> list[Stage]:
                 inputs=("export", "data"),
                 sections=("data", f"quantize:{engine.variant}/{quantizer}"),
                 subject=quantizer,
+                external_state="edgekd.quantize.stage:place",
                 ignored_keys=_NOT_QUANTIZED,
                 fails_alone=True,
                 partial_inputs=_CALIBRATED_ON,
@@ -228,6 +229,7 @@ def _sensitivity(mixed: Sequence[Engine]) -> list[Stage]:
             sections=("data", f"quantize:{engine.variant}/{quantizer_of(engine)}", "evaluate"),
             subject=quantizer_of(engine),
             ignored_keys=_ONLY_ON_VAL,
+            external_state="edgekd.quantize.stage:place",
             fails_alone=True,
             partial_inputs=_CALIBRATED_ON,
         )

@@ -1,4 +1,4 @@
-"""The compile stage: an ONNX or quantized model into an engine of one target, held to its graph where it can run."""
+"""The compile stage: builds a target's engine from an ONNX or quantized model, and compares it with its graph."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ def run(job: StageJob) -> StageResult:
 
     Raises:
         GateError: the engine differs from its graph by more than the recipe's limits.
+        TargetError: the target refuses the model, or sums would overflow on the engine's board.
     """
     engine = next(e for e in job.recipe.engines if e.id == job.subject)
     model = next((one for one in job.inputs.values() if one.kind == "quantized"), job.inputs["export"])
@@ -37,6 +38,7 @@ def run(job: StageJob) -> StageResult:
         options=options,
         calibration=_calibration(engine, model),
     )
+    check_sums(engine, request.model)
     compiled = build(engine.target, request, engine.board)
     result = compiled.result
     details = {
@@ -50,6 +52,20 @@ def run(job: StageJob) -> StageResult:
         "parity": engine_parity(job, engine, model, result),
     }
     return StageResult(result.spec, {**{k: model.details[k] for k in ("params", "macs")}, **details})
+
+
+def check_sums(engine: Engine, model: Path) -> None:
+    """Refuse a quantized model whose sums would overflow on the engine's board, of which no toolchain warns.
+
+    Raises:
+        TargetError: names the node.
+    """
+    why_saturates = plugins.target(engine.target).why_saturates
+    if why_saturates is None or not engine.precision.is_quantized:
+        return
+    reason = why_saturates(model, engine.target_options, executor_of(engine.board).facts()["environment"])
+    if reason:
+        raise TargetError(f"{engine.id} on board {engine.board}: {reason}")
 
 
 def _calibration(engine: Engine, model: Artifact) -> Path | None:

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidatorFunctionWrapHandler, field_validator, model_validator
 
 from edgekd.board.precision import Precision
+from edgekd.core import plugins
 from edgekd.core.deployment_sections import (
     LOCAL,
     PTQ,
@@ -184,7 +185,7 @@ class Recipe(Section):
     @field_validator("engines", mode="wrap")
     @classmethod
     def _one_for_each_board(cls, raw: Any, check: ValidatorFunctionWrapHandler) -> tuple[Engine, ...]:
-        """Make an engine for each board of a list; errors name the engine by its place in the recipe."""
+        """Make an engine for each board of a list; errors name the engine by its index in the recipe."""
         if not isinstance(raw, list | tuple):
             return tuple(check(raw))
         placed = [on_boards(engine) if isinstance(engine, dict) else [engine] for engine in raw]
@@ -245,8 +246,17 @@ class Recipe(Section):
             variant, _, quantizer = names["quantize"].partition("/")
             settings = self.quantize.variant(variant)
             options = {quantizer: settings.options.get(quantizer, PluginOptions())}
-            update["quantize"] = Quantize(images=settings.images, options=options, budget=self.quantize.budget)
+            boards = self._boards_of(variant, quantizer)
+            budget = self.quantize.budget
+            update["quantize"] = Quantize(images=settings.images, options=options, budget=budget).on(boards)
         return self.model_copy(update=update)
+
+    def _boards_of(self, variant: str, quantizer: str) -> tuple[str, ...]:
+        """Return the boards of the engines that are compiled from one quantized model, each once."""
+        engines = (one for one in self.engines or () if one.precision.is_quantized and one.variant == variant)
+        return tuple(
+            dict.fromkeys(one.board for one in engines if plugins.target(one.target).info.quantizer == quantizer)
+        )
 
     def plugin_uses(self) -> Iterator[PluginUse]:
         """Return every plugin that has options in the recipe, without those of sections that are None (see `only`)."""

@@ -17,12 +17,13 @@ from edgekd.core.stage import StageJob
 from edgekd.data.base import DenseDataset
 from edgekd.data.splits import open_split
 from edgekd.errors import DataError
+from edgekd.quantize.place import options_of, state_of
 from edgekd.quantize.ptq import Batch
 
 
 def run(job: StageJob) -> StageResult:
     """Quantize the exported model with the quantizer named by the stage's subject."""
-    options = job.recipe.quantize.typed_options(job.subject)
+    options = options_of(job.recipe.quantize, job.subject)
     return quantized(job.recipe, job.inputs["export"], job.subject, options, job.out_dir)
 
 
@@ -48,6 +49,12 @@ def quantized(recipe: Recipe, onnx: Artifact, quantizer: str, options: Any, out_
     if result.pixels is not None:
         details["calibration_pixels"] = result.pixels.relative_to(out_dir).as_posix()
     return StageResult(spec, {**details, "calibration": calibration, "quantizer": result.details})
+
+
+def place(recipe: Recipe) -> dict[str, Any] | None:
+    """Return what the model depends on besides the recipe's settings of its only quantizer; see `place.state_of`."""
+    (quantizer,) = recipe.quantize.options
+    return state_of(recipe.quantize, quantizer)
 
 
 class Prepared(Sequence[Batch]):

@@ -27,6 +27,7 @@ from edgekd.executors.builder import build
 from edgekd.executors.inference import EngineFiles, files_in
 from edgekd.executors.predictions import predict_with
 from edgekd.quantize.grids import named_graph
+from edgekd.quantize.place import options_of
 from edgekd.quantize.ptq import WEIGHTED
 from edgekd.quantize.stage import quantized
 from edgekd.rewrites.graph import Graph
@@ -141,7 +142,7 @@ class EngineTrials:
         out = self._folder / _MODEL
         shutil.rmtree(out, ignore_errors=True)
         out.mkdir()
-        options = self._recipe.quantize.typed_options(self._quantizer)
+        options = options_of(self._recipe.quantize, self._quantizer)
         kept = [node.name for node in self._graph.nodes if node.name in floats]
         if plugins.load("quantizers", self._quantizer).KEEPS_FLOAT:
             names = [escape(name) for name in (*kept, *between(self._graph, kept))]

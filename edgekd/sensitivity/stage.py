@@ -19,6 +19,7 @@ from edgekd.core.artifact import Artifact, StageResult
 from edgekd.core.recipe import Budget, Recipe
 from edgekd.core.stage import StageJob
 from edgekd.executors.predictions import predict_in
+from edgekd.quantize.place import options_of
 from edgekd.quantize.ranges import calibrate
 from edgekd.quantize.stage import Prepared, calibration_indices
 from edgekd.rewrites.graph import Graph, module_of
@@ -69,7 +70,7 @@ def reference_of(recipe: Recipe, export: Artifact, quantizer: str, folder: Path)
     """Return the reference graph of an exported network, calibrated as the recipe says."""
     settings, model = recipe.quantize, export.file("model.onnx")
     module = plugins.load("quantizers", quantizer)
-    placement = module.grids(model, export.spec, settings.typed_options(quantizer))
+    placement = module.grids(model, export.spec, options_of(settings, quantizer))
     images = SelectionImages.dataset_of(recipe)
     chosen = calibration_indices(len(images), settings.images, recipe.seed)
     scales = calibrate(model, placement, Prepared(images, chosen, export.spec))

@@ -12,7 +12,9 @@ from typing import Any
 
 from edgekd.board.installation import install
 from edgekd.errors import TargetError, one_line
-from edgekd.rewrites.graph import Graph, opsets, read_onnx, unsigned_zero_points
+from edgekd.rewrites.graph import Graph, opsets, read_onnx
+from edgekd.rewrites.pairs import unsigned_zero_points
+from edgekd.targets import _int8
 from edgekd.targets.base import CompileRequest
 
 QUANTIZER = "qdq_signed"
@@ -40,6 +42,7 @@ def graph_for(request: CompileRequest, is_fp16_graph: bool) -> bytes:
     if is_quantized or is_fp16_graph:
         model = read_onnx(request.model)
     if is_quantized:
+        _int8.check_types(Graph(model), request.model, "TensorRT")
         check_zero_points(model, request.model)
     try:
         return (_half(model, is_quantized) if is_fp16_graph else model).SerializeToString()

@@ -27,7 +27,7 @@ _MAJOR_STEPS = {(8, 10), (10, 11)}
 
 @dataclass(frozen=True)
 class BuildFlags:
-    """How a precision is asked for.
+    """TensorRT's flags for a precision.
 
     network: members of `NetworkDefinitionCreationFlag`.
     builder: members of `BuilderFlag` to set.
@@ -61,7 +61,7 @@ def version_of(text: str) -> Version:
 
 
 def build_flags(version: Version, precision: str, float_layers: str) -> BuildFlags:
-    """Return how TensorRT of a version is asked for a precision.
+    """Return the flags that request a precision from a version of TensorRT.
 
     Up to 10, layers are weakly typed: a flag allows float16 and int8 beside float32. From 11 on the graph is taken as it
     is typed, and the flags are gone.
@@ -133,7 +133,7 @@ def read_plan_header(plan: bytes) -> Optional[PlanHeader]:
 
 
 def why_not_loadable(header: Optional[PlanHeader], product: str, runtime: str, is_version_compatible: bool) -> str:
-    """Return why a runtime cannot load an engine, "" when nothing speaks against it.
+    """Return why a runtime cannot load an engine, "" if it can.
 
     Args:
         header: of the engine.
