@@ -225,7 +225,7 @@ class Recipe(Section):
             settings = self.quantize.variant(variant)
             options = {quantizer: settings.options.get(quantizer, PluginOptions())}
             boards = self._boards_of(variant, quantizer)
-            update["quantize"] = Quantize(images=settings.images, options=options).on(boards)
+            update["quantize"] = Quantize(images=settings.images, adjust=settings.adjust, options=options).on(boards)
         return self.model_copy(update=update)
 
     def _boards_of(self, variant: str, quantizer: str) -> tuple[str, ...]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, overload
 
 import numpy as np
@@ -15,6 +17,8 @@ from edgekd.core.recipe import Recipe
 from edgekd.core.stage import StageJob
 from edgekd.data.base import DenseDataset
 from edgekd.data.splits import open_split
+from edgekd.errors import RecipeError
+from edgekd.quantize.adjust import adjusted
 from edgekd.quantize.place import options_of, state_of
 from edgekd.quantize.ptq import Batch
 
@@ -29,13 +33,29 @@ def run(job: StageJob) -> StageResult:
     chosen = calibration_indices(len(dataset), settings.images, recipe.seed)
     spec = onnx.spec
     calibration_set = Prepared(dataset, chosen, spec)
-    result = module.quantize(onnx.file("model.onnx"), spec, calibration_set, job.out_dir, options)
+    with TemporaryDirectory() as folder:
+        model, adjustments = _adjusted(job, calibration_set, options, Path(folder))
+        result = module.quantize(model, spec, calibration_set, job.out_dir, options)
     calibration = {"split": recipe.data.train, "images": [dataset.name(i) for i in chosen], "seed": recipe.seed}
     details = {name: onnx.details[name] for name in ("params", "macs")}
     details["model"] = result.model.relative_to(job.out_dir).as_posix()
     if result.pixels is not None:
         details["calibration_pixels"] = result.pixels.relative_to(job.out_dir).as_posix()
-    return StageResult(spec, {**details, "calibration": calibration, "quantizer": result.details})
+    made = {"calibration": calibration, "quantizer": result.details, "adjusted": adjustments}
+    return StageResult(spec, {**details, **made})
+
+
+def _adjusted(job: StageJob, calibration: Sequence[Batch], options: Any, folder: Path) -> tuple[Path, dict[str, int]]:
+    """Return the graph to quantize and the number of operators that each adjustment of the recipe changed."""
+    onnx, names = job.inputs["export"], job.recipe.quantize.adjust
+    if not names:
+        return onnx.file("model.onnx"), {}
+    grids = getattr(plugins.load("quantizers", job.subject), "grids", None)
+    if grids is None:
+        raise RecipeError(
+            f"quantize.adjust: the quantizer {job.subject} does not say what it quantizes (function grids); leave adjust out"
+        )
+    return adjusted(onnx.file("model.onnx"), names, lambda model: grids(model, onnx.spec, options), calibration, folder)
 
 
 def place(recipe: Recipe) -> dict[str, Any] | None:
