@@ -252,9 +252,9 @@ def name_of(node: Any) -> str:
 
 
 def name_nodes(model: Any) -> List[str]:
-    """Give nodes without a name, or with one that another node has, a name of their own; return the names that were given.
+    """Give each node without a unique name a new name; return the new names.
 
-    Toolchains take a node by its name: without one, the setting of one node would be that of all others without a name.
+    Toolchains find a node by its name: a setting for one unnamed node would apply to all unnamed nodes.
     """
     known = {node.name for node in model.graph.node}
     seen, given = {""}, []
@@ -289,7 +289,7 @@ def folded(graph: "Graph", most_bytes: int = SMALL_BYTES) -> Dict[str, np.ndarra
         given = {name: values[name] for name in node.input if name}
         try:
             outputs: Any = ReferenceEvaluator(_one_node(node, given, imports)).run(None, given)
-        except _NO_ANSWER as exc:  # ONNX's reference lacks the operator: its output is no constant to us
+        except _NO_ANSWER as exc:  # ONNX's reference lacks the operator: its output is treated as variable
             log.debug("%s is not folded: %s", name_of(node), one_line(exc))
             continue
         values.update(zip(node.output, map(np.asarray, outputs)))  # noqa: B905

@@ -35,7 +35,8 @@ def graph_for(request: CompileRequest, is_fp16_graph: bool) -> bytes:
     """
     model = read_onnx(request.model, has_weights=False)
     is_quantized = Graph(model).is_quantized
-    if is_quantized != (request.precision == "int8"):
+    # A mixed model may have every layer in float.
+    if request.precision != "mixed" and is_quantized != (request.precision == "int8"):
         wanted, got = ("quantized", "a float one") if request.precision == "int8" else ("float", "a quantized one")
         raise TargetError(f"{request.model}: precision {request.precision} expected a {wanted} model, got {got}")
     if is_quantized or is_fp16_graph:

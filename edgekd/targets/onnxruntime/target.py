@@ -15,6 +15,7 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Dict, List, Literal, Mapping, Optional, Tuple
 
 import numpy as np
@@ -34,6 +35,7 @@ from edgekd.targets.base import (
     Probe,
     Refusal,
     SessionBase,
+    TappedSession,
     Target,
     TargetInfo,
     check_range,
@@ -45,7 +47,7 @@ INFO = TargetInfo(
     suffix=".onnx",
     compile_at="host",
     quantizer="qdq",
-    precisions=("fp32", "int8"),
+    precisions=("fp32", "int8", "mixed"),
     extra="onnxruntime",
     distributions=("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino"),
     support=(Path(__file__).with_name("support.yaml"),),
@@ -127,7 +129,8 @@ def build_engine(request: CompileRequest) -> CompileResult:
         providers.check_float32(request.options.provider_options)
     model = read_onnx(request.model, has_weights=False)
     quantized = sum(node.op_type == "DequantizeLinear" for node in model.graph.node)
-    if (request.precision == "int8") != (quantized > 0):
+    # A mixed model may have every layer in float.
+    if request.precision != "mixed" and (request.precision == "int8") != (quantized > 0):
         wanted, todo = (
             ("quantized", "quantize it with qdq first") if quantized == 0 else ("float", "give the exported one")
         )
@@ -239,6 +242,27 @@ class Session(SessionBase):
         self._run = self._session = None
 
 
+class Tapped(TappedSession, Session):
+    """An ONNX file with some of its inner tensors as further outputs; needs the package onnx."""
+
+    def _open(self) -> None:
+        engine, model = self.engine, read_onnx(self.engine)
+        known = {name for node in model.graph.node for name in node.output}
+        taken = {value.name for value in model.graph.output}
+        self.tensors = tuple(name for name in self.tensors if name in known)
+        for name in self.tensors:
+            if name not in taken:
+                model.graph.output.add().name = name  # ONNX Runtime infers type and shape
+        with TemporaryDirectory(prefix="edgekd-tapped-") as folder:
+            self.engine = Path(folder) / engine.name
+            self.engine.write_bytes(model.SerializeToString())
+            try:
+                super()._open()
+            finally:
+                self.engine = engine
+        self._names += [name for name in self.tensors if name not in self._names]
+
+
 def import_onnxruntime() -> Any:
     """Import ONNX Runtime without its telemetry; TargetError when it is not installed.
 
@@ -293,5 +317,6 @@ TARGET = Target(
     probe=probe,
     check_engine=check_engine,
     why_saturates=why_saturates,
+    tap=Tapped,
     tunes=tunes,
 )

@@ -33,7 +33,7 @@ def check_quantized(model: Any, request: CompileRequest) -> None:
     """
     kinds = [op.get_type_name() for op in model.get_ops()]
     quantized = sum(kind in ("FakeQuantize", "FakeConvert") for kind in kinds)
-    if (request.precision == "int8") != (quantized > 0):
+    if request.precision != "mixed" and (request.precision == "int8") != (quantized > 0):
         wanted, todo = (
             ("quantized", "quantize it with nncf first") if quantized == 0 else ("float", "give the exported one")
         )

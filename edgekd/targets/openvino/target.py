@@ -32,6 +32,7 @@ from edgekd.targets.base import (
     Probe,
     Refusal,
     SessionBase,
+    TappedSession,
     Target,
     TargetInfo,
     check_range,
@@ -52,7 +53,7 @@ INFO = TargetInfo(
     suffix=runtime.IR,
     compile_at="host",
     quantizer="nncf",
-    precisions=("fp32", "fp16", "int8"),
+    precisions=("fp32", "fp16", "int8", "mixed"),
     extra="openvino",
     distributions=("openvino",),
     tools=("nncf",),
@@ -188,7 +189,7 @@ class Session(SessionBase):
             wanted = runtime.precision_of_blob(self.engine, core, device)
             self._compiled = _imported(core, self.engine, self.options, wanted)
         else:
-            model = read_model(self.engine)
+            model = self._model()
             wanted = self.options.inference_precision or runtime.marked(model)
             self._compiled = _compiled(core, model, self.engine, self.options, wanted)
         load_ms = (time.perf_counter_ns() - started) / 1e6
@@ -223,6 +224,9 @@ class Session(SessionBase):
     def _close(self) -> None:
         self._outputs, self._bound, self._request, self._compiled = {}, {}, None, None
 
+    def _model(self) -> Any:
+        return read_model(self.engine)
+
     def layers(self) -> Dict[str, int]:
         """Return how many layers run in each precision; see `layers_of`."""
         return layers_of(self._compiled)
@@ -251,6 +255,32 @@ class Session(SessionBase):
             "threads": facts.get("inference_num_threads", 1),
             **facts,
         }
+
+
+class Tapped(TappedSession, Session):
+    """An IR with some of its inner tensors as further outputs. OpenVINO fuses less around them."""
+
+    def _open(self) -> None:
+        if self.engine.suffix == runtime.BLOB:
+            raise TargetError(
+                f"{self.engine}: a blob is compiled and shows no tensors; expected an engine of format ir"
+            )
+        super()._open()
+        ports = ports_by_name(self._compiled.outputs, self.spec.outputs)
+        for name in self.tensors:
+            port = next((one for one in ports.values() if name in one.get_names()), None)
+            if port is not None:
+                self._outputs[name] = self._request.get_tensor(port).data
+
+    def _model(self) -> Any:
+        model = super()._model()
+        known = {name for op in model.get_ops() for port in op.outputs() for name in port.get_names()}
+        taken = {name for port in model.outputs for name in port.get_names()}
+        self.tensors = tuple(name for name in self.tensors if name in known)
+        wanted = [name for name in self.tensors if name not in taken]
+        if wanted:
+            model.add_outputs(wanted)
+        return model
 
 
 def _core_with(device: str) -> Any:
@@ -313,5 +343,6 @@ TARGET = Target(
     check_engine=check_engine,
     why_saturates=why_saturates,
     bound_to=bound_to,
+    tap=Tapped,
     tunes=tunes,
 )
