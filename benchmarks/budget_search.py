@@ -82,7 +82,9 @@ def main() -> None:
         print(row, flush=True)
         results.append({"seed": seed, "drop": drop, "ratio": ratio})
     held = sum(one["drop"] <= 0.05 for one in results)
-    print(f"\n{held} of {len(results)} engines hold the budget; largest ratio {max(one['ratio'] for one in results):.2f}")
+    print(
+        f"\n{held} of {len(results)} engines hold the budget; largest ratio {max(one['ratio'] for one in results):.2f}"
+    )
     print(json.dumps(results))
 
 

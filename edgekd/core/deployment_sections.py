@@ -53,6 +53,12 @@ class QuantizeVariant(Section):
     """Calibration on a seeded subset of the training split, and the quantizers' options."""
 
     images: int = Field(128, gt=0, description="Number of calibration images.")
+    adjust: tuple[Literal["equalize", "equalize_relu6", "round", "bias"], ...] = Field(
+        (),
+        description="Changes of the float graph before it is quantized, in order. `equalize`: moves scale between convolutions, "
+        "exactly; `equalize_relu6`: also past a ReLU6, by a Min that some runtimes compute in float. `round`: rounds weights so "
+        "that a layer's output changes least. `bias`: gives the mean that quantization takes from a channel to its bias.",
+    )
     options: dict[str, PluginOptions] = Field({}, description="Options of each quantizer by its name.")
 
     def typed_options(self, quantizer: str) -> Any:

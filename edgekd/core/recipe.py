@@ -286,8 +286,9 @@ class Recipe(Section):
             settings = self.quantize.variant(variant)
             options = {quantizer: settings.options.get(quantizer, PluginOptions())}
             boards = self._boards_of(variant, quantizer)
-            budget = self.quantize.budget
-            update["quantize"] = Quantize(images=settings.images, options=options, budget=budget).on(boards)
+            update["quantize"] = Quantize(
+                images=settings.images, adjust=settings.adjust, options=options, budget=self.quantize.budget
+            ).on(boards)
         return self.model_copy(update=update)
 
     def _boards_of(self, variant: str, quantizer: str) -> tuple[str, ...]:

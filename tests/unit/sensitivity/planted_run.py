@@ -62,7 +62,10 @@ def exported(folder: Path, model: onnx.ModelProto, spec: ModelSpec) -> Artifact:
     work.mkdir()
     onnx.save(model, work / "model.onnx")
     return publish(
-        work, folder / "export", {"kind": "onnx", "stage": "export", "key": "k"}, StageResult(spec, {"params": 1, "macs": 1})
+        work,
+        folder / "export",
+        {"kind": "onnx", "stage": "export", "key": "k"},
+        StageResult(spec, {"params": 1, "macs": 1}),
     )
 
 
@@ -89,4 +92,3 @@ def budgeted(folder: Path, recipe: Recipe, export: Artifact, sensitivity: Artifa
     job = StageJob(recipe, {"sensitivity": sensitivity, "export": export}, out, engine.id)
     found: dict[str, Any] = mixed.run(job).details["budget"]
     return found
-
