@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -25,12 +24,16 @@ from edgekd.core.recipe import Recipe
 from edgekd.core.task_metrics import check_floor
 from edgekd.core.workspace import Workspace, disk_errors
 from edgekd.errors import GateError
+from edgekd.study import preloaded
 from edgekd.study.plan import TEACHER, StudyRun, teacher_recipe, teacher_run, write_recipe
 from edgekd.study.results import NoResult, Result
 
 ELSEWHERE = NoResult("missing", "another process works on it")
 LOG = "log.txt"
 Launch = Callable[[Sequence[StudyRun], Callable[[StudyRun, Result], None]], None]  # does runs, see `study/launchers`
+Start = Callable[
+    [Sequence[str], BinaryIO, Mapping[str, str]], preloaded.Started
+]  # of a command, its log, its environment
 _LOOKUP = threading.Lock()  # a data set opened by one thread at a time takes its memory once
 _BEGIN = "--- begin: "  # of every attempt in a run's log
 _ENDED_BY = "ended by "  # a signal: the run can go on
@@ -73,15 +76,15 @@ def launch_teacher(recipe: Recipe, out: Path, launch: Launch) -> None:
 class Children:
     """The processes that train, so that they can be told to stop; they keep their checkpoints and go on another time."""
 
-    def __init__(self) -> None:
-        self._lock, self._running, self.stopped = threading.RLock(), set[subprocess.Popen[bytes]](), False
+    def __init__(self, start: Start = preloaded.start) -> None:
+        self._start, self._lock, self._running, self.stopped = start, threading.RLock(), set[preloaded.Started](), False
 
     def run(self, command: list[str], log: BinaryIO, environment: dict[str, str]) -> int:
         """Run a command to its end and return its exit code; -SIGTERM when it was told to stop before it began."""
         with self._lock:
             if self.stopped:
                 return -signal.SIGTERM
-            child = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+            child = self._start(command, log, environment)
             self._running.add(child)
         code = child.wait()
         with self._lock:
