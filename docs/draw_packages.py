@@ -26,6 +26,7 @@ ROWS: tuple[tuple[tuple[str, str, str], ...], ...] = (
         ("preflight", "light", "what a target will make of a graph"),
         ("stacks", "light", "files for other software"),
     ),
+    (("sensitivity", "light", "layers that lose accuracy in int8, budget search"),),
     (
         ("export", "torch", "ONNX, parity"),
         ("quantize", "light", "calibration, schemes/"),

@@ -52,10 +52,10 @@ def run(
         overrides: `key.path=value` strings.
         until: comma-separated stages or groups to stop after.
         on_stage: called with every stage (`pipeline.StageRun`) that is done.
-        on_failure: called with every stage (`pipeline.StageFailure`) that failed while the run went on.
+        on_failure: called with every stage (`pipeline.StageFailure`) that fails without ending the run.
 
     Raises:
-        EdgekdError: see edgekd/errors.py; what was finished is kept, and in the report.
+        EdgekdError: see edgekd/errors.py. Finished stages are kept, and are in the report.
     """
     from edgekd.core.recipe_loading import find_recipe
     from edgekd.executors.boards import connected
@@ -104,7 +104,7 @@ def _run(
         try:
             pipeline.run_stages(recipe, workspace, chosen, remember, note, prerequisites=stages)
         except EdgekdError as exc:
-            # Refused data has a page, too; it replaces none of an earlier run.
+            # Refused data also gets a page, but does not replace an earlier run's.
             if done or not (workspace.root / "report.json").exists():
                 with _noted_on(exc):
                     _report(recipe, workspace, stages, done, failures, str(exc))
@@ -114,7 +114,7 @@ def _run(
 
 @contextmanager
 def _noted_on(first: BaseException) -> Iterator[None]:
-    """Add an error inside to the one that came first as a note, so that it does not hide it."""
+    """Add an error inside the block to `first` as a note, so that it does not hide `first`."""
     try:
         yield
     except Exception as exc:
@@ -125,7 +125,7 @@ def _noted_on(first: BaseException) -> Iterator[None]:
 
 
 def _say_whose(folder: Path, recipe: Recipe) -> None:
-    """Warn when a folder holds the run of another recipe: its report, and what differs, is about to be replaced."""
+    """Warn that a folder has another recipe's run, whose report and changed artifacts will be replaced."""
     with suppress(UserError):  # no report, or a damaged one
         other = load_report(folder).get("recipe_name")
         if other not in (None, recipe.name):
@@ -141,7 +141,7 @@ def run_study(
 ) -> dict[str, Any]:
     """Train every arm of `recipe.study` with every seed, resuming what is there, and return the comparison.
 
-    Also writes `study.json`, `study.csv`, `study.md` and `study.png` into `out`, of what there is also while it runs and when it is
+    Also writes `study.json`, `study.csv`, `study.md` and `study.png` into `out`, also during the run (results so far) and when it is
     interrupted.
 
     Args:
@@ -149,7 +149,7 @@ def run_study(
         out: the study's folder; several processes or machines may work in one.
         overrides: `key.path=value` strings.
         on_stage: called with every stage of the teacher that this process runs.
-        on_run: called with every run, its artifacts by stage name or why it has none, how many have ended, and of how many.
+        on_run: called with every run, its artifacts by stage name or the reason for none, the number of ended runs and of all.
 
     Raises:
         EdgekdError: the recipe or the teacher; a run that fails is in the result with its reason.
@@ -215,7 +215,7 @@ def tune(
     rounds: int | None = None,
     on_progress: Callable[[str, float], None] = lambda what, share: None,
 ) -> dict[str, Any]:
-    """Measure the choices that change the speed of a run's engines and not their results, and return what wins.
+    """Measure settings that change the speed of a run's engines and not their results; return the fastest.
 
     Also writes `tune.yaml` into the run's folder: a list of overrides for `edgekd run RECIPE --set @tune.yaml`.
 
@@ -223,7 +223,7 @@ def tune(
         run: the folder of a finished run.
         engines: ids of engines; by default all.
         rounds: bursts of each engine in each measurement; 12 by default, at least 6.
-        on_progress: called with what is being done and the share of it that is done.
+        on_progress: called with the current step and the fraction done.
 
     Raises:
         EdgekdError: no finished run, an unknown engine, or one that does not run.
@@ -289,7 +289,7 @@ def load_engine(path: str | Path, selection: Selection | None = None) -> Iterato
 
     Args:
         path: the folder or file.
-        selection: which detections a detector keeps; by default those that scoring takes.
+        selection: rule that selects a detector's objects; by default that of scoring.
 
     Raises:
         RecipeError: a selection for a segmenter.
@@ -305,7 +305,7 @@ def load_engine(path: str | Path, selection: Selection | None = None) -> Iterato
 
 @dataclass(frozen=True)
 class Predicted:
-    """An image, what an engine says of it (see `Engine`), and the engine's classes."""
+    """An image, an engine's result for it (see `Engine`), and the engine's classes."""
 
     image: ReadImage
     result: Any
@@ -323,7 +323,7 @@ def predict(
     Args:
         path: the artifact's folder.
         images: files, or what `edgekd.data.predictions.read_images` read.
-        selection: which detections a detector keeps; by default those that scoring takes.
+        selection: rule that selects a detector's objects; by default that of scoring.
         board: that runs the engine; None: its own. The inventory may lie in the current folder.
 
     Raises:

@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
 
+from edgekd.board.precision import Precision
 from edgekd.compile.stage import checked_options
 from edgekd.core import key_changes, plugins, user_code
 from edgekd.core.artifact import Artifact, StageFacts, publish
@@ -51,7 +52,7 @@ class StageFailure:
     name: of the stage; `<stage>/<subject>` for one subject.
     reason: one line.
     is_bug: whether the error was not one of edgekd's own.
-    cause: the input whose failure this one follows from, "" for a failure of its own.
+    cause: the input whose failure causes this one, "" if the stage itself failed.
     """
 
     name: str
@@ -68,12 +69,24 @@ def check_options(recipe: Recipe) -> None:
     """
     # A board has no torch: it compiles and measures what was trained elsewhere.
     check_plugins(recipe, but=() if find_spec("torch") else plugins.TRAINED)
+    if recipe.quantize.budget is not None:
+        plugins.load("rankings", recipe.quantize.budget.rank)
     for name in recipe.export.rewrite:
         plugins.load("rewrites", name)
     for engine in recipe.engines:
         checked_options(engine)
+        if engine.precision is Precision.MIXED:
+            _check_keeps_float(engine)
         if recipe.export.detections != "heads" and engine.precision.is_quantized:
             _check_float_decoding(engine)
+
+
+def _check_keeps_float(engine: Engine) -> None:
+    name = quantizer_of(engine)
+    if not plugins.load("quantizers", name).KEEPS_FLOAT and plugins.target(engine.target).keeps_float is None:
+        raise RecipeError(
+            f"engines: {engine.id}: target {engine.target} cannot keep layers in float, expected a precision other than mixed"
+        )
 
 
 def check_training(recipe: Recipe, workspace: Workspace, stages: Sequence[Stage]) -> None:

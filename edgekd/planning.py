@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from graphlib import TopologicalSorter
 
+from edgekd.board.precision import Precision
 from edgekd.core import plugins
 from edgekd.core.recipe import LOCAL, Engine, Recipe
 from edgekd.core.stage import Stage, bench_of
@@ -25,6 +26,10 @@ _CLASSES_OF = {"data": "edgekd.data.stage:classes_part"}
 _NAMES = ("data.augment.flip_pairs",)
 # Nor do when a training is given up, and whether a baseline is trained beside it.
 _NOT_DISTILLED = ("distill.watchdog_ratio", "distill.baseline")
+_NOT_QUANTIZED = ("quantize.budget",)  # it chooses layers of `mixed` engines, and changes no int8 model
+
+# A budget is held on training images, all of them, without pictures.
+_ONLY_ON_VAL = ("data.val", "evaluate.images", "evaluate.pictures", "evaluate.coco_files")
 
 
 def plan(recipe: Recipe, ran_before: Callable[[Engine], bool] = lambda _: True) -> list[Stage]:
@@ -119,6 +124,7 @@ def _training(recipe: Recipe) -> list[Stage]:
                 function="edgekd.preflight.stage:run",
                 inputs=("data",),
                 sections=("data", "student", "export", "quantize", "engines", "check"),
+                ignored_keys=_NOT_QUANTIZED,
                 partial_inputs=_CLASSES_OF,
                 version=2,
             )
@@ -168,7 +174,9 @@ def _deployment(recipe: Recipe) -> list[Stage]:
             version=2,
         )
     ]
-    quantized = {_source(engine): engine for engine in recipe.engines if engine.precision.is_quantized}
+    mixed = [engine for engine in recipe.engines if engine.precision is Precision.MIXED]
+    stages += [*_sensitivity(mixed), *map(_mixed, mixed)]
+    quantized = {_source(e): e for e in recipe.engines if e.precision.is_quantized and e not in mixed}
     for name, engine in sorted(quantized.items()):
         quantizer = quantizer_of(engine)
         stages.append(
@@ -179,6 +187,8 @@ def _deployment(recipe: Recipe) -> list[Stage]:
                 inputs=("export", "data"),
                 sections=("data", f"quantize:{engine.variant}/{quantizer}"),
                 subject=quantizer,
+                external_state="edgekd.quantize.stage:place",
+                ignored_keys=_NOT_QUANTIZED,
                 fails_alone=True,
                 partial_inputs=_CALIBRATED_ON,
             )
@@ -203,7 +213,49 @@ def _deployment(recipe: Recipe) -> list[Stage]:
 
 def _source(engine: Engine) -> str:
     """Return the stage whose model an engine is compiled from."""
+    if engine.precision is Precision.MIXED:
+        return f"mixed/{engine.id}"
     return f"quantize/{quantizer_of(engine)}-{engine.variant}" if engine.precision.is_quantized else "export"
+
+
+def _sensitivity(mixed: Sequence[Engine]) -> list[Stage]:
+    """Return the stages that rank layers, one for each quantizer and variant of the mixed engines."""
+    return [
+        Stage(
+            name=name,
+            kind="sensitivity",
+            function="edgekd.sensitivity.stage:run",
+            inputs=("export", "data"),
+            sections=("data", f"quantize:{engine.variant}/{quantizer_of(engine)}", "evaluate"),
+            subject=quantizer_of(engine),
+            ignored_keys=_ONLY_ON_VAL,
+            external_state="edgekd.quantize.stage:place",
+            fails_alone=True,
+            partial_inputs=_CALIBRATED_ON,
+        )
+        for name, engine in sorted({_ranked(engine): engine for engine in mixed}.items())
+    ]
+
+
+def _mixed(engine: Engine) -> Stage:
+    """Return the stage that makes the quantized model of a mixed engine, and builds the engine to hold it to the budget."""
+    return Stage(
+        name=_source(engine),
+        kind="quantized",
+        function="edgekd.sensitivity.mixed:run",
+        inputs=(_ranked(engine), "export", "data"),
+        sections=("data", f"quantize:{engine.variant}/{quantizer_of(engine)}", f"engines:{engine.id}", "evaluate"),
+        subject=engine.id,
+        ignored_keys=_ONLY_ON_VAL,
+        external_state="edgekd.compile.stage:bound_to" if engine.board == LOCAL else "edgekd.evaluate.stage:place",
+        fails_alone=True,
+        partial_inputs=_CALIBRATED_ON,
+    )
+
+
+def _ranked(engine: Engine) -> str:
+    """Return the stage that ranks the layers of a mixed engine."""
+    return f"sensitivity/{quantizer_of(engine)}-{engine.variant}"
 
 
 def _measuring(recipe: Recipe, ran_before: Callable[[Engine], bool]) -> list[Stage]:

@@ -30,6 +30,7 @@ from edgekd.board.arguments import (
     MeasuredEngine,
     PredictArguments,
     ProbeArguments,
+    TapArguments,
     WhyNotHereArguments,
 )
 from edgekd.board.bench import BenchResult, BenchRow, BenchSettings, bench, engine_time
@@ -95,6 +96,29 @@ def infer(job: Job, progress: Progress) -> Json:
             _write_arrays(Path(job.out_dir) / written[-1], session.infer(arrays))
             progress("running", len(written) / len(given["inputs"]))
         return {"runtime": session.runtime, "outputs": written}
+
+
+def tap(job: Job, progress: Progress) -> Json:
+    """Run an engine over files of inputs and write its outputs and inner tensors, with `TapArguments`.
+
+    Value: `runtime`, `tensors` (the names that the engine has), and `outputs`, for each input the path of an .npz in the job's
+    folder: arrays `output0`, `output1`, ... in the contract's order, `tensor0`, ... in the order of `tensors`.
+    """
+    target, given = target_of(job.module), cast(TapArguments, job.arguments)
+    if target.tap is None:
+        raise TargetError(f"{job.target}: shows no inner tensors of its engines")
+    written: List[str] = []
+    with target.tap(Path(job.files[given["engine"]]), *_contract(target, given), given["tensors"]) as session:
+        names = {f"output{place}": tensor.name for place, tensor in enumerate(session.spec.outputs)}
+        names.update((f"tensor{place}", name) for place, name in enumerate(session.tensors))
+        for name in given["inputs"]:
+            with np.load(job.files[name], allow_pickle=False) as archive:
+                arrays = {key: np.ascontiguousarray(archive[key]) for key in archive.files}
+            found = session.infer(arrays)
+            written.append(f"{len(written):05}.npz")
+            _write_arrays(Path(job.out_dir) / written[-1], {key: found[tensor] for key, tensor in names.items()})
+            progress("running", len(written) / len(given["inputs"]))
+        return {"runtime": session.runtime, "tensors": list(session.tensors), "outputs": written}
 
 
 def predict(job: Job, progress: Progress) -> Json:
@@ -257,6 +281,7 @@ TASKS: Dict[str, Callable[[Job, Progress], Json]] = {
     "releases": releases.list_releases,
     "remove_releases": releases.remove,
     "roll_back": releases.roll_back,
+    "tap": tap,
     "version": version,
     "why_not_here": why_not_here,
 }
@@ -267,7 +292,9 @@ def _opened(files: Mapping[str, str], engine: MeasuredEngine) -> SessionBase:
     return target.session(Path(files[engine["engine"]]), *_contract(target, engine))
 
 
-def _contract(target: Target, given: Union[InferArguments, PredictArguments, MeasuredEngine]) -> Tuple[ModelSpec, Any]:
+def _contract(
+    target: Target, given: Union[InferArguments, TapArguments, PredictArguments, MeasuredEngine]
+) -> Tuple[ModelSpec, Any]:
     return ModelSpec.from_dict(given["spec"]), options_of(target, given["options"])
 
 

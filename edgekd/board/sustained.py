@@ -37,8 +37,8 @@ class Sustained:
     """Sustained latency of one engine (JSON-ready).
 
     seconds, runs: of the whole stretch.
-    first_p50_ms, last_p50_ms, ratio: medians of the first and the last minute, and last over first. Of a stretch shorter than
-        two minutes its halves count; `window_s` says how long they are.
+    first_p50_ms, last_p50_ms, ratio: medians of the first and the last minute, and last over first. For a stretch shorter than
+        two minutes: of its halves; `window_s` is their length.
     last_p99_ms: of the last minute; None where its runs cannot carry it.
     throttled_after_s: from the begin to the first sign of throttling; None without one, or without sensors.
     signs: first sign of each sensor, in words.

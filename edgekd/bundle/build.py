@@ -1,4 +1,4 @@
-"""`edgekd bundle`: collects the files of a bundle in a folder of its own and packs them.
+"""`edgekd bundle`: collects the files of a bundle in a new folder and packs them.
 
 Nothing of the time, the machine's paths or the order of files gets in, so two builds are equal byte for byte.
 """

@@ -1,4 +1,4 @@
-"""`edgekd compare`: what changed between runs, and which differences the measurements resolve; imports no framework."""
+"""`edgekd compare`: differences between runs with intervals; imports no framework."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-# click's UsageError: typer had it from the package click, and since 0.26 has a copy of its own.
+# click's UsageError: typer imported it from click, and has its own copy since 0.26.
 _UsageError: Any = typer.BadParameter.__base__
 
 
@@ -135,7 +135,7 @@ def main() -> None:
 def _invoke() -> None:
     if "_EDGEKD_COMPLETE" in os.environ:  # the shell asks for completions
         app(prog_name="edgekd")
-    # Not `app()`: typer 0.29 turns interrupts and broken pipes into exits of its own, without a word.
+    # Not `app()`: typer 0.29 exits without a message on interrupts and broken pipes.
     command = command_line()
     with command.make_context("edgekd", sys.argv[1:] or ["--help"]) as context:
         command.invoke(context)

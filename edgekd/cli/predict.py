@@ -1,4 +1,4 @@
-"""`edgekd predict`: an engine on images: overlays to look at, index masks to use."""
+"""`edgekd predict`: runs an engine on images; writes overlays, class maps and objects."""
 
 from __future__ import annotations
 

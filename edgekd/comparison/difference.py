@@ -1,4 +1,4 @@
-"""The difference of one figure of one row between two runs: its interval, its verdict, and why there is none."""
+"""The difference of one figure of one row between two runs: interval, verdict, or the reason for none."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _NOT_QUIET = "a bench warns that its machine was not quiet"
 class Rows:
     """One row in two runs.
 
-    margin: a change of a time or an energy up to this fraction is not decided or the same.
+    margin: a change of a time or an energy up to this fraction gets the verdict `not decided` or `same`.
     """
 
     old_run: Run
@@ -48,7 +48,7 @@ class Rows:
 
     @property
     def is_one_run(self) -> bool:
-        """Whether both rows are of one run, whose bench measured them in turn."""
+        """Whether both rows are in one run, whose bench interleaved them."""
         return self.old_run is self.new_run
 
     @property
@@ -95,9 +95,9 @@ def difference(figure: Figure, rows: Rows) -> Difference:
 
 
 def margin_of(old: Run, new: Run) -> float:
-    """Return the largest change of latency between two benches that is no finding, a fraction.
+    """Return the change of latency between two benches, a fraction, up to which no verdict is given.
 
-    Engines that are the same file with the same settings and runtime are the control: their change is the machine's.
+    Engines with the same file, settings and runtime are the control: their change comes from the machine.
     """
     margin = MARGIN
     for row in old.rows.values():
@@ -127,7 +127,7 @@ def _why_not(figure: Figure, rows: Rows) -> str:
 
 
 def _interval(figure: Figure, rows: Rows, change: float) -> tuple[Interval | None, str]:
-    """Return the interval of a change, and what the verdict does not cover."""
+    """Return the interval of a change, and a reservation about its verdict."""
     if figure.kind == "file":
         return (change, change), ""
     if figure.kind == "score":

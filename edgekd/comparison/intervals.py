@@ -1,7 +1,7 @@
 """95 % intervals of scores and times, and of their changes between two runs.
 
-Scores: a bootstrap over the scored images. Both runs draw the same images, so that hard images cancel. It tells what another
-choice of images would change, and nothing of another training.
+Scores: a bootstrap over the scored images. Both runs draw the same images, so that hard images cancel. It covers another
+choice of images, not another training.
 
 Times: order statistics, for any distribution. A median has one figure per round of the bench; a higher percentile takes the
 runs as independent. The ratio of two benches joins both intervals at 97.5 % each, so it holds for at least 95 %. Where a bench

@@ -1,4 +1,4 @@
-"""A run as the comparison reads it: the report, and the raw samples and image counts beside it."""
+"""A run as the comparison reads it: report, raw latency samples and image counts."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""Recipe sections of what is deployed: export, quantized models, engines, their scores and latency."""
+"""Recipe sections for deployment: export, quantized models, engines, their scores and latency."""
 
 from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from edgekd.board.precision import Precision
 from edgekd.core.plugin_options import PluginOptions
@@ -46,7 +46,7 @@ class Export(Section):
     )
 
 
-PTQ = "ptq"  # the variant of the section itself
+PTQ = "ptq"  # name of the variant that the section itself describes
 
 
 class QuantizeVariant(Section):
@@ -61,6 +61,23 @@ class QuantizeVariant(Section):
         return given.typed("quantizers", quantizer, f"quantize.options.{quantizer}")
 
 
+class Budget(Section):
+    """Accuracy budget of quantized engines: the largest drop of a metric against the float network."""
+
+    max_drop: float = Field(0.005, gt=0, lt=1, description="Max drop of the metric, a fraction: 0.005 is half a point.")
+    metric: str | None = Field(
+        None,
+        description="Metric that the budget limits. `null`: `miou`, `map` or `mask_map`, by the task; the other choice is "
+        "`boundary_iou`, `map_75` or `boundary_map`.",
+    )
+    images: int = Field(
+        256,
+        gt=0,
+        description="Selection images: training images that calibration does not use. `data.val` is scored once, at the end.",
+    )
+    rank: str = Field("alone_sqnr", description="Ranking (a plugin) that orders the layers for the search.")
+
+
 class Quantize(QuantizeVariant):
     """Post-training quantization: the settings of variant `ptq`, and further variants beside it.
 
@@ -70,6 +87,21 @@ class Quantize(QuantizeVariant):
     variants: dict[str, QuantizeVariant] = Field(
         {}, description="Further settings by name, e.g. other layers in float."
     )
+    budget: Budget | None = Field(
+        None, description="Accuracy budget that engines of precision `mixed` keep. `null`: none."
+    )
+    _boards: tuple[str, ...] = PrivateAttr(())
+
+    @property
+    def boards(self) -> tuple[str, ...]:
+        """The boards of the engines that are compiled from the quantized model; `Recipe.only` tells it, others know none."""
+        return self._boards
+
+    def on(self, boards: tuple[str, ...]) -> Quantize:
+        """Return the same settings of a model whose engines run on these boards."""
+        known = self.model_copy()
+        known._boards = boards
+        return known
 
     @field_validator("variants")
     @classmethod
@@ -88,7 +120,7 @@ class Quantize(QuantizeVariant):
 
 
 class EngineParity(Section):
-    """Each engine on its board against its ONNX graph, evaluated without optimisation, and against itself here."""
+    """Limits for each engine: on its board against its unoptimised ONNX graph, and against the same file on this machine."""
 
     images: int = Field(4, gt=0, description="Training images on which each engine is compared with its graph.")
     fp32_error: float = Field(
@@ -181,10 +213,10 @@ class Engine(Section):
 
 
 def on_boards(engine: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return an engine of a recipe (YAML) once for each board in its list; an id of its own gets `@board` for a named one.
+    """Return a recipe's engine (YAML) once for each board in its list; an explicit id gets the suffix `@board`.
 
     Raises:
-        ValueError: the list is empty, holds something else than names, or one of them twice.
+        ValueError: the list is empty, has a value that is not a name, or has a name twice.
     """
     boards = engine.get("board", LOCAL)
     if not isinstance(boards, list):

@@ -1,4 +1,4 @@
-"""The reasons why a finished artifact is made again, read from the two contents of its cache key."""
+"""Reasons why a finished artifact is made again: the differences between two contents of its cache key."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ _SHOWN = 3  # reasons in one line
 
 
 def reasons(before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> str:
-    """Return in words how two contents of one stage's cache key (`Stage.key_content`) differ, "" when they do not.
+    """Return the differences between two contents of a stage's cache key (`Stage.key_content`) in words, "" if equal.
 
     Args:
-        before: from the manifest of the artifact that is there; None in one that was made before manifests had it.
-        now: what the recipe asks for.
+        before: from the manifest of the present artifact; None for a manifest of an older edgekd.
+        now: from the recipe.
     """
     if before is None:
         return "it was made by an older edgekd, whose manifests do not say what they depend on"

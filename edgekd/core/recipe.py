@@ -13,10 +13,13 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidatorFunctionWrapHandler, field_validator, model_validator
 
+from edgekd.board.precision import Precision
+from edgekd.core import plugins
 from edgekd.core.deployment_sections import (
     LOCAL,
     PTQ,
     Bench,
+    Budget,
     Engine,
     EngineParity,
     Evaluate,
@@ -26,6 +29,7 @@ from edgekd.core.deployment_sections import (
     on_boards,
 )
 from edgekd.core.plugin_options import PluginOptions
+from edgekd.core.task_metrics import TASKS
 from edgekd.core.training_sections import (
     PLAIN,
     Augment,
@@ -50,6 +54,7 @@ __all__ = [
     "PTQ",
     "Augment",
     "Bench",
+    "Budget",
     "Data",
     "Distill",
     "Engine",
@@ -180,7 +185,7 @@ class Recipe(Section):
     @field_validator("engines", mode="wrap")
     @classmethod
     def _one_for_each_board(cls, raw: Any, check: ValidatorFunctionWrapHandler) -> tuple[Engine, ...]:
-        """Make an engine for each board of a list; errors name the engine by its place in the recipe."""
+        """Make an engine for each board of a list; errors name the engine by its index in the recipe."""
         if not isinstance(raw, list | tuple):
             return tuple(check(raw))
         placed = [on_boards(engine) if isinstance(engine, dict) else [engine] for engine in raw]
@@ -209,6 +214,24 @@ class Recipe(Section):
                 )
         return self
 
+    @model_validator(mode="after")
+    def _mixed_engines_have_a_budget(self) -> Recipe:
+        for engine in self.engines:
+            if engine.precision is Precision.MIXED and self.quantize.budget is None:
+                raise ValueError(
+                    f"engines.{engine.id}: precision mixed needs `quantize.budget`: the drop that decides which layers stay in float"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _budget_limits_a_metric_of_the_task(self) -> Recipe:
+        budget, task = self.quantize.budget, TASKS[self.task]
+        if budget is not None and budget.metric not in (None, task.metric, task.second):
+            raise ValueError(
+                f"quantize.budget.metric: expected {task.metric} or {task.second} for task {self.task!r}, got {budget.metric!r}"
+            )
+        return self
+
     def only(self, *sections: str) -> Recipe:
         """Return a copy in which every section that is not named is None.
 
@@ -223,8 +246,17 @@ class Recipe(Section):
             variant, _, quantizer = names["quantize"].partition("/")
             settings = self.quantize.variant(variant)
             options = {quantizer: settings.options.get(quantizer, PluginOptions())}
-            update["quantize"] = Quantize(images=settings.images, options=options)
+            boards = self._boards_of(variant, quantizer)
+            budget = self.quantize.budget
+            update["quantize"] = Quantize(images=settings.images, options=options, budget=budget).on(boards)
         return self.model_copy(update=update)
+
+    def _boards_of(self, variant: str, quantizer: str) -> tuple[str, ...]:
+        """Return the boards of the engines that are compiled from one quantized model, each once."""
+        engines = (one for one in self.engines or () if one.precision.is_quantized and one.variant == variant)
+        return tuple(
+            dict.fromkeys(one.board for one in engines if plugins.target(one.target).info.quantizer == quantizer)
+        )
 
     def plugin_uses(self) -> Iterator[PluginUse]:
         """Return every plugin that has options in the recipe, without those of sections that are None (see `only`)."""

@@ -1,4 +1,4 @@
-"""Recipe sections of what is trained: data, networks, distillation, place of the training, study."""
+"""Recipe sections for training: data, networks, distillation, trainer, study."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-_MAX_NAME_BYTES = 100  # file systems take 255; a folder's name also holds the kind of stage and a cache key
+_MAX_NAME_BYTES = 100  # file systems allow 255; a folder's name also has the kind of stage and a cache key
 
 
 def names_a_folder(name: str) -> str:
-    """Return a name unchanged; ValueError for one that cannot be a folder's."""
+    """Return a name unchanged; ValueError for a name that cannot be a folder's."""
     if not name.strip() or "/" in name or name.startswith(".") or not name.isprintable():
         raise ValueError(
             "expected a name that can be a folder's: not empty, no '/', no '.' in front, no control characters"
@@ -30,14 +30,14 @@ def names_a_folder(name: str) -> str:
 
 
 def names_a_stage(name: str) -> str:
-    """Return a name unchanged; ValueError for one that cannot be part of a stage's name, which `--until` lists by comma."""
+    """Return a name unchanged; ValueError for a name that cannot be part of a stage's name (`--until` splits at commas)."""
     if "," in name or len(name.encode()) > _MAX_NAME_BYTES:
         raise ValueError(f"expected a name without ',' and of at most {_MAX_NAME_BYTES} bytes")
     return names_a_folder(name)
 
 
 def differ_in_case_only(names: Collection[str]) -> str:
-    """Return the first names that some file systems give one folder, joined by a comma; "" when there are none."""
+    """Return the first names that differ only in case (one folder on some file systems), joined by a comma; else ""."""
     alike: dict[str, list[str]] = {}
     for name in names:
         alike.setdefault(name.casefold(), []).append(name)
@@ -270,8 +270,8 @@ class Distill(Section):
 class Trainer(Section):
     """Where and how Lightning runs. These keys are not in cache keys.
 
-    They change results by rounding only. The exception are several devices: each device has the loss of its own part of a
-    batch, and on CPUs its own batch statistics.
+    They change results by rounding only. Several devices are the exception: each has the loss of its part of a
+    batch, and on CPUs separate batch statistics.
     """
 
     accelerator: str = Field("auto", description="Accelerator, passed to Lightning.")

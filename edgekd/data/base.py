@@ -37,7 +37,7 @@ class Instances:
     labels: (N,) int64 class indices.
     is_crowd: (N,) bool: a region of many objects, which any number of detections may match (COCO); None: no crowds.
     is_difficult: (N,) bool: an object that a detector may miss (VOC); None: no difficult objects.
-    areas: (N,) float32 square pixels, for COCO's area ranges; None: the areas of the masks, or of the boxes.
+    areas: (N,) float32 square pixels, for COCO's area ranges; None: computed from the masks, else from the boxes.
     """
 
     masks: Masks | None

@@ -1,4 +1,4 @@
-"""VOC's boxes: one XML file per image, the lists of their names, and whether coordinates count from 1 or from 0."""
+"""VOC boxes: one XML file per image, lists of their names, and 1-based or 0-based coordinates."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ _ParsedT = TypeVar("_ParsedT")
 
 @dataclass(frozen=True)
 class Deployed:
-    """What came of a deployment (JSON-ready): the steps, and the command that a person types next, "" where there is none."""
+    """Result of a deployment (JSON-ready): the steps, and the command to type next, "" if there is none."""
 
     steps: tuple[Step, ...]
     next_command: str

@@ -1,7 +1,7 @@
-"""The plan of a distillation: the maps of both networks, and the maps that each loss term reads.
+"""Plan of a distillation: the maps of both networks, and the maps that each loss term reads.
 
-Shapes come from one forward pass of the untrained networks on a zero image. A term reads a map when its value changes
-with it: the test needs nothing from a method but its terms.
+Shapes come from one forward pass of the untrained networks on a zero image. A term reads a map if its value changes
+with the map: the test needs only a method's terms.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ def plan(recipe: Recipe) -> DistillPlan:
 
 
 def check_arms(recipe: Recipe, arms: dict[str, dict[str, Method]]) -> None:
-    """Check that every arm's methods fit the recipe's networks and have an effect, as `plan` does for a recipe's own.
+    """Check that every arm's methods fit the recipe's networks and have an effect, as `plan` does for `distill.methods`.
 
     Raises:
         RecipeError: a method does not fit, or an option is invalid; the message names the arm.

@@ -1,4 +1,4 @@
-"""The distillation stages: `plan` records which maps the methods compare, `run` trains the distilled student."""
+"""The distillation stages: `plan` records the maps that the methods compare, `run` trains the distilled student."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def run(job: StageJob) -> StageResult:
 
 
 def run_plan(job: StageJob) -> StageResult:
-    """Record which maps the methods compare. A method that does not fit fails here, before anything is trained."""
+    """Record the maps that the methods compare. A method that does not fit fails here, before any training."""
     return StageResult(details=asdict(plan(job.recipe)))
 
 

@@ -49,7 +49,7 @@ class TeacherCache:
 
 
 def cache_key(teacher: Artifact, data: Artifact, section: Data) -> str:
-    """Return a hex digest of what the outputs depend on: weights, network, images, size and augmentation."""
+    """Return a hash (hex) over everything that the outputs depend on: weights, network, images, size, augmentation."""
     described = section.model_dump(mode="json", exclude={"val"})
     described["options"] = section.options.in_keys("formats", section.format)
     del described["augment"]["flip_pairs"]  # they swap labels, and the teacher sees images only

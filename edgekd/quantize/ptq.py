@@ -6,6 +6,9 @@ A quantizer is one file `quantize/schemes/<name>.py` with
     SUFFIX                                                           file suffix of the model it writes
     KEEPS_FLOAT                                                      whether it can leave operators in float
     quantize(model, spec, calibration, out_dir, options) -> QuantizeResult
+    grids(model, spec, options) -> Placement                         optional: what it quantizes, see `grids.py`
+    TAKES_RANGES                                                     optional: whether `quantize` has the argument `ranges`,
+                                                                     scales by tensor that take the place of calibrated ones
 
 The contract of the model stays what it was. The same calibration gives the same model.
 """

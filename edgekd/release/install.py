@@ -40,7 +40,7 @@ _SPEAKER = "edgekd: "  # of the runner's messages
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is installed, and under which conditions.
+    """A requested installation and its conditions.
 
     bundle: file.
     chip: of this board, None where nobody knows.
@@ -273,7 +273,7 @@ def _is_whole(folder: Path) -> bool:
 
 @contextmanager
 def _step(name: str) -> Iterator[None]:
-    """Name the step in the error of what goes wrong in it."""
+    """Add the name of the step to errors inside the block."""
     try:
         yield
     except EdgekdError as exc:

@@ -1,4 +1,4 @@
-"""What serves on this board, under which names. Portable: standard library only, Python 3.8."""
+"""Lists the releases on this board by name. Portable: standard library only, Python 3.8."""
 
 from __future__ import annotations
 

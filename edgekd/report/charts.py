@@ -1,6 +1,6 @@
 """The charts of the page; `svg.py` draws them.
 
-The accessible name of a chart holds its numbers, which also stand in the tables of the page.
+The accessible name of a chart has its numbers, which are also in the page's tables.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from edgekd.report.model import Definition
 from edgekd.report.pictures import BAND_PX
 
 _HIGHER, _LOWER = True, False
-# Name -> title, text, whether higher is better; None where neither is.
+# Name -> title, text, whether higher is better (None: neither).
 _PAGE: dict[str, tuple[str, str, bool | None]] = {
     "points": (
         "points", "Percentage points: the difference of two percentages. From 60.0 % to 61.5 % is +1.5 points.", None,

@@ -1,4 +1,4 @@
-"""The report page: one self-contained HTML file that needs no network, no server and no scripts to be read."""
+"""The report page: one self-contained HTML file, readable without network, server and scripts."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class TrainingRow:
 
 @dataclass(frozen=True)
 class Page:
-    """Everything that the template prints. Figures are SVG markup, empty when there is nothing to draw."""
+    """Values of the template. Charts are SVG markup, empty when there is nothing to draw."""
 
     report: Report
     choices: list[Choice]
@@ -99,8 +99,8 @@ def render(report: Report, data_dir: Path) -> str:
 
     Args:
         report: the report.
-        data_dir: folder with `samples.npz`, `pictures.npz` and `confusion.npz`, in the run's folder; the page names a missing
-            file as missing.
+        data_dir: folder with `samples.npz`, `pictures.npz` and `confusion.npz`, in the run's folder; the page lists missing
+            files.
 
     Raises:
         ArtifactError: a damaged data file.
@@ -118,7 +118,7 @@ def render(report: Report, data_dir: Path) -> str:
 
 
 def classes_with_curves(rows: Sequence[Row]) -> list[str]:
-    """Return the classes whose precision curves are drawn: the MAX_CURVES on which the rows differ most."""
+    """Return the classes of the precision curves: the MAX_CURVES classes on which the rows differ most."""
     names = list(dict.fromkeys(name for row in rows for name in row.precision_at_recall))
 
     def spread(name: str) -> float:
@@ -130,7 +130,7 @@ def classes_with_curves(rows: Sequence[Row]) -> list[str]:
 
 
 def shown_metrics(known: Collection[str], task: Task) -> list[str]:
-    """Return the names of metrics in the order of the table's columns: primary and secondary metric first."""
+    """Return metric names in the order of the table's columns: primary and secondary metric first."""
     order = dict.fromkeys([task.metric, task.second, *DEFINITIONS, *sorted(known)])
     return [name for name in order if name in known]
 
@@ -175,7 +175,7 @@ def _page(report: Report, data_dir: Path) -> Page:
 def judged_rows(rows: Sequence[Row], chosen: Sequence[Row]) -> list[Row]:
     """Return the rows of the class charts and the pictures.
 
-    They are the teacher, the students, the engine to deploy, and the quantized engine with the lowest score: the worst case.
+    These are the teacher, the students, the engine to deploy, and the quantized engine with the lowest score (worst case).
 
     Args:
         rows: of the report.

@@ -1,4 +1,4 @@
-"""The line teacher -> baseline -> distilled -> export -> engines, step by step, and the step that lost most."""
+"""Score from stage to stage (teacher, student, distilled, export, engines), and the step with the largest loss."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _NAMES = {
     "onnx": "export",
 }
 _TRUNK = ("teacher", "student", "distilled", "qat", "onnx")
-# A stage of the trunk that a report may lack without a gap in the line.
+# Stages of the trunk that may be absent without a gap in the line.
 _OPTIONAL = {"teacher", "distilled", "qat"}
 
 
@@ -51,7 +51,7 @@ class StageLine:
 
     @property
     def largest_deployment_loss(self) -> Step | None:
-        """The same among export, compilation and quantization."""
+        """The step with the most negative delta among export, compilation and quantization."""
         return _worst([step for step in self.steps if step.is_deployment])
 
     @property
@@ -98,7 +98,7 @@ def stage_line(rows: Sequence[Row]) -> StageLine:
 def reference_of(rows: Sequence[Row], branch: tuple[str, str]) -> Row | None:
     """Return the engine with which the others of a (target, board) are compared: its first fp32 engine, else its first fp16.
 
-    Of engines of one precision it is the first that is measured, if any.
+    Among engines of one precision it is the first measured one, if any.
     """
     engines = [row for row in rows if row.stage == "engine" and row.branch == branch and row.precision in REFERENCES]
     return min(engines, key=lambda row: (REFERENCES.index(Precision(row.precision)), not row.is_measured), default=None)

@@ -1,4 +1,4 @@
-"""Notices of a report in words: what is incomplete, what is withheld, how the quantized engines were calibrated."""
+"""Notices of a report: missing parts, withheld percentiles, calibration of the quantized engines."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def problems(report: Report) -> list[str]:
 
 
 def _uneven_means(rows: Sequence[Row]) -> list[str]:
-    """Return a line for each class that is in the means of only some rows: no label has it, and only these rows predict it."""
+    """Return a line for each class that only some rows' means include: it has no label, and only these rows predict it."""
     scored = [row for row in rows if row.is_measured and row.task == "semantic"]
     lines = []
     for name in dict.fromkeys(name for row in scored for name in row.per_class):

@@ -24,7 +24,7 @@ Samples = Mapping[str, np.ndarray]  # of samples.npz, see board/bench_files.py
 def speed_ratio(samples: Samples, row_id: str, other_id: str) -> SpeedRatio | None:
     """Return the speed of a row relative to another, from the rounds in which a bench measured both.
 
-    None for rows that share no rounds, as those of two boards, or of a file of an earlier edgekd.
+    None for rows without common rounds: of two boards, or in a file of an earlier edgekd.
     """
     found: dict[str, RatioInterval] = {}
     rounds = 0

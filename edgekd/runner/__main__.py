@@ -105,7 +105,7 @@ def _check(folder: Path) -> int:
 def _results(
     engine: Engine, frames: Frames, is_alone: bool, queue: Optional[EngineQueue]
 ) -> Iterator[Tuple[Frame, Timed]]:
-    """Yield frames with their results: of files as a stream, of a live source one at a time, which is sooner."""
+    """Yield frames with results: files as a stream; a live source one frame at a time, for lower latency."""
     if queue is not None:
         for frame in frames:
             yield frame, queue.run(frame.pixels, frame.dropped)

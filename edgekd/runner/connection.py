@@ -42,7 +42,7 @@ class _Raw(io.RawIOBase):
 
 
 class Reader:
-    """What a request handler reads from: `rfile` of `http.server`.
+    """The input of a request handler: `rfile` of `http.server`.
 
     Args:
         connection: the client's.
@@ -95,7 +95,7 @@ class Reader:
                 left -= len(data)
 
     def close(self) -> None:
-        """Let go of the stream; the socket is the server's."""
+        """Release the stream; the server closes the socket."""
         self._buffered.detach()
 
     @property

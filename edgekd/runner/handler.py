@@ -46,7 +46,7 @@ class Handler(BaseHTTPRequestHandler):
     wbufsize = -1  # headers and body leave together
 
     def setup(self) -> None:
-        """Take the place of `rfile`, see `Reader`."""
+        """Replace `rfile` by a `Reader`."""
         super().setup()
         limits = self.server.limits
         self.reader = Reader(self.connection, limits.idle_s, limits.seconds, limits.header_bytes)

@@ -60,7 +60,7 @@ class Video(ABC):
 
     @abstractmethod
     def read(self) -> Optional[np.ndarray]:
-        """Return the next frame (H, W, 3) uint8 RGB, in memory of its own; None at the end. FrameError for damage."""
+        """Return the next frame (H, W, 3) uint8 RGB as a new array; None at the end. FrameError for damage."""
 
     @abstractmethod
     def stop(self) -> None:

@@ -1,4 +1,4 @@
-"""The runs of a study: one teacher, then every arm with every seed, each run an ordinary recipe of its own."""
+"""The runs of a study: one teacher, then every arm with every seed. Each run is an ordinary recipe."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TEACHER = "teacher"
 
 @dataclass(frozen=True)
 class StudyRun:
-    """One student: an arm (a combination of methods) with a seed, in a folder of its own.
+    """One student: an arm (a combination of methods) with a seed, in a separate folder.
 
     stage: the stage that trains it, `student` without methods, else `distilled`.
     """
@@ -29,20 +29,20 @@ class StudyRun:
 
     @property
     def recipe_file(self) -> Path:
-        """Where the run's recipe is written; `edgekd run` takes it as it is."""
+        """Path of the run's recipe, an ordinary recipe for `edgekd run`."""
         return self.folder / "recipe.yaml"
 
     @property
     def score(self) -> str:
-        """The stage that scores it; with what it needs this is all that the study runs."""
+        """The stage that scores it. The study runs this stage and its inputs only."""
         return f"evaluate/{self.stage}"
 
 
 def arms_of(recipe: Recipe) -> dict[str, dict[str, Method]]:
-    """Return arm -> methods; the plain student is always one, the recipe's own methods are when no arm is named.
+    """Return arm -> methods: the plain student, and the named arms or else the recipe's methods.
 
     Raises:
-        RecipeError: the student is not trained, an arm has no methods, or none has the name of `study.baseline`.
+        RecipeError: the student is not trained, an arm has no methods, or no arm is called `study.baseline`.
     """
     if recipe.student.train is None:
         raise RecipeError("student.train: a study trains its students, and this recipe's is not trained; add a budget")
@@ -74,7 +74,7 @@ def teacher_run(recipe: Recipe, out: Path) -> StudyRun:
 
 
 def study_runs(recipe: Recipe, out: Path, weights: Path) -> list[StudyRun]:
-    """Return the runs, seed by seed, so that a first comparison of all arms is there early.
+    """Return the runs, seed by seed: a first comparison of all arms is available early.
 
     Every run of one seed has the same budget, initial weights and order of data: they follow from the seed alone.
 

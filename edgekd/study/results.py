@@ -23,12 +23,12 @@ from edgekd.study.plan import StudyRun, arms_of
 from edgekd.study.table import csv_lines, markdown
 
 STUDY = "study.json"
-WRITE_EVERY_S = 60.0  # drawing takes a second
+WRITE_EVERY_S = 60.0  # seconds between two writes; drawing takes a second
 
 
 @dataclass(frozen=True)
 class NoResult:
-    """Why a run has no result (yet)."""
+    """Reason why a run has no result (yet)."""
 
     status: Literal["missing", "failed"]
     reason: str
@@ -61,7 +61,7 @@ class Findings:
             return len(self._results)
 
     def missing(self) -> list[StudyRun]:
-        """Return the runs that another process had: they ended without a result and did not fail."""
+        """Return the runs that another process holds: without a result and not failed."""
         with self._lock:
             found = [(run, self._results.get(run.folder)) for run in self._runs]
         return [run for run, result in found if isinstance(result, NoResult) and result.status == "missing"]

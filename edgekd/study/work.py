@@ -1,7 +1,7 @@
-"""Runs a study: the teacher in this process, then every arm and seed as `edgekd run` in a process of its own, by a launcher.
+"""Runs a study: the teacher in this process, then every arm and seed as a separate process of `edgekd run`, by a launcher.
 
 A run is claimed by a lock on its folder that ends with the process holding it. So several studies, on one machine or
-on many that share the folder, work through the same list, and what is finished is never run twice.
+on many that share the folder, work through the same list, and no finished run is done twice.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ Start = Callable[
 ]  # of a command, its log, its environment
 _LOOKUP = threading.Lock()  # a data set opened by one thread at a time takes its memory once
 _BEGIN = "--- begin: "  # of every attempt in a run's log
-_ENDED_BY = "ended by "  # a signal: the run can go on
+_ENDED_BY = "ended by "  # a signal: the run can be resumed
 
 
 def make_teacher(recipe: Recipe, out: Path, on_stage: Callable[[pipeline.StageRun], None]) -> dict[str, Artifact]:
     """Train (or take) and score the teacher in OUT/teacher; return its artifacts by stage name.
 
-    Another study that is making this teacher right now is waited for.
+    Waits for another study that is making this teacher.
 
     Raises:
         GateError: its score is below `teacher.floor`.
@@ -74,13 +74,13 @@ def launch_teacher(recipe: Recipe, out: Path, launch: Launch) -> None:
 
 
 class Children:
-    """The processes that train, so that they can be told to stop; they keep their checkpoints and go on another time."""
+    """The training processes, so that they can be stopped; they keep their checkpoints and resume later."""
 
     def __init__(self, start: Start = preloaded.start) -> None:
         self._start, self._lock, self._running, self.stopped = start, threading.RLock(), set[preloaded.Started](), False
 
     def run(self, command: list[str], log: BinaryIO, environment: dict[str, str]) -> int:
-        """Run a command to its end and return its exit code; -SIGTERM when it was told to stop before it began."""
+        """Run a command to its end and return its exit code; -SIGTERM if it was stopped before it began."""
         with self._lock:
             if self.stopped:
                 return -signal.SIGTERM
@@ -92,7 +92,7 @@ class Children:
         return code
 
     def stop(self) -> None:
-        """Send SIGTERM to all; none is started from now on."""
+        """Send SIGTERM to all, and start no more."""
         with self._lock:
             self.stopped = True
             for child in self._running:
@@ -128,7 +128,7 @@ def finished(run: StudyRun) -> Mapping[str, Artifact] | None:
 
 
 def result_elsewhere(run: StudyRun) -> Result | None:
-    """Return the result of a run that another process had; None when that process left it undone."""
+    """Return the result of a run that another process did; None if that process left it unfinished."""
     if artifacts := finished(run):
         return artifacts
     if _is_held(run.folder / ".claim") or _is_held(run.folder / ".lock"):
@@ -138,7 +138,7 @@ def result_elsewhere(run: StudyRun) -> Result | None:
 
 
 def why_failed(run: StudyRun) -> str:
-    """Return the line with which the run's last process ended, and where the others are."""
+    """Return the last error line of the run's last process, and the path of its log."""
     return f"{_last_words(run) or 'no reason given'}; see {run.folder / LOG}"
 
 

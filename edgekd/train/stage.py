@@ -1,4 +1,4 @@
-"""The training stages on labels alone, and `train_network`, which distillation uses as well.
+"""The stages that train on labels alone, and `train_network`, which distillation also uses.
 
 Baseline and distilled student get the same seed: the same initial weights, the same batches in the same order, and the same
 number of steps. Initial weights are drawn before anything else uses the random generator.
@@ -110,7 +110,7 @@ def train_network(job: StageJob, network: Network, section: str, guidance: Guida
 
 
 def _fit(job: StageJob, model: DenseModel, budget: Train, guidance: Guidance | None) -> dict[str, Any]:
-    """Train a network in place on the recipe's training split and return the facts that `fit` returns."""
+    """Train a network on the recipe's training split and return the facts of `fit`."""
     recipe = job.recipe
     check_input_size(model, recipe.data.augment.crop or recipe.data.size)
     dataset = open_split(recipe, recipe.data.train)

@@ -41,7 +41,7 @@ _BOTH = "winners together"
 
 @dataclass(frozen=True)
 class _Run:
-    """What stays the same for all engines."""
+    """State that all engines of a tuning share."""
 
     folder: Path
     recipe: Recipe

@@ -26,6 +26,7 @@ LAYERS = (
     ("train",),
     ("distill",),
     ("quantize", "export", "compile", "bench", "evaluate"),
+    ("sensitivity",),
     ("report", "preflight", "stacks"),
     ("planning",),
     ("pipeline",),

@@ -25,6 +25,7 @@ ALLOWED: dict[str, set[str]] = {
     "data/loader.py": {"cuda"},  # PyTorch's name of a device to train on
     "doctor.py": {"onnxruntime"},  # the packages that the export needs
     "executors/local.py": {"onnxruntime"},  # REFERENCE_TARGET: the runtime with which the others are compared
+    "quantize/reference.py": {"onnxruntime"},  # the runtime that evaluates a graph as its definition says
     "report/model.py": {"openvino"},  # an example of a value
     "report/training.py": {"cuda"},  # the same
     "rewrites/graph.py": {"onnxruntime"},  # the extra that installs onnx

@@ -1,4 +1,4 @@
-"""DIST: the student's scores need only correlate with the teacher's, over classes and over pixels.
+"""DIST: maximises the correlation of the student's scores with the teacher's, over classes and over pixels.
 
 Source: Huang et al., "Knowledge Distillation from A Stronger Teacher", NeurIPS 2022, arXiv 2205.10536.
 
@@ -45,7 +45,7 @@ class Options:
 
 
 class Method(nn.Module):
-    """Terms `inter`, of three classes and more, and `intra`; no adapter.
+    """Terms `inter` (for three classes or more) and `intra`; no adapter.
 
     Raises:
         RecipeError: two classes and no weight for `intra`.
@@ -75,5 +75,5 @@ class Method(nn.Module):
 
 
 def _distance(correlations: Tensor, counted: Tensor) -> Tensor:
-    """Return the mean of 1 - r over those that count; 0 when none does."""
+    """Return the mean of 1 - r over the counted entries; 0 without any."""
     return ((1 - correlations) * counted).sum() / counted.sum().clamp_min(1)

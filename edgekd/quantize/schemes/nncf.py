@@ -4,8 +4,8 @@ The defaults were measured with a briefly trained CamVid student (0.4 M paramete
 OpenVINO 2026.4, NNCF 3.4, an AVX2 CPU without VNNI; figures are the engine's mIoU over the float model's):
 
 * `bias_correction`: accurate 100.2 %, fast 98.9 %, none 98.9 %.
-* `overflow_fix`: with 8-bit weights the int16 accumulators of CPUs without VNNI saturate, 81 to 94 %; with 7-bit
-  weights 100.2 %, at the same speed. `enable` keeps the file right on every CPU.
+* `weight_bits`: with 8-bit weights the int16 accumulators of CPUs without VNNI saturate, 81 to 94 %; with 7-bit
+  weights 100.2 %, at the same speed. 7 bits (NNCF's `overflow_fix`) keep the file right on every CPU.
 
 `range` was measured on the students of the three quickstarts, trained with their recipes, 128 calibration images. RMS error of
 the worst output on 60 scored images, relative to its standard deviation:
@@ -31,6 +31,7 @@ from edgekd.board.installation import install
 from edgekd.board.options import option
 from edgekd.board.specs import ModelSpec
 from edgekd.errors import RecipeError, TargetError
+from edgekd.quantize.grids import Grid, Placement, is_non_negative, named_graph, placement_of, symmetric_weights
 from edgekd.quantize.ptq import (
     Batch,
     QuantizeResult,
@@ -46,6 +47,7 @@ from edgekd.targets.openvino.runtime import read_model, without_telemetry
 
 SUFFIX = ".xml"
 KEEPS_FLOAT = True
+TAKES_RANGES = False  # NNCF calibrates by itself
 _RANGES = {"minmax": "MINMAX", "mean": "MEAN_MINMAX"}  # NNCF's own default is the second
 _WEIGHTED = ("Convolution", "GroupConvolution", "ConvolutionBackpropData", "GroupConvolutionBackpropData", "MatMul")
 _NOT_COUNTED = ("Constant", "Convert", "Parameter", "Result", "FakeQuantize")
@@ -67,8 +69,13 @@ class Options:
         "Range of an activation. `minmax`: from the smallest to the largest value over all calibration images. `mean`: means "
         "of each image's smallest and largest value, which cuts off rare values.",
     )
-    overflow_fix: Literal["enable", "first_layer_only", "disable"] = option(
-        "enable", "Weights that get 7 bits. `disable` only when every CPU that runs the engine has VNNI or is ARM."
+    weight_bits: Literal["auto", 7, 8] = option(
+        "auto",
+        "Bits of the weights. With 8 bits, sums saturate on x86 CPUs without VNNI. `auto`: 8 where all engines of the model run "
+        "on ARM, else 7, also on x86 with VNNI, because the file may be copied.",
+    )
+    weights: Literal["per_channel", "per_tensor"] = option(
+        "per_channel", "Weight scales: one per output channel, or one per tensor, as some NPUs force it."
     )
     float_head: bool | None = option(
         None,
@@ -99,7 +106,7 @@ def quantize(
     """
     nncf, openvino = _import()
     check_calibration(calibration)
-    float_head = spec.task != "semantic" if options.float_head is None else options.float_head
+    float_head = _has_float_head(spec, options)
     out = out_dir / f"model{SUFFIX}"
     with TemporaryDirectory() as folder:
         named = with_names(model, Path(folder))
@@ -133,6 +140,32 @@ def quantize(
     return QuantizeResult(out, details)
 
 
+def grids(model: Path, spec: ModelSpec, options: Options) -> Placement:
+    """Return the placement of the operators with weights, for `quantize` with the same arguments.
+
+    NNCF also quantizes sums and other operators between them. It decides from the calibration images whether an activation is
+    unsigned; this decides from the graph.
+
+    Raises:
+        RecipeError: a `keep_float` pattern matches nothing.
+        ArtifactError: the model is not an ONNX file.
+    """
+    graph = named_graph(model)
+    keep = float_nodes(graph, options.keep_float, _has_float_head(spec, options))
+
+    def activation(tensor: str) -> Grid:
+        if options.preset == "mixed":
+            return Grid(8, is_signed=False, is_symmetric=False)
+        return Grid(8, is_signed=not is_non_negative(graph, tensor), is_symmetric=True)
+
+    weight = symmetric_weights(8 if options.weight_bits == 8 else 7)
+    return placement_of(graph, keep, activation, weight, options.weights == "per_channel")
+
+
+def _has_float_head(spec: ModelSpec, options: Options) -> bool:
+    return spec.task != "semantic" if options.float_head is None else options.float_head
+
+
 def _import() -> tuple[Any, Any]:
     try:
         with quiet(), without_telemetry():
@@ -154,8 +187,11 @@ def _log_through_logging() -> None:
 
 def _advanced(nncf: Any, options: Options) -> Any:
     return nncf.AdvancedQuantizationParameters(
-        overflow_fix=nncf.OverflowFix(options.overflow_fix),
+        overflow_fix=nncf.OverflowFix.DISABLE if options.weight_bits == 8 else nncf.OverflowFix.ENABLE,
         disable_bias_correction=options.bias_correction == "none",
+        weights_quantization_params=nncf.quantization.advanced_parameters.QuantizationParameters(
+            per_channel=False if options.weights == "per_tensor" else None  # None: NNCF's own choice, per channel
+        ),
         activations_range_estimator_params=getattr(
             nncf.quantization.range_estimator.RangeEstimatorParametersSet, _RANGES[options.range]
         ),

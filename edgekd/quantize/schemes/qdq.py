@@ -4,16 +4,16 @@ The defaults were measured with a briefly trained CamVid student (0.4 M paramete
 ONNX Runtime 1.32, an AVX2 CPU without VNNI; figures are the engine's mIoU over the float model's):
 
 * uint8 activations with int8 weights: the same accuracy as int8 with int8, and 1.4x faster on x86.
-* `reduce_range`: with 8-bit weights the int16 accumulators of CPUs without VNNI saturate, 91 %; with 7-bit weights
-  100.5 %. It costs little elsewhere and keeps the file right on every CPU.
+* `weight_bits`: with 8-bit weights the int16 accumulators of CPUs without VNNI saturate, 91 %; with 7-bit weights
+  100.5 %. 7 bits cost little elsewhere and keep the file right on every CPU.
 * `float_head`: logits are closer to the float ones (relative error 1.3 % instead of 1.6 %) at the same speed.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any, Literal
@@ -25,6 +25,7 @@ from edgekd.board.installation import install
 from edgekd.board.options import option
 from edgekd.board.specs import ModelSpec
 from edgekd.errors import TargetError
+from edgekd.quantize.grids import Grid, Placement, channel_axis, named_graph, placement_of, symmetric_weights
 from edgekd.quantize.ptq import (
     WEIGHTED,
     Batch,
@@ -36,11 +37,13 @@ from edgekd.quantize.ptq import (
     toolchain_errors,
     with_names,
 )
+from edgekd.quantize.ranges import Scale
 from edgekd.rewrites.graph import QDQ, Graph, attributes, read_graph
 from edgekd.targets.onnxruntime.target import import_onnxruntime
 
 SUFFIX = ".onnx"
 KEEPS_FLOAT = True
+TAKES_RANGES = True
 
 
 @dataclass(frozen=True)
@@ -58,8 +61,13 @@ class Options:
     activation_type: Literal["uint8", "int8"] = option(
         "uint8", "Type of quantized activations: `uint8` with zero points, or `int8` for ARM."
     )
-    reduce_range: bool = option(
-        True, "Quantize weights to 7 bits. `false` only when every CPU that runs the engine has VNNI or is ARM."
+    weight_bits: Literal["auto", 7, 8] = option(
+        "auto",
+        "Bits of the weights. With 8 bits, sums saturate on x86 CPUs without VNNI. `auto`: 8 where all engines of the model run "
+        "on ARM, else 7, also on x86 with VNNI, because the file may be copied.",
+    )
+    weights: Literal["per_channel", "per_tensor"] = option(
+        "per_channel", "Weight scales: one per output channel, or one per tensor, as some NPUs force it."
     )
     float_head: bool = option(
         True, "Leave the last operator with weights before each output, and the operators after it, in float."
@@ -68,9 +76,14 @@ class Options:
 
 
 def quantize(
-    model: Path, spec: ModelSpec, calibration: Sequence[Batch], out_dir: Path, options: Options
+    model: Path,
+    spec: ModelSpec,
+    calibration: Sequence[Batch],
+    out_dir: Path,
+    options: Options,
+    ranges: Mapping[str, Scale] | None = None,
 ) -> QuantizeResult:
-    """Write `model.onnx` with per-channel symmetric weights and calibrated activations.
+    """Write `model.onnx` with symmetric weights and calibrated activations.
 
     Args:
         model: float ONNX file with static shapes.
@@ -78,6 +91,8 @@ def quantize(
         calibration: network inputs by name, prepared as `spec` says; may be read from files again for each pass.
         out_dir: existing folder.
         options: see Options.
+        ranges: scales by tensor, of activations and weights, that take the place of calibrated ones: those of QAT. A tensor that
+            shares the scale of another (the output of a pool) keeps it; `details` lists such tensors.
 
     Raises:
         RecipeError: a `keep_float` pattern matches nothing.
@@ -86,8 +101,27 @@ def quantize(
         TargetError: onnxruntime is not installed, or its quantizer fails or gives a scale that is not finite.
     """
     settings = Settings(**asdict(options), op_types=(), extra={})
-    result = write("qdq", model, calibration, out_dir, settings)
+    result = write("qdq", model, calibration, out_dir, settings, ranges)
     return QuantizeResult(result.model, {"quantizer": "qdq", "options": asdict(options), **result.details})
+
+
+def grids(model: Path, spec: ModelSpec, options: Options) -> Placement:
+    """Return the placement of the operators with weights, for `quantize` with the same arguments.
+
+    ONNX Runtime also quantizes the operators between them (sums, concatenations), with a scale for each output.
+
+    Raises:
+        RecipeError: a `keep_float` pattern matches nothing.
+        ArtifactError: the model is not an ONNX file.
+    """
+    graph = named_graph(model)
+    is_per_channel = options.weights == "per_channel"
+    keep = float_nodes(graph, options.keep_float, options.float_head)
+    keep += _grouped_with_bias(graph) if is_per_channel else []
+    activation = Grid(8, is_signed=options.activation_type == "int8", is_symmetric=False)
+    # ONNX Runtime's 7 bits are -64 to 64.
+    weight = symmetric_weights(8) if options.weight_bits == 8 else Grid(7, True, True, largest=64)
+    return placement_of(graph, keep, lambda _: activation, weight, is_per_channel)
 
 
 @dataclass(frozen=True)
@@ -99,7 +133,14 @@ class Settings(Options):
     extra: dict[str, Any] = field(default_factory=dict)
 
 
-def write(name: str, model: Path, calibration: Sequence[Batch], out_dir: Path, options: Settings) -> QuantizeResult:
+def write(
+    name: str,
+    model: Path,
+    calibration: Sequence[Batch],
+    out_dir: Path,
+    options: Settings,
+    ranges: Mapping[str, Scale] | None = None,
+) -> QuantizeResult:
     """Write `model.onnx` by ONNX Runtime's static quantization; `name` is the quantizer's, the rest is as in `quantize`."""
     runtime = _import()
     check_calibration(calibration)
@@ -113,6 +154,8 @@ def write(name: str, model: Path, calibration: Sequence[Batch], out_dir: Path, o
         keep = float_nodes(graph, options.keep_float, options.float_head)
         keep += [one for one in _unsupported(graph, options) if one not in keep]
         names = [node.name for node in graph.nodes]
+        if ranges:
+            options = replace(options, extra={**options.extra, "TensorQuantOverrides": _overrides(graph, ranges)})
         # It works out the scale of a mask, too, and does not use it.
         with toolchain_errors(name, "ONNX Runtime's quantizer", names, out_dir), np.errstate(all="ignore"):
             _quantize_static(runtime, graph.path, out, calibration, keep, options)
@@ -126,7 +169,41 @@ def write(name: str, model: Path, calibration: Sequence[Batch], out_dir: Path, o
         "quantized_ops": quantized,
         "float_ops": floating,
     }
+    if ranges:
+        details["ranges"] = _taken(made, ranges)
     return QuantizeResult(out, details)
+
+
+def _overrides(graph: Graph, ranges: Mapping[str, Scale]) -> dict[str, list[dict[str, Any]]]:
+    """Return imported scales as ONNX Runtime's `TensorQuantOverrides`: one entry per tensor, or per channel of a weight."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for name, one in ranges.items():
+        readers = [node for node in graph.readers(name) if node.op_type in WEIGHTED]
+        if not readers:
+            continue
+        axis = channel_axis(readers[0], name) if one.scale.ndim else None
+        channels = zip(one.scale.reshape(-1), one.zero_point.reshape(-1), strict=True)
+        found[name] = [{"scale": np.array(scale), "zero_point": np.array(zero)} for scale, zero in channels]
+        if axis is not None:
+            found[name][0]["axis"] = axis
+    return found
+
+
+def _taken(made: Graph, ranges: Mapping[str, Scale]) -> dict[str, Any]:
+    """Return the number of quantized tensors with imported scales, and the names of those with others."""
+    scales: dict[str, np.ndarray] = {}
+    for node in made.nodes:
+        if node.op_type in QDQ:
+            # A weight is an integer initializer, or a float one in front of a pair.
+            tensor = node.input[0].removesuffix("_quantized") if node.op_type == "DequantizeLinear" else node.input[0]
+            scales.setdefault(tensor, made.value(node.input[1]).reshape(-1))
+    quantized = [name for name in ranges if name in scales]
+    other = [name for name in quantized if not np.array_equal(scales[name], ranges[name].scale.reshape(-1))]
+    return {
+        "imported": len(quantized) - len(other),
+        "not_taken": other,
+        "unknown": sorted(set(ranges) - set(quantized)),
+    }
 
 
 def _unsupported(graph: Graph, options: Settings) -> list[str]:
@@ -135,8 +212,11 @@ def _unsupported(graph: Graph, options: Settings) -> list[str]:
     Their weights have a scale for each output channel of a group, their bias has one for each output channel. A bias that
     stays float (`QuantizeBias` off) takes no scale.
     """
-    if not options.extra.get("QuantizeBias", True):
-        return []
+    has_scale = options.extra.get("QuantizeBias", True) and options.weights == "per_channel"
+    return _grouped_with_bias(graph) if has_scale else []
+
+
+def _grouped_with_bias(graph: Graph) -> list[str]:
     return [
         node.name
         for node in graph.nodes
@@ -188,8 +268,8 @@ def _quantize_static(
         calibrate_method=q.CalibrationMethod[methods[options.calibration]],
         activation_type=q.QuantType.QUInt8 if options.activation_type == "uint8" else q.QuantType.QInt8,
         weight_type=q.QuantType.QInt8,
-        per_channel=True,
-        reduce_range=options.reduce_range,
+        per_channel=options.weights == "per_channel",
+        reduce_range=options.weight_bits != 8,  # auto: 7, which is right on every machine
         op_types_to_quantize=list(options.op_types) or None,
         nodes_to_exclude=keep,
         extra_options={"WeightSymmetric": True, "CalibPercentile": options.percentile, **options.extra},

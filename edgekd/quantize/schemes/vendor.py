@@ -13,11 +13,13 @@ import numpy as np
 
 from edgekd.board.preprocess import pixels_of
 from edgekd.board.specs import ModelSpec
-from edgekd.quantize.ptq import Batch, QuantizeResult, check_calibration
+from edgekd.quantize.grids import Grid, Placement, named_graph, placement_of, symmetric_weights
+from edgekd.quantize.ptq import Batch, QuantizeResult, check_calibration, float_nodes
 from edgekd.rewrites.graph import copy_onnx
 
 SUFFIX = ".onnx"
 KEEPS_FLOAT = False
+TAKES_RANGES = False  # the toolchain calibrates by itself
 
 
 @dataclass(frozen=True)
@@ -55,3 +57,16 @@ def quantize(
     pixels.flush()
     details = {"quantizer": "vendor", "calibration_batches": len(calibration), "options": {}}
     return QuantizeResult(out, details, pixels=pixels_file)
+
+
+def grids(model: Path, spec: ModelSpec, options: Options) -> Placement:
+    """Return the placement that NPU toolchains usually choose: int8 activations with zero points, int8 weights per channel.
+
+    It is an assumption: the toolchain does not say before it compiles.
+
+    Raises:
+        ArtifactError: the model is not an ONNX file.
+    """
+    graph = named_graph(model)
+    activation = Grid(8, is_signed=True, is_symmetric=False)
+    return placement_of(graph, float_nodes(graph, (), keep_head=False), lambda _: activation, symmetric_weights(8))

@@ -121,7 +121,7 @@ class Toolkit:
         """Return, for each layer in graph order, how close the simulated engine is to float.
 
         Args:
-            images: uint8 pixels (N, H, W, 3); for every layer the worst image counts.
+            images: uint8 pixels (N, H, W, 3); each layer gets the value of its worst image.
         """
         found = []
         for number, path in enumerate(self._files(images, "analysed")):
@@ -190,9 +190,15 @@ def rewritten(model: Path, out: Path) -> List[str]:
 
     Raises:
         ArtifactError: the file is not a readable ONNX model.
-        TargetError: a pool that it would misread, of values that may be negative, which cannot be rewritten.
+        TargetError: a graph with Q/DQ pairs, or a pool that the toolkit would misread and that cannot be rewritten, because its
+            values may be negative.
     """
     net = read_onnx(model)
+    if Graph(net).is_quantized:
+        raise TargetError(
+            f"{model}: RKNN-Toolkit2 quantizes the float model by itself, expected a graph without Q/DQ pairs, got one with "
+            "them; give the float model"
+        )
     found = [node for name in REWRITES for node in import_module(f"edgekd.rewrites.{name}").rewrite(net)]
     graph = Graph(net)
     for node in max_pool_pads.misread(graph):
@@ -231,7 +237,7 @@ def parse_analysis(text: str) -> List[LayerError]:
     Raises:
         TargetError: no line of the text is a layer.
     """
-    number = r"([-+.\w]+)"  # nan and inf, too
+    number = r"([-+.\w]+)"  # also nan and inf
     row = re.compile(rf"^\[(\w+)\]\s+(\S+)\s+{number}\s*\|\s*{number}\s+{number}\s*\|\s*{number}", re.M)
     plain = re.sub(r"\x1b\[[0-9;]*m", "", text)
     rows = [_layer_error(*found) for found in row.findall(plain)]
@@ -253,7 +259,7 @@ def _layer_error(op: str, tensor: str, *numbers: str) -> LayerError:
 
 
 def worst_of(analyses: Sequence[List[LayerError]]) -> List[LayerError]:
-    """Return, layer by layer, the row with the smallest accumulated cosine; one that is no number is the smallest."""
+    """Return for each layer the row with the smallest accumulated cosine; NaN is the smallest."""
 
     def cosine(row: LayerError) -> float:
         return -2.0 if row["entire_cosine"] is None else row["entire_cosine"]

@@ -45,7 +45,7 @@ INFO = TargetInfo(
     suffix=".plan",
     compile_at="board",
     quantizer=QUANTIZER,
-    precisions=("fp32", "fp16", "int8"),
+    precisions=("fp32", "fp16", "int8", "mixed"),
     extra="tensorrt",
     distributions=("tensorrt", "tensorrt-cu12", "tensorrt-cu13"),
     toolchain=Toolchain(timeout_s=BUILD_TIMEOUT_S),

@@ -15,6 +15,7 @@ from onnx import numpy_helper
 from edgekd.core import plugins
 from edgekd.errors import ArtifactError, DataError, RecipeError, TargetError
 from edgekd.quantize.ptq import QuantizeResult, float_nodes, toolchain_errors
+from edgekd.quantize.ranges import Scale, calibrate, integers
 from edgekd.quantize.schemes import nncf, qdq, qdq_signed, vendor
 from edgekd.rewrites.graph import Graph
 from edgekd.targets.openvino.runtime import read_model
@@ -102,8 +103,12 @@ def test_other_calibrations_of_qdq_run_quietly(
     assert capfd.readouterr().out == ""
 
 
-def test_reduced_range_weights_use_seven_bits(tmp_path: Path) -> None:
-    for name, options, largest in (("seven", {}, 64), ("eight", {"reduce_range": False}, 127)):
+def test_weights_use_seven_bits_unless_asked_for_eight(tmp_path: Path) -> None:
+    for name, options, largest in (
+        ("seven", {}, 64),
+        ("seven too", {"weight_bits": 7}, 64),
+        ("eight", {"weight_bits": 8}, 127),
+    ):
         model = onnx.load(run(qdq, tmp_path / name, **options).model)
         weights = [numpy_helper.to_array(t) for t in model.graph.initializer if t.name.endswith("weight_quantized")]
         assert weights
@@ -115,6 +120,28 @@ def test_weights_are_symmetric_and_per_channel(tmp_path: Path) -> None:
     tensors = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
     assert tensors["stem.weight_scale"].shape == (8,)
     assert not tensors["stem.weight_zero_point"].any()
+
+
+@pytest.mark.parametrize("module", [pytest.param(qdq, id="qdq"), pytest.param(qdq_signed, id="qdq_signed")])
+def test_weights_per_tensor_have_one_scale_from_the_largest_weight(module: ModuleType, tmp_path: Path) -> None:
+    model = onnx.load(run(module, tmp_path, weights="per_tensor").model)
+    scales = {one.name: numpy_helper.to_array(one) for one in model.graph.initializer if one.name.endswith("_scale")}
+    weights = {one.name: numpy_helper.to_array(one) for one in segmenter()[0].graph.initializer}
+    steps = {qdq: 63, qdq_signed: 127}[module]  # 7 bits reach from -64 to 63 here: ONNX Runtime divides by half of 127
+    for name in ("stem.weight", "block.a.weight"):
+        assert scales[f"{name}_scale"] == pytest.approx(np.abs(weights[name]).max() / steps, rel=0.02)
+
+
+def test_nncfs_weights_per_tensor_have_one_scale(tmp_path: Path) -> None:
+    shapes = {}
+    for chosen in ("per_channel", "per_tensor"):
+        operators = read_model(run(nncf, tmp_path / chosen, weights=chosen).model).get_ordered_ops()
+        shapes[chosen] = [
+            op.input_value(1).get_node().get_data().size
+            for op in operators
+            if op.get_type_name() == "Multiply" and op.input_value(0).get_node().get_type_name() == "Convert"
+        ]
+    assert shapes == {"per_channel": [8, 8, 8, 3], "per_tensor": [1, 1, 1, 1]}
 
 
 def test_signed_pairs_sit_where_tensorrt_looks_for_them(tmp_path: Path) -> None:
@@ -244,7 +271,7 @@ def test_an_exception_of_a_toolchain_is_one_line_with_the_node_it_worked_on(tmp_
 @pytest.mark.parametrize("chosen", ["minmax", "mean"])
 def test_nncfs_ranges_are_true_extremes_or_the_mean_of_each_images(chosen: str, tmp_path: Path) -> None:
     """The image's own range, by hand: the FakeQuantize of the input covers the extremes of all images, or their mean."""
-    result = run(nncf, tmp_path, range=chosen, overflow_fix="enable")
+    result = run(nncf, tmp_path, range=chosen)
     _, spec = segmenter()
     inputs = [prepared(spec, image)["image"] for image in images(6)]
     extremes = [max(abs(float(one.min())), abs(float(one.max()))) for one in inputs]
@@ -261,3 +288,33 @@ def test_nncfs_ranges_are_true_extremes_or_the_mean_of_each_images(chosen: str, 
     else:
         lows, highs = [float(one.min()) for one in inputs], [float(one.max()) for one in inputs]
         assert high == pytest.approx(max(-np.mean(lows), np.mean(highs)), rel=0.02)
+
+
+@pytest.mark.parametrize("module", [qdq, qdq_signed])
+def test_imported_scales_take_the_place_of_calibrated_ones(module: ModuleType, tmp_path: Path) -> None:
+    """Scales that no calibration gives, of every tensor: all are in the file, also where a channel's largest weight is smaller."""
+    net, spec = segmenter()
+    onnx.save(net, tmp_path / "float.onnx")
+    batches = [prepared(spec, image) for image in images(2)]
+    options = module.Options(float_head=False)
+    placement = module.grids(tmp_path / "float.onnx", spec, options)
+    scales = {
+        name: Scale(one.scale * np.float32(1.37), one.zero_point)
+        for name, one in calibrate(tmp_path / "float.onnx", placement, batches).items()
+    }
+    result = module.quantize(tmp_path / "float.onnx", spec, batches, tmp_path, options, scales)
+    assert result.details["ranges"] == {"imported": 8, "not_taken": [], "unknown": []}
+    made = Graph(onnx.load(result.model))
+    (quantizer,) = [
+        node for node in made.nodes if node.op_type == "QuantizeLinear" and node.input[0] == "block.a.relu.out"
+    ]
+    assert made.value(quantizer.input[1]) == scales["block.a.relu.out"].scale
+    assert made.value(quantizer.input[2]).dtype == scales["block.a.relu.out"].zero_point.dtype
+    whole = {name: made.value(name) for name in made.constants}
+    weight = whole["block.a.weight_quantized"] if module is qdq else None
+    if weight is not None:
+        expected = integers(
+            Graph(net).value("block.a.weight"), scales["block.a.weight"], placement.weights["block.a.weight"], 0
+        )
+        np.testing.assert_array_equal(weight, expected)
+        assert np.abs(weight).max() == round(64 / 1.37)
