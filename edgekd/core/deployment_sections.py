@@ -160,6 +160,12 @@ class EngineParity(Section):
     )
 
 
+class Layers(Section):
+    """The error of each int8 engine layer by layer, as `edgekd layers` measures it."""
+
+    images: int = Field(0, ge=0, description="Training images that are compared. 0: no such stage; 8 are enough.")
+
+
 LOCAL = "local"  # this machine
 _OTHER_ROWS = ("teacher", "student", "distilled", "qat", "export", "onnx-fp32")
 _PICTURE_KEYS = ("name", "image", "truth")  # of `pictures.npz`, beside the rows'
