@@ -58,8 +58,11 @@ def saturated(model: Any, rng: np.random.Generator, factor: float = 1 / 16) -> s
                 reader.name for one in graph.readers(node.output[0]) for reader in graph.readers(one.output[0])
             }
     chosen = rng.choice([name for name, readers in pairs.items() if readers])
-    scale = next(node.input[1] for node in graph.nodes if node.name == chosen)
-    set_initializer(model, scale, graph.value(scale) * np.float32(factor))
+    quantize = next(node for node in graph.nodes if node.name == chosen)
+    name = f"{chosen}_small"  # a scale of its own: a Resize shares that of its input
+    model.graph.initializer.append(numpy_helper.from_array(graph.value(quantize.input[1]) * np.float32(factor), name))
+    for node in (quantize, *graph.readers(quantize.output[0])):
+        node.input[1] = name
     return pairs[chosen]
 
 

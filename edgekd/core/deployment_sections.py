@@ -166,6 +166,12 @@ class EngineParity(Section):
     )
 
 
+class Layers(Section):
+    """The error of each int8 engine layer by layer, as `edgekd layers` measures it."""
+
+    images: int = Field(0, ge=0, description="Training images that are compared. 0: no such stage; 8 are enough.")
+
+
 LOCAL = "local"  # this machine
 DEPLOYED = "deployed"  # the distilled student, or the plain one without methods
 _OTHER_ROWS = ("teacher", "student", "distilled", "qat", "control", "export", "onnx-fp32")

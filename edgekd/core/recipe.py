@@ -25,6 +25,7 @@ from edgekd.core.deployment_sections import (
     EngineParity,
     Evaluate,
     Export,
+    Layers,
     Quantize,
     QuantizeVariant,
     on_boards,
@@ -65,6 +66,7 @@ __all__ = [
     "EngineParity",
     "Evaluate",
     "Export",
+    "Layers",
     "Method",
     "Network",
     "PluginUse",
@@ -119,6 +121,7 @@ class Recipe(Section):
     quantize: Quantize = Field(Quantize(), description="Calibration of int8 models.")
     engines: tuple[Engine, ...] = Field((), description="Engines to build.")
     parity: EngineParity = Field(EngineParity(), description="Engines against their ONNX graphs.")
+    layers: Layers = Field(Layers(), description="Error of int8 engines layer by layer.")
     check: Literal["stop", "warn", "off"] = Field(
         "stop",
         description="Reaction to a target that is known to refuse or break the student, before any training. `off`: not checked, "

@@ -6,8 +6,8 @@ Two questions, each with a limit of its own:
   quantization changes in that layer, one rounding of its result, and float arithmetic. A larger error is a fault: saturation, a
   wrong scale, a wrong kernel. Where the board shows it and this machine does not, the board is to blame. Where no layer shows
   it and the engine's answer differs more from the tapped engine's than quantization changes it, a fusion is, which tapping undoes.
-* *Which layer does quantization cost most?* The noise of layers quantized alone adds up. A layer stands out when it makes
-  at least half of the noise of all layers: leaving it in float halves the noise, 3 dB.
+* *Which layer does quantization cost most?* The noise of layers quantized alone adds up. Layers stand out when a tenth
+  of them, or one, or those that read one tensor, make half of the noise of all: leaving them in float gains 3 dB or more.
 
 A fault stands before a loss when it makes more noise in the answer.
 """
@@ -22,8 +22,8 @@ from edgekd.layers.model import BOARD, QUANTIZATION, RUNTIME, TAPS, Blame, Layer
 from edgekd.quantize.errors_by_node import EQUAL_DB, to_db, to_share
 from edgekd.quantize.grids import Placement
 
-# Of the noise of all layers: leaving this one in float halves it.
-STANDS_OUT = 0.5
+HALF = 0.5  # of the noise of all layers: what makes it stands out
+FEW = 10  # a tenth of the layers, or one
 
 
 def judge(
@@ -87,33 +87,41 @@ def _fault(layers: Sequence[LayerError], sums: Sums, place: str, excess: Mapping
 
 
 def _losses(layers: Sequence[LayerError], placement: Placement | None) -> list[Blame]:
-    """Return the layer that quantization costs most, when it stands out; several readers of one tensor are one layer."""
+    """Return the layer that quantization costs most, when few layers make half of the noise."""
     shares = {layer.name: to_share(layer.alone) for layer in layers if layer.alone is not None}
     total = sum(shares.values())
     if placement is None or total <= 0 or len(shares) < 2:
         return []
-    best = max(shares, key=lambda one: shares[one])
-    layer = next(one for one in layers if one.name == best)
-    part, what = shares[best] / total, "Quantizing it alone"
-    if part < STANDS_OUT:
-        readers = _readers(placement, best, shares)
-        part = sum(shares[name] for name in readers) / total
-        what = f"Quantizing its input alone, which {len(readers)} layers read,"
-    if part < STANDS_OUT:
+    ranked = sorted(shares, key=lambda name: -shares[name])
+    few = ranked[: max(1, len(shares) // FEW)]
+    if shares[ranked[0]] < HALF * total:
+        few = max(few, _readers(placement, ranked[0], shares), key=lambda names: sum(shares[one] for one in names))
+    part = sum(shares[name] for name in few) / total
+    if part < HALF:
         return []
-    gain = to_db(total * (1 - part)) - to_db(total) if part < 1 else EQUAL_DB
+    few = [name for name in few if sum(shares[one] for one in few[: few.index(name)]) < HALF * total]
+    part = sum(shares[name] for name in few) / total
+    titles = {layer.name: layer.title for layer in layers}
+    alone = next(layer.alone for layer in layers if layer.name == few[0]) or 0.0
+    gain = to_db(total * (1 - part)) - to_db(total)
+    rest = f", with {', '.join(titles[name] for name in few[1:])}" if few[1:] else ""
+    what = "quantizing it alone makes" if not rest else "quantized alone they make"
     text = (
-        f"{layer.title} loses most by its quantization (float ONNX – Q/DQ graph): {what} makes {part:.0%} of the noise of all "
-        f"layers ({_db(layer.alone or 0)} at the outputs); leaving it in float gains up to {_db(min(gain, 99))}."
-    ).replace(": Quantizing", ": quantizing")
-    return [Blame(QUANTIZATION, best, text)]
+        f"{titles[few[0]]} loses most by its quantization (float ONNX – Q/DQ graph){rest}: {what} {part:.0%} of the noise of all "
+        f"layers ({_db(alone)} at the outputs); leaving {'it' if not rest else 'them'} in float gains up to {_db(min(gain, 99))}."
+    )
+    return [Blame(QUANTIZATION, few[0], text)]
 
 
 def _readers(placement: Placement, name: str, shares: Mapping[str, float]) -> list[str]:
-    """Return the nodes that read the activation of a node which costs most, all its readers together."""
+    """Return the nodes that read one activation of a node, those that cost most together."""
     node = next(one for one in placement.nodes if one.name == name)
-    groups = [[one.name for one in placement.nodes if tensor in one.activations] for tensor in node.activations]
-    return max(groups, key=lambda group: sum(shares.get(one, 0) for one in group), default=[name])
+    groups = [
+        [one.name for one in placement.nodes if tensor in one.activations and one.name in shares]
+        for tensor in node.activations
+    ]
+    found = max(groups, key=lambda group: sum(shares[one] for one in group), default=[name])
+    return sorted(found, key=lambda one: -shares[one])
 
 
 def _nothing(layers: Sequence[LayerError]) -> str:

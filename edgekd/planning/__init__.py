@@ -188,8 +188,24 @@ def _measuring(recipe: Recipe, ran_before: Callable[[Engine], bool]) -> list[Sta
                 version=3,
             )
         )
+    stages += [_layers(engine) for engine in engines if recipe.layers.images and engine.precision.is_quantized]
     stages += [_agreement(engine, here) for engine in engines for here in engines if is_twin(here, engine)]
     return stages
+
+
+def _layers(engine: Engine) -> Stage:
+    """Return the stage that measures the error of an engine layer by layer."""
+    return Stage(
+        name=f"layers/{engine.id}",
+        kind="layers",
+        function="edgekd.layers.stage:run",
+        inputs=tuple(dict.fromkeys((f"engine/{engine.id}", _source(engine), "export", "data"))),
+        sections=("data", "layers", f"engines:{engine.id}"),
+        subject=engine.id,
+        external_state="edgekd.evaluate.stage:place" if engine.board != LOCAL else "",
+        fails_alone=True,
+        partial_inputs=_CALIBRATED_ON,
+    )
 
 
 def is_twin(here: Engine, engine: Engine) -> bool:
