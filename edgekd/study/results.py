@@ -98,6 +98,7 @@ def summarize(recipe: Recipe, teacher: Mapping[str, Artifact], runs: Sequence[tu
         environment={**environment(), "packages": package_versions()},
         baseline=baseline,
         seeds=list(recipe.study.seeds),
+        images_sha256=_images(teacher["evaluate/teacher"]),
         steps=recipe.student.train.steps,
         teacher=StudyTeacher(
             params=teacher["teacher"].details["params"],
@@ -117,6 +118,11 @@ def summarize(recipe: Recipe, teacher: Mapping[str, Artifact], runs: Sequence[tu
             for arm, methods in arms.items()
         ],
     )
+
+
+def _images(score: Artifact) -> str:
+    """Return the hash of the scored images; the teacher and all arms are scored on the same ones."""
+    return str(score.details.get("images_sha256", ""))
 
 
 def _arm_run(run: StudyRun, result: Result) -> ArmRun:
