@@ -10,8 +10,8 @@ from edgekd.core.recipe import LOCAL, Engine, Recipe
 from edgekd.core.stage import Stage, bench_of
 from edgekd.errors import BoardError, TargetError, UserError, did_you_mean
 from edgekd.executors.boards import why_not_there
-from edgekd.planning.deployment import NOT_QUANTIZED, deployment, of_student, quantizer_of
-from edgekd.planning.qat import further_students, training_stages
+from edgekd.planning.deployment import NOT_QUANTIZED, deployment, of_student, quantizer_of, source_of
+from edgekd.planning.qat import CALIBRATED_ON, further_students, training_stages
 
 __all__ = [
     "deployed_student",
@@ -199,12 +199,14 @@ def _layers(engine: Engine) -> Stage:
         name=f"layers/{engine.id}",
         kind="layers",
         function="edgekd.layers.stage:run",
-        inputs=tuple(dict.fromkeys((f"engine/{engine.id}", _source(engine), "export", "data"))),
+        inputs=tuple(
+            dict.fromkeys((f"engine/{engine.id}", source_of(engine), of_student("export", engine.student), "data"))
+        ),
         sections=("data", "layers", f"engines:{engine.id}"),
         subject=engine.id,
         external_state="edgekd.evaluate.stage:place" if engine.board != LOCAL else "",
         fails_alone=True,
-        partial_inputs=_CALIBRATED_ON,
+        partial_inputs=CALIBRATED_ON,
     )
 
 
