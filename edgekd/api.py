@@ -347,7 +347,7 @@ def predict(
 def _network(path: str | Path, selection: Selection | None) -> Artifact:
     artifact = open_artifact(Path(path))
     if selection is not None and artifact.spec.task == "semantic":
-        raise RecipeError(f"{path}: a segmenter has no detections to select; leave scores, overlaps and numbers out")
+        raise RecipeError(f"{path}: a segmenter has no detections to select; leave out the options for detections")
     return artifact
 
 

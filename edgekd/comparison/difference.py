@@ -49,7 +49,7 @@ class Rows:
     @property
     def is_quiet(self) -> bool:
         """Whether neither bench has a reason to doubt its latency."""
-        return not self.old.warnings and not self.new.warnings
+        return self.old.is_quiet and self.new.is_quiet
 
     @property
     def weights(self) -> Weights:

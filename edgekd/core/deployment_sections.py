@@ -53,6 +53,12 @@ class QuantizeVariant(Section):
     """Calibration on a seeded subset of the training split, and the quantizers' options."""
 
     images: int = Field(128, gt=0, description="Number of calibration images.")
+    adjust: tuple[Literal["equalize", "equalize_relu6", "round", "bias"], ...] = Field(
+        (),
+        description="Changes of the float graph before it is quantized, in order. `equalize`: moves scale between convolutions, "
+        "exactly; `equalize_relu6`: also past a ReLU6, by a Min that some runtimes compute in float. `round`: rounds weights so "
+        "that a layer's output changes least. `bias`: gives the mean that quantization takes from a channel to its bias.",
+    )
     options: dict[str, PluginOptions] = Field({}, description="Options of each quantizer by its name.")
 
     def typed_options(self, quantizer: str) -> Any:
@@ -109,9 +115,9 @@ class Quantize(QuantizeVariant):
         for name in variants:
             names_a_stage(name)
             if name.casefold() == PTQ:
-                raise ValueError(f"{PTQ!r} is the variant of the section itself; call this one otherwise")
+                raise ValueError(f"{PTQ!r} is the variant of the section itself; rename this one")
         if alike := differ_in_case_only(variants):
-            raise ValueError(f"{alike} differ in case only; call one of them otherwise")
+            raise ValueError(f"{alike} differ only in case; rename one of them")
         return variants
 
     def variant(self, name: str) -> QuantizeVariant:
@@ -158,6 +164,12 @@ class EngineParity(Section):
         ge=0,
         description="The same engine file on its board and here: max difference of mIoU or mAP on `data.val`, a fraction.",
     )
+
+
+class Layers(Section):
+    """The error of each int8 engine layer by layer, as `edgekd layers` measures it."""
+
+    images: int = Field(0, ge=0, description="Training images that are compared. 0: no such stage; 8 are enough.")
 
 
 LOCAL = "local"  # this machine
@@ -210,9 +222,9 @@ class Engine(Section):
     @classmethod
     def _names_its_row(cls, name: str) -> str:
         if name.casefold() in _OTHER_ROWS:
-            raise ValueError("is the name of another row of the report; call this engine otherwise")
+            raise ValueError("is the id of another row of the report; rename the engine")
         if name.casefold() in _PICTURE_KEYS:
-            raise ValueError("is a name that the report's pictures use; call this engine otherwise")
+            raise ValueError("is a name that the report's pictures use; rename the engine")
         return names_a_stage(name)
 
     @model_validator(mode="after")

@@ -25,6 +25,7 @@ from edgekd.core.deployment_sections import (
     EngineParity,
     Evaluate,
     Export,
+    Layers,
     Quantize,
     QuantizeVariant,
     on_boards,
@@ -65,6 +66,7 @@ __all__ = [
     "EngineParity",
     "Evaluate",
     "Export",
+    "Layers",
     "Method",
     "Network",
     "PluginUse",
@@ -119,6 +121,7 @@ class Recipe(Section):
     quantize: Quantize = Field(Quantize(), description="Calibration of int8 models.")
     engines: tuple[Engine, ...] = Field((), description="Engines to build.")
     parity: EngineParity = Field(EngineParity(), description="Engines against their ONNX graphs.")
+    layers: Layers = Field(Layers(), description="Error of int8 engines layer by layer.")
     check: Literal["stop", "warn", "off"] = Field(
         "stop",
         description="Reaction to a target that is known to refuse or break the student, before any training. `off`: not checked, "
@@ -220,7 +223,7 @@ class Recipe(Section):
         if twice:
             raise ValueError(f"two engines have the id {', '.join(sorted(twice))}; give each an `id` of its own")
         if alike := differ_in_case_only(ids):
-            raise ValueError(f"the ids {alike} differ in case only; call one of the engines otherwise")
+            raise ValueError(f"the ids {alike} differ only in case; rename one of the engines")
         return engines
 
     @model_validator(mode="after")
@@ -286,8 +289,9 @@ class Recipe(Section):
             settings = self.quantize.variant(variant)
             options = {quantizer: settings.options.get(quantizer, PluginOptions())}
             boards = self._boards_of(variant, quantizer)
-            budget = self.quantize.budget
-            update["quantize"] = Quantize(images=settings.images, options=options, budget=budget).on(boards)
+            update["quantize"] = Quantize(
+                images=settings.images, adjust=settings.adjust, options=options, budget=self.quantize.budget
+            ).on(boards)
         return self.model_copy(update=update)
 
     def _boards_of(self, variant: str, quantizer: str) -> tuple[str, ...]:

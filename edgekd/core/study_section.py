@@ -79,9 +79,9 @@ class Study(Section):
         for name, methods in arms.items():
             names_a_folder(name)
             if name == PLAIN and methods:
-                raise ValueError(f"{PLAIN!r} is the student without methods; call this arm otherwise")
+                raise ValueError(f"{PLAIN!r} is the student without methods; rename the arm")
             if name == "teacher":
-                raise ValueError("'teacher' has a row of its own in the table; call this arm otherwise")
+                raise ValueError("'teacher' is the teacher's row in the table; rename the arm")
         return arms
 
     def launcher_options(self) -> Any:

@@ -73,7 +73,7 @@ class Augment(Section):
         names = [name for pair in pairs for name in pair]
         twice = [name for name in names if names.count(name) > 1]
         if twice:
-            raise ValueError(f"{twice[0]!r} stands there twice; expected pairs of two classes, each class in one pair")
+            raise ValueError(f"{twice[0]!r} is listed twice; expected pairs of two classes, each class in one pair")
         return pairs
 
     @field_validator("scale")

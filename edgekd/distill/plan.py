@@ -214,8 +214,8 @@ def _working(method: str, terms: list[TermPlan]) -> list[TermPlan]:
     for term in terms:
         if not (term.teacher and term.student):
             raise RecipeError(
-                f"distill.methods.{method}: its term {term.name!r} is the same whatever the "
-                f"{'student' if term.teacher else 'teacher'} gives, for these networks and this size; change its options"
+                f"distill.methods.{method}: its term {term.name!r} does not depend on the "
+                f"{'student' if term.teacher else 'teacher'} for these networks and this size; change its options"
             )
     return terms
 

@@ -10,8 +10,8 @@ from edgekd.core.recipe import LOCAL, Engine, Recipe
 from edgekd.core.stage import Stage, bench_of
 from edgekd.errors import BoardError, TargetError, UserError, did_you_mean
 from edgekd.executors.boards import why_not_there
-from edgekd.planning.deployment import NOT_QUANTIZED, deployment, of_student, quantizer_of
-from edgekd.planning.qat import further_students, training_stages
+from edgekd.planning.deployment import NOT_QUANTIZED, deployment, of_student, quantizer_of, source_of
+from edgekd.planning.qat import CALIBRATED_ON, further_students, training_stages
 
 __all__ = [
     "deployed_student",
@@ -188,8 +188,26 @@ def _measuring(recipe: Recipe, ran_before: Callable[[Engine], bool]) -> list[Sta
                 version=3,
             )
         )
+    stages += [_layers(engine) for engine in engines if recipe.layers.images and engine.precision.is_quantized]
     stages += [_agreement(engine, here) for engine in engines for here in engines if is_twin(here, engine)]
     return stages
+
+
+def _layers(engine: Engine) -> Stage:
+    """Return the stage that measures the error of an engine layer by layer."""
+    return Stage(
+        name=f"layers/{engine.id}",
+        kind="layers",
+        function="edgekd.layers.stage:run",
+        inputs=tuple(
+            dict.fromkeys((f"engine/{engine.id}", source_of(engine), of_student("export", engine.student), "data"))
+        ),
+        sections=("data", "layers", f"engines:{engine.id}"),
+        subject=engine.id,
+        external_state="edgekd.evaluate.stage:place" if engine.board != LOCAL else "",
+        fails_alone=True,
+        partial_inputs=CALIBRATED_ON,
+    )
 
 
 def is_twin(here: Engine, engine: Engine) -> bool:

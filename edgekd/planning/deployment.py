@@ -59,7 +59,7 @@ def _quantized(engines: Iterable[Engine]) -> list[Stage]:
             fails_alone=True,
             partial_inputs=CALIBRATED_ON,
         )
-        for name, engine in sorted({_source(engine): engine for engine in engines}.items())
+        for name, engine in sorted({source_of(engine): engine for engine in engines}.items())
     ]
 
 
@@ -68,7 +68,7 @@ def _engine(engine: Engine) -> Stage:
         name=f"engine/{engine.id}",
         kind="engine",
         function="edgekd.compile.stage:run",
-        inputs=tuple(dict.fromkeys((_source(engine), of_student("export", engine.student), "data"))),
+        inputs=tuple(dict.fromkeys((source_of(engine), of_student("export", engine.student), "data"))),
         sections=("data", f"engines:{engine.id}", "parity"),
         subject=engine.id,
         external_state="edgekd.compile.stage:bound_to",
@@ -78,7 +78,7 @@ def _engine(engine: Engine) -> Stage:
     )
 
 
-def _source(engine: Engine) -> str:
+def source_of(engine: Engine) -> str:
     """Return the stage whose model an engine is compiled from."""
     if engine.precision is Precision.MIXED:
         return f"mixed/{engine.id}"
@@ -116,7 +116,7 @@ def _sensitivity(mixed: Sequence[Engine]) -> list[Stage]:
 def _mixed(engine: Engine) -> Stage:
     """Return the stage that makes the quantized model of a mixed engine, and builds the engine to hold it to the budget."""
     return Stage(
-        name=_source(engine),
+        name=source_of(engine),
         kind="quantized",
         function="edgekd.sensitivity.mixed:run",
         inputs=(_ranked(engine), of_student("export", engine.student), "data"),

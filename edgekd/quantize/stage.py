@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, overload
 
 import numpy as np
@@ -18,7 +19,8 @@ from edgekd.core.recipe import QAT, Recipe
 from edgekd.core.stage import StageJob
 from edgekd.data.base import DenseDataset
 from edgekd.data.splits import open_split
-from edgekd.errors import DataError
+from edgekd.errors import DataError, RecipeError
+from edgekd.quantize.adjust import adjusted
 from edgekd.quantize.place import options_of, state_of
 from edgekd.quantize.ptq import Batch
 from edgekd.quantize.ranges import Scale, load_scales
@@ -63,13 +65,47 @@ def quantized(
     spec = onnx.spec
     calibration_set = Prepared(dataset, chosen, spec)
     learned = {"ranges": ranges} if ranges is not None and getattr(module, "TAKES_RANGES", False) else {}
-    result = module.quantize(onnx.file("model.onnx"), spec, calibration_set, out_dir, options, **learned)
+    with TemporaryDirectory() as folder:
+        model, adjustments = onnx.file("model.onnx"), {}  # learned scales are those of the graph as it is
+        if not learned:
+            model, adjustments = adjusted_graph(recipe, onnx, quantizer, options, Path(folder))
+        result = module.quantize(model, spec, calibration_set, out_dir, options, **learned)
     calibration = {"split": recipe.data.train, "images": [dataset.name(i) for i in chosen], "seed": recipe.seed}
     details = {name: onnx.details[name] for name in ("params", "macs")}
     details["model"] = result.model.relative_to(out_dir).as_posix()
     if result.pixels is not None:
         details["calibration_pixels"] = result.pixels.relative_to(out_dir).as_posix()
-    return StageResult(spec, {**details, "calibration": calibration, "quantizer": result.details})
+    made = {"calibration": calibration, "quantizer": result.details, "adjusted": adjustments}
+    return StageResult(spec, {**details, **made})
+
+
+def adjusted_graph(
+    recipe: Recipe, onnx: Artifact, quantizer: str, options: Any, folder: Path
+) -> tuple[Path, dict[str, int]]:
+    """Return the float graph that is quantized, and the number of operators that each adjustment of the recipe changed.
+
+    Args:
+        recipe: with the sections `data` and `quantize`.
+        onnx: the exported model.
+        quantizer: name of the quantizer.
+        options: its `Options`.
+        folder: existing, for the adjusted graph.
+
+    Raises:
+        RecipeError: there are adjustments, and the quantizer does not say what it quantizes.
+    """
+    model, names = onnx.file("model.onnx"), recipe.quantize.adjust
+    if not names:
+        return model, {}
+    grids = getattr(plugins.load("quantizers", quantizer), "grids", None)
+    if grids is None:
+        raise RecipeError(
+            f"quantize.adjust: the quantizer {quantizer} does not say what it quantizes (function grids); leave adjust out"
+        )
+    dataset = open_split(recipe, recipe.data.train)
+    chosen = calibration_indices(len(dataset), recipe.quantize.images, recipe.seed)
+    place = lambda path: grids(path, onnx.spec, options)  # noqa: E731
+    return adjusted(model, names, place, Prepared(dataset, chosen, onnx.spec), folder)
 
 
 def place(recipe: Recipe) -> dict[str, Any] | None:

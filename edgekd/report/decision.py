@@ -12,7 +12,7 @@ from edgekd.report.latency import SpeedRatio
 from edgekd.report.line import reference_of
 from edgekd.report.model import Report, Row
 from edgekd.report.qat import proven
-from edgekd.report.speed import Samples, speed_ratio, speed_text
+from edgekd.report.speed import Samples, speed_ratio, speed_text, speed_verdict
 from edgekd.report.units import milliseconds, percent, points, ratio
 
 MAX_DROP = 0.01  # of the primary metric, against the float network: one percentage point
@@ -150,8 +150,8 @@ def _doubt(chosen: Row, others: Sequence[Row], samples: Samples) -> str:
             return (
                 f"Speed against {other.label} ({milliseconds(wall_or_engine_ms(other))} ms): no interval was recorded."
             )
-        if speed.verdict != "faster":
-            return f"Speed against {other.label}: {speed_text(speed)}."
+        if speed_verdict(speed, chosen, other) != "faster":
+            return f"Speed against {other.label} is {speed_text(speed, chosen, other)}."
     return ""
 
 

@@ -63,14 +63,22 @@ class StageLine:
         """One or two plain sentences that name the largest loss."""
         if not any(step.delta is not None for step in self.steps):
             return "Fewer than two steps have a measured score, so the report cannot say where accuracy is lost."
-        worst, deployed = self.largest_loss, self.largest_deployment_loss
+        worst = self.largest_loss
         if worst is None:
             return f"No step loses {self.steps[-1].row.score_title}."
-        text = f"Largest loss: {_describe(worst)}."
+        return f"Largest loss: {worst.name}, {self.loss}"
+
+    @property
+    def loss(self) -> str:
+        """Size of the largest loss, and the largest loss after training, e.g. for a text below its name; "" without any."""
+        worst, deployed = self.largest_loss, self.largest_deployment_loss
+        if worst is None:
+            return ""
+        text = f"{_describe(worst)}."
         if worst.is_deployment:
             return text
         if deployed is not None:
-            return f"{text} Largest loss after training: {_describe(deployed)}."
+            return f"{text} After training: {deployed.name}, {_describe(deployed)}."
         if any(step.is_deployment and step.delta is not None for step in self.steps):
             return f"{text} No loss after training."
         return text
@@ -79,9 +87,9 @@ class StageLine:
 def stage_line(rows: Sequence[Row]) -> StageLine:
     """Return the stage line of a report's rows.
 
-    The trunk is teacher, baseline student, distilled student, ONNX. From its end each (target, board) branches. The branch
-    compares its reference (`reference_of`), and every other engine of that precision, with the trunk, and the engines of lower
-    precision with the reference. The students that section `qat` trains, and their engines, follow at the end.
+    The trunk is teacher, student, distilled student, ONNX. From its end each (target, board) branches. The branch compares its
+    reference (`reference_of`), and every other engine of that precision, with the trunk, and the engines of lower precision with
+    the reference. The students that section `qat` trains, and their engines, follow at the end.
     """
     steps: list[Step] = []
     source: Row | None = None
@@ -187,4 +195,4 @@ def _describe(step: Step) -> str:
     assert step.source is not None
     label = step.source.label, step.row.label
     digits = 1 if abs(step.delta or 0.0) >= 0.001 else 3
-    return f"{step.name} ({label[0]} → {label[1]}), {points(step.delta, digits)} points {step.row.score_title}"
+    return f"{label[0]} → {label[1]}: {points(step.delta, digits)} points {step.row.score_title}"

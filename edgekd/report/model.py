@@ -15,14 +15,6 @@ from edgekd.report.score_change import ScoreChange
 from edgekd.report.training import Training
 
 SCHEMA: Final = "edgekd.report/1"
-STAGE_LABELS = {
-    "teacher": "Teacher",
-    "student": "Baseline student",
-    "distilled": "Distilled student",
-    "control": "Control of QAT",
-    "qat": "QAT student",
-    "onnx": "ONNX",
-}
 _QUANTIZED = [str(precision) for precision in Precision if precision.is_quantized]
 Status = Literal["measured", "not measured", "failed"]
 
@@ -202,6 +194,11 @@ class Row(Part):
         return self.latency_ms.p50 if self.latency_ms else None
 
     @property
+    def is_quiet(self) -> bool:
+        """Whether the bench has no reason to doubt the latency."""
+        return not self.warnings
+
+    @property
     def same_share(self) -> float | None:
         """Fraction of the pixels or detections that are those of the float graph; None for rows that were not compared."""
         parity = self.parity.get("float")
@@ -230,15 +227,10 @@ class Row(Part):
 
     @property
     def label(self) -> str:
-        """Name for a reader: `Baseline student`, `openvino int8`, `lean (openvino int8)` for an engine with an id of its own."""
-        if self.stage != "engine":
-            return STAGE_LABELS.get(self.stage, self.id)
+        """The id, and for an engine whose id does not say them, its target and precision: `lean (openvino int8)`."""
         board = self.runtime_label.removeprefix(self.target)
-        student = {"qat": " QAT", "control": " control"}.get(self.student, "")
-        described = f"{self.target} {self.precision}{student}{board}".strip()
-        if not described:
-            return self.id
-        return described if self.has_default_id else f"{self.id} ({described})"
+        described = f"{self.target} {self.precision}{board}".strip()
+        return self.id if self.stage != "engine" or self.has_default_id or not described else f"{self.id} ({described})"
 
 
 class Definition(Part):

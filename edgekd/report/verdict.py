@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from edgekd.report.line import StageLine, float_student, reference_of
 from edgekd.report.model import Row
-from edgekd.report.speed import speed_text
+from edgekd.report.speed import speed_text, speed_verdict
 from edgekd.report.study_interval import StudyInterval
 from edgekd.report.training import Training
 from edgekd.report.units import MISSING, percent, points, ratio, scaled
@@ -108,13 +108,13 @@ def _losses(line: StageLine) -> Finding:
             if worst
             else f"No step loses {line.steps[-1].row.score_title}"
         )
-    return Finding("plain" if known else "unknown", headline, line.sentence)
+    return Finding("plain" if known else "unknown", headline, line.loss or line.sentence)
 
 
 def _distillation(
     student: Row | None, distilled: Row | None, training: Mapping[str, Training], study: StudyInterval | None
 ) -> Finding:
-    missing = _missing("baseline student", student) or _missing("distilled student", distilled)
+    missing = _missing("student", student) or _missing("distilled", distilled)
     if missing or student is None or distilled is None or student.score is None or distilled.score is None:
         if study is not None:
             return _studied(study, distilled or student, missing)
@@ -159,7 +159,7 @@ def _budget(training: Mapping[str, Training]) -> tuple[str, bool | None]:
     if budgets[0] == other:
         return f"Both students trained {steps} steps of {batch} images.", True
     return (
-        f"The budgets differ: baseline {steps} steps of {batch} images, distilled {other[0]} of {other[1]}, "
+        f"The budgets differ: student {steps} steps of {batch} images, distilled {other[0]} of {other[1]}, "
         "so the comparison is not fair."
     ), False
 
@@ -183,7 +183,7 @@ def _float_of(rows: Sequence[Row], row: Row) -> Row | None:
 
 
 def _quantized(row: Row, reference: Row | None, network: Row | None) -> QuantizedRow:
-    compared = reference.label if reference else f"{row.runtime_label} fp32 or fp16"
+    compared = reference.label if reference else f"fp32 or fp16 engine of {row.runtime_label}"
     missing = _missing(row.label, row) or _missing(compared, reference)
     score = _kept_score(row, network or reference, of=f" of {network.label}" if network else "")
     if missing or reference is None:
@@ -202,10 +202,12 @@ def _kept_score(row: Row, base: Row | None, of: str) -> Cell:
 
 
 def _speed(row: Row, reference: Row) -> Cell:
-    """Return the verdict on the speed, coloured only where the interval of the interleaved ratio carries one."""
+    """Return the speed in words, coloured if `speed_verdict` is faster or slower."""
     if row.speed is not None:
         tones = {"faster": "good", "slower": "bad"}
-        return Cell(tones.get(row.speed.verdict, "unknown"), speed_text(row.speed))
+        return Cell(
+            tones.get(speed_verdict(row.speed, row, reference), "unknown"), speed_text(row.speed, row, reference)
+        )
     if row.p50_ms and reference.p50_ms:
         return Cell(
             "unknown", f"not decided, no interval was recorded ({ratio(reference.p50_ms / row.p50_ms)} the speed)"
@@ -234,8 +236,7 @@ def _compactness(teacher: Row | None, student: Row | None) -> Finding | None:
 def _missing(name: str, row: Row | None) -> str:
     """Return why a row cannot be used; empty when it can."""
     if row is None:
-        return f"This run has no row for the {name}."
+        return f"This run has no {name}."
     if not row.is_measured:
-        start = name if row.stage == "engine" else f"{name[:1].upper()}{name[1:]}"
-        return f"{start}: {row.status}" + (f" ({row.reason})." if row.reason else ".")
+        return f"{name}: {row.status}" + (f" ({row.reason})." if row.reason else ".")
     return ""

@@ -79,6 +79,9 @@ class Study(Part):
     environment: Json = Field({}, description="machine and package versions, as in `report.json`")
     baseline: str = Field(description="name of the arm that the others are compared with")
     seeds: list[int] = Field(description="all seeds")
+    images_sha256: str = Field(
+        "", description="hash of the scored images and their labels; absent in files of an earlier edgekd"
+    )
     steps: int = Field(description="optimizer steps of each student")
     teacher: StudyTeacher = Field(description="parameters and metrics of the teacher")
     arms: list[Arm] = Field(description="arms in the recipe's order, see below")

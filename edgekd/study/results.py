@@ -93,6 +93,7 @@ def summarize(recipe: Recipe, teacher: Mapping[str, Artifact], runs: Sequence[tu
         environment={**environment(), "packages": package_versions()},
         baseline=baseline,
         seeds=list(recipe.study.seeds),
+        images_sha256=_images(teacher["evaluate/teacher"]),
         steps=budget.steps,
         teacher=StudyTeacher(
             params=teacher["teacher"].details["params"],
@@ -168,6 +169,11 @@ def _arm(entry: _Entry, entries: Sequence[_Entry], baseline: str, max_detections
         **({"engine": entry.engine} if entry.engine else {}),
         **({"baseline": entry.baseline} if entry.baseline != baseline else {}),
     )
+
+
+def _images(score: Artifact) -> str:
+    """Return the hash of the scored images; the teacher and all arms are scored on the same ones."""
+    return str(score.details.get("images_sha256", ""))
 
 
 def _arm_run(run: StudyRun, result: Result, engine: str = "") -> ArmRun:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -26,12 +25,16 @@ from edgekd.core.task_metrics import check_floor
 from edgekd.core.workspace import Workspace, disk_errors
 from edgekd.data.splits import shared_splits
 from edgekd.errors import GateError
+from edgekd.study import preloaded
 from edgekd.study.plan import TEACHER, StudyRun, teacher_recipe, teacher_run, write_recipe
 from edgekd.study.results import NoResult, Result
 
 ELSEWHERE = NoResult("missing", "another process works on it")
 LOG = "log.txt"
 Launch = Callable[[Sequence[StudyRun], Callable[[StudyRun, Result], None]], None]  # does runs, see `study/launchers`
+Start = Callable[
+    [Sequence[str], BinaryIO, Mapping[str, str]], preloaded.Started
+]  # of a command, its log, its environment
 _LOOKUP = threading.Lock()  # a data set opened by one thread at a time takes its memory once
 _BEGIN = "--- begin: "  # of every attempt in a run's log
 _ENDED_BY = "ended by "  # a signal: the run can be resumed
@@ -109,15 +112,15 @@ def do_all(runs: Sequence[StudyRun], launch: Launch, on_run: Callable[[StudyRun,
 class Children:
     """The training processes, so that they can be stopped; they keep their checkpoints and resume later."""
 
-    def __init__(self) -> None:
-        self._lock, self._running, self.stopped = threading.RLock(), set[subprocess.Popen[bytes]](), False
+    def __init__(self, start: Start = preloaded.start) -> None:
+        self._start, self._lock, self._running, self.stopped = start, threading.RLock(), set[preloaded.Started](), False
 
     def run(self, command: list[str], log: BinaryIO, environment: dict[str, str]) -> int:
         """Run a command to its end and return its exit code; -SIGTERM if it was stopped before it began."""
         with self._lock:
             if self.stopped:
                 return -signal.SIGTERM
-            child = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+            child = self._start(command, log, environment)
             self._running.add(child)
         code = child.wait()
         with self._lock:

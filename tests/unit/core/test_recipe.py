@@ -450,6 +450,8 @@ def test_a_recipe_that_is_nowhere_gets_a_suggestion() -> None:
         RecipeError, match="quickstrat: no such file, and no shipped recipe has this name; did you mean 'quicks"
     ):
         find_recipe("quickstrat")
+    with pytest.raises(RecipeError, match="no shipped recipe has this name; list all: edgekd recipes list$"):
+        find_recipe("zzz")
 
 
 def test_a_recipe_name_that_no_file_system_takes_is_a_recipe_error() -> None:
