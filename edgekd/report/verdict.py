@@ -217,7 +217,8 @@ def _speed(row: Row, reference: Row) -> Cell:
 
 def _note(row: Row, reference: Row) -> str:
     counts = {one.num_images for one in (row, reference) if one.score is not None}
-    return _images(reference, row) if len(counts) > 1 else ""
+    notes = [_images(reference, row)] if len(counts) > 1 else []
+    return "; ".join([*notes, *([row.budget.text] if row.budget else [])])
 
 
 def _compactness(teacher: Row | None, student: Row | None) -> Finding | None:
