@@ -19,7 +19,7 @@ def check_fit(manifest: Manifest, chip: Optional[str]) -> str:
 
     Args:
         manifest: of the bundle.
-        chip: of this machine, None where nobody knows; then it is not compared.
+        chip: chip of this machine; None if unknown, and then not compared.
 
     Raises:
         BundleError: another chip, other hardware or another runtime version than the engine loads on, or no runtime at all.

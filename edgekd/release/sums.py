@@ -1,6 +1,6 @@
 """`SHA256SUMS` of a bundle: names and hashes of its files, and the names that a file may have.
 
-A name stands on the disks of boards whose file systems nobody knows: parts of letters, digits and `_ . @ + -`, none that begins
+Names must work on every board's file system: parts of letters, digits and `_ . @ + -`, none that begins
 with `.` or `-`, none that differs from another only in case.
 
 Portable: standard library only, Python 3.8.

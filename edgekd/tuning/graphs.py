@@ -22,7 +22,7 @@ FOLDER = "tune"
 
 
 class Variants:
-    """Builds engines of a run under other settings; what was built before is found by its cache key."""
+    """Builds engines of a run under other settings; engines of an earlier call are found by their cache key."""
 
     def __init__(self, recipe: Recipe, run: Path) -> None:
         self._recipe, self._run = recipe, run

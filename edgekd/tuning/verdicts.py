@@ -28,7 +28,7 @@ class Ratio:
 class Trial:
     """A choice and the result of trying it.
 
-    choice: None for another precision, which is a question of its own because it changes the result.
+    choice: None for another precision, which is judged apart because it changes the result.
     wall_ms: median wall time; None for a choice that was not measured.
     wall, engine: ratios of the wall time and of the engine's part in it.
     different: fraction of pixels or detections that are not the present engine's.
@@ -58,7 +58,7 @@ def word_of(measured: Ratio, control: Ratio) -> Word:
 
     Args:
         measured: of a choice.
-        control: of the present engine, opened a second time: 1 but for noise. What lies in its interval is noise, too.
+        control: ratio of the present engine opened a second time, 1 except for noise. Ratios within its interval are noise.
     """
     if measured.low >= 1 - GAIN and measured.high <= 1 + GAIN:
         return "same"
