@@ -32,7 +32,7 @@ class InferArguments(TypedDict):
 
 
 class TapArguments(TypedDict):
-    """Of the task `tap`: as `InferArguments`, and the names of inner tensors."""
+    """Arguments of the task `tap`: as `InferArguments`, and the names of inner tensors."""
 
     engine: str
     spec: SpecJson

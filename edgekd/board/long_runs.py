@@ -1,6 +1,6 @@
 """Runs of one engine alone, beside the sampler of sensors: its cost, energy per frame, sustained latency.
 
-The bench's bursts hold one or two values of a sensor, so these are runs of their own, after it. Latency is published from the
+The bench's bursts hold one or two values of a sensor, so these are separate runs, after it. Latency is published from the
 bench, which runs without the sampler.
 
 Portable: standard library + numpy, Python 3.8.

@@ -110,7 +110,7 @@ def remove(board_name: str, name: str | None = None) -> str:
 
 
 def releases(board_name: str, name: str | None = None) -> list[NameRow]:
-    """Return what a board serves: all names, or one; errors as `deploy`."""
+    """Return the releases of a board, of all names or of one; errors as `deploy`."""
     board = _board(board_name)
     with _executor(board) as executor, _refusals(board):
         return _rows(executor, board, name or "")

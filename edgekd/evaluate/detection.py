@@ -215,7 +215,7 @@ class DetectionEvaluator:
 
         Whatever reads COCO can score them again, pycocotools for one: `COCO("coco_labels.json").loadRes("coco_bbox.json")`.
         Boxes and masks are apart because it takes the size of a detection that has both from its box. Images and classes
-        are numbered from 1 in the order of the data set, whatever ids it has itself.
+        are numbered from 1 in the order of the data set, not by the ids of its files.
         """
         files: dict[str, object] = {
             "labels": {**self._truth(), "annotations": [_written(entry) for entry in self._objects]}

@@ -1,4 +1,4 @@
-"""Decodes images through what the board has: Pillow, OpenCV or ffmpeg. PPM and .npy need none of them.
+"""Decodes images with Pillow, OpenCV or ffmpeg, whichever the board has. PPM and .npy need none of them.
 
 All follow the rules of `board/image_files.py`: upright, 8 bits, opaque, gray or RGB. The pixels of a JPEG may differ by a
 level between decoders.
