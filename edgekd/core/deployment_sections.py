@@ -53,6 +53,12 @@ class QuantizeVariant(Section):
     """Calibration on a seeded subset of the training split, and the quantizers' options."""
 
     images: int = Field(128, gt=0, description="Number of calibration images.")
+    adjust: tuple[Literal["equalize", "equalize_relu6", "round", "bias"], ...] = Field(
+        (),
+        description="Changes of the float graph before it is quantized, in order. `equalize`: moves scale between convolutions, "
+        "exactly; `equalize_relu6`: also past a ReLU6, by a Min that some runtimes compute in float. `round`: rounds weights so "
+        "that a layer's output changes least. `bias`: gives the mean that quantization takes from a channel to its bias.",
+    )
     options: dict[str, PluginOptions] = Field({}, description="Options of each quantizer by its name.")
 
     def typed_options(self, quantizer: str) -> Any:
@@ -160,8 +166,15 @@ class EngineParity(Section):
     )
 
 
+class Layers(Section):
+    """The error of each int8 engine layer by layer, as `edgekd layers` measures it."""
+
+    images: int = Field(0, ge=0, description="Training images that are compared. 0: no such stage; 8 are enough.")
+
+
 LOCAL = "local"  # this machine
-_OTHER_ROWS = ("teacher", "student", "distilled", "qat", "export", "onnx-fp32")
+DEPLOYED = "deployed"  # the distilled student, or the plain one without methods
+_OTHER_ROWS = ("teacher", "student", "distilled", "qat", "control", "export", "onnx-fp32")
 _PICTURE_KEYS = ("name", "image", "truth")  # of `pictures.npz`, beside the rows'
 
 
@@ -169,12 +182,19 @@ class Engine(Section):
     """One engine to build, measure and score."""
 
     id: str = Field(
-        "", description="Name of its row and folder. Default: `target-precision`, with `@board` for a named board."
+        "",
+        description="Name of its row and folder. Default: `target-precision`, with `-qat` or `-control` for another student, and "
+        "`@board` for a named board.",
     )
     target: str = Field(description="Target (a plugin).")
     precision: Precision = Field(description="Precision of the engine; the target decides which ones it has.")
     variant: str = Field(
         PTQ, description="Quantized model that an int8 engine is compiled from; see `quantize.variants`."
+    )
+    student: Literal["deployed", "qat", "control"] = Field(
+        DEPLOYED,
+        description="Student of the engine: the `deployed` one, which is the distilled one where there are methods, or one that "
+        "section `qat` trains.",
     )
     board: str = Field(
         LOCAL,
@@ -194,7 +214,9 @@ class Engine(Section):
             return raw
         board = raw.get("board", LOCAL)
         place = "" if board == LOCAL else f"@{board}"
-        return {**raw, "id": f"{raw.get('target')}-{raw.get('precision')}{place}"}
+        student = raw.get("student", DEPLOYED)
+        of = "" if student == DEPLOYED else f"-{student}"
+        return {**raw, "id": f"{raw.get('target')}-{raw.get('precision')}{of}{place}"}
 
     @field_validator("id")
     @classmethod

@@ -181,7 +181,7 @@ def judged_rows(rows: Sequence[Row], chosen: Sequence[Row]) -> list[Row]:
         rows: of the report.
         chosen: the engines to deploy, the first board's first.
     """
-    trunk = [row for row in rows if row.stage in ("teacher", "student", "distilled", "qat") and row.is_measured]
+    trunk = [row for row in rows if row.stage in ("teacher", "student", "distilled") and row.is_measured]
     quantized = sorted(
         (row for row in rows if row.is_quantized and row.score is not None), key=lambda row: row.score or 0
     )

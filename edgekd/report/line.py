@@ -1,4 +1,8 @@
-"""Score from stage to stage (teacher, student, distilled, export, engines), and the step with the largest loss."""
+"""Score from stage to stage (teacher, student, distilled, export, engines), and the step with the largest loss.
+
+Students of section `qat` branch off: the control from the deployed student, and its engines from it. An engine of QAT is
+compared with the same engine of the control, never with the deployed student's: that difference is also what more training gives.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +16,12 @@ from edgekd.report.units import points
 _NAMES = {
     "student": "capacity gap",
     "distilled": "distillation",
-    "qat": "quantization-aware training",
     "onnx": "export",
 }
-_TRUNK = ("teacher", "student", "distilled", "qat", "onnx")
+_TRUNK = ("teacher", "student", "distilled", "onnx")
 # Stages of the trunk that may be absent without a gap in the line.
-_OPTIONAL = {"teacher", "distilled", "qat"}
+_OPTIONAL = {"teacher", "distilled"}
+FURTHER, QAT = "further training", "quantization-aware training"
 
 
 @dataclass(frozen=True)
@@ -83,9 +87,9 @@ class StageLine:
 def stage_line(rows: Sequence[Row]) -> StageLine:
     """Return the stage line of a report's rows.
 
-    The trunk is teacher, student, distilled student, (QAT student,) ONNX. From its end each (target, board)
-    branches. The branch compares its reference (`reference_of`), and every other engine of that precision, with the
-    trunk, and the engines of lower precision with the reference.
+    The trunk is teacher, student, distilled student, ONNX. From its end each (target, board) branches. The branch compares its
+    reference (`reference_of`), and every other engine of that precision, with the trunk, and the engines of lower precision with
+    the reference. The students that section `qat` trains, and their engines, follow at the end.
     """
     steps: list[Step] = []
     source: Row | None = None
@@ -98,8 +102,9 @@ def stage_line(rows: Sequence[Row]) -> StageLine:
             continue
         source, skipped = _extend(steps, row, _NAMES.get(stage, ""), source, skipped)
     for branch in dict.fromkeys(row.branch for row in rows if row.stage == "engine"):
-        engines = [row for row in rows if row.stage == "engine" and row.branch == branch]
+        engines = [row for row in rows if row.stage == "engine" and row.branch == branch and row.student == "deployed"]
         _branch(steps, engines, reference_of(rows, branch), source, skipped)
+    _further(steps, rows)
     return StageLine(tuple(steps))
 
 
@@ -108,7 +113,11 @@ def reference_of(rows: Sequence[Row], branch: tuple[str, str]) -> Row | None:
 
     Among engines of one precision it is the first measured one, if any.
     """
-    engines = [row for row in rows if row.stage == "engine" and row.branch == branch and row.precision in REFERENCES]
+    engines = [
+        row
+        for row in rows
+        if row.stage == "engine" and row.branch == branch and row.precision in REFERENCES and row.student == "deployed"
+    ]
     return min(engines, key=lambda row: (REFERENCES.index(Precision(row.precision)), not row.is_measured), default=None)
 
 
@@ -126,6 +135,37 @@ def _branch(
         else:
             kind = "quantization" if row.is_quantized else "reduced precision"
             _extend(steps, row, f"{row.precision} {kind}", source, before)
+
+
+def float_student(rows: Sequence[Row], student: str) -> Row | None:
+    """Return the float network that an engine's quantization is held to; of QAT the control's, where there is one.
+
+    Args:
+        rows: of the report.
+        student: `student` of the engine's row.
+    """
+    order = {"qat": ("control", "distilled", "student"), "control": ("control",)}.get(student, ("distilled", "student"))
+    by_stage = {row.stage: row for row in rows if row.stage in order and row.score is not None}
+    return next((by_stage[stage] for stage in order if stage in by_stage), None)
+
+
+def _further(steps: list[Step], rows: Sequence[Row]) -> None:
+    """Append the steps of the students that section `qat` trains, and of their engines."""
+    deployed, control = float_student(rows, "deployed"), float_student(rows, "control")
+    by_id = {row.id: row for row in rows}
+    for row in rows:
+        if row.stage == "control":
+            _extend(steps, row, FURTHER, deployed, [])
+        elif row.stage == "qat":
+            _extend(steps, row, QAT, control or deployed, [] if control else [FURTHER])
+        elif row.stage == "engine" and row.student == "control":
+            _extend(steps, row, f"{row.precision} quantization", control or deployed, [] if control else [FURTHER])
+        elif row.stage == "engine" and row.student == "qat":
+            twin = by_id.get(row.gain.against) if row.gain else None
+            if twin is not None and twin.student == "control" and twin.score is not None:
+                _extend(steps, row, QAT, twin, [])
+            else:
+                _extend(steps, row, f"{row.precision} quantization", deployed, [FURTHER, QAT])
 
 
 def _compilation(row: Row) -> str:

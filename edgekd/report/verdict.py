@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from edgekd.report.line import StageLine, reference_of
+from edgekd.report.line import StageLine, float_student, reference_of
 from edgekd.report.model import Row
 from edgekd.report.speed import speed_text, speed_verdict
 from edgekd.report.study_interval import StudyInterval
@@ -59,7 +59,42 @@ def findings(
     by_stage = {row.stage: row for row in reversed(rows) if row.stage != "engine"}
     result = [_distillation(by_stage.get("student"), by_stage.get("distilled"), training, study)]
     compact = _compactness(by_stage.get("teacher"), by_stage.get("distilled") or by_stage.get("student"))
-    return [*result, *([compact] if compact else []), _losses(line)]
+    gain = _further_training(rows)
+    return [*result, *([gain] if gain else []), *([compact] if compact else []), _losses(line)]
+
+
+def _further_training(rows: Sequence[Row]) -> Finding | None:
+    """Return what quantization-aware training gains over its control, None without section `qat`."""
+    found = [row for row in rows if row.student == "qat" and row.stage == "engine"]
+    if not found:
+        return None
+    by_id, title = {row.id: row for row in rows}, found[0].score_title
+    lines, measured = [], []
+    for row in found:
+        twin = by_id.get(row.gain.against) if row.gain else None
+        if missing := _missing(row.label, row) or (_missing(twin.label, twin) if twin else ""):
+            lines.append(missing)
+        elif row.gain is None or twin is None or row.gain.change is None:
+            lines.append(f"{row.label}: {percent(row.score)} %, and no control to compare it with.")
+        else:
+            measured.append(row)
+            lines.append(f"{twin.label} {percent(twin.score)} → {row.label} {percent(row.score)} %, {row.gain.text}.")
+    reference = float_student(rows, "qat")
+    if reference is not None and reference.stage == "control":
+        lines.append(
+            f"The control trained the same steps without quantizers; in float it has {percent(reference.score)} %."
+        )
+    if not measured:
+        return Finding("unknown", "Quantization-aware training: not compared with a control", " ".join(lines))
+    best = max(measured, key=lambda row: (row.gain.change if row.gain else None) or 0.0)
+    assert best.gain is not None
+    shown = "good" if best.gain.is_better else "unknown"
+    of = "" if len(measured) == 1 else "at best "
+    lines.append("One seed does not show whether it helps; edgekd study trains several.")
+    headline = (
+        f"Quantization-aware training: {of}{points(best.gain.change)} points {title} over its control ({best.label})"
+    )
+    return Finding(shown, headline, " ".join(lines))
 
 
 def _losses(line: StageLine) -> Finding:
@@ -139,18 +174,25 @@ def _images(*rows: Row) -> str:
 
 def quantized_rows(rows: Sequence[Row]) -> list[QuantizedRow]:
     """Return what quantization costs and gains, for each quantized engine in the report's order."""
-    return [_quantized(row, reference_of(rows, row.branch)) for row in rows if row.is_quantized]
+    return [_quantized(row, reference_of(rows, row.branch), _float_of(rows, row)) for row in rows if row.is_quantized]
 
 
-def _quantized(row: Row, reference: Row | None) -> QuantizedRow:
+def _float_of(rows: Sequence[Row], row: Row) -> Row | None:
+    """Return the float network that the score of a quantized engine is held to, None for the engine that its speed is."""
+    return None if row.student == "deployed" else float_student(rows, row.student)
+
+
+def _quantized(row: Row, reference: Row | None, network: Row | None) -> QuantizedRow:
     compared = reference.label if reference else f"fp32 or fp16 engine of {row.runtime_label}"
     missing = _missing(row.label, row) or _missing(compared, reference)
     if missing or reference is None:
         return QuantizedRow(row, compared, Cell("unknown", MISSING), Cell("unknown", MISSING), MISSING, missing)
-    score = Cell("unknown", MISSING)
-    if row.score is not None and reference.score:
-        share = row.score / reference.score
-        text = f"{points(row.score - reference.score)} points, {percent(share)} % kept"
+    score, base = Cell("unknown", MISSING), network or reference
+    if row.score is not None and base.score:
+        share = row.score / base.score
+        text = f"{points(row.score - base.score)} points, {percent(share)} % kept" + (
+            f" of {network.label}" if network else ""
+        )
         score = Cell("good" if share >= GOOD_SHARE else "bad", text)
     smaller = ratio(reference.size_bytes / row.size_bytes) if row.size_bytes and reference.size_bytes else MISSING
     return QuantizedRow(row, compared, score, _speed(row, reference), smaller, _note(row, reference))

@@ -37,22 +37,24 @@ from edgekd.quantize.ptq import (
     toolchain_errors,
     with_names,
 )
-from edgekd.quantize.ranges import Scale
+from edgekd.quantize.ranges import Scale, calibrate
 from edgekd.rewrites.graph import QDQ, Graph, attributes, read_graph
 from edgekd.targets.onnxruntime.target import import_onnxruntime
 
 SUFFIX = ".onnx"
 KEEPS_FLOAT = True
 TAKES_RANGES = True
+OWN_RANGES = ("mean", "mse")  # of operators with weights; ONNX Runtime takes the extremes for what lies between them
 
 
 @dataclass(frozen=True)
 class Options:
     """How ONNX Runtime quantizes."""
 
-    calibration: Literal["minmax", "percentile", "entropy"] = option(
+    calibration: Literal["minmax", "mean", "mse", "percentile", "entropy"] = option(
         "minmax",
-        "Method that derives activation ranges from the calibration set. `percentile` and `entropy` keep all activations in "
+        "Method that derives activation ranges from the calibration set. `minmax`: the extremes over all images. `mean`: means of "
+        "each image's extremes. `mse`: least squared error, also of weights. `percentile` and `entropy` keep all activations in "
         "memory.",
     )
     percentile: Annotated[float, Field(gt=50, le=100)] = option(
@@ -101,6 +103,8 @@ def quantize(
         TargetError: onnxruntime is not installed, or its quantizer fails or gives a scale that is not finite.
     """
     settings = Settings(**asdict(options), op_types=(), extra={})
+    if ranges is None and options.calibration in OWN_RANGES:
+        ranges = calibrate(model, grids(model, spec, options), calibration, options.calibration)
     result = write("qdq", model, calibration, out_dir, settings, ranges)
     return QuantizeResult(result.model, {"quantizer": "qdq", "options": asdict(options), **result.details})
 
@@ -259,13 +263,13 @@ def _quantize_static(
     runtime: _Runtime, model: Path, out: Path, batches: Sequence[Batch], keep: list[str], options: Settings
 ) -> None:
     q = runtime.quantization
-    methods = {"minmax": "MinMax", "percentile": "Percentile", "entropy": "Entropy"}
+    methods = {"percentile": "Percentile", "entropy": "Entropy"}
     q.quantize_static(
         str(model),
         str(out),
         _Reader(batches),
         quant_format=q.QuantFormat.QDQ,
-        calibrate_method=q.CalibrationMethod[methods[options.calibration]],
+        calibrate_method=q.CalibrationMethod[methods.get(options.calibration, "MinMax")],
         activation_type=q.QuantType.QUInt8 if options.activation_type == "uint8" else q.QuantType.QInt8,
         weight_type=q.QuantType.QInt8,
         per_channel=options.weights == "per_channel",
