@@ -49,7 +49,7 @@ class StageRun:
 class StageFailure:
     """A stage, or one subject of it, that failed while the run went on.
 
-    name: of the stage; `<stage>/<subject>` for one subject.
+    name: name of the stage; `<stage>/<subject>` for one subject.
     reason: one line.
     is_bug: whether the error is not an EdgekdError.
     cause: the input whose failure causes this one, "" if the stage itself failed.

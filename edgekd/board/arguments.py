@@ -131,7 +131,7 @@ class InstallArguments(TypedDict):
     """Arguments of the task `install`; `bundle` is a file name, the rest as in `edgekd.release.install.Wanted`.
 
     root: folder of releases on the board, which may begin with ~/.
-    name: of the service.
+    name: name of the service.
     call: differs for each call, so that no earlier answer is taken for this one's.
     """
 

@@ -124,7 +124,7 @@ def long_runs(
         settings: how long.
         out_dir: existing folder.
         on_progress: called with the current step and the fraction done.
-        root: of the file system with the sensors.
+        root: root of the file system with the sensors.
 
     Raises:
         ArtifactError: the sampler did not start, or ended early.

@@ -43,7 +43,7 @@ class BundleRequest:
 
     engine: folder of the engine in its run, e.g. `runs/quickstart/engine/openvino-int8`.
     out: the file; None: `NAME.tar` in the current folder.
-    name: of the service on a board; None: the engine's id without its board.
+    name: name of the service on a board; None: the engine's id without its board.
     key: SSH key that signs; None: no signature.
     golden: where the golden outputs come from, see `bundle/golden.py`.
     images: golden images; () for images of the scored split.

@@ -19,8 +19,8 @@ class EngineRun:
 
     engine: artifact of the engine.
     folder: output folder of the run.
-    report: of the run.
-    recipe: of the run.
+    report: report of the run.
+    recipe: recipe of the run.
     row: the report's row of this very engine; None when the report has none, or that of another build.
     inputs: stage -> artifact that the engine was made from; those that were made again since are not in it.
     """

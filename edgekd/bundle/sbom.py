@@ -27,7 +27,7 @@ def sbom(manifest: Manifest, spec: ModelSpec, engine_files: Mapping[str, str]) -
     """Return the SBOM's text; the same bundle gives the same text.
 
     Args:
-        manifest: of the bundle.
+        manifest: manifest of the bundle.
         spec: contract of the engine.
         engine_files: name in the bundle -> SHA-256 (hex) of the engine's files.
 

@@ -18,7 +18,7 @@ def check_fit(manifest: Manifest, chip: Optional[str]) -> str:
     """Return in words how a bundle fits this machine.
 
     Args:
-        manifest: of the bundle.
+        manifest: manifest of the bundle.
         chip: chip of this machine; None if unknown, and then not compared.
 
     Raises:

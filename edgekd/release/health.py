@@ -26,8 +26,8 @@ def why_unhealthy(unit: Unit, version: int, limit_s: float = LIMIT_S) -> str:
     """Wait until a unit that was just started is healthy; return "" then, and after `limit_s` why it is not.
 
     Args:
-        unit: of the service.
-        version: of the release that it has to serve.
+        unit: unit of the service.
+        version: version of the release that it has to serve.
         limit_s: longest wait.
     """
     address, started = unit.address(), time.monotonic()

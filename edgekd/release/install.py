@@ -47,7 +47,7 @@ class Wanted:
     needs_signature: refuse an unsigned bundle, also if the board has no `allowed_signers`.
     may_be_older: accept a lower version than the current one.
     is_dry: do all checks, and switch nothing.
-    variables: of the release's processes.
+    variables: environment variables of the release's processes.
     health_s: time in which its service has to become healthy.
     """
 
@@ -125,7 +125,7 @@ def _serve(releases: Releases, before: Optional[str], unfinished: Path, health_s
     """Restart the unit of a name that was switched, and wait until it is healthy; else switch back.
 
     Args:
-        releases: of the name.
+        releases: releases of the name.
         before: the release that served, None for none.
         unfinished: folder that `Releases.locked` gives.
         health_s: longest wait.

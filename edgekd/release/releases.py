@@ -44,7 +44,7 @@ class Releases:
 
     Args:
         root: folder of all names on this board.
-        name: of the service, as in `check_name`.
+        name: name of the service, as in `check_name`.
     """
 
     def __init__(self, root: Path, name: str) -> None:

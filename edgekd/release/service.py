@@ -31,7 +31,7 @@ class UnitState:
     """State of a unit according to systemd.
 
     active: active, activating, inactive, failed ... restarts: how often systemd has restarted it by itself.
-    pid: of its main process; 0 for none.
+    pid: process id of its main process; 0 for none.
     """
 
     active: str
@@ -43,7 +43,7 @@ class Unit:
     """The unit of a name.
 
     Args:
-        folder: of the name.
+        folder: folder of the name.
     """
 
     def __init__(self, folder: Path) -> None:

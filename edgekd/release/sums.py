@@ -41,7 +41,7 @@ def parse_sums(content: bytes, where: str) -> Dict[str, str]:
     """Return name -> SHA-256 (hex), sorted by name, of the content of `SHA256SUMS`.
 
     Args:
-        content: of the file.
+        content: content of the file.
         where: begins the text of errors.
 
     Raises:

@@ -43,7 +43,7 @@ def decode_image(data: bytes, name: str, most_pixels: int = MOST_PIXELS) -> np.n
 
     Args:
         data: a JPEG, PNG, PPM, PGM or .npy file; with Pillow also other formats.
-        name: of the file, for messages.
+        name: name of the file, for messages.
         most_pixels: that the header may claim.
 
     Raises:

@@ -41,7 +41,7 @@ class Tolerance:
 class Manifest:
     """The content of `manifest.json`.
 
-    name: of the service on a board; by default the engine's id without its board, e.g. `openvino-int8`.
+    name: name of the service on a board; by default the engine's id without its board, e.g. `openvino-int8`.
     version: seconds since 1970 when the engine was made; a board refuses a lower one without `--older`.
     task: semantic, detection or instance.
     target, precision, options: as in the recipe.
@@ -49,11 +49,11 @@ class Manifest:
     chip: the chip that the engine was made for; None for any.
     machine: hardware that the engine is bound to; {} for any.
     runtime: distribution -> version of the runtime that made it, or that it needs.
-    tolerance: of the golden outputs.
+    tolerance: tolerance of the golden outputs.
     golden: number of images with golden outputs.
     accuracy, latency: figures of the report's row, to read.
     made_by: versions and hashes of what made the engine: edgekd, git_commit, recipe_sha256, data, calibration, tools ...
-    module: of a target of another package, which `runtime/` holds; "" for edgekd's own targets.
+    module: module of a target of another package, which `runtime/` holds; "" for edgekd's own targets.
     """
 
     name: str

@@ -54,7 +54,7 @@ class Server(ThreadingMixIn, HTTPServer):
         address: host and port; port 0 takes a free one.
         queue: the engine.
         results: what answers hold.
-        limits: of requests.
+        limits: limits of requests.
         names: host names by which clients may call it, beside IP addresses and `localhost`.
     """
 

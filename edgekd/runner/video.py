@@ -75,8 +75,8 @@ def open_video(place: Place, most_pixels: int, reader: Optional[str] = None) -> 
     """Open a video, camera or stream, and return it with its first frame.
 
     Args:
-        place: of the frames.
-        most_pixels: of a frame.
+        place: source of the frames.
+        most_pixels: largest number of pixels of a frame.
         reader: `opencv`, `gstreamer` or `ffmpeg`; None: the first of them that is here and can open it.
 
     Raises:

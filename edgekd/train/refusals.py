@@ -38,7 +38,7 @@ def check_first_step(model: DenseModel, section: str, budget: Train, settings: T
     Args:
         model: the network; its statistics change, and it stays in training mode.
         section: its section of the recipe.
-        budget: of the section.
+        budget: budget of the section.
         settings: the section `trainer`.
         crop: size of a training image (height, width).
 

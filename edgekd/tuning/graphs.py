@@ -36,7 +36,7 @@ class Variants:
         """Return the engines, by id, that the run's student gives under these settings; the reason where one fails.
 
         Args:
-            engines: of the run's recipe.
+            engines: engines of the run's recipe.
             export: keys of the section `export`.
             options: all options of engines by id, where they are not the recipe's.
         """

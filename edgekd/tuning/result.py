@@ -18,7 +18,7 @@ HEADERS = ("choice", "wall ms", "wall, ratio [95 %]", "engine, ratio [95 %]", "d
 class Tuned:
     """One engine.
 
-    id: of the engine.
+    id: id of the engine.
     wall_ms: median wall time of the present settings.
     trials: each choice by itself.
     joined: the winners together, measured again beside the present settings; empty without a winner.

@@ -57,7 +57,7 @@ def word_of(measured: Ratio, control: Ratio) -> Word:
     """Return the verdict on a ratio.
 
     Args:
-        measured: of a choice.
+        measured: ratio of a choice.
         control: ratio of the present engine opened a second time, 1 except for noise. Ratios within its interval are noise.
     """
     if measured.low >= 1 - GAIN and measured.high <= 1 + GAIN:
@@ -73,9 +73,9 @@ def trial(name: str, choice: Choice | None, sides: Mapping[str, Side], control: 
     """Return the trial of a side.
 
     Args:
-        name: of the choice, which is its side's.
+        name: name of the choice, which is its side's.
         choice: the choice, None for another precision.
-        sides: of a duel; the first is the present engine.
+        sides: sides of a duel; the first is the present engine.
         control: name of the present engine's second side.
         limit: fraction of pixels or detections that may differ.
     """

@@ -59,7 +59,7 @@ def tune(
     """Tune the engines of a finished run, write `tune.yaml` and `tune/tune.json` into its folder, and return the result.
 
     Args:
-        folder: of the run.
+        folder: folder of the run.
         only: ids of engines; () for all.
         rounds: bursts of each engine in each measurement, at least 6.
         on_progress: called with the current step and the fraction done.
