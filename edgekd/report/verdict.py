@@ -51,9 +51,9 @@ def findings(
     """Return the verdict in words: distillation, size against the teacher, largest loss.
 
     Args:
-        rows: of the report.
+        rows: rows of the report.
         line: the stage line of these rows.
-        training: of the report.
+        training: training of the report.
         study: gain of distillation over several seeds; without it one seed decides nothing.
     """
     by_stage = {row.stage: row for row in reversed(rows) if row.stage != "engine"}
