@@ -52,10 +52,10 @@ def run(
         overrides: `key.path=value` strings.
         until: comma-separated stages or groups to stop after.
         on_stage: called with every stage (`pipeline.StageRun`) that is done.
-        on_failure: called with every stage (`pipeline.StageFailure`) that failed while the run went on.
+        on_failure: called with every stage (`pipeline.StageFailure`) that fails without ending the run.
 
     Raises:
-        EdgekdError: see edgekd/errors.py; what was finished is kept, and in the report.
+        EdgekdError: see edgekd/errors.py. Finished stages are kept, and are in the report.
     """
     from edgekd.core.recipe_loading import find_recipe
     from edgekd.executors.boards import connected
@@ -104,7 +104,7 @@ def _run(
         try:
             pipeline.run_stages(recipe, workspace, chosen, remember, note, prerequisites=stages)
         except EdgekdError as exc:
-            # Refused data has a page, too; it replaces none of an earlier run.
+            # Refused data also gets a page, but does not replace an earlier run's.
             if done or not (workspace.root / "report.json").exists():
                 with _noted_on(exc):
                     _report(recipe, workspace, stages, done, failures, str(exc))
@@ -114,7 +114,7 @@ def _run(
 
 @contextmanager
 def _noted_on(first: BaseException) -> Iterator[None]:
-    """Add an error inside to the one that came first as a note, so that it does not hide it."""
+    """Add an error inside the block to `first` as a note, so that it does not hide `first`."""
     try:
         yield
     except Exception as exc:
@@ -125,7 +125,7 @@ def _noted_on(first: BaseException) -> Iterator[None]:
 
 
 def _say_whose(folder: Path, recipe: Recipe) -> None:
-    """Warn when a folder holds the run of another recipe: its report, and what differs, is about to be replaced."""
+    """Warn that a folder has another recipe's run, whose report and changed artifacts will be replaced."""
     with suppress(UserError):  # no report, or a damaged one
         other = load_report(folder).get("recipe_name")
         if other not in (None, recipe.name):
@@ -141,7 +141,7 @@ def run_study(
 ) -> dict[str, Any]:
     """Train every arm of `recipe.study` with every seed, resuming what is there, and return the comparison.
 
-    Also writes `study.json`, `study.csv`, `study.md` and `study.png` into `out`, of what there is also while it runs and when it is
+    Also writes `study.json`, `study.csv`, `study.md` and `study.png` into `out`, also during the run (results so far) and when it is
     interrupted.
 
     Args:
@@ -149,7 +149,7 @@ def run_study(
         out: the study's folder; several processes or machines may work in one.
         overrides: `key.path=value` strings.
         on_stage: called with every stage of the teacher that this process runs.
-        on_run: called with every run, its artifacts by stage name or why it has none, how many have ended, and of how many.
+        on_run: called with every run, its artifacts by stage name or the reason for none, the number of ended runs and of all.
 
     Raises:
         EdgekdError: the recipe or the teacher; a run that fails is in the result with its reason.
@@ -157,7 +157,8 @@ def run_study(
     from edgekd import pipeline
     from edgekd.data.splits import shared_splits
     from edgekd.study import work
-    from edgekd.study.plan import StudyRun, arms_of, study_runs, teacher_recipe
+    from edgekd.study.arms import methods_by_arm, runs_in_order
+    from edgekd.study.plan import StudyRun, teacher_recipe
     from edgekd.study.results import Findings, Result
 
     recipe = recipe if isinstance(recipe, Recipe) else load_recipe(str(recipe), overrides)
@@ -166,8 +167,8 @@ def run_study(
     def launch(wanted: Sequence[StudyRun], on_end: Callable[[StudyRun, Result], None]) -> None:
         launcher.run_all(wanted, options, on_end)
 
-    folder, arms = Path(out).absolute(), arms_of(recipe)
-    pipeline.check_options(teacher_recipe(recipe))
+    folder, methods = Path(out).absolute(), methods_by_arm(recipe)
+    pipeline.check_options(recipe if recipe.study.quantized else teacher_recipe(recipe))
     with shared_splits():
         with packages_of("study"):
             import matplotlib.figure  # noqa: F401 - of its picture
@@ -175,33 +176,24 @@ def run_study(
 
             from edgekd.distill.plan import check_arms
 
-            check_arms(recipe, arms)
+            check_arms(recipe, methods)
         if launcher.TRAINS_TEACHER:
             work.launch_teacher(recipe, folder, launch)
         teacher = work.make_teacher(recipe, folder, on_stage)
-    runs = study_runs(recipe, folder, teacher["teacher"].file("weights.safetensors"))
+    starts, runs = runs_in_order(recipe, folder, teacher["teacher"].file("weights.safetensors"))
     findings = Findings(recipe, teacher, runs, folder)
+    ended: set[Path] = set()
 
     def remember(one: StudyRun, result: Result) -> None:
-        on_run(one, result, findings.add(one, result), len(runs))
+        ended.add(one.folder)
+        if one in runs:
+            findings.add(one, result)
+        on_run(one, result, len(ended), len(starts) + len(runs))
 
     with disk_errors(folder):
         try:
-            left = []
-            with shared_splits():
-                for one in runs:  # all that there is first, so that nothing written meanwhile or later has less
-                    if artifacts := work.finished(one):
-                        remember(one, artifacts)
-                    else:
-                        left.append(one)
-            while left:
-                launch(left, remember)
-                left = []
-                for one in findings.missing():  # by now they may be done, or left undone by those who had them
-                    if found := work.result_elsewhere(one):
-                        findings.add(one, found)
-                    else:
-                        left.append(one)
+            for wanted in filter(None, (starts, runs)):  # the students that the others start from are there first
+                work.do_all(wanted, launch, remember)
         except BaseException as exc:  # an interrupt above all: the tables show what there is
             with _noted_on(exc):
                 findings.write()
@@ -215,7 +207,7 @@ def tune(
     rounds: int | None = None,
     on_progress: Callable[[str, float], None] = lambda what, share: None,
 ) -> dict[str, Any]:
-    """Measure the choices that change the speed of a run's engines and not their results, and return what wins.
+    """Measure settings that change the speed of a run's engines and not their results; return the fastest.
 
     Also writes `tune.yaml` into the run's folder: a list of overrides for `edgekd run RECIPE --set @tune.yaml`.
 
@@ -223,7 +215,7 @@ def tune(
         run: the folder of a finished run.
         engines: ids of engines; by default all.
         rounds: bursts of each engine in each measurement; 12 by default, at least 6.
-        on_progress: called with what is being done and the share of it that is done.
+        on_progress: called with the current step and the fraction done.
 
     Raises:
         EdgekdError: no finished run, an unknown engine, or one that does not run.
@@ -289,7 +281,7 @@ def load_engine(path: str | Path, selection: Selection | None = None) -> Iterato
 
     Args:
         path: the folder or file.
-        selection: which detections a detector keeps; by default those that scoring takes.
+        selection: rule that selects a detector's objects; by default that of scoring.
 
     Raises:
         RecipeError: a selection for a segmenter.
@@ -305,7 +297,7 @@ def load_engine(path: str | Path, selection: Selection | None = None) -> Iterato
 
 @dataclass(frozen=True)
 class Predicted:
-    """An image, what an engine says of it (see `Engine`), and the engine's classes."""
+    """An image, an engine's result for it (see `Engine`), and the engine's classes."""
 
     image: ReadImage
     result: Any
@@ -323,7 +315,7 @@ def predict(
     Args:
         path: the artifact's folder.
         images: files, or what `edgekd.data.predictions.read_images` read.
-        selection: which detections a detector keeps; by default those that scoring takes.
+        selection: rule that selects a detector's objects; by default that of scoring.
         board: that runs the engine; None: its own. The inventory may lie in the current folder.
 
     Raises:
@@ -355,7 +347,7 @@ def predict(
 def _network(path: str | Path, selection: Selection | None) -> Artifact:
     artifact = open_artifact(Path(path))
     if selection is not None and artifact.spec.task == "semantic":
-        raise RecipeError(f"{path}: a segmenter has no detections to select; leave scores, overlaps and numbers out")
+        raise RecipeError(f"{path}: a segmenter has no detections to select; leave out the options for detections")
     return artifact
 
 

@@ -12,16 +12,16 @@ EdgekdError                     something went wrong that the user can read abou
 │   │       ├── ToolchainTimeoutError  it did not end in time, and was killed
 │   │       └── ToolchainLogError      it reported success, and its log says otherwise
 │   ├── BoardError              a board that cannot be reached, was lost, is in use, or lacks what every job needs
-│   │   ├── BoardAnswerError    it answered what no job of edgekd answers; also an ArtifactError
+│   │   ├── BoardAnswerError    its answer does not have the form that edgekd expects; also an ArtifactError
 │   │   └── BoardDiskError      its disk is full or not writable; also a WorkspaceError
-│   ├── BundleError             a bundle that is damaged, lies, is not trusted, or belongs to another board
+│   ├── BundleError             a bundle that is damaged, false, not trusted, or made for another board
 │   ├── PackageError            a package that is not installed
 │   ├── ImageError              an array handed to an engine
 │   ├── FrameError              an image, camera or video that the runner cannot read
 │   └── WorkspaceError          an output folder that is locked, full or unwritable
-├── GateError            (1)    the work ran and the result is not good enough: floor, parity, watchdog, gate
+├── GateError            (1)    the work ran and the result misses a limit: teacher floor, parity, watchdog, gate
 ├── StreamLostError      (1)    a camera or stream that ended while the runner read it
-└── DeployError          (1)    a release was not switched to, or was switched back; the one before serves
+└── DeployError          (1)    a release did not become current, or was rolled back; the previous release serves
 Anything else is a bug of edgekd: traceback, exit code 70.
 
 Portable: standard library only, Python 3.8.
@@ -40,17 +40,17 @@ class EdgekdError(Exception):
 
 
 class UserError(EdgekdError):
-    """The input is wrong; the message says what, what was expected, what was found and what to do."""
+    """The input is wrong. The message says what is wrong, what was expected, what was found, and what to do."""
 
 
 class RecipeError(UserError):
-    """A recipe or an inventory of boards cannot be read, has an unknown key or a value that does not fit."""
+    """A recipe or board inventory cannot be read, has an unknown key, or has an invalid value."""
 
 
 class DataError(UserError):
     """A data folder, image, mask or list file is missing, damaged or contradicts another.
 
-    lines: where there is more than one thing wrong, all of it.
+    lines: every fault found, where there is more than one; the message holds the first.
     """
 
     def __init__(self, message: str, lines: Tuple[str, ...] = ()) -> None:
@@ -59,7 +59,7 @@ class DataError(UserError):
 
 
 class CheckpointError(UserError):
-    """A checkpoint is damaged, belongs to another network, or would have to run code to load."""
+    """A checkpoint is damaged, belongs to another network, or can only be loaded by running code in it."""
 
 
 class ArtifactError(UserError):
@@ -87,15 +87,15 @@ class ToolchainLogError(ToolchainError):
 
 
 class BoardError(UserError):
-    """A board cannot be reached, was lost or restarted, is in use by others, or lacks a command that every job needs."""
+    """A board cannot be reached, was lost or restarted, is in use, or lacks a command that every job needs."""
 
 
 class BundleError(UserError):
-    """A bundle is damaged, hostile, not signed by somebody whom the board trusts, or made for another board."""
+    """A bundle is damaged, hostile, not signed by a trusted key, or made for another board."""
 
 
 class PackageError(UserError):
-    """A package that is needed is not installed; the message says what installs it."""
+    """A required package is not installed; the message has the command that installs it."""
 
 
 class ImageError(UserError):
@@ -111,7 +111,7 @@ class WorkspaceError(UserError):
 
 
 class BoardAnswerError(BoardError, ArtifactError):
-    """A board answered what no job of edgekd answers; nothing of it is used, and the work on other boards goes on."""
+    """A board's answer does not have the expected form. edgekd uses no part of it; work on other boards goes on."""
 
 
 class BoardDiskError(BoardError, WorkspaceError):
@@ -125,38 +125,43 @@ class GateError(EdgekdError):
 
 
 class StreamLostError(EdgekdError):
-    """A camera was unplugged or a stream ended; whoever supervises the runner starts it again."""
+    """A camera was unplugged or a stream ended. The runner exits, and its supervisor (systemd) restarts it."""
 
     exit_code = 1
 
 
 class DeployError(EdgekdError):
-    """A release did not become the current one of a board; the release before it serves."""
+    """A release did not become a board's current release; the previous release serves."""
 
     exit_code = 1
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return `; did you mean 'x'?` for the closest known word, else the list of what is known."""
+def did_you_mean(word: str, known: Iterable[str], list_command: str = "") -> str:
+    """Return `; did you mean 'x'?` for the closest known word, else `; known: ` and all known words.
+
+    list_command: lists the known words; it is named instead of them.
+    """
     names = sorted(known)
     close = difflib.get_close_matches(word, names, n=1)
     if close:
-        return f"; did you mean {close[0]!r}?"
+        return f"; did you mean {close[0]!r}?" + (f" `{list_command}` lists all" if list_command else "")
+    if list_command:
+        return f"; `{list_command}` lists all"
     return f"; known: {', '.join(names) or 'none'}"
 
 
 def add_note(exc: BaseException, line: str) -> None:
-    """Add a line that is printed after the error's own, e.g. about what failed because of it (`add_note` of Python 3.11)."""
+    """Add a line that is printed below the error, e.g. what else failed because of it (Python 3.11's `add_note`)."""
     exc.__notes__ = [*notes_of(exc), line]
 
 
 def notes_of(exc: BaseException) -> List[str]:
-    """Return the lines that were added to an error, in order."""
+    """Return the lines that `add_note` added to an error, in order."""
     return list(getattr(exc, "__notes__", ()))
 
 
 def one_line(exc: BaseException, limit: Optional[int] = 300) -> str:
-    """Return an exception's text on one line, at most `limit` characters (None: all); its type where it has no text."""
+    """Return an exception's text on one line, at most `limit` characters (None: all); its type if it has no text."""
     return shortened(str(exc), limit) or type(exc).__name__
 
 

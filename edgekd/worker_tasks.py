@@ -1,4 +1,4 @@
-"""The tasks of a job: compile, probe, run and measure engines, predict images, say versions and facts of the machine.
+"""The tasks of a job: compile, probe, run and measure engines, predict images, report versions and machine facts.
 
 A task takes a `Job` and returns JSON. It finds the files that the job reads under the names in `job.files`, and writes into
 `job.out_dir`. It runs in this process, in a child of it, in a vendor virtualenv or on a board.
@@ -30,6 +30,7 @@ from edgekd.board.arguments import (
     MeasuredEngine,
     PredictArguments,
     ProbeArguments,
+    TapArguments,
     WhyNotHereArguments,
 )
 from edgekd.board.bench import BenchResult, BenchRow, BenchSettings, bench, engine_time
@@ -97,6 +98,29 @@ def infer(job: Job, progress: Progress) -> Json:
         return {"runtime": session.runtime, "outputs": written}
 
 
+def tap(job: Job, progress: Progress) -> Json:
+    """Run an engine over files of inputs and write its outputs and inner tensors, with `TapArguments`.
+
+    Value: `runtime`, `tensors` (the names that the engine has), and `outputs`, for each input the path of an .npz in the job's
+    folder: arrays `output0`, `output1`, ... in the contract's order, `tensor0`, ... in the order of `tensors`.
+    """
+    target, given = target_of(job.module), cast(TapArguments, job.arguments)
+    if target.tap is None:
+        raise TargetError(f"{job.target}: shows no inner tensors of its engines")
+    written: List[str] = []
+    with target.tap(Path(job.files[given["engine"]]), *_contract(target, given), given["tensors"]) as session:
+        names = {f"output{place}": tensor.name for place, tensor in enumerate(session.spec.outputs)}
+        names.update((f"tensor{place}", name) for place, name in enumerate(session.tensors))
+        for name in given["inputs"]:
+            with np.load(job.files[name], allow_pickle=False) as archive:
+                arrays = {key: np.ascontiguousarray(archive[key]) for key in archive.files}
+            found = session.infer(arrays)
+            written.append(f"{len(written):05}.npz")
+            _write_arrays(Path(job.out_dir) / written[-1], {key: found[tensor] for key, tensor in names.items()})
+            progress("running", len(written) / len(given["inputs"]))
+        return {"runtime": session.runtime, "tensors": list(session.tensors), "outputs": written}
+
+
 def predict(job: Job, progress: Progress) -> Json:
     """Run an engine with its pre- and post-processing over files of images, with `PredictArguments`.
 
@@ -118,7 +142,7 @@ def predict(job: Job, progress: Progress) -> Json:
 def measure(job: Job, progress: Progress) -> Json:
     """Measure engines in one interleaved run and write the bench's files into the job's folder, with `MeasureArguments`.
 
-    Value: `rows`, by id what a row of the report takes; `failures`, by id why an engine was not measured, on one line; `state`,
+    Value: `rows`, keys of report.json by row id; `failures`, by id why an engine was not measured, on one line; `state`,
     the machine's (`Snapshot`) `before` and `after` the bench.
     """
     given = cast(MeasureArguments, job.arguments)
@@ -155,7 +179,7 @@ def compare_engines(job: Job, progress: Progress) -> Json:
 
 
 def choices(job: Job, progress: Progress) -> Json:
-    """Return as `choices` what the target's engines can be tuned with on this machine (`Choice`), () where nothing."""
+    """Return as `choices` the settings to tune for the target's engines on this machine (`Choice`); () without any."""
     target = target_of(job.module)
     return {"choices": [asdict(choice) for choice in (target.tunes() if target.tunes else ())]}
 
@@ -202,7 +226,7 @@ def version(job: Job, progress: Progress) -> Json:
 
 
 def board_version(job: Job, progress: Progress) -> Json:
-    """Return as `board_version` the version of the runtime that runs the target's engines here, None where none is needed.
+    """Return as `board_version` the version of the runtime that runs the target's engines here, None if none is needed.
 
     None also where this machine cannot run them.
     """
@@ -257,6 +281,7 @@ TASKS: Dict[str, Callable[[Job, Progress], Json]] = {
     "releases": releases.list_releases,
     "remove_releases": releases.remove,
     "roll_back": releases.roll_back,
+    "tap": tap,
     "version": version,
     "why_not_here": why_not_here,
 }
@@ -267,7 +292,9 @@ def _opened(files: Mapping[str, str], engine: MeasuredEngine) -> SessionBase:
     return target.session(Path(files[engine["engine"]]), *_contract(target, engine))
 
 
-def _contract(target: Target, given: Union[InferArguments, PredictArguments, MeasuredEngine]) -> Tuple[ModelSpec, Any]:
+def _contract(
+    target: Target, given: Union[InferArguments, TapArguments, PredictArguments, MeasuredEngine]
+) -> Tuple[ModelSpec, Any]:
     return ModelSpec.from_dict(given["spec"]), options_of(target, given["options"])
 
 
@@ -296,16 +323,16 @@ def _with_footprint(result: BenchResult, job: Job, engine: MeasuredEngine) -> Be
 
 
 def _with_long_run(row: BenchRow, longer: Json) -> Json:
-    """Add what the long runs gave; their warnings stand after those of the bench."""
+    """Add the results of the long runs; their warnings follow those of the bench."""
     return {**row, **longer, "warnings": [*row["warnings"], *longer.get("warnings", [])]}
 
 
 def _try_out(session: Session, image: np.ndarray) -> None:
-    """Run once, so that an engine that opens and does not run fails alone."""
+    """Run once, so that an engine that opens but does not run fails without the others."""
     session.infer({session.spec.inputs[0].name: prepare(image, session.spec.preprocess)})
 
 
 def _write_arrays(path: Path, arrays: Dict[str, np.ndarray]) -> None:
-    """Write an .npz so that a reader sees a whole one or none."""
+    """Write an .npz atomically."""
     with replacing(path) as temporary, open(str(temporary), "wb") as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]  # keys never shadow its flags

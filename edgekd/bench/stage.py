@@ -29,7 +29,7 @@ def run(job: StageJob) -> StageResult:
     An engine that does not open or run is left out and named with its reason.
 
     Raises:
-        TargetError: none of them runs.
+        TargetError: no engine runs.
         BoardError: the board cannot be reached, or is not set as its inventory expects, before, during or after.
     """
     recipe, board = job.recipe, board_in(job.recipe)

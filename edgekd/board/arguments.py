@@ -12,7 +12,7 @@ from edgekd.board.specs import SpecJson
 
 
 class CompileArguments(TypedDict):
-    """Of the task `compile`; `model` and `calibration` are names of files."""
+    """Arguments of the task `compile`; `model` and `calibration` are file names in the job's folder."""
 
     model: str
     spec: SpecJson
@@ -22,13 +22,23 @@ class CompileArguments(TypedDict):
 
 
 class InferArguments(TypedDict):
-    """Of the task `infer`; `engine` and `inputs` are names of files. `is_simulated`: the simulator computes, not the chip."""
+    """Arguments of the task `infer`; `engine` and `inputs` are file names. `is_simulated`: run in the vendor's simulator."""
 
     engine: str
     spec: SpecJson
     options: Json
     is_simulated: bool
     inputs: List[str]
+
+
+class TapArguments(TypedDict):
+    """Arguments of the task `tap`: as `InferArguments`, and the names of inner tensors."""
+
+    engine: str
+    spec: SpecJson
+    options: Json
+    inputs: List[str]
+    tensors: List[str]
 
 
 class MeasuredEngine(TypedDict):
@@ -48,7 +58,7 @@ class DecodeArguments(TypedDict):
 
 
 class MeasureArguments(TypedDict):
-    """Of the task `measure`: engines by id, names of .npy files, (H, W, 3) uint8 RGB, and the fields of `BenchSettings`.
+    """Arguments of the task `measure`: engines by id, .npy images (H, W, 3) uint8 RGB by file name, `BenchSettings`.
 
     decode: None where the images are arrays only.
     long_runs: fields of `LongRunSettings`.
@@ -62,7 +72,7 @@ class MeasureArguments(TypedDict):
 
 
 class DuelArguments(TypedDict):
-    """Of the task `duel`: engines by name, the first is what the others are compared with; the rest as `MeasureArguments`."""
+    """Arguments of the task `duel`: engines by name, the first is the reference; the rest as in `MeasureArguments`."""
 
     engines: Dict[str, MeasuredEngine]
     images: List[str]
@@ -71,14 +81,14 @@ class DuelArguments(TypedDict):
 
 
 class FootprintArguments(TypedDict):
-    """Of the task `footprint`; `image` is the name of a .npy file, (H, W, 3) uint8 RGB."""
+    """Arguments of the task `footprint`; `image` is the name of a .npy file, (H, W, 3) uint8 RGB."""
 
     engine: MeasuredEngine
     image: str
 
 
 class PredictArguments(TypedDict):
-    """Of the task `predict`; `engine` and `images` (files of images, see `board/prediction_files.py`) are names of files.
+    """Arguments of the task `predict`; `engine` and `images` (see `board/prediction_files.py`) are file names.
 
     selection: fields of `Selection`; None for the default one, and for segmenters.
     """
@@ -91,14 +101,14 @@ class PredictArguments(TypedDict):
 
 
 class ProbeArguments(TypedDict):
-    """Of the task `probe`; `model` is the name of a file."""
+    """Arguments of the task `probe`; `model` is a file name."""
 
     model: str
     options: Json
 
 
 class FactsArguments(TypedDict):
-    """Of the task `facts`: modules of the targets whose facts are asked; one that is not there is left out."""
+    """Arguments of the task `facts`: modules of targets to describe. Modules that are not installed are left out."""
 
     modules: List[str]
 
@@ -111,17 +121,17 @@ class AskedEngine(TypedDict):
 
 
 class WhyNotHereArguments(TypedDict):
-    """Of the task `why_not_here`. `needs_runtime`: whether a runtime that is not installed is a reason."""
+    """Arguments of the task `why_not_here`. `needs_runtime`: whether a missing runtime is a reason."""
 
     engines: List[AskedEngine]
     needs_runtime: bool
 
 
 class InstallArguments(TypedDict):
-    """Of the task `install`; `bundle` is the name of a file, the rest as `edgekd.release.install.Wanted`.
+    """Arguments of the task `install`; `bundle` is a file name, the rest as in `edgekd.release.install.Wanted`.
 
     root: folder of releases on the board, which may begin with ~/.
-    name: of the service.
+    name: name of the service.
     call: differs for each call, so that no earlier answer is taken for this one's.
     """
 
@@ -138,7 +148,7 @@ class InstallArguments(TypedDict):
 
 
 class ReleasesArguments(TypedDict):
-    """Of the tasks `releases`, `roll_back` and `remove_releases`; as in `InstallArguments`. `name`: "" for all."""
+    """Arguments of the tasks `releases`, `roll_back` and `remove_releases`, as in `InstallArguments`. `name`: "" for all."""
 
     root: str
     name: str

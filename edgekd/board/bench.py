@@ -84,7 +84,7 @@ class BenchResult:
     """The measurements of one engine.
 
     engine, wall: its two series.
-    decode: of all engines the same series; None where the images were arrays.
+    decode: decoding of the image file, one series for all engines; None where the images were arrays.
     throughput_fps: 1 / mean engine time, images per second of the engine alone.
     stream_fps: images per second from array to result with the stages of several images at work together (`board/stream.py`),
         measured after the other series, engine after engine.
@@ -149,7 +149,7 @@ def bench(
 
     Args:
         sessions: row id -> opened session.
-        images: uint8 (H, W, 3) RGB; each series goes through all of them again and again, in order.
+        images: uint8 (H, W, 3) RGB; each series cycles through them in order.
         settings: how long.
         on_progress: called with what is being done and the share of it that is done, 0 to 1. It must not work from a
             thread: that would show in the slowest runs.
@@ -232,7 +232,7 @@ def _doubts(name: str, measured: Measured) -> List[str]:
     return found
 
 
-# Of the kernel's cooling devices. Others are on without heat: a dimmed screen (LCD), an offset that is set for good (TCC Offset).
+# Cooling devices of the kernel that heat turns on. Others are on without heat: a dimmed screen, a fixed TCC Offset.
 _LIMITS_CLOCKS = ("cpufreq", "devfreq", "processor", "powerclamp")
 
 

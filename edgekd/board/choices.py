@@ -16,9 +16,9 @@ from edgekd.board.sysinfo import usable_cores
 class Choice:
     """One change of an engine's settings.
 
-    name: of the choice in tables, e.g. `1 thread`.
+    name: name of the choice in tables, e.g. `1 thread`.
     options: options of the target by name. A mapping is merged with the one that the recipe gives.
-    export: keys of the recipe's section `export`: a graph of its own.
+    export: keys of the recipe's section `export`; the choice then needs another ONNX graph.
     is_built: whether the engine file depends on `options`. False: the same file is opened with other options.
     """
 
@@ -31,7 +31,7 @@ class Choice:
 # Pixels as they come, normalised in the graph.
 UINT8_NCHW = Choice("uint8 NCHW input", export={"input": "uint8_nchw"})
 UINT8_NHWC = Choice("uint8 NHWC input", export={"input": "uint8_nhwc"})
-# Of segmenters: a class map instead of logits. It equals the resized logits only where images have the network's size.
+# Segmenters only: a class map instead of logits. It equals that of resized logits only for images of the network's size.
 ARGMAX = Choice("argmax in the graph", export={"argmax": True})
 GRAPHS = (UINT8_NCHW, UINT8_NHWC, ARGMAX)
 

@@ -64,7 +64,7 @@ class ClassMaps:
         self._parts = [_Part((classes, *logits_size), place, rows, fast, chunk_bytes) for rows in shares(height, count)]
 
     def __call__(self, logits: np.ndarray) -> np.ndarray:
-        """Return the class map (H, W) uint8, a new array, of logits (K, h, w); the first class wins a tie."""
+        """Return a new class map (H, W) uint8 for logits (K, h, w); the first class wins a tie."""
         found = np.empty(self._size, np.uint8)
         for part in self._parts:
             part.logits, part.found = logits, found
@@ -115,7 +115,7 @@ class _Part:
 
 
 class _Largest:
-    """Finds the class of the largest value, in buffers of its own, for at most `shape` values (B, K, n, N)."""
+    """Argmax over classes with preallocated buffers, for at most `shape` values (B, K, n, N)."""
 
     def __init__(self, shape: Tuple[int, ...]) -> None:
         count, classes, rows, width = shape

@@ -1,7 +1,7 @@
 """From a detector's raw heads to boxes and masks on the image: decode, suppress, assemble.
 
 The heads are those of `models/heads.py`, one tensor per pyramid level, whose stride is the input's height over the
-level's. On a level, cell (row, column) stands for the point ((column + 0.5) stride, (row + 0.5) stride) of the input.
+level's. Cell (row, column) of a level is the point ((column + 0.5) stride, (row + 0.5) stride) of the input.
 
     score     sigmoid of `scores` (1, K, h, w)
     distance  expectation of each side's distribution in `boxes` (1, 4 * bins, h, w), in strides (GFL, arXiv 2006.04388,
@@ -12,10 +12,10 @@ level's. On a level, cell (row, column) stands for the point ((column + 0.5) str
 A graph that decodes (`export.detections: boxes`) gives all levels in one tensor each: `decoded_boxes` (1, 4, N) x1, y1, x2, y2
 on the input, `decoded_scores` (1, K, N) after the sigmoid, `decoded_coefficients` (1, P, N). What is left is suppression.
 
-A network that suppresses, too (`export.detections: nms`, a torchvision teacher), gives `found_boxes` (1, N, 4), `found_scores`
+A network with NMS inside (`export.detections: nms`, a torchvision teacher) gives `found_boxes` (1, N, 4), `found_scores`
 (1, N), 0 where there is none, `found_labels` (1, N), and for masks `found_coefficients` (1, N, P) beside the prototypes, or
-`found_masks` (1, N, h, w), the probability over the box, above 0.5 inside. They are brought onto the image; a higher least score
-or fewer detections can be asked for, the overlap, and what lies below, were chosen when it was made.
+`found_masks` (1, N, h, w), the probability over the box, above 0.5 inside. They are mapped onto the image. A caller can raise the
+minimum score or lower the number of detections; the NMS IoU threshold is fixed in the graph.
 
 Portable: standard library + numpy, Python 3.8.
 """
@@ -59,10 +59,10 @@ class Detections:
 class Selection:
     """The rule that selects detections.
 
-    min_score: of a detection; low, because average precision counts the whole ranking. 0 takes every candidate, 1 none.
-    iou: of two boxes of one class above which the worse one goes.
-    candidates: best scores that are decoded.
-    most: detections per image, COCO's 100.
+    min_score: minimum score; low, because average precision uses the whole ranking. 0 takes every candidate, 1 none.
+    iou: NMS IoU threshold, within one class.
+    candidates: number of best scores to decode.
+    most: maximum detections per image (COCO: 100).
     """
 
     min_score: float = 0.05
@@ -72,7 +72,7 @@ class Selection:
 
     @classmethod
     def of_most(cls, most: int) -> Selection:
-        """Return the selection of at most `most` detections per image, of ten times as many candidates, at least 1000."""
+        """Return a selection of at most `most` detections per image, from max(10 * most, 1000) candidates."""
         return cls(most=most, candidates=max(cls.candidates, 10 * most))
 
 
@@ -84,14 +84,14 @@ def detections(
 ) -> Detections:
     """Return the detections of the first image in the batch, on an image of `image_size` (height, width).
 
-    A box of which no part is on the image, in the bars of a letterbox, is none: it takes no place among the `most`.
+    Boxes wholly in a letterbox's bars are dropped before the limit `most` applies.
     """
     selection = selection or Selection()
     if spec.all_outputs("found_boxes"):
         return _on_image(outputs, spec, image_size, selection)
     few = replace(selection, candidates=min(selection.candidates, _FEW * selection.most))
     found = _suppressed(outputs, spec, image_size, few)
-    # Better candidates do not depend on worse ones: with as many as are asked for, the rest would change nothing.
+    # NMS keeps a candidate by better ones only: once `most` are kept, the remaining candidates change nothing.
     if few.candidates < selection.candidates and len(found.scores) < selection.most:
         found = _suppressed(outputs, spec, image_size, selection)
     return found
@@ -100,7 +100,7 @@ def detections(
 def _suppressed(
     outputs: Mapping[str, np.ndarray], spec: ModelSpec, image_size: Tuple[int, int], selection: Selection
 ) -> Detections:
-    """Return the detections among the selection's best candidates."""
+    """Return the detections from the selection's best candidates."""
     candidates = _read_decoded if spec.all_outputs("decoded_boxes") else _read_heads
     found = candidates(outputs, spec, selection)
     place = frame(image_size, spec.preprocess)
@@ -147,7 +147,7 @@ class _Candidates:
 
     boxes: (N, 4) float32 on the input.
     scores: (N,) float32; labels: (N,).
-    mixes: reads the coefficients (n, P) of some candidates, by their indices (n,): few of them stay. None without masks.
+    mixes: returns mask coefficients (n, P) of candidates by index (n,), read late because few survive NMS. None without masks.
     """
 
     boxes: np.ndarray
@@ -197,7 +197,7 @@ def _read_heads(outputs: Mapping[str, np.ndarray], spec: ModelSpec, selection: S
 
 
 def _best_places(scores: np.ndarray, selection: Selection) -> np.ndarray:
-    """Return the places of the best scores (K, h, w) of one level, as indices (N,) of the flattened array."""
+    """Return flat indices (N,) of the best scores (K, h, w) of one level."""
     flat = scores.reshape(-1)
     places = np.flatnonzero(flat >= _logit(selection.min_score))  # logits are compared: no sigmoid of them all
     if len(places) > selection.candidates:

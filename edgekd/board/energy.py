@@ -1,7 +1,7 @@
 """Energy per frame of one engine, from a meter's values: idle, busy, idle.
 
 Gross energy is all that the meter saw while the engine ran, net energy is that minus the idle power. The engine is open in all
-three stretches. A figure that cannot be told from noise is withheld, with the reason.
+three stretches. A figure within the noise is withheld, with the reason.
 
 Portable: standard library + numpy, Python 3.8.
 """
@@ -41,7 +41,7 @@ class Energy:
     gross_mj, net_mj: per frame; None with a `reason`.
     idle_before_w, busy_w, idle_after_w: mean powers; None for a stretch with fewer than two values.
     uncertainty: difference of the idle powers over the busy stretch, as a fraction of the net energy.
-    distinct: number of different values in the busy stretch, of the rail with the most.
+    distinct: number of different values in the busy stretch, for the rail that has most.
     """
 
     meter: str
@@ -118,7 +118,7 @@ def _reason(is_idle_unknown: bool, net_w: Optional[float], uncertainty: Optional
 
 
 def _mean_power(rails: List[SensorSeries], stretch: Tuple[int, int]) -> Optional[float]:
-    """Return the mean power of all rails in watts: of each, its energy between its first and its last value over their time."""
+    """Return the mean power of all rails in watts: per rail, energy from its first to its last value over that time."""
     powers = [_power_of(rail.between(*stretch)) for rail in rails]
     known = [power for power in powers if power is not None]
     return sum(known) if len(known) == len(powers) else None
@@ -135,7 +135,7 @@ def _power_of(rail: SensorSeries) -> Optional[float]:
 
 
 def _counted(rail: SensorSeries) -> float:
-    """Return how much a counter counted; a step down is a wrap, after which it goes on from 0."""
+    """Return a counter's total increase; a step down is a wrap-around to 0."""
     steps = np.diff(rail.values)
     wraps = int(np.sum(steps < 0))
     return float(np.sum(steps)) + wraps * (rail.channel.wraps_at or 0.0)

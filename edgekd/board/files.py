@@ -13,11 +13,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Iterator, Optional, Union
 
-FULL_BYTES = 1 << 20  # a disk with less room is full: vendors report that in errors of their own
+FULL_BYTES = 1 << 20  # Less free space than this means a full disk: vendors' errors for it differ.
 
 
 def write_atomic(path: Path, content: Union[str, bytes, memoryview]) -> None:
-    """Write a file so that a reader sees the old or the new content, never a part, whoever else writes it."""
+    """Write a file atomically: a reader sees the old or the new content, also with several writers."""
     with replacing(path) as temporary, open(str(temporary), "wb") as file:
         file.write(content.encode("utf-8") if isinstance(content, str) else content)
         file.flush()

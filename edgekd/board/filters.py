@@ -1,4 +1,4 @@
-"""Filters of a resize: how each pixel of an axis is mixed from pixels of the old axis, and products that mix them fast.
+"""Resize filters: weights of the old axis's pixels for each new pixel, and fast matrix products that apply them.
 
 Bilinear with antialiasing, as Pillow's BILINEAR and torchvision's `antialias=True`: pixel centres are aligned
 (`align_corners=False`), and the filter is a triangle whose support grows with the scale when an axis shrinks. When it
@@ -27,8 +27,8 @@ _PRODUCT_COST = 50_000
 class Filter:
     """A linear map of an axis: out[i] = sum over j of weights[i, j] * in[first[i] + j].
 
-    length: of the old axis.
-    first: (N,) intp, the first pixel that counts.
+    length: length of the old axis.
+    first: (N,) intp, the first pixel with a weight.
     weights: (N, S) float64, never negative; a row sums to one. first + S is at most `length`.
     """
 
@@ -41,16 +41,16 @@ class Filter:
 
     @property
     def taps(self) -> int:
-        """Pixels that each new one is mixed from, at most."""
+        """Largest number of old pixels per new pixel."""
         return self.weights.shape[1]
 
     @property
     def is_identity(self) -> bool:
-        """Whether the axis stays as it is."""
+        """Whether the filter leaves the axis unchanged."""
         return self.length == len(self) and self.taps == 1
 
     def then(self, second: Filter) -> Filter:
-        """Return this filter and another one after it as one."""
+        """Return one filter equal to this filter followed by `second`."""
         first = self.first[second.first]
         ends = self.first[second.first + second.taps - 1] + self.taps
         weights = np.zeros((len(second), int((ends - first).max())))
@@ -104,10 +104,10 @@ def placed(length: int, full: int, start: int, size: int, new_length: int) -> Fi
     """Return the filter of one axis from a network's output to the image: resize to the input, crop the image's part, resize.
 
     Args:
-        length: of the output.
-        full: of the input.
+        length: length of the output.
+        full: length of the input.
         start, size: the part that the image covers.
-        new_length: of the image.
+        new_length: length of the image.
     """
     low, inner = bilinear(length, full).part(start, start + size)
     shifted = Filter(length, inner.first + low, inner.weights)

@@ -1,7 +1,7 @@
-"""Load time and memory of an engine, in a process of its own that opens it and runs it.
+"""Load time and memory of an engine, measured in a new process that opens and runs it.
 
-In the process of a bench other engines, and whatever ran before, share the memory. So each engine gets a child: a worker that
-does the task `footprint`. What a device holds in memory of its own (a GPU, an NPU) is not in the figures.
+In the bench's process other engines and earlier work share the memory. So each engine gets a child process: a worker that
+does the task `footprint`. Device memory (GPU, NPU) is not in the figures.
 
 Portable: standard library + numpy, Python 3.8.
 """
@@ -26,7 +26,7 @@ from edgekd.board.preprocess import prepare
 from edgekd.board.session import Session
 from edgekd.errors import EdgekdError, TargetError, one_line
 
-RUNS = 5  # some runtimes allocate in the second run, too
+RUNS = 5  # some runtimes allocate also in the second run
 _TIMEOUT_S = 300
 _STATUS = Path("/proc/self/status")
 
@@ -49,7 +49,7 @@ class Footprint:
 
 
 def footprint(opened: "AbstractContextManager[Session]", image: np.ndarray) -> Footprint:
-    """Open a session, run it and return its footprint; true only in a process that did nothing else.
+    """Open a session, run it and return its footprint; valid only in a process that did nothing else.
 
     Args:
         opened: the context manager of the session, whose runtime is imported already.

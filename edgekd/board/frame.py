@@ -65,7 +65,7 @@ def frame(image_size: Size, preprocess: Preprocess) -> Frame:
     the middle, and of an odd number of padding rows or columns the larger half comes last.
 
     Raises:
-        ImageError: `preprocess.resize` is none of `RESIZES`.
+        ImageError: `preprocess.resize` is not one of `RESIZES`.
     """
     if preprocess.resize not in RESIZES:
         raise ImageError(

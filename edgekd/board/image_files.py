@@ -86,7 +86,7 @@ def decode(path: Name, data: Optional[bytes] = None) -> Tuple[Image.Image, str]:
 
 @contextlib.contextmanager
 def opened(path: Name, data: Optional[bytes] = None) -> Iterator[Tuple[Any, str]]:
-    """Give an image of one frame, not yet decoded, and its raw mode; whatever is wrong with the file is a DataError.
+    """Yield a single-frame image, not yet decoded, and its raw mode; DataError for any fault of the file.
 
     The block must only read the image: its errors become the file's. `data` is the file's content where it is no file.
     """
@@ -127,7 +127,7 @@ def _raw_mode(image: Any, path: Name) -> str:
     return next((str(part) for part in parts if isinstance(part, str)), image.mode)
 
 
-# The first bytes of files that people take for images, and what to do about them.
+# First bytes of common files that are not images, and the remedy for each.
 _NO_IMAGES = (
     (b"version https://git-lfs", "a Git LFS pointer, and not the image; run `git lfs pull`"),
     (b"\x93NUMPY", "a NumPy array (.npy), expected an image; save it as PNG"),

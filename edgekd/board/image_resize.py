@@ -22,7 +22,7 @@ _MANY = 0.02
 
 
 class ImageResize:
-    """Resizes images of one size, or makes some rows of the result, in buffers of its own.
+    """Resizes images of one size, or some rows of the result, with preallocated buffers.
 
     image_size, size: (height, width), old and new.
     rows: start and stop of the new rows to make; None: all.
@@ -105,7 +105,7 @@ class ImageResize:
         return self._slow(image)
 
     def _summed(self, image: np.ndarray, channel: np.ndarray, row: np.ndarray, column: np.ndarray) -> np.ndarray:
-        """Return the sums (N,) float32 at some places of the planes, tap by tap."""
+        """Return the filter sums (N,) float32 at some positions of the planes, tap by tap."""
         rows, row_weights = _taps_at(self._down, row)
         columns, column_weights = _taps_at(self._across, column)
         index = (rows * (image.shape[1] * 3))[:, None] + (columns * 3 + channel)  # (rows' taps, columns' taps, N)

@@ -1,6 +1,6 @@
-"""Jobs: what a worker process is asked to do (`job.json`) and what came of it (`result.json`).
+"""Jobs of a worker process: the request (`job.json`) and the result (`result.json`).
 
-One protocol for vendor virtualenvs and for boards: whoever wants work done writes a folder with `job.json` and the files
+One protocol for vendor virtualenvs and for boards: the host writes a folder with `job.json` and the files
 it names, runs `python -m edgekd.worker job.json` there, and reads `result.json`. Relative paths in a job are
 relative to the job's folder, so that the folder can be copied. What the process prints goes to a log and is never read
 for results.
@@ -19,7 +19,7 @@ from edgekd.board.files import write_atomic
 from edgekd.errors import ArtifactError
 
 Json = Dict[str, Any]  # a JSON object of a job or result; its keys belong to the task, see `edgekd/worker_tasks.py`
-Progress = Callable[[str, float], None]  # called with a word and the fraction that is done
+Progress = Callable[[str, float], None]  # called with the current step and the fraction done
 JOB, RESULT, PROGRESS = "job.json", "result.json", "progress.json"
 JOB_SCHEMA, RESULT_SCHEMA = "edgekd.job/1", "edgekd.result/1"
 
@@ -30,7 +30,7 @@ class Job:
 
     task: its name in `edgekd.worker_tasks.TASKS`.
     target: name of the target; "" for a task of several targets.
-    arguments: JSON, the mapping that the task declares (`edgekd/worker_tasks.py`). Files stand in them by name.
+    arguments: JSON, the mapping that the task declares (`edgekd/worker_tasks.py`). They refer to files by name.
     module: where the worker finds the target's `TARGET`. The executor fills it, and the following two.
     files: name -> path of each file that the job reads.
     out_dir: existing folder for the files that the job writes.
@@ -51,8 +51,8 @@ class JobFailure:
     kind: name of the class in `edgekd.errors`, or of the exception that nobody expected.
     message: one line.
     is_user_error: whether `kind` is one of `edgekd.errors`.
-    errno: of an operating system's error, e.g. 28 for a full disk.
-    traceback: of an unexpected exception, else "".
+    errno: number of an operating system's error, e.g. 28 for a full disk.
+    traceback: traceback of an unexpected exception, else "".
     """
 
     kind: str
@@ -99,7 +99,7 @@ def read_result(path: Path) -> Result:
     """Read a `result.json`.
 
     Raises:
-        FileNotFoundError: there is none: the worker did not get to its end.
+        FileNotFoundError: there is none; the worker did not finish.
         ArtifactError: it is not a result, or holds neither a value nor a failure.
     """
     data = _read(Path(path), RESULT_SCHEMA)
@@ -114,7 +114,7 @@ def read_result(path: Path) -> Result:
 
 
 def write_progress(folder: Path, what: str, fraction: float) -> None:
-    """Write how far a job is: a word and the fraction that is done."""
+    """Write a job's progress: the current step in a word or two, and the fraction done in [0, 1]."""
     write_atomic(Path(folder) / PROGRESS, json.dumps([what, fraction]))
 
 

@@ -1,4 +1,4 @@
-"""An image's way through a session with the duration of each stage: prepare, engine, result.
+"""Wall time of one image through a session, by stage: prepare, engine, result.
 
 Portable: standard library + numpy, Python 3.8.
 """
@@ -19,7 +19,7 @@ PARTS = ("prepare", "engine", "result")
 
 
 def wall_time(predict: Predictor, images: Sequence[np.ndarray], clock: Clock = time.perf_counter_ns) -> Parted:
-    """Return the way of the next image through a predictor's session, as `Predictor` goes it, with its parts `PARTS`.
+    """Return a function that predicts the next image as `Predictor` does, and times its parts `PARTS`.
 
     Reading the clock between the stages adds less than a microsecond.
     """

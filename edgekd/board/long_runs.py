@@ -1,6 +1,6 @@
 """Runs of one engine alone, beside the sampler of sensors: its cost, energy per frame, sustained latency.
 
-The bench's bursts hold one or two values of a sensor, so these are runs of their own, after it. Latency is published from the
+The bench's bursts hold one or two values of a sensor, so these are separate runs, after it. Latency is published from the
 bench, which runs without the sampler.
 
 Portable: standard library + numpy, Python 3.8.
@@ -62,9 +62,9 @@ class LongRunSettings:
 class LongRun:
     """Results of the long runs of one engine.
 
-    sampling: cost of the sampler; None where there is no sensor.
-    energies, no_energy: energy per frame by each meter; why there is none, "" when there is one or none was asked for.
-    sustained, timeline: None where it was not asked for.
+    sampling: cost of the sampler; None without a sensor.
+    energies, no_energy: energy per frame by meter; the reason if there is none ("" also when energy was not requested).
+    sustained, timeline: None when not requested.
     """
 
     sampling: Optional[SamplingCost]
@@ -123,8 +123,8 @@ def long_runs(
         functions: by row id, what runs one frame.
         settings: how long.
         out_dir: existing folder.
-        on_progress: called with what is being done, and the share that is done.
-        root: of the file system with the sensors.
+        on_progress: called with the current step and the fraction done.
+        root: root of the file system with the sensors.
 
     Raises:
         ArtifactError: the sampler did not start, or ended early.
@@ -150,9 +150,9 @@ def long_runs(
 def long_run_rows(
     functions: Mapping[str, Function], settings: LongRunSettings, out_dir: Path, on_progress: Progress, root: str = "/"
 ) -> Dict[str, Dict[str, Any]]:
-    """Do the `long_runs` that are asked for and return by row id what a row of report.json takes from them, with `warnings`.
+    """Do the requested `long_runs`; return for each row id its keys of report.json, with `warnings`.
 
-    Where they fail, the bench before them counts all the same, and every row has the reason as a warning.
+    A failure does not discard the bench before it: every row then has the reason as a warning.
     """
     if settings.is_off:
         return {}
@@ -201,7 +201,7 @@ def locked_clocks(state: Snapshot) -> Dict[str, float]:
 
 
 def cool_down(target_c: Optional[float], longest_s: float, read_c: Callable[[], Optional[float]]) -> str:
-    """Wait until the hottest zone is at most 2 K above a temperature, and return what came of it in words."""
+    """Wait until the hottest zone is at most 2 K above a temperature; return the outcome in words."""
     if target_c is None:
         return "no temperature can be read, so the start temperature is unknown"
     limit_c, began = target_c + _COOLER_K, time.monotonic()
@@ -249,7 +249,7 @@ def _idle(seconds: float) -> Tuple[int, int]:
 
 
 def back_to_back(function: Function, seconds: float) -> Runs:
-    """Run a function again and again for `seconds`, at least once."""
+    """Repeat a function for `seconds`, at least once."""
     starts: List[int] = []
     ends: List[int] = []
     clock = time.perf_counter_ns

@@ -14,7 +14,7 @@ from edgekd.board import state, sysinfo
 from edgekd.board.state import Snapshot
 from edgekd.board.sysinfo import Facts
 
-# A virtual machine's memory comes and goes, and Python is not what is timed.
+# Left out: a virtual machine's memory changes while it runs, and Python itself is not timed.
 _NOT_TIMED = ("memory_bytes", "python")
 # They do not decide whether an engine loads.
 _OF_THE_PROCESS = ("affinity", "cpu_quota", "usable_cores")

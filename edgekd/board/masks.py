@@ -1,6 +1,6 @@
-"""Masks of objects at the image's size, each computed and kept only where it can be: inside its box.
+"""Masks of objects at the image's size, each computed and stored only inside its box.
 
-Of 300 objects in a 640x640 image, whole masks are 123 MB, and touching so much memory takes longer than computing them.
+Whole masks of 300 objects in a 640x640 image are 123 MB. Writing that much memory takes longer than computing the masks.
 
 Portable: standard library + numpy, Python 3.8.
 """
@@ -19,7 +19,7 @@ from edgekd.board.frame import Frame
 # Multiplications of a product up to which OpenBLAS, numpy's, takes one thread (0.3.x, interface/gemm.c).
 WITHOUT_THREADS = 1 << 18
 
-# Masks of at most so many pixels and cells along each side are computed together, at least so many of them.
+# Masks up to this side (pixels, cells) are computed in one batch, from this number of masks on.
 TOGETHER, TOGETHER_CELLS = 64, 16
 FEWEST = 8
 
@@ -91,7 +91,7 @@ def assemble(prototypes: np.ndarray, coefficients: np.ndarray, boxes: np.ndarray
 
 
 def _alike(corners: np.ndarray, windows: np.ndarray) -> Tuple[np.ndarray, List[np.ndarray]]:
-    """Return the numbers of the masks to mix alone, and of groups to mix together: small, with sides within a factor of two."""
+    """Return the indices of masks to compute alone, and groups to compute together: small, sides within a factor of two."""
     sides, cells = (ends[:, 2:] - ends[:, :2] for ends in (corners, windows))
     alone = (sides > 0).all(axis=1)
     small = np.flatnonzero(alone & ((sides <= TOGETHER) & (cells <= TOGETHER_CELLS)).all(axis=1))

@@ -25,7 +25,7 @@ def option(default: Any, description: str, is_path: bool = False, names_classes:
         description: the meaning, in sentences.
         is_path: a text value is a file or a folder. Write `is_path=True` in the plugin's own module: it is read from the
             source without an import (`core/plugin_options.py`).
-        names_classes: a list of class names, or a mapping to them, of a data format. A renamed class is no reason to train
+        names_classes: the option holds class names of a data format (list or mapping). A renamed class is no reason to train
             again, so cache keys hold numbers for the names.
     """
     metadata = {"description": description, "is_path": is_path, "names_classes": names_classes}

@@ -1,6 +1,6 @@
-"""Parity: how far two networks with one contract are apart on the same images, as numbers and as results.
+"""Parity: differences between two networks with one contract on the same images, in values and in results.
 
-Export holds ONNX to torch with it, `compile` an engine to its ONNX graph, `edgekd check --build` both on noise.
+Export compares ONNX with torch, `compile` an engine with its ONNX graph, `edgekd check --build` both on noise.
 
 Portable: standard library + numpy, Python 3.8.
 """
@@ -19,7 +19,7 @@ from edgekd.board.specs import ModelSpec
 from edgekd.errors import GateError
 
 Arrays = Mapping[str, np.ndarray]
-# An output whose spread is a smaller part of its largest value has this part as its spread: else rounding is all that counts.
+# Minimum spread of an output, as a fraction of its largest value: below it rounding would dominate.
 MIN_SPREAD = 0.01
 _TINY = 1e-12
 
@@ -101,7 +101,7 @@ class _Output:
 class Comparison:
     """Collects the outputs of a reference and of a network, image by image.
 
-    alike: when two detections are the same.
+    alike: rule for equal detections.
     """
 
     alike: Alike = SAME["fp32"]
@@ -147,7 +147,7 @@ class Comparison:
 def numeric_outputs(spec: ModelSpec) -> List[str]:
     """Return the outputs whose values are compared as numbers.
 
-    Class maps are labels, and a detection that changes places with one of the same score changes every number behind it.
+    Class maps are labels. Detections of equal score can swap their order, which changes every number after them.
     """
     return [
         tensor.name
@@ -164,8 +164,8 @@ def check_finite(where: str, whose: str, outputs: Arrays, hint: str) -> None:
 
 
 def unmatched(one: Detections, other: Detections, alike: Alike) -> Tuple[int, int]:
-    """Return how many detections of two results on the same image have no counterpart in the other, and how many there
-    are."""
+    """Return the number of detections without a counterpart in the other result, and the number of detections: two results
+    on the same image."""
     same = is_alike(one, other, alike)
     lonely = int((~same.any(axis=1)).sum() + (~same.any(axis=0)).sum())
     return lonely, len(one.boxes) + len(other.boxes)

@@ -1,4 +1,4 @@
-"""One pass of a resize along rows or columns, over buffers that live as long as it: nothing is allocated per image.
+"""One pass of a resize along rows or columns, with buffers that it keeps: nothing is allocated per image.
 
 Where numpy's BLAS is fast, a pass is products of small matrices (`filters.blocks`). Elsewhere, as with Debian's reference
 BLAS, it is a weighted sum of shifted copies, tap by tap.

@@ -1,4 +1,4 @@
-"""From an image to what the task asks for, a class map or objects: `Predictor`; from outputs to that: `class_map`.
+"""Post-processing: `Predictor` turns an image into a class map or objects, `class_map` turns outputs into a class map.
 
 Portable: standard library + numpy, Python 3.8.
 """
@@ -23,7 +23,7 @@ from edgekd.board.sysinfo import usable_cores
 
 Size = Tuple[int, int]
 Arrays = Dict[str, np.ndarray]
-# Sizes of images whose buffers a predictor keeps, and threads beyond which the interpreter's lock eats the gain.
+# Number of image sizes whose buffers a predictor keeps, and of threads beyond which the interpreter lock takes the gain.
 _SIZES, _THREADS = 4, 4
 
 
@@ -43,13 +43,13 @@ def timed(function: Callable[..., Any], *arguments: Any) -> Tuple[Any, float]:
 
 
 class Predictor:
-    """Gives the result of a task for images, in buffers that live as long as it; one call at a time.
+    """Returns the result of a task for an image, with buffers that it keeps; one call at a time.
 
     A segmenter's result is the class map (H, W) uint8, a detector's or instance segmenter's are `Detections`, both at the
     image's size and the caller's own.
 
-    selection: of a detector's objects; None: the default one.
-    threads: that prepare an image and make a class map; None: as many as the session has.
+    selection: rule that selects a detector's objects; None: the default one.
+    threads: number of threads for pre-processing and class maps; None: the session's number.
     """
 
     def __init__(self, session: Session, selection: Optional[Selection] = None, threads: Optional[int] = None) -> None:
@@ -68,7 +68,7 @@ class Predictor:
         return self.finish(self.session.infer(self.prepare(image)), (image.shape[0], image.shape[1]))
 
     def timed(self, image: np.ndarray) -> Timed:
-        """Return the result for an image (H, W, 3) uint8 RGB and what its stages took; ImageError as above."""
+        """Return the result for an image (H, W, 3) uint8 RGB and the milliseconds of its stages; ImageError as above."""
         inputs, before = timed(self.prepare, image)
         outputs, engine = timed(self.session.infer, inputs)
         result, after = timed(self.finish, outputs, (image.shape[0], image.shape[1]))
@@ -127,7 +127,7 @@ def class_map(outputs: Mapping[str, np.ndarray], spec: ModelSpec, image_size: Si
     """Return the class map (H, W) uint8 at `image_size` (height, width) of the first image in the batch.
 
     Logits are resized bilinearly to the network's input, where they are smaller, then to the image, and the largest wins. A
-    class map, where the graph took the argmax itself, is resized to the nearest pixel. Of a letterboxed image the result is
-    freed of its bars. The result never shares memory with `outputs`.
+    class map, where the graph took the argmax itself, is resized to the nearest pixel. The bars of a letterboxed image are
+    cut off. The result never shares memory with `outputs`.
     """
     return class_mapper(spec, image_size)(outputs)

@@ -1,4 +1,4 @@
-"""The precisions of an engine, and what follows from each.
+"""The precisions of an engine, and the properties of each.
 
 Portable: standard library only, Python 3.8.
 """

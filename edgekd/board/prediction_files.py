@@ -1,7 +1,7 @@
 """Files of the task `predict`: images in, class maps or detections out.
 
-An .npz holds many images or results in order, by number. Masks are run lengths. Nothing is pickled, and who reads results of
-another machine checks them against the images that it sent.
+An .npz holds many images or results in order, by number. Masks are run lengths. Nothing is pickled, and the reader of results of
+another machine compares them with the images that it sent.
 
 Portable: standard library + numpy, Python 3.8.
 """
@@ -26,7 +26,7 @@ Size = Tuple[int, int]  # height, width
 
 
 def save_images(path: Path, images: Sequence[np.ndarray]) -> None:
-    """Write images (H, W, 3) uint8 RGB, of any sizes; the same images give the same bytes."""
+    """Write images (H, W, 3) uint8 RGB of any sizes; equal images give equal bytes."""
     np.savez(str(path), **{_name(number): image for number, image in enumerate(images)})  # type: ignore[arg-type]
 
 
@@ -54,7 +54,7 @@ def load_results(path: Path, task: str, sizes: Sequence[Size], most: int) -> Lis
 
     Args:
         path: the file.
-        task: of the network.
+        task: task of the network.
         sizes: (height, width) of the images, in order.
         most: detections per image.
 

@@ -65,7 +65,7 @@ def _sample(sources: List[Source], period_s: float, file: TextIO) -> None:
                     if source.is_slow:
                         not_before[number] = time.monotonic() + SLOW_SECONDS
             _write(file, *lines)
-        due = max(due + period_s, time.monotonic())  # samples that were missed are not made up
+        due = max(due + period_s, time.monotonic())  # missed samples are skipped
         readable, _, _ = select.select([_INPUT], [], [], None if is_paused else max(0.0, due - time.monotonic()))
         if readable:
             commands = os.read(_INPUT, 4096)

@@ -1,4 +1,4 @@
-"""Sensor values beside a measurement: starts, pauses and stops the sampler, and reads what it wrote.
+"""Sensor values during a measurement: starts, pauses and stops the sampler, and reads its file.
 
 Portable: standard library + numpy, Python 3.8.
 """
@@ -40,7 +40,7 @@ class SensorSeries:
 
 @dataclass(frozen=True)
 class Samples:
-    """Everything that a sampler wrote: series by `quantity/name`, and the sensors that it could not read."""
+    """All samples of a sampler: series by `quantity/name`, and the sensors that it could not read."""
 
     series: Dict[str, SensorSeries]
     unreadable: Dict[str, str]
@@ -57,7 +57,7 @@ class Sampler:
     Args:
         folder: existing folder for its file.
         hz: samples a second, at most 10.
-        root: of the file system.
+        root: root of the file system.
     """
 
     def __init__(self, folder: Path, hz: float = sampler.DEFAULT_HZ, root: str = "/") -> None:
@@ -87,13 +87,13 @@ class Sampler:
             self._process.wait()
 
     def pause(self) -> None:
-        """Read no sensors until `resume`; costs nothing when it is paused already."""
+        """Stop reading sensors until `resume`; no effect when already paused."""
         if not self._is_paused:
             self._say(sampler.PAUSE)
             self._is_paused = True
 
     def resume(self) -> None:
-        """Read sensors again; costs nothing when it does."""
+        """Read sensors again; no effect when not paused."""
         if self._is_paused:
             self._say(sampler.RESUME)
             self._is_paused = False
@@ -128,7 +128,7 @@ class Sampler:
 
 
 def free_cpu() -> Optional[int]:
-    """Return the CPU for the sampler: the last one that this process, and so its engine, may not use; else its last one.
+    """Return the CPU for the sampler: the last one outside this process's affinity (and so its engine's); else the last.
 
     None where processes cannot be bound to CPUs.
     """

@@ -24,7 +24,7 @@ class SamplingCost:
     """Slow-down by the sampler (JSON-ready).
 
     fraction: median over rounds of the mean time with it over that without it, minus 1.
-    spread: half of the interquartile range of the rounds: a fraction below it cannot be told from 0.
+    spread: half of the interquartile range of the rounds; a smaller fraction is within the noise.
     rounds: pairs of bursts.
     """
 
@@ -34,7 +34,7 @@ class SamplingCost:
 
     @property
     def warning(self) -> str:
-        """Say that the sampler is not cheap; "" when it is."""
+        """Warning that the sampler slows the engine down; "" when its cost is small."""
         if self.fraction <= MAX_COST:
             return ""
         return f"the sensors' sampler costs {self.fraction:.1%} (± {self.spread:.1%}) of the engine time, more than {MAX_COST:.0%}"

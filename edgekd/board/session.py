@@ -1,4 +1,4 @@
-"""The session protocol: a network loaded for inference, whatever holds it.
+"""The session protocol: a network loaded for inference by torch, ONNX or an engine's runtime.
 
 Portable: standard library + numpy, Python 3.8.
 """

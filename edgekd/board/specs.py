@@ -1,6 +1,6 @@
 """The I/O contract that every model, ONNX file and engine carries: ModelSpec.
 
-Nobody guesses preprocessing: whoever runs a network reads its `ModelSpec`; whoever changes what a network
+Nobody guesses preprocessing: code that runs a network reads its `ModelSpec`; code that changes what a network
 expects (folding the normalisation into the graph, say) returns a new one.
 
 Portable: standard library only, Python 3.8.

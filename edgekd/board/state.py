@@ -21,7 +21,7 @@ from edgekd.board.sensors.table import table
 from edgekd.board.sysinfo import turbo
 from edgekd.board.system_files import glob_paths, read_number, read_text
 
-# Seconds over which other processes are watched, and the share of a core from which one counts as busy.
+# Seconds over which other processes are watched, and the share of a core that makes one busy.
 _WATCHED_SECONDS, _BUSY = 0.2, 0.1
 
 

@@ -46,7 +46,7 @@ def described(state: State) -> Dict[str, str]:
 def not_readable(state: State) -> List[str]:
     """Return a line for clocks, temperatures, power and events that cannot be read, and for each sensor that this user may not read.
 
-    Energy counters stand for power.
+    A machine with an energy counter counts as having power readings.
     """
     unreadable: Mapping[str, str] = state.get("unreadable") or {}
     has_energy = any(key.startswith("energy_j/") for key in state.get("readings") or ())

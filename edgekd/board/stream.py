@@ -27,7 +27,7 @@ _FILLING = 4  # results before all three threads have work
 def stream_fps(
     session: Session, images: Sequence[np.ndarray], seconds: float, clock: Clock = time.perf_counter_ns
 ) -> float:
-    """Return the images per second of a stream that goes through the images again and again for some seconds."""
+    """Return the images per second of a stream that repeats the images for some seconds."""
     results = stream(session, itertools.cycle(images))
     for _ in range(_FILLING):
         next(results)
@@ -58,8 +58,9 @@ def timed_stream(
     One thread prepares images, this one runs the engine, a third makes results. `images` is read in this thread. Nothing
     else may use the session meanwhile.
 
+
     Raises:
-        ImageError: an image has another shape or dtype, once the results of those before it are taken.
+        ImageError: an image has another shape or dtype; raised after the results of the images before it.
     """
     failed: List[Exception] = []
     with ThreadPoolExecutor(1, "edgekd-prepare") as before, ThreadPoolExecutor(1, "edgekd-result") as after:

@@ -1,7 +1,7 @@
 """Greedy non-maximum suppression, block by block.
 
-Boxes are compared only where they can overlap enough: of one class, and with centres that are near along x. What earlier
-blocks kept goes first, so that a crowd around one object is not compared with itself, and each block is as long as all before
+Boxes are compared only where they can overlap enough: one class, and centres near along x. A block is first compared with the
+boxes kept so far, so that a crowd around one object is not compared with itself. Each block is as long as all before
 it. The result is that of the textbook loop. Rows are picked by `take`: indexing of two dimensions takes up to ten times as long.
 
 Portable: standard library + numpy, Python 3.8.
@@ -18,14 +18,14 @@ _FIRST_BLOCK = 128
 
 
 def suppress(boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray, iou: float, most: int) -> np.ndarray:
-    """Return the indices of the boxes that stay, best first: greedy non-maximum suppression within each class.
+    """Return the indices of the kept boxes, best first: greedy non-maximum suppression within each class.
 
     Args:
         boxes: (N, 4) x1, y1, x2, y2.
-        scores: (N,); of equal ones the earlier comes first.
+        scores: (N,); at equal scores the earlier box comes first.
         labels: (N,) class indices.
-        iou: a box goes when its intersection over union with a better one of its class is larger.
-        most: stop when so many are kept.
+        iou: a box is dropped when its IoU with a better box of its class is above this.
+        most: maximum number of boxes to keep.
     """
     order = np.argsort(-scores, kind="stable")
     ranked = _ranked(boxes.take(order, axis=0), labels[order], iou)
@@ -53,8 +53,8 @@ class _Ranked:
 
     corners: (4, N).
     shares: (N,), area times iou / (1 + iou): an intersection above two boxes' shares together is one over union above `iou`.
-    places: (N,) float64, the centre along x, and for each class a range of its own.
-    reaches: (N,), how far in `places` a box can be that overlaps so much.
+    places: (N,) float64, the centre along x plus an offset per class, so that classes do not overlap.
+    reaches: (N,), largest distance in `places` at which a box can still overlap above the threshold.
     """
 
     corners: np.ndarray

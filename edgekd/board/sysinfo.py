@@ -1,4 +1,4 @@
-"""Facts of a machine that stay while it runs (`environment`), and the settings made on it (`power_mode`).
+"""Constant facts of a machine (`environment`), and its performance settings (`power_mode`).
 
 Every reader takes the file system's `root`, so that tests and remote copies can be read too. A value that cannot be read is
 None. Nothing is written and nothing needs privileges. `state.py` reads what changes.
@@ -22,7 +22,9 @@ from edgekd.board.system_files import glob_paths, read_number, read_text
 _FLAGS = "avx2 avx512f avx512_vnni avx_vnni avx_vnni_int8 avx512_bf16 avx512_fp16 amx_tile amx_int8 amx_bf16 f16c fma"
 _FLAGS += " asimd asimdhp asimddp i8mm bf16 sve sve2"
 KNOWN_FLAGS = tuple(_FLAGS.split())
-Facts = Dict[str, Any]  # JSON: facts of a machine, a runtime or a build, which files keep and nothing computes with
+X86 = ("x86_64", "AMD64")  # as Linux and Windows name it
+_INT8_SUMS = ("avx512_vnni", "avx_vnni", "avx_vnni_int8", "amx_int8")  # their sums have 32 bits
+Facts = Dict[str, Any]  # JSON: facts of a machine, a runtime or a build, stored for the reader and never computed with
 
 
 def environment(root: str = "/") -> Facts:
@@ -31,7 +33,7 @@ def environment(root: str = "/") -> Facts:
     Keys: cpu_model, core_names (ARM: name of a core -> number of such cores), cpu_flags (those of KNOWN_FLAGS that it has),
     logical_cores, usable_cores, affinity (CPU numbers), cpu_quota (cores, from the control group), memory_bytes, os, kernel,
     machine, python, board_model (device tree), driver_versions (of `sensors/table.json`, those that are installed),
-    virtualized (True, also in an emulator; False, or None where it cannot be told).
+    virtualized (True, also in an emulator; False; None if unknown).
     """
     base = Path(root)
     cpuinfo = read_text(base / "proc/cpuinfo") or ""
@@ -55,7 +57,7 @@ def environment(root: str = "/") -> Facts:
 
 
 def power_mode(root: str = "/") -> Facts:
-    """Return the settings that a person makes before measuring.
+    """Return the performance settings that a user makes before measuring.
 
     Keys: governors (of the CPU's policies and of other clocks, an NPU's or GPU's), raised (per policy, whether its lowest
     clock is above the processor's own), turbo (bool).
@@ -90,15 +92,25 @@ def usable_cores(root: str = "/") -> int:
     cores: Set[str] = set()
     for cpu in _affinity() or list(range(os.cpu_count() or 1)):
         topology = base / f"sys/devices/system/cpu/cpu{cpu}/topology"
-        # Not core_id: since Linux 6.0 it begins anew in each cluster of an ARM chip (drivers/base/arch_topology.c).
+        # Not core_id: since Linux 6.0 it restarts at 0 in each cluster of an ARM chip (drivers/base/arch_topology.c).
         siblings = read_text(topology / "core_cpus_list") or read_text(topology / "thread_siblings_list")
         cores.add(siblings or str(cpu))  # without topology every CPU counts as a core
     quota = _cpu_quota(base)
     return max(1, min(len(cores), int(quota)) if quota is not None else len(cores))
 
 
+def adds_products_in_16_bits(facts: Facts) -> bool:
+    """Return whether a CPU multiplies 8-bit integers with `vpmaddubsw`, which adds two products in 16 bits and saturates.
+
+    Args:
+        facts: of `environment`. A CPU whose flags cannot be read is none of them.
+    """
+    flags = facts.get("cpu_flags") or ()
+    return facts.get("machine") in X86 and bool(flags) and not any(flag in flags for flag in _INT8_SUMS)
+
+
 def is_hybrid(root: str = "/") -> bool:
-    """Return whether an Intel processor has both performance and efficiency cores, of which Linux makes two counters' devices.
+    """Return whether an Intel processor has performance and efficiency cores; Linux then has two counter devices.
 
     Source: Linux, tools/perf/Documentation/intel-hybrid.txt.
     """
@@ -113,9 +125,9 @@ def _affinity() -> Optional[List[int]]:
 
 
 def _cpu_quota(base: Path) -> Optional[float]:
-    """Return the cores' worth of time that the control groups of v1 and v2 allow; None when unlimited or unknown.
+    """Return the CPU time that control groups (v1 and v2) allow, in cores; None when unlimited or unknown.
 
-    The tightest of the process's own group and those around it counts; in a container its own is the root.
+    The tightest limit of the process's group and its parents applies; in a container its group is the root.
     """
     own = read_text(base / "proc/self/cgroup") or ""
     texts = [read_text(group / "cpu.max") for group in _groups(base / "sys/fs/cgroup", r"^0::(/.*)$", own)]
@@ -179,7 +191,7 @@ def _board_model(base: Path) -> Optional[str]:
 
 
 def _driver_versions(base: Path) -> Optional[Dict[str, str]]:
-    """Return the versions of drivers and vendors' libraries; None where there is none of them."""
+    """Return the versions of drivers and vendors' libraries; None where none is installed."""
     versions: Dict[str, str] = {}
     for entry in table().versions:
         for name in entry.files:

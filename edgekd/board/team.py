@@ -1,6 +1,6 @@
 """Threads that share the work on one image.
 
-Numpy lets go of the interpreter's lock while it computes, so that threads help where each call takes tens of microseconds.
+Numpy releases the interpreter lock while it computes, so threads help where each call takes tens of microseconds.
 
 Portable: standard library only, Python 3.8.
 """

@@ -29,7 +29,7 @@ def signs(samples: Samples, stretch: Tuple[int, int], locked: Mapping[str, float
     """Return the first sign of each sensor within a stretch, in the order of time.
 
     Args:
-        samples: what a sampler wrote.
+        samples: samples of a sampler.
         stretch: begin and end in ns.
         locked: clock -> MHz at which it is locked. At full load it is not below.
     """
@@ -44,7 +44,7 @@ def signs(samples: Samples, stretch: Tuple[int, int], locked: Mapping[str, float
 
 
 def events_between(before: Mapping[str, Optional[float]], after: Mapping[str, Optional[float]]) -> List[str]:
-    """Return what the counters and flags of two snapshots' `readings` say happened between them, in words.
+    """Return the throttling events between two snapshots, from the counters and flags in `readings`, in words.
 
     The processor's own throttle counts are left out: x86 has one for each core.
     """

@@ -80,10 +80,10 @@ class Budget:
     """When a series is long enough: `min_samples` and `min_seconds` of measured runs and `min_rounds` must all be met.
 
     burst_seconds, burst_runs: consecutive measured runs of one function before the next one's turn, at least both.
-    discard_seconds, discard_runs: what runs before each burst and is not kept, at least both: caches refill, the
+    discard_seconds, discard_runs: runs before each burst that are not kept, at least both: caches refill, the
         runtime's threads wake, and those of the function before go to sleep. ONNX Runtime's spin on for some 60 ms after
         a run; engines measured within that time took up to 25 % longer.
-    seed: of the order within each round.
+    seed: seed of the order within each round.
     """
 
     min_samples: int = 500
@@ -97,7 +97,7 @@ class Budget:
 
 
 def burst_medians(samples: np.ndarray, bursts: np.ndarray) -> np.ndarray:
-    """Return the median of each burst, (R,) float64, of samples (N,) and the sizes of their bursts (R,), whose sum is N."""
+    """Return the median of each burst, (R,) float64. samples: (N,); bursts: burst sizes (R,), sum N."""
     return np.array([np.median(burst) for burst in np.split(samples, np.cumsum(bursts)[:-1])])
 
 
@@ -194,14 +194,14 @@ def measure_interleaved(
 ) -> Dict[str, Series]:
     """Time several functions in alternating bursts, so that all see the same machine and their ratios are fair.
 
-    Every round gives each function one burst, in an order drawn anew from `budget.seed`, until all of them are done: one
+    Every round gives each function one burst, in a random order (`budget.seed`), until all of them are done: one
     that left earlier would be compared with others on another machine.
 
     Args:
         functions: by name.
         budget: how long.
         clock: in ns.
-        on_round: called after each round with the fraction of the slowest series that is done, in (0, 1].
+        on_round: called after each round with the fraction done of the slowest series, in (0, 1].
     """
     order = random.Random(budget.seed)
     names = list(functions)
@@ -273,7 +273,7 @@ class _Latest:
     def __init__(self, length: int) -> None:
         self.count = 0
         self._length = length
-        self._ring = np.zeros(2 * length, np.int64)  # each duration stands in it twice, so that the latest are a slice
+        self._ring = np.zeros(2 * length, np.int64)  # each duration is stored twice, so that the latest are one slice
         self._sorted = np.zeros(length, np.int64)
 
     def add(self, duration: int) -> None:

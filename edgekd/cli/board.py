@@ -1,4 +1,4 @@
-"""`edgekd board`: the boards that engines are built for, run and measured on, over ssh."""
+"""`edgekd board`: boards that build, run and measure engines over ssh."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def remove(
 
 @app.command()
 def cancel(name: NameArg) -> None:
-    """Stop the job that is running on a board, whoever started it."""
+    """Stop the job that is running on a board, also another user's."""
     from edgekd.executors.ssh.administration import cancel as cancel_job
 
     holder = cancel_job(name)

@@ -1,4 +1,4 @@
-"""`edgekd check`: what a target will make of a model, before it is trained or built."""
+"""`edgekd check`: problems of a model on a target, before it is trained or built."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ import typer
 
 from edgekd.cli.run import JsonOption, RecipeArg, SetOption
 
-SHOWN = 100  # errors of annotations; more are rarely read
+SHOWN = 100  # most errors that are printed
 
 app = typer.Typer(help="Check a data set.", no_args_is_help=True)
 

@@ -1,4 +1,4 @@
-"""`edgekd distill`: trains the distilled student; with `--plan` only says what would be compared."""
+"""`edgekd distill`: trains the distilled student; with `--plan` it only prints the maps and terms."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`edgekd doctor`: what this machine can do, and what to type to get the rest."""
+"""`edgekd doctor`: checks this machine, and prints the commands that install missing parts."""
 
 from __future__ import annotations
 

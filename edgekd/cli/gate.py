@@ -1,4 +1,4 @@
-"""`edgekd gate`: holds a finished run to limits, for CI; imports no framework."""
+"""`edgekd gate`: checks a finished run against limits, for CI; imports no framework."""
 
 from __future__ import annotations
 

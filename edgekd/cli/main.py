@@ -26,6 +26,7 @@ from edgekd.cli import (
     distill,
     doctor,
     gate,
+    layers,
     predict,
     recipes,
     report,
@@ -44,7 +45,7 @@ from edgekd.errors import EdgekdError, PackageError, notes_of
 app = typer.Typer(
     name="edgekd",
     cls=Commands,
-    help="Turn a large segmentation or detection network into a small, fast one for an edge chip, and measure what that costs.",
+    help="Train a small segmentation or detection network with the help of a large one, compile it for an edge chip, and measure it.",
     epilog="Begin with: edgekd run quickstart",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -52,7 +53,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-# click's UsageError: typer had it from the package click, and since 0.26 has a copy of its own.
+# click's UsageError: typer imported it from click, and has its own copy since 0.26.
 _UsageError: Any = typer.BadParameter.__base__
 
 
@@ -90,6 +91,7 @@ app.command()(distill.distill)
 stages.add_to(app)
 app.command()(study.study)
 app.command()(tune.tune)
+app.command()(layers.layers)
 app.command()(predict.predict)
 app.command()(report.report)
 app.command()(compare.compare)
@@ -135,7 +137,7 @@ def main() -> None:
 def _invoke() -> None:
     if "_EDGEKD_COMPLETE" in os.environ:  # the shell asks for completions
         app(prog_name="edgekd")
-    # Not `app()`: typer 0.29 turns interrupts and broken pipes into exits of its own, without a word.
+    # Not `app()`: typer 0.29 exits without a message on interrupts and broken pipes.
     command = command_line()
     with command.make_context("edgekd", sys.argv[1:] or ["--help"]) as context:
         command.invoke(context)

@@ -57,7 +57,7 @@ def print_table(titles: Sequence[str], rows: Iterable[Sequence[str]], left: Coll
     """Print a table on stdout; columns not in `left` are aligned right.
 
     Args:
-        titles: of the columns.
+        titles: titles of the columns.
         rows: texts.
         left: titles of the columns that are aligned left.
         width: characters of a line where stdout is no terminal.
@@ -98,14 +98,14 @@ def _maps(names: list[str]) -> str:
 
 
 def stage_line(stage_run: Any) -> None:
-    """Print on stderr what happened to a stage."""
+    """Print a stage's outcome on stderr."""
     state = "skipped, already done" if stage_run.skipped else f"done in {stage_run.seconds:.1f} s"
     print(f"{stage_run.stage.name}: {state}", file=sys.stderr)
 
 
 @contextmanager
 def failures() -> Iterator[list[Any]]:
-    """Collect stages that failed while the run went on (`pipeline.StageFailure`), and exit with their code at the end.
+    """Collect stages that fail without ending the run (`pipeline.StageFailure`), and exit with their code at the end.
 
     Raises:
         typer.Exit: 1 when a stage failed, 70 when one failed by an error that edgekd did not expect.

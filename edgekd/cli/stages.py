@@ -1,4 +1,4 @@
-"""One command per stage group (`distill` has a file of its own): runs a recipe until there and prints the artifacts."""
+"""One command per stage group (`distill` has its own file): runs a recipe up to it and prints the artifacts."""
 
 from __future__ import annotations
 

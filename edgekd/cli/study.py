@@ -1,4 +1,4 @@
-"""`edgekd study`: does distillation pay? Arms and seeds at equal budget, with the interval of the difference."""
+"""`edgekd study`: compares distillation methods at equal budget over seeds, with the interval of the difference."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`edgekd toolchain`: vendor compilers in virtualenvs of their own."""
+"""`edgekd toolchain`: vendor compilers in separate virtualenvs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 @app.command()
 def install(name: NameArg, folder: FolderOption = None) -> None:
-    """Install a toolchain into a virtualenv of its own, from locked requirements."""
+    """Install a toolchain into a separate virtualenv, from locked requirements."""
     from edgekd.executors import venvs
 
     made = venvs.install(venvs.lock_of(name), venvs.root_of(folder))

@@ -1,4 +1,4 @@
-"""`edgekd tune`: which settings make a run's engines faster and leave their results as they are."""
+"""`edgekd tune`: finds settings that make a run's engines faster without changing their results."""
 
 from __future__ import annotations
 

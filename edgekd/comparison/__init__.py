@@ -1,1 +1,1 @@
-"""Compares runs by their reports, and holds a run to limits."""
+"""Compares runs by their reports, and checks a run against limits."""

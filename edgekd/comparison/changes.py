@@ -12,7 +12,7 @@ from edgekd.errors import shortened
 from edgekd.report.part import Json
 from edgekd.report.units import MISSING
 
-# Change with every run and decide nothing.
+# Keys that differ in every run and do not affect results.
 _IGNORED = frozenset({"python", "memory_bytes"})
 
 
@@ -39,7 +39,7 @@ def _differences(kind: Literal["recipe", "version", "machine"], old: Json, new: 
 
 
 def _flat(content: Any, prefix: str = "", depth: int = 0) -> Iterator[tuple[str, str]]:
-    """Yield the leaves of nested data as (dotted key, text). Entries of a list count by their `id`, else by their place."""
+    """Yield the leaves of nested data as (dotted key, text). A list item's key is its `id`, else its index."""
     if depth > MAX_DEPTH:  # no recipe is nested as deep: a file that somebody made
         yield prefix, "..."
     elif isinstance(content, Mapping) and content:
@@ -67,7 +67,7 @@ def _runtimes(run: Run) -> Json:
 
 
 def _machine(run: Run) -> Json:
-    """Return the facts of the machines by board; of this machine also those of a report without boards."""
+    """Return the facts of the machines by board. A report without boards has the facts of one machine."""
     boards = {name: {**board.hardware, **board.use} for name, board in run.report.boards.items()}
     own = {key: value for key, value in run.report.environment.items() if key not in {*_IGNORED, "packages"}}
     return {**own, **{key: value for key, value in boards.items() if key != "local"}, **boards.get("local", {})}

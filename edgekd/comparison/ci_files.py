@@ -64,6 +64,6 @@ def _code(text: str) -> str:
 
 
 def _cell(text: str) -> str:
-    """Return text that stays in one cell and is no markup."""
+    """Escape text for one cell of a Markdown table."""
     line = " ".join(text.split()).replace("\\", "\\\\").replace("|", "\\|")
     return line.replace("&", "&amp;").replace("<", "&lt;")

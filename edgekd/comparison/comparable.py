@@ -1,4 +1,4 @@
-"""Why figures of two runs cannot be compared, or "" where they can. Each kind of figure is judged by itself."""
+"""Decides for each kind of figure whether two runs can be compared, and gives the reason if not."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from edgekd.errors import shortened
 from edgekd.report.model import BoardMachine, Report, Row
 from edgekd.report.part import Json
 
-# Facts of a machine that change with an update: they are listed among the changes, and the machine stays the same.
+# Facts that an update changes: they are listed among the changes, and the machine counts as the same.
 SOFTWARE = frozenset({"os", "kernel", "driver_versions", "gpu_driver"})
 _RUN_AGAIN = "an earlier edgekd wrote it; run its recipe again"
 
@@ -64,7 +64,7 @@ def _other_classes(old: Report, new: Report) -> str:
 
 
 def _other_machine(old: BoardMachine, new: BoardMachine) -> str:
-    """Return which fact of two machines differs; the hash of the machine's id first, since it says most."""
+    """Return a fact in which two machines differ, the hash of the machine's id first."""
     if (key := _differing(old.use, new.use, ("machine_id",))) == "machine_id":
         return f"another machine: {_described(old)} and {_described(new)}"
     if key := _differing(old.use, new.use) or _differing(old.hardware, new.hardware):

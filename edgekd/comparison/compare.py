@@ -1,4 +1,4 @@
-"""Compares runs row by row: differences with their interval, and what cannot be compared with its reason."""
+"""Compares runs row by row: differences with intervals, and the reasons why some figures are not compared."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def compare_two(old: Run, new: Run, letter: str = "B") -> Pair:
 
 
 def _refusals(rows: Sequence[ComparedRow]) -> list[Refusal]:
-    """Return the reasons why figures are not compared, each once with the rows that it is of."""
+    """Return the reasons why figures are not compared, each once with its rows."""
     found: dict[tuple[Kind, str], dict[str, None]] = {}
     for row in rows:
         for one in row.figures:

@@ -1,4 +1,4 @@
-"""The difference of one figure of one row between two runs: its interval, its verdict, and why there is none."""
+"""The difference of one figure of one row between two runs: interval, verdict, or the reason for none."""
 
 from __future__ import annotations
 
@@ -8,21 +8,16 @@ from functools import cached_property
 from edgekd.board.bench import MAX_DRIFT
 from edgekd.comparison.comparable import why_not_energy, why_not_scores, why_not_times
 from edgekd.comparison.figures import Figure, value_of
-from edgekd.comparison.intervals import (
-    MIN_IMAGES,
-    Interval,
-    ratio_interval,
-    round_ratio_interval,
-    score_change_intervals,
-)
+from edgekd.comparison.intervals import ratio_interval, round_ratio_interval
 from edgekd.comparison.model import Difference, Verdict, Weights
 from edgekd.comparison.runs import Run
+from edgekd.evaluate.intervals import MIN_IMAGES, Interval, score_change_intervals
 from edgekd.report.model import Row
 
 # Two benches at different times: the bench itself takes a drift of this fraction within one run as steady.
 MARGIN = MAX_DRIFT
 SIZE_MARGIN = 0.01  # metadata and compression change a file by some bytes
-_TRUNK = ("qat", "distilled", "student")
+_TRAINED = ("teacher", "student", "distilled", "control", "qat")
 _TRAINING_NOISE = "one training of each: training noise is not in the interval"
 _NOT_QUIET = "a bench warns that its machine was not quiet"
 
@@ -31,7 +26,7 @@ _NOT_QUIET = "a bench warns that its machine was not quiet"
 class Rows:
     """One row in two runs.
 
-    margin: a change of a time or an energy up to this fraction is not decided or the same.
+    margin: a change of a time or an energy up to this fraction gets the verdict `not decided` or `same`.
     """
 
     old_run: Run
@@ -48,13 +43,13 @@ class Rows:
 
     @property
     def is_one_run(self) -> bool:
-        """Whether both rows are of one run, whose bench measured them in turn."""
+        """Whether both rows are in one run, whose bench interleaved them."""
         return self.old_run is self.new_run
 
     @property
     def is_quiet(self) -> bool:
         """Whether neither bench has a reason to doubt its latency."""
-        return not self.old.warnings and not self.new.warnings
+        return self.old.is_quiet and self.new.is_quiet
 
     @property
     def weights(self) -> Weights:
@@ -95,9 +90,9 @@ def difference(figure: Figure, rows: Rows) -> Difference:
 
 
 def margin_of(old: Run, new: Run) -> float:
-    """Return the largest change of latency between two benches that is no finding, a fraction.
+    """Return the change of latency between two benches, a fraction, up to which no verdict is given.
 
-    Engines that are the same file with the same settings and runtime are the control: their change is the machine's.
+    Engines with the same file, settings and runtime are the control: their change comes from the machine.
     """
     margin = MARGIN
     for row in old.rows.values():
@@ -127,7 +122,7 @@ def _why_not(figure: Figure, rows: Rows) -> str:
 
 
 def _interval(figure: Figure, rows: Rows, change: float) -> tuple[Interval | None, str]:
-    """Return the interval of a change, and what the verdict does not cover."""
+    """Return the interval of a change, and a reservation about its verdict."""
     if figure.kind == "file":
         return (change, change), ""
     if figure.kind == "score":
@@ -210,7 +205,8 @@ def _reservation(figure: Figure, rows: Rows, verdict: Verdict) -> str:
 
 def _trained_sha256(run: Run, row: Row) -> str:
     """Return the hash of the trained weights behind a row; "" where it is not known."""
-    if row.stage in ("teacher", "student", "distilled", "qat"):
+    if row.stage in _TRAINED:
         return row.sha256
     trained = {one.stage: one.sha256 for one in run.report.rows}
-    return next((trained[stage] for stage in _TRUNK if stage in trained), "")
+    stages = ("distilled", "student") if row.student == "deployed" else (row.student,)
+    return next((trained[stage] for stage in stages if stage in trained), "")

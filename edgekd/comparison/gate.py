@@ -1,4 +1,4 @@
-"""Holds a run to limits. A limit whose row or figure is missing is broken; one that the measurement cannot resolve says so."""
+"""Checks a run against limits. A limit without its row or figure is broken; an unresolved difference is marked."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from pydantic import Field
 from edgekd.comparison.compare import check_task
 from edgekd.comparison.difference import Rows, difference
 from edgekd.comparison.figures import Figure, figures_of, value_of
-from edgekd.comparison.intervals import Interval, score_intervals, time_interval
+from edgekd.comparison.intervals import time_interval
 from edgekd.comparison.limits import BASELINE, FLOAT, Limit, Limits, Undecided
 from edgekd.comparison.runs import Run
 from edgekd.comparison.table import UNITS, value_text
 from edgekd.errors import UserError, did_you_mean
 from edgekd.evaluate.definitions import DEFINITIONS
+from edgekd.evaluate.intervals import Interval, score_intervals
 from edgekd.report.line import reference_of
 from edgekd.report.model import Row
 from edgekd.report.part import Number, Part
@@ -65,10 +66,10 @@ def gate(run: Run, limits: Limits, baseline: Run | None, needs_every_figure: boo
     """Return the checks of a run.
 
     Args:
-        run: the run that is held to the limits.
+        run: the run to check.
         limits: the limits.
-        baseline: what `against: baseline` means.
-        needs_every_figure: whether a figure that the baseline lacks, too, breaks a limit.
+        baseline: the run that `against: baseline` refers to.
+        needs_every_figure: whether a figure that is missing in both runs breaks a limit.
 
     Raises:
         UserError: a limit names an unknown figure, a baseline that is not given, or the baseline is of another task.
@@ -95,7 +96,7 @@ def gate(run: Run, limits: Limits, baseline: Run | None, needs_every_figure: boo
 
 
 def _row_ids(limit: Limit, run: Run, baseline: Run | None) -> list[str]:
-    """Return the rows that fit the pattern, of the baseline, too; the pattern itself when none fits."""
+    """Return the ids of both runs that match the pattern; the pattern itself if none matches."""
     ids = dict.fromkeys([*run.rows, *(baseline.rows if baseline else ())])
     return [name for name in ids if name == limit.row or fnmatchcase(name, limit.row)] or [limit.row]
 
@@ -124,7 +125,7 @@ def _measured(name: str, limit: Limit, figure: Figure, run: Run, baseline: Run |
 
 
 def _related(row: Row, limit: Limit, run: Run, baseline: Run | None) -> Rows | str:
-    """Return the row with what its limit relates to, or why there is none."""
+    """Return the row and the row that its limit relates to, or the reason why there is none."""
     if limit.against == BASELINE:
         assert baseline is not None  # `gate` refuses it
         other = baseline.rows.get(row.id)

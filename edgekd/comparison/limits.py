@@ -1,4 +1,4 @@
-"""Limits of a gate: a YAML file, or those that `edgekd gate --baseline` takes without a file."""
+"""Limits of a gate: from a YAML file, or the default ones of `edgekd gate --baseline`."""
 
 from __future__ import annotations
 
@@ -89,13 +89,13 @@ def read_limits(path: Path) -> Limits:
     """Return the limits in a YAML file.
 
     Raises:
-        RecipeError: it cannot be read, has an unknown key or a value that does not fit.
+        RecipeError: it cannot be read, has an unknown key, or has an invalid value.
     """
     return validate(Limits, read_tree(path, "a file of limits"), str(path))
 
 
 def baseline_limits(task: str) -> Limits:
-    """Return the limits of a gate that has a baseline and no file: nothing is measurably worse, row by row.
+    """Return the default limits against a baseline: no row is measurably worse.
 
     A point of the primary metric, 5 % of the median latency (the drift that a bench takes as steady), 1 % of the size.
     """

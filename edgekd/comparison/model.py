@@ -26,7 +26,7 @@ class ComparedRun(Part):
 
 
 class Change(Part):
-    """Something besides the results that differs between two runs."""
+    """A difference of two runs other than results: a recipe key, a version, a fact of the machine."""
 
     kind: Literal["recipe", "version", "machine"] = Field(description="`recipe`, `version` of a package, or `machine`")
     key: str = Field(description="dotted key, e.g. `student.train.steps`")

@@ -1,4 +1,4 @@
-"""A comparison as text: the rows of its table, and the lines about what changed and what is not compared."""
+"""A comparison as text: table rows, lines about changes, and lines about figures that are not compared."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ UNITS: dict[Unit, str] = {
 
 @dataclass(frozen=True)
 class TableRow:
-    """One figure of one row, ready to print. `row` is empty but for the first figure of a row."""
+    """One figure of one row, ready to print. `row` is set only in a row's first figure."""
 
     row: str
     figure: str
@@ -38,7 +38,7 @@ def headers(pair: Pair) -> TableRow:
 
 
 def table_rows(comparison: Comparison, pair: Pair) -> list[TableRow]:
-    """Return the main figures of each row: both metrics of the task, median latency, energy, and what of the file changed."""
+    """Return the main figures of each row: the task's two metrics, median latency, energy, and size and compute if changed."""
     task = TASKS[comparison.task]
     rows = []
     for row in pair.rows:
@@ -48,14 +48,14 @@ def table_rows(comparison: Comparison, pair: Pair) -> list[TableRow]:
 
 
 def changed_lines(pair: Pair) -> list[str]:
-    """Return a line for each change of recipe, versions and machine; the last one counts those that are left out."""
+    """Return a line for each change of recipe, versions and machine, and one with the number of omitted changes."""
     lines = [f"{one.kind} {one.key}: {one.old} -> {one.new}" for one in pair.changes]
     more = len(lines) - _MOST_CHANGES
     return [*lines[:_MOST_CHANGES], f"and {more} more changes, see --json"] if more > 0 else lines
 
 
 def refused_lines(pair: Pair) -> list[str]:
-    """Return a line for each reason why figures are not compared, and for rows that one run lacks."""
+    """Return a line for each reason why figures are not compared, and for rows in only one run."""
     lines = [f"{one.kind} of {_names(one.rows, pair)}: {one.reason}" for one in pair.refused]
     for letter, names in ((pair.old, pair.only_old), (pair.new, pair.only_new)):
         if names:
@@ -64,7 +64,7 @@ def refused_lines(pair: Pair) -> list[str]:
 
 
 def note_lines(comparison: Comparison, pair: Pair) -> list[str]:
-    """Return the notes of the figures in the table, each once with the number of its figures."""
+    """Return the notes on the table's figures, each once with its number of figures."""
     task = TASKS[comparison.task]
     counted: dict[tuple[str, str], int] = {}
     for row in pair.rows:

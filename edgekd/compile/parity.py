@@ -1,4 +1,4 @@
-"""Holds an engine to its ONNX graph, evaluated without optimisation, and a board to this machine, on training images."""
+"""Compares an engine with its unoptimised ONNX graph, and a board's outputs with this machine's, on training images."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from edgekd.targets.base import CompileResult
 
 log = logging.getLogger(__name__)
 FLOAT, QUANTIZED = "float", "quantized"  # names of the graphs in manifests and reports
-HERE, SIMULATOR = "here", "simulator"  # names of the other places of one engine
+HERE, SIMULATOR = "here", "simulator"  # names of other ways to run one engine
 _WHERE = {HERE: "on this machine", SIMULATOR: "in the simulator of its toolchain"}
 
 
@@ -42,13 +42,13 @@ def engine_parity(job: StageJob, engine: Engine, model: Artifact, built: Compile
     compared with itself on this machine, and an engine of a chip with its simulator, where these are to be had.
 
     Args:
-        job: of the compile stage.
+        job: job of the compile stage.
         engine: the engine.
-        model: what it was compiled from.
-        built: what came of it.
+        model: the artifact that it was compiled from.
+        built: the result of its build.
 
     Raises:
-        GateError: it differs by more than `recipe.parity`, or gives values that are not finite.
+        GateError: the difference exceeds `recipe.parity`, or a value is not finite.
     """
     if why_not_here(engine):
         return {}
@@ -63,7 +63,7 @@ def engine_parity(job: StageJob, engine: Engine, model: Artifact, built: Compile
     inputs = _inputs(images, built.spec)
     outputs, _ = run_engine(files, inputs, executor_of(engine.board))
     found = {}
-    for name, graph, spec in _graphs(job.inputs["export"], model):
+    for name, graph, spec in _graphs(job.input_of("onnx"), model):
         reference = _reference(graph, spec, images)
         parity = compare(reference, spec, outputs, built.spec, precision)
         reason = why_apart(parity, precision, limits)
@@ -80,7 +80,7 @@ def engine_parity(job: StageJob, engine: Engine, model: Artifact, built: Compile
 def _elsewhere(
     engine: Engine, files: EngineFiles, inputs: Sequence[Arrays], outputs: Sequence[Arrays], limits: EngineParity
 ) -> dict[str, dict[str, Any]]:
-    """Return the parity of an engine's outputs on its board with those of the same file in other places, by name (JSON)."""
+    """Return the parity of an engine's outputs on its board with the same file here or in the simulator, by name (JSON)."""
     places: dict[str, Executor] = {}
     if engine.board != LOCAL and not ask_why_not(LOCAL, [(engine.target, engine.target_options)])[0]:
         places[HERE] = executor_of(LOCAL)
@@ -125,12 +125,12 @@ def compare(
 
 
 def why_apart(parity: Parity, precision: str, limits: EngineParity) -> str:
-    """Return which limit a parity exceeds, with figure and limit; "" when none.
+    """Return the limit that a parity exceeds, with figure and limit, in words; "" if none.
 
     Args:
         parity: the parity.
-        precision: `fp32`, `fp16` or `int8`; `board` for one engine in two places.
-        limits: of the recipe.
+        precision: `fp32`, `fp16` or `int8`; `board` to compare one engine on two machines.
+        limits: limits of the recipe.
     """
     error, what = (
         (parity.rms_error, "RMS error {:.1e} of an output's standard deviation")

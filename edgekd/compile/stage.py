@@ -1,7 +1,8 @@
-"""The compile stage: an ONNX or quantized model into an engine of one target, held to its graph where it can run."""
+"""The compile stage: builds a target's engine from an ONNX or quantized model, and compares it with its graph."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from edgekd.board.job import Job
 from edgekd.compile.parity import engine_parity
 from edgekd.core import chips, plugins
 from edgekd.core.artifact import Artifact, StageResult
+from edgekd.core.plugin_options import plugin_options
 from edgekd.core.recipe import Engine, Recipe
 from edgekd.core.stage import StageJob
 from edgekd.errors import ArtifactError, RecipeError, TargetError
@@ -22,10 +24,12 @@ def run(job: StageJob) -> StageResult:
 
     Raises:
         GateError: the engine differs from its graph by more than the recipe's limits.
+        TargetError: the target refuses the model, or sums would overflow on the engine's board.
     """
     engine = next(e for e in job.recipe.engines if e.id == job.subject)
-    options = checked_options(engine)
-    model = next((one for one in job.inputs.values() if one.kind == "quantized"), job.inputs["export"])
+    model = next((one for one in job.inputs.values() if one.kind == "quantized"), None) or job.input_of("onnx")
+    given = engine_options(engine, model.details)
+    options = plugin_options("targets", engine.target, given, f"engines.{engine.id}.options")
     request = CompileRequest(
         model=model.file(model.details.get("model", "model.onnx")),
         spec=model.spec,
@@ -34,12 +38,13 @@ def run(job: StageJob) -> StageResult:
         options=options,
         calibration=_calibration(engine, model),
     )
+    check_sums(engine, request.model)
     compiled = build(engine.target, request, engine.board)
     result = compiled.result
     details = {
         "target": engine.target,
         "precision": engine.precision,
-        "options": dict(engine.options),
+        "options": given,
         "board": engine.board,
         "engine": result.engine.relative_to(job.out_dir).as_posix(),
         "runtime_version": compiled.runtime_version,
@@ -47,6 +52,20 @@ def run(job: StageJob) -> StageResult:
         "parity": engine_parity(job, engine, model, result),
     }
     return StageResult(result.spec, {**{k: model.details[k] for k in ("params", "macs")}, **details})
+
+
+def check_sums(engine: Engine, model: Path) -> None:
+    """Refuse a quantized model whose sums would overflow on the engine's board, of which no toolchain warns.
+
+    Raises:
+        TargetError: names the node.
+    """
+    why_saturates = plugins.target(engine.target).why_saturates
+    if why_saturates is None or not engine.precision.is_quantized:
+        return
+    reason = why_saturates(model, engine.target_options, executor_of(engine.board).facts()["environment"])
+    if reason:
+        raise TargetError(f"{engine.id} on board {engine.board}: {reason}")
 
 
 def _calibration(engine: Engine, model: Artifact) -> Path | None:
@@ -80,6 +99,22 @@ def bound_to(recipe: Recipe) -> dict[str, Any] | None:
         version = None
     machine = executor_of(engine.board).identity().hardware if bound == "machine" else None
     return {"version": version, "machine": machine}
+
+
+def engine_options(engine: Engine, model: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of an engine (JSON), checked; of a target that keeps layers in float itself, with those of its model.
+
+    Args:
+        engine: the engine.
+        model: facts of the quantized model; `float_tensors` are written by the layers to keep in float.
+
+    Raises:
+        RecipeError: as `checked_options`.
+    """
+    options, target = checked_options(engine), plugins.target(engine.target)
+    tensors = model.get("float_tensors")
+    kept = target.keeps_float(options, tensors) if tensors and target.keeps_float else {}
+    return {**engine.options, **kept}
 
 
 def checked_options(engine: Engine) -> Any:

@@ -1,4 +1,4 @@
-"""Artifacts: a folder with files and a `manifest.json`, complete or absent, never half.
+"""Artifacts: folders with files and a `manifest.json`, complete or absent.
 
 A stage writes into a working folder; `publish` hashes the files, writes the manifest and renames the folder into
 place. A kill at any moment leaves a complete artifact or none.
@@ -39,7 +39,7 @@ class StageResult:
 
     spec: the contract of the network it made.
     details: facts for later stages and the report (JSON).
-    failures: of a stage that goes on when one of its subjects fails: subject -> reason on one line. The next run makes
+    failures: subject -> reason on one line, for a stage that continues when one subject fails. The next run makes
         such an artifact again.
     """
 
@@ -65,8 +65,8 @@ class _Identity(TypedDict):
 class StageFacts(_Identity, total=False):
     """Facts of a stage that its manifest holds; older manifests lack some of the optional ones.
 
-    key_content: JSON that `key` is the hash of.
-    code: hashes of the third-party modules that took part.
+    key_content: JSON whose hash is `key`.
+    code: hashes of the third-party modules that the stage used.
     inputs: input artifact -> hash of its manifest.
     """
 
@@ -105,17 +105,17 @@ class Artifact:
 
     @property
     def details(self) -> Details:
-        """Facts that the stage reported; ArtifactError for one that a damaged manifest lacks."""
+        """Facts that the stage reported; ArtifactError for a fact that is missing in a damaged manifest."""
         return _Details(self.manifest["details"], self.path)
 
     @property
     def failures(self) -> dict[str, str]:
-        """Reasons by subject, where the stage went on without some of its subjects."""
+        """Subject -> reason, for the subjects that failed while the stage continued."""
         return self.manifest.get("failures") or {}
 
     @property
     def spec(self) -> ModelSpec:
-        """The I/O contract; ArtifactError when this kind of artifact has none."""
+        """The I/O contract; ArtifactError for a kind of artifact without one."""
         if self.manifest["model_spec"] is None:
             raise ArtifactError(f"{self.path}: a {self.kind} artifact has no network")
         try:
@@ -131,7 +131,7 @@ class Artifact:
         return spec
 
     def file(self, name: str) -> Path:
-        """Return the path of one of its files; ArtifactError for one that would lie elsewhere."""
+        """Return the path of one of its files; ArtifactError for a path outside the artifact."""
         if Path(name).is_absolute() or ".." in Path(name).parts:
             raise ArtifactError(
                 f"{self.path / MANIFEST}: expected a file of the artifact, got {name!r}; do not trust it"
@@ -144,7 +144,7 @@ class Artifact:
 
 
 class _Details(dict[str, Any]):
-    """Details of an artifact, that say which one is damaged."""
+    """Details of an artifact, with errors that name the missing detail."""
 
     def __init__(self, details: Details, path: Path) -> None:
         super().__init__(details)
@@ -160,7 +160,7 @@ def open_artifact(path: Path, kind: str | None = None) -> Artifact:
     A process hashes a file once, and again when its size or time changes.
 
     Raises:
-        ArtifactError: no manifest, damaged manifest, file missing, of another size or content, or of another kind.
+        ArtifactError: no manifest, a damaged one, another kind, or a file that is missing or differs in size or content.
     """
     manifest_path = Path(path) / MANIFEST
     try:
@@ -195,7 +195,7 @@ def open_artifact(path: Path, kind: str | None = None) -> Artifact:
 
 
 _hashed: dict[tuple[int, int, int, int], str] = {}  # device, inode, size and time of a file -> its hash
-_SETTLED_NS = 2_000_000_000  # a file that is younger can change without its time changing
+_SETTLED_NS = 2_000_000_000  # a younger file can change without a change of its time
 
 
 def _content_hash(file: Path) -> str:
@@ -234,9 +234,9 @@ def publish(work: Path, final: Path, facts: StageFacts, result: StageResult) -> 
 
     Args:
         work: folder with the stage's files; its `_scratch` is dropped.
-        final: where the artifact will be; what stands there is the caller's to move away.
-        facts: of the stage.
-        result: what the stage returned.
+        final: the artifact's folder. The caller has moved any earlier one away.
+        facts: facts of the stage.
+        result: the result that the stage returned.
     """
     scratch = work / SCRATCH
     files = sorted(p for p in work.rglob("*") if p.is_file() and p.name != MANIFEST and scratch not in p.parents)

@@ -20,7 +20,7 @@ class Expects(Section):
 
 
 class Quiet(Section):
-    """State that a measurement waits for."""
+    """Quiet state that a measurement waits for."""
 
     load: float = Field(0.3, gt=0, description="Most processor time that other processes may take, in cores.")
     celsius: float = Field(60, description="Highest temperature of the hottest sensor.")
@@ -28,7 +28,7 @@ class Quiet(Section):
 
 
 class Deploy(Section):
-    """What `edgekd deploy` may do on the board."""
+    """Permissions of `edgekd deploy` on the board."""
 
     allowed: bool = Field(True, description="False: the board only measures.")
     folder: str = Field(

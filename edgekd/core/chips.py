@@ -1,6 +1,6 @@
 """Chips: silicon facts as data, one file each in `edgekd/chips/` or beside a target, every fact with its source.
 
-What was shown on a chip stands there too, as evidence; the support matrix of the docs is made from it.
+The files also hold evidence of what has run on a chip. The docs' support matrix is made from it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from edgekd.errors import ArtifactError, RecipeError, did_you_mean, one_line
 
 
 class Fact(BaseModel):
-    """One sentence, and the page that says it: a URL, or the version of a package whose code shows it."""
+    """One sentence, and its source: a URL, or the version of a package whose code shows it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     text: str
@@ -27,7 +27,7 @@ class Fact(BaseModel):
 
 
 class Evidence(BaseModel):
-    """Evidence for a target in some precisions, with which version of its toolchain and on which day (ISO).
+    """Evidence for a target in some precisions, with the version of its toolchain and the date (ISO).
 
     shown: `hardware`, run on the chip; `emulated`, run on a processor that QEMU emulates; `simulated`, built, and run by the
         vendor's simulator; `built`, nothing was run.
@@ -45,8 +45,8 @@ class Chip(BaseModel):
     """A chip: its title, the targets that compile for it, the precisions it lacks, facts, and evidence.
 
     compatible: beginnings of device tree strings that only boards with this chip have.
-    machines: processors, as `uname -m` names them, of boards without such a string.
-    settings: what to type on the board to set a power mode and to lock the clocks; "" when that is not known.
+    machines: processors (`uname -m`) of boards without such a string.
+    settings: commands that set a power mode and lock the clocks on the board; "" if unknown.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -69,17 +69,17 @@ def load(name: str) -> Chip:
     """Return a chip by name.
 
     Raises:
-        RecipeError: none is called that.
+        RecipeError: no chip has this name.
         ArtifactError: its file is damaged.
     """
     files = _files()
     if name not in files:
-        raise RecipeError(f"no chip is called {name!r}{did_you_mean(name, files)}")
+        raise RecipeError(f"nochip has the name {name!r}{did_you_mean(name, files)}")
     return _read(files[name])
 
 
 def recognize(machine: str, compatible: Sequence[str]) -> str | None:
-    """Return the name of the chip of a board, None when no chip is known to be it.
+    """Return the name of a board's chip, None for an unknown chip.
 
     Args:
         machine: processor, as `uname -m` names it.
@@ -106,10 +106,10 @@ def _read(path: Path) -> Chip:
 
 
 def check(target: str, options: Any, precision: str) -> None:
-    """Refuse options whose `chip`, if they have one, is not a chip of the target, or lacks the precision.
+    """Refuse an option `chip` that is not a chip of the target, or has no such precision.
 
     Raises:
-        RecipeError: no chip is called that, the target does not compile for it, or it does not compute so.
+        RecipeError: no chip has this name, the target does not compile for it, or it lacks the precision.
     """
     name = named_in(options)
     if name is None:
@@ -122,7 +122,7 @@ def check(target: str, options: Any, precision: str) -> None:
 
 
 def named_in(options: Any) -> str | None:
-    """Return the chip that a target's options name in the option `chip`, None when they have none."""
+    """Return the chip in a target's option `chip`, None without that option."""
     return vars(options).get("chip")
 
 

@@ -1,10 +1,10 @@
-"""Recipe sections of what is deployed: export, quantized models, engines, their scores and latency."""
+"""Recipe sections for deployment: export, quantized models, engines, their scores and latency."""
 
 from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from edgekd.board.precision import Precision
 from edgekd.core.plugin_options import PluginOptions
@@ -46,19 +46,42 @@ class Export(Section):
     )
 
 
-PTQ = "ptq"  # the variant of the section itself
+PTQ = "ptq"  # name of the variant that the section itself describes
 
 
 class QuantizeVariant(Section):
     """Calibration on a seeded subset of the training split, and the quantizers' options."""
 
     images: int = Field(128, gt=0, description="Number of calibration images.")
+    adjust: tuple[Literal["equalize", "equalize_relu6", "round", "bias"], ...] = Field(
+        (),
+        description="Changes of the float graph before it is quantized, in order. `equalize`: moves scale between convolutions, "
+        "exactly; `equalize_relu6`: also past a ReLU6, by a Min that some runtimes compute in float. `round`: rounds weights so "
+        "that a layer's output changes least. `bias`: gives the mean that quantization takes from a channel to its bias.",
+    )
     options: dict[str, PluginOptions] = Field({}, description="Options of each quantizer by its name.")
 
     def typed_options(self, quantizer: str) -> Any:
         """Return a quantizer's `Options`; RecipeError when they do not fit."""
         given = self.options.get(quantizer, PluginOptions())
         return given.typed("quantizers", quantizer, f"quantize.options.{quantizer}")
+
+
+class Budget(Section):
+    """Accuracy budget of quantized engines: the largest drop of a metric against the float network."""
+
+    max_drop: float = Field(0.005, gt=0, lt=1, description="Max drop of the metric, a fraction: 0.005 is half a point.")
+    metric: str | None = Field(
+        None,
+        description="Metric that the budget limits. `null`: `miou`, `map` or `mask_map`, by the task; the other choice is "
+        "`boundary_iou`, `map_75` or `boundary_map`.",
+    )
+    images: int = Field(
+        256,
+        gt=0,
+        description="Selection images: training images that calibration does not use. `data.val` is scored once, at the end.",
+    )
+    rank: str = Field("alone_sqnr", description="Ranking (a plugin) that orders the layers for the search.")
 
 
 class Quantize(QuantizeVariant):
@@ -70,6 +93,21 @@ class Quantize(QuantizeVariant):
     variants: dict[str, QuantizeVariant] = Field(
         {}, description="Further settings by name, e.g. other layers in float."
     )
+    budget: Budget | None = Field(
+        None, description="Accuracy budget that engines of precision `mixed` keep. `null`: none."
+    )
+    _boards: tuple[str, ...] = PrivateAttr(())
+
+    @property
+    def boards(self) -> tuple[str, ...]:
+        """The boards of the engines that are compiled from the quantized model; `Recipe.only` tells it, others know none."""
+        return self._boards
+
+    def on(self, boards: tuple[str, ...]) -> Quantize:
+        """Return the same settings of a model whose engines run on these boards."""
+        known = self.model_copy()
+        known._boards = boards
+        return known
 
     @field_validator("variants")
     @classmethod
@@ -77,9 +115,9 @@ class Quantize(QuantizeVariant):
         for name in variants:
             names_a_stage(name)
             if name.casefold() == PTQ:
-                raise ValueError(f"{PTQ!r} is the variant of the section itself; call this one otherwise")
+                raise ValueError(f"{PTQ!r} is the variant of the section itself; rename this one")
         if alike := differ_in_case_only(variants):
-            raise ValueError(f"{alike} differ in case only; call one of them otherwise")
+            raise ValueError(f"{alike} differ only in case; rename one of them")
         return variants
 
     def variant(self, name: str) -> QuantizeVariant:
@@ -88,7 +126,7 @@ class Quantize(QuantizeVariant):
 
 
 class EngineParity(Section):
-    """Each engine on its board against its ONNX graph, evaluated without optimisation, and against itself here."""
+    """Limits for each engine: on its board against its unoptimised ONNX graph, and against the same file on this machine."""
 
     images: int = Field(4, gt=0, description="Training images on which each engine is compared with its graph.")
     fp32_error: float = Field(
@@ -128,8 +166,15 @@ class EngineParity(Section):
     )
 
 
+class Layers(Section):
+    """The error of each int8 engine layer by layer, as `edgekd layers` measures it."""
+
+    images: int = Field(0, ge=0, description="Training images that are compared. 0: no such stage; 8 are enough.")
+
+
 LOCAL = "local"  # this machine
-_OTHER_ROWS = ("teacher", "student", "distilled", "qat", "export", "onnx-fp32")
+DEPLOYED = "deployed"  # the distilled student, or the plain one without methods
+_OTHER_ROWS = ("teacher", "student", "distilled", "qat", "control", "export", "onnx-fp32")
 _PICTURE_KEYS = ("name", "image", "truth")  # of `pictures.npz`, beside the rows'
 
 
@@ -137,12 +182,19 @@ class Engine(Section):
     """One engine to build, measure and score."""
 
     id: str = Field(
-        "", description="Name of its row and folder. Default: `target-precision`, with `@board` for a named board."
+        "",
+        description="Name of its row and folder. Default: `target-precision`, with `-qat` or `-control` for another student, and "
+        "`@board` for a named board.",
     )
     target: str = Field(description="Target (a plugin).")
     precision: Precision = Field(description="Precision of the engine; the target decides which ones it has.")
     variant: str = Field(
         PTQ, description="Quantized model that an int8 engine is compiled from; see `quantize.variants`."
+    )
+    student: Literal["deployed", "qat", "control"] = Field(
+        DEPLOYED,
+        description="Student of the engine: the `deployed` one, which is the distilled one where there are methods, or one that "
+        "section `qat` trains.",
     )
     board: str = Field(
         LOCAL,
@@ -162,15 +214,17 @@ class Engine(Section):
             return raw
         board = raw.get("board", LOCAL)
         place = "" if board == LOCAL else f"@{board}"
-        return {**raw, "id": f"{raw.get('target')}-{raw.get('precision')}{place}"}
+        student = raw.get("student", DEPLOYED)
+        of = "" if student == DEPLOYED else f"-{student}"
+        return {**raw, "id": f"{raw.get('target')}-{raw.get('precision')}{of}{place}"}
 
     @field_validator("id")
     @classmethod
     def _names_its_row(cls, name: str) -> str:
         if name.casefold() in _OTHER_ROWS:
-            raise ValueError("is the name of another row of the report; call this engine otherwise")
+            raise ValueError("is the id of another row of the report; rename the engine")
         if name.casefold() in _PICTURE_KEYS:
-            raise ValueError("is a name that the report's pictures use; call this engine otherwise")
+            raise ValueError("is a name that the report's pictures use; rename the engine")
         return names_a_stage(name)
 
     @model_validator(mode="after")
@@ -181,10 +235,10 @@ class Engine(Section):
 
 
 def on_boards(engine: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return an engine of a recipe (YAML) once for each board in its list; an id of its own gets `@board` for a named one.
+    """Return a recipe's engine (YAML) once for each board in its list; an explicit id gets the suffix `@board`.
 
     Raises:
-        ValueError: the list is empty, holds something else than names, or one of them twice.
+        ValueError: the list is empty, has a value that is not a name, or has a name twice.
     """
     boards = engine.get("board", LOCAL)
     if not isinstance(boards, list):

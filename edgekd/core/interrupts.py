@@ -1,4 +1,4 @@
-"""Ends work that has child processes as Ctrl+C does, so that none of them is left behind."""
+"""Ends work with child processes as Ctrl+C does, so that no child is left."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from contextlib import contextmanager
 def ended_like_ctrl_c() -> Iterator[None]:
     """Let SIGTERM (a scheduler's, `kill`'s) and SIGHUP (a closed terminal's) raise KeyboardInterrupt while the block lasts.
 
-    A signal that is ignored, as SIGHUP is under nohup, stays so. Of the main thread alone, as signals are.
+    An ignored signal (SIGHUP under nohup) stays ignored. Works in the main thread only.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

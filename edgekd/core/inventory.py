@@ -113,7 +113,7 @@ class _File(Section):
 
 @dataclass(frozen=True)
 class Inventory(Mapping[str, Board]):
-    """Name -> board, and the file that says so; without a file it is empty, and `path` is where one would be written."""
+    """Boards by name, and the inventory's file. Without a file it is empty, and `path` is where one would be written."""
 
     path: Path
     boards: Mapping[str, Board]
@@ -137,7 +137,7 @@ class Inventory(Mapping[str, Board]):
 
 
 def check_name(name: str) -> str:
-    """Return the name of a board unchanged; ValueError for one that cannot stand in ids and file names."""
+    """Return a board's name unchanged; ValueError for a name that cannot be part of ids and file names."""
     if name == LOCAL:
         raise ValueError(f"{LOCAL!r} is this machine; give the board another name")
     if not _NAME.fullmatch(name):
@@ -161,7 +161,7 @@ def load_inventory(beside: Path | None = None) -> Inventory:
 
 
 def inventory_file(beside: Path | None = None) -> Path:
-    """Return the file of the inventory in use; where none exists, that of the user's configuration folder."""
+    """Return the file of the inventory in use; if none exists, the one in the user's configuration folder."""
     if given := os.environ.get(VARIABLE):
         return Path(given).absolute()
     if beside is not None and (beside / FILE).is_file():
@@ -171,7 +171,7 @@ def inventory_file(beside: Path | None = None) -> Path:
 
 
 def check_new(name: str) -> Path:
-    """Return the inventory's file when it has no board of this name; RecipeError when it has, or cannot be read."""
+    """Return the inventory's file; RecipeError if it has a board of this name, or cannot be read."""
     path = inventory_file()
     if path.exists() and name in load_inventory():
         raise RecipeError(f"board {name!r} is in {path} already; edit it there, or type: edgekd board remove {name}")

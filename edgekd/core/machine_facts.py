@@ -14,7 +14,7 @@ from edgekd.board.sysinfo import Facts
 from edgekd.core import plugins
 from edgekd.targets.base import Target
 
-# The packages that change what is learned, exported or drawn, whatever the target.
+# Packages that can change trained weights, exports or pictures, for every target.
 _FRAMEWORKS = (
     *("torch", "torchvision", "lightning", "timm", "segmentation-models-pytorch", "onnx", "onnxsim"),
     *("numpy", "pillow", "opencv-python-headless"),

@@ -1,4 +1,4 @@
-"""The options of a plugin: as a recipe gives them, and as the plugin's own typed `Options`.
+"""Options of a plugin, as the mapping in a recipe and as the plugin's typed `Options`.
 
 A recipe holds `PluginOptions`. `plugin_options` makes typed options of any mapping: of a recipe's, once, and of the
 options in an engine's manifest when the engine is opened.
@@ -21,7 +21,7 @@ from edgekd.errors import RecipeError, UserError, did_you_mean
 
 
 class PluginOptions(Mapping[str, Any]):
-    """The options of one plugin as the recipe gives them, and on request typed.
+    """The options of one plugin as the recipe's mapping; `typed` makes the plugin's `Options`.
 
     As a mapping it has no defaults. Dumps, hashes and cache keys hold the mapping, so that they do not change when a
     plugin gets another option.
@@ -44,7 +44,7 @@ class PluginOptions(Mapping[str, Any]):
         return f"PluginOptions({self._given!r})"
 
     def typed(self, kind: str, name: str, where: str) -> Any:
-        """Return the plugin's `Options`, made at the first call; where: their place in the recipe, for errors.
+        """Return the plugin's `Options`, made at the first call. where: their key in the recipe, for errors.
 
         Raises:
             RecipeError: as `plugin_options`.
@@ -62,7 +62,7 @@ class PluginOptions(Mapping[str, Any]):
     def in_keys(self, kind: str, name: str) -> dict[str, Any]:
         """Return the options as cache keys hold them: without paths, and with a number for each class name of a data format.
 
-        What a path leads to is in a key by its content, and class names by the names of the data set.
+        A key holds the content of a path's file, and the class names of the data set.
         """
         if not self._given:
             return {}
@@ -73,7 +73,7 @@ class PluginOptions(Mapping[str, Any]):
         }
 
     def replace_paths(self, paths: Mapping[str, Path]) -> None:
-        """Set paths in place; for the recipe's loader, before anything reads the options."""
+        """Replace paths in this object; only for the recipe's loader, before anything reads the options."""
         self._given.update({key: str(path) for key, path in paths.items()})
         self._typed.clear()
 
@@ -141,7 +141,7 @@ def path_options_of(kind: str, name: str) -> tuple[str, ...]:
     try:
         module = ast.parse(plugins.source_of(kind, name))
     except (SyntaxError, ValueError):
-        return ()  # its import says what is wrong
+        return ()  # importing it raises the error
     return tuple(
         field.target.id
         for one in module.body
@@ -159,12 +159,12 @@ def _is_path(value: ast.expr | None) -> bool:
     )
 
 
-# How pydantic calls the alternatives of an option such as `tuple[str, ...] | str` in an error's location.
+# pydantic's names for the alternatives of a type such as `tuple[str, ...] | str` in an error's location.
 _KINDS = ((dict, "dict["), (list, ("tuple[", "list[")), (str, "str"), (bool, "bool"), (int, "int"), (float, "float"))
 
 
 def _of_the_kind_given(errors: list[Any]) -> list[dict[str, Any]]:
-    """Return the errors without those of alternatives that the value is not meant as: of `[no]` for names or a file, the first."""
+    """Return the errors of the alternative that the value is meant as: for `[no]` (names or a file) those of the names."""
     found: list[dict[str, Any]] = []
     for error in errors:
         name, *rest = error["loc"] or ("",)

@@ -35,23 +35,25 @@ KINDS = {
     "families": "edgekd.models.families",
     "methods": "edgekd.distill.methods",
     "quantizers": "edgekd.quantize.schemes",
+    "rankings": "edgekd.sensitivity.rankings",
     "rewrites": "edgekd.rewrites",
     "stacks": "edgekd.stacks",
     "launchers": "edgekd.study.launchers",
 }
-# What the module of a plugin has to have, by kind; a name that it may leave out is None in it.
+# Names that a plugin's module must define, by kind.
 _NAMES = {
     "targets": ("TARGET",),
     "formats": ("Options", "TASKS"),
     "families": ("Options", "TASKS", "VARIANTS", "build"),
     "methods": ("Options", "TASKS", "Method"),
     "quantizers": ("Options", "SUFFIX", "KEEPS_FLOAT", "quantize"),
+    "rankings": ("harm",),
     "rewrites": ("ERROR", "rewrite"),
     "stacks": ("TITLE", "TARGETS", "why_not", "write"),
     "launchers": ("Options", "TRAINS_TEACHER", "run_all"),
 }
 WITH_OPTIONS = ("targets", *(kind for kind, names in _NAMES.items() if "Options" in names))
-_NOT_PLUGINS = {"base", "graph"}
+_NOT_PLUGINS = {"base", "graph", "pairs"}
 _SINGULAR = {"families": "family"}
 TRAINED = ("families", "methods")  # their modules import torch, and boards do not need them
 
@@ -78,7 +80,7 @@ def names(kind: str) -> list[str]:
 
 
 def foreign_module(kind: str, name: str) -> str:
-    """Return the module of a plugin of another package, "" when it is edgekd's own or there is none of that name."""
+    """Return the module name of a third-party plugin, "" for edgekd's own and for an unknown name."""
     point = None if name in _own_names(kind) else _entry_points(kind).get(name)
     return point.module if point else ""
 
@@ -87,7 +89,7 @@ def load(kind: str, name: str) -> ModuleType:
     """Import and return one plugin module.
 
     Raises:
-        UserError: no plugin of that kind has this name, two claim it, it needs a package that is not installed, or its
+        UserError: no plugin of that kind has this name, two have it, it needs a package that is not installed, or its
             module lacks a part of a plugin.
     """
     own, foreign = _own_names(kind), _entry_points(kind)
@@ -166,7 +168,7 @@ def find_module(module: str) -> ModuleSpec | None:
 
 @contextmanager
 def packages_of(what: str) -> Iterator[None]:
-    """Say in one line which package is not installed when imports inside fail.
+    """Turn a failed import inside the block into one line that names the missing package.
 
     Raises:
         PackageError: `what` needs a package outside edgekd that is not installed.

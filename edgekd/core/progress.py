@@ -1,19 +1,19 @@
-"""A bar with the time left, on stderr where that is a terminal and nothing elsewhere."""
+"""A progress bar with the time left, on stderr if it is a terminal."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-Progress = Callable[[int, int], None]  # called with how many are done, of how many
+Progress = Callable[[int, int], None]  # called with the number done and the total
 
 
 @contextmanager
 def progress_bar(title: str, redraws_itself: bool = True) -> Iterator[Progress]:
-    """Show a bar while the block lasts; it moves when the function it gives is called.
+    """Show a bar during the block; the function that it yields moves the bar.
 
-    redraws_itself: from a thread, ten times a second, which shows up in the slowest of runs that are timed meanwhile;
-        otherwise it is drawn in the calls alone.
+    redraws_itself: redraw from a thread, ten times a second, which disturbs latency measurements meanwhile;
+        otherwise redraw only in the calls.
     """
     from rich import progress
     from rich.console import Console

@@ -1,4 +1,4 @@
-"""Several processes may train one network: which of them is this one.
+"""Rank of this process among those that train one network together.
 
 Lightning's launcher, torchrun and SLURM start the whole command once per device. The first process does everything;
 the others only train with it (`pipeline.assist`).

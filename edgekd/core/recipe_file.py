@@ -1,7 +1,7 @@
 """Reads a recipe file into a plain tree of JSON values and applies overrides to it.
 
-Stricter than YAML, since a recipe is hashed, stored in reports and may come from strangers: no tags, no key twice,
-no values that JSON has not, no nesting or aliases that grow without bound. A key that is a whole number becomes its text:
+Stricter than YAML, because a recipe is hashed, stored in reports and may come from strangers: no tags, no duplicate keys,
+no values outside JSON, no unbounded nesting or aliases. A key that is a whole number becomes its text:
 `{8: 1.0}` and `{"8": 1.0}` are one recipe with one hash.
 """
 
@@ -55,7 +55,7 @@ def read_text(path: Path, what: str = "a recipe") -> str:
 
 
 def expanded(overrides: Iterable[str]) -> list[str]:
-    """Return overrides with those of files in their places: `@FILE` is a YAML list of overrides, as `edgekd tune` writes.
+    """Return overrides with each `@FILE` replaced by the YAML list of overrides in that file (`edgekd tune` writes one).
 
     Raises:
         RecipeError: a file that is unreadable or no list of texts.
@@ -78,7 +78,7 @@ def expanded(overrides: Iterable[str]) -> list[str]:
 
 
 def apply_override(tree: Tree, override: str) -> None:
-    """Set one value of a tree in place; sections on the way are made when they are absent.
+    """Set one value in a tree; missing sections on the way are created.
 
     Args:
         tree: from `read_tree`.
@@ -86,7 +86,7 @@ def apply_override(tree: Tree, override: str) -> None:
             (`engines.openvino-int8.options.num_threads=1`); the value is YAML.
 
     Raises:
-        RecipeError: no such form, no such index, or a value where the path needs a section.
+        RecipeError: not of this form, no such index, or a value where the path needs a section.
     """
     key, equals, text = override.partition("=")
     if not equals or not key:
@@ -169,7 +169,7 @@ def _plain_yaml(text: str) -> Any:
 
 
 class _Plain:
-    """Copies what YAML gave into JSON values, aliases written out so that an override changes one place only."""
+    """Copies YAML's values into JSON values, with aliases written out, so that an override changes one copy only."""
 
     def __init__(self) -> None:
         self.nodes = 0

@@ -1,4 +1,4 @@
-"""From the name or the file of a recipe to checked sections; unknown keys are refused with a suggestion.
+"""Loads a recipe by name or file and checks it; an unknown key is refused with a suggestion.
 
 `load_recipe(path, overrides)` is the only way in. Relative paths start at the recipe's folder. The options of data formats,
 quantizers and targets are typed here. Those of families and methods, which import torch, are typed by
@@ -49,9 +49,8 @@ def find_recipe(name_or_path: str) -> Path:
         return shipped[name_or_path]
     if path.is_dir():
         raise RecipeError(f"recipe {name_or_path!r} is a folder; expected a YAML file, or the name of a shipped recipe")
-    raise RecipeError(
-        f"{name_or_path}: no such file, and no shipped recipe has this name{did_you_mean(name_or_path, shipped)}"
-    )
+    hint = did_you_mean(name_or_path, shipped, "edgekd recipes list")
+    raise RecipeError(f"{name_or_path}: no such file, and no shipped recipe has this name{hint}")
 
 
 def load_recipe(name_or_path: str, overrides: Iterable[str] = (), boards: Iterable[str] = ()) -> Recipe:
@@ -60,7 +59,7 @@ def load_recipe(name_or_path: str, overrides: Iterable[str] = (), boards: Iterab
     Args:
         name_or_path: a YAML file or the name of a shipped recipe.
         overrides: `key.path=value` strings; values are YAML. `@FILE` is a file with a YAML list of them.
-        boards: names; the engines of the recipe are then those of these boards instead of its own.
+        boards: names of boards that replace the boards of all engines.
 
     Raises:
         RecipeError: unreadable, not YAML, unknown key or plugin, value that does not fit; all findings in one line.
@@ -86,7 +85,7 @@ def stored_recipe(content: dict[str, Any], source: str) -> Recipe:
         source: the report, for errors.
 
     Raises:
-        RecipeError: of an edgekd with other keys, or with a plugin that is not installed.
+        RecipeError: written by an edgekd with other keys, or a plugin is not installed.
     """
     recipe = validate(Recipe, content, source)
     check_plugins(recipe, but=plugins.TRAINED)
@@ -94,7 +93,7 @@ def stored_recipe(content: dict[str, Any], source: str) -> Recipe:
 
 
 def _move_engines(raw: dict[str, Any], boards: list[str]) -> None:
-    """Put every engine of a recipe (YAML) on these boards; those that differ in their board alone become one."""
+    """Put every engine of a recipe (YAML) on these boards; engines that differ only in their board become one."""
     engines = raw.get("engines")
     if isinstance(engines, list):  # else it is refused with the rest
         moved = [{**one, "board": boards} if isinstance(one, dict) else one for one in engines]
@@ -102,7 +101,7 @@ def _move_engines(raw: dict[str, Any], boards: list[str]) -> None:
 
 
 def check_plugins(recipe: Recipe, but: Collection[str] = ()) -> None:
-    """Make the typed options of every plugin in a recipe, but those of some kinds.
+    """Make the typed options of every plugin in a recipe, except plugins of the kinds in `but`.
 
     Raises:
         RecipeError: an unknown plugin, one whose packages are not installed, an unknown option, or a value that does not
@@ -124,7 +123,7 @@ def validate(section: type[SectionT], raw: dict[str, Any], source: str) -> Secti
 
 
 def _is_echo(error: Any, errors: Sequence[Any]) -> bool:
-    """Return whether a list is only "too short" because pydantic left out its wrong items, which have errors of their own."""
+    """Return whether a "too short" list is a consequence of wrong items that pydantic left out and reports separately."""
     place = error["loc"]
     return error["type"] == "too_short" and any(
         len(other["loc"]) > len(place) and other["loc"][: len(place)] == place for other in errors
@@ -168,9 +167,9 @@ def _loc(loc: tuple[Any, ...]) -> str:
 
 
 def _check_relative_paths(recipe: Recipe, overrides: Sequence[str], path: Path) -> None:
-    """Check that the relative paths of overrides are not meant from the current folder; RecipeError when they are.
+    """Refuse relative paths in overrides that exist only from the current folder; RecipeError.
 
-    They start at the recipe's folder. The current folder is meant when only there something has that name, or when the
+    Relative paths start at the recipe's folder. The current folder is meant if the path exists only there, or if the
     recipe is a shipped one, whose folder is not the user's.
     """
     given = [one for use in recipe.plugin_uses() for one in use.options.paths(use.kind, use.name).values()]
@@ -194,7 +193,7 @@ def _check_relative_paths(recipe: Recipe, overrides: Sequence[str], path: Path) 
 
 
 def _absolute_paths(recipe: Recipe, base: Path) -> Recipe:
-    """Return the recipe with absolute paths; relative ones start at `base`. Paths among options are set in place."""
+    """Return the recipe with absolute paths; relative ones start at `base`. Paths in plugin options are replaced."""
     for use in recipe.plugin_uses():
         use.options.replace_paths({key: _absolute(p, base) for key, p in use.options.paths(use.kind, use.name).items()})
     updates: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""A stage: named inputs, one artifact out, a cache key. Stages know each other only by the names of artifacts."""
+"""A stage: named inputs, one output artifact, a cache key. Stages know each other only by artifact names."""
 
 from __future__ import annotations
 
@@ -28,14 +28,18 @@ class StageJob:
 
     recipe: the recipe with the sections that the stage declares; the others are None.
     inputs: the artifacts that the stage reads, by stage name.
-    out_dir: an empty folder, but for the resume state of an interrupted run.
-    subject: tells stages of one kind apart: an engine id, a quantized model, the artifact to score.
+    out_dir: an empty folder, or one with the resume state of an interrupted run.
+    subject: distinguishes stages of one kind: an engine id, a quantized model, the artifact to score.
     """
 
     recipe: Recipe
     inputs: dict[str, Artifact]
     out_dir: Path
     subject: str = ""
+
+    def input_of(self, kind: str) -> Artifact:
+        """Return the first of its inputs that is of a kind."""
+        return next(one for one in self.inputs.values() if one.kind == kind)
 
 
 @dataclass(frozen=True)
@@ -46,18 +50,18 @@ class Stage:
     kind: kind of the artifact.
     function: `package.module:function` that takes a StageJob; imported when the stage runs.
     inputs: names of the stages whose artifacts it reads. Their manifests are in the cache key.
-    sections: the recipe sections that it may read. They are in the cache key, but for `trainer`.
+    sections: the recipe sections that it may read. They are in the cache key, except `trainer`.
     subject: see StageJob.
     ignored_keys: recipe keys in those sections that do not change the artifact, e.g. `teacher.floor`.
-    external_state: `package.module:function` that takes the sections and returns (JSON) the state of what lies outside
+    external_state: `package.module:function` that takes the sections and returns (JSON) state outside
         the run, e.g. a data set's files. Checkpoints that the sections name are covered without it.
-    prerequisites: names of the stages that only decide whether this one may run, e.g. the teacher's score. Their
+    prerequisites: names of stages that only decide whether this one may run, e.g. the teacher's score. Their
         artifacts are among the job's inputs and not in the cache key.
     optional_inputs: those of `inputs` that are left out when their stage failed, e.g. an engine of the bench.
     partial_inputs: input -> `package.module:function` that takes its artifact and the sections and returns (JSON) the part
         that the stage uses. That part is in the cache key instead of the manifest.
-    fails_alone: whether the other stages go on when it fails: an engine that fails does not end the run.
-    version: raised when the function makes something else of the same inputs.
+    fails_alone: whether other stages continue when it fails: a failed engine does not end the run.
+    version: raised when the function's output for the same inputs changes.
     """
 
     name: str
@@ -90,15 +94,15 @@ class Stage:
         code: Mapping[str, str] = MappingProxyType({}),
         before: Mapping[str, object] | None = None,
     ) -> KeyContent:
-        """Return everything that decides what the artifact holds, by kind of cause (JSON).
+        """Return everything that the artifact's content depends on, by kind of cause (JSON).
 
         Args:
             recipe: the whole recipe.
-            inputs: artifacts by name; of `optional_inputs` those that there are.
-            code: module -> hash in the artifact that is there, for third-party modules that are not installed here. A
+            inputs: artifacts by name; of `optional_inputs` the existing ones.
+            code: module -> hash in the present artifact, for third-party modules that are not installed here. A
                 board needs no code of networks that were trained elsewhere.
-            before: content of an earlier key, whose external state is taken instead of the present one: that of a board
-                which cannot be asked now.
+            before: content of an earlier key, whose external state replaces the present one, for a board
+                that cannot be asked now.
         """
         found = code_hashes(recipe, self.sections)
         return {
@@ -135,6 +139,9 @@ class Stage:
         names = {section.partition(":")[0] for section in self.sections} - {"trainer"}
         seen = recipe.only(*self.sections)
         config: Any = seen.model_dump(mode="json", include=names)
+        for use in seen.plugin_uses():
+            *above, own = use.at
+            reduce(lambda node, key: node[key], above, config)[own] = use.options.in_keys(use.kind, use.name)
         for path in self.ignored_keys:
             *parents, last = path.split(".")
             node: Any = config
@@ -143,10 +150,9 @@ class Stage:
             (node or {}).pop(last, None)
         # The content of a file is in the key, not its path: `files`, and the fingerprint in the manifest of `data`.
         for name in names & set(_NETWORKS):
-            config[name].pop("checkpoint", None)
-        for use in seen.plugin_uses():
-            *above, own = use.at
-            reduce(lambda node, key: node[key], above, config)[own] = use.options.in_keys(use.kind, use.name)
+            config.get(name, {}).pop("checkpoint", None)
+        for engine in config.get("engines") or ():
+            engine.pop("student")  # its network is among the inputs
         return config
 
 
@@ -171,7 +177,7 @@ _NETWORKS = ("teacher", "student")
 def _weight_files(recipe: Recipe, sections: tuple[str, ...]) -> dict[str, str]:
     """Return the hashes of the weight files that the sections name, by their key in the recipe.
 
-    What a path of a data format or target leads to is not hashed here: `data` has the fingerprint of its files, and a
+    Files behind the paths of a data format or target are not hashed here: `data` has the fingerprint of its files, and a
     target writes its caches.
     """
     found: dict[str, Path] = {}

@@ -1,4 +1,4 @@
-"""The dense tasks, and the two metrics that each is judged by first; `evaluate/definitions.py` says what they are."""
+"""The three tasks, each with its primary and secondary metric; `evaluate/definitions.py` defines the metrics."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from edgekd.errors import GateError
 
 @dataclass(frozen=True)
 class Task:
-    """Names of the metric that ranks networks (`teacher.floor` is meant in it) and of the one shown beside it, with titles.
+    """Primary metric (ranks networks; unit of `teacher.floor`), secondary metric, and their titles.
 
-    more: two further metrics, for the table and the picture of a study.
-    per_class: what a network's score on a single class is called.
+    more: two further metrics, for a study's table and figure.
+    per_class: name of the score of a single class.
     """
 
     metric: str
@@ -34,7 +34,7 @@ TASKS = {
 
 
 def check_floor(task: str, metrics: Mapping[str, float], floor: float) -> None:
-    """Check a teacher's metrics (fractions) against `teacher.floor`; GateError when the task's first one is below."""
+    """Check a teacher's metrics (fractions) against `teacher.floor`; GateError if the primary metric is below it."""
     score, title = metrics[TASKS[task].metric], TASKS[task].title
     if score < floor:
         raise GateError(

@@ -11,7 +11,7 @@ from edgekd.core.recipe import Recipe
 
 
 def code_hashes(recipe: Recipe, sections: tuple[str, ...]) -> dict[str, str | None]:
-    """Return module -> sha256 of its code, for each third-party module that the sections name; None where it is absent.
+    """Return module -> sha256 of its code for each third-party module in the sections; None if it is not installed.
 
     Nothing is imported. Modules that such a module imports are not covered.
     """
@@ -25,9 +25,13 @@ def code_hashes(recipe: Recipe, sections: tuple[str, ...]) -> dict[str, str | No
         variants.append(network.variant)
     if "distill" in named:
         used += [("methods", name) for name in recipe.distill.methods]
+    if "qat" in named and recipe.qat is not None:
+        used += [("methods", name) for name in recipe.qat.methods]
     if "export" in named:
         used += [("rewrites", name) for name in recipe.export.rewrite]
     used += [("quantizers", one.rpartition("/")[2]) for one in sections if one.startswith("quantize:")]
+    if recipe.quantize is not None and recipe.quantize.budget is not None:
+        used.append(("rankings", recipe.quantize.budget.rank))
     used += [
         ("targets", engine.target)
         for engine in recipe.engines or ()
@@ -39,7 +43,7 @@ def code_hashes(recipe: Recipe, sections: tuple[str, ...]) -> dict[str, str | No
 
 
 def hash_of_code(module: str) -> str | None:
-    """Return the hash of a module's file, of a package the hash of all its Python files; None where it is absent."""
+    """Return the hash of a module's file, or of all Python files of a package; None if it is not installed."""
     spec = plugins.find_module(module)
     file = Path(spec.origin) if spec and spec.origin else None
     if file is None or not file.is_file():

@@ -1,10 +1,10 @@
-"""Recipe sections of what is trained: data, networks, distillation, place of the training, study."""
+"""Recipe sections for training: data, networks, distillation, trainer, study."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
@@ -17,11 +17,11 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-_MAX_NAME_BYTES = 100  # file systems take 255; a folder's name also holds the kind of stage and a cache key
+_MAX_NAME_BYTES = 100  # file systems allow 255; a folder's name also has the kind of stage and a cache key
 
 
 def names_a_folder(name: str) -> str:
-    """Return a name unchanged; ValueError for one that cannot be a folder's."""
+    """Return a name unchanged; ValueError for a name that cannot be a folder's."""
     if not name.strip() or "/" in name or name.startswith(".") or not name.isprintable():
         raise ValueError(
             "expected a name that can be a folder's: not empty, no '/', no '.' in front, no control characters"
@@ -30,14 +30,14 @@ def names_a_folder(name: str) -> str:
 
 
 def names_a_stage(name: str) -> str:
-    """Return a name unchanged; ValueError for one that cannot be part of a stage's name, which `--until` lists by comma."""
+    """Return a name unchanged; ValueError for a name that cannot be part of a stage's name (`--until` splits at commas)."""
     if "," in name or len(name.encode()) > _MAX_NAME_BYTES:
         raise ValueError(f"expected a name without ',' and of at most {_MAX_NAME_BYTES} bytes")
     return names_a_folder(name)
 
 
 def differ_in_case_only(names: Collection[str]) -> str:
-    """Return the first names that some file systems give one folder, joined by a comma; "" when there are none."""
+    """Return the first names that differ only in case (one folder on some file systems), joined by a comma; else ""."""
     alike: dict[str, list[str]] = {}
     for name in names:
         alike.setdefault(name.casefold(), []).append(name)
@@ -73,7 +73,7 @@ class Augment(Section):
         names = [name for pair in pairs for name in pair]
         twice = [name for name in names if names.count(name) > 1]
         if twice:
-            raise ValueError(f"{twice[0]!r} stands there twice; expected pairs of two classes, each class in one pair")
+            raise ValueError(f"{twice[0]!r} is listed twice; expected pairs of two classes, each class in one pair")
         return pairs
 
     @field_validator("scale")
@@ -141,7 +141,7 @@ class Data(Section):
 
 
 class Train(Section):
-    """One training budget. Baseline and distilled student share the student's."""
+    """One training budget. Both students, plain and distilled, use the student's."""
 
     steps: int = Field(gt=0, description="Number of optimizer steps.")
     batch_size: int = Field(8, gt=0, description="Images per optimizer step, over all devices.")
@@ -270,8 +270,8 @@ class Distill(Section):
 class Trainer(Section):
     """Where and how Lightning runs. These keys are not in cache keys.
 
-    They change results by rounding only. The exception are several devices: each device has the loss of its own part of a
-    batch, and on CPUs its own batch statistics.
+    They change results by rounding only. Several devices are the exception: each has the loss of its part of a
+    batch, and on CPUs separate batch statistics.
     """
 
     accelerator: str = Field("auto", description="Accelerator, passed to Lightning.")
@@ -293,42 +293,3 @@ class Trainer(Section):
     log_dir: Path | None = Field(
         None, description="Folder of their files. Default `edgekd_logs` in the current folder."
     )
-
-
-PLAIN = "plain"  # the arm without methods
-
-
-class Study(Section):
-    """Arms that `edgekd study` compares, each with every seed. The plain student is always an arm."""
-
-    seeds: tuple[Annotated[int, Field(ge=0, lt=2**32)], ...] = Field(
-        (0, 1, 2), min_length=1, description="Seeds of every arm."
-    )
-    arms: dict[str, dict[str, Method]] = Field(
-        {}, description="Methods of each arm by its name. Empty: one arm with the methods of `distill.methods`."
-    )
-    baseline: str = Field(PLAIN, description="Arm that the others are compared with, e.g. the best peer.")
-    launcher: str = Field("local", description="Where the runs are done (a plugin): `local`, `slurm` or `ray`.")
-    options: PluginOptions = Field(PluginOptions(), description="Options of the launcher.")
-
-    @field_validator("arms")
-    @classmethod
-    def _name_folders(cls, arms: dict[str, dict[str, Method]]) -> dict[str, dict[str, Method]]:
-        for name, methods in arms.items():
-            names_a_folder(name)
-            if name == PLAIN and methods:
-                raise ValueError(f"{PLAIN!r} is the student without methods; call this arm otherwise")
-            if name == "teacher":
-                raise ValueError("'teacher' has a row of its own in the table; call this arm otherwise")
-        return arms
-
-    def launcher_options(self) -> Any:
-        """Return the launcher's typed options; RecipeError for what it does not know."""
-        return self.options.typed("launchers", self.launcher, "study.options")
-
-    @field_validator("seeds")
-    @classmethod
-    def _once(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
-        if len(set(seeds)) < len(seeds):
-            raise ValueError("expected every seed once")
-        return seeds

@@ -1,4 +1,4 @@
-"""Errors in code that is not edgekd's, a user's network or a plugin of another package, as one line with their last line."""
+"""Errors in third-party code (a user's network, a plugin), reported on one line with the code line that failed."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ def remember(module: str) -> None:
 
 
 def error_of(error: BaseException) -> UserError | None:
-    """Return an error that the user's code raised as one line, None when no line of theirs took part in it."""
+    """Return an error of the user's code on one line, None if no line of the user's code is in its traceback."""
     if isinstance(error, EdgekdError) or not _where(error):
         return None
     return UserError(f"an error in code that is not edgekd's: {described(error)}; `edgekd -v` shows its traceback")
 
 
 def described(error: BaseException) -> str:
-    """Return type and text of an error on one line, behind the last line of the user's code that failed, if any did.
+    """Return the failing line of the user's code, if any, and the error's type and text, on one line.
 
     For example ``nets.py:12, `x = self.head(x)`: KeyError: 'head'``.
     """
@@ -52,7 +52,7 @@ def described(error: BaseException) -> str:
 
 @contextmanager
 def blamed(what: str, hint: str = "", kind: type[UserError] = RecipeError) -> Iterator[None]:
-    """Raise what fails inside as one line: what, the user's last line, the error, and the hint.
+    """Turn any exception inside the block into one line: what, the user's line, the error, and the hint.
 
     Raises:
         UserError: of the given kind, for any exception that is not edgekd's, and for `sys.exit`.
@@ -66,7 +66,7 @@ def blamed(what: str, hint: str = "", kind: type[UserError] = RecipeError) -> It
 
 
 def _where(error: BaseException) -> tuple[tuple[str, int], str] | None:
-    """Return the last line of the user's code in a chain of errors, and what the error of that line said."""
+    """Return the last line of the user's code in a chain of errors, and the text of its error."""
     one: BaseException | None = error
     while one is not None:
         said = f"{type(one).__name__}: {one_line(one)}"
@@ -84,7 +84,7 @@ def _where(error: BaseException) -> tuple[tuple[str, int], str] | None:
 
 
 def is_theirs(file: str) -> bool:
-    """Return whether a source file is the user's: neither edgekd's, nor Python's, nor an installed library's."""
+    """Return whether a source file is the user's: not edgekd's, not Python's, not an installed library's."""
     if file.startswith("<"):
         return False
     path = Path(file).resolve()
@@ -94,7 +94,7 @@ def is_theirs(file: str) -> bool:
 
 
 def _roots() -> list[Path]:
-    """Return the folders and files of the packages that `remember` was told of."""
+    """Return the folders and files of the packages given to `remember`."""
     files = [getattr(sys.modules.get(name), "__file__", None) for name in sorted(_packages - {"edgekd"})]
     paths = [Path(file).resolve() for file in files if file]
     return [path.parent if path.name == "__init__.py" else path for path in paths]

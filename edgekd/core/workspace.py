@@ -1,8 +1,8 @@
-"""A workspace is the output folder of a run: its lock, its artifacts and its unfinished work.
+"""The output folder of a run: its lock, artifacts and unfinished work.
 
 DIR/<stage>/                 finished artifacts
 DIR/.work/<stage>-<key>/     unfinished ones; training resumes from `_scratch` in here
-DIR/.previous/<stage>-<key>/ artifacts of other settings, put back when those settings are asked for again
+DIR/.previous/<stage>-<key>/ artifacts of other settings, restored when a recipe has those settings again
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _ADVICE = "finished stages are kept: make room or allow writing, and run the sam
 
 
 class Workspace:
-    """Paths of one output folder, absolute: stages hand them to processes that work elsewhere. Lock it before writing."""
+    """Absolute paths of one output folder (child processes have other working folders). Lock it before writing."""
 
     def __init__(self, root: Path) -> None:
         self.root = Path(root).absolute()
@@ -42,7 +42,7 @@ class Workspace:
         """Hold the folder for this process; the lock ends with the process, also with `kill -9`.
 
         Args:
-            wait: for another run to leave the folder, instead of raising.
+            wait: wait for another run to leave the folder, instead of raising.
 
         Raises:
             WorkspaceError: another run holds it, or the disk is full or not writable (also while inside).
@@ -65,10 +65,10 @@ class Workspace:
                 lock.release()
 
     def check_own(self, stages: Iterable[str]) -> None:
-        """Check that the folders of stages are not somebody else's: `--out .` beside a folder `data` of images.
+        """Check that no folder with a stage's name is the user's, e.g. `--out .` beside a folder `data` of images.
 
         Raises:
-            WorkspaceError: edgekd never worked here, and there is a folder of a stage's name that is no artifact.
+            WorkspaceError: the folder is new to edgekd, and has a folder with a stage's name that is not an artifact.
         """
         if (self.root / ".lock").exists():
             return
@@ -79,11 +79,11 @@ class Workspace:
                 )
 
     def artifact_dir(self, stage: str) -> Path:
-        """Return where the finished artifact of a stage lies."""
+        """Return the path of a stage's finished artifact."""
         return self.root / stage
 
     def work_dir(self, stage: str, key: str) -> Path:
-        """Return (and make) the working folder of a stage under one cache key; only resume state is left in it."""
+        """Create and return a stage's working folder for a cache key; it keeps only resume state."""
         path = self.work_path(stage, key)
         path.mkdir(parents=True, exist_ok=True)
         for left in path.iterdir():  # half-written files of a killed run must not get into the artifact
@@ -96,7 +96,7 @@ class Workspace:
         return path
 
     def finished(self, stage: str, key: str) -> Artifact | None:
-        """Return the artifact of a stage when it was made under this key, from its place or from `.previous`."""
+        """Return a stage's artifact with this key, restored from `.previous` if necessary; None without one."""
         place, kept = self.artifact_dir(stage), self._previous(stage, key)
         if kept.exists() and self._complete(place, key) is None:
             self.set_aside(stage)
@@ -108,11 +108,11 @@ class Workspace:
         return artifact
 
     def look(self, stage: str, key: str) -> Artifact | None:
-        """Return the artifact that `finished` would return, and change nothing: for processes that do not hold the folder."""
+        """Return the artifact that `finished` would return, without restoring it; for processes without the lock."""
         return self._complete(self.artifact_dir(stage), key) or self._complete(self._previous(stage, key), key)
 
     def present(self, stage: str) -> Artifact | None:
-        """Return the artifact in a stage's folder, whatever it was made with; None when there is none or it is damaged."""
+        """Return the artifact in a stage's folder, with any key; None without one or for a damaged one."""
         try:
             return open_artifact(self.artifact_dir(stage))
         except ArtifactError:
@@ -124,18 +124,18 @@ class Workspace:
         return (there.manifest.get("code") or {}) if there else {}
 
     def work_path(self, stage: str, key: str) -> Path:
-        """Return where the working folder of a stage under one cache key lies."""
+        """Return the path of a stage's working folder for a cache key."""
         return self.root / ".work" / f"{stage.replace('/', '+')}-{key[:16]}"
 
     def has(self, stage: str, key: str) -> bool:
-        """Return whether the artifact of a stage under this key was made, in its place or in `.previous`."""
+        """Return whether a stage has an artifact with this key, in its folder or in `.previous`."""
         return self._complete(self.artifact_dir(stage), key) is not None or self._previous(stage, key).exists()
 
     def awaited(self, stage: str, key: str, poll_s: float = 0.5) -> Artifact:
-        """Return the artifact of a stage once the process that holds this folder has made it under this key.
+        """Wait until the process that holds this folder has made a stage's artifact with this key, and return it.
 
         Raises:
-            WorkspaceError: nobody holds the folder, and it is not there.
+            WorkspaceError: no process holds the folder, and the artifact does not exist.
         """
         lock = FileLock(self.root / ".lock")
         while (artifact := self._complete(self.artifact_dir(stage), key)) is None:

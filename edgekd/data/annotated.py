@@ -20,7 +20,7 @@ from edgekd.errors import DataError
 
 
 class AnnotatedDataset:
-    """Images with objects on disk; implements `DenseDataset`.
+    """Image files with annotated objects; implements `DenseDataset`.
 
     Boxes without area and objects without a mask pixel are dropped, equal objects are kept once, boxes that pass the edge by a
     pixel are clipped, with `beyond_edge` "cut" by any number of pixels.
@@ -31,7 +31,7 @@ class AnnotatedDataset:
         has_masks: whether samples carry masks.
         repairs: the repairs that the format has made.
         refusals: the annotations that it could not read.
-        beyond_edge: whether boxes that pass the edge further are cut there.
+        beyond_edge: "cut" cuts boxes that pass the edge further.
 
     Raises:
         DataError: something could not be read, or a box is not finite, or lies outside its image, where the
@@ -64,7 +64,7 @@ class AnnotatedDataset:
         return (self._images[index].image,)
 
     def gives_size(self, index: int) -> bool:
-        """Return whether the annotations of an image give its size, which then is held to the upright image's."""
+        """Return whether an image's annotations give its size, which is then compared with the upright image's."""
         return self._images[index].size is not None and not self._images[index].is_measured
 
     def only(self, indices: Sequence[int]) -> AnnotatedDataset:
@@ -108,7 +108,7 @@ class AnnotatedDataset:
         """Read one image and decode its masks.
 
         Raises:
-            DataError: the file is damaged, of another size than its annotations say, or a mask is damaged.
+            DataError: the file is damaged, its size differs from its annotations, or a mask is damaged.
         """
         entry = self._images[index]
         image = read_image(entry.image)

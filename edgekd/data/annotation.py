@@ -1,4 +1,4 @@
-"""Annotated objects as a format reads them, and the safe repairs: corners, edges, objects written twice.
+"""Annotated objects, and safe repairs: swapped corners, boxes beyond the edge, duplicate objects.
 
 A format of objects makes an `AnnotatedImage` per image and gives them to `annotated.AnnotatedDataset`.
 """
@@ -27,7 +27,7 @@ NO_MASK = "annotations without a mask left out"  # kinds of repair
 OTHER_CLASSES = "objects of classes that data.options.classes leaves out"
 TURNED = "boxes with corners in the wrong order set right"
 TWICE = "equal objects counted once"
-NO_OBJECTS = (IGNORED, "_background_", "background")  # entries of tools' class lists that no object has
+NO_OBJECTS = (IGNORED, "_background_", "background")  # entries of tools' class lists that are not object classes
 MAX_SIDE = 10**6  # of an image in pixels: beyond any real image
 
 BeyondEdge = Literal["refuse", "cut"]
@@ -74,7 +74,7 @@ class AnnotatedImage:
     """One image file with its objects; `size` (height, width) may be None for an image without objects.
 
     repairs: number of repairs in this image by kind.
-    is_measured: whether `size` comes from the image file, so that the annotations say nothing of it.
+    is_measured: whether `size` comes from the image file and not from the annotations.
     """
 
     name: str
@@ -169,7 +169,7 @@ def damage_of(one: Annotation) -> Iterator[None]:
 def repaired(image: AnnotatedImage, beyond_edge: BeyondEdge, refusals: Refusals) -> AnnotatedImage:
     """Return the image with boxes in order and inside of it, and each object once; `repairs` counts what was done.
 
-    What cannot be repaired goes to `refusals`.
+    Faults that cannot be repaired go to `refusals`.
     """
     repairs = Counter(image.repairs)
     objects: list[Annotation] = []
@@ -220,7 +220,7 @@ def _check_edges(one: Annotation, size: tuple[int, int]) -> None:
 
 
 def _once(objects: list[Annotation]) -> list[Annotation]:
-    """Return the objects without those whose class, flags, box and mask an earlier one has."""
+    """Return the objects without duplicates (same class, flags, box and mask)."""
     by_box: dict[Any, list[Annotation]] = {}
     for one in objects:
         by_box.setdefault((one.label, one.box, one.is_crowd, one.is_difficult), []).append(one)

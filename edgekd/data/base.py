@@ -37,7 +37,7 @@ class Instances:
     labels: (N,) int64 class indices.
     is_crowd: (N,) bool: a region of many objects, which any number of detections may match (COCO); None: no crowds.
     is_difficult: (N,) bool: an object that a detector may miss (VOC); None: no difficult objects.
-    areas: (N,) float32 square pixels, for COCO's area ranges; None: the areas of the masks, or of the boxes.
+    areas: (N,) float32 square pixels, for COCO's area ranges; None: computed from the masks, else from the boxes.
     """
 
     masks: Masks | None
@@ -63,7 +63,7 @@ class Instances:
     def coco_areas(self) -> np.ndarray:
         """(N,) square pixels for COCO's area ranges; difficult objects are beyond the largest range, so that COCO ignores them.
 
-        A difficult object must not be a crowd: COCO ignores every detection inside a crowd, whatever its IoU.
+        A difficult object must not be a crowd: COCO ignores every detection inside a crowd, at any IoU.
         """
         if self.areas is not None:
             areas = self.areas

@@ -1,4 +1,4 @@
-"""The check of a data set: reads every sample once, counts the classes, and finds what cannot teach or looks wrong.
+"""Check of a data set: reads every sample once, counts classes, and finds errors and suspicious labels.
 
 The stage `data` and `edgekd data check` call `check_data`.
 """
@@ -115,10 +115,10 @@ class CheckReport:
 class DataCheck:
     """The result of checking the splits of a recipe.
 
-    reports: of the training split and of the scored one, in this order; once when they are the same.
-    findings: errors and warnings about both together.
+    reports: one for the training split and one for the scored split; a single one if they are the same.
+    findings: errors and warnings about the two splits together.
     datasets: the splits that could be opened, by name.
-    shared: the images that are in both splits.
+    shared: names of the images that are in both splits.
     """
 
     reports: tuple[CheckReport, ...]
@@ -146,9 +146,9 @@ class DataCheck:
 
 
 def check_data(recipe: Recipe) -> DataCheck:
-    """Read every sample of a recipe's splits, or recall what an earlier check read, and return what is wrong with them.
+    """Check every sample of a recipe's splits, with cached facts from an earlier check if there are any.
 
-    Bad files are in the reports, not raised. The facts of splits without one are kept in the user's cache folder.
+    Bad files are reported, not raised. Facts of splits without bad files are cached in the user's cache folder.
 
     Raises:
         RecipeError: the format has no labels for the task.
@@ -190,7 +190,7 @@ def check_data(recipe: Recipe) -> DataCheck:
 
 
 def check_dataset(dataset: DenseDataset, split: str, progress: Progress | None = None) -> CheckReport:
-    """Load every sample of one split and return the report without what a recipe asks; bad files are in it, not raised.
+    """Load every sample of one split and return its report, without checks that need a recipe. Bad files are reported.
 
     Args:
         dataset: the opened split.
@@ -257,7 +257,7 @@ def _ints(values: np.ndarray) -> tuple[int, ...]:
 
 @contextmanager
 def _progress(title: str) -> Iterator[Progress]:
-    """Give a function that shows how far the reading is: a bar on a terminal, else now and then a line in the log."""
+    """Yield a function that shows progress: a bar on a terminal, else a log line every `LOG_EVERY_S`."""
     started = last = time.monotonic()
     with progress_bar(title) as bar:
 

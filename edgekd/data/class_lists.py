@@ -86,7 +86,7 @@ def named_classes(root: Path, classes: Sequence[str] | str, tools: Sequence[str]
 def listed_names(root: Path, classes: Sequence[str] | str) -> tuple[str, ...]:
     """Return the classes of an option `classes` of labels that name their class: names, or a list of any kind below `root`.
 
-    Values and colours in the list tell nothing there, and labelme's `__ignore__` is left out.
+    Values and colours in the list are not used. labelme's `__ignore__` is left out.
 
     Raises:
         DataError: as `checked_classes`, no such file, or one that is not understood.
@@ -346,7 +346,7 @@ def _object(one: Any) -> Listed | None:
 
 
 def _color(one: Any) -> tuple[int | None, int | None]:
-    """Return value and colour of `[r, g, b]` or `"#rrggbb"`: `[3, 3, 3]` is the value 3, too; None for what it is not."""
+    """Return value and colour of `[r, g, b]` or `"#rrggbb"`, None for each it is not; `[3, 3, 3]` is also the value 3."""
     if isinstance(one, str) and re.fullmatch("#[0-9a-fA-F]{6}([0-9a-fA-F]{2})?", one):
         return None, int(one[1:7], 16)
     if isinstance(one, list) and len(one) in (3, 4) and all(_is_whole(part) for part in one):

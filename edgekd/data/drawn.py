@@ -97,7 +97,7 @@ class DrawnDataset:
         """Read one image and draw its objects, one after the other.
 
         Raises:
-            DataError: the file is damaged, of another size than its annotations say, or a mask is damaged.
+            DataError: the file is damaged, its size differs from its annotations, or a mask is damaged.
         """
         sample = self._objects.load(index)
         assert sample.instances is not None

@@ -1,4 +1,4 @@
-"""Facts about every sample of a split, read once: sizes, labels, objects, palettes, orientations. No pixel is kept."""
+"""Facts about every sample of a split, read once: sizes, labels, objects, palettes, orientations; no pixels."""
 
 from __future__ import annotations
 
@@ -201,7 +201,7 @@ def _apart(masks: Masks, boxes: np.ndarray) -> int:
 
 
 def _is_unchecked(dataset: DenseDataset, index: int, found: _Found) -> bool:
-    """Return whether image and labels may be turned against each other, and no size tells.
+    """Return whether image and labels could have different orientations that their sizes do not reveal.
 
     An orientation that exchanges height and width is confirmed by labels that give the size of the upright image.
     """

@@ -12,13 +12,13 @@ _NUMBER = re.compile(r"-?\d+(\.\d+)?(e[+-]?\d+)?")
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is wrong with a data set, or looks wrong.
+    """One fault or suspicion about a data set.
 
     code: its kind, stable between versions: `palette_order`, `small_objects`.
     is_error: whether a run refuses the data.
     text: one line for a reader, with the count and the first file.
-    count: images, objects or classes that it is about.
-    first: the first of these images or classes, "" where there is none to name.
+    count: number of affected images, objects or classes.
+    first: the first affected image or class, "" without one.
     """
 
     code: str
@@ -39,10 +39,10 @@ def warning(code: str, text: str, count: int = 1, first: str = "") -> Finding:
 
 
 def grouped_errors(errors: Iterable[tuple[str, str]]) -> list[Finding]:
-    """Return one finding per cause of errors that were met file by file, in the order of the first of each cause.
+    """Group errors of single files by cause; return one finding per cause, in order of first occurrence.
 
-    Messages have one cause when they differ in numbers alone, in the file's name, and in what stands before the first
-    colon, the place.
+    Messages have one cause if they differ only in numbers, in the file's name, and in the text before the first
+    colon (the location).
 
     errors: the file's name, "" where it is not known, and the message of each.
     """

@@ -24,9 +24,9 @@ NEW_NS = 2_000_000_000  # file systems tell times of change apart by millisecond
 def fingerprint(dataset: DenseDataset, split: str) -> str:
     """Return a sha256 (hex) over the split, the number of classes, and name, suffix, size and content of every file.
 
-    Folders, dates and the names of classes do not count, so a copied data set has the same fingerprint. PNG and JPEG files
+    Folders, dates and class names are left out, so a copied data set has the same fingerprint. PNG and JPEG files
     are read for 64 KiB at either end. PNG ends in a checksum of its pixels; a change in the middle of a JPEG, at equal size,
-    stays unseen. Generated data has no files: only the samples' names count, and the cache key holds its options besides.
+    is not seen. Generated data has no files: its fingerprint is over the samples' names; the cache key has its options.
 
     Every command needs the fingerprint, and for COCO's 123 thousand images it reads 15 GB. A file per split in the user's
     cache folder therefore keeps it until the path, size or modification time of a file changes.

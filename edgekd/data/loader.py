@@ -23,7 +23,7 @@ from edgekd.core.recipe import Data
 from edgekd.data.augment import Objects, View, augmented, training_transform
 from edgekd.data.base import DenseDataset, Sample
 
-# Memory for decoded images, of all workers of a loader together.
+# Memory for decoded images, for all workers of a loader together.
 CACHE_BYTES = 2 << 30
 
 # Number of a fixed view -> the teacher's outputs for it, by name, without a batch axis.

@@ -1,4 +1,4 @@
-"""Class names that mirror each other: left and right, which a horizontal flip of the image turns into one another."""
+"""Class names that a flip swaps, such as left and right."""
 
 from __future__ import annotations
 

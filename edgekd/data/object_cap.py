@@ -1,4 +1,4 @@
-"""The highest score that a cap on the detections per image leaves: what perfect labels would score."""
+"""Upper bound of the score under a limit on detections per image: the score of perfect predictions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Outlines of what labelling tools draw, as polygons x1, y1, x2, y2, ... in pixels: rectangles, ellipses, turned shapes."""
+"""Outlines of labelling tools' shapes as polygons x1, y1, x2, y2, ... in pixels: rectangles, ellipses, rotated shapes."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ def palette_findings(splits: Sequence[CheckedSplit]) -> Iterator[Finding]:
 
 
 def _usual_indices(rows: np.ndarray) -> dict[int, int]:
-    """Return colour -> the index that most masks have it at; of equally many the one that comes first."""
+    """Return colour -> its most frequent palette index over the masks; on a tie the first."""
     times: dict[int, dict[int, int]] = {}
     for index, color in rows[:, 2:].tolist():
         seen = times.setdefault(color, {})
@@ -52,7 +52,7 @@ def _usual_indices(rows: np.ndarray) -> dict[int, int]:
 
 
 def never_trained(train: CheckedSplit, val: CheckedSplit) -> Iterator[Finding]:
-    """Yield the warning about classes that are scored and of which the training split has no label."""
+    """Yield the warning about scored classes without a label in the training split."""
     missing = (train.amounts == 0) & (val.amounts > 0)
     names = [name for name, is_missing in zip(train.classes, missing, strict=True) if is_missing]
     if names and train.num_images:

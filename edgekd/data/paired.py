@@ -36,9 +36,9 @@ class Pair:
 class Notes:
     """Notes on the labels of a data set, for messages, reports and the fingerprint.
 
-    hint: what to do about labels that no class has; `{labels}` in it stands for them.
+    hint: advice for labels without a class; `{labels}` is replaced by them.
     repairs: number of repairs that the format has made, by kind.
-    digest: content of files that say what stored labels mean, for the fingerprint.
+    digest: content of files that define the stored labels, for the fingerprint.
     """
 
     hint: str = ""

@@ -1,4 +1,4 @@
-"""Parts of a data set that its own folders and lists do not name: a seeded fraction of the images, or the user's own list."""
+"""Splits that a data set does not define: a seeded fraction of the images, or the user's list."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def is_list(split: str) -> bool:
 
 
 def whole_of(data: Data, split: str) -> str | None:
-    """Return the format's own split that a split of the recipe is a part of; None when the format knows the split itself."""
+    """Return the format's split that a recipe's split is a part of; None if the format defines the split itself."""
     if is_list(split):
         return WHOLE
     if fraction_of(split) is not None:
@@ -97,7 +97,7 @@ def _listed(whole: DenseDataset, data: Data, split: str) -> list[int]:
 
 
 def _ends_in(dataset: DenseDataset, index: int, wanted: PurePosixPath) -> bool:
-    """Whether the name of an image, or the path of its file, ends in the wanted parts; the suffix does not count."""
+    """Whether an image's name, or its file's path, ends in the wanted parts, ignoring the suffix."""
     count = len(wanted.parts)
     paths = [_without_suffix(dataset.name(index)), *(_without_suffix(f.as_posix()) for f in dataset.files(index)[:1])]
     return any(PurePosixPath(path).parts[-count:] == wanted.parts for path in paths)

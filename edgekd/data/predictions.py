@@ -1,4 +1,4 @@
-"""Writes an engine's result for an image: an overlay for people and an index mask for programs."""
+"""Writes an engine's result for an image: an overlay to look at and an index mask for programs."""
 
 from __future__ import annotations
 

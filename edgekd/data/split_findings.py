@@ -29,12 +29,12 @@ _MIRRORED = 1.1  # change of the aspect up to which a size turned by 90 degrees 
 
 @dataclass(frozen=True)
 class CheckedSplit:
-    """A split, its facts, and what they are held to.
+    """A split and its facts, as the checks take them.
 
     name: its name in the recipe.
     classes: class names in index order.
     file_name: gives the name of a sample's image file.
-    facts: of every sample.
+    facts: facts of every sample.
     """
 
     name: str
@@ -61,7 +61,7 @@ class CheckedSplit:
 
 
 def label_findings(split: CheckedSplit) -> Iterator[Finding]:
-    """Yield what a split's labels say for themselves."""
+    """Yield the findings about a split's labels that need no recipe."""
     if not split.num_images:
         return
     facts = split.facts
@@ -86,7 +86,7 @@ def label_findings(split: CheckedSplit) -> Iterator[Finding]:
 
 
 def absent_classes(split: CheckedSplit, known: np.ndarray | None = None) -> Iterator[Finding]:
-    """Yield the warning about classes of which a split has no label; those in `known` (K,) bool are told elsewhere."""
+    """Yield the warning about classes without a label in a split, except those in `known` (K,) bool, reported elsewhere."""
     is_absent = split.amounts == 0
     if known is not None:
         is_absent &= ~known
@@ -97,7 +97,7 @@ def absent_classes(split: CheckedSplit, known: np.ndarray | None = None) -> Iter
 
 
 def size_findings(split: CheckedSplit, data: Data, is_train: bool) -> Iterator[Finding]:
-    """Yield what `data.size` does to a split: sizes turned around, an aspect that is squeezed, objects that vanish."""
+    """Yield the findings about `data.size`: height and width swapped, aspect squeezed, objects too small."""
     facts = split.facts
     if not split.num_images:
         return
@@ -130,7 +130,7 @@ def size_findings(split: CheckedSplit, data: Data, is_train: bool) -> Iterator[F
 
 
 def indivisible_size(data: Data) -> Iterator[Finding]:
-    """Yield the warning about a `data.size` that most networks do not take; a run holds the size to its own networks."""
+    """Yield the warning about a `data.size` that most networks refuse; a run checks it against its own networks."""
     if any(side % USUAL_STRIDE for side in data.size):
         height, width = (max(1, round(side / USUAL_STRIDE)) * USUAL_STRIDE for side in data.size)
         text = (
@@ -141,7 +141,7 @@ def indivisible_size(data: Data) -> Iterator[Finding]:
 
 
 def cap_findings(split: CheckedSplit, cap: int) -> Iterator[Finding]:
-    """Yield the warning about images with more objects than `cap`, the detections per image that are scored."""
+    """Yield the warning about images with more objects than `cap`, the number of scored detections per image."""
     if not split.facts.has_objects:
         return
     counts = split.facts.counts(len(split.classes))

@@ -1,4 +1,4 @@
-"""The splits of a recipe's data set: opening them, sharing them within a run, images that are in both."""
+"""Opens the splits of a recipe's data set, shares them within a run, and finds images in both splits."""
 
 from __future__ import annotations
 

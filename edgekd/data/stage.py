@@ -1,4 +1,4 @@
-"""The data stage: reads both splits, refuses data that cannot teach, records classes, fingerprints and findings."""
+"""The data stage: reads both splits, refuses unusable data, records classes, fingerprints and findings."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def run(job: StageJob) -> StageResult:
     """Check both splits as `edgekd data check` does; record their classes, sizes, fingerprints, repairs and findings.
 
     Raises:
-        DataError: a sample cannot be read, or the data cannot teach: see the errors of `check_data`.
+        DataError: a sample cannot be read, or the data is unusable: see the errors of `check_data`.
     """
     checked = check_data(job.recipe)
     checked.require_no_error()
@@ -55,7 +55,7 @@ def run(job: StageJob) -> StageResult:
     )
 
 
-# What the other stages depend on; their cache keys hold it instead of the whole artifact. Names of classes change no
+# The parts that other stages depend on; their cache keys hold these instead of the whole artifact. Class names change no
 # training.
 
 

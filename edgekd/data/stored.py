@@ -1,4 +1,4 @@
-"""How the mask files of a data set store classes: by index, by values with names, or by colours."""
+"""Encodings of classes in mask files: by index, by named values, or by colours."""
 
 from __future__ import annotations
 

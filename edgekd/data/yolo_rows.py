@@ -1,4 +1,4 @@
-"""Rows of YOLO's label files: a box or a polygon in shares of the image's sides."""
+"""Rows of YOLO label files: a box or a polygon, in fractions of the image's width and height."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ Count = Annotated[int, Field(ge=1)]
 
 @dataclass(frozen=True)
 class Pyramid:
-    """Declared feature channels of a network, by stride, and of its decoder: the facts from which a method makes adapters.
+    """Declared channels of a network's feature maps by stride, and of its decoder. Methods make adapters from them.
 
     level_strides: strides of `Outputs.levels`. has_heads: whether `Outputs.heads` has the heads of the task's logit methods.
     task: the network's task.
@@ -50,6 +50,6 @@ def pyramid_of(model: DenseModel, num_classes: int, task: str) -> Pyramid:
 
 
 def check_at_least(least: int, value: int, key: str) -> None:
-    """Check the value of the option `key`; RecipeError when it is below `least`."""
+    """Check that the option `key` is at least `least`; RecipeError if it is not."""
     if value < least:
         raise RecipeError(f"{key}: expected {least} or more, got {value}")

@@ -1,6 +1,6 @@
 """Functions of feature maps: common grids, standardised features, affinities, relations, attention.
 
-All functions work in float32 whatever the autocast mode; features are (B, C, h, w), validity is (B, 1, h, w) bool.
+All functions compute in float32, also under autocast; features are (B, C, h, w), validity is (B, 1, h, w) bool.
 """
 
 from __future__ import annotations
@@ -48,10 +48,10 @@ class _Standardised(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         z, length, scale, std, valid, total = ctx.saved_tensors
-        # Of z: the part along z goes, where its length is not held at the smallest one.
+        # Gradient of z: without the part along z, except where the length is clamped at its minimum.
         along = (grad * z).sum(dim=1, keepdim=True) * length**3 * (length < _SMALLEST_SQUARE**-0.5)
         of_z = torch.addcmul(grad * length, along, z, value=-1)
-        # Of the centred features: through the scale's product, and through the deviation in it.
+        # Gradient of the centred features: through the product with the scale, and through the deviation.
         of_std = (of_z * z).sum(dim=(2, 3), keepdim=True) / (std * total).clamp_min(_DEAD_STD)
         of_centred = torch.addcmul(of_z.mul_(scale), of_std * valid, z, value=-1)
         return of_centred - valid * (of_centred.sum(dim=(2, 3), keepdim=True) / total), None
@@ -338,7 +338,7 @@ class _RelationLoss(torch.autograd.Function):
             kl = torch.linalg.vecdot(p_t.exp_(), difference)
             total += (kl * weight[part]).sum()
             if ctx.needs_input_grad[1]:
-                # Of the similarity before the softmax: P^S - P^T. A cell is in its own row and in all others' columns.
+                # Gradient of the similarity before the softmax: P^S - P^T. A cell is in its row and in all other rows' columns.
                 of_pairs = log_s.exp_().sub_(p_t).mul_((weight[part] / temperature).unsqueeze(2))
                 grads.append(_of_tokens(of_pairs, student[part], rows))
         ctx.save_for_backward(*([torch.cat(grads)] if grads else []))

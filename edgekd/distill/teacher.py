@@ -14,7 +14,7 @@ from edgekd.models.base import DenseModel, Outputs
 class FrozenTeacher:
     """A teacher in eval mode, without gradients.
 
-    It is not an nn.Module on purpose. What is outside the student's module tree is never trained, switched to train mode,
+    It is not an nn.Module on purpose. Outside the student's module tree it is never trained, switched to train mode,
     checkpointed, averaged (EMA copies the tree) or exported with it.
     """
 

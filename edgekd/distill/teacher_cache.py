@@ -49,7 +49,7 @@ class TeacherCache:
 
 
 def cache_key(teacher: Artifact, data: Artifact, section: Data) -> str:
-    """Return a hex digest of what the outputs depend on: weights, network, images, size and augmentation."""
+    """Return a hash (hex) over everything that the outputs depend on: weights, network, images, size, augmentation."""
     described = section.model_dump(mode="json", exclude={"val"})
     described["options"] = section.options.in_keys("formats", section.format)
     del described["augment"]["flip_pairs"]  # they swap labels, and the teacher sees images only
@@ -69,7 +69,7 @@ def fill_cache(folder: Path, teacher: Teacher, views: FixedViews, device: torch.
     Args:
         folder: the folder of this key (`cache_key`).
         teacher: runs in float32 on `device`.
-        views: of the training split.
+        views: views of the training split.
         device: where the teacher runs.
 
     Raises:

@@ -14,7 +14,7 @@ from edgekd.errors import GateError
 def run(job: StageJob) -> StageResult:
     """Compare the score of the engine that is the stage's subject with that of the same engine here.
 
-    Two engines that were built on their own machines are two files; their scores are told and held to no limit.
+    Two engines that were built on two machines are different files; their scores are reported without a limit.
 
     Raises:
         GateError: the scores of the same file differ by more than `parity.board_score`.

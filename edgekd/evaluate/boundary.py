@@ -61,7 +61,7 @@ def boundary_counts(
 def trimap_band(truth: np.ndarray, radius_px: int, ignore_index: int = 255) -> np.ndarray:
     """Return the labelled pixels (H, W) bool with a pixel of another class at most `radius_px` away (Chebyshev).
 
-    Contours against ignored pixels and the frame do not count.
+    Contours against ignored pixels and the frame are left out.
     """
     kept = truth != ignore_index
     lowest = _lowest(np.where(kept, truth, np.uint8(255)), radius_px, beyond=255)

@@ -1,4 +1,4 @@
-"""Connectivity: regions that were invented or lost as a whole; pure functions.
+"""Connectivity: spurious and missing connected regions; pure functions.
 
 A component is a 4-connected region of one class. A predicted one may run through ignored pixels, which are then not
 counted as its pixels: cutting it there would make splinters that the network did not predict.
@@ -61,7 +61,7 @@ def label_components(class_map: np.ndarray) -> tuple[int, np.ndarray]:
 def _components(
     class_map: np.ndarray, kept: np.ndarray, agree: np.ndarray, num_classes: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return per class (K,) the number of components that count, and of those without a counterpart."""
+    """Return per class (K,) the number of counted components, and of those without a counterpart."""
     count, labels = label_components(class_map)
     areas = np.bincount(labels[kept], minlength=count + 1)
     agreeing = np.bincount(labels[agree], minlength=count + 1)

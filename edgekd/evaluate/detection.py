@@ -26,11 +26,11 @@ from edgekd.errors import DataError, UserError
 from edgekd.evaluate.definitions import COCO_DETECTIONS, recall_name
 from edgekd.evaluate.predictions import Prediction
 
-# How the three kinds of average precision are called by us and by faster-coco-eval.
+# Names of the three kinds of average precision: edgekd's and faster-coco-eval's.
 _KINDS = {"map": "bbox", "mask_map": "segm", "boundary_map": "boundary"}
 _WRITTEN = ("id", "image_id", "category_id", "iscrowd", "bbox", "area", "score")
 _AREAS = ("all", "small", "medium", "large")
-_AT_50, _AT_75 = 0, 5  # places of IoU 0.50 and 0.75 among the thresholds
+_AT_50, _AT_75 = 0, 5  # indices of IoU 0.50 and 0.75 among the thresholds
 
 
 class _Image(TypedDict):
@@ -61,7 +61,7 @@ class _Box(TypedDict):
 
 
 class _Entry(_Box, total=False):
-    """A box with what else is known of it; `mask_area` is not COCO's."""
+    """A box and its further fields; `mask_area` is not COCO's."""
 
     segmentation: _Runs
     mask_area: float
@@ -72,12 +72,13 @@ class _Entry(_Box, total=False):
 class DetectionResult:
     """Scores of a set of images.
 
-    metrics: fractions in [0, 1] by the names in `definitions.DEFINITIONS`; one that nothing was there for (no large
-        object, say) is absent.
+
+    metrics: fractions in [0, 1] by the names in `definitions.DEFINITIONS`; undefined ones (no large object) are absent.
     ap_per_class: average precision of masks where there are masks, else of boxes, by class; None without an object.
     precision: precision at 101 recall points at IoU 0.5, of the same, by class with objects.
-    best_f1: where precision and recall at IoU 0.5 are best together (F1, their harmonic mean): `f1`, `precision`, `recall`
-        and the `score` from which detections count then, by class with objects; 0 each where nothing is found.
+
+    best_f1: the point of best F1 (harmonic mean of precision and recall at IoU 0.5): `f1`, `precision`, `recall` and the
+        minimum `score` of detections there, by class with objects; all 0 without detections.
     absent_classes: classes without an object, which the means leave out.
     counts: `objects` (crowds and difficult ones not counted) and `detections`.
     ceilings: the same of the (mask) mAP and recall of perfect labels under the cap on detections per image; empty where no
@@ -105,10 +106,10 @@ def score(
 
     Args:
         classes: those of the data set and of the network.
-        predictions: of the images to score, see `predict_split`.
+        predictions: predictions of the images to score, see `predict_split`.
         has_masks: whether masks are scored beside boxes.
         coco_files: folder for what was scored, see `DetectionEvaluator.write`.
-        max_detections: best detections per image that count.
+        max_detections: number of best detections per image that are scored.
 
     Raises:
         DataError: there is no object in any of the images.
@@ -197,7 +198,7 @@ class DetectionEvaluator:
         )
 
     def _ceilings(self) -> dict[str, float]:
-        """Return the scores of perfect labels by metric name, {} where all objects of every image count."""
+        """Return the scores of perfect predictions by metric name, {} if no image has more objects than the limit."""
         counts = np.zeros((len(self._images), len(self.classes)), np.int64)
         for entry in filter(_is_counted, self._objects):
             counts[entry["image_id"] - 1, entry["category_id"] - 1] += 1
@@ -209,12 +210,12 @@ class DetectionEvaluator:
         return dict.fromkeys(kinds, precision) | {recall_name(kind, self.max_detections): recall for kind in kinds}
 
     def write(self, folder: Path) -> None:
-        """Write what was added so far as COCO's own files: `coco_labels.json`, and the detections in `coco_bbox.json` and, of
+        """Write labels and detections as COCO files: `coco_labels.json`, and the detections in `coco_bbox.json` and, for
         masks, `coco_segm.json`.
 
-        Whatever reads COCO can score them again, pycocotools for one: `COCO("coco_labels.json").loadRes("coco_bbox.json")`.
+        Any COCO tool can score them again, e.g. pycocotools: `COCO("coco_labels.json").loadRes("coco_bbox.json")`.
         Boxes and masks are apart because it takes the size of a detection that has both from its box. Images and classes
-        are numbered from 1 in the order of the data set, whatever ids it has itself.
+        are numbered from 1 in the order of the data set, not by the ids of its files.
         """
         files: dict[str, object] = {
             "labels": {**self._truth(), "annotations": [_written(entry) for entry in self._objects]}

@@ -1,4 +1,4 @@
-"""A hash of the images that a score is of, with their labels: two scores with one hash are of the same images."""
+"""A hash of scored images and labels: two scores with one hash are of the same images."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from edgekd.evaluate.predictions import Prediction, ResultT
 
 
 class ImageHash:
-    """The sha256 over pixels and labels of samples in order. Names and folders do not count."""
+    """The sha256 over pixels and labels of samples in order, without names and folders."""
 
     def __init__(self) -> None:
         self._digest = hashlib.sha256()

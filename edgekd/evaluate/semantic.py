@@ -31,7 +31,7 @@ _BEHIND = 2  # predictions that are counted while the network runs
 
 @dataclass(frozen=True)
 class SemanticCounts:
-    """Everything counted on some images; two of them add up to that of all their images.
+    """Counts of some images; counts of two sets add up to those of the union.
 
     `confusion` and `trimap` are (K, K) int64 confusion matrices, of all labelled pixels and of the trimap band.
     """
@@ -89,7 +89,7 @@ def score(classes: Sequence[str], predictions: Iterable[Prediction[np.ndarray]])
 
     Args:
         classes: those of the data set and of the network.
-        predictions: of the images to score, see `predict_split`.
+        predictions: predictions of the images to score, see `predict_split`.
 
     Raises:
         DataError: a prediction has another size than its mask, a label is outside the classes, or no pixel has a label.
@@ -116,7 +116,7 @@ def _counted(evaluator: SemanticEvaluator, predictions: Iterable[Prediction[np.n
 
 
 class SemanticEvaluator:
-    """Collects counts image by image, in any order; evaluators of parts of a set merge into that of the whole."""
+    """Collects counts image by image, in any order; evaluators of parts of a set can be merged."""
 
     def __init__(self, classes: Sequence[str], ignore_index: int = IGNORE_INDEX) -> None:
         self.classes = tuple(classes)

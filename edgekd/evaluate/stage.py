@@ -1,4 +1,4 @@
-"""The evaluate stage: scores one artifact, the engine itself, on the scored split at label resolution."""
+"""The evaluate stage: scores one artifact (a network or the engine itself) on the scored split, at label resolution."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ from edgekd.executors.boards import board_of, executor_of, machine_on
 from edgekd.executors.predictions import predict_images
 
 PICTURES = "pictures.npz"
-Scored = tuple[dict[str, Any], dict[str, np.ndarray]]  # what the manifest says, what the pictures need
+Scored = tuple[dict[str, Any], dict[str, np.ndarray]]  # facts for the manifest, arrays for the pictures
 
 
 def run(job: StageJob) -> StageResult:
-    """Score the artifact named by the stage's subject; keep what it says of a few images for the report.
+    """Score the artifact named by the stage's subject; keep its results for a few images for the report.
 
     Raises:
         DataError: the network's classes are not the data set's.
@@ -70,7 +70,7 @@ def run(job: StageJob) -> StageResult:
 
 
 def place(recipe: Recipe) -> dict[str, Any]:
-    """Return what the scores of the recipe's only engine depend on besides the engine (JSON): its board's hardware and runtime.
+    """Return the external state of the scores of the recipe's only engine (JSON): its board's hardware and runtime.
 
     Runtimes choose arithmetic by the hardware: OpenVINO computes in float16 on some ARM cores.
     """

@@ -1,4 +1,4 @@
-"""Checks of the value of a job's result, which another machine may have written."""
+"""Checks of a job's result, which another machine may have written."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from edgekd.executors.logs import printable
 
 
 def texts_of(value: Json, key: str, count: int) -> list[str]:
-    """Return a list of texts in a job's value, without control characters; BoardAnswerError when it is no list of `count` texts."""
+    """Return a list of texts in a job's value, without control characters; BoardAnswerError unless it has `count` texts."""
     texts = value.get(key)
     if not isinstance(texts, list) or len(texts) != count or not all(isinstance(text, str) for text in texts):
         raise BoardAnswerError(f"a job's {key}: expected {count} texts, got {texts!r:.200}; run it again")
@@ -20,7 +20,7 @@ def texts_of(value: Json, key: str, count: int) -> list[str]:
 
 
 def text_of(value: Json, key: str) -> str:
-    """Return a text in a job's value, without control characters; BoardAnswerError when it is none."""
+    """Return a text in a job's value, without control characters; BoardAnswerError for another type."""
     return texts_of({key: [value.get(key)]}, key, 1)[0]
 
 
@@ -35,7 +35,7 @@ def path_of(value: Json, key: str) -> Path:
 
 
 def spec_of(value: Json, key: str) -> ModelSpec:
-    """Return a contract in a job's value; BoardAnswerError when it is none."""
+    """Return a contract (`ModelSpec`) in a job's value; BoardAnswerError for anything else."""
     try:
         return ModelSpec.from_dict(mapping_of(value, key))
     except (AttributeError, KeyError, TypeError, ValueError) as exc:
@@ -43,7 +43,7 @@ def spec_of(value: Json, key: str) -> ModelSpec:
 
 
 def mapping_of(value: Json, key: str) -> Json:
-    """Return a mapping in a job's value; BoardAnswerError when it is none."""
+    """Return a mapping in a job's value; BoardAnswerError for another type."""
     mapping = value.get(key)
     if not isinstance(mapping, dict):
         raise BoardAnswerError(f"a job's {key}: expected a mapping, got {mapping!r:.200}; run it again")
@@ -54,8 +54,8 @@ def rows_of(value: Json, key: str, names: Collection[str]) -> dict[str, Json]:
     """Return the rows of a measurement by engine, their `warnings` without control characters; BoardAnswerError for anything else.
 
     Args:
-        value: of the job.
-        key: of the rows in it.
+        value: value of the job.
+        key: key of the rows in it.
         names: engines that the job was given.
     """
     rows = {}
@@ -67,7 +67,7 @@ def rows_of(value: Json, key: str, names: Collection[str]) -> dict[str, Json]:
 
 
 def reasons_of(value: Json, key: str) -> dict[str, str]:
-    """Return a mapping of names to texts in a job's value, without control characters; BoardAnswerError when it is none."""
+    """Return a mapping of names to texts in a job's value, without control characters; BoardAnswerError for another type."""
     names = list(mapping_of(value, key))
     texts = texts_of({key: list(value[key].values())}, key, len(names))
     return dict(zip(names, texts, strict=True))

@@ -1,4 +1,4 @@
-"""The executor protocol: a place where engines are built, run and measured."""
+"""The executor protocol: runs jobs in this process, a child process, a vendor virtualenv or on a board."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from edgekd.core.artifact import Artifact
 
 
 def no_progress(what: str, fraction: float) -> None:
-    """Show nothing."""
+    """Ignore progress."""
 
 
 def absolute(files: Mapping[str, Path]) -> dict[str, str]:
@@ -27,8 +27,8 @@ def absolute(files: Mapping[str, Path]) -> dict[str, str]:
 class Identity:
     """The machine that an engine or a latency belongs to (JSON-ready).
 
-    hardware: what an engine that is compiled for one machine is compiled for.
-    use: what else a latency depends on: the cores that the process may use, the power mode.
+    hardware: the machine that a machine-specific engine is compiled for.
+    use: other facts that latency depends on: the cores that the process may use, the power mode.
     runtimes: distribution -> version of the runtimes that are installed; None for the others.
     """
 
@@ -38,7 +38,7 @@ class Identity:
 
 
 class Executor(Protocol):
-    """A place where engines are built, run and measured: this process, a child, a vendor virtualenv, a board."""
+    """Builds, runs and measures engines in this process, a child, a vendor virtualenv or on a board."""
 
     def run_job(
         self, job: Job, files: Mapping[str, Path], out_dir: Path, log: Path, progress: Progress = no_progress
@@ -50,7 +50,7 @@ class Executor(Protocol):
             files: the host's files that the job reads, by the names that its arguments use.
             out_dir: existing folder of the host for the files that the job writes.
             log: file of the host for what the job prints.
-            progress: called while the job runs, where it can be seen from here.
+            progress: called while the job runs, if the executor can see its progress.
 
         Raises:
             TargetError: the target refuses, or the job gave no result that can be trusted.
@@ -66,7 +66,7 @@ class Executor(Protocol):
         """
 
     def identity(self) -> Identity:
-        """Return the machine that engines and latencies of this place belong to."""
+        """Return the machine that this executor's engines and latencies belong to."""
 
     def facts(self) -> Facts:
-        """Return `environment` (hardware and system) and `state` (clocks, temperatures, load) of the place."""
+        """Return the machine's `environment` (hardware and system) and `state` (clocks, temperatures, load)."""

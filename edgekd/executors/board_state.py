@@ -18,16 +18,16 @@ from edgekd.executors.logs import printable
 from edgekd.executors.machine import Machine
 
 log = logging.getLogger(__name__)
-PAUSE_S = 5.0  # between two looks at a board that is not quiet; a look takes a second of one core
+PAUSE_S = 5.0  # between two checks of a board that is not quiet; a check takes a second of one core
 
 
 def prepare(board: Board, ask: Callable[[], Machine], pause_s: float = PAUSE_S) -> None:
-    """Wait until a board is quiet, at most `quiet.wait_s`; `confirm` says what disturbs a measurement even then.
+    """Wait until a board is quiet, at most `quiet.wait_s`; `confirm` reports what still disturbs the measurement.
 
     Args:
         board: its entry in the inventory.
         ask: returns the machine as it is now.
-        pause_s: between two looks.
+        pause_s: pause between two checks.
 
     Raises:
         BoardError: the board does not have the power mode or the clocks that the inventory expects.
@@ -48,7 +48,7 @@ def prepare(board: Board, ask: Callable[[], Machine], pause_s: float = PAUSE_S) 
 
 
 def confirm(board: Board, before: Machine, after: Machine, state: object) -> list[str]:
-    """Return what disturbed a measurement, each in words: a reboot or a long wait for others may change a board unseen.
+    """Return the disturbances of a measurement, in words; a reboot or a long wait can change a board unseen.
 
     Args:
         board: its entry in the inventory.
@@ -101,15 +101,15 @@ def _understood(board: Board) -> Iterator[None]:
     try:
         yield
     except (AttributeError, KeyError, TypeError, ValueError) as exc:
-        raise BoardAnswerError(f"board {board.name}: its state is none of a machine ({exc!r:.200})") from exc
+        raise BoardAnswerError(f"board {board.name}: unexpected state ({exc!r:.200})") from exc
 
 
 def unmet(expects: Expects, identity: Identity, state: Facts) -> list[str]:
-    """Return the expectations that a board does not meet, each in words; [] when it meets all.
+    """Return the inventory's expectations that a board does not meet, in words; [] if it meets all.
 
     Args:
-        expects: of the inventory.
-        identity: of the board; its power mode.
+        expects: expectations of the inventory.
+        identity: identity of the board; its power mode.
         state: `facts()["state"]` of the board.
     """
     found = []
@@ -125,7 +125,7 @@ def unmet(expects: Expects, identity: Identity, state: Facts) -> list[str]:
 
 
 def disturbances(quiet: Quiet, state: Facts) -> list[str]:
-    """Return what disturbs a measurement on a board at this moment, each in words; [] when it is quiet.
+    """Return the present disturbances of a measurement on a board, in words; [] if it is quiet.
 
     The load average is left out: it holds what edgekd's own jobs did in the last minutes.
     """

@@ -1,4 +1,4 @@
-"""The executor of a board, by the name that an engine has it under."""
+"""Executors of boards by name."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from edgekd.executors.ssh.board import SshBoard
 
 
 class _Boards:
-    """The boards of one inventory, each reached over one connection, and why they cannot run the engines asked about."""
+    """The boards of one inventory, one connection each, and cached reasons why they cannot run engines."""
 
     def __init__(self, inventory: Inventory) -> None:
         self.reasons: dict[tuple[str, str], str] = {}
@@ -33,10 +33,14 @@ class _Boards:
         self._executors: dict[str, SshBoard] = {}
 
     def executor(self, name: str) -> SshBoard:
-        """Return the executor of a board; RecipeError when the inventory lacks it."""
+        """Return the executor of a board; RecipeError if the inventory has no such board."""
         if name not in self._executors:
             self._executors[name] = SshBoard(self._inventory.board(name))
         return self._executors[name]
+
+    def chip(self, name: str) -> str | None:
+        """Return the chip of a board as the inventory names it; RecipeError when it lacks the board."""
+        return self._inventory.board(name).chip
 
     def close(self) -> None:
         """End the connections."""
@@ -49,7 +53,7 @@ _connected: ContextVar[_Boards | None] = ContextVar("_connected", default=None)
 
 @contextmanager
 def connected(beside: Path | None = None) -> Iterator[None]:
-    """Use one inventory and one connection for each board within this block; a block inside another one uses that one's.
+    """Use one inventory and one connection per board within this block; a nested block uses the outer one's.
 
     Args:
         beside: folder of the recipe, see `load_inventory`.
@@ -70,14 +74,23 @@ def connected(beside: Path | None = None) -> Iterator[None]:
 
 
 def executor_of(board: str) -> Executor:
-    """Return the executor of a board; RecipeError when the inventory in use lacks it."""
+    """Return the executor of a board; RecipeError if the inventory in use has no such board."""
     if board == LOCAL:
         return Local()
     return (_connected.get() or _Boards(load_inventory())).executor(board)
 
 
+def chip_of(board: str) -> str | None:
+    """Return the chip that the inventory in use names for a board, None where it names none; the board is not asked.
+
+    Raises:
+        RecipeError: the inventory lacks the board.
+    """
+    return (_connected.get() or _Boards(load_inventory())).chip(board)
+
+
 def prepare(board: str) -> None:
-    """Wait until a board is quiet, at most as long as the inventory says; this machine is not waited for.
+    """Wait until a board is quiet, at most as long as the inventory says; no wait for this machine.
 
     Raises:
         BoardError: the board does not have the power mode or the clocks that the inventory expects.
@@ -88,11 +101,11 @@ def prepare(board: str) -> None:
 
 
 def confirm(board: str, state: object) -> list[str]:
-    """Return what disturbed a measurement, each in words; [] for this machine.
+    """Return the disturbances of a measurement, in words; [] for this machine.
 
     Args:
         board: where it was measured.
-        state: of the board `before` and `after`, as the measurement's job reports it.
+        state: state of the board `before` and `after`, as the measurement's job reports it.
 
     Raises:
         BoardError: the board has changed since `prepare`, or was not as the inventory expects.
@@ -102,7 +115,7 @@ def confirm(board: str, state: object) -> list[str]:
 
 
 def board_of(artifact: Artifact) -> str:
-    """Return the board that an artifact's engine is for; this machine for networks and graphs."""
+    """Return the board of an artifact's engine; `local` for networks and graphs."""
     return str(artifact.details.get("board", LOCAL))
 
 
@@ -112,7 +125,7 @@ def open_session(artifact: Artifact) -> AbstractContextManager[Session]:
 
 
 def machine_on(board: str) -> Facts:
-    """Return what a report says of a board's machine (JSON): `identity` and `environment`; errors as `Executor`."""
+    """Return a board's machine for the report (JSON): `identity` and `environment`; errors as `Executor`."""
     executor = executor_of(board)
     return {"identity": asdict(executor.identity()), "environment": executor.facts()["environment"]}
 
@@ -140,7 +153,7 @@ def why_not_there(engines: Iterable[Engine]) -> dict[str, str]:
 def ask_why_not(board: str, engines: Sequence[tuple[str, Any]]) -> list[str]:
     """Return why a board cannot run each engine, a pair of target and options (None: any), "" where it can.
 
-    Elsewhere than here, a runtime that is not installed is a reason; here, that is said when an engine is opened.
+    On a board, a missing runtime is a reason. On this machine it is not: opening the engine raises that error.
     """
     asked: list[AskedEngine] = [
         {

@@ -1,4 +1,4 @@
-"""Calls a target's builder and parser where they belong, which its `compile_at` says."""
+"""Calls a target's builder and parser in the process that its `compile_at` names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A child process of this Python as an executor: what crashes there leaves this process alive."""
+"""A child process of this Python as an executor: a crash in it does not end this process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The toolchains that there are, and checks of whether one works."""
+"""Installed and available toolchains, and checks of one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from edgekd.executors.toolchain import ToolchainExecutor
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was examined: whether it works, and in words what was found."""
+    """One check: whether it passed, and its finding in words."""
 
     name: str
     ok: bool
@@ -49,7 +49,7 @@ def examine(name: str, folder: Path | None = None) -> list[Check]:
     """Return checks of one toolchain; the later ones only when it is installed.
 
     Raises:
-        ToolchainError: no toolchain is called that.
+        ToolchainError: no toolchain has this name.
     """
     root, lock = venvs.root_of(folder), venvs.lock_of(name)
     try:

@@ -1,4 +1,4 @@
-"""Runs an engine over inputs where it belongs: a job, so that a board and a vendor's virtualenv do it alike."""
+"""Runs an engine over inputs as a job, with the same code on a board and in a vendor's virtualenv."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def engine_files(artifact: Artifact) -> EngineFiles:
 
 
 def measured_engine(name: str, engine: EngineFiles, files: dict[str, Path]) -> MeasuredEngine:
-    """Add an engine's files, under its name, to those of a job that measures it, and return what the job says of it."""
+    """Add an engine's files to a measuring job's files, prefixed by its name; return its entry in the job's arguments."""
     files |= {f"{name}/{file}": path for file, path in engine.files.items()}
     return {
         "module": plugins.load("targets", engine.target).__name__,
@@ -78,11 +78,11 @@ def run_engine(
     Args:
         engine: the engine.
         inputs: arrays by name as the engine's own contract has them.
-        executor: the place that runs it.
-        is_simulated: whether the target's simulator computes instead of the chip.
+        executor: runs it.
+        is_simulated: run in the target's simulator instead of on the chip.
 
     Raises:
-        ArtifactError: what comes back are not outputs of this engine.
+        ArtifactError: the returned arrays are not outputs of this engine.
         TargetError: the runtime refuses the engine; errors as `Executor.run_job`.
     """
     with TemporaryDirectory(prefix="edgekd-infer-") as text:

@@ -33,7 +33,7 @@ class Local:
     def run_job(
         self, job: Job, files: Mapping[str, Path], out_dir: Path, log: Path, progress: Progress = no_progress
     ) -> Json:
-        """Do a job in this process; what it logs goes where this process logs."""
+        """Do a job in this process, with this process's logging."""
         module = plugins.load("targets", job.target).__name__ if job.target else ""
         placed = replace(job, module=module, files=absolute(files), out_dir=str(out_dir.absolute()))
         return TASKS[job.task](placed, progress)

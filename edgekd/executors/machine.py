@@ -1,4 +1,4 @@
-"""The machine of a place, asked by the task `facts`: what an executor that is not this process answers with."""
+"""Facts of another process's machine, from the task `facts`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from edgekd.executors.base import Identity
 
 @dataclass(frozen=True)
 class Machine:
-    """Answer of the task `facts`: what latencies and some engines belong to, and hardware and state of the machine."""
+    """Result of the task `facts`: the machine's identity, its hardware and its state."""
 
     identity: Identity
     facts: Facts
@@ -28,7 +28,7 @@ def facts_job() -> Job:
 
 
 def machine_of(value: Json) -> Machine:
-    """Return what the value of a `facts_job` says; BoardAnswerError when it says something else."""
+    """Return the machine in the value of a `facts_job`; BoardAnswerError if the value does not describe one."""
     try:
         machine = Machine(Identity(**value["identity"]), value["facts"])
         parts = *asdict(machine.identity).values(), machine.facts["state"], machine.facts["environment"]
@@ -37,5 +37,5 @@ def machine_of(value: Json) -> Machine:
         return machine
     except (KeyError, TypeError) as exc:
         raise BoardAnswerError(
-            f"the board said of its machine: {str(value)[:200]!r}; expected identity and facts"
+            f"unexpected answer about the board's machine: {str(value)[:200]!r}; expected identity and facts"
         ) from exc

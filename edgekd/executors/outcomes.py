@@ -1,8 +1,8 @@
-"""What became of a worker process: the value of its result, or the error of the way in which it failed.
+"""Outcome of a worker process: the value of its result, or an error for the way in which it failed.
 
-Vendor compilers crash with SIGSEGV, hang, print errors and return success. So nothing is believed that cannot be checked: exit
-code, result file, and the log, which is searched for the target's error patterns. Each way to fail is an error of its own
-with the end of the log in it.
+Vendor compilers crash with SIGSEGV, hang, print errors and return success. So three things are checked: exit
+code, result file, and the log, which is searched for the target's error patterns. Each kind of failure has its error class,
+whose text ends with the end of the log.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from edgekd.errors import (
 from edgekd.executors.logs import last_lines, lines_with, printable
 from edgekd.targets.base import Toolchain
 
-# By the name in a result. No class of a failed recipe, gate or board: these are not for a job to say.
+# Error classes that a job may report, by name. A job cannot report a failed recipe, gate or board.
 _OF_JOBS: dict[str, type[EdgekdError]] = {
     kind.__name__: kind
     for kind in (
@@ -47,7 +47,7 @@ def value_of(path: Path, exit_code: int, log: Path, facts: Toolchain, what: str)
 
     Args:
         path: its `result.json`, which need not exist.
-        exit_code: of the process; less than 0: the signal that ended it.
+        exit_code: exit code of the process; less than 0: the signal that ended it.
         log: what it printed.
         facts: patterns of the toolchain.
         what: name of the job in messages: target and task.

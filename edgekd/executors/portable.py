@@ -1,4 +1,4 @@
-"""The portable part of edgekd as files, for a process that must not see anything else of this environment."""
+"""A copy of edgekd's portable packages, for a process that must not see the rest of this environment."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ PARTS = (
 
 
 def copy_to(folder: Path, modules: Iterable[ModuleType]) -> Path:
-    """Copy what is needed to run a worker into `folder` and return it, to be put on PYTHONPATH.
+    """Copy the code that a worker needs into `folder` and return the folder, for PYTHONPATH.
 
     Args:
-        folder: is made.
-        modules: of targets. One of another package is copied under its own name: a package with everything in its folder,
+        folder: created by this function.
+        modules: modules of targets. One of another package is copied under its own name: a package with everything in its folder,
             a module as one file. The packages around it are empty in the copy.
     """
     source, package = Path(edgekd.__path__[0]), folder / "edgekd"

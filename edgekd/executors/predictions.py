@@ -1,4 +1,4 @@
-"""What a network predicts for images, wherever it runs: in a session of this process, or as jobs of a board."""
+"""Predictions of a network for images, in a session of this process or as jobs of a board."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from edgekd.board.job import Job, Json
 from edgekd.board.postprocess import Predictor
 from edgekd.board.prediction_files import load_results, save_images
 from edgekd.board.session import Session
+from edgekd.core import plugins
 from edgekd.core.artifact import Artifact
 from edgekd.core.recipe import LOCAL
 from edgekd.errors import ArtifactError
@@ -25,7 +26,7 @@ from edgekd.executors.boards import board_of, executor_of
 from edgekd.executors.inference import EngineFiles, engine_files
 from edgekd.executors.logs import LOG
 
-SHARD_BYTES = 64 << 20  # of pixels that one job takes: a cut of the connection costs no more
+SHARD_BYTES = 64 << 20  # pixels per job; a lost connection costs at most one job
 _IMAGES = "images.npz"
 
 
@@ -37,13 +38,13 @@ def predict_images(
     Images go to a board as they are; pre-processing, engine and post-processing run there.
 
     Args:
-        images: (H, W, 3) uint8 RGB, read as they are needed.
+        images: (H, W, 3) uint8 RGB, read when needed.
         artifact: a checkpoint, an ONNX file or an engine.
-        selection: of a detector's objects; None: the default one.
+        selection: rule that selects a detector's objects; None: the default one.
         board: name of the board; None: the artifact's own.
 
     Raises:
-        ArtifactError: the artifact holds no network, or a board sends something else than results of these images.
+        ArtifactError: the artifact holds no network, or a board's answer is not the results of these images.
         TargetError: its runtime is not installed there, or refuses the engine; errors as `Executor.run_job`.
     """
     board = board_of(artifact) if board is None else board
@@ -55,7 +56,19 @@ def predict_images(
         raise ArtifactError(
             f"{artifact.path}: expected an engine for board {board}, got an artifact of kind {artifact.kind}"
         )
-    engine, executor = engine_files(artifact), executor_of(board)
+    yield from predict_with(images, engine_files(artifact), board, selection)
+
+
+def predict_with(
+    images: Iterable[np.ndarray], engine: EngineFiles, board: str, selection: Selection | None = None
+) -> Iterator[Any]:
+    """Yield the class map or the `Detections` of each image by an engine on a board; as `predict_images`."""
+    if board == LOCAL:
+        target, file = plugins.target(engine.target), engine.files[engine.engine]
+        with target.session(file, engine.spec, engine.options) as session:
+            yield from predict_in(session, images, selection)
+        return
+    executor = executor_of(board)
     for shard in _shards(images):
         yield from _of_shard(executor, engine, shard, selection)
 
@@ -100,5 +113,5 @@ def _of_shard(
 
 
 def _result_of(value: Json) -> str:
-    """Return the name of the one file of results; BoardAnswerError when there is another number."""
+    """Return the name of the only result file; BoardAnswerError if there is not exactly one."""
     return Path(texts_of(value, "results", 1)[0]).name

@@ -1,4 +1,4 @@
-"""Runs the worker as a child process: a process group of its own that is killed as a whole, a time-out, a bounded log."""
+"""Runs the worker as a child process: a separate process group that is killed as a whole, a time-out, a bounded log."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ def run_worker(
     Args:
         python: interpreter.
         folder: holds job.json; the process works in it.
-        environment: of the process; edgekd's portable part is on its PYTHONPATH.
+        environment: environment of the process; edgekd's portable part is on its PYTHONPATH.
         log: file to write.
         facts: patterns and time-out of the toolchain.
         what: name of the job in messages: target and task.
-        progress: called with what the job says of its progress.
+        progress: called with the progress that the job reports.
     """
     command = [str(python), "-m", "edgekd.worker", JOB]
     try:
@@ -48,7 +48,7 @@ def run_worker(
         return outcomes.value_of(folder / RESULT, exit_code, log, facts, what)
     except TargetError as exc:
         for place in (log.parent, folder):
-            if is_full(place):  # whatever else it looks like
+            if is_full(place):  # a full disk has many symptoms
                 raise WorkspaceError(f"{place}: {os.strerror(errno.ENOSPC)}; make room and run it again") from exc
         raise
 
@@ -62,7 +62,7 @@ def _supervise(
     what: str,
     progress: Progress,
 ) -> int:
-    """Run a command in a process group of its own until it ends, and leave no process of it behind."""
+    """Run a command in a new process group until it ends, then kill every process that it left."""
     started = time.monotonic()
     shown: tuple[str, float] | None = None
     with ended_like_ctrl_c(), ExitStack() as stack:
@@ -84,7 +84,7 @@ def _supervise(
 
 
 def _show(folder: Path, shown: tuple[str, float] | None, progress: Progress) -> tuple[str, float] | None:
-    """Pass on what the worker says of its progress, when it is new, and return it."""
+    """Pass on the worker's progress when it is new, and return it."""
     said = read_progress(folder)
     if said is not None and said != shown:
         progress(*said)
@@ -92,7 +92,7 @@ def _show(folder: Path, shown: tuple[str, float] | None, progress: Progress) -> 
 
 
 def _kill_group(process: subprocess.Popen[bytes]) -> None:
-    """Kill what is left of the group: the process itself, and children that outlived it."""
+    """Kill the rest of the group: the process itself, and children that outlived it."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()

@@ -1,4 +1,4 @@
-"""An engine in its toolchain's simulator: what it computes, never how fast, and not on the chip."""
+"""An engine in its toolchain's simulator: outputs only. Its time means nothing, and it is not the chip."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class SimulatedSession:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        """Leave nothing behind: every run cleans up after itself."""
+        """Do nothing: every run cleans up after itself."""
 
     def infer(self, inputs: Arrays) -> Arrays:
         """Run once in the simulator; errors as `simulate`."""

@@ -1,7 +1,7 @@
 """Toolchain virtualenvs: one per toolchain and locked version, in the user's cache folder, never in their environment.
 
-    <target>/toolchain.txt           what goes in, exact versions with hashes; its head says which Pythons it was locked for
-    <root>/<name>-<version>-<lock>/  a finished virtualenv; `toolchain.json` in it says what it is
+    <target>/toolchain.txt           exact versions with hashes; its head names the Pythons that it was locked for
+    <root>/<name>-<version>-<lock>/  a finished virtualenv, described by its `toolchain.json`
     <root>/.making-...               an unfinished one; never used, removed by the next install
 
 `<root>` is the option of the command line, `$EDGEKD_TOOLCHAINS`, or `edgekd/toolchains` in the user's cache folder.
@@ -76,10 +76,10 @@ def locks() -> dict[str, Lock]:
 
 
 def lock_of(name: str) -> Lock:
-    """Return the lock of a toolchain; ToolchainError when none is called that."""
+    """Return the lock of a toolchain; ToolchainError if no toolchain has this name."""
     known = locks()
     if name not in known:
-        raise ToolchainError(f"no toolchain is called {name!r}{did_you_mean(name, known)}")
+        raise ToolchainError(f"no toolchain has the name {name!r}{did_you_mean(name, known)}")
     return known[name]
 
 
@@ -109,7 +109,7 @@ def root_of(folder: Path | None = None) -> Path:
 
 
 def installed(root: Path) -> list[Installed]:
-    """Return the finished virtualenvs below a root, also those of other locks, by folder name."""
+    """Return the finished virtualenvs below a root by folder name, also those of other locks."""
     return [found for path in sorted(root.glob(f"[!.]*/{FACTS}")) if (found := _read(path)) is not None]
 
 
@@ -129,7 +129,7 @@ def find(lock: Lock, root: Path) -> Installed:
 def install(lock: Lock, root: Path) -> Installed:
     """Make the virtualenv of a lock, or return the one that is there.
 
-    It is made beside its place and renamed when complete; a kill leaves nothing that `find` takes.
+    It is made under a temporary name and renamed when complete; after a kill `find` sees nothing.
 
     Raises:
         ToolchainError: no Python that fits, or the installer failed.

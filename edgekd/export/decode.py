@@ -1,7 +1,7 @@
-"""Decoding and suppression inside an exported detector: what `board/detection.py` does in numpy, as nodes behind its raw heads.
+"""Decoding and suppression as ONNX nodes behind a detector's raw heads; `board/detection.py` is the same in numpy.
 
     boxes   every point's box, scores and coefficients, all levels in one tensor each
-    nms     what is left of them after suppression by ONNX's NonMaxSuppression, in tensors of fixed size
+    nms     the detections after ONNX's NonMaxSuppression, in tensors of fixed size
 
 The nodes are named `decode/...`; quantizers leave these in float (`quantize/ptq.py`).
 """
@@ -41,7 +41,7 @@ def decoded_outputs(trained: ModelSpec, how: str) -> tuple[TensorSpec, ...]:
         }
     else:
         chosen = Selection()
-        # What lies in the bars of a letterbox goes when the image's size is known, and must not take a place before.
+        # Detections in a letterbox's bars are dropped later, when the image's size is known: keep room for them.
         most = min(chosen.candidates if trained.preprocess.resize == "letterbox" else chosen.most, classes * points)
         shapes = {"boxes": (1, most, 4), "scores": (1, most), "labels": (1, most), "coefficients": (1, most, mixes)}
     kind = "decoded" if how == "boxes" else "found"
@@ -56,7 +56,7 @@ def decoded_outputs(trained: ModelSpec, how: str) -> tuple[TensorSpec, ...]:
 def append(model: onnx.ModelProto, spec: ModelSpec, how: str) -> None:
     """Put the decoding behind a graph whose outputs are raw heads; it then has the outputs of `spec`.
 
-    Suppression is that of `Selection()`, on the network's input; of equal scores the runtime chooses.
+    Suppression is that of `Selection()`, on the network's input; the runtime decides between equal scores.
     """
     levels = {value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim] for value in model.graph.output}
     tail = _Tail([name for name in levels if name not in _KEPT], [tensor.name for tensor in spec.outputs])

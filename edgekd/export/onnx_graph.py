@@ -1,4 +1,4 @@
-"""torch -> ONNX: static shape, simplified, with optional in-graph preprocessing, argmax and decoding, as a file."""
+"""Exports torch to an ONNX file: static shape, simplified, with optional preprocessing, argmax and decoding in the graph."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def export_onnx(model: DenseModel, spec: ModelSpec, settings: Export, path: Path
     if made != settings.opset:
         raise UserError(f"export.opset: torch exports this network to opset {made}, not {settings.opset}; set {made}")
     _check_operators(program.model_proto, made)
-    simplified, _ = onnxsim.simplify(program.model_proto)  # what it did is compared with torch: `measure_parity`
+    simplified, _ = onnxsim.simplify(program.model_proto)  # `measure_parity` compares the result with torch
     _keep_modules(program.model_proto, simplified)
     if not is_raw:
         decode.append(simplified, spec, settings.detections)

@@ -1,4 +1,4 @@
-"""How far an ONNX file is from the torch network it came from, on real images."""
+"""Parity of an ONNX file with its torch network, on real images."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ def measure_parity(
 ) -> dict[str, Any]:
     """Compare torch and ONNX Runtime, without its optimisation, on uint8 RGB images (H, W, 3), each through its own contract.
 
-    The network's own outputs are compared also where the graph goes on behind them (decoding), unless it has them no more.
+    With decoding in the graph, the network's raw outputs are compared as well, unless the graph no longer has them.
 
     Returns:
-        images: how many; outputs_relative: the largest difference of any of the network's outputs, relative to its largest
-        value (None when the graph has none of them); different: fraction of the pixels, at the network's size, that get
-        another class, or of the detections that have no counterpart (`board.parity.SAME`); compared: how many pixels or
-        detections (of both) that is of.
+        images: number of images; outputs_relative: the largest difference of any output, relative to its largest
+        value (None if the graph has none of them); different: fraction of the pixels, at the network's size, that get
+        another class, or of the detections without a counterpart (`board.parity.SAME`); compared: number of these pixels or
+        detections (of both networks).
 
     Raises:
-        GateError: a value that is not finite, of either.
+        GateError: either network gives a value that is not finite.
     """
     comparison, hint = Comparison(), "look at the training's curves"
     with TemporaryDirectory(prefix="edgekd-parity-") as folder, ExitStack() as stack:

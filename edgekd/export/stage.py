@@ -1,4 +1,4 @@
-"""The export stage: the student's ONNX graph, and proof on real images that it equals torch."""
+"""The export stage: the student's ONNX graph, and its parity with torch on real images."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def run(job: StageJob) -> StageResult:
 
 
 def check_parity(parity: dict[str, Any], task: str, settings: Export) -> None:
-    """Hold what `measure_parity` found against the recipe's limits.
+    """Compare the result of `measure_parity` with the recipe's limits.
 
     Raises:
         GateError: outputs or results differ by more than the recipe's tolerance.

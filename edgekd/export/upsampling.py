@@ -1,4 +1,4 @@
-"""Ends a segmenter's graph before its last bilinear upsampling, which whoever makes class maps does on the way.
+"""Ends a segmenter's graph before its last bilinear upsampling, which `board/class_maps.py` does instead.
 
 The class map is the same (`board/class_maps.py`): small logits are resized to the network's input and from there to the image.
 The engine is spared the upsampling, and its output is smaller by the square of the factor.
@@ -64,7 +64,7 @@ def _is_by_size(graph: Graph, node: onnx.NodeProto, source: tuple[int, ...], tar
 
 
 def _has_subgraphs(model: onnx.ModelProto) -> bool:
-    """Whether a node has a graph of its own, which may read what is renamed."""
+    """Whether a node has a subgraph, which may read a renamed tensor."""
     kinds = (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS)
     return any(attribute.type in kinds for node in model.graph.node for attribute in node.attribute)
 

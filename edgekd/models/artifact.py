@@ -56,7 +56,9 @@ def network_from_artifact(artifact: Artifact) -> DenseModel:
     options = _without_start_weights(network.options.typed("families", network.family, artifact.path.name))
     model = build_model(network.family, network.variant, artifact.spec.task, len(artifact.spec.classes), options)
     weights = artifact.file(WEIGHTS)
-    load_into(model, load_state(Path(weights)), str(weights), is_checked=False)  # what is made of it says where
+    load_into(
+        model, load_state(Path(weights)), str(weights), is_checked=False
+    )  # later stages report values that are not finite
     return model.eval()
 
 
@@ -67,7 +69,7 @@ def open_checkpoint(artifact: Artifact) -> TorchSession:
 
 
 def _without_start_weights(options: Any) -> Any:
-    """Return the family's options without the file of start weights, which need not be here."""
+    """Return the family's options without the file of start weights, which need not exist here."""
     if START_WEIGHTS not in {field.name for field in fields(options)}:
         return options
     return replace(options, **{START_WEIGHTS: None})

@@ -15,7 +15,7 @@ from edgekd.models.weights import fill, load_state
 
 Triple = tuple[float, float, float]
 STRIDES = (4, 8, 16, 32)
-# ImageNet's channel statistics: training from scratch works with any fixed values, and toolchains expect these.
+# ImageNet's channel statistics. Training from scratch works with any fixed values; toolchains expect these.
 IMAGENET: tuple[Triple, Triple] = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
@@ -66,7 +66,7 @@ def run_stages(
             for block in blocks:
                 x = block(x)
             shown[stride] = last.before_relu(x)
-            x = shown[stride].relu()  # the block's own works in place
+            x = shown[stride].relu()  # the block's own ReLU works in place
         else:
             x = shown[stride] = stage(x)
         maps[stride] = x
@@ -87,11 +87,11 @@ class EdgeBackbone(nn.Module):
 
 
 class TimmBackbone(nn.Module):
-    """The maps at strides 4 to 32 of a timm model, with weights from a file where one is given.
+    """Feature maps at strides 4 to 32 of a timm model, with weights from a file if one is given.
 
     Raises:
         RecipeError: timm has no such model, or it has no maps at these strides.
-        CheckpointError: the weights are damaged, incomplete, of another model, or cannot be downloaded.
+        CheckpointError: the weights are damaged, incomplete, for another model, or cannot be downloaded.
     """
 
     def __init__(self, name: str, weights: str | bool | None) -> None:

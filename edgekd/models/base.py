@@ -27,7 +27,7 @@ class Outputs:
     features: stride -> (B, C, H/stride, W/stride), the backbone's pyramid, fine to coarse.
     decoder: the last feature map that all heads share (B, C, h, w); for a detector the finest of its `levels`.
     levels: stride -> (B, C, H/stride, W/stride), the pyramid of a detector, fine to coarse; empty for a segmenter.
-    auxiliary: further logits (B, K, H, W) of a segmenter in training mode, by name; they are trained and not exported.
+    auxiliary: further logits (B, K, H, W) of a segmenter in training mode, by name; trained, not exported.
     auxiliary_weight: weight of each of them in the task loss.
     """
 
@@ -52,7 +52,7 @@ class Outputs:
 
     @classmethod
     def of(cls, tensors: dict[str, Tensor]) -> Outputs:
-        """Make outputs from what `tensors` returned."""
+        """Rebuild outputs from the mapping that `tensors` returned."""
         heads, features, levels = (
             {name.removeprefix(kind): value for name, value in tensors.items() if name.startswith(kind)}
             for kind in ("heads/", "features/", "levels/")
@@ -68,7 +68,7 @@ class DenseModel(nn.Module, ABC):
     preprocessing uses `forward_normalized`.
 
     Attributes:
-        channels: stride -> channels of `Outputs.features`, fine to coarse (a contract test compares with the truth).
+        channels: stride -> channels of `Outputs.features`, fine to coarse (a contract test compares with a forward pass).
         decoder_channels: channels of `Outputs.decoder` and `Outputs.levels`.
         level_strides: strides of `Outputs.levels`, fine to coarse.
         size_divisor: input height and width must be divisible by it.

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from edgekd.models.blocks import ConvNorm, initialise
 
-BINS = 17  # of a side's distribution: 0 ... 16 strides, as in GFL
-MASK_STRIDE = 4  # of prototypes
+BINS = 17  # bins of a side's distribution: 0 ... 16 strides, as in GFL
+MASK_STRIDE = 4  # stride of the prototypes
 SHARPNESS = 0.4  # decrease of an untrained side's logits per bin: the expected distance is 2 strides, the size of most objects, not 8
 PRIOR = 0.01  # initial probability of a score: a larger one would let the background dominate the first steps
 

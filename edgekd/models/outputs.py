@@ -1,4 +1,4 @@
-"""Outputs of a user's network: finding the logits, taps on its submodules, and a first run on noise."""
+"""Outputs of a user's network: finds the logits, taps submodules, and runs the network once on noise."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from edgekd.errors import RecipeError, did_you_mean
 from edgekd.models.base import DenseModel, Outputs
 
 _LOGITS = ("out", "logits")  # names of the logits: torchvision's, and those of transformers
-_LOUD = 100.0  # scale of a second image of noise
+_LARGE = 100.0  # amplitude of the second noise image
 
 
 class Tap:
@@ -33,7 +33,7 @@ class Tap:
         self.output = output
 
     def take(self) -> Any:
-        """Return the output, which the tap then holds no more; RecipeError when the submodule was not called."""
+        """Return the output and release it; RecipeError if the submodule was not called."""
         output, self.output = self.output, None  # or the graph would live until the next step
         if output is None:
             raise RecipeError(
@@ -43,7 +43,7 @@ class Tap:
 
 
 def tapped(modules: Mapping[str, nn.Module], module: str, name: str) -> Tap:
-    """Return a tap on a submodule; RecipeError when there is none of that name."""
+    """Return a tap on a submodule; RecipeError if no submodule has this name."""
     if module not in modules:
         raise RecipeError(f"{name}: the network has no submodule {module!r}{did_you_mean(module, modules)}")
     tap = Tap(module, name)
@@ -52,7 +52,7 @@ def tapped(modules: Mapping[str, nn.Module], module: str, name: str) -> Tap:
 
 
 def logits_in(returned: Any, chosen: str | int | None, name: str) -> tuple[Tensor, dict[str, Tensor]]:
-    """Return the logits in what a network returned, and the other tensors by name or index.
+    """Find the logits in a network's return value; return them and the other tensors by name or index.
 
     Args:
         returned: a tensor; a mapping, a named tuple, a dataclass, a list or a tuple of them; an object with `logits`.
@@ -60,7 +60,7 @@ def logits_in(returned: Any, chosen: str | int | None, name: str) -> tuple[Tenso
         name: the network in errors.
 
     Raises:
-        RecipeError: no tensor is known to be the logits.
+        RecipeError: no tensor can be identified as the logits.
     """
     tensors = dict(_tensors(returned))
     known = [key for key in _LOGITS if key in tensors]
@@ -77,7 +77,7 @@ def logits_in(returned: Any, chosen: str | int | None, name: str) -> tuple[Tenso
 
 
 def _tensors(returned: Any) -> Iterator[tuple[str, Tensor]]:
-    """Yield the tensors in what a network returned, by name or index; "" for a tensor alone."""
+    """Yield the tensors in a network's return value, by name or index; "" for a single tensor."""
     if isinstance(returned, Tensor):
         yield "", returned
         return
@@ -160,10 +160,10 @@ def check_logits(model: DenseModel, logits: Tensor, shape: tuple[int, ...], name
         return
     # Logits may lie between 0 and 1 by chance, but not for noise of 100 times the amplitude.
     with torch.random.fork_rng():
-        louder = run_on_noise(model, (shape[2], shape[3]), name, scale=_LOUD).logits
-    if _are_probabilities(louder):
+        large = run_on_noise(model, (shape[2], shape[3]), name, scale=_LARGE).logits
+    if _are_probabilities(large):
         raise RecipeError(
-            f"{name}: returns probabilities, expected logits, of which the loss takes the softmax; leave out the network's "
+            f"{name}: returns probabilities, expected logits, because the loss applies softmax; leave out the network's "
             "last softmax or sigmoid"
         )
 
@@ -180,5 +180,5 @@ def _test_size(divisor: int, strides: Iterable[int]) -> tuple[int, int]:
 
 
 def _copies(model: nn.Module) -> dict[str, Tensor]:
-    """Return copies of the buffers, but of those that have no value before the first forward pass."""
+    """Return copies of the buffers, except those without a value before the first forward pass."""
     return {name: value.clone() for name, value in model.named_buffers() if not nn.parameter.is_lazy(value)}

@@ -1,4 +1,4 @@
-"""A torch network behind the interface of an engine's session: the same code evaluates both."""
+"""A torch network with the interface of an engine's session, so that the same code evaluates both."""
 
 from __future__ import annotations
 

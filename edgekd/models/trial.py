@@ -1,4 +1,4 @@
-"""A trial of a network that is not edgekd's own, before hours of training: does it train, and does it come back equal?"""
+"""Trial of a third-party network before a long training: it trains, and saved weights reproduce its outputs."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _USER_FAMILY = "python"
 def try_network(network: Network, task: str, num_classes: int, section: str, size: tuple[int, int]) -> None:
     """Try the network of a recipe section on noise of `size` (height, width); edgekd's own families are not tried.
 
-    Two networks are built, with the weights of the first in both. They have to compute the same, twice; and one of them
-    goes through a forward and a backward pass in training mode.
+    Builds the network twice, with the same weights. Both must compute the same outputs, twice, and one
+    must pass a forward and a backward pass in training mode.
 
     Raises:
         RecipeError: the network fails, its outputs are not a function of image and weights, or nothing in it can be trained.
-        CheckpointError: the weights of a network do not fit into another that is built in the same way.
+        CheckpointError: the saved weights do not fit a second network built from the same arguments.
     """
     if network.family != _USER_FAMILY and not plugins.foreign_module("families", network.family):
         return

@@ -1,4 +1,4 @@
-"""Reads weight files of training programs without running code from them: which file, which format, which set of weights."""
+"""Reads weight files of training programs without running code from them: format, keys, set of weights."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ def load_state(path: str | Path, key: str | None = None, where: str = "") -> dic
     """Read the weights of a file, by name; a state dict inside a checkpoint is unwrapped where there is only one.
 
     Args:
-        path: a file of safetensors or torch, told apart by its content.
+        path: a safetensors or torch file; its content decides which.
         key: the set of weights in it: a key, keys joined by dots, or a prefix of the weights' names. None: the only set.
         where: the key of the recipe that chooses the set, for errors; "" where there is none.
 
     Raises:
-        CheckpointError: missing, damaged, would have to run code, holds no weights, or several sets and no key.
+        CheckpointError: missing, damaged, needs code to load, has no weights, or has several sets without `key`.
     """
     path = Path(path)
     if path.is_dir():
@@ -61,7 +61,7 @@ def load_state(path: str | Path, key: str | None = None, where: str = "") -> dic
         raise CheckpointError(f"checkpoint {path}: expected a file, got a folder; {named}")
     if not path.is_file():
         raise CheckpointError(
-            f"checkpoint {path}: no such file; name another, or make it first, as the head of a shipped recipe says how"
+            f"checkpoint {path}: no such file; name another, or make it first, as the first lines of a shipped recipe describe"
         )
     if path.suffix == ".json":
         raise CheckpointError(f"checkpoint {path}: {_said_by_index(path)}")

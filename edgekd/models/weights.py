@@ -33,13 +33,13 @@ def load_into(
         module: the network; in a `DenseModel` that wraps another, the wrapped one is loaded.
         state: the weights from `load_state`.
         what: the file in errors, e.g. `teacher.checkpoint weights.safetensors`.
-        section: `teacher` or `student` for a file that the recipe names. Of two sets of weights that fit, the one whose
+        section: `teacher` or `student` for a file that the recipe names. If two sets of weights fit, the one whose
             prefix has this name is loaded.
         skip: prefixes of the network's weights that are left as they are.
         is_checked: whether values that are not finite are refused.
 
     Raises:
-        CheckpointError: anything is missing, left over, of another shape or no number, or several sets of weights fit.
+        CheckpointError: a weight is missing, unused, of another shape or not a number, or several sets fit.
     """
     unused = module.unused_weights if isinstance(module, DenseModel) else ()
     target = _weights_module(module)
@@ -76,8 +76,8 @@ def fill(
         module: the module to load into.
         given: weights by name.
         what: the file in errors.
-        leftover: whether a name that the module lacks may be ignored; by default no name.
-        section: the recipe's section that names the file, for what an error says to do.
+        leftover: decides whether a weight without a place in the module may be ignored; by default none may.
+        section: the recipe's section that names the file, for the advice in an error.
         is_checked: whether values that are not finite are refused.
 
     Raises:
@@ -135,7 +135,7 @@ def _unprefixed(state: Mapping[str, Tensor], wanted: Iterable[str], what: str, s
     Other prefixes belong to other modules (a Lightning module that also holds the teacher).
 
     Raises:
-        CheckpointError: several prefixes have all wanted names, and none of them is the section's own.
+        CheckpointError: several prefixes have all wanted names, and none of them is the section's.
     """
     names = {key for key in wanted if not key.endswith(_COUNTER)}
     found: Counter[str] = Counter()
@@ -165,7 +165,7 @@ def _under(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _tied(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the weights that a file leaves out because they are others of the network under a second name."""
+    """Return the weights missing in a file because they are tied: another name of weights that it has."""
     by_memory = {(wanted[key].data_ptr(), wanted[key].shape): value for key, value in given.items() if key in wanted}
     keys = {key: (value.data_ptr(), value.shape) for key, value in wanted.items() if key not in given and value.numel()}
     return {key: by_memory[memory] for key, memory in keys.items() if memory in by_memory}
@@ -215,5 +215,5 @@ def _check_finite(module: nn.Module, given: Mapping[str, Tensor], what: str) -> 
     if bad:
         raise CheckpointError(
             f"{what}: {len(bad)} of {len(wanted)} weights have values that are not finite (first: {bad[0]}); its training "
-            "diverged, take an earlier checkpoint"
+            "diverged, use an earlier checkpoint"
         )

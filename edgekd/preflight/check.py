@@ -1,4 +1,4 @@
-"""A check: what the target's own toolchain says, what the tables say, and on request a build that is run and compared."""
+"""A check of a model: findings of the target's toolchain, of the tables, and on request of a build that is run and compared."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from edgekd.compile.stage import checked_options
 from edgekd.core import chips, plugins
 from edgekd.core.artifact import open_artifact
 from edgekd.core.plugin_options import PluginOptions
-from edgekd.core.recipe import Engine, Recipe
+from edgekd.core.recipe import LOCAL, Engine, Recipe
 from edgekd.errors import ArtifactError, TargetError, ToolchainCrashError, UserError
 from edgekd.executors import venvs
+from edgekd.executors.boards import executor_of
 from edgekd.executors.builder import probe
 from edgekd.preflight import trial
 from edgekd.preflight.findings import Finding, Report, Verdict
@@ -25,6 +26,7 @@ from edgekd.preflight.noise import check_quantizers
 from edgekd.preflight.rewrites import findings_with_rewrites
 from edgekd.preflight.tables import merged, tables_for, without_table
 from edgekd.rewrites.graph import Graph, module_of, name_of, read_graph
+from edgekd.targets.base import Target
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +75,8 @@ def check(subject: Subject, toward: Toward, is_built: bool = False) -> Report:
     found = findings_with_rewrites(graph, chosen, target.info.rewrites)
     parsed, refused = _probe(toward.target, graph, options)
     verdicts = (_NOT_ASKED,) * 3
-    findings = merged([*refused, *without_table(toward.target, chip), *found])
+    overflows = _overflows(target, graph, options)
+    findings = merged([*refused, *without_table(toward.target, chip), *found, *overflows])
     if is_built:
         verdicts = trial.attempt(toward.target, graph, subject.spec or _spec_of(graph), options)
     precision = "int8" if graph.is_quantized else "fp32"
@@ -103,7 +106,7 @@ def toward_of(engine: Engine) -> Toward:
 
 @contextmanager
 def untrained_student(recipe: Recipe, classes: tuple[str, ...]) -> Iterator[Subject]:
-    """Give the recipe's student, exported with random weights; training changes numbers, not the graph.
+    """Yield the recipe's student, exported with random weights; training changes numbers, not the graph.
 
     Raises:
         UserError: torch cannot export it.
@@ -127,7 +130,7 @@ def untrained_student(recipe: Recipe, classes: tuple[str, ...]) -> Iterator[Subj
 def check_recipe(
     recipe: Recipe, classes: tuple[str, ...], chosen: Toward | None = None, is_built: bool = False
 ) -> list[Report]:
-    """Check the recipe's untrained student for `chosen`, or for its engines, which are checked themselves, too.
+    """Check the recipe's untrained student for `chosen`, or for its engines, whose options are then also checked.
 
     Raises:
         UserError: as `check` and `untrained_student`.
@@ -182,6 +185,17 @@ def check_engine(engine: Engine, spec: ModelSpec) -> None:
             target.check_engine(engine.precision, checked_options(engine), spec)
         except TargetError as exc:
             raise TargetError(f"engines: {engine.id}: {exc}") from exc
+
+
+def _overflows(target: Target, graph: Graph, options: Any) -> Iterator[Finding]:
+    """Yield that sums of a quantized graph would overflow on this machine's CPU."""
+    if target.why_saturates is None or not graph.is_quantized:
+        return
+    machine = executor_of(LOCAL).facts()["environment"]
+    if reason := target.why_saturates(graph.path, options, machine):
+        what, _, fix = reason.rpartition("; ")
+        cpu = f"CPU of this machine, {machine['cpu_model']}"
+        yield Finding("overflow", (), "", "", "silent_error", what, fix, "live", cpu)
 
 
 def _probe(name: str, graph: Graph, options: Any) -> tuple[Verdict, list[Finding]]:

@@ -1,6 +1,6 @@
 """Patterns in a graph that break toolchains, by name: each is a function(graph) that yields its matches.
 
-A table says what a pattern means for its target; a pattern that no table names is not reported.
+A table gives a pattern's consequence for its target; a pattern that no table names is not reported.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgekd.rewrites import antialias_resize, average_pool_ceil, max_pool_pads, stack_sum
-from edgekd.rewrites.graph import Graph, attributes, unsigned_zero_points
+from edgekd.rewrites.graph import QDQ, Graph, attributes
+from edgekd.rewrites.pairs import other_types, unsigned_zero_points
 
 _COPIES = ("Reshape", "Transpose", "Slice", "Concat", "Squeeze", "Unsqueeze", "Cast", "Identity", "Split")
 
@@ -68,6 +69,19 @@ def unsigned_quantization(graph: Graph) -> Iterator[Match]:
     """Q/DQ whose zero point is not int8 0."""
     for node, zero_point in unsigned_zero_points(graph):
         yield Match((node,), f"a zero point of {zero_point}")
+
+
+def other_quantization(graph: Graph) -> Iterator[Match]:
+    """Q/DQ pairs of 16 or 4 bits, or of float8."""
+    for node, kind in other_types(graph):
+        yield Match((node,), f"a Q/DQ pair of {kind}")
+
+
+def quantized_graph(graph: Graph) -> Iterator[Match]:
+    """Q/DQ pairs of any kind; the first stands for all."""
+    pairs = tuple(node for node in graph.nodes if node.op_type in QDQ)
+    if pairs:
+        yield Match(pairs, "a graph with Q/DQ pairs")
 
 
 def mixed_range_concat(graph: Graph) -> Iterator[Match]:
@@ -135,6 +149,8 @@ PATTERNS: dict[str, Callable[[Graph], Iterator[Match]]] = {
         many_dimensions,
         dynamic_shape,
         unsigned_quantization,
+        other_quantization,
+        quantized_graph,
         mixed_range_concat,
         misread_max_pool,
         overhanging_average,

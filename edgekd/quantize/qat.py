@@ -80,7 +80,7 @@ class FakeQuantization:
             parametrize.remove_parametrizations(self.student.get_submodule(name), "weight", leave_parametrized=True)
         for module in self.student.modules():
             for key, hook in list(module._forward_pre_hooks.items()):
-                if hook is _freeze_norms or isinstance(getattr(hook, "__self__", None), InputQuantizer):
+                if hook is freeze_norms or isinstance(getattr(hook, "__self__", None), InputQuantizer):
                     del module._forward_pre_hooks[key]
         for norm in {operator.norm for operator in self.operators.values() if operator.norm}:
             self.student.get_submodule(norm).requires_grad_(True)
@@ -129,7 +129,7 @@ def fake_quantized(
     with torch.no_grad():
         _quantize_weights(student, placed, chosen, scales)
     _quantize_inputs(student, placed, chosen, scales)
-    student.register_forward_pre_hook(_freeze_norms)
+    student.register_forward_pre_hook(freeze_norms)
     return FakeQuantization(student, placed, reasons, chosen)
 
 
@@ -137,7 +137,7 @@ def _first(reasons: Mapping[str, str]) -> str:
     return "; ".join(f"{name}: {reason}" for name, reason in list(reasons.items())[:_NAMED]) or "an empty placement"
 
 
-def _freeze_norms(student: nn.Module, inputs: tuple[Any, ...]) -> None:
+def freeze_norms(student: nn.Module, inputs: tuple[Any, ...]) -> None:
     """Keep batch norms in eval mode: a forward pre-hook of the student.
 
     It looks them up in each pass: a run on several devices replaces them.

@@ -1,4 +1,4 @@
-"""Which classes a network takes for which: shares of each true class's pixels, and the largest mistakes."""
+"""Confusion between classes: shares of each true class's pixels by predicted class, and the largest mistakes."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-MOST_CLASSES = 24  # of a matrix that can be read on a page; the mistakes are listed for any number
+MOST_CLASSES = 24  # largest matrix on the page; the list of mistakes has no limit
 _MISTAKES = 6
 
 
 @dataclass(frozen=True)
 class Mistake:
-    """Pixels of class `truth` that were taken for class `predicted`, as a share of all pixels of `truth`."""
+    """Pixels of class `truth` predicted as class `predicted`, as a fraction of all pixels of `truth`."""
 
     truth: str
     predicted: str
@@ -38,7 +38,7 @@ def confusion(label: str, matrix: np.ndarray, classes: Sequence[str]) -> Confusi
     """Return the confusion of a row; None for a matrix of other classes, or without a labelled pixel.
 
     Args:
-        label: of the row.
+        label: label of the row.
         matrix: (K, K) int64, rows truth, columns prediction.
         classes: K names.
     """

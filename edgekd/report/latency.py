@@ -11,7 +11,7 @@ from edgekd.report.part import Number, Part
 # Stages of the wall time in order, and the decoding of the image file before them.
 STAGES: Final = ("decode", "prepare", "engine", "result")
 Verdict = Literal["faster", "slower", "same", "not decided"]
-SAME: Final = 0.02  # a smaller difference of two times is none, as in `edgekd tune`
+SAME: Final = 0.02  # relative difference of two times that counts as equal, as in `edgekd tune`
 
 
 class Latency(Part):
@@ -29,7 +29,7 @@ class Latency(Part):
 
 
 class Footprint(Part):
-    """Load time and memory of one engine, in a process of its own."""
+    """Load time and memory of one engine, measured in a separate process."""
 
     load_ms: Number = Field(
         None, description="from the engine's file to a session that is ready, runtime imported before"
@@ -70,12 +70,12 @@ class SpeedRatio(Part):
 
     @property
     def first(self) -> RatioInterval:
-        """The ratio that counts: of the wall times, or else of the engine times."""
+        """The ratio for the verdict: of the wall times, else of the engine times."""
         return self.wall or self.engine or RatioInterval()
 
     @property
     def verdict(self) -> Verdict:
-        """Verdict of the ratio that counts; `not decided` where the engine times do not show a difference that it shows."""
+        """Verdict by `first`; `not decided` if the engine times do not show the same difference."""
         verdict = self.first.verdict
         if verdict in ("faster", "slower") and self.engine is not None and self.engine.verdict not in (verdict, "same"):
             return "not decided"

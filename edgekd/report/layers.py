@@ -22,7 +22,7 @@ _JPEG_QUALITY = 86
 class Mark:
     """One box of a layer: x, y, width, height in image pixels, CSS colour, and `kind`: `truth`, `found` or `wrong`.
 
-    number: of the labelled object, so that two networks can be compared; -1 for detections.
+    number: index of the labelled object, so that two networks can be compared; -1 for detections.
     """
 
     box: tuple[float, float, float, float]
@@ -36,7 +36,7 @@ class Tile:
     """One view of a picture: the photo, the labels, or the result of a network.
 
     key: `photo`, `truth`, or the id of the row.
-    score: share of the image that is right, for the median; None for photo and truth.
+    score: fraction of the image that is right, for choosing the median picture; None for photo and truth.
     mask, errors: data addresses of PNGs over the whole photo; "" without one.
     marks: boxes.
     found: numbers of the labelled objects that were found.
@@ -94,7 +94,7 @@ def mask_address(indices: np.ndarray, colors: np.ndarray, alpha: Sequence[int]) 
 
 
 def errors_address(wrong: np.ndarray) -> str:
-    """Return wrong pixels (H, W) bool as an opaque shape; none is lost where the picture is shrunk."""
+    """Return wrong pixels (H, W) bool as an opaque shape that stays visible when the picture is shrunk."""
     factor = _factor(wrong)
     if factor > 1:
         height, width = (-(-side // factor) for side in wrong.shape)
@@ -107,7 +107,7 @@ def errors_address(wrong: np.ndarray) -> str:
 
 
 def median_picture(pictures: Sequence[Picture], key: str) -> Picture | None:
-    """Return the picture of the median score of a row; of an even number the worse of the two, None without scores."""
+    """Return the picture with a row's median score (of two middle ones the worse); None without scores."""
     scored = [(score, picture) for picture in pictures if (score := picture.score(key)) is not None]
     ranked = sorted(scored, key=lambda one: one[0])
     return ranked[(len(ranked) - 1) // 2][1] if ranked else None

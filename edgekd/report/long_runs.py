@@ -47,7 +47,7 @@ class EnergyPerFrame(Part):
 
     @property
     def first(self) -> MeterEnergy:
-        """The meter that covers most; an empty one with the reason where there is none."""
+        """The meter that covers most; without any, an empty one with the reason."""
         return self.meters[0] if self.meters else MeterEnergy(reason=self.reason)
 
 

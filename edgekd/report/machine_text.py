@@ -1,4 +1,4 @@
-"""The environment of a report in words: one sentence, and everything as (name, text) pairs."""
+"""The environment of a report as text: one sentence, and all facts as (name, text) pairs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Notices of a report in words: what is incomplete, what is withheld, how the quantized engines were calibrated."""
+"""Notices of a report: missing parts, withheld percentiles, calibration of the quantized engines."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from edgekd.board.timing import minimum_samples
 from edgekd.report.charts import suppressed
-from edgekd.report.model import STAGE_LABELS, Report, Row
+from edgekd.report.model import Report, Row
 
 
 def problems(report: Report) -> list[str]:
@@ -17,15 +17,15 @@ def problems(report: Report) -> list[str]:
         if labels := [row.label for row in report.rows if row.status == status]:
             lines.append(f"{status.capitalize()}: {', '.join(labels)}. The reasons are in the table.")
     lines += [
-        f"{STAGE_LABELS[name]}: the task loss was exactly 0 in {run.zero_loss_steps} of {run.steps} steps, which taught nothing."
+        f"{name}: the task loss was exactly 0 in {run.zero_loss_steps} of {run.steps} steps, which taught nothing."
         for name, run in report.training.items()
-        if run.zero_loss_steps and name in STAGE_LABELS
+        if run.zero_loss_steps
     ]
     return lines + _uneven_means(report.rows)
 
 
 def _uneven_means(rows: Sequence[Row]) -> list[str]:
-    """Return a line for each class that is in the means of only some rows: no label has it, and only these rows predict it."""
+    """Return a line for each class that only some rows' means include: it has no label, and only these rows predict it."""
     scored = [row for row in rows if row.is_measured and row.task == "semantic"]
     lines = []
     for name in dict.fromkeys(name for row in scored for name in row.per_class):

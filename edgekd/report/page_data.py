@@ -1,4 +1,4 @@
-"""Writes `report_data/`, what the page needs beside `report.json`: latency samples, pictures, confusion matrices, timelines."""
+"""Writes `report_data/`, the page's data beside `report.json`: latency samples, pictures, confusion matrices, timelines."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Base of the models of `report.json` and `study.json`.
 
-A missing or non-finite number is None in Python. A key that nobody set stays out of the file, so a file that is read and
+A missing or non-finite number is None in Python. Unset keys are not written, so a file that is read and
 written again has the keys that it had.
 """
 
@@ -26,7 +26,7 @@ def known_task(task: str) -> str:
     return task
 
 
-Json = dict[str, Any]  # facts that are stored and shown, and never computed with
+Json = dict[str, Any]  # facts for the reader, never computed with
 Number = Annotated[float | None, AfterValidator(_finite)]
 Point = Annotated[tuple[int, Number], Strict(False)]  # optimizer step, value; JSON has a list for it
 TaskName = Annotated[str, AfterValidator(known_task)]

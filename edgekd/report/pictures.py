@@ -1,4 +1,4 @@
-"""Pictures of class maps: predictions, wrong pixels, and what one network gets right that another does not."""
+"""Pictures of class maps: predictions, wrong pixels, and pixels won and lost against another network."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def legend(classes: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def won_and_lost(wrong: np.ndarray, base_wrong: np.ndarray, labelled: np.ndarray) -> tuple[float, float]:
-    """Return the shares of the labelled pixels that only this network, and that only the base, gets right.
+    """Return the fractions of labelled pixels that only this network gets right, and that only the base gets right.
 
     Args:
         wrong: wrong pixels of the network, (H, W) bool.

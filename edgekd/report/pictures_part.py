@@ -1,4 +1,4 @@
-"""The page's part about pictures: all of them, and the one of the first screen with the networks that it compares."""
+"""The page's pictures: all of them, and the median picture of the first screen with the two networks it compares."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from edgekd.report.pictures import read_pictures
 
 @dataclass(frozen=True)
 class PicturesPart:
-    """Pictures of the page.
+    """Pictures of the report page.
 
     rows: the networks that the pictures show.
     shown: all pictures.
-    median: place of the one for the first screen in `shown`; None without pictures.
-    ranked_by: label of the row whose scores have their median there.
+    median: index in `shown` of the picture on the first screen; None without pictures.
+    ranked_by: label of the row whose median score selects that picture.
     strip: its views in order: image, truth, plain, distilled, engine.
     left, right: the two networks on the slider.
-    base: key of the network with which the others are compared.
+    base: key of the reference network.
     """
 
     rows: list[Row]

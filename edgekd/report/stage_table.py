@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 RESULTS = {"semantic": "class map", "detection": "boxes", "instance": "masks"}
-# A stage's colour, of those that the page has; the engine's is the row's precision elsewhere.
+# Colours of the stages, from the page's palette. In other charts an engine has the colour of its precision.
 _COLORS = dict(zip(STAGES, ("fp32", "distilled", "int8", "student"), strict=True))
 
 
@@ -25,7 +25,7 @@ class StageRow:
 
     array_in, file_in: wall time, and with the decoding of the image file before it.
     stream: images per second with the stages of several images at work together.
-    load, first: load time and first run of a process of its own; peak: its highest resident memory, base: that before loading.
+    load, first: load time and first run in a separate process; base, peak: its resident memory before loading and at most.
     """
 
     id: str
@@ -43,7 +43,7 @@ class StageRow:
 
 
 def headers(task: str) -> StageRow:
-    """Return the names of the columns; the last stage is called after what the task gives."""
+    """Return the names of the columns; the name of the last stage depends on the task."""
     return StageRow(
         "id", "decode", "prepare", "engine", RESULTS[task], "array in", "file in", "stream/s", "load ms", "first ms", "peak memory",
         "before loading",
@@ -76,7 +76,7 @@ def _stage_row(row: Row) -> StageRow:
 
 
 def stage_chart(rows: Sequence[Row], task: str) -> str:
-    """Return one bar per engine, stacked of the medians of its stages; "" when there is nothing to draw."""
+    """Return a stacked bar per engine of its stages' medians; "" when there is nothing to draw."""
     shown = [row for row in rows if row.stages_ms]
     if not shown:
         return ""
@@ -115,4 +115,4 @@ def _median(row: Row, name: str) -> float:
 
 
 def _name(row: Row, is_narrow: bool) -> str:
-    return row.label.replace(" ", "\n", 1) if is_narrow else row.label
+    return row.label.replace(" (", "\n(").replace("-", "-\n", 1) if is_narrow else row.label

@@ -1,4 +1,4 @@
-"""Reading of `report.json`: a file that somebody changed or another edgekd wrote is one clear line."""
+"""Reads `report.json`; a changed file, or one of another edgekd, is a UserError."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def read_file(file: Path, model: type[_Model], schema: str, command: str) -> _Mo
         command: the `edgekd` command that writes such files.
 
     Raises:
-        UserError: not readable, of another schema, or a value that does not fit.
+        UserError: not readable, another schema, or an invalid value.
     """
     kind = schema.partition("/")[0].removeprefix("edgekd.")
     try:

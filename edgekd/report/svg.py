@@ -1,4 +1,4 @@
-"""Drawings of matplotlib as inline SVG, each once for a desktop and once for a phone.
+"""Matplotlib charts as inline SVG, one drawing for desktops and one for phones.
 
 Colours are placeholders that become CSS variables: a chart follows light and dark mode. Text stays text. The page shows
 the drawing that fits (`.wide`, `.narrow` in page.css).

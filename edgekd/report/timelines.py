@@ -17,7 +17,7 @@ from edgekd.report.units import milliseconds, ratio
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_MOST_LINES = 4  # of a panel; more could not be told apart
+_MOST_LINES = 4  # lines per panel; more could not be distinguished
 _LINES = ("distilled", "student", "int8", "teacher")
 # Quantity -> title of its panel.
 _PANELS = {"clock_mhz": "clock, MHz", "temp_c": "temperature, °C", "power_w": "power, W"}
@@ -94,7 +94,7 @@ def _panel(axes: Axes, title: str, lines: Sequence[_Line]) -> None:
 
 
 def _lines(timeline: Timeline, quantity: str) -> list[_Line]:
-    """Return the sensors of a quantity: of clocks those that move most, of others those with the highest values."""
+    """Return the sensors to draw: the clocks that vary most; for other quantities the highest values."""
     found = []
     for key, values in timeline.sensors.items():
         if key.partition("/")[0] == quantity:
@@ -110,7 +110,7 @@ def _lines(timeline: Timeline, quantity: str) -> list[_Line]:
 
 
 def _numbers(row: Row, sustained: SustainedLatency, panels: dict[str, list[_Line]]) -> list[str]:
-    """Return what the picture says in words."""
+    """Return the chart's content as a sentence, for its accessible name."""
     found = [
         f"p50 {milliseconds(sustained.first_p50_ms)} ms at first, {milliseconds(sustained.last_p50_ms)} ms at last"
         + (f", {ratio(sustained.ratio)}" if sustained.ratio is not None else "")

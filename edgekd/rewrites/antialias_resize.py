@@ -2,7 +2,7 @@
 
 Antialiasing widens the filter where a side shrinks: every output row is a weighted mean of input rows, and every output column
 of input columns. So the result is rows @ map @ columns. OpenVINO 2026.4 leaves antialiasing out. Where no side shrinks it
-changes nothing, and only the attribute goes.
+changes nothing, and the rewrite only removes the attribute.
 
 The matrices are what ONNX's reference gives for one map per row and column.
 

@@ -5,8 +5,8 @@ A rewrite is one file `rewrites/<name>.py` with
     ERROR: float                     largest difference of an output relative to its largest value; 0 is bit-equal
     rewrite(model) -> List[str]      changes an `onnx.ModelProto` in place, returns the names of the nodes it replaced
 
-It leaves alone what it cannot rewrite exactly. Shapes have to be static. A test of equality in ONNX Runtime on random
-inputs goes with each (tests/unit/rewrites/test_rewrites.py).
+It leaves nodes that it cannot rewrite exactly. Shapes have to be static. Each rewrite has a test that compares the outputs in
+ONNX Runtime on random inputs (tests/unit/rewrites/test_rewrites.py).
 
 Portable: standard library + numpy, Python 3.8; onnx inside functions.
 """

@@ -13,7 +13,7 @@ import shutil
 from collections import defaultdict
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Optional, Tuple, Union
+from typing import Any, Dict, List, Optional, Tuple, Union
 
 import numpy as np
 
@@ -160,6 +160,13 @@ class Graph:
 
         return np.asarray(numpy_helper.to_array(self._constants[tensor], str(self.path.parent)))
 
+    def constant_type(self, tensor: str) -> str:
+        """Return the element type of an initializer or Constant node, e.g. `int8`; "" for other tensors."""
+        from onnx import TensorProto
+
+        value = self._constants.get(tensor)
+        return "" if value is None else TensorProto.DataType.Name(value.data_type).lower()
+
     @property
     def constants(self) -> List[str]:
         """The names of the initializers and of the outputs of Constant nodes."""
@@ -245,9 +252,9 @@ def name_of(node: Any) -> str:
 
 
 def name_nodes(model: Any) -> List[str]:
-    """Give nodes without a name, or with one that another node has, a name of their own; return the names that were given.
+    """Give each node without a unique name a new name; return the new names.
 
-    Toolchains take a node by its name: without one, the setting of one node would be that of all others without a name.
+    Toolchains find a node by its name: a setting for one unnamed node would apply to all unnamed nodes.
     """
     known = {node.name for node in model.graph.node}
     seen, given = {""}, []
@@ -282,7 +289,7 @@ def folded(graph: "Graph", most_bytes: int = SMALL_BYTES) -> Dict[str, np.ndarra
         given = {name: values[name] for name in node.input if name}
         try:
             outputs: Any = ReferenceEvaluator(_one_node(node, given, imports)).run(None, given)
-        except _NO_ANSWER as exc:  # ONNX's reference lacks the operator: its output is no constant to us
+        except _NO_ANSWER as exc:  # ONNX's reference lacks the operator: its output is treated as variable
             log.debug("%s is not folded: %s", name_of(node), one_line(exc))
             continue
         values.update(zip(node.output, map(np.asarray, outputs)))  # noqa: B905
@@ -298,18 +305,6 @@ def _one_node(node: Any, given: Dict[str, np.ndarray], imports: List[Any]) -> An
     ]
     outputs = [helper.make_empty_tensor_value_info(name) for name in node.output]
     return helper.make_model(helper.make_graph([node], "node", inputs, outputs), opset_imports=imports)
-
-
-def unsigned_zero_points(graph: Graph) -> Iterator[Tuple[Any, str]]:
-    """Yield each Q/DQ node whose zero point is not int8 0, and its zero point in words."""
-    for node in graph.nodes:
-        if node.op_type not in QDQ:
-            continue
-        zero = graph.constant(node.input[2]) if len(node.input) > 2 else np.zeros((), np.uint8)  # ONNX's default
-        if zero is None:
-            yield node, "a computed value"
-        elif zero.dtype != np.int8 or zero.any():
-            yield node, f"{zero.dtype} {np.unique(zero)[:3].tolist()}"
 
 
 def _is_outside(tensor: Any) -> bool:

@@ -29,7 +29,7 @@ _SECONDS_TO_END = 5.0
 
 
 class Child:
-    """A process whose frames are read from `out`, and whose last words stand in errors.
+    """A process whose frames are read from `out`, and whose last line of output is quoted in errors.
 
     Args:
         command: its arguments; `{pipe}` is replaced by the number of the frames' pipe, without one they come from stdout.

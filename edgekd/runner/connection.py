@@ -42,13 +42,13 @@ class _Raw(io.RawIOBase):
 
 
 class Reader:
-    """What a request handler reads from: `rfile` of `http.server`.
+    """The input of a request handler: `rfile` of `http.server`.
 
     Args:
         connection: the client's.
         idle_s: seconds to wait for a request.
         seconds: for a request to be there with headers and body.
-        header_bytes: of request line and headers.
+        header_bytes: largest number of bytes of request line and headers.
     """
 
     def __init__(self, connection: socket.socket, idle_s: float, seconds: float, header_bytes: int) -> None:
@@ -95,7 +95,7 @@ class Reader:
                 left -= len(data)
 
     def close(self) -> None:
-        """Let go of the stream; the socket is the server's."""
+        """Release the stream; the server closes the socket."""
         self._buffered.detach()
 
     @property

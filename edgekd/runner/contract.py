@@ -1,4 +1,4 @@
-"""Reads `spec.json` of a bundle, the contract of its engine, and believes nothing of it before it is checked.
+"""Reads and checks `spec.json` of a bundle, the contract of its engine; the file is untrusted.
 
 Portable: standard library only, Python 3.8.
 """

@@ -1,4 +1,4 @@
-"""One engine for many threads: images wait in line, results come back to who asked.
+"""One engine for many threads: images queue, and each caller gets its result.
 
 Portable: standard library + numpy, Python 3.8.
 """
@@ -17,7 +17,7 @@ from edgekd.runner.metrics import Metrics
 
 
 class EngineQueue:
-    """Runs an engine in a thread of its own, first come, first served.
+    """Runs an engine in a separate thread, first come, first served.
 
     fault: why the last run failed, "" when it did not.
     """

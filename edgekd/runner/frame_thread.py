@@ -1,4 +1,4 @@
-"""Reads frames in a thread of its own, ahead of the engine: all of them, or only the newest.
+"""Reads frames in a separate thread, ahead of the engine: all of them, or only the newest.
 
 Portable: standard library + numpy, Python 3.8.
 """

@@ -17,7 +17,7 @@ _BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 
 
 class Metrics:
-    """What has happened since the start. All methods may be called from any thread."""
+    """Counters and timings since the start. All methods are thread-safe."""
 
     def __init__(self, manifest: Manifest) -> None:
         self._manifest, self._started = manifest, time.time()

@@ -29,12 +29,12 @@ _SECONDS_TO_FINISH = 5.0
 
 @dataclass(frozen=True)
 class Limits:
-    """What the server takes.
+    """Limits of the server.
 
     body_bytes, pixels, header_bytes: of a request.
     seconds: for a request to arrive, and to be answered once it is in.
     idle_s: that a connection may wait for its next request.
-    connections: served at a time; as many again are told to come later.
+    connections: number served at a time; the same number again get the answer 503.
     decoding: images that are decoded or wait for the engine at a time.
     """
 
@@ -54,7 +54,7 @@ class Server(ThreadingMixIn, HTTPServer):
         address: host and port; port 0 takes a free one.
         queue: the engine.
         results: what answers hold.
-        limits: of requests.
+        limits: limits of requests.
         names: host names by which clients may call it, beside IP addresses and `localhost`.
     """
 
@@ -87,7 +87,7 @@ class Server(ThreadingMixIn, HTTPServer):
         self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
 
     def start(self) -> None:
-        """Serve in threads of its own."""
+        """Serve in background threads."""
         self._thread.start()
 
     def close(self) -> None:
@@ -99,7 +99,7 @@ class Server(ThreadingMixIn, HTTPServer):
         self.server_close()
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Give a connection a thread, or close it where there are twice as many as are served."""
+        """Start a thread for a connection, or close it at twice the limit of connections."""
         if self._places.acquire(blocking=False):
             super().process_request(request, client_address)
         else:
@@ -113,7 +113,7 @@ class Server(ThreadingMixIn, HTTPServer):
             self._places.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Keep quiet: a client that goes away is not news."""
+        """Log nothing: a client that disconnects is not an error."""
 
     def count_connection(self, change: int) -> int:
         """Change the number of open connections and return it."""

@@ -70,7 +70,7 @@ def _ops() -> Any:
 
 
 def _source(model: Any, name: str) -> Node:
-    """Return what feeds an output of the engine, by the tensor's name."""
+    """Return the tensor that feeds an output of the engine, by the output's name."""
     port = next(one for one in model.outputs if name in one.get_names())
     return port.get_node().input_value(0)
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from edgekd.board.precision import Precision
 from edgekd.board.specs import ModelSpec
 from edgekd.core.artifact import Artifact
 from edgekd.errors import ArtifactError
@@ -23,7 +24,7 @@ class Engine:
 
     name: id of the engine, e.g. `openvino-int8`.
     file: the engine file.
-    options: of its target, as the recipe gives them (JSON).
+    options: options of its target, as the recipe gives them (JSON).
     extra: further files of the engine, e.g. the weights beside an IR.
     """
 
@@ -38,7 +39,7 @@ class Engine:
     @property
     def is_quantized(self) -> bool:
         """Whether it computes in int8."""
-        return self.precision == "int8"
+        return Precision(self.precision).is_quantized
 
     def copy_to(self, folder: Path, stem: str) -> str:
         """Copy the engine and its further files to `folder` as `stem` with their suffixes; return the engine's file name."""

@@ -30,7 +30,7 @@ _TASKS = {
     "instance": (3, "parse-bbox-instance-mask-func-name", "EdgekdParseInstances", 4),
 }
 _NOT_CLUSTERED = 4
-_MODES = {"fp32": 0, "int8": 1, "fp16": 2}
+_MODES = {"fp32": 0, "int8": 1, "mixed": 1, "fp16": 2}
 _FOLD = "set export.input: pixels_nchw, which normalises in the graph, and build the engine again"
 
 

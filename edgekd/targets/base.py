@@ -14,7 +14,7 @@ import sys
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Callable, Dict, Literal, Mapping, Optional, Tuple, Type, TypeVar
+from typing import Any, Callable, Dict, Literal, Mapping, Optional, Sequence, Tuple, Type, TypeVar
 
 import numpy as np
 
@@ -31,11 +31,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Toolchain:
-    """Facts of the process in which a target compiles that does not compile in this one.
+    """How a target compiles in another process: log patterns, time-out and locked requirements.
 
-    log_errors: regular expressions, searched in each line of the log without colours; a hit fails the job, whatever
+    log_errors: regular expressions, searched in each line of the log without colours; a match fails the job, whatever
         the vendor's return code says.
-    log_notes: regular expressions of lines that look like errors and are none; they are recorded with the engine.
+    log_notes: regular expressions of lines that look like errors but are not; they are recorded with the engine.
     timeout_s: seconds after which a job is killed.
     requirements: locked requirements file of the vendor virtualenv, with hashes; None for a target that compiles in this
         Python. Its head has the lines `# toolchain: <the toolchain's own package>` and `# python: <versions>`.
@@ -55,16 +55,16 @@ class TargetInfo:
     compile_at: `host` (in this process), `child` (in a child process of this Python, because the builder can crash),
         `toolchain` (in a vendor virtualenv) or `board` (in a child process on the machine that the engine runs on).
     quantizer: name of the plugin in `quantize/schemes` that makes the int8 model it compiles.
-    precisions: what a recipe may ask for.
+    precisions: precisions that a recipe may request.
     extra: the pip extra that installs it here, e.g. `openvino` for `edgekd[openvino]`.
     distributions: names on PyPI of the packages that its runtime can come from.
     tools: names on PyPI of further packages that change its engines, e.g. of its quantizer.
-    calibration: what `build_engine` gets of the calibration set for a quantized engine: `none`, or `pixels`, see
+    calibration: calibration data for `build_engine` of a quantized engine: `none`, or `pixels`, see
         `CompileRequest`. Its quantizer writes them.
-    rewrites: names in `rewrites` that `build_engine` does by itself, because its toolchain would refuse or misread
+    rewrites: names in `rewrites` that `build_engine` applies, because its toolchain would refuse or misread
         the graph.
-    toolchain: of a target that compiles in another process.
-    support: YAML files of what the toolchain is known to take, see `preflight/tables.py`.
+    toolchain: toolchain of a target that compiles in another process.
+    support: YAML files of supported operators and patterns, see `preflight/tables.py`.
     chips: YAML files of chips that edgekd does not know by itself, see `core/chips.py`; a file's name is the chip's.
     """
 
@@ -83,7 +83,7 @@ class TargetInfo:
 
 
 def check_range(name: str, value: Optional[int], low: int, high: Optional[int] = None) -> None:
-    """Check an option's number in `Options.__post_init__`; ValueError, which the recipe's reader names the place of."""
+    """Check an option's number in `Options.__post_init__`; ValueError, to which the recipe reader adds the key."""
     if value is not None and not (low <= value and (high is None or value <= high)):
         limits = f"{low} to {high}" if high is not None else f"{low} or more"
         raise ValueError(f"{name}: expected {limits}, got {value}")
@@ -95,10 +95,10 @@ class CompileRequest:
 
     model: an ONNX file, or what the target's quantizer wrote.
     spec: contract of the model.
-    precision: of the engine.
+    precision: precision of the engine.
     out_dir: existing folder for the engine.
     options: the target's own.
-    calibration: .npy of uint8 images (N, H, W, 3), in the network's colour order, of a quantized engine of a target that
+    calibration: .npy of uint8 images (N, H, W, 3) in the network's colour order, for a quantized engine of a target that
         wants pixels; else None.
     """
 
@@ -121,7 +121,7 @@ class CompileResult:
 
 @dataclass(frozen=True)
 class Refusal:
-    """A node that a toolchain does not take, and its reason on one line; `node` is "" when it does not say which."""
+    """A node that a toolchain refuses, and its reason on one line; `node` is "" when the toolchain names none."""
 
     node: str
     operator: str
@@ -130,7 +130,7 @@ class Refusal:
 
 @dataclass(frozen=True)
 class Probe:
-    """The answer of a toolchain about a model that it did not build: the tool, and the nodes that it refuses."""
+    """A toolchain's check of a model without building it: the tool, and the nodes that it refuses."""
 
     tool: str
     refusals: Tuple[Refusal, ...]
@@ -140,7 +140,7 @@ class SessionBase(ABC):
     """An engine loaded for inference. Subclasses fill `_open`, `_infer` and, where needed, `_close`.
 
     `infer` maps input names to C-contiguous arrays of the spec's dtype and shape and returns output arrays by name.
-    `runtime` holds what the runtime says of itself after loading (version, threads, precision, device).
+    `runtime` holds facts that the runtime reports after loading (version, threads, precision, device).
     """
 
     def __init__(self, engine: Path, spec: ModelSpec, options: Any) -> None:
@@ -183,7 +183,24 @@ class SessionBase(ABC):
         """Run the loaded engine."""
 
     def _close(self) -> None:  # noqa: B027 - not every runtime has something to release
-        """Release the runtime's objects, also those of an `_open` that failed half-way: some of them are not there then."""
+        """Release the runtime's objects. After a failed `_open` some of them do not exist."""
+
+
+class TappedSession(SessionBase):
+    """An engine that also gives inner tensors: `infer` returns them by name beside the outputs, as float32 or as they are.
+
+    A tapped engine may be compiled otherwise than the engine itself, so its outputs can be others.
+
+    Args:
+        engine: the engine's file, see `SessionBase`.
+        spec: its contract.
+        options: the target's own.
+        tensors: names in the ONNX graph that the engine was made from. When it is open, `tensors` are those that it has.
+    """
+
+    def __init__(self, engine: Path, spec: ModelSpec, options: Any, tensors: Sequence[str]) -> None:
+        super().__init__(engine, spec, options)
+        self.tensors = tuple(tensors)
 
 
 def check_tensors(engine: Path, spec: ModelSpec, inputs: Tensors, outputs: Tensors) -> None:
@@ -213,7 +230,7 @@ def runs_on_any_machine(options: Optional[Any]) -> str:
 
 @dataclass(frozen=True)
 class Target:
-    """A target: facts, options, session class and functions; None stands for what it does not have.
+    """A target: facts, options, session class and functions; None for a part that it does not have.
 
     info: its facts.
     options: a frozen dataclass, the target's own options in a recipe; every field has a default.
@@ -225,13 +242,18 @@ class Target:
     probe: takes an ONNX file and options, and asks the toolchain which nodes it takes.
     check_engine: takes precision, options and the contract of a network; TargetError for what `build_engine` would refuse of
         any network under this contract. What is not installed is not asked.
+    why_saturates: takes a quantized model, options and facts of a machine (`sysinfo.environment`), and returns why the engine
+        would compute something else there, "" when it would not. None: it nowhere does.
     bound_to: takes options and returns "version" when an engine loads in no other version of the runtime, "machine" when it
         also loads on no other machine, else "". None: always "".
     board_version: returns the version of the runtime on the board, when that is not `runtime_version`; errors alike.
     simulator: a session class that computes what the chip computes, where the toolchain is.
+    tap: a `TappedSession` class: the engine with inner tensors as further outputs.
     machine_facts: takes the root of a file system and returns facts (JSON) of the machine that edgekd does not know by
-        itself; they stand in manifests, and a latency belongs to them.
-    power_mode: takes the root of a file system and returns settings (JSON) that a person makes before measuring.
+        itself; they are stored in manifests and identify the machine of a latency.
+    power_mode: takes the root of a file system and returns performance settings (JSON) that a user makes before measuring.
+    keeps_float: takes options and tensors, and returns the options (JSON) with which the toolchain computes the operators that
+        write these tensors in float. None: the quantizer keeps operators in float.
     tunes: returns the choices that `edgekd tune` tries on this machine, see `board/choices.py`. None: there are none.
     """
 
@@ -243,11 +265,14 @@ class Target:
     why_not_here: Callable[[Optional[Any]], str] = runs_on_any_machine
     probe: Optional[Callable[[Path, Any], Probe]] = None
     check_engine: Optional[Callable[[str, Any, ModelSpec], None]] = None
+    why_saturates: Optional[Callable[[Path, Any, Facts], str]] = None
     bound_to: Optional[Callable[[Any], str]] = None
     board_version: Optional[Callable[[], str]] = None
     simulator: Optional[Type[SessionBase]] = None
+    tap: Optional[Type[TappedSession]] = None
     machine_facts: Optional[Callable[[str], Facts]] = None
     power_mode: Optional[Callable[[str], Facts]] = None
+    keeps_float: Optional[Callable[[Any, Sequence[str]], Facts]] = None
     tunes: Optional[Callable[[], Tuple[Choice, ...]]] = None
 
 

@@ -12,7 +12,7 @@ from edgekd.data.augment import Objects
 
 @dataclass(frozen=True)
 class Batch:
-    """images (B, 3, H, W) float in [0, 1]; masks (B, H, W) int64 class indices with 255 = ignore.
+    """One batch: images (B, 3, H, W) float in [0, 1]; masks (B, H, W) int64 class indices, 255 = ignore.
 
     For detection and instances, masks are 1 inside objects and 0 elsewhere, and `objects` has the objects of each image.
     class_weights: (K,) float, weights of the classes in a segmenter's task loss; None: every pixel has weight 1.

@@ -114,7 +114,7 @@ class StepRecord(Callback):
 
 
 class ZeroLoss(Callback):
-    """Counts the steps whose task loss is exactly 0, in `count`, and warns of the first: nothing in its batch is labelled."""
+    """Counts the steps whose task loss is exactly 0 (a batch without labels) in `count`, and warns at the first."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -186,7 +186,7 @@ class Watchdog(Callback):
 
 
 class Validation(Callback):
-    """Scores the student on the scored split every `every` steps. The scores are recorded; they select nothing.
+    """Scores the student on the scored split every `every` steps. The scores are recorded, and no checkpoint is selected by them.
 
     `rows` holds [step, score], mIoU or (mask) mAP, from the same prediction at label resolution as `edgekd evaluate`.
     With `averaged`, which must come before this callback, it scores the averaged weights, which the student ends with.
@@ -225,7 +225,7 @@ class Validation(Callback):
 
 
 def _mean_iou(session: TorchSession, dataset: DenseDataset) -> float:
-    # Only the first process scores: a metric that synchronises would wait forever for the others.
+    # Only the first process scores, so a metric must not wait for the others.
     iou = MulticlassJaccardIndex(len(dataset.classes), ignore_index=IGNORE_INDEX, sync_on_compute=False)
     predict = Predictor(session)
     for index in range(len(dataset)):

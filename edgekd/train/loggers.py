@@ -1,4 +1,4 @@
-"""Lightning's loggers that a recipe or `--logger` names, beside those of the resume state."""
+"""Lightning loggers of the recipe or of `--logger`."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _MAKERS: dict[str, Callable[[Path, str, str], Logger]] = {
 
 @contextmanager
 def named_loggers(settings: Trainer, project: str, run: str, facts: dict[str, Any]) -> Iterator[list[Logger]]:
-    """Give the loggers of `trainer.loggers` for one training, and end their runs after it.
+    """Yield the loggers of `trainer.loggers` for one training, and end their runs after it.
 
     Args:
         settings: names and folder; servers and keys are in the environment variables of MLflow and W&B.
@@ -67,7 +67,7 @@ def _begun(name: str, where: tuple[Path, str, str], facts: dict[str, Any]) -> Lo
 
 
 def _end(loggers: Sequence[Logger]) -> None:
-    """End W&B's runs: Lightning leaves them open, and the next training of this process would go on in the same run."""
+    """End W&B's runs: Lightning leaves them open, and the next training of this process would continue the same run."""
     for logger in loggers:
         if isinstance(logger, WandbLogger):
             logger.experiment.finish()

@@ -75,12 +75,12 @@ class SharedBatchNorm(LayerSync):
         return convert_sync_batchnorm(model)
 
     def revert(self, model: torch.nn.Module) -> torch.nn.Module:
-        """Leave the norms converted: they evaluate the same, also on one device, and their weights keep their names."""
+        """Do nothing: converted norms evaluate the same on one device, and their weights keep their names."""
         return model
 
 
 class _StepData(L.LightningDataModule):
-    """Gives Lightning a loader that starts at the trainer's step."""
+    """Data module whose loader starts at the trainer's step."""
 
     def __init__(self, job: FitJob, workers: int) -> None:
         super().__init__()
@@ -107,7 +107,7 @@ def fit(job: FitJob) -> dict[str, Any]:
     The budget is in optimizer steps. With `ema` the student ends with the averaged weights.
 
     Raises:
-        RecipeError: the section `trainer` names what does not exist here.
+        RecipeError: the section `trainer` names hardware that does not exist here.
         GateError: the watchdog stopped the run.
         KeyboardInterrupt: Ctrl+C or SIGTERM stopped the process.
     """
@@ -193,7 +193,7 @@ def _trainer(job: FitJob, own: list[Callback]) -> L.Trainer:
 
 
 def _reset_peak_memory(settings: Trainer) -> None:
-    """Start `_peak_memory` at the present use, where the system can."""
+    """Reset the peak that `_peak_memory` reads to the present use, if the system supports it."""
     if not on_cpu(settings):
         torch.accelerator.reset_peak_memory_stats()
     elif _CLEAR_REFS.exists():

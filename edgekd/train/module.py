@@ -20,7 +20,7 @@ from edgekd.train.losses import LOSSES
 
 
 class Teacher(Protocol):
-    """A network that gives outputs for images and follows the student to its device. It never trains."""
+    """A frozen network that computes outputs for images on the student's device."""
 
     def __call__(self, images: Tensor) -> Outputs:
         """Return the outputs for images (B, 3, H, W) float in [0, 1], without gradients."""

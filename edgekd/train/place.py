@@ -1,4 +1,4 @@
-"""Where a recipe trains: accelerator, devices and precision here, asked of Lightning and torch."""
+"""Accelerator, devices and precision of a training on this machine, from Lightning and torch."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from edgekd.core.recipe import Train, Trainer
 from edgekd.errors import EdgekdError, RecipeError, one_line
 
-_NODE_NUMBERS = ("NODE_RANK", "GROUP_RANK")  # that Lightning reads where no cluster's scheduler starts the processes
+_NODE_NUMBERS = ("NODE_RANK", "GROUP_RANK")  # variables that Lightning reads without a cluster scheduler
 
 
 def check_trainer(settings: Trainer, budgets: Mapping[str, Train]) -> None:
@@ -50,7 +50,7 @@ def trainer_arguments(settings: Trainer) -> dict[str, Any]:
 
 @contextmanager
 def trainer_errors(settings: Trainer) -> Iterator[None]:
-    """Turn whatever Lightning says against the section `trainer` into one line with what is possible here; RecipeError."""
+    """Turn any error of Lightning about the section `trainer` into a RecipeError that lists the possible values here."""
     try:
         yield
     except (EdgekdError, OSError):  # the disk is not the section's
@@ -78,7 +78,7 @@ def _world_size(settings: Trainer) -> int:
 
 
 def _built(settings: Trainer) -> L.Trainer:
-    """Return a trainer without anything around it; nothing is started."""
+    """Return a bare trainer; nothing is started."""
     said = logging.getLogger("lightning.pytorch.utilities.rank_zero")
     level = said.level
     said.setLevel(logging.ERROR)
@@ -94,7 +94,7 @@ def _built(settings: Trainer) -> L.Trainer:
 
 
 def _given(settings: Trainer) -> str:
-    """Return the keys that the recipe sets of those that Lightning may have refused, e.g. `trainer.devices two`."""
+    """Return the recipe's keys that Lightning may have refused, e.g. `trainer.devices two`."""
     changed = {
         name: getattr(settings, name)
         for name in trainer_arguments(settings)

@@ -1,4 +1,4 @@
-"""Errors of torch in a training, each as one line that says which key of the recipe to change."""
+"""Turns torch's errors in a training into one line that names the recipe key to change."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ _WORKER = re.compile(r"DataLoader worker \(pid(?:\(s\))? [\d, ]+\) (is killed by
 
 
 def check_trainable(model: DenseModel, network: Network, section: str) -> None:
-    """Check that a network which the recipe trains can be trained.
+    """Check that edgekd can train a network.
 
     Raises:
-        RecipeError: it has no task loss here.
+        RecipeError: its family has no task loss here.
     """
     if network.train is not None and isinstance(model, ReadyDetector):
-        raise RecipeError(
-            f"{section}.train: networks of family {network.family!r} are not trained here; leave it out and give "
-            f"{section}.checkpoint, a file with trained weights"
-        )
+        instead = f"leave it out and give {section}.checkpoint, a file with trained weights"
+        if section == "qat":
+            instead = "leave out section `qat`"
+        raise RecipeError(f"{section}.train: networks of family {network.family!r} are not trained here; {instead}")
 
 
 def check_first_step(model: DenseModel, section: str, budget: Train, settings: Trainer, crop: tuple[int, int]) -> None:
-    """Run an untrained network in training mode on black images, as many as its norms see at a time, at most two.
+    """Run an untrained network in training mode on one or two black images (the number that its norms see at a time).
 
     Args:
         model: the network; its statistics change, and it stays in training mode.
         section: its section of the recipe.
-        budget: of the section.
+        budget: budget of the section.
         settings: the section `trainer`.
         crop: size of a training image (height, width).
 
@@ -51,10 +51,10 @@ def check_first_step(model: DenseModel, section: str, budget: Train, settings: T
 
 
 def check_compiles(budget: Train, settings: Trainer) -> None:
-    """Compile a function of one line, where the recipe compiles its teacher.
+    """Compile a one-line function, if the recipe compiles its teacher.
 
     Raises:
-        UserError: torch.compile does not work here, e.g. for want of a C++ compiler.
+        UserError: torch.compile does not work here, e.g. without a C++ compiler.
     """
     if settings.compile_teacher:
         with training_errors("student", budget, settings):
@@ -77,7 +77,7 @@ def _killed(exc: Exception, settings: Trainer) -> str:
 
 
 def images_per_norm(budget: Train, settings: Trainer) -> int:
-    """Return over how many images a batch norm computes: GPUs share it, processes on CPUs do not."""
+    """Return the number of images per batch norm: GPUs share statistics, CPU processes do not."""
     devices = str(settings.devices)
     count = int(devices) * settings.num_nodes if on_cpu(settings) and devices.isdigit() else settings.num_nodes
     return budget.batch_size // max(1, count)

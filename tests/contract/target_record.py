@@ -8,7 +8,7 @@ import sys
 import typing
 from typing import Any
 
-from edgekd.targets.base import SessionBase, Target, TargetInfo
+from edgekd.targets.base import SessionBase, TappedSession, Target, TargetInfo
 
 _FIELDS = typing.get_type_hints(Target)
 
@@ -53,12 +53,12 @@ def _fits(value: Any, hint: Any) -> bool:
 
 def _of_sessions(target: Target) -> list[str]:
     found = []
-    for name in ("session", "simulator"):
+    for name, base in (("session", SessionBase), ("simulator", SessionBase), ("tap", TappedSession)):
         kind = getattr(target, name)
-        if kind is None and name == "simulator":
+        if kind is None and name != "session":
             continue
-        if not (isinstance(kind, type) and issubclass(kind, SessionBase)) or inspect.isabstract(kind):
-            found.append(f"{name}: expected a class made of SessionBase with all its methods, got {kind!r}")
+        if not (isinstance(kind, type) and issubclass(kind, base)) or inspect.isabstract(kind):
+            found.append(f"{name}: expected a class made of {base.__name__} with all its methods, got {kind!r}")
     return found
 
 

@@ -246,3 +246,30 @@ def test_a_quantized_model_is_not_passed_off_as_fp32(name: str, tmp_path: Path) 
     request = CompileRequest(made.model, segmenter()[1], "fp32", again, target.options(), made.pixels)
     with pytest.raises(TargetError, match="precision fp32 expected a float model"):
         target.build_engine(request)
+
+
+@pytest.mark.parametrize(("name", "precision"), CASES)
+def test_a_tapped_engine_gives_its_outputs_and_the_inner_tensors_that_it_has(
+    name: str, precision: str, tmp_path: Path
+) -> None:
+    target = plugins.target(name)
+    if target.tap is None:
+        pytest.skip("shows no inner tensors")
+    needs(name)
+    built = build(name, precision, tmp_path)
+    net = segmenter()[0]
+    asked = ["block.relu.out", "never.there", "head.out", "stem.relu.out"]
+    known = ["block.relu.out", "head.out", "stem.relu.out"]
+    net.graph.output.extend(onnx.ValueInfoProto(name=one) for one in known)
+    reference = ReferenceEvaluator(net)
+    with target.tap(built.engine, built.spec, target.options(), asked) as session:
+        assert session.tensors == tuple(known)
+        for image in images(2, seed=7):
+            inputs = prepared(built.spec, image)
+            found = session.infer(inputs)
+            for one, expected in zip(["logits", *known], reference.run(None, inputs), strict=True):
+                got = (
+                    np.maximum(found[one], 0) if one.endswith("relu.out") else found[one]
+                )  # a quantizer may move a ReLU
+                assert got.shape == expected.shape
+                assert np.sqrt(np.mean((got - expected) ** 2) / np.mean(expected**2)) < TOLERANCE[precision]

@@ -1,6 +1,6 @@
-"""Meters: the rails that together are one power or energy, and what that covers.
+"""Meters: groups of rails that together measure one power or energy, and what each group covers.
 
-A rail and its parents are never added: a group's total counts if it has one, else the sum of its rails.
+A rail and its parents are never added: a group uses its total if it has one, else the sum of its rails.
 
 Portable: standard library only, Python 3.8.
 """
@@ -21,7 +21,7 @@ class Meter:
 
     name: its rails, e.g. `VDD_IN` or `VDD_GPU_SOC + VDD_CPU_CV`.
     channels: they are summed; all have one quantity, power_w or energy_j.
-    scope: what it covers and leaves out.
+    scope: what it covers and what it leaves out, in words.
     """
 
     name: str

@@ -42,7 +42,7 @@ class ToolEntry:
 
     patterns: regular expressions with one group, the value, or two, name and value. Values of several patterns are
         multiplied by name; a name that not all of them have is no sensor.
-    instead_of: file that says the same; the tool is not run where it is readable.
+    instead_of: file with the same values; the tool is not run where it is readable.
     """
 
     command: Tuple[str, ...]
@@ -59,7 +59,7 @@ class ToolEntry:
 class MeterEntry:
     """Power or energy of a group of rails: the rail `total` if there is one, else the sum of the `rails`.
 
-    is_alone: each rail is a meter of its own.
+    is_alone: each rail is a separate meter.
     scope, sum_scope: what the one and the other cover, in words.
     """
 
@@ -100,7 +100,7 @@ class Table:
 
 @lru_cache(maxsize=None)
 def table() -> Table:
-    """Return the table."""
+    """Return the table of sensors."""
     data: Dict[str, Any] = json.loads((Path(__file__).parent / "table.json").read_text(encoding="utf-8"))
     return Table(
         files=tuple(FileEntry(**_with_tuples(entry)) for entry in data["files"]),

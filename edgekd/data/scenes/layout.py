@@ -1,4 +1,4 @@
-"""What stands where: one scene, back to front. Lengths are layout units, 192 per image height."""
+"""Composition of one scene, back to front. Lengths are layout units, 192 per image height."""
 
 from __future__ import annotations
 

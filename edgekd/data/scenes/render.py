@@ -13,7 +13,7 @@ from edgekd.data.scenes.layout import compose
 
 
 def render_scene(name: str, height: int, width: int, key: tuple[int, ...]) -> Sample:
-    """Return the scene that `key` stands for; equal arguments give equal bytes on every machine."""
+    """Render the scene of `key`; equal arguments give equal bytes on every machine."""
     dice = Dice(*key)
     canvas = compose(height, width, dice)
     ids = canvas.visible_ids()

@@ -1,4 +1,4 @@
-"""What every object of one scene shares: dice, canvas, colours, the sun's side."""
+"""State that all objects of a scene share: random numbers, canvas, colours, the sun's side."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class Scene:
         return self.canvas.scaled(self.dice.between(low, high))
 
     def paint(self, stencil: Stencil, material: Material, number: int) -> None:
-        """Paint with the texture starting at a random place."""
+        """Paint with the texture starting at a random offset."""
         offset = (self.dice.between(0, MARGIN), self.dice.between(0, MARGIN))
         self.canvas.paint(stencil, material, offset, number)
 

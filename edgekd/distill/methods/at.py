@@ -1,4 +1,4 @@
-"""Attention transfer: where each stage of the network is active, whatever its channels say.
+"""Attention transfer: where each stage is active, summed over channels.
 
 Source: Zagoruyko, Komodakis, "Paying More Attention to Attention", ICLR 2017, arXiv 1612.03928, equation 2 with p = 2 and
 F_sum^2 as the attention map.
@@ -44,7 +44,7 @@ class Method(nn.Module):
     """One term, `attention`; no adapter.
 
     Raises:
-        RecipeError: the student has none of `strides`, or the teacher shows no feature maps.
+        RecipeError: the student has no feature map at any of `strides`, or the teacher has no feature maps.
     """
 
     def __init__(self, options: Options, teacher: Pyramid, student: Pyramid) -> None:

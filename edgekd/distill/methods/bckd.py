@@ -24,18 +24,18 @@ Variants and one further term, off by default, are there to be compared (`edgekd
     focus              B = sum_l w_l up(b_l^T), the teacher's fused boundary;  L_F = mean_p( B_p / mean(B) KL_p ), where
                        KL_p is that of `kd` at temperature 1 on the logits pooled to the finest stride
 
-Of detectors and instances (off by default):
+For detectors and instance segmenters (off by default):
 
     boundary_at: levels, both     L_B of the levels of the pyramid that both networks have, instead of the backbone's
                   stages or together with them; each level has the weight of its stride
     background    w_p = 1 for pairs of which a cell is in an object or at most `ring` cells from one, else `background`; in
                   L_B every mean over pairs becomes the mean with weights w_p
     context_at: levels        L_C is the mean of L_C over the levels of the pyramid that both networks have
-    context_at: prototypes    the relation of what the masks of instances are mixed from; teacher and student may have
-                  another number of them, in any order
+    context_at: prototypes    the relation of mask prototypes; teacher and student may have
+                  different numbers of them, in any order
 
 Teacher and student may differ in channels (no adapter is needed) and in stride (the finer map is average-pooled to
-the other's grid). Cells of which most pixels carry no label take no part. Both terms are 0 for equal relations.
+the other's grid). Cells with mostly unlabelled pixels are left out. Both terms are 0 for equal relations.
 """
 
 from __future__ import annotations
@@ -159,7 +159,7 @@ class Method(nn.Module):
 
     def _boundary(self, teacher: Outputs, student: Outputs, batch: Batch) -> Tensor:
         maps = self._boundary_maps(teacher, student)
-        total, weights = student.decoder[..., :0].float().sum(), 0.0  # 0, of the graph
+        total, weights = student.decoder[..., :0].float().sum(), 0.0  # a 0 in the autograd graph
         for of_teacher, of_student, weight in maps:
             map_t, map_s, cells = relations.on_common_grid(of_teacher.detach(), of_student, batch.labelled)
             dilations = (1,) if self.options.form == "map" else self.options.dilations

@@ -1,4 +1,4 @@
-"""DIST: the student's scores need only correlate with the teacher's, over classes and over pixels.
+"""DIST: maximises the correlation of the student's scores with the teacher's, over classes and over pixels.
 
 Source: Huang et al., "Knowledge Distillation from A Stronger Teacher", NeurIPS 2022, arXiv 2205.10536.
 
@@ -10,7 +10,7 @@ Weights: beta = gamma = 1 and tau = 1, the paper's for segmentation.
 Deviations: "pixels" are the labelled means of cells of `stride` image pixels, because neighbouring pixels of an upsampled
 map repeat each other; cells of which half or more carry no label are left out, and so is a class (or a pixel) whose
 scores the teacher leaves constant, as their correlation is not defined. With two classes there is no `inter`: the
-correlation of (p, 1 - p) with (q, 1 - q) is 1 or -1 whatever p and q are, and has no gradient.
+correlation of (p, 1 - p) with (q, 1 - q) is 1 or -1 for all p and q, and has no gradient.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Options:
 
 
 class Method(nn.Module):
-    """Terms `inter`, of three classes and more, and `intra`; no adapter.
+    """Terms `inter` (for three classes or more) and `intra`; no adapter.
 
     Raises:
         RecipeError: two classes and no weight for `intra`.
@@ -75,5 +75,5 @@ class Method(nn.Module):
 
 
 def _distance(correlations: Tensor, counted: Tensor) -> Tensor:
-    """Return the mean of 1 - r over those that count; 0 when none does."""
+    """Return the mean of 1 - r over the counted entries; 0 without any."""
     return ((1 - correlations) * counted).sum() / counted.sum().clamp_min(1)

@@ -119,7 +119,7 @@ class GlobalContext(nn.Module):
 
 
 class Attention(NamedTuple):
-    """Of a map: cells (B, 1, h, w) with mean 1 over the valid ones, 0 elsewhere; channels (B, C, 1, 1) with mean 1."""
+    """Attention of a map: cells (B, 1, h, w), mean 1 over valid cells, 0 elsewhere; channels (B, C, 1, 1), mean 1."""
 
     cells: Tensor
     channels: Tensor

@@ -66,7 +66,7 @@ class Method(nn.Module):
 def similarity(features: Tensor, members: Tensor) -> Tensor:
     """Return m (B, N), the cosine of each cell and its class centre, for features (B, C, h, w); 0 without a class.
 
-    Matrix products instead of scatter and gather: their sums have one order on GPUs, too, where other kernels of a step may not.
+    Matrix products instead of scatter and gather: the order of their sums is fixed, also on GPUs.
     """
     tokens = features.flatten(2).transpose(1, 2)  # (B, N, C)
     centres = members @ tokens / members.sum(dim=2, keepdim=True).clamp_min(1)  # (B, K, C)

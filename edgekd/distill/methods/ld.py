@@ -4,15 +4,15 @@ Sources: localisation distillation, arXiv 2102.12252, section 3.1: a box side is
 teacher's is the loss; scores as the quality focal loss of GFL (arXiv 2006.04388, section 3.2) with the teacher's score as
 the target. The levels that both networks have are compared, where point i of one is point i of the other.
 
-    p = sigmoid(scores);  w_i = max_c p^T_ic                               how sure the teacher is of point i
+    p = sigmoid(scores);  w_i = max_c p^T_ic                               the teacher's confidence at point i
     L_scores = sum_ic |p^T - p^S|^focus (BCE(p^T, p^S) - H(p^T)) / sum_i w_i
     L_boxes  = weight_boxes T^2 sum_i w_i mean_sides KL( softmax(d^T / T) || softmax(d^S / T) ) / sum_i w_i
     L_masks  = sum_i w_i mean_cells( BCE(m^T, m^S) - H(m^T) ) / sum_i w_i,
-               where m = sigmoid(coefficients . prototypes): prototypes have no order, what they add up to does; the
+               where m = sigmoid(coefficients . prototypes): masks are compared, because prototypes have no order; the
                mean is over the cells in the teacher's box, because elsewhere no mask is ever trained or read. The sum
                over an image's points is estimated from `points` of them, drawn with probabilities proportional to w_i
 
-Deviations: no region selection (the teacher's sureness is the region), entropies are subtracted so that each term is 0
+Deviations: no region selection (the teacher's confidence is the weight); entropies are subtracted, so that each term is 0
 where the student agrees.
 """
 
@@ -56,7 +56,7 @@ class Method(nn.Module):
     """Terms `scores`, `boxes` and, between instance segmenters, `masks`; no adapter.
 
     Raises:
-        RecipeError: the teacher has other heads than edgekd's, or no level that the student has.
+        RecipeError: the teacher does not have edgekd's heads, or shares no level with the student.
     """
 
     def __init__(self, options: Options, teacher: Pyramid, student: Pyramid) -> None:
@@ -100,7 +100,7 @@ class Method(nn.Module):
     def _mask_term(
         self, teacher: tuple[Flat, Outputs], student: tuple[Flat, Outputs], sure: Tensor, labelled: Tensor
     ) -> Tensor:
-        # The surest points would all be of the objects that are easy. An image without any draws what then counts 0.
+        # Drawn, because the most confident points would all be on easy objects. Draws of an image without points get weight 0.
         chosen = torch.multinomial(sure + 1e-12, self.options.points, replacement=True)  # (B, P)
         target = _masks(*teacher, chosen).detach().sigmoid()
         logits = _masks(*student, chosen)

@@ -15,7 +15,7 @@ TASKS = ("semantic", "detection", "instance")
 
 @dataclass(frozen=True)
 class Options:
-    """Nothing to choose."""
+    """No options."""
 
 
 class Method(nn.Module):

@@ -1,4 +1,4 @@
-"""Pearson distillation: each channel of the student's features need only correlate with the teacher's.
+"""Pearson distillation: maximises the correlation of each feature channel with the teacher's.
 
 Source: Cao et al., "PKD: General Distillation Framework for Object Detectors via Pearson Correlation Coefficient",
 NeurIPS 2022, arXiv 2207.02039.
@@ -45,7 +45,7 @@ class Options:
 
 
 class Method(nn.Module):
-    """One term, `features`; where the channels differ a 1x1 adapter, of `levels` one for each.
+    """One term, `features`; a 1x1 adapter where the channels differ, with `levels` one per level.
 
     Raises:
         RecipeError: levels asked of segmentation networks, which have none.

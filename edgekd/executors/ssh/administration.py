@@ -1,4 +1,4 @@
-"""What `edgekd board` does: boards of the inventory are added, listed, examined, cleaned and removed."""
+"""Functions of `edgekd board`: add, list, examine, clean and remove boards of the inventory."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from edgekd.executors.ssh.doctor import examine
 
 @dataclass(frozen=True)
 class AddedBoard:
-    """A board that was added: its entry, the inventory's file, and checks of what the probe read."""
+    """A new board: its inventory entry, the inventory's file, and the checks of its probe."""
 
     board: Board
     file: Path
@@ -29,7 +29,7 @@ class AddedBoard:
 class BoardRow:
     """A board of the inventory as it is now (JSON-ready).
 
-    runtimes: package -> version of what is installed there.
+    runtimes: package -> installed version.
     state: `free`, `held by ...`, or why it cannot be reached.
     """
 
@@ -41,10 +41,10 @@ class BoardRow:
 
 
 def add(name: str, destination: str, folder: str | None = None, python: str | None = None) -> AddedBoard:
-    """Probe a board, write it into the inventory with the chip that was found, and return it.
+    """Probe a board and write it into the inventory with the detected chip.
 
     Raises:
-        RecipeError: the name is taken or no name, or the destination is none.
+        RecipeError: the name is taken or invalid, or the destination is invalid.
         BoardError: it cannot be reached; nothing is written.
     """
     given = {"name": name, "ssh": destination, "folder": folder, "python": python}
@@ -62,14 +62,14 @@ def add(name: str, destination: str, folder: str | None = None, python: str | No
 
 
 def overview() -> list[BoardRow]:
-    """Return a row for each board of the inventory in use; all of them are asked at once."""
+    """Return a row for each board of the inventory in use; the boards are asked in parallel."""
     boards = list(load_inventory().values())
     with ThreadPoolExecutor(max_workers=max(1, len(boards))) as pool:
         return list(pool.map(_row, boards))
 
 
 def doctor(name: str) -> list[BoardCheck]:
-    """Return the checks of a board; RecipeError when the inventory has none of this name."""
+    """Return the checks of a board; RecipeError if the inventory has no such board."""
     board = load_inventory().board(name)
     with _executor(board) as executor:
         return examine(board, executor)
@@ -79,8 +79,8 @@ def remove(name: str, is_cleaned: bool) -> Path:
     """Take a board out of the inventory and return the inventory's file.
 
     Args:
-        name: of the board.
-        is_cleaned: delete what edgekd has put on the board before.
+        name: name of the board.
+        is_cleaned: first delete edgekd's files on the board.
 
     Raises:
         RecipeError: no such board.
@@ -94,7 +94,7 @@ def remove(name: str, is_cleaned: bool) -> Path:
 
 
 def cancel(name: str) -> str:
-    """End the job that holds a board and return whose it was, "" when nobody holds it; errors as `doctor`, and BoardError."""
+    """End the job that holds a board and return its owner, "" if the board is free; errors as `doctor`, and BoardError."""
     with _executor(load_inventory().board(name)) as executor:
         return executor.cancel()
 

@@ -43,11 +43,11 @@ _MOST_REBOOTS = 2  # during one job
 class Limits:
     """Limits of the work on a board.
 
-    link: of the connection.
-    wait_s: for others who use the board.
-    slice_s: longest wait on the board in one call; the progress of a job is seen as often.
-    log_bytes: what a job may print.
-    result_bytes: what a job may write.
+    link: limits of the connection.
+    wait_s: longest wait while others use the board.
+    slice_s: longest wait on the board in one call, and so the period of progress reports.
+    log_bytes: largest log of a job.
+    result_bytes: largest result of a job.
     """
 
     link: Link = field(default_factory=Link)
@@ -84,12 +84,12 @@ class SshBoard:
     def run_job(
         self, job: Job, files: Mapping[str, Path], out_dir: Path, log: Path, progress: Progress = no_progress
     ) -> Json:
-        """Do a job on the board under its lock, or collect what the same job of an earlier run left there.
+        """Do a job on the board under its lock, or collect the result of the same job from an earlier run.
 
         Raises:
             BoardError: out of reach, in use, rebooted twice, or the job was cancelled.
-            TargetError: the board lacks what a job needs, the target refuses, or the job failed; see `outcomes.value_of`.
-            BoardAnswerError: the board sends what the job did not write.
+            TargetError: the board lacks a requirement, the target refuses, or the job failed; see `outcomes.value_of`.
+            BoardAnswerError: the board sends files that the job did not write.
             WorkspaceError: a disk is full.
         """
         with TemporaryDirectory(prefix="edgekd-board-") as folder:
@@ -116,28 +116,28 @@ class SshBoard:
         return self._machine().facts
 
     def prepare(self) -> None:
-        """Wait until the board is quiet; errors as `board_state.prepare`. A job of this user there is joined, not waited for."""
+        """Wait until the board is quiet, but not for a job of this user; errors as `board_state.prepare`."""
         if not self._has_own_job():
             prepare(self._board, self._ask_machine)
 
     def confirm(self, state: object) -> list[str]:
-        """Return what disturbed a measurement, by the state that its job reports; errors as `board_state.confirm`."""
+        """Return the disturbances of a measurement from the state that its job reports; errors as `board_state.confirm`."""
         return confirm(self._board, self._machine(), self._ask_machine(), state)
 
     def holder(self) -> str:
-        """Return who holds the board for which job and since when, "" when nobody does."""
+        """Return the user, job and start time of the job that holds the board, "" if it is free."""
         return self._remote.jobs.holder()
 
     def cancel(self) -> str:
-        """End the job that holds the board and return whose it was, "" when there is none."""
+        """End the job that holds the board and return its owner, "" if the board is free."""
         return self._remote.jobs.cancel()
 
     def probe(self) -> Probed:
-        """Return what the board says of itself, also one that edgekd cannot use; BoardError when it is out of reach."""
+        """Return the board's probe, also for a board that edgekd cannot use; BoardError if it cannot be reached."""
         return probe(self._client, self._board)
 
     def clean(self) -> None:
-        """Delete all that edgekd has put on the board; BoardError while a job runs there."""
+        """Delete edgekd's files on the board; BoardError while a job runs there."""
         Jobs(self._client, self._board.folder).clean()
 
     def close(self) -> None:
@@ -207,7 +207,9 @@ class SshBoard:
                 status = jobs.wait(order.key, slice_s)
         except KeyboardInterrupt:
             _log.warning(
-                "board %s: its job goes on; run the command again to collect it, or: edgekd board cancel %s", name, name
+                "board %s: its job goes on; run the command again to collect the result, or: edgekd board cancel %s",
+                name,
+                name,
             )
             raise
         return status
@@ -248,7 +250,7 @@ class SshBoard:
             code = status.code if status.code < 128 else 128 - status.code  # the shell's 128 + signal
             return outcomes.value_of(result, code, log, toolchain(job), what)
         except (TargetError, WorkspaceError) as exc:
-            if isinstance(exc, WorkspaceError) or status.free_bytes < FULL_BYTES:  # whatever else it looks like
+            if isinstance(exc, WorkspaceError) or status.free_bytes < FULL_BYTES:  # a full disk has many symptoms
                 raise no_room(name, self._remote.path, status.free_bytes, None, str(exc)) from exc
             raise
 

@@ -1,4 +1,4 @@
-"""What is right and wrong with a board by what its probe read, and what to type to mend it."""
+"""Checks of a board's probe, each with the command that fixes the fault."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ MAX_SKEW_S = 60
 class BoardCheck:
     """One check of a board.
 
-    state: `ok`; `note`, work goes on; `wrong`, the board cannot be used.
-    remedy: what to type, and where; "" when there is nothing to do.
+    state: `ok`; `note`: usable; `wrong`: not usable.
+    remedy: command to type, and where; "" if there is nothing to do.
     """
 
     name: str
@@ -28,7 +28,7 @@ class BoardCheck:
 
 
 def checks_of(board: Board, probed: Probed) -> Iterator[BoardCheck]:
-    """Yield the checks of what the probe read, in the order in which a person mends them."""
+    """Yield the checks of a probe, in the order in which a user should fix them."""
     if probed.system == "Linux":
         yield BoardCheck("system", "ok", probed.title)
     else:

@@ -1,6 +1,6 @@
 """Runs scripts on a board through the system's OpenSSH client, over one connection that all calls share.
 
-The user's configuration, agent, jump hosts and host keys hold, because it is the user's `ssh`. Exit code 255 is ssh's own: the
+It is the user's `ssh`, so the user's configuration, agent, jump hosts and host keys apply. Exit code 255 is ssh's own: the
 call may or may not have happened, so every script can be repeated.
 """
 
@@ -29,7 +29,7 @@ Sink = Callable[[bytes], None]
 T = TypeVar("T")
 _CHUNK = 1 << 18
 _MOST_OUTPUT = 32 << 20  # of a script
-_MARK = "edgekd-begins"  # first line of a script's output; a login may print lines of its own before it
+_MARK = "edgekd-begins"  # first line of a script's output; a login shell may print lines before it
 _HEAD = Path(__file__).with_name("board.sh")
 _SSH_FAILED = 255
 NO_SPACE = "No space left on device"
@@ -38,7 +38,7 @@ _CLOSE_S = 10  # for the end of a connection
 _LONGEST_FOLDER = (
     60  # macOS takes 104 bytes for a socket's path; the folder's name, the socket's and ssh's suffix are 33
 )
-# Pattern of what ssh says -> why no later attempt can succeed, and what to do.
+# Pattern of ssh's message -> why retrying cannot help, and what to do.
 _REFUSALS = {
     "REMOTE HOST IDENTIFICATION HAS CHANGED": "its host key has changed; if that is right, remove the old key as ssh says; "
     "try: ssh {to}",
@@ -52,11 +52,11 @@ _REFUSALS = {
 class Link:
     """Limits of a connection.
 
-    connect_s: for one attempt to connect.
+    connect_s: time-out of one attempt to connect.
     alive_s, alive_count: a connection that is silent for `alive_s` seconds `alive_count` times is given up.
-    answer_s: for a script without progress on a connection that holds, beside the time that its work takes.
+    answer_s: time-out of a script without progress on a live connection, added to its working time.
     retry_s: pause before the next attempt, once there was contact.
-    give_up_s: without contact for as long since a call failed, the work on the board is given up from here.
+    give_up_s: time without contact after a failed call until this side gives up.
     is_shared: whether one connection serves all calls; Windows' OpenSSH cannot do that.
     """
 
@@ -84,7 +84,7 @@ class LinkLost(_Failed):
 
 
 class NoAnswer(LinkLost):
-    """The connection holds, or was being made, and the script made no progress for too long."""
+    """The script made no progress for too long on a connection that is alive or being made."""
 
     def __init__(self, seconds: float) -> None:
         super().__init__(f"no answer within {seconds:.0f} s; its disk or its system may hang", _SSH_FAILED)
@@ -98,7 +98,7 @@ class Client:
     """The connection to one board.
 
     Args:
-        name: of the board, in messages.
+        name: name of the board, in messages.
         destination: a Host of the user's ssh configuration, or user@host.
         link: limits.
     """
@@ -133,11 +133,11 @@ class Client:
         """Run a script once and return its output; with `sink` that gets the output instead.
 
         Args:
-            script: of the shell.
-            arguments: of the script.
-            stdin: of the script: bytes, or a file from its position on.
+            script: shell script.
+            arguments: arguments of the script.
+            stdin: stdin of the script: bytes, or a file from its position on.
             sink: called with the output, piece by piece.
-            work_s: longest time in which the script works without output; `Link.answer_s` is added.
+            work_s: longest silent working time of the script; `Link.answer_s` is added.
 
         Raises:
             LinkLost: the connection failed.
@@ -186,9 +186,7 @@ class Client:
             watchdog.add_output(len(chunk))
             size += len(chunk)
             if size > _MOST_OUTPUT and (is_bounded or not is_script):
-                raise BoardError(
-                    f"board {self.name}: says more than {_MOST_OUTPUT >> 20} MiB where edgekd expects a few lines"
-                )
+                raise BoardError(f"board {self.name}: expected a few lines, got more than {_MOST_OUTPUT >> 20} MiB")
             if not is_script:
                 login, mark, chunk = (login + chunk).partition(f"{_MARK}\n".encode())
                 is_script = bool(mark)
@@ -228,7 +226,7 @@ class Client:
             log.warning("board %s: no contact (%s); trying again for %g s", self.name, exc, seconds)
         if time.monotonic() - self._lost_at > seconds:
             raise BoardError(
-                f"board {self.name}: no contact for {seconds:g} s ({exc}); what runs on it goes on; run the command again "
+                f"board {self.name}: no contact for {seconds:g} s ({exc}); its job continues; run the command again "
                 "to collect it"
             ) from exc
 
@@ -269,7 +267,7 @@ def _end_connection(socket: Path, destination: str) -> None:
 
 @contextmanager
 def _as_file(content: IO[bytes] | bytes | None) -> Iterator[IO[bytes] | None]:
-    """Give the stdin of a process: a file at its position, bytes as a file, or nothing."""
+    """Yield a file for a process's stdin: a file at its position, bytes as a file, or nothing."""
     if isinstance(content, bytes):
         with tempfile.TemporaryFile() as file:
             file.write(content)

@@ -1,4 +1,4 @@
-"""Examines a board: each check says what was found and what to type to mend it."""
+"""Examines a board: each check has a finding and the command that fixes a fault."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def _runtime(target: str, executor: SshBoard) -> BoardCheck:
 
 
 def state_checks(board: Board, identity: Identity, state: Facts) -> Iterator[BoardCheck]:
-    """Yield the checks of what a measurement depends on: settings, sensors, quiet, temperature."""
+    """Yield the checks of measuring conditions: settings, sensors, other load, temperature."""
     yield from _expectations(board, identity, state)
     readings = state.get("readings") or {}
     for quantity, title in (("temp_c", "temperature"), ("power_w", "power"), ("clock_mhz", "clocks")):

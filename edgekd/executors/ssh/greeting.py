@@ -1,4 +1,4 @@
-"""First contact with a board: whether it has what every job needs, before anything is sent."""
+"""First contact with a board: checks the requirements of every job before anything is sent."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from edgekd.executors.ssh.checks import checks_of
 from edgekd.executors.ssh.client import Client
 from edgekd.executors.ssh.probe import Probed, probe
 
-# Check that must pass -> the error when it does not. The store looks at the disk itself, by what it has to take.
+# Required check -> error class. The store checks free disk space itself, because it knows the size of the files.
 _ERRORS: dict[str, type[EdgekdError]] = {
     "system": BoardError,
     "commands": BoardError,
@@ -20,7 +20,7 @@ _ERRORS: dict[str, type[EdgekdError]] = {
 
 
 def greet(client: Client, board: Board) -> Probed:
-    """Return the probe of a board that has what every job needs.
+    """Return the probe of a board that meets the requirements of every job.
 
     Raises:
         BoardError: out of reach, not Linux, or without a command that every job needs.

@@ -1,4 +1,4 @@
-"""Jobs on a board: started once, apart from the connection, waited for on the board."""
+"""Jobs on a board: each starts once, runs without a connection, and is waited for on the board."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ State = Literal["absent", "waiting", "running", "ended", "died", "rebooted"]
 
 @dataclass(frozen=True)
 class Order:
-    """What the supervisor of a job is told.
+    """A job's order for its supervisor on the board.
 
     key: name of the job's folder: the hash of what the job does.
     files: name in the job's folder -> name in the store.
     code: name in the store of the archive of edgekd's portable part.
     python: the interpreter.
-    environment: of the job, `NAME=VALUE`.
-    holder: who asks for what, for others who wait for the board.
+    environment: environment of the job, `NAME=VALUE`.
+    holder: user and job, shown to others who wait for the board.
     wait_s: for the board's lock. timeout_s: for the job. log_bytes: of its log.
     """
 
@@ -48,14 +48,14 @@ class Order:
 
 @dataclass(frozen=True)
 class Status:
-    """How a job stands.
+    """State of a job.
 
     state: `waiting` for the lock, which `holder` has; `died` with its supervisor; `rebooted` together with the board.
-    progress: what a running job says of it, a word and the fraction.
-    why: what ended it: "" by itself, `timeout`, `flooded`, `cancelled`, `busy`.
+    progress: progress that a running job reports: step and fraction done.
+    why: reason of its end: "" (finished), `timeout`, `flooded`, `cancelled`, `busy`.
     code: exit code of an ended job, more than 128: the signal.
-    free_bytes: of the board's disk when it ended or died.
-    files: path -> (SHA-256, bytes) of what it wrote, not checked.
+    free_bytes: free bytes of the board's disk when it ended or died.
+    files: path -> (SHA-256, bytes) of its output files, unchecked.
     """
 
     state: State
@@ -92,19 +92,19 @@ class Jobs:
         )  # fmt: skip
 
     def forget(self, key: str) -> None:
-        """Remove what a job left on the board."""
+        """Remove a job's folder from the board."""
         self._call("forget", key)
 
     def holder(self) -> str:
-        """Return who holds the board for which job, "" when nobody does."""
+        """Return the user and job that hold the board, "" if it is free."""
         return _status(self._call("held_by")).holder
 
     def cancel(self) -> str:
-        """End the job that holds the board and return whose it was, "" when there is none."""
+        """End the job that holds the board and return its owner, "" if the board is free."""
         return _status(self._call("cancel", work_s=_CANCEL_S)).holder
 
     def clean(self) -> None:
-        """Remove all that edgekd has put on the board; BoardError while somebody holds it."""
+        """Remove edgekd's files from the board; BoardError while somebody holds it."""
         self._call("clean", work_s=_CLEAN_S)
 
     def _call(self, command: str, *arguments: object, stdin: bytes | None = None, work_s: float = 0) -> str:
@@ -115,7 +115,7 @@ class Jobs:
 
 
 def _status(text: str) -> Status:
-    """Return the status that a script printed; BoardAnswerError when it is none."""
+    """Return the status that a script printed; BoardAnswerError for any other text."""
     facts: dict[str, str] = {}
     hashes: dict[str, str] = {}
     sizes: dict[str, int] = {}
@@ -146,13 +146,11 @@ def _status(text: str) -> Status:
             files={name: (hashes[name], sizes[name]) for name in sizes},
         )
     except ValueError as exc:
-        raise BoardAnswerError(
-            f"the board said of its job: {text[:200]!r}; expected a state and what the job wrote"
-        ) from exc
+        raise BoardAnswerError(f"unexpected job status: {text[:200]!r}; expected a state and output files") from exc
 
 
 def _progress(text: str) -> tuple[str, float] | None:
-    """Return a job's own words about its progress, None when there are none, or none that make sense."""
+    """Return the progress that a job reports, None without one or for an invalid one."""
     try:
         what, fraction = json.loads(text)
         done = float(fraction)

@@ -1,4 +1,4 @@
-"""Waiting for a board that others use: who is waited for, in words, and for how long."""
+"""Waits for a board that others use, and logs whose job it waits for."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ class Waiting:
         self._last = ""
 
     def say(self, holder: str) -> None:
-        """Log who holds the board, once for each."""
+        """Log the holder of the board, once per holder."""
         if holder and holder != self._last:
             log.warning("board %s is in use by %s; waiting for it", self._board, holder)
         self._last = holder
 
     def go_on(self, holder: str) -> None:
-        """Log who holds the board; BoardError when the wait is over."""
+        """Log the holder of the board; BoardError when the wait is over."""
         self.say(holder)
         self._since = self._since or time.monotonic()
         if time.monotonic() - self._since > self._wait_s:

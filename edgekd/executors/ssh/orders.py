@@ -31,7 +31,7 @@ class Prepared:
     """A job that is ready to be sent.
 
     order: for its supervisor.
-    contents: SHA-256 -> file of this machine that the job needs in the store.
+    contents: SHA-256 -> local file that the job needs in the board's store.
     question: hash of a job that only asks the board about itself (`QUESTIONS`); "" for others.
     """
 
@@ -45,8 +45,8 @@ class Orders:
 
     Args:
         board: its entry in the inventory.
-        wait_s: for others who use the board.
-        log_bytes: what a job may print.
+        wait_s: longest wait while others use the board.
+        log_bytes: largest log of a job.
         identity: returns the board's identity.
     """
 
@@ -55,12 +55,12 @@ class Orders:
         self._hashes: dict[tuple[str, int, int], str] = {}
 
     def prepare(self, job: Job, files: Mapping[str, Path], folder: Path) -> Prepared:
-        """Return a job as the board takes it.
+        """Return a job in the form that the board takes.
 
         Args:
             job: as in `Executor.run_job`.
             files: as in `Executor.run_job`.
-            folder: of this machine, for files that are made here.
+            folder: folder of this machine, for files that are made here.
         """
         board = self._board
         module = plugins.load("targets", job.target).__name__ if job.target else ""
@@ -71,7 +71,7 @@ class Orders:
         archive = portable.pack(folder / "code.tar", [plugins.load("targets", name) for name, _ in plugins.targets()])
         code = sha256_of(archive)
         content = [hashes, code, board.python, board.environment, user()]
-        # A job that reads files is that of the board's runtimes and power mode. One that reads none asks about the present.
+        # The key of a job with files has the board's runtimes and power mode. A job without files asks about the present.
         present = asdict(self._identity()) if files else uuid.uuid4().hex
         order = Order(
             key=_hash_of([*content, present]),
@@ -97,7 +97,7 @@ class Orders:
 
 
 def user() -> str:
-    """Return who uses a board from here."""
+    """Return the user and machine that use a board from here."""
     return f"{getpass.getuser()}@{platform.node()}"
 
 

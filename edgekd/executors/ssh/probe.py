@@ -1,4 +1,4 @@
-"""Asks a board what it is and what it lacks, with one script in POSIX sh that reads only.
+"""Probes a board (hardware, system, missing commands) with one read-only script in POSIX sh.
 
 The script runs on a board that edgekd cannot use yet, without Python and with a folder that cannot be written.
 """
@@ -23,15 +23,15 @@ _LONGEST = 500  # characters of a value; a board may print anything
 
 @dataclass(frozen=True)
 class Probed:
-    """What a board says of itself.
+    """Facts of a board from its probe.
 
-    system: of the kernel, e.g. Linux. machine: e.g. aarch64. os: e.g. Debian GNU/Linux 12 (bookworm).
+    system: name of the kernel, e.g. Linux. machine: e.g. aarch64. os: e.g. Debian GNU/Linux 12 (bookworm).
     model, compatible: of the device tree; "" and () without one.
-    lacks: commands that edgekd needs and the board does not have.
+    lacks: commands that edgekd needs and that are missing on the board.
     pythons: (version, command) of the interpreters that were tried; the last one is used when it is new enough.
-    numpy: its version, None when it is not there.
+    numpy: its version, None if it is not installed.
     distributions: version of the installed packages that runtimes of targets come from, by name on PyPI.
-    folder: of the inventory, absolute. unwritable: "" or the folder that the user may not write.
+    folder: absolute path of the inventory's folder. unwritable: "" or the folder that the user may not write.
     free_bytes: on the folder's disk. mount_options: of that disk, e.g. noexec.
     skew_s: the board's clock minus this machine's.
     boot: changes with every boot. load: load averages, as /proc/loadavg.
@@ -76,7 +76,7 @@ class Probed:
 
 
 def probe(client: Client, board: Board) -> Probed:
-    """Return what a board says of itself; BoardError when it is out of reach, or answers something else."""
+    """Return the facts of a board; BoardError if it cannot be reached, or for an unexpected answer."""
     packages = sorted({name for _, target in plugins.targets() for name in target.info.distributions})
 
     def ask() -> tuple[str, float]:
@@ -93,15 +93,15 @@ def variables(board: Board) -> list[str]:
 
 
 def parse(name: str, output: str, now: float) -> Probed:
-    """Return what the script printed, as facts.
+    """Parse the script's output.
 
     Args:
-        name: of the board, in messages.
-        output: of the script; a login shell may print before it.
+        name: name of the board, in messages.
+        output: output of the script; a login shell may print before it.
         now: this machine's time (seconds since 1970) while the script ran.
 
     Raises:
-        BoardError: it is not what the script prints.
+        BoardError: the text is not the script's output.
     """
     values = defaultdict[str, list[str]](list)
     _, start, body = output.partition("edgekd-probe 1\n")

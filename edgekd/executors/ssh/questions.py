@@ -1,7 +1,7 @@
-"""Answers of a board to questions (`orders.QUESTIONS`), as this user's last run got them.
+"""Cached answers of a board to questions (`orders.QUESTIONS`), from this user's last run.
 
-A board answers no question while a job runs there, because that would disturb a measurement. A run that is started again while
-its own job still runs takes the answers that it had, so that it finds that job by its key and joins it.
+A board answers no question while a job runs there, because that would disturb a measurement. A restarted run whose own job
+still runs uses the cached answers, so that it finds that job by its key and joins it.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ class Questions:
     """The answers of one board.
 
     Args:
-        destination: of ssh.
-        boot: id of the board's boot; answers of another one are not used.
+        destination: destination of ssh.
+        boot: id of the board's boot; answers from another boot are not used.
     """
 
     def __init__(self, destination: str, boot: str) -> None:

@@ -1,4 +1,4 @@
-"""What a job wrote on a board, brought here. The board is not trusted: names, sizes and hashes are checked."""
+"""Fetches a job's files from a board. The board is not trusted: names, sizes and hashes are checked."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ def checked(
     most_bytes: int,
     most_of: Mapping[str, int] = MappingProxyType({}),
 ) -> list[RemoteFile]:
-    """Return where the files of a job go here.
+    """Check a job's file list and return where each file goes on the host.
 
     Args:
         files: path in the job's folder -> (SHA-256, bytes), as the board says.
         places: path in the job's folder -> file of the host.
-        out_dir: folder of the host for what lies below `out`.
-        most_bytes: of all files together.
+        out_dir: folder of the host for the files in the job's folder `out`.
+        most_bytes: largest number of bytes of all files together.
         most_of: path in the job's folder -> most bytes of that file, for those that are read whole.
 
     Raises:
@@ -64,14 +64,14 @@ def checked(
 
 
 class Receiver:
-    """Takes the content of files one after another, in pieces, and keeps its place when the link is lost.
+    """Receives the content of files one after another, in pieces, and remembers its offset when the link is lost.
 
     Args:
         files: in the order in which their content comes.
     """
 
     def __init__(self, files: list[RemoteFile]) -> None:
-        self.offset = 0  # bytes that came
+        self.offset = 0  # bytes received
         self._waiting = list(reversed(files))
         self._incoming: _Incoming | None = None
         self._next()
@@ -81,12 +81,12 @@ class Receiver:
         self.offset += len(content)
         while content:
             if self._incoming is None:
-                raise ArtifactError("it sends more than it said that the job wrote")
+                raise ArtifactError("it sends more bytes than it announced")
             content = self._incoming.take(content)
             self._next()
 
     def close(self) -> None:
-        """Check that all came; ArtifactError when the content ended before."""
+        """Check that all content arrived; ArtifactError if it ended early."""
         if self._incoming is not None:
             self._incoming.close()
             raise ArtifactError(f"{self._incoming.name} comes without its last {self._incoming.left} bytes")
@@ -113,7 +113,7 @@ class _Incoming:
         self._digest = hashlib.sha256()
 
     def take(self, content: bytes) -> bytes:
-        """Write what belongs to this file, and return the rest."""
+        """Write the bytes of this file, and return the rest."""
         piece, rest = content[: self.left], content[self.left :]
         self._file.write(piece)
         self._digest.update(piece)
@@ -124,7 +124,7 @@ class _Incoming:
         """Give the file its name; ArtifactError when its hash differs."""
         self.close()
         if self._digest.hexdigest() != self._wanted.sha256:
-            raise ArtifactError(f"{self.name} is not what its hash says")
+            raise ArtifactError(f"{self.name} does not match its hash")
         os.replace(self._part, self._wanted.path)
 
     def close(self) -> None:

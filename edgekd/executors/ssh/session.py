@@ -19,7 +19,7 @@ class BoardSession:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        """Leave nothing behind: every run cleans up after itself."""
+        """Do nothing: every run cleans up after itself."""
 
     def infer(self, inputs: Arrays) -> Arrays:
         """Run once on the board; errors as `Executor.run_job`."""

@@ -1,4 +1,4 @@
-"""The files on a board, by their SHA-256: each is sent once, and goes on where a lost link cut it."""
+"""Files on a board by SHA-256: each is sent once, and a transfer resumes after a lost link."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from edgekd.executors.ssh.client import NO_SPACE, Client, ScriptError
 from edgekd.executors.ssh.lock import Waiting
 
 _SCRIPT = Path(__file__).with_name("store.sh").read_text()
-_BLOCK = 1 << 20  # a large file goes on at a multiple of it
+_BLOCK = 1 << 20  # the transfer of a large file resumes at a multiple of this
 _SMALL = 4 << 20  # smaller files travel together, in batches of this size
 _RESERVE = 1.1  # a file system needs more room than its files have bytes
 _MOST = 500  # files in a batch
@@ -27,11 +27,11 @@ _HASHED_PER_S = 5e6  # bytes, at the least: an old memory card, whose processor 
 
 @dataclass(frozen=True)
 class _Look:
-    """How the store stands.
+    """State of the store.
 
     free: bytes of the disk.
-    lacking: names that it lacks, with the bytes that came of them.
-    holder: who held the board for all of the wait; "" when nothing is lacking.
+    lacking: missing names -> bytes that have arrived.
+    holder: who held the board during the whole wait; "" if nothing is missing.
     """
 
     free: int
@@ -45,7 +45,7 @@ class Store:
     Args:
         client: connection to the board.
         folder: edgekd's on the board.
-        size_bytes: what the store keeps; the least recently used files go first.
+        size_bytes: capacity of the store; the least recently used files are deleted first.
         slice_s: longest wait on the board in one call.
     """
 
@@ -53,12 +53,12 @@ class Store:
         self._client, self._folder, self._size_bytes, self._slice_s = client, folder, size_bytes, slice_s
 
     def push(self, files: Mapping[str, Path], waiting: Waiting, progress: Progress) -> None:
-        """Send the files that the store lacks, or holds damaged, while no job runs on the board that this would disturb.
+        """Send the files that are missing or damaged in the store, while no job runs on the board.
 
         Args:
             files: SHA-256 -> file of the host.
-            waiting: for others who use the board.
-            progress: called with the fraction of the bytes that are there.
+            waiting: the wait for others who use the board.
+            progress: called with the fraction of the bytes on the board.
 
         Raises:
             BoardError: as `Client.insist` and `Waiting`, or a file does not arrive as it was hashed.
@@ -80,7 +80,7 @@ class Store:
         )
 
     def _round(self, files: Mapping[str, Path], slice_s: float, progress: Progress) -> tuple[_Look, list[str]]:
-        """Send what the store lacks unless somebody holds the board; return what was found, and the files that lack even then."""
+        """Send missing files unless somebody holds the board; return the state found, and the files still missing."""
         sizes = {name: path.stat().st_size for name, path in files.items()}
         free, needed, whole = 0, sum(sizes.values()), set[str]()
         try:
@@ -99,7 +99,7 @@ class Store:
         return found, [str(files[name]) for name in found.lacking if name not in whole]
 
     def _look(self, names: Collection[str], slice_s: float, size_bytes: int) -> _Look:
-        """Ask how the store stands, which may have to hash files of these names and sizes."""
+        """Ask for the state of the store, which may have to hash files of these names and sizes."""
         wanted = "".join(f"{name}\n" for name in names).encode()
         work_s = slice_s + size_bytes / _HASHED_PER_S
         output = self._call("look", self._size_bytes, f"{slice_s:g}", stdin=wanted, work_s=work_s)
@@ -108,7 +108,9 @@ class Store:
             (free,) = (int(word[1]) for word in words if word[0] == "free")
             lacking = {word[1]: int(word[2]) for word in words if word[0] == "lacks" and word[1] in names}
         except (ValueError, IndexError) as exc:
-            raise BoardError(f"board {self._client.name}: expected what its store lacks, got {output[:200]!r}") from exc
+            raise BoardError(
+                f"board {self._client.name}: expected a list of missing files, got {output[:200]!r}"
+            ) from exc
         holder = " ".join(" ".join(word[1:]) for word in words if word[:1] == ["holder"])
         return _Look(free, lacking, printable(holder))
 

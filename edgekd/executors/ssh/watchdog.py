@@ -1,4 +1,4 @@
-"""Ends a process of this machine that makes no progress: a board may answer nothing although its connection holds."""
+"""Ends a local process that makes no progress: a board can be silent on a live connection."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _TICK_S = 1.0
 
 
 class Watchdog:
-    """Kills a process after some seconds in which it neither read from its stdin nor wrote to its stdout.
+    """Kills a process that for some seconds neither reads its stdin nor writes its stdout.
 
-    Seconds in which this machine sleeps do not count.
+    Time in which this machine sleeps is left out.
 
     Args:
         process: as started.

@@ -3,8 +3,8 @@
     backbone -> pooled context -> top-down pyramid with adds -> one head for all levels (scores, boxes, and for
     instances mask coefficients) -> and for instances mask prototypes from the finest level
 
-The backbone is `edgeseg`'s of the same variant, or any timm model (`encoder`); teacher and student then differ in
-nothing but it and the widths. Nothing is decoded in the graph: `board/detection.py` does that, here and on boards.
+The backbone is `edgeseg`'s of the same variant, or any timm model (`encoder`); teacher and student then differ
+only in backbone and widths. The graph decodes nothing: `board/detection.py` does that, here and on boards.
 """
 
 from __future__ import annotations

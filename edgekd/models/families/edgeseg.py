@@ -31,7 +31,7 @@ VARIANTS = SIZES
 
 @dataclass(frozen=True)
 class Options:
-    """Which maps the distillation methods get."""
+    """Maps that the distillation methods get."""
 
     before_relu: bool = option(
         False, "Methods compare the maps of the stages before their last ReLU. The network stays the same."

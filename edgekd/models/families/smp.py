@@ -2,8 +2,8 @@
 
 Weight names are segmentation-models-pytorch's own, so its checkpoints load as they are.
 
-What a chip has to support: `fpn` normalises its decoder with GroupNorm and sums a stack of tensors, and `pspnet` pools
-adaptively to 2, 3 and 6 bins, which NPU compilers refuse or miscompile; all four upsample with corners aligned. Take
+Operators on the chip: `fpn` normalises its decoder with GroupNorm and sums a stack of tensors, and `pspnet` pools
+adaptively to 2, 3 and 6 bins, which NPU compilers refuse or miscompile; all four upsample with corners aligned. Use
 `edgeseg` for a student that has to run everywhere.
 """
 
@@ -84,7 +84,7 @@ def build(variant: str, task: str, num_classes: int, options: Options) -> DenseM
 
     Raises:
         RecipeError: unknown encoder, or one that this architecture cannot use.
-        CheckpointError: the encoder's weights are damaged, incomplete, of another encoder, or cannot be downloaded.
+        CheckpointError: the encoder's weights are damaged, incomplete, for another encoder, or cannot be downloaded.
     """
     stride = options.output_stride or VARIANTS[variant].output_stride
     if stride not in VARIANTS[variant].allowed:

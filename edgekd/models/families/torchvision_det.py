@@ -1,6 +1,6 @@
 """FCOS, RetinaNet, Faster R-CNN and Mask R-CNN of torchvision, as teachers; weights only from local files.
 
-They are not trained here and have their own decoding and suppression: evaluation scores their detections, and feature
+They are not trained here, and decode and suppress inside: evaluation scores their detections, and feature
 methods tap their ResNet-50 and its pyramid. No method compares their dense outputs with a student's. FCOS and RetinaNet
 assign objects to levels and points (or anchors) by other rules than edgedet's head and have no distribution of a box side for
 `ld`. The R-CNNs have no dense class scores. Weight names are torchvision's own, so its checkpoints
@@ -62,7 +62,7 @@ VARIANTS = {
 
 @dataclass(frozen=True)
 class Options:
-    """How outputs map to classes, and which maps the distillation methods get."""
+    """Mapping from outputs to classes, and the maps that distillation methods get."""
 
     labels: Literal["background_first", "coco"] | tuple[int, ...] = option(
         "background_first",

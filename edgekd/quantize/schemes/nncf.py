@@ -4,8 +4,8 @@ The defaults were measured with a briefly trained CamVid student (0.4 M paramete
 OpenVINO 2026.4, NNCF 3.4, an AVX2 CPU without VNNI; figures are the engine's mIoU over the float model's):
 
 * `bias_correction`: accurate 100.2 %, fast 98.9 %, none 98.9 %.
-* `overflow_fix`: with 8-bit weights the int16 accumulators of CPUs without VNNI saturate, 81 to 94 %; with 7-bit
-  weights 100.2 %, at the same speed. `enable` keeps the file right on every CPU.
+* `weight_bits`: with 8-bit weights the int16 accumulators of CPUs without VNNI saturate, 81 to 94 %; with 7-bit
+  weights 100.2 %, at the same speed. 7 bits (NNCF's `overflow_fix`) keep the file right on every CPU.
 
 `range` was measured on the students of the three quickstarts, trained with their recipes, 128 calibration images. RMS error of
 the worst output on 60 scored images, relative to its standard deviation:
@@ -20,7 +20,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
@@ -42,13 +42,20 @@ from edgekd.quantize.ptq import (
     toolchain_errors,
     with_names,
 )
+from edgekd.quantize.schemes._nncf_ir import read_back
 from edgekd.rewrites.graph import Graph, read_graph
 from edgekd.targets.openvino.runtime import read_model, without_telemetry
 
+__all__ = ["KEEPS_FLOAT", "SUFFIX", "Options", "quantize", "read_back"]
 SUFFIX = ".xml"
 KEEPS_FLOAT = True
 TAKES_RANGES = False  # NNCF calibrates by itself
-_RANGES = {"minmax": "MINMAX", "mean": "MEAN_MINMAX"}  # NNCF's own default is the second
+_RANGES = {
+    "minmax": "MINMAX",
+    "mean": "MEAN_MINMAX",
+    "quantile": "MEAN_QUANTILE",
+    "histogram": "HISTOGRAM",
+}  # NNCF's own default is the second
 _WEIGHTED = ("Convolution", "GroupConvolution", "ConvolutionBackpropData", "GroupConvolutionBackpropData", "MatMul")
 _NOT_COUNTED = ("Constant", "Convert", "Parameter", "Result", "FakeQuantize")
 
@@ -64,13 +71,24 @@ class Options:
     bias_correction: Literal["accurate", "fast", "none"] = option(
         "accurate", "`accurate`: runs the net layer by layer. `fast`: works on means. `none`: leaves biases alone."
     )
-    range: Literal["minmax", "mean"] = option(
+    range: Literal["minmax", "mean", "quantile", "histogram"] = option(
         "minmax",
         "Range of an activation. `minmax`: from the smallest to the largest value over all calibration images. `mean`: means "
-        "of each image's smallest and largest value, which cuts off rare values.",
+        "of each image's smallest and largest value, which cuts off rare values. `quantile`: means of each image's quantiles "
+        "0.0001 and 0.9999. `histogram`: least squared error.",
     )
-    overflow_fix: Literal["enable", "first_layer_only", "disable"] = option(
-        "enable", "Weights that get 7 bits. `disable` only when every CPU that runs the engine has VNNI or is ARM."
+    transformer: bool = option(
+        False,
+        "NNCF's settings for transformers: quantizes fewer operators of attention, and moves outliers of activations into weights "
+        "(smooth quant).",
+    )
+    weight_bits: Literal["auto", 7, 8] = option(
+        "auto",
+        "Bits of the weights. With 8 bits, sums saturate on x86 CPUs without VNNI. `auto`: 8 where all engines of the model run "
+        "on ARM, else 7, also on x86 with VNNI, because the file may be copied.",
+    )
+    weights: Literal["per_channel", "per_tensor"] = option(
+        "per_channel", "Weight scales: one per output channel, or one per tensor, as some NPUs force it."
     )
     float_head: bool | None = option(
         None,
@@ -115,6 +133,7 @@ def quantize(
                 graph,
                 nncf.Dataset(calibration, dict),
                 preset=nncf.QuantizationPreset(options.preset),
+                model_type=nncf.ModelType.TRANSFORMER if options.transformer else None,
                 subset_size=len(calibration),
                 fast_bias_correction=options.bias_correction == "fast",
                 ignored_scope=nncf.IgnoredScope(names=ignored) if ignored else None,
@@ -153,12 +172,8 @@ def grids(model: Path, spec: ModelSpec, options: Options) -> Placement:
             return Grid(8, is_signed=False, is_symmetric=False)
         return Grid(8, is_signed=not is_non_negative(graph, tensor), is_symmetric=True)
 
-    placement = placement_of(graph, keep, activation, symmetric_weights(8 if options.overflow_fix == "disable" else 7))
-    if options.overflow_fix == "first_layer_only" and placement.nodes:
-        first = placement.nodes[0].weight
-        weights = {n: g if n == first else replace(g, bits=8, largest=127) for n, g in placement.weights.items()}
-        return replace(placement, weights=weights)
-    return placement
+    weight = symmetric_weights(8 if options.weight_bits == 8 else 7)
+    return placement_of(graph, keep, activation, weight, options.weights == "per_channel")
 
 
 def _has_float_head(spec: ModelSpec, options: Options) -> bool:
@@ -186,8 +201,11 @@ def _log_through_logging() -> None:
 
 def _advanced(nncf: Any, options: Options) -> Any:
     return nncf.AdvancedQuantizationParameters(
-        overflow_fix=nncf.OverflowFix(options.overflow_fix),
+        overflow_fix=nncf.OverflowFix.DISABLE if options.weight_bits == 8 else nncf.OverflowFix.ENABLE,
         disable_bias_correction=options.bias_correction == "none",
+        weights_quantization_params=nncf.quantization.advanced_parameters.QuantizationParameters(
+            per_channel=False if options.weights == "per_tensor" else None  # None: NNCF's own choice, per channel
+        ),
         activations_range_estimator_params=getattr(
             nncf.quantization.range_estimator.RangeEstimatorParametersSet, _RANGES[options.range]
         ),

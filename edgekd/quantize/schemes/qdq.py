@@ -4,8 +4,8 @@ The defaults were measured with a briefly trained CamVid student (0.4 M paramete
 ONNX Runtime 1.32, an AVX2 CPU without VNNI; figures are the engine's mIoU over the float model's):
 
 * uint8 activations with int8 weights: the same accuracy as int8 with int8, and 1.4x faster on x86.
-* `reduce_range`: with 8-bit weights the int16 accumulators of CPUs without VNNI saturate, 91 %; with 7-bit weights
-  100.5 %. It costs little elsewhere and keeps the file right on every CPU.
+* `weight_bits`: with 8-bit weights the int16 accumulators of CPUs without VNNI saturate, 91 %; with 7-bit weights
+  100.5 %. 7 bits cost little elsewhere and keep the file right on every CPU.
 * `float_head`: logits are closer to the float ones (relative error 1.3 % instead of 1.6 %) at the same speed.
 """
 
@@ -37,22 +37,24 @@ from edgekd.quantize.ptq import (
     toolchain_errors,
     with_names,
 )
-from edgekd.quantize.ranges import Scale
+from edgekd.quantize.ranges import Scale, calibrate
 from edgekd.rewrites.graph import QDQ, Graph, attributes, read_graph
 from edgekd.targets.onnxruntime.target import import_onnxruntime
 
 SUFFIX = ".onnx"
 KEEPS_FLOAT = True
 TAKES_RANGES = True
+OWN_RANGES = ("mean", "mse")  # of operators with weights; ONNX Runtime takes the extremes for what lies between them
 
 
 @dataclass(frozen=True)
 class Options:
     """How ONNX Runtime quantizes."""
 
-    calibration: Literal["minmax", "percentile", "entropy"] = option(
+    calibration: Literal["minmax", "mean", "mse", "percentile", "entropy"] = option(
         "minmax",
-        "Method that derives activation ranges from the calibration set. `percentile` and `entropy` keep all activations in "
+        "Method that derives activation ranges from the calibration set. `minmax`: the extremes over all images. `mean`: means of "
+        "each image's extremes. `mse`: least squared error, also of weights. `percentile` and `entropy` keep all activations in "
         "memory.",
     )
     percentile: Annotated[float, Field(gt=50, le=100)] = option(
@@ -61,8 +63,13 @@ class Options:
     activation_type: Literal["uint8", "int8"] = option(
         "uint8", "Type of quantized activations: `uint8` with zero points, or `int8` for ARM."
     )
-    reduce_range: bool = option(
-        True, "Quantize weights to 7 bits. `false` only when every CPU that runs the engine has VNNI or is ARM."
+    weight_bits: Literal["auto", 7, 8] = option(
+        "auto",
+        "Bits of the weights. With 8 bits, sums saturate on x86 CPUs without VNNI. `auto`: 8 where all engines of the model run "
+        "on ARM, else 7, also on x86 with VNNI, because the file may be copied.",
+    )
+    weights: Literal["per_channel", "per_tensor"] = option(
+        "per_channel", "Weight scales: one per output channel, or one per tensor, as some NPUs force it."
     )
     float_head: bool = option(
         True, "Leave the last operator with weights before each output, and the operators after it, in float."
@@ -78,7 +85,7 @@ def quantize(
     options: Options,
     ranges: Mapping[str, Scale] | None = None,
 ) -> QuantizeResult:
-    """Write `model.onnx` with per-channel symmetric weights and calibrated activations.
+    """Write `model.onnx` with symmetric weights and calibrated activations.
 
     Args:
         model: float ONNX file with static shapes.
@@ -97,6 +104,8 @@ def quantize(
             tensor that the graph has not.
     """
     settings = Settings(**asdict(options), op_types=(), extra={})
+    if ranges is None and options.calibration in OWN_RANGES:
+        ranges = calibrate(model, grids(model, spec, options), calibration, options.calibration)
     result = write("qdq", model, calibration, out_dir, settings, ranges)
     return QuantizeResult(result.model, {"quantizer": "qdq", "options": asdict(options), **result.details})
 
@@ -111,11 +120,13 @@ def grids(model: Path, spec: ModelSpec, options: Options) -> Placement:
         ArtifactError: the model is not an ONNX file.
     """
     graph = named_graph(model)
-    keep = [*float_nodes(graph, options.keep_float, options.float_head), *_grouped_with_bias(graph)]
+    is_per_channel = options.weights == "per_channel"
+    keep = float_nodes(graph, options.keep_float, options.float_head)
+    keep += _grouped_with_bias(graph) if is_per_channel else []
     activation = Grid(8, is_signed=options.activation_type == "int8", is_symmetric=False)
     # ONNX Runtime's 7 bits are -64 to 64.
-    weight = Grid(7, True, True, largest=64) if options.reduce_range else symmetric_weights(8)
-    return placement_of(graph, keep, lambda _: activation, weight)
+    weight = symmetric_weights(8) if options.weight_bits == 8 else Grid(7, True, True, largest=64)
+    return placement_of(graph, keep, lambda _: activation, weight, is_per_channel)
 
 
 @dataclass(frozen=True)
@@ -216,7 +227,8 @@ def _unsupported(graph: Graph, options: Settings) -> list[str]:
     Their weights have a scale for each output channel of a group, their bias has one for each output channel. A bias that
     stays float (`QuantizeBias` off) takes no scale.
     """
-    return _grouped_with_bias(graph) if options.extra.get("QuantizeBias", True) else []
+    has_scale = options.extra.get("QuantizeBias", True) and options.weights == "per_channel"
+    return _grouped_with_bias(graph) if has_scale else []
 
 
 def _grouped_with_bias(graph: Graph) -> list[str]:
@@ -262,17 +274,17 @@ def _quantize_static(
     runtime: _Runtime, model: Path, out: Path, batches: Sequence[Batch], keep: list[str], options: Settings
 ) -> None:
     q = runtime.quantization
-    methods = {"minmax": "MinMax", "percentile": "Percentile", "entropy": "Entropy"}
+    methods = {"percentile": "Percentile", "entropy": "Entropy"}
     q.quantize_static(
         str(model),
         str(out),
         _Reader(batches),
         quant_format=q.QuantFormat.QDQ,
-        calibrate_method=q.CalibrationMethod[methods[options.calibration]],
+        calibrate_method=q.CalibrationMethod[methods.get(options.calibration, "MinMax")],
         activation_type=q.QuantType.QUInt8 if options.activation_type == "uint8" else q.QuantType.QInt8,
         weight_type=q.QuantType.QInt8,
-        per_channel=True,
-        reduce_range=options.reduce_range,
+        per_channel=options.weights == "per_channel",
+        reduce_range=options.weight_bits != 8,  # auto: 7, which is right on every machine
         op_types_to_quantize=list(options.op_types) or None,
         nodes_to_exclude=keep,
         extra_options={"WeightSymmetric": True, "CalibPercentile": options.percentile, **options.extra},

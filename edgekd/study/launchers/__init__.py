@@ -1,5 +1,5 @@
-"""Places where the runs of a study are done: a plugin per launcher.
+"""Launchers: plugins that execute the runs of a study.
 
-A launcher has `Options`, and `run_all(runs, options, on_run)`, which does the runs and calls `on_run` with each when it has ended.
-`TRAINS_TEACHER` says that the teacher is a run of it, too, and is not trained in the process of the study.
+A launcher has `Options`, and `run_all(runs, options, on_run)`, which does the runs and calls `on_run` with each run that ends.
+With `TRAINS_TEACHER` it also trains the teacher, which otherwise trains in the study's process.
 """

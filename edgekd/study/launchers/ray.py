@@ -50,7 +50,7 @@ def run_all(runs: Sequence[StudyRun], options: Options, on_run: Callable[[StudyR
 
     Args:
         runs: those that are not finished.
-        options: of this launcher.
+        options: options of this launcher.
         on_run: called with every run when its task has ended.
 
     Raises:
@@ -81,7 +81,7 @@ def train(run: StudyRun, weights: bytes | None) -> bytes:
     """Do a run on a node and return its folder as a tar archive.
 
     Args:
-        run: its folder is that of the study's machine; the node uses one of its own, and goes on in it after a lost connection.
+        run: its folder is on the study's machine; the node uses another one, and continues there after a lost connection.
         weights: the teacher's checkpoint file; None for the teacher's own run.
     """
     name = hashlib.sha256(str(run.folder).encode()).hexdigest()[:16]

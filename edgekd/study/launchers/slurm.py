@@ -1,7 +1,7 @@
 """Launcher `slurm`: each run of a study is a job of a Slurm cluster, through submitit. The folder is shared by all nodes.
 
-A job that Slurm preempts, or whose time is up, tells its training to stop, which keeps its checkpoint, and is queued again. Then
-it goes on where it was. The teacher is a job, too. The cluster `local` of submitit does the same on this machine.
+A job that Slurm preempts, or whose time is up, stops its training (the checkpoint is kept) and is queued again. The new job
+resumes the training. The teacher is also a job. Submitit's cluster `local` does the same on this machine.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from edgekd.study.work import LOG, Children, attempt, finished, why_failed
 
 TRAINS_TEACHER = True
 _POLL_S = 1.0
-_STOP_S = 60.0  # longest wait for a training that was told to stop; Slurm kills after its own grace time
+_STOP_S = 60.0  # longest wait for a training to stop; Slurm kills after its grace time
 
 
 @dataclass(frozen=True)
@@ -54,12 +54,12 @@ class Job:
         self._children: Children | None = None
 
     def __call__(self) -> None:
-        """Do the run; its folder says how it ended."""
+        """Do the run; the outcome is in its folder."""
         self._children = Children()
         attempt(self.run, self._children, dict(os.environ))
 
     def checkpoint(self) -> Any:
-        """Stop the training and return the job that goes on."""
+        """Stop the training and return the job that resumes it."""
         from submitit.helpers import DelayedSubmission
 
         if self._children is not None:
@@ -73,7 +73,7 @@ def run_all(runs: Sequence[StudyRun], options: Options, on_run: Callable[[StudyR
 
     Args:
         runs: those that are not finished; all nodes see their folders under the same path.
-        options: of this launcher.
+        options: options of this launcher.
         on_run: called with every run when its job has ended.
 
     Raises:
@@ -117,7 +117,7 @@ def _executor(runs: Sequence[StudyRun], options: Options) -> Any:
 
 
 def _result(run: StudyRun, job: Any) -> Result:
-    """Return what came of a run whose job has ended; how the job ended does not matter where the run is finished."""
+    """Return the result of a run whose job has ended. A finished run counts, however its job ended."""
     if artifacts := finished(run):
         return artifacts
     if job.exception() is not None:  # killed, cancelled, or a fault of the node

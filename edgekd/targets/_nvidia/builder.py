@@ -25,7 +25,7 @@ _log = logging.getLogger(__name__)
 
 
 class Log:
-    """Collects what the vendor's library says, instead of printing it, and logs all but its verbose lines at level debug."""
+    """Collects the messages of the vendor's library instead of printing them; all but verbose ones are logged at debug."""
 
     def __init__(self, trt: Any) -> None:
         self.lines: List[Tuple[Any, str]] = []

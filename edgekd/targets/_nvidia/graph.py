@@ -12,7 +12,9 @@ from typing import Any
 
 from edgekd.board.installation import install
 from edgekd.errors import TargetError, one_line
-from edgekd.rewrites.graph import Graph, opsets, read_onnx, unsigned_zero_points
+from edgekd.rewrites.graph import Graph, opsets, read_onnx
+from edgekd.rewrites.pairs import unsigned_zero_points
+from edgekd.targets import _int8
 from edgekd.targets.base import CompileRequest
 
 QUANTIZER = "qdq_signed"
@@ -33,12 +35,14 @@ def graph_for(request: CompileRequest, is_fp16_graph: bool) -> bytes:
     """
     model = read_onnx(request.model, has_weights=False)
     is_quantized = Graph(model).is_quantized
-    if is_quantized != (request.precision == "int8"):
+    # A mixed model may have every layer in float.
+    if request.precision != "mixed" and is_quantized != (request.precision == "int8"):
         wanted, got = ("quantized", "a float one") if request.precision == "int8" else ("float", "a quantized one")
         raise TargetError(f"{request.model}: precision {request.precision} expected a {wanted} model, got {got}")
     if is_quantized or is_fp16_graph:
         model = read_onnx(request.model)
     if is_quantized:
+        _int8.check_types(Graph(model), request.model, "TensorRT")
         check_zero_points(model, request.model)
     try:
         return (_half(model, is_quantized) if is_fp16_graph else model).SerializeToString()

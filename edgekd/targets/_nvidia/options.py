@@ -16,7 +16,7 @@ from edgekd.targets.base import check_range
 class BuilderOptions:
     """Options that both builders have."""
 
-    float_layers: Literal["fp32", "fp16"] = option("fp16", "Precision of the float layers of int8 engines.")
+    float_layers: Literal["fp32", "fp16"] = option("fp16", "Precision of the float layers of int8 and mixed engines.")
     workspace_mib: int = option(0, "Limit of the scratch memory of layers in MiB. 0: the runtime's own limit.")
 
     def __post_init__(self) -> None:

@@ -39,7 +39,7 @@ class PlanSession(SessionBase):
     def _prepare(self, runtime: tensorrt.Runtime, plan: bytes) -> None:
         """Set up the runtime before the engine is loaded; TargetError when it cannot run the engine.
 
-        What the runtime says of the engine goes into `self.runtime`.
+        Facts that the runtime reports about the engine go into `self.runtime`.
         """
 
     def _is_version_compatible(self) -> bool:
@@ -69,7 +69,7 @@ class PlanSession(SessionBase):
         self.runtime.update(runtime=self.target, version=trt.__version__, threads=1, **device_facts())
 
     def _readable_plan(self) -> bytes:
-        """Return the engine after comparing what it and the file beside it say with the runtime and the GPU here."""
+        """Return the engine's bytes after comparing its header and `engine.json` with the runtime and GPU here."""
         try:
             plan = self.engine.read_bytes()
         except OSError as exc:
@@ -146,7 +146,7 @@ def check_device(engine: Path, here: Mapping[str, str]) -> None:
         device, capability = built["device"], built["compute_capability"]
     except (OSError, ValueError, KeyError, TypeError) as exc:
         raise TargetError(
-            f"{engine}: expected {beside.name} beside it to say which GPU it was built on: {exc!r}; build it again on this "
+            f"{engine}: expected {beside.name} beside it with the GPU that it was built on: {exc!r}; build it again on this "
             "machine"
         ) from exc
     if capability != here["compute_capability"]:

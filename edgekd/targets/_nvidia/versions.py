@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Optional, Tuple
 
+from edgekd.board.precision import Precision
 from edgekd.errors import TargetError
 
 Version = Tuple[int, int]
@@ -26,7 +27,7 @@ _MAJOR_STEPS = {(8, 10), (10, 11)}
 
 @dataclass(frozen=True)
 class BuildFlags:
-    """How a precision is asked for.
+    """TensorRT's flags for a precision.
 
     network: members of `NetworkDefinitionCreationFlag`.
     builder: members of `BuilderFlag` to set.
@@ -60,21 +61,22 @@ def version_of(text: str) -> Version:
 
 
 def build_flags(version: Version, precision: str, float_layers: str) -> BuildFlags:
-    """Return how TensorRT of a version is asked for a precision.
+    """Return the flags that request a precision from a version of TensorRT.
 
     Up to 10, layers are weakly typed: a flag allows float16 and int8 beside float32. From 11 on the graph is taken as it
     is typed, and the flags are gone.
 
     Args:
         version: (major, minor).
-        precision: `fp32`, `fp16` or `int8`.
-        float_layers: of int8 engines, `fp32` or `fp16`: what is not quantized.
+        precision: precision of the engine.
+        float_layers: of int8 and mixed engines, `fp32` or `fp16`: what is not quantized.
     """
-    is_half = precision == "fp16" or (precision == "int8" and float_layers == "fp16")
+    is_quantized = Precision(precision).is_quantized
+    is_half = precision == "fp16" or (is_quantized and float_layers == "fp16")
     network = ("EXPLICIT_BATCH",) if version[0] < 10 else ()  # accepted and without effect in 10, gone in 11
     if version[0] >= 11:
         return BuildFlags(network, (), is_half)
-    builder = (("INT8",) if precision == "int8" else ()) + (("FP16",) if is_half else ())
+    builder = (("INT8",) if is_quantized else ()) + (("FP16",) if is_half else ())
     return BuildFlags(network, builder, False)
 
 
@@ -88,7 +90,7 @@ def check_dla(version: Version, precision: str, core: int, cores: int) -> None:
 
     Args:
         version: (major, minor) of TensorRT.
-        precision: of the engine.
+        precision: precision of the engine.
         core: number asked for.
         cores: how many the builder reports.
 
@@ -101,11 +103,11 @@ def check_dla(version: Version, precision: str, core: int, cores: int) -> None:
             f"tensorrt: {said}: TensorRT {version[0]}.{version[1]} has no DLA, only up to 10.7 and from 11.4 on; leave it out"
         )
     if not 0 <= core < cores:
-        raise TargetError(f"tensorrt: {said}: expected a core that is there, got {cores} DLA cores on this chip")
+        raise TargetError(f"tensorrt: {said}: expected an existing core, got {cores} DLA cores on this chip")
     check_dla_precision(precision, core)
-    if precision == "int8" and version[0] < 11:
+    if Precision(precision).is_quantized and version[0] < 11:
         raise TargetError(
-            f"tensorrt: {said}: the DLA of TensorRT {version[0]} does not take explicit Q/DQ, got precision int8; "
+            f"tensorrt: {said}: the DLA of TensorRT {version[0]} does not take explicit Q/DQ, got precision {precision}; "
             "ask for fp16 on the DLA, or for int8 on the GPU"
         )
 
@@ -131,10 +133,10 @@ def read_plan_header(plan: bytes) -> Optional[PlanHeader]:
 
 
 def why_not_loadable(header: Optional[PlanHeader], product: str, runtime: str, is_version_compatible: bool) -> str:
-    """Return why a runtime cannot load an engine, "" when nothing speaks against it.
+    """Return why a runtime cannot load an engine, "" if it can.
 
     Args:
-        header: of the engine.
+        header: header of the engine.
         product: `TensorRT` or `TensorRT-RTX`, whose runtime is here.
         runtime: its version, e.g. `10.3.0.30`.
         is_version_compatible: the engine was built with `version_compatible`.

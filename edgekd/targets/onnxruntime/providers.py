@@ -1,4 +1,4 @@
-"""Sessions of ONNX Runtime on its execution providers, none of which may fall back to another without being found out.
+"""Sessions of ONNX Runtime on its execution providers; a silent fall-back to another provider is an error.
 
 ONNX Runtime (1.32) falls back in three ways, and says so at most on its console: a provider that cannot start, for a
 misspelt option, say, is left out; nodes that a provider does not take go to the CPU; and a run that fails is repeated on
@@ -21,8 +21,8 @@ from typing import Any, Dict, List, Mapping, Tuple
 from edgekd.errors import TargetError, did_you_mean, one_line
 
 CPU, OPENVINO = "CPUExecutionProvider", "OpenVINOExecutionProvider"
-# What makes a provider compute float operators in float32: most do not by themselves, or not on every device. What others than
-# these, the CPU's and XNNPACK's compute in is not known here.
+# Options that make a provider compute float operators in float32; most do not by default, or not on every device. The precision of
+# providers other than these, the CPU's and XNNPACK's is unknown.
 FLOAT32 = {
     "CUDAExecutionProvider": {"use_tf32": "0"},
     "TensorrtExecutionProvider": {"trt_fp16_enable": "False"},
@@ -92,7 +92,7 @@ def open_session(runtime: Any, model: Path, settings: Any, providers: List[Tuple
     try:
         session = runtime.InferenceSession(str(model), settings, providers=providers, enable_fallback=0)
     except Exception as exc:  # the binding's exceptions have no common base but Exception
-        # Before the reason, 1.24 puts the place and the signature of a C++ function.
+        # 1.24 puts a source location and the signature of a C++ function before the reason.
         reason = re.sub(r"/\S+\.cc:\d+ .*?\) ", "", str(exc))
         raise TargetError(f"{model}: {said} refuses it: {one_line(RuntimeError(reason))}") from exc
     session.disable_fallback()
@@ -120,7 +120,7 @@ def check_available(runtime: Any, names: Tuple[str, ...]) -> None:
     if absent:
         raise TargetError(f"{said} has no provider {', '.join(absent)}; available: {', '.join(here)}")
     if names != (CPU,) and not hasattr(runtime.InferenceSession, "get_provider_graph_assignment_info"):
-        raise TargetError(f"{said} does not tell which nodes fall back to the CPU; expected 1.24 or later")
+        raise TargetError(f"{said} does not report which nodes fall back to the CPU; expected 1.24 or later")
 
 
 def placed(session: Any, providers: Tuple[str, ...]) -> Nodes:

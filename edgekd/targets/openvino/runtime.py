@@ -1,4 +1,4 @@
-"""OpenVINO without its telemetry: import, reading models, devices with what they compute in, and what a blob belongs to.
+"""OpenVINO without its telemetry: import, model reading, devices and their precisions, and the owner of a blob.
 
 Source: OpenVINO 2026.4, "CPU device", "GPU device" and "NPU device" of its documentation; what CPU does was run.
 Portable: standard library + numpy, Python 3.8.
@@ -17,11 +17,11 @@ from edgekd.board.installation import install
 from edgekd.errors import TargetError, one_line
 
 IR, BLOB, BUILT_WITH = ".xml", ".blob", "engine.json"
-# Precision of an engine -> what its float operators may be computed in on a kind of device, the default first.
+# Precision of an engine -> allowed precisions of its float operators by kind of device, the default first.
 _COMPUTES: Dict[str, Dict[str, Tuple[str, ...]]] = {
-    "CPU": {"fp32": ("f32",), "fp16": ("f16",), "int8": ("f32", "f16", "bf16")},
-    "GPU": {"fp32": ("f32",), "fp16": ("f16",), "int8": ("f16", "f32")},
-    "NPU": {"fp16": ("f16",), "int8": ("f16",)},
+    "CPU": {"fp32": ("f32",), "fp16": ("f16",), "int8": ("f32", "f16", "bf16"), "mixed": ("f32", "f16", "bf16")},
+    "GPU": {"fp32": ("f32",), "fp16": ("f16",), "int8": ("f16", "f32"), "mixed": ("f16", "f32")},
+    "NPU": {"fp16": ("f16",), "int8": ("f16",), "mixed": ("f16",)},
 }
 DEVICES = tuple(_COMPUTES)
 # In the file's own metadata: what the IR's float operators are computed in.
@@ -42,9 +42,9 @@ def import_openvino() -> Any:
 def shared_core() -> Any:
     """Return OpenVINO's core, the same one for the life of the process.
 
-    With the CPU, each core gives its thread an alternate signal stack, for AMX, and takes it back when the core goes (2026.4,
-    intel_cpu/src/plugin.cpp, SigAltStackSetup). Of two cores that go in the order in which they came, the second puts back
-    the unmapped stack of the first, and whatever runs a signal handler then, as Ctrl+C does, ends the process.
+    With the CPU, each core sets an alternate signal stack for its thread (for AMX) and later restores the old one (2026.4,
+    intel_cpu/src/plugin.cpp, SigAltStackSetup). When two cores are destroyed in the order of their creation, the second restores
+    the unmapped stack of the first, and the next signal handler (Ctrl+C) crashes the process.
 
     Raises:
         TargetError: OpenVINO is not installed.
@@ -102,7 +102,7 @@ def reason_of(exc: BaseException) -> str:
 
 
 def check_is_one_device(device: str) -> None:
-    """Refuse the devices of OpenVINO that choose another one by themselves, and what is none; TargetError."""
+    """Refuse OpenVINO's devices that choose another device (AUTO, MULTI, HETERO), and empty names; TargetError."""
     if not device or not device[0].isalpha():
         raise TargetError(f"openvino: expected a device, e.g. CPU, GPU or NPU, got {device!r}")
     if kind_of(device) in ("AUTO", "MULTI", "HETERO", "BATCH"):
@@ -128,7 +128,7 @@ def check_device(core: Any, device: str) -> None:
     except RuntimeError as exc:
         reason = f" ({reason_of(exc)})"
     raise TargetError(
-        f"{said}: no device {device} here{reason}; available: {', '.join(here)}; nothing falls back to them"
+        f"{said}: no device {device} here{reason}; available: {', '.join(here)}; edgekd does not fall back to another device"
     )
 
 
@@ -142,7 +142,7 @@ def precision_of(device: str, precision: str, asked: Optional[str]) -> str:
 
     Args:
         device: OpenVINO's name.
-        precision: of the engine, `fp32`, `fp16` or `int8`.
+        precision: precision of the engine, `fp32`, `fp16` or `int8`.
         asked: the option `inference_precision`.
 
     Raises:
@@ -151,7 +151,7 @@ def precision_of(device: str, precision: str, asked: Optional[str]) -> str:
     choices = _COMPUTES.get(kind_of(device), _COMPUTES["CPU"])
     if precision not in choices:
         raise TargetError(
-            f"openvino: the {kind_of(device)} computes in {' and '.join(choices)}, got precision {precision}; ask for fp16"
+            f"openvino: the {kind_of(device)} computes in {', '.join(choices)}, got precision {precision}; ask for fp16"
         )
     if asked is None:
         return str(choices[precision][0])
@@ -197,7 +197,7 @@ def precision_of_blob(blob: Path, core: Any, device: str) -> str:
         ]
         precision = str(built["inference_precision"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as exc:
-        raise TargetError(f"{blob}: expected {BUILT_WITH} beside it, which says what it belongs to: {exc!r}") from exc
+        raise TargetError(f"{blob}: expected {BUILT_WITH} beside itwith its device and version: {exc!r}") from exc
     if wrong:
         raise TargetError(
             f"{blob}: a blob runs only where it was compiled: built for {'; '.join(wrong)}; remove {blob.parent.name}/ and compile "

@@ -23,20 +23,22 @@ import numpy as np
 from edgekd.board.choices import GRAPHS, Choice, threads
 from edgekd.board.options import option
 from edgekd.board.specs import ModelSpec
-from edgekd.board.sysinfo import Facts, environment, is_hybrid, usable_cores
+from edgekd.board.sysinfo import Facts, adds_products_in_16_bits, environment, is_hybrid, usable_cores
 from edgekd.errors import ImageError, TargetError, one_line
+from edgekd.targets import _int8
 from edgekd.targets.base import (
     CompileRequest,
     CompileResult,
     Probe,
     Refusal,
     SessionBase,
+    TappedSession,
     Target,
     TargetInfo,
     check_range,
     check_tensors,
 )
-from edgekd.targets.openvino import model_api, runtime
+from edgekd.targets.openvino import model_api, quantized, runtime
 from edgekd.targets.openvino.compiled import (
     PRECISION,
     layers_of,
@@ -51,7 +53,7 @@ INFO = TargetInfo(
     suffix=runtime.IR,
     compile_at="host",
     quantizer="nncf",
-    precisions=("fp32", "fp16", "int8"),
+    precisions=("fp32", "fp16", "int8", "mixed"),
     extra="openvino",
     distributions=("openvino",),
     tools=("nncf",),
@@ -111,13 +113,14 @@ def build_engine(request: CompileRequest) -> CompileResult:
     learn what the device makes of it.
 
     Raises:
-        TargetError: unreadable model, float model for int8 or quantized model for fp32, a precision that contradicts
+        TargetError: unreadable model, float model for int8 or quantized model for fp32, a model quantized to 16 or 4 bits or to
+            float8, a precision that contradicts
             the options, a device that is not here or lacks the precision, or refused by the device.
     """
     options = request.options
     precision = runtime.precision_of(options.device, request.precision, options.inference_precision)
     model = read_model(request.model)
-    _check_quantized(model, request)
+    quantized.check_quantized(model, request)
     runtime.mark(model, precision)
     model_api.describe(model, model_api.model_info(request.spec))
     if options.format == "blob":
@@ -151,6 +154,12 @@ def check_engine(precision: str, options: Options, spec: ModelSpec) -> None:
         )
 
 
+def why_saturates(model: Path, options: Options, machine: Facts) -> str:
+    """Say where the CPU's sums overflow: OpenVINO makes unsigned activations of signed ones, so all 8-bit weights can."""
+    is_narrow = options.device == "CPU" and adds_products_in_16_bits(machine)
+    return _int8.why_saturates(quantized.wide_weights(model), machine) if is_narrow else ""
+
+
 def probe(model: Path, options: Options) -> Probe:
     """Ask the device's plugin (`Core.query_model`) which operators of an ONNX or IR file it takes.
 
@@ -180,7 +189,7 @@ class Session(SessionBase):
             wanted = runtime.precision_of_blob(self.engine, core, device)
             self._compiled = _imported(core, self.engine, self.options, wanted)
         else:
-            model = read_model(self.engine)
+            model = self._model()
             wanted = self.options.inference_precision or runtime.marked(model)
             self._compiled = _compiled(core, model, self.engine, self.options, wanted)
         load_ms = (time.perf_counter_ns() - started) / 1e6
@@ -215,6 +224,9 @@ class Session(SessionBase):
     def _close(self) -> None:
         self._outputs, self._bound, self._request, self._compiled = {}, {}, None, None
 
+    def _model(self) -> Any:
+        return read_model(self.engine)
+
     def layers(self) -> Dict[str, int]:
         """Return how many layers run in each precision; see `layers_of`."""
         return layers_of(self._compiled)
@@ -245,18 +257,30 @@ class Session(SessionBase):
         }
 
 
-def _check_quantized(model: Any, request: CompileRequest) -> None:
-    """Raise TargetError for a float model that is to be int8, or the other way round."""
-    quantized = sum(op.get_type_name() in ("FakeQuantize", "FakeConvert") for op in model.get_ops())
-    if (request.precision == "int8") == (quantized > 0):
-        return
-    wanted, todo = (
-        ("quantized", "quantize it with nncf first") if quantized == 0 else ("float", "give the exported one")
-    )
-    raise TargetError(
-        f"{request.model}: precision {request.precision} expected a {wanted} model, got one with {quantized} "
-        f"FakeQuantize operators; {todo}"
-    )
+class Tapped(TappedSession, Session):
+    """An IR with some of its inner tensors as further outputs. OpenVINO fuses less around them."""
+
+    def _open(self) -> None:
+        if self.engine.suffix == runtime.BLOB:
+            raise TargetError(
+                f"{self.engine}: a blob is compiled and shows no tensors; expected an engine of format ir"
+            )
+        super()._open()
+        ports = ports_by_name(self._compiled.outputs, self.spec.outputs)
+        for name in self.tensors:
+            port = next((one for one in ports.values() if name in one.get_names()), None)
+            if port is not None:
+                self._outputs[name] = self._request.get_tensor(port).data
+
+    def _model(self) -> Any:
+        model = super()._model()
+        known = {name for op in model.get_ops() for port in op.outputs() for name in port.get_names()}
+        taken = {name for port in model.outputs for name in port.get_names()}
+        self.tensors = tuple(name for name in self.tensors if name in known)
+        wanted = [name for name in self.tensors if name not in taken]
+        if wanted:
+            model.add_outputs(wanted)
+        return model
 
 
 def _core_with(device: str) -> Any:
@@ -317,6 +341,8 @@ TARGET = Target(
     build_engine=build_engine,
     probe=probe,
     check_engine=check_engine,
+    why_saturates=why_saturates,
     bound_to=bound_to,
+    tap=Tapped,
     tunes=tunes,
 )

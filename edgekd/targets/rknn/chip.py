@@ -14,7 +14,7 @@ from edgekd.board.system_files import read_text
 def names_of_chip(root: str = "/") -> List[str]:
     """Return the names of this board's chip as its device tree has them, e.g. `["rk3588s"]`; [] without one.
 
-    Of the `compatible` strings those of Rockchip, `rockchip,<chip>`, and the board's own name, without the maker.
+    From the `compatible` strings: Rockchip's, `rockchip,<chip>`, and the board's own name, each without the maker.
     """
     places = ("proc/device-tree/compatible", "sys/firmware/devicetree/base/compatible")  # a container may have only one
     text = next(filter(None, (read_text(Path(root) / place) for place in places)), "")
@@ -26,7 +26,7 @@ def why_not_on(chip: str, root: str = "/") -> str:
 
     Args:
         chip: e.g. rk3588, whose engines run on an rk3588s as well; "" for any of Rockchip's.
-        root: of the file system.
+        root: root of the file system.
     """
     names = names_of_chip(root)
     if not names:

@@ -28,6 +28,7 @@ import numpy as np
 
 from edgekd.board.choices import ARGMAX, Choice
 from edgekd.board.options import option
+from edgekd.board.precision import Precision
 from edgekd.board.specs import ModelSpec, TensorSpec
 from edgekd.errors import TargetError
 from edgekd.targets.base import CompileRequest, CompileResult, SessionBase, Target, TargetInfo, Toolchain, check_range
@@ -44,7 +45,7 @@ INFO = TargetInfo(
     suffix=".rknn",
     compile_at="toolchain",
     quantizer="vendor",
-    precisions=("fp16", "int8"),
+    precisions=("fp16", "int8", "mixed"),
     extra="",
     distributions=("rknn-toolkit2", "rknn-toolkit-lite2"),
     calibration="pixels",
@@ -239,12 +240,13 @@ def _calibration(request: CompileRequest) -> Optional[Path]:
     Raises:
         TargetError: there are none for int8 or some for fp16.
     """
-    if request.precision == "int8" and request.calibration is None:
+    is_quantized = Precision(request.precision).is_quantized
+    if is_quantized and request.calibration is None:
         raise TargetError(
-            f"{request.model}: precision int8 expected a quantized model, got one without calibration pixels; quantize it "
-            f"with {INFO.quantizer} first"
+            f"{request.model}: precision {request.precision} expected a quantized model, got one without calibration pixels; "
+            f"quantize it with {INFO.quantizer} first"
         )
-    if request.precision != "int8" and request.calibration is not None:
+    if not is_quantized and request.calibration is not None:
         raise TargetError(f"{request.model}: precision fp16 expected a float model, got one with calibration pixels")
     return request.calibration
 
@@ -294,6 +296,7 @@ TARGET = Target(
     check_engine=check_engine,
     board_version=board_version,
     simulator=Simulator,
+    keeps_float=lambda options, tensors: {"keep_float16": (*options.keep_float16, *tensors)},
     tunes=lambda: (
         *(Choice(f"NPU cores {mask}", options={"core_mask": mask}) for mask in ("0", "0_1", "0_1_2")),
         ARGMAX,

@@ -39,7 +39,7 @@ INFO = TargetInfo(
     suffix=".plan",
     compile_at="child",
     quantizer=QUANTIZER,
-    precisions=("fp32", "fp16", "int8"),
+    precisions=("fp32", "fp16", "int8", "mixed"),
     extra="tensorrt-rtx",
     distributions=("tensorrt-rtx-cu12",),
     toolchain=Toolchain(timeout_s=BUILD_TIMEOUT_S),

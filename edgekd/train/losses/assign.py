@@ -1,8 +1,8 @@
-"""Task-aligned assignment: which points of a detector learn which object.
+"""Task-aligned assignment of a detector's points to objects.
 
 Source: TOOD, arXiv 2108.07755, section 3.2: alignment t = s^alpha * u^beta of the predicted score s of the object's
-class and the predicted box's IoU u; each object takes the points of largest t inside its box. A point that two objects
-take goes to the one whose box it overlaps more.
+class and the predicted box's IoU u; each object gets the points of largest t inside its box. A point of two objects
+belongs to the one whose box it overlaps more.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def assign(
     alignment = torch.where(inside, alignment, -1.0)
     best = alignment.topk(min(TOP, alignment.shape[1]), dim=1)
     taken = torch.zeros_like(inside).scatter_(1, best.indices, best.values >= 0)
-    # A point that several objects take goes to the one that it overlaps most.
+    # A point of several objects belongs to the one that it overlaps most.
     winner = torch.where(taken, overlap, -1.0).max(dim=0)
     object_of = torch.where(winner.values >= 0, winner.indices, -1)
     is_owner = taken & (torch.arange(count, device=labels.device).unsqueeze(1) == object_of)

@@ -8,7 +8,7 @@
              interpolated as at inference to twice the prototypes' size, with the share of a cell that is the object's
 
 Boxes and masks are weighted by the quality of their point, the target of its score. All terms are divided by the sum of the
-qualities of the batch (with several devices, of each device's part). Their sum is the task loss.
+qualities of the batch (with several devices: of the device's part). Their sum is the task loss.
 """
 
 from __future__ import annotations

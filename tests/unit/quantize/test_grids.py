@@ -207,8 +207,12 @@ def test_schemes_place_by_the_rules_of_their_quantizers(tmp_path: Path) -> None:
     openvino = nncf.grids(tmp_path / "float.onnx", spec, nncf.Options())
     assert openvino.activations["image"].is_signed
     assert not openvino.activations["stem.relu.out"].is_signed
-    first = nncf.grids(tmp_path / "float.onnx", spec, nncf.Options(overflow_fix="first_layer_only")).weights
-    assert [grid.largest for grid in first.values()] == [63, 127, 127, 127]
+    for bits, largest in ((7, 63), (8, 127)):
+        wide = nncf.grids(tmp_path / "float.onnx", spec, nncf.Options(weight_bits=bits)).weights
+        assert {grid.largest for grid in wide.values()} == {largest}
+    for module in (qdq, qdq_signed, nncf):
+        whole = module.grids(tmp_path / "float.onnx", spec, module.Options(weights="per_tensor")).weights
+        assert {grid.axis for grid in whole.values()} == {None}
     assert vendor.grids(tmp_path / "float.onnx", spec, vendor.Options()).weights["head.weight"].axis == 0
     with pytest.raises(RecipeError, match="did you mean 'head'"):
         qdq.grids(tmp_path / "float.onnx", spec, qdq.Options(keep_float=("heed",)))

@@ -95,6 +95,20 @@ def test_stdout_stays_clean(module: ModuleType, tmp_path: Path, capfd: pytest.Ca
     assert capfd.readouterr().out == ""
 
 
+@pytest.mark.parametrize("module", [pytest.param(qdq, id="qdq"), pytest.param(qdq_signed, id="qdq_signed")])
+def test_ranges_of_edgekds_own_reach_the_file(module: ModuleType, tmp_path: Path) -> None:
+    """`mean`: the scale of the input by hand, from each image's extremes. `mse`: no scale is larger than that of the extremes."""
+    made = {name: run(module, tmp_path / name, calibration=name) for name in ("minmax", "mean", "mse")}
+    scales = {name: Graph(onnx.load(one.model)).value("image_scale").item() for name, one in made.items()}
+    inputs = [prepared(segmenter()[1], image)["image"] for image in images(6)]
+    low, high = (np.mean([getattr(one, end)() for one in inputs]) for end in ("min", "max"))
+    expected = (high - low) / 255 if module is qdq else max(-low, high) / 127
+    assert scales["mean"] == pytest.approx(expected, rel=1e-5)
+    assert scales["mean"] < scales["minmax"]
+    assert scales["mse"] <= scales["minmax"] * 1.0001
+    assert made["mean"].details["ranges"]["not_taken"] == []
+
+
 @pytest.mark.parametrize("calibration", ["percentile", "entropy"])
 def test_other_calibrations_of_qdq_run_quietly(
     calibration: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
@@ -103,8 +117,12 @@ def test_other_calibrations_of_qdq_run_quietly(
     assert capfd.readouterr().out == ""
 
 
-def test_reduced_range_weights_use_seven_bits(tmp_path: Path) -> None:
-    for name, options, largest in (("seven", {}, 64), ("eight", {"reduce_range": False}, 127)):
+def test_weights_use_seven_bits_unless_asked_for_eight(tmp_path: Path) -> None:
+    for name, options, largest in (
+        ("seven", {}, 64),
+        ("seven too", {"weight_bits": 7}, 64),
+        ("eight", {"weight_bits": 8}, 127),
+    ):
         model = onnx.load(run(qdq, tmp_path / name, **options).model)
         weights = [numpy_helper.to_array(t) for t in model.graph.initializer if t.name.endswith("weight_quantized")]
         assert weights
@@ -116,6 +134,28 @@ def test_weights_are_symmetric_and_per_channel(tmp_path: Path) -> None:
     tensors = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
     assert tensors["stem.weight_scale"].shape == (8,)
     assert not tensors["stem.weight_zero_point"].any()
+
+
+@pytest.mark.parametrize("module", [pytest.param(qdq, id="qdq"), pytest.param(qdq_signed, id="qdq_signed")])
+def test_weights_per_tensor_have_one_scale_from_the_largest_weight(module: ModuleType, tmp_path: Path) -> None:
+    model = onnx.load(run(module, tmp_path, weights="per_tensor").model)
+    scales = {one.name: numpy_helper.to_array(one) for one in model.graph.initializer if one.name.endswith("_scale")}
+    weights = {one.name: numpy_helper.to_array(one) for one in segmenter()[0].graph.initializer}
+    steps = {qdq: 63, qdq_signed: 127}[module]  # 7 bits reach from -64 to 63 here: ONNX Runtime divides by half of 127
+    for name in ("stem.weight", "block.a.weight"):
+        assert scales[f"{name}_scale"] == pytest.approx(np.abs(weights[name]).max() / steps, rel=0.02)
+
+
+def test_nncfs_weights_per_tensor_have_one_scale(tmp_path: Path) -> None:
+    shapes = {}
+    for chosen in ("per_channel", "per_tensor"):
+        operators = read_model(run(nncf, tmp_path / chosen, weights=chosen).model).get_ordered_ops()
+        shapes[chosen] = [
+            op.input_value(1).get_node().get_data().size
+            for op in operators
+            if op.get_type_name() == "Multiply" and op.input_value(0).get_node().get_type_name() == "Convert"
+        ]
+    assert shapes == {"per_channel": [8, 8, 8, 3], "per_tensor": [1, 1, 1, 1]}
 
 
 def test_signed_pairs_sit_where_tensorrt_looks_for_them(tmp_path: Path) -> None:
@@ -242,10 +282,17 @@ def test_an_exception_of_a_toolchain_is_one_line_with_the_node_it_worked_on(tmp_
         raise KeyError("unheard of")
 
 
+def test_nncfs_settings_for_transformers_and_other_ranges_run(tmp_path: Path) -> None:
+    plain, other = run(nncf, tmp_path / "plain"), run(nncf, tmp_path / "other", transformer=True, range="histogram")
+    assert other.details["quantized_ops"]["Convolution"] == 4
+    weights = [one.model.with_suffix(".bin").read_bytes() for one in (plain, other)]
+    assert weights[0] != weights[1]
+
+
 @pytest.mark.parametrize("chosen", ["minmax", "mean"])
 def test_nncfs_ranges_are_true_extremes_or_the_mean_of_each_images(chosen: str, tmp_path: Path) -> None:
     """The image's own range, by hand: the FakeQuantize of the input covers the extremes of all images, or their mean."""
-    result = run(nncf, tmp_path, range=chosen, overflow_fix="enable")
+    result = run(nncf, tmp_path, range=chosen)
     _, spec = segmenter()
     inputs = [prepared(spec, image)["image"] for image in images(6)]
     extremes = [max(abs(float(one.min())), abs(float(one.max()))) for one in inputs]

@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgekd.errors import ArtifactError
 from edgekd.rewrites import graph
-from edgekd.rewrites.graph import Graph, copy_onnx, name_nodes, read_graph, read_onnx, unsigned_zero_points
+from edgekd.rewrites.graph import Graph, copy_onnx, name_nodes, read_graph, read_onnx
 
 CHANNELS = 512  # the weights are just over SMALL_BYTES
 
@@ -98,23 +98,6 @@ def test_a_damaged_file_is_one_line(damage: str, tmp_path: Path) -> None:
         with pytest.raises(ArtifactError, match=rf"m.onnx: not a readable ONNX file: .+; {todo}") as caught:
             read(path)
         assert "\n" not in str(caught.value)
-
-
-def test_only_a_signed_zero_point_of_0_is_left_out() -> None:
-    nodes = [
-        helper.make_node("QuantizeLinear", ["image", "scale", zero], [f"q{zero}"], name=f"to {zero}")
-        for zero in ("zero", "three", "half", "computed")
-    ]
-    nodes.append(helper.make_node("DequantizeLinear", ["qzero", "scale"], ["out"], name="default"))
-    zeros = {"zero": np.int8(0), "three": np.int8(3), "half": np.uint8(128)}
-    constants = [numpy_helper.from_array(np.asarray(value), name) for name, value in zeros.items()]
-    found = unsigned_zero_points(Graph(helper.make_model(helper.make_graph(nodes, "g", [], [], constants))))
-    assert [(node.name, text) for node, text in found] == [
-        ("to three", "int8 [3]"),
-        ("to half", "uint8 [128]"),
-        ("to computed", "a computed value"),
-        ("default", "uint8 [0]"),
-    ]
 
 
 def test_nodes_without_a_name_and_with_anothers_get_their_own() -> None:

@@ -116,7 +116,7 @@ def test_every_device_has_its_precision_pinned(device: str, precision: str, aske
 @pytest.mark.parametrize(
     ("device", "precision", "asked", "says"),
     [
-        ("NPU", "fp32", None, "the NPU computes in fp16 and int8, got precision fp32; ask for fp16"),
+        ("NPU", "fp32", None, "the NPU computes in fp16, int8, mixed, got precision fp32; ask for fp16"),
         ("NPU", "int8", "f32", "contradicts inference_precision f32; expected f16 on NPU"),
         ("GPU", "int8", "bf16", "contradicts inference_precision bf16; expected f16 or f32 on GPU"),
         ("CPU", "fp16", "f32", "contradicts inference_precision f32; expected f16 on CPU"),

@@ -6,11 +6,23 @@ import logging
 from collections.abc import Callable
 from graphlib import TopologicalSorter
 
-from edgekd.core import plugins
 from edgekd.core.recipe import LOCAL, Engine, Recipe
 from edgekd.core.stage import Stage, bench_of
 from edgekd.errors import BoardError, TargetError, UserError, did_you_mean
 from edgekd.executors.boards import why_not_there
+from edgekd.planning.deployment import NOT_QUANTIZED, deployment, of_student, quantizer_of, source_of
+from edgekd.planning.qat import CALIBRATED_ON, further_students, training_stages
+
+__all__ = [
+    "deployed_student",
+    "further_students",
+    "is_twin",
+    "of_student",
+    "plan",
+    "quantizer_of",
+    "select",
+    "trains_baseline",
+]
 
 log = logging.getLogger(__name__)
 
@@ -18,7 +30,6 @@ log = logging.getLogger(__name__)
 # draws its learning curve.
 _NOT_LEARNED = ("teacher.train.checkpoint_every", "student.train.checkpoint_every", "data.val")
 _TRAINED_ON = {"data": "edgekd.data.stage:training_part"}
-_CALIBRATED_ON = {"data": "edgekd.data.stage:calibration_part"}
 _SCORED_ON = {"data": "edgekd.data.stage:scoring_part"}
 _CLASSES_OF = {"data": "edgekd.data.stage:classes_part"}
 # The class names in it: `training_part` has their numbers.
@@ -38,7 +49,12 @@ def plan(recipe: Recipe, ran_before: Callable[[Engine], bool] = lambda _: True) 
         RecipeError: an engine's board is not in the inventory in use.
     """
     stages = {
-        stage.name: stage for stage in [*_training(recipe), *_deployment(recipe), *_measuring(recipe, ran_before)]
+        stage.name: stage
+        for stage in [
+            *_training(recipe),
+            *deployment(recipe, deployed_student(recipe)),
+            *_measuring(recipe, ran_before),
+        ]
     }
     graph = {name: (*stage.inputs, *stage.prerequisites) for name, stage in stages.items()}
     return [stages[name] for name in TopologicalSorter(graph).static_order()]
@@ -79,11 +95,6 @@ def trains_baseline(recipe: Recipe) -> bool:
     return recipe.distill.baseline or not recipe.distill.methods
 
 
-def quantizer_of(engine: Engine) -> str:
-    """Return the quantizer whose model an int8 engine of this target is compiled from."""
-    return plugins.target(engine.target).info.quantizer
-
-
 def _training(recipe: Recipe) -> list[Stage]:
     stages = [
         Stage(
@@ -97,7 +108,7 @@ def _training(recipe: Recipe) -> list[Stage]:
         )
     ]
     checks: tuple[str, ...] = ()  # they refuse, before anything is trained, what cannot end well
-    if recipe.teacher.train or recipe.student.train:
+    if recipe.teacher.train or recipe.student.train or recipe.qat:
         checks = ("plan",)
         stages.append(
             Stage(
@@ -105,7 +116,7 @@ def _training(recipe: Recipe) -> list[Stage]:
                 kind="plan",
                 function="edgekd.distill.stage:run_plan",
                 inputs=("data",),
-                sections=("data", "teacher", "student", "distill", "trainer"),
+                sections=("data", "teacher", "student", "distill", *(("qat",) if recipe.qat else ()), "trainer"),
                 ignored_keys=_NOT_DISTILLED,
                 partial_inputs=_CLASSES_OF,
             )
@@ -119,6 +130,7 @@ def _training(recipe: Recipe) -> list[Stage]:
                 function="edgekd.preflight.stage:run",
                 inputs=("data",),
                 sections=("data", "student", "export", "quantize", "engines", "check"),
+                ignored_keys=NOT_QUANTIZED,
                 partial_inputs=_CLASSES_OF,
                 version=2,
             )
@@ -127,10 +139,10 @@ def _training(recipe: Recipe) -> list[Stage]:
     stages.append(_trained("teacher", "edgekd.train.stage:train_teacher", ("data",), checks, ("teacher.floor",)))
     if trains_baseline(recipe):
         stages.append(_trained("student", "edgekd.train.stage:train_student", ("data",), checks))
+    floor = ("evaluate/teacher",) if recipe.teacher.floor > 0 else ()
     if recipe.distill.methods:
-        floor = ("evaluate/teacher",) if recipe.teacher.floor > 0 else ()
         stages.append(_trained("distilled", "edgekd.distill.stage:run", ("data", "teacher"), floor, _NOT_DISTILLED))
-    return stages
+    return [*stages, *training_stages(recipe, deployed_student(recipe), floor, _TRAINED_ON)]
 
 
 def _trained(
@@ -152,58 +164,6 @@ def _trained(
         prerequisites=prerequisites,
         partial_inputs=_TRAINED_ON,
     )
-
-
-def _deployment(recipe: Recipe) -> list[Stage]:
-    student = deployed_student(recipe)
-    stages = [
-        Stage(
-            name="export",
-            kind="onnx",
-            function="edgekd.export.stage:run",
-            inputs=(student, "data"),
-            sections=("data", "export"),
-            subject=student,
-            partial_inputs=_SCORED_ON,
-            version=2,
-        )
-    ]
-    quantized = {_source(engine): engine for engine in recipe.engines if engine.precision.is_quantized}
-    for name, engine in sorted(quantized.items()):
-        quantizer = quantizer_of(engine)
-        stages.append(
-            Stage(
-                name=name,
-                kind="quantized",
-                function="edgekd.quantize.stage:run",
-                inputs=("export", "data"),
-                sections=("data", f"quantize:{engine.variant}/{quantizer}"),
-                subject=quantizer,
-                fails_alone=True,
-                partial_inputs=_CALIBRATED_ON,
-            )
-        )
-    for engine in recipe.engines:
-        stages.append(
-            Stage(
-                name=f"engine/{engine.id}",
-                kind="engine",
-                function="edgekd.compile.stage:run",
-                inputs=tuple(dict.fromkeys((_source(engine), "export", "data"))),
-                sections=("data", f"engines:{engine.id}", "parity"),
-                subject=engine.id,
-                external_state="edgekd.compile.stage:bound_to",
-                fails_alone=True,
-                partial_inputs=_CALIBRATED_ON,
-                version=2,
-            )
-        )
-    return stages
-
-
-def _source(engine: Engine) -> str:
-    """Return the stage whose model an engine is compiled from."""
-    return f"quantize/{quantizer_of(engine)}-{engine.variant}" if engine.precision.is_quantized else "export"
 
 
 def _measuring(recipe: Recipe, ran_before: Callable[[Engine], bool]) -> list[Stage]:
@@ -228,8 +188,26 @@ def _measuring(recipe: Recipe, ran_before: Callable[[Engine], bool]) -> list[Sta
                 version=3,
             )
         )
+    stages += [_layers(engine) for engine in engines if recipe.layers.images and engine.precision.is_quantized]
     stages += [_agreement(engine, here) for engine in engines for here in engines if is_twin(here, engine)]
     return stages
+
+
+def _layers(engine: Engine) -> Stage:
+    """Return the stage that measures the error of an engine layer by layer."""
+    return Stage(
+        name=f"layers/{engine.id}",
+        kind="layers",
+        function="edgekd.layers.stage:run",
+        inputs=tuple(
+            dict.fromkeys((f"engine/{engine.id}", source_of(engine), of_student("export", engine.student), "data"))
+        ),
+        sections=("data", "layers", f"engines:{engine.id}"),
+        subject=engine.id,
+        external_state="edgekd.evaluate.stage:place" if engine.board != LOCAL else "",
+        fails_alone=True,
+        partial_inputs=CALIBRATED_ON,
+    )
 
 
 def is_twin(here: Engine, engine: Engine) -> bool:

@@ -1,0 +1,176 @@
+"""The stage of a mixed engine: the quantized model whose engine holds the budget.
+
+It begins with the operators that the sensitivity stage leaves in float. A runtime rounds more than the reference graph does, the
+outputs of int8 operators, say. Where the engine misses the budget for that, the search goes on with engines.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from glob import escape
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from edgekd.compile.stage import engine_options
+from edgekd.core import plugins
+from edgekd.core.artifact import Artifact, StageResult
+from edgekd.core.plugin_options import plugin_options
+from edgekd.core.recipe import Engine, Recipe
+from edgekd.core.stage import StageJob
+from edgekd.executors.boards import why_not_here
+from edgekd.executors.builder import build
+from edgekd.executors.inference import EngineFiles, files_in
+from edgekd.executors.predictions import predict_with
+from edgekd.quantize.grids import named_graph
+from edgekd.quantize.place import options_of
+from edgekd.quantize.ptq import WEIGHTED
+from edgekd.quantize.stage import quantized
+from edgekd.rewrites.graph import Graph
+from edgekd.sensitivity.scoring import SelectionImages
+from edgekd.sensitivity.search import BudgetSearch, Floats
+from edgekd.sensitivity.stage import LAYERS, order_of
+from edgekd.targets.base import CompileRequest
+
+log = logging.getLogger(__name__)
+_MODEL, _ENGINE = "model", "engine"
+
+
+def run(job: StageJob) -> StageResult:
+    """Quantize the model of the mixed engine whose id is the stage's subject.
+
+    Raises:
+        GateError: the engine misses the budget with every operator in float.
+    """
+    (engine,) = job.recipe.engines
+    sensitivity = next(artifact for artifact in job.inputs.values() if artifact.kind == "sensitivity")
+    found = json.loads(sensitivity.file(LAYERS).read_text(encoding="utf-8"))
+    with TemporaryDirectory(prefix="edgekd-mixed-") as text:
+        trials = EngineTrials(job.recipe, job.input_of("onnx"), engine, found, Path(text))
+        start = tuple(found["floats"])
+        reason = why_not_here(engine)
+        floats, drop, count = (start, None, 0) if reason else trials.search(start)
+        made, model = trials.quantized(frozenset(floats))
+        shutil.copytree(model, job.out_dir, dirs_exist_ok=True)
+    details = dict(made.details)
+    shares = {layer["name"]: layer["macs_share"] for layer in found["layers"]}
+    details["budget"] = {
+        "metric": found["metric"],
+        "max_drop": found["max_drop"],
+        "images": len(found["selection"]["images"]),
+        "score": found["score"],
+        "reference_drop": found["drop"],
+        "drop": drop,
+        "why_not_verified": reason,
+        "trials": count,
+        "floats": list(floats),
+        "layers": len(shares),
+        "float_macs_share": sum(shares[name] for name in floats),
+    }
+    return StageResult(made.spec, details)
+
+
+class EngineTrials:
+    """Engines of one target with different operators in float, and the drop of their metric on the selection images.
+
+    Args:
+        recipe: with the sections `data`, `quantize`, `evaluate` and this engine.
+        export: the exported network.
+        engine: the mixed engine.
+        found: `layers.json` of its quantizer.
+        folder: an empty folder.
+    """
+
+    def __init__(
+        self, recipe: Recipe, export: Artifact, engine: Engine, found: Mapping[str, Any], folder: Path
+    ) -> None:
+        self._recipe, self._export, self._engine, self._found = recipe, export, engine, found
+        self._folder = folder
+        self._quantizer = plugins.target(engine.target).info.quantizer
+        self._graph = named_graph(export.file("model.onnx"))
+        assert recipe.quantize.budget is not None
+        self._images = SelectionImages.of(recipe, recipe.quantize.budget)
+
+    def search(self, start: Sequence[str]) -> tuple[tuple[str, ...], float, int]:
+        """Return the operators to leave in float, the engine's drop, and the number of engines that were built."""
+        layers = self._found["layers"]
+        order = order_of(layers)
+        # An int8 operator rounds its output in most runtimes, so those that feed the float ones come first.
+        feeding = set(feeders(self._graph, start)) - set(start)
+        order = [*(name for name in order if name in feeding), *(name for name in order if name not in feeding)]
+        what = f"{self._found['metric']} of engine {self._engine.id}"
+        search = BudgetSearch(self.drop, self._found["max_drop"], what)
+        found = search.run(order, {layer["name"]: layer["macs"] for layer in layers}, start)
+        return found.floats, found.drop, found.trials
+
+    def drop(self, floats: Floats) -> float:
+        """Build the engine with these operators in float; return the drop of its metric."""
+        made, model = self.quantized(floats)
+        out = self._folder / _ENGINE
+        shutil.rmtree(out, ignore_errors=True)
+        out.mkdir()
+        pixels = made.details.get("calibration_pixels")
+        given = engine_options(self._engine, made.details)
+        options = plugin_options("targets", self._engine.target, given, f"engines.{self._engine.id}.options")
+        request = CompileRequest(
+            model=model / made.details["model"],
+            spec=self._export.spec,
+            precision=self._engine.precision,
+            out_dir=out,
+            options=options,
+            calibration=model / pixels
+            if pixels and plugins.target(self._engine.target).info.calibration != "none"
+            else None,
+        )
+        built = build(self._engine.target, request, self._engine.board).result
+        files = EngineFiles(
+            self._engine.target, built.engine.relative_to(out).as_posix(), files_in(out), built.spec, options
+        )
+        score = self._images.score(
+            lambda images: predict_with(images, files, self._engine.board, self._images.selection)
+        )
+        drop: float = self._found["score"] - score
+        log.info("%s: drop %.4f with %d layers in float", self._engine.id, drop, len(floats))
+        return drop
+
+    def quantized(self, floats: Floats) -> tuple[StageResult, Path]:
+        """Quantize the model with these operators in float; return its facts and its folder, which the next call empties."""
+        out = self._folder / _MODEL
+        shutil.rmtree(out, ignore_errors=True)
+        out.mkdir()
+        options = options_of(self._recipe.quantize, self._quantizer)
+        kept = [node.name for node in self._graph.nodes if node.name in floats]
+        if plugins.load("quantizers", self._quantizer).KEEPS_FLOAT:
+            names = [escape(name) for name in (*kept, *between(self._graph, kept))]
+            options = replace(options, keep_float=(*options.keep_float, *names))
+        made = quantized(self._recipe, self._export, self._quantizer, options, out)
+        tensors = [node.output[0] for node in self._graph.nodes if node.name in floats]
+        return replace(made, details={**made.details, "float_tensors": tensors}), out
+
+
+def feeders(graph: Graph, names: Sequence[str]) -> list[str]:
+    """Return the operators with weights whose results some operators read, also through operators without weights."""
+    return [node.name for node in _before(graph, names) if node.op_type in WEIGHTED]
+
+
+def between(graph: Graph, names: Sequence[str]) -> list[str]:
+    """Return the operators without weights between some operators and those with weights that feed them."""
+    return [node.name for node in _before(graph, names) if node.op_type not in WEIGHTED]
+
+
+def _before(graph: Graph, names: Sequence[str]) -> Iterator[Any]:
+    wanted = set(names)
+    pending = [name for node in graph.nodes if node.name in wanted for name in node.input]
+    seen = set()
+    while pending:
+        node = graph.producer(pending.pop())
+        if node is None or node.name in seen:
+            continue
+        seen.add(node.name)
+        yield node
+        if node.op_type not in WEIGHTED:
+            pending += node.input

@@ -1,0 +1,94 @@
+"""The metric of a budget on the selection images, for a network wherever it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from edgekd.board.detection import Selection
+from edgekd.core.recipe import Budget, Recipe
+from edgekd.core.task_metrics import TASKS
+from edgekd.data.base import DenseDataset
+from edgekd.data.splits import open_split
+from edgekd.errors import DataError
+from edgekd.evaluate import detection, semantic
+from edgekd.evaluate.confusion import confusion_matrix, miou
+from edgekd.evaluate.predictions import predict_split
+from edgekd.quantize.stage import selection_indices
+
+Predict = Callable[[Iterable[np.ndarray]], Iterator[Any]]
+
+
+@dataclass(frozen=True)
+class SelectionImages:
+    """The selection images of a recipe, and the metric that its budget limits.
+
+    dataset: the training split.
+    indices: of the images.
+    metric: its name.
+    most: detections per image that are scored.
+    """
+
+    task: str
+    dataset: DenseDataset
+    indices: Sequence[int]
+    metric: str
+    most: int
+
+    @staticmethod
+    def of(recipe: Recipe, budget: Budget) -> SelectionImages:
+        """Return those of a recipe with the sections `data`, `quantize` and `evaluate`.
+
+        Raises:
+            DataError: calibration uses every training image.
+        """
+        dataset = SelectionImages.dataset_of(recipe)
+        indices = selection_indices(len(dataset), recipe.quantize.images, budget.images, recipe.seed)
+        metric = budget.metric or TASKS[recipe.task].metric
+        return SelectionImages(recipe.task, dataset, indices, metric, recipe.evaluate.max_detections)
+
+    @staticmethod
+    def dataset_of(recipe: Recipe) -> DenseDataset:
+        """Open the training split."""
+        return open_split(recipe, recipe.data.train)
+
+    @property
+    def selection(self) -> Selection:
+        """Which objects of a detector are scored."""
+        return Selection.of_most(self.most)
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the images."""
+        return [self.dataset.name(index) for index in self.indices]
+
+    def score(self, predict: Predict) -> float:
+        """Return the metric of a network, a fraction.
+
+        Args:
+            predict: takes images (H, W, 3) and gives class maps or detections in the same order.
+
+        Raises:
+            DataError: the metric has no value on these images.
+        """
+        predictions = predict_split(predict, self.dataset, self.indices)
+        if self.metric == "miou":  # the other metrics of segmenters take longer than the network
+            classes = len(self.dataset.classes)
+            matrix = np.zeros((classes, classes), np.int64)
+            for one in predictions:
+                matrix += confusion_matrix(one.sample.mask, one.result, classes)
+            value = miou(matrix)
+        elif self.task == "semantic":
+            value = semantic.score(self.dataset.classes, predictions).metrics.get(self.metric, float("nan"))
+        else:
+            has_masks = self.task == "instance"
+            result = detection.score(self.dataset.classes, predictions, has_masks, None, self.most)
+            value = result.metrics.get(self.metric, float("nan"))
+        if np.isnan(value):
+            raise DataError(
+                f"quantize.budget: {self.metric} has no value on {len(self.indices)} selection images; give more images"
+            )
+        return value

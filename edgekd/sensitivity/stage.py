@@ -1,0 +1,156 @@
+"""The sensitivity stage: how much each operator loses in int8, and which ones stay in float under the recipe's budget.
+
+It works on the reference Q/DQ graph, so it belongs to no target. `mixed.py` holds an engine to the same budget.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from edgekd.board.files import write_atomic
+from edgekd.core import plugins
+from edgekd.core.artifact import Artifact, StageResult
+from edgekd.core.recipe import Budget, Recipe
+from edgekd.core.stage import StageJob
+from edgekd.executors.predictions import predict_in
+from edgekd.quantize.macs import macs_by_node
+from edgekd.quantize.place import options_of
+from edgekd.quantize.ranges import calibrate
+from edgekd.quantize.stage import Prepared, adjusted_graph, calibration_indices
+from edgekd.rewrites.graph import Graph, module_of
+from edgekd.sensitivity.reference import Noise, Reference
+from edgekd.sensitivity.scoring import SelectionImages
+from edgekd.sensitivity.search import BudgetSearch, Floats, Found
+
+log = logging.getLogger(__name__)
+LAYERS = "layers.json"
+NOISE_IMAGES = 16  # selection images on which SQNR is measured; it settles long before a metric does
+
+
+def run(job: StageJob) -> StageResult:
+    """Rank the operators that the quantizer named by the stage's subject puts in int8, and search those to leave in float.
+
+    Raises:
+        GateError: the budget does not hold with every operator in float.
+        DataError: there are no selection images, or the metric has no value on them.
+    """
+    recipe, export = job.recipe, job.input_of("onnx")
+    budget = recipe.quantize.budget
+    assert budget is not None  # the recipe has one where an engine is mixed
+    images = SelectionImages.of(recipe, budget)
+    with TemporaryDirectory(prefix="edgekd-sensitivity-") as text:
+        reference = reference_of(recipe, export, job.subject, Path(text))
+        noise = Noise(reference, _noise_inputs(images, export), Path(text))
+        probe = ReferenceProbe(reference, noise, images)
+        found, harm = search(probe, budget, images.metric)
+        layers = _layers(probe, noise.accumulated(), harm, found)
+    details: dict[str, Any] = {
+        "quantizer": job.subject,
+        "rank": budget.rank,
+        "metric": images.metric,
+        "score": probe.score,
+        "drop": found.drop,
+        "drop_all_int8": probe.drop(frozenset()),
+        "max_drop": budget.max_drop,
+        "floats": list(found.floats),
+        "selection": {"split": recipe.data.train, "images": images.names, "seed": recipe.seed},
+    }
+    write_atomic(job.out_dir / LAYERS, json.dumps({**details, "layers": layers}, indent=1).encode())
+    log.info("%s: %d of %d layers stay in float", job.subject, len(found.floats), len(layers))
+    return StageResult(details=details)
+
+
+def reference_of(recipe: Recipe, export: Artifact, quantizer: str, folder: Path) -> Reference:
+    """Return the reference graph of an exported network, calibrated as the recipe says."""
+    settings, module = recipe.quantize, plugins.load("quantizers", quantizer)
+    options = options_of(settings, quantizer)
+    model, _ = adjusted_graph(recipe, export, quantizer, options, folder)
+    placement = module.grids(model, export.spec, options)
+    images = SelectionImages.dataset_of(recipe)
+    chosen = calibration_indices(len(images), settings.images, recipe.seed)
+    scales = calibrate(model, placement, Prepared(images, chosen, export.spec))
+    return Reference(model, export.spec, placement, scales, folder)
+
+
+class ReferenceProbe:
+    """The answers of a reference graph to a ranking, each asked once; see `base.Probe`."""
+
+    def __init__(self, reference: Reference, noise: Noise, images: SelectionImages) -> None:
+        self.nodes = reference.nodes
+        self.graph = reference.graph
+        self._reference, self._noise, self._images = reference, noise, images
+        self._drops: dict[Floats, float] = {}
+        self._alone: dict[str, float] = {}
+        self.score = self._scored(frozenset(self.nodes))
+
+    def alone(self, name: str) -> float:
+        """Return the SQNR in dB of the worst output when only this operator is in int8."""
+        if name not in self._alone:
+            self._alone[name] = self.sqnr(frozenset((name,)))
+        return self._alone[name]
+
+    def sqnr(self, quantized: Floats) -> float:
+        """Return the SQNR in dB of the worst output when these operators are in int8."""
+        return self._noise.sqnr(quantized)
+
+    def drop(self, floats: Floats) -> float:
+        """Return the drop of the metric when these operators are in float."""
+        if floats not in self._drops:
+            self._drops[floats] = self.score - self._scored(floats)
+            log.info("drop %.4f with %d of %d layers in float", self._drops[floats], len(floats), len(self.nodes))
+        return self._drops[floats]
+
+    def _scored(self, floats: Floats) -> float:
+        with self._reference.open(set(self.nodes) - floats) as session:
+            return self._images.score(lambda images: predict_in(session, images, self._images.selection))
+
+
+def search(probe: ReferenceProbe, budget: Budget, metric: str) -> tuple[Found, dict[str, float]]:
+    """Return the operators to leave in float, and the harm of each operator by the budget's ranking."""
+    harm = plugins.load("rankings", budget.rank).harm(probe)
+    order = sorted(probe.nodes, key=lambda name: -harm[name])
+    found = BudgetSearch(probe.drop, budget.max_drop, metric).run(order, macs_by_node(probe.graph))
+    return found, harm
+
+
+def order_of(layers: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the operators of `layers.json`, the most harmful first."""
+    return [layer["name"] for layer in sorted(layers, key=lambda layer: layer["rank"])]
+
+
+def _noise_inputs(images: SelectionImages, export: Artifact) -> Prepared:
+    step = max(1, len(images.indices) // NOISE_IMAGES)
+    return Prepared(images.dataset, images.indices[::step][:NOISE_IMAGES], export.spec)
+
+
+def _layers(
+    probe: ReferenceProbe, accumulated: Mapping[str, float], harm: Mapping[str, float], found: Found
+) -> list[dict[str, Any]]:
+    """Return the rows of `layers.json` in graph order; a ratio without noise is null."""
+    graph: Graph = probe.graph
+    macs, nodes = macs_by_node(graph), {node.name: node for node in graph.nodes}
+    order = sorted(probe.nodes, key=lambda name: -harm[name])
+    return [
+        {
+            "name": name,
+            "module": module_of(nodes[name]),
+            "operator": nodes[name].op_type,
+            "macs": macs[name],
+            "macs_share": macs[name] / max(sum(macs.values()), 1),
+            "alone_db": _number(probe.alone(name)),
+            "accumulated_db": _number(accumulated[name]),
+            "rank": order.index(name),
+            "is_float": name in found.floats,
+        }
+        for name in probe.nodes
+    ]
+
+
+def _number(value: float) -> float | None:
+    return value if math.isfinite(value) else None

@@ -1,0 +1,137 @@
+"""Errors of each node, with values worked out by hand, and with ONNX's reference evaluator as the oracle."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
+
+from edgekd.errors import DataError
+from edgekd.quantize.errors_by_node import (
+    EQUAL_DB,
+    Noise,
+    accumulated,
+    alone,
+    answers,
+    named,
+    output_of,
+    to_db,
+    to_share,
+)
+from edgekd.quantize.grids import Grid, Placement, QuantizedNode, symmetric_weights
+from edgekd.quantize.qdq_graph import insert_qdq
+from edgekd.quantize.ranges import Scale
+from edgekd.rewrites.graph import Graph
+from tests.small_nets import images, prepared, segmenter
+
+U8 = Grid(8, is_signed=False, is_symmetric=False)
+
+
+def scale(step: float, zero: int = 0, dtype: type = np.uint8) -> Scale:
+    return Scale(np.asarray(step, np.float32), np.asarray(zero, dtype))
+
+
+def chain() -> onnx.ModelProto:
+    """y = 2 (3 x), two multiplications by a matrix of one number."""
+    nodes = [
+        helper.make_node("MatMul", ["x", "three"], ["m"], name="a"),
+        helper.make_node("MatMul", ["m", "two"], ["y"], name="b"),
+    ]
+    weights = [
+        numpy_helper.from_array(np.full((1, 1), value, np.float32), name) for name, value in (("three", 3), ("two", 2))
+    ]
+    ports = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [2, 1]) for name in ("x", "y")]
+    return helper.make_model(
+        helper.make_graph(nodes, "g", ports[:1], ports[1:], weights), opset_imports=[helper.make_opsetid("", 18)]
+    )
+
+
+PLACED = Placement((QuantizedNode("a", ("x",), None), QuantizedNode("b", ("m",), None)), {"x": U8, "m": U8}, {})
+SCALES = {"x": scale(1.0), "m": scale(4.0)}
+X: list[dict[str, Any]] = [{"x": np.array([[1.25], [2.0]], np.float32)}]
+
+
+def test_alone_and_accumulated_are_those_worked_out_by_hand() -> None:
+    # x = 1.25, 2 rounds to 1, 2; m = 3.75, 6 rounds to 4, 8 (1.5 to even); y = 7.5, 12.
+    signal = 7.5**2 + 12**2
+    found = alone(chain(), PLACED, SCALES, X)
+    assert list(found) == ["a", "b"]
+    assert found["a"] == pytest.approx(10 * np.log10(signal / 1.5**2))  # y = 6, 12
+    assert found["b"] == pytest.approx(10 * np.log10(signal / (0.5**2 + 4**2)))  # y = 8, 16
+    # Both: m = 3, 6, which rounds to 4 (0.75 to 1) and 8; so b's output has the same error as b alone.
+    both = accumulated(chain(), PLACED, SCALES, X)
+    assert both["a"] == pytest.approx(10 * np.log10((3.75**2 + 6**2) / 0.75**2))
+    assert both["b"] == pytest.approx(found["b"])
+
+
+def test_only_the_nodes_asked_for_are_measured_and_progress_says_so() -> None:
+    seen: list[tuple[int, int]] = []
+    assert list(alone(chain(), PLACED, SCALES, X, nodes={"b"}, progress=lambda *one: seen.append(one))) == ["b"]
+    assert seen == [(1, 1)]
+    with pytest.raises(DataError, match="empty"):
+        alone(chain(), PLACED, SCALES, [])
+
+
+def test_ratios_of_equal_tensors_and_of_values_that_are_not_finite_are_numbers() -> None:
+    equal, broken = Noise(), Noise()
+    equal.add(np.ones(3), np.ones(3))
+    broken.add(np.ones(2), np.array([1, np.nan]))
+    assert (equal.db, broken.db) == (EQUAL_DB, -EQUAL_DB)
+    assert (to_db(0.01), to_share(20)) == (pytest.approx(20), pytest.approx(0.01))
+    assert to_share(EQUAL_DB) == 0
+
+
+def test_the_errors_of_a_convolutional_net_are_those_of_the_reference_evaluator() -> None:
+    net, spec = segmenter()
+    nodes = (
+        QuantizedNode("block.a", ("stem.relu.out",), "block.a.weight"),
+        QuantizedNode("head", ("block.relu.out",), "head.weight"),
+    )
+    placement = Placement(
+        nodes,
+        {"stem.relu.out": U8, "block.relu.out": U8},
+        {"block.a.weight": symmetric_weights(8), "head.weight": symmetric_weights(8)},
+    )
+    signed = {"dtype": np.int8}
+    scales = {
+        "stem.relu.out": scale(0.05),
+        "block.relu.out": scale(0.05),
+        "block.a.weight": scale(0.01, **signed),
+        "head.weight": scale(0.02, **signed),
+    }
+    batches = [prepared(spec, image) for image in images(2)]
+    found, both = alone(net, placement, scales, batches), accumulated(net, placement, scales, batches)
+    exact = ReferenceEvaluator(net)
+    for name in ("block.a", "head"):
+        noise, made = Noise(), insert_qdq(net, placement, scales, [name])
+        made.opset_import[0].version = 19  # the evaluator has no older DequantizeLinear
+        oracle = ReferenceEvaluator(made)
+        for batch in batches:
+            noise.add(exact.run(None, batch)[0], oracle.run(None, batch)[0])
+        assert found[name] == pytest.approx(noise.db, abs=0.05)
+    assert both["block.a"] == pytest.approx(found["block.a"], abs=15)  # the same noise, seen before and behind the head
+
+
+def test_labels_are_traced_back_to_the_numbers_they_are_made_of() -> None:
+    assert answers(Graph(segmenter()[0])) == ["logits"]
+    assert answers(Graph(segmenter(has_argmax=True)[0])) == ["up.out"]
+
+
+def test_a_layer_ends_behind_its_activation_function() -> None:
+    graph = named(segmenter()[0])
+    by_name = {node.name: node for node in graph.nodes}
+    assert output_of(graph, by_name["stem"]) == "stem.relu.out"
+    assert output_of(graph, by_name["block.b"]) == "block.b.out"  # an addition follows
+    silu = [
+        helper.make_node("Conv", ["x", "w"], ["c"], name="c"),
+        helper.make_node("Sigmoid", ["c"], ["s"], name="s"),
+        helper.make_node("Mul", ["c", "s"], ["y"], name="y"),
+    ]
+    ports = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 1, 2, 2]) for name in ("x", "y")]
+    weight = numpy_helper.from_array(np.ones((1, 1, 1, 1), np.float32), "w")
+    gated = named(helper.make_model(helper.make_graph(silu, "g", ports[:1], ports[1:], [weight])))
+    assert output_of(gated, gated.nodes[0]) == "y"
