@@ -10,6 +10,7 @@ from edgekd.board.precision import Precision
 from edgekd.core.task_metrics import TASKS
 from edgekd.report.latency import Footprint, Latency, SpeedRatio
 from edgekd.report.long_runs import EnergyPerFrame, SamplingCost, SustainedLatency
+from edgekd.report.mixed_budget import MixedBudget
 from edgekd.report.part import Json, Number, Part, TaskName
 from edgekd.report.score_change import ScoreChange
 from edgekd.report.training import Training
@@ -85,6 +86,7 @@ class Row(Part):
     calibration: Calibration | None = Field(
         None, description="engines of a quantized model: split, number of images and seed of its calibration"
     )
+    budget: MixedBudget | None = Field(None, description="mixed engines: layers in float and drops, see below")
     parity: dict[str, GraphParity] = Field(
         {},
         description="engines that ran on their board, by what they are compared with: the ONNX graphs `float` (the export) and "

@@ -51,9 +51,9 @@ def findings(
     """Return the verdict in words: distillation, size against the teacher, largest loss.
 
     Args:
-        rows: of the report.
+        rows: rows of the report.
         line: the stage line of these rows.
-        training: of the report.
+        training: training of the report.
         study: gain of distillation over several seeds; without it one seed decides nothing.
     """
     by_stage = {row.stage: row for row in reversed(rows) if row.stage != "engine"}
@@ -217,7 +217,8 @@ def _speed(row: Row, reference: Row) -> Cell:
 
 def _note(row: Row, reference: Row) -> str:
     counts = {one.num_images for one in (row, reference) if one.score is not None}
-    return _images(reference, row) if len(counts) > 1 else ""
+    notes = [_images(reference, row)] if len(counts) > 1 else []
+    return "; ".join([*notes, *([row.budget.text] if row.budget else [])])
 
 
 def _compactness(teacher: Row | None, student: Row | None) -> Finding | None:
