@@ -10,7 +10,7 @@ from edgekd.board.files import write_atomic
 from edgekd.core.artifact import SCHEMA as _ARTIFACT_SCHEMA
 from edgekd.core.artifact import Artifact
 from edgekd.core.machine_facts import package_versions
-from edgekd.core.recipe import LOCAL, Engine, Recipe
+from edgekd.core.recipe import DEPLOYED, LOCAL, Engine, Recipe
 from edgekd.core.stage import bench_of
 from edgekd.core.task_metrics import TASKS
 from edgekd.errors import BoardError, TargetError
@@ -135,7 +135,7 @@ def _row(
         target=engine.target if engine else REFERENCE_TARGET if stage == "export" else "torch",
         precision=str(engine.precision) if engine else "fp32",
         board=engine.board if engine else LOCAL,
-        **({"student": engine.student} if engine else {}),
+        student=engine.student if engine else DEPLOYED,
         status=status,
         reason=reason,
         **(_facts(artifacts[stage], artifacts) if stage in artifacts else {}),

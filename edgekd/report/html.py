@@ -178,7 +178,7 @@ def judged_rows(rows: Sequence[Row], chosen: Sequence[Row]) -> list[Row]:
     These are the teacher, the students, the engine to deploy, and the quantized engine with the lowest score (worst case).
 
     Args:
-        rows: of the report.
+        rows: rows of the report.
         chosen: the engines to deploy, the first board's first.
     """
     trunk = [row for row in rows if row.stage in ("teacher", "student", "distilled") and row.is_measured]

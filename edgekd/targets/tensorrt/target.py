@@ -89,7 +89,7 @@ def runtime_version() -> str:
 
 
 def bound_to(options: Options) -> str:
-    """A plan belongs to the GPU and, as far as runs are concerned, to the version: a compatible one is built anew, too."""
+    """A plan belongs to the GPU and the version. It is built again for another version, also for a compatible one."""
     return "machine"
 
 
