@@ -17,6 +17,7 @@ from edgekd.errors import BoardError, TargetError
 from edgekd.evaluate.definitions import definitions
 from edgekd.executors.boards import executor_of, why_not_here
 from edgekd.executors.local import REFERENCE_TARGET
+from edgekd.report.engine_layers import engine_layers
 from edgekd.report.model import (
     SCHEMA,
     BoardMachine,
@@ -91,6 +92,7 @@ def collect(
         gates=_gates(recipe, artifacts, failures),
         calibration=_calibration(artifacts),
         repairs=_repairs(artifacts),
+        layers=engine_layers(artifacts),
         findings=_findings(artifacts),
         failure=failure,
     )

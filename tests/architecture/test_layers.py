@@ -50,7 +50,6 @@ NO_FRAMEWORK = (
     "worker_tasks",
     "worker",
     "core",
-    "layers",
     "report",
     "preflight",
     "stacks",
