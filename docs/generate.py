@@ -37,8 +37,10 @@ from edgekd.core.recipe_loading import load_recipe
 from edgekd.evaluate.definitions import DEFINITIONS
 from edgekd.report.latency import RatioInterval, SpeedRatio
 from edgekd.report.long_runs import EnergyPerFrame, MeterEnergy, SamplingCost, SustainedLatency
+from edgekd.report.mixed_budget import MixedBudget
 from edgekd.report.model import BoardMachine, DataFinding, Report, Row
 from edgekd.report.part import Part
+from edgekd.report.score_change import ScoreChange
 from edgekd.report.training import Training
 from edgekd.study.model import Arm, ArmRun, Difference, Study, Summary
 
@@ -118,6 +120,8 @@ def report_keys() -> str:
     return _keys(
         ("report.json", Report),
         ("Rows", Row),
+        ("Gains of further training", ScoreChange),
+        ("Budget", MixedBudget),
         ("Speed", SpeedRatio),
         ("Intervals of a speed", RatioInterval),
         ("Trainings", Training),

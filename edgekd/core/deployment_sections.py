@@ -53,6 +53,12 @@ class QuantizeVariant(Section):
     """Calibration on a seeded subset of the training split, and the quantizers' options."""
 
     images: int = Field(128, gt=0, description="Number of calibration images.")
+    adjust: tuple[Literal["equalize", "equalize_relu6", "round", "bias"], ...] = Field(
+        (),
+        description="Changes of the float graph before it is quantized, in order. `equalize`: moves scale between convolutions, "
+        "exactly; `equalize_relu6`: also past a ReLU6, by a Min that some runtimes compute in float. `round`: rounds weights so "
+        "that a layer's output changes least. `bias`: gives the mean that quantization takes from a channel to its bias.",
+    )
     options: dict[str, PluginOptions] = Field({}, description="Options of each quantizer by its name.")
 
     def typed_options(self, quantizer: str) -> Any:
@@ -109,9 +115,9 @@ class Quantize(QuantizeVariant):
         for name in variants:
             names_a_stage(name)
             if name.casefold() == PTQ:
-                raise ValueError(f"{PTQ!r} is the variant of the section itself; call this one otherwise")
+                raise ValueError(f"{PTQ!r} is the variant of the section itself; rename this one")
         if alike := differ_in_case_only(variants):
-            raise ValueError(f"{alike} differ in case only; call one of them otherwise")
+            raise ValueError(f"{alike} differ only in case; rename one of them")
         return variants
 
     def variant(self, name: str) -> QuantizeVariant:
@@ -167,7 +173,8 @@ class Layers(Section):
 
 
 LOCAL = "local"  # this machine
-_OTHER_ROWS = ("teacher", "student", "distilled", "qat", "export", "onnx-fp32")
+DEPLOYED = "deployed"  # the distilled student, or the plain one without methods
+_OTHER_ROWS = ("teacher", "student", "distilled", "qat", "control", "export", "onnx-fp32")
 _PICTURE_KEYS = ("name", "image", "truth")  # of `pictures.npz`, beside the rows'
 
 
@@ -175,12 +182,19 @@ class Engine(Section):
     """One engine to build, measure and score."""
 
     id: str = Field(
-        "", description="Name of its row and folder. Default: `target-precision`, with `@board` for a named board."
+        "",
+        description="Name of its row and folder. Default: `target-precision`, with `-qat` or `-control` for another student, and "
+        "`@board` for a named board.",
     )
     target: str = Field(description="Target (a plugin).")
     precision: Precision = Field(description="Precision of the engine; the target decides which ones it has.")
     variant: str = Field(
         PTQ, description="Quantized model that an int8 engine is compiled from; see `quantize.variants`."
+    )
+    student: Literal["deployed", "qat", "control"] = Field(
+        DEPLOYED,
+        description="Student of the engine: the `deployed` one, which is the distilled one where there are methods, or one that "
+        "section `qat` trains.",
     )
     board: str = Field(
         LOCAL,
@@ -200,15 +214,17 @@ class Engine(Section):
             return raw
         board = raw.get("board", LOCAL)
         place = "" if board == LOCAL else f"@{board}"
-        return {**raw, "id": f"{raw.get('target')}-{raw.get('precision')}{place}"}
+        student = raw.get("student", DEPLOYED)
+        of = "" if student == DEPLOYED else f"-{student}"
+        return {**raw, "id": f"{raw.get('target')}-{raw.get('precision')}{of}{place}"}
 
     @field_validator("id")
     @classmethod
     def _names_its_row(cls, name: str) -> str:
         if name.casefold() in _OTHER_ROWS:
-            raise ValueError("is the name of another row of the report; call this engine otherwise")
+            raise ValueError("is the id of another row of the report; rename the engine")
         if name.casefold() in _PICTURE_KEYS:
-            raise ValueError("is a name that the report's pictures use; call this engine otherwise")
+            raise ValueError("is a name that the report's pictures use; rename the engine")
         return names_a_stage(name)
 
     @model_validator(mode="after")

@@ -101,15 +101,15 @@ def _understood(board: Board) -> Iterator[None]:
     try:
         yield
     except (AttributeError, KeyError, TypeError, ValueError) as exc:
-        raise BoardAnswerError(f"board {board.name}: its state is none of a machine ({exc!r:.200})") from exc
+        raise BoardAnswerError(f"board {board.name}: unexpected state ({exc!r:.200})") from exc
 
 
 def unmet(expects: Expects, identity: Identity, state: Facts) -> list[str]:
     """Return the inventory's expectations that a board does not meet, in words; [] if it meets all.
 
     Args:
-        expects: of the inventory.
-        identity: of the board; its power mode.
+        expects: expectations of the inventory.
+        identity: identity of the board; its power mode.
         state: `facts()["state"]` of the board.
     """
     found = []

@@ -12,5 +12,5 @@ def run(job: StageJob) -> StageResult:
     (engine,) = job.recipe.engines
     quantized = next((one for one in job.inputs.values() if one.kind == "quantized"), None)
     images = training_images(job.recipe, job.recipe.layers.images)
-    found = engine_errors(job.inputs[f"engine/{engine.id}"], job.inputs["export"], quantized, images, engine.board)
+    found = engine_errors(job.inputs[f"engine/{engine.id}"], job.input_of("onnx"), quantized, images, engine.board)
     return StageResult(details=found.to_dict())

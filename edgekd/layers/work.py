@@ -17,6 +17,7 @@ from edgekd.data.splits import open_split
 from edgekd.errors import EdgekdError, TargetError, UserError, one_line
 from edgekd.executors.boards import ask_why_not, executor_of
 from edgekd.executors.inference import engine_files
+from edgekd.layers.analysis import analysed
 from edgekd.layers.measure import HERE, Place, Subject, Sums, measure
 from edgekd.layers.model import BOARD, QUANTIZATION, RUNTIME, TAPS, LayerError, LayerErrors
 from edgekd.layers.verdict import filled, judge
@@ -54,6 +55,9 @@ def engine_errors(
     notes: list[str] = []
     subject = _subject(export, quantized, notes)
     places = _places(engine, board, notes)
+    rows = (engine.details.get("build") or {}).get("analysis")
+    if rows and subject.placement is None and not places:
+        return analysed(engine.path.name, rows, notes)
     return compare(engine.path.name, subject, places, images, notes, progress)
 
 

@@ -1,4 +1,4 @@
-"""The stage `check`: what the recipe's targets will make of its student, before anything is trained."""
+"""The stage `check`: checks the untrained student for the recipe's targets, before any training."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections import Counter
 from contextlib import ExitStack
 
 from edgekd.core.artifact import StageResult
+from edgekd.core.qat_section import one_of_each
 from edgekd.core.recipe import Engine, Recipe
 from edgekd.core.stage import StageJob
 from edgekd.errors import GateError, UserError
@@ -21,10 +22,10 @@ def run(job: StageJob) -> StageResult:
 
     Raises:
         UserError: the student cannot be built from its weights, trained or exported.
-        GateError: a good engine is not to be expected. With `check: warn` this and the next are warnings.
+        GateError: a fatal finding. With `check: warn` this and the next are warnings.
         TargetError: an engine that its target cannot build of any network, see `check_engines`.
     """
-    recipe = job.recipe
+    recipe = job.recipe.model_copy(update={"engines": one_of_each(job.recipe.engines)})
     asked, classes = towards_of(recipe), tuple(job.inputs["data"].details["classes"])
     _try_student(recipe, len(classes))
     with ExitStack() as stack:

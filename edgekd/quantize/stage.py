@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, overload
 
 import numpy as np
@@ -12,22 +15,40 @@ from edgekd.board.preprocess import prepare
 from edgekd.board.specs import ModelSpec
 from edgekd.core import plugins
 from edgekd.core.artifact import Artifact, StageResult
-from edgekd.core.recipe import Recipe
+from edgekd.core.recipe import QAT, Recipe
 from edgekd.core.stage import StageJob
 from edgekd.data.base import DenseDataset
 from edgekd.data.splits import open_split
-from edgekd.errors import DataError
+from edgekd.errors import DataError, RecipeError
+from edgekd.quantize.adjust import adjusted
 from edgekd.quantize.place import options_of, state_of
 from edgekd.quantize.ptq import Batch
+from edgekd.quantize.ranges import Scale, load_scales
+
+SCALES = "scales.json"  # of a student that QAT trained, beside its weights
 
 
 def run(job: StageJob) -> StageResult:
     """Quantize the exported model with the quantizer named by the stage's subject."""
     options = options_of(job.recipe.quantize, job.subject)
-    return quantized(job.recipe, job.inputs["export"], job.subject, options, job.out_dir)
+    ranges = _learned(job.inputs[QAT], job.subject, options) if QAT in job.inputs else None
+    return quantized(job.recipe, job.input_of("onnx"), job.subject, options, job.out_dir, ranges)
 
 
-def quantized(recipe: Recipe, onnx: Artifact, quantizer: str, options: Any, out_dir: Path) -> StageResult:
+def _learned(trained: Artifact, quantizer: str, options: Any) -> dict[str, Scale] | None:
+    """Return the scales that QAT learned; None for another quantizer or options than it imitated, and where it did not train."""
+    wanted = {"quantizer": quantizer, "options": json.loads(json.dumps(asdict(options)))}
+    return load_scales(trained.file(SCALES)) if trained.details.get("imitated") == wanted else None
+
+
+def quantized(
+    recipe: Recipe,
+    onnx: Artifact,
+    quantizer: str,
+    options: Any,
+    out_dir: Path,
+    ranges: Mapping[str, Scale] | None = None,
+) -> StageResult:
     """Quantize an exported model into `out_dir`; return its contract and facts as the quantize stage has them.
 
     Args:
@@ -36,19 +57,55 @@ def quantized(recipe: Recipe, onnx: Artifact, quantizer: str, options: Any, out_
         quantizer: name of the quantizer.
         options: its `Options`.
         out_dir: an empty folder.
+        ranges: scales that QAT learned, by tensor, for a quantizer that takes them; the others calibrate.
     """
     module = plugins.load("quantizers", quantizer)
     dataset = open_split(recipe, recipe.data.train)
     chosen = calibration_indices(len(dataset), recipe.quantize.images, recipe.seed)
     spec = onnx.spec
     calibration_set = Prepared(dataset, chosen, spec)
-    result = module.quantize(onnx.file("model.onnx"), spec, calibration_set, out_dir, options)
+    learned = {"ranges": ranges} if ranges is not None and getattr(module, "TAKES_RANGES", False) else {}
+    with TemporaryDirectory() as folder:
+        # Learned scales are those of the graph as it is.
+        plain: tuple[Path, dict[str, int]] = (onnx.file("model.onnx"), {})
+        model, adjustments = plain if learned else adjusted_graph(recipe, onnx, quantizer, options, Path(folder))
+        result = module.quantize(model, spec, calibration_set, out_dir, options, **learned)
     calibration = {"split": recipe.data.train, "images": [dataset.name(i) for i in chosen], "seed": recipe.seed}
     details = {name: onnx.details[name] for name in ("params", "macs")}
     details["model"] = result.model.relative_to(out_dir).as_posix()
     if result.pixels is not None:
         details["calibration_pixels"] = result.pixels.relative_to(out_dir).as_posix()
-    return StageResult(spec, {**details, "calibration": calibration, "quantizer": result.details})
+    made = {"calibration": calibration, "quantizer": result.details, "adjusted": adjustments}
+    return StageResult(spec, {**details, **made})
+
+
+def adjusted_graph(
+    recipe: Recipe, onnx: Artifact, quantizer: str, options: Any, folder: Path
+) -> tuple[Path, dict[str, int]]:
+    """Return the float graph that is quantized, and the number of operators that each adjustment of the recipe changed.
+
+    Args:
+        recipe: with the sections `data` and `quantize`.
+        onnx: the exported model.
+        quantizer: name of the quantizer.
+        options: its `Options`.
+        folder: existing, for the adjusted graph.
+
+    Raises:
+        RecipeError: there are adjustments, and the quantizer does not say what it quantizes.
+    """
+    model, names = onnx.file("model.onnx"), recipe.quantize.adjust
+    if not names:
+        return model, {}
+    grids = getattr(plugins.load("quantizers", quantizer), "grids", None)
+    if grids is None:
+        raise RecipeError(
+            f"quantize.adjust: the quantizer {quantizer} does not say what it quantizes (function grids); leave adjust out"
+        )
+    dataset = open_split(recipe, recipe.data.train)
+    chosen = calibration_indices(len(dataset), recipe.quantize.images, recipe.seed)
+    place = lambda path: grids(path, onnx.spec, options)  # noqa: E731
+    return adjusted(model, names, place, Prepared(dataset, chosen, onnx.spec), folder)
 
 
 def place(recipe: Recipe) -> dict[str, Any] | None:

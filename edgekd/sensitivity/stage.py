@@ -19,11 +19,11 @@ from edgekd.core.artifact import Artifact, StageResult
 from edgekd.core.recipe import Budget, Recipe
 from edgekd.core.stage import StageJob
 from edgekd.executors.predictions import predict_in
+from edgekd.quantize.macs import macs_by_node
 from edgekd.quantize.place import options_of
 from edgekd.quantize.ranges import calibrate
-from edgekd.quantize.stage import Prepared, calibration_indices
+from edgekd.quantize.stage import Prepared, adjusted_graph, calibration_indices
 from edgekd.rewrites.graph import Graph, module_of
-from edgekd.sensitivity.macs import macs_by_node
 from edgekd.sensitivity.reference import Noise, Reference
 from edgekd.sensitivity.scoring import SelectionImages
 from edgekd.sensitivity.search import BudgetSearch, Floats, Found
@@ -40,7 +40,7 @@ def run(job: StageJob) -> StageResult:
         GateError: the budget does not hold with every operator in float.
         DataError: there are no selection images, or the metric has no value on them.
     """
-    recipe, export = job.recipe, job.inputs["export"]
+    recipe, export = job.recipe, job.input_of("onnx")
     budget = recipe.quantize.budget
     assert budget is not None  # the recipe has one where an engine is mixed
     images = SelectionImages.of(recipe, budget)
@@ -68,9 +68,10 @@ def run(job: StageJob) -> StageResult:
 
 def reference_of(recipe: Recipe, export: Artifact, quantizer: str, folder: Path) -> Reference:
     """Return the reference graph of an exported network, calibrated as the recipe says."""
-    settings, model = recipe.quantize, export.file("model.onnx")
-    module = plugins.load("quantizers", quantizer)
-    placement = module.grids(model, export.spec, options_of(settings, quantizer))
+    settings, module = recipe.quantize, plugins.load("quantizers", quantizer)
+    options = options_of(settings, quantizer)
+    model, _ = adjusted_graph(recipe, export, quantizer, options, folder)
+    placement = module.grids(model, export.spec, options)
     images = SelectionImages.dataset_of(recipe)
     chosen = calibration_indices(len(images), settings.images, recipe.seed)
     scales = calibrate(model, placement, Prepared(images, chosen, export.spec))

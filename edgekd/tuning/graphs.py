@@ -22,7 +22,7 @@ FOLDER = "tune"
 
 
 class Variants:
-    """Builds engines of a run under other settings; what was built before is found by its cache key."""
+    """Builds engines of a run under other settings; engines of an earlier call are found by their cache key."""
 
     def __init__(self, recipe: Recipe, run: Path) -> None:
         self._recipe, self._run = recipe, run
@@ -36,7 +36,7 @@ class Variants:
         """Return the engines, by id, that the run's student gives under these settings; the reason where one fails.
 
         Args:
-            engines: of the run's recipe.
+            engines: engines of the run's recipe.
             export: keys of the section `export`.
             options: all options of engines by id, where they are not the recipe's.
         """
@@ -75,9 +75,14 @@ class Variants:
 
     def _given(self, export: Mapping[str, Any]) -> dict[str, Artifact]:
         """Return the run's artifacts that the variants are made of: the student, or where the graph is the run's, that."""
-        names = ["data", planning.deployed_student(self._recipe)]
+        further = planning.further_students(self._recipe)
+        names = ["data", planning.deployed_student(self._recipe), *further]
         if not export:
-            names += ["export", *(f"quantize/{path.name}" for path in sorted((self._run / "quantize").glob("*")))]
+            names += [
+                "export",
+                *(planning.of_student("export", student) for student in further),
+                *(f"quantize/{path.name}" for path in sorted((self._run / "quantize").glob("*"))),
+            ]
         known = {stage.name for stage in planning.plan(self._recipe)}
         return {name: open_artifact(self._run / name) for name in names if name in known}
 

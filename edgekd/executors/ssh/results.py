@@ -40,7 +40,7 @@ def checked(
         files: path in the job's folder -> (SHA-256, bytes), as the board says.
         places: path in the job's folder -> file of the host.
         out_dir: folder of the host for the files in the job's folder `out`.
-        most_bytes: of all files together.
+        most_bytes: largest number of bytes of all files together.
         most_of: path in the job's folder -> most bytes of that file, for those that are read whole.
 
     Raises:
@@ -81,7 +81,7 @@ class Receiver:
         self.offset += len(content)
         while content:
             if self._incoming is None:
-                raise ArtifactError("it sends more than it said that the job wrote")
+                raise ArtifactError("it sends more bytes than it announced")
             content = self._incoming.take(content)
             self._next()
 
@@ -124,7 +124,7 @@ class _Incoming:
         """Give the file its name; ArtifactError when its hash differs."""
         self.close()
         if self._digest.hexdigest() != self._wanted.sha256:
-            raise ArtifactError(f"{self.name} is not what its hash says")
+            raise ArtifactError(f"{self.name} does not match its hash")
         os.replace(self._part, self._wanted.path)
 
     def close(self) -> None:

@@ -50,7 +50,12 @@ __all__ = ["KEEPS_FLOAT", "SUFFIX", "Options", "quantize", "read_back"]
 SUFFIX = ".xml"
 KEEPS_FLOAT = True
 TAKES_RANGES = False  # NNCF calibrates by itself
-_RANGES = {"minmax": "MINMAX", "mean": "MEAN_MINMAX"}  # NNCF's own default is the second
+_RANGES = {
+    "minmax": "MINMAX",
+    "mean": "MEAN_MINMAX",
+    "quantile": "MEAN_QUANTILE",
+    "histogram": "HISTOGRAM",
+}  # NNCF's own default is the second
 _WEIGHTED = ("Convolution", "GroupConvolution", "ConvolutionBackpropData", "GroupConvolutionBackpropData", "MatMul")
 _NOT_COUNTED = ("Constant", "Convert", "Parameter", "Result", "FakeQuantize")
 
@@ -66,10 +71,16 @@ class Options:
     bias_correction: Literal["accurate", "fast", "none"] = option(
         "accurate", "`accurate`: runs the net layer by layer. `fast`: works on means. `none`: leaves biases alone."
     )
-    range: Literal["minmax", "mean"] = option(
+    range: Literal["minmax", "mean", "quantile", "histogram"] = option(
         "minmax",
         "Range of an activation. `minmax`: from the smallest to the largest value over all calibration images. `mean`: means "
-        "of each image's smallest and largest value, which cuts off rare values.",
+        "of each image's smallest and largest value, which cuts off rare values. `quantile`: means of each image's quantiles "
+        "0.0001 and 0.9999. `histogram`: least squared error.",
+    )
+    transformer: bool = option(
+        False,
+        "NNCF's settings for transformers: quantizes fewer operators of attention, and moves outliers of activations into weights "
+        "(smooth quant).",
     )
     weight_bits: Literal["auto", 7, 8] = option(
         "auto",
@@ -122,6 +133,7 @@ def quantize(
                 graph,
                 nncf.Dataset(calibration, dict),
                 preset=nncf.QuantizationPreset(options.preset),
+                model_type=nncf.ModelType.TRANSFORMER if options.transformer else None,
                 subset_size=len(calibration),
                 fast_bias_correction=options.bias_correction == "fast",
                 ignored_scope=nncf.IgnoredScope(names=ignored) if ignored else None,

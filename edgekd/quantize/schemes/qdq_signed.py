@@ -21,7 +21,7 @@ from edgekd.board.options import option
 from edgekd.board.specs import ModelSpec
 from edgekd.quantize.grids import Grid, Placement, named_graph, placement_of, symmetric_weights
 from edgekd.quantize.ptq import WEIGHTED, Batch, QuantizeResult, float_nodes
-from edgekd.quantize.ranges import Scale
+from edgekd.quantize.ranges import Scale, calibrate
 from edgekd.quantize.schemes import qdq
 
 SUFFIX = ".onnx"
@@ -33,9 +33,10 @@ TAKES_RANGES = True
 class Options:
     """How ONNX Runtime quantizes for TensorRT."""
 
-    calibration: Literal["minmax", "percentile", "entropy"] = option(
+    calibration: Literal["minmax", "mean", "mse", "percentile", "entropy"] = option(
         "minmax",
-        "Method that derives activation ranges from the calibration set. `percentile` and `entropy` keep all activations in "
+        "Method that derives activation ranges from the calibration set. `minmax`: the extremes over all images. `mean`: means of "
+        "each image's extremes. `mse`: least squared error, also of weights. `percentile` and `entropy` keep all activations in "
         "memory.",
     )
     percentile: Annotated[float, Field(gt=50, le=100)] = option(
@@ -59,6 +60,8 @@ def quantize(
     ranges: Mapping[str, Scale] | None = None,
 ) -> QuantizeResult:
     """Write `model.onnx` with signed, symmetric Q/DQ pairs; arguments and errors as in `qdq.quantize`."""
+    if ranges is None and options.calibration in qdq.OWN_RANGES:
+        ranges = calibrate(model, grids(model, spec, options), calibration, options.calibration)
     settings = qdq.Settings(
         calibration=options.calibration,
         percentile=options.percentile,

@@ -95,6 +95,20 @@ def test_stdout_stays_clean(module: ModuleType, tmp_path: Path, capfd: pytest.Ca
     assert capfd.readouterr().out == ""
 
 
+@pytest.mark.parametrize("module", [pytest.param(qdq, id="qdq"), pytest.param(qdq_signed, id="qdq_signed")])
+def test_ranges_of_edgekds_own_reach_the_file(module: ModuleType, tmp_path: Path) -> None:
+    """`mean`: the scale of the input by hand, from each image's extremes. `mse`: no scale is larger than that of the extremes."""
+    made = {name: run(module, tmp_path / name, calibration=name) for name in ("minmax", "mean", "mse")}
+    scales = {name: Graph(onnx.load(one.model)).value("image_scale").item() for name, one in made.items()}
+    inputs = [prepared(segmenter()[1], image)["image"] for image in images(6)]
+    low, high = (np.mean([getattr(one, end)() for one in inputs]) for end in ("min", "max"))
+    expected = (high - low) / 255 if module is qdq else max(-low, high) / 127
+    assert scales["mean"] == pytest.approx(expected, rel=1e-5)
+    assert scales["mean"] < scales["minmax"]
+    assert scales["mse"] <= scales["minmax"] * 1.0001
+    assert made["mean"].details["ranges"]["not_taken"] == []
+
+
 @pytest.mark.parametrize("calibration", ["percentile", "entropy"])
 def test_other_calibrations_of_qdq_run_quietly(
     calibration: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
@@ -268,6 +282,13 @@ def test_an_exception_of_a_toolchain_is_one_line_with_the_node_it_worked_on(tmp_
         raise KeyError("unheard of")
 
 
+def test_nncfs_settings_for_transformers_and_other_ranges_run(tmp_path: Path) -> None:
+    plain, other = run(nncf, tmp_path / "plain"), run(nncf, tmp_path / "other", transformer=True, range="histogram")
+    assert other.details["quantized_ops"]["Convolution"] == 4
+    weights = [one.model.with_suffix(".bin").read_bytes() for one in (plain, other)]
+    assert weights[0] != weights[1]
+
+
 @pytest.mark.parametrize("chosen", ["minmax", "mean"])
 def test_nncfs_ranges_are_true_extremes_or_the_mean_of_each_images(chosen: str, tmp_path: Path) -> None:
     """The image's own range, by hand: the FakeQuantize of the input covers the extremes of all images, or their mean."""
@@ -303,7 +324,9 @@ def test_imported_scales_take_the_place_of_calibrated_ones(module: ModuleType, t
         for name, one in calibrate(tmp_path / "float.onnx", placement, batches).items()
     }
     result = module.quantize(tmp_path / "float.onnx", spec, batches, tmp_path, options, scales)
-    assert result.details["ranges"] == {"imported": 8, "not_taken": [], "unknown": []}
+    assert result.details["ranges"] == {"imported": 8, "not_taken": [], "unused": []}
+    with pytest.raises(TargetError, match="the graph has no tensor 'gone'"):
+        module.quantize(tmp_path / "float.onnx", spec, batches, tmp_path, options, {"gone": scales["stem.weight"]})
     made = Graph(onnx.load(result.model))
     (quantizer,) = [
         node for node in made.nodes if node.op_type == "QuantizeLinear" and node.input[0] == "block.a.relu.out"
