@@ -1,7 +1,7 @@
 """The errors that a toolchain's own analysis found when it built an engine, as those of `edgekd layers`.
 
-It stands in the engine's details as `build.analysis`: for each layer in graph order `op`, `tensor`, and the cosine of its tensor to the
-float result, `entire_cosine` with the errors of all layers before it and `single_cosine` on float inputs. For noise that does not
+It stands in the engine's details as `build.analysis`: for each layer in graph order `op`, `tensor`, and cosines of its tensor to the
+float result: `entire_cosine` with the errors of all layers before it and `single_cosine` on float inputs. For noise that does not
 follow the signal, the cosine is 1 / sqrt(1 + noise share).
 """
 

@@ -116,7 +116,7 @@ def errors_in_run(
     if not report.is_file():
         raise UserError(f"{folder}: expected the engine of a run, RUN/engine/ID, with {report.name} in RUN")
     recipe = stored_recipe(_stored(report), str(report))
-    inputs = [name for name in engine.manifest["inputs"] if name.startswith(("quantize/", "export"))]
+    inputs = [name for name in engine.manifest["inputs"] if name != "data"]
     opened = {name: open_artifact(run / name) for name in inputs}
     quantized = next((one for one in opened.values() if one.kind == "quantized"), None)
     export = next((one for one in opened.values() if one.kind == "onnx"), None)
