@@ -64,6 +64,7 @@ def test_what_is_no_engine_of_a_run_is_refused_in_one_line(run: Path, tmp_path: 
         (tmp_path / "lonely", "RUN/engine/ID"),
         (run / "export", "expected an artifact of kind engine"),
     ):
-        done = edgekd("layers", str(folder), code=2)
+        done = edgekd("layers", str(folder))
+        assert done.returncode == 2
         assert words in done.stderr
         assert len(done.stderr.strip().splitlines()) == 1

@@ -17,9 +17,9 @@ def errors(count: int = 45) -> LayerErrors:
             0.02,
             n == 3,
             None if n == 3 else 50.0 + n % 7,
-            30.0,
-            40.0,
-            200.0,
+            accumulated=30.0,
+            engine=40.0,
+            engine_own=200.0,
             allowed=35.0,
         )
         for n in range(count)
