@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo engines quick test tests boards stack-checks coverage docs lint types clean
+.PHONY: help demo engines quick versions test tests boards stack-checks coverage docs lint types clean
 
 help: ## list what can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1,\2/p' $(MAKEFILE_LIST) | while IFS=, read -r name what; do printf '%-14s %s\n' "$$name" "$$what"; done
@@ -36,6 +36,12 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-lo
 quick: lint ## lint, and run the tests that need no framework (no torch, onnx, openvino): under a minute on two cores
 	$(PYTEST) --dist worksteal -p tests.quick -m 'not slow' --durations 5
 
+# Each environment has the core and the extra `quick`, no framework. A Python that is not on this machine is left out, and named.
+VERSIONS ?= 3.10 3.13
+RESOLUTIONS ?= highest lowest-direct
+versions: $(VENV)/bin/uv ## run the tests of make quick with Python 3.10 and 3.13, each with the newest and the oldest allowed packages
+	tests/versions.sh $(BIN)/uv '$(VERSIONS)' '$(RESOLUTIONS)'
+
 # The types are checked beside the tests, whose last file keeps one core only.
 test: lint ## install and run lint, types and all tests
 	$(MAKE) -j 2 types tests
@@ -62,7 +68,7 @@ docs: $(VENV)/.docs ## build the documentation as a site in build/site; a broken
 lint: $(VENV)/.dev ## check style and format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	! command -v shellcheck >/dev/null || shellcheck .ci/run tests/boards/*.sh edgekd/executors/ssh/*.sh
+	! command -v shellcheck >/dev/null || shellcheck .ci/run tests/*.sh tests/boards/*.sh edgekd/executors/ssh/*.sh
 
 types: $(VENV)/.dev ## check types
 	$(BIN)/mypy

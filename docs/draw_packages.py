@@ -26,7 +26,10 @@ ROWS: tuple[tuple[tuple[str, str, str], ...], ...] = (
         ("preflight", "light", "what a target will make of a graph"),
         ("stacks", "light", "files for other software"),
     ),
-    (("sensitivity", "light", "layers that lose accuracy in int8, budget search"),),
+    (
+        ("sensitivity", "light", "layers that lose accuracy in int8, budget search"),
+        ("layers", "light", "an engine's error layer by layer"),
+    ),
     (
         ("export", "torch", "ONNX, parity"),
         ("quantize", "light", "calibration, schemes/"),

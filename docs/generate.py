@@ -39,6 +39,7 @@ from edgekd.report.latency import RatioInterval, SpeedRatio
 from edgekd.report.long_runs import EnergyPerFrame, MeterEnergy, SamplingCost, SustainedLatency
 from edgekd.report.model import BoardMachine, DataFinding, Report, Row
 from edgekd.report.part import Part
+from edgekd.report.score_change import ScoreChange
 from edgekd.report.training import Training
 from edgekd.study.model import Arm, ArmRun, Difference, Study, Summary
 
@@ -118,6 +119,7 @@ def report_keys() -> str:
     return _keys(
         ("report.json", Report),
         ("Rows", Row),
+        ("Gains of further training", ScoreChange),
         ("Speed", SpeedRatio),
         ("Intervals of a speed", RatioInterval),
         ("Trainings", Training),

@@ -156,7 +156,7 @@ def run_study(
     """
     from edgekd import pipeline
     from edgekd.data.splits import shared_splits
-    from edgekd.study import work
+    from edgekd.study import quantized, work
     from edgekd.study.plan import StudyRun, arms_of, study_runs, teacher_recipe
     from edgekd.study.results import Findings, Result
 
@@ -166,8 +166,13 @@ def run_study(
     def launch(wanted: Sequence[StudyRun], on_end: Callable[[StudyRun, Result], None]) -> None:
         launcher.run_all(wanted, options, on_end)
 
-    folder, arms = Path(out).absolute(), arms_of(recipe)
-    pipeline.check_options(teacher_recipe(recipe))
+    folder, is_quantized = Path(out).absolute(), recipe.study.quantized is not None
+    if is_quantized:
+        found = quantized.quantized_arms(recipe)
+        methods = {f"study.quantized.arms.{n}": quantized.methods_of(recipe, arm) for n, arm in found.items()}
+    else:
+        methods = {f"study.arms.{name}": arm for name, arm in arms_of(recipe).items()}
+    pipeline.check_options(recipe if is_quantized else teacher_recipe(recipe))
     with shared_splits():
         with packages_of("study"):
             import matplotlib.figure  # noqa: F401 - of its picture
@@ -175,33 +180,26 @@ def run_study(
 
             from edgekd.distill.plan import check_arms
 
-            check_arms(recipe, arms)
+            check_arms(recipe, methods)
         if launcher.TRAINS_TEACHER:
             work.launch_teacher(recipe, folder, launch)
         teacher = work.make_teacher(recipe, folder, on_stage)
-    runs = study_runs(recipe, folder, teacher["teacher"].file("weights.safetensors"))
+    weights = teacher["teacher"].file("weights.safetensors")
+    starts = quantized.start_runs(recipe, folder, weights) if is_quantized else []
+    runs = (quantized.arm_runs if is_quantized else study_runs)(recipe, folder, weights)
     findings = Findings(recipe, teacher, runs, folder)
+    ended: set[Path] = set()
 
     def remember(one: StudyRun, result: Result) -> None:
-        on_run(one, result, findings.add(one, result), len(runs))
+        ended.add(one.folder)
+        if one in runs:
+            findings.add(one, result)
+        on_run(one, result, len(ended), len(starts) + len(runs))
 
     with disk_errors(folder):
         try:
-            left = []
-            with shared_splits():
-                for one in runs:  # all that there is first, so that nothing written meanwhile or later has less
-                    if artifacts := work.finished(one):
-                        remember(one, artifacts)
-                    else:
-                        left.append(one)
-            while left:
-                launch(left, remember)
-                left = []
-                for one in findings.missing():  # by now they may be done, or left undone by those who had them
-                    if found := work.result_elsewhere(one):
-                        findings.add(one, found)
-                    else:
-                        left.append(one)
+            for wanted in filter(None, (starts, runs)):  # the students that the others start from are there first
+                work.do_all(wanted, launch, remember)
         except BaseException as exc:  # an interrupt above all: the tables show what there is
             with _noted_on(exc):
                 findings.write()
@@ -355,7 +353,7 @@ def predict(
 def _network(path: str | Path, selection: Selection | None) -> Artifact:
     artifact = open_artifact(Path(path))
     if selection is not None and artifact.spec.task == "semantic":
-        raise RecipeError(f"{path}: a segmenter has no detections to select; leave scores, overlaps and numbers out")
+        raise RecipeError(f"{path}: a segmenter has no detections to select; leave out the options for detections")
     return artifact
 
 

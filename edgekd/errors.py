@@ -136,12 +136,18 @@ class DeployError(EdgekdError):
     exit_code = 1
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return `; did you mean 'x'?` for the closest known word, else `; known: ` and all known words."""
+def did_you_mean(word: str, known: Iterable[str], list_command: str = "") -> str:
+    """Return `; did you mean 'x'?` for the closest known word, else `; known: ` and all known words.
+
+    list_command: lists the known words; it is named instead of them.
+    """
     names = sorted(known)
     close = difflib.get_close_matches(word, names, n=1)
+    listed = f"; list all: {list_command}" if list_command else ""
     if close:
-        return f"; did you mean {close[0]!r}?"
+        return f"; did you mean {close[0]!r}?{listed}"
+    if listed:
+        return listed
     return f"; known: {', '.join(names) or 'none'}"
 
 

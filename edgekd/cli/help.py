@@ -34,6 +34,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "gate": "edgekd gate runs/quickstart --limits limits.yaml --junit gate.xml",
         "study": "edgekd study study/scenes --out runs/scenes-study",
         "tune": "edgekd tune runs/quickstart",
+        "layers": "edgekd layers runs/quickstart/engine/openvino-int8",
     },
     "Use": {
         "predict": "edgekd predict runs/quickstart/engine/openvino-int8 docs/street.png",

@@ -26,6 +26,7 @@ from edgekd.cli import (
     distill,
     doctor,
     gate,
+    layers,
     predict,
     recipes,
     report,
@@ -90,6 +91,7 @@ app.command()(distill.distill)
 stages.add_to(app)
 app.command()(study.study)
 app.command()(tune.tune)
+app.command()(layers.layers)
 app.command()(predict.predict)
 app.command()(report.report)
 app.command()(compare.compare)

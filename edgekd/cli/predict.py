@@ -26,7 +26,7 @@ def predict(
         float | None,
         typer.Option(min=0, max=1, help="Objects: NMS IoU threshold; default 0.6.", show_default=False),
     ] = None,
-    most: Annotated[
+    max_detections: Annotated[
         int | None, typer.Option(min=1, help="Objects: max detections; default 100.", show_default=False)
     ] = None,
     board: Annotated[
@@ -48,7 +48,7 @@ def predict(
 
     images = image_files(images)
     check_names(images, out)
-    given = {"min_score": min_score, "iou": iou, "most": most}
+    given = {"min_score": min_score, "iou": iou, "most": max_detections}
     chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     selection = replace(Selection(min_score=MIN_SCORE), **chosen)
     selection = replace(selection, candidates=max(selection.candidates, 10 * selection.most))
@@ -67,7 +67,7 @@ def predict(
             results.append(written)
             if written.get("more"):
                 print(
-                    f"{one.image.path}: the {selection.most} best are written, there may be more: see --most",
+                    f"{one.image.path}: the {selection.most} best are written, there may be more: see --max-detections",
                     file=sys.stderr,
                 )
             if not json:

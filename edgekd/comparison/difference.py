@@ -8,21 +8,16 @@ from functools import cached_property
 from edgekd.board.bench import MAX_DRIFT
 from edgekd.comparison.comparable import why_not_energy, why_not_scores, why_not_times
 from edgekd.comparison.figures import Figure, value_of
-from edgekd.comparison.intervals import (
-    MIN_IMAGES,
-    Interval,
-    ratio_interval,
-    round_ratio_interval,
-    score_change_intervals,
-)
+from edgekd.comparison.intervals import ratio_interval, round_ratio_interval
 from edgekd.comparison.model import Difference, Verdict, Weights
 from edgekd.comparison.runs import Run
+from edgekd.evaluate.intervals import MIN_IMAGES, Interval, score_change_intervals
 from edgekd.report.model import Row
 
 # Two benches at different times: the bench itself takes a drift of this fraction within one run as steady.
 MARGIN = MAX_DRIFT
 SIZE_MARGIN = 0.01  # metadata and compression change a file by some bytes
-_TRUNK = ("qat", "distilled", "student")
+_TRAINED = ("teacher", "student", "distilled", "control", "qat")
 _TRAINING_NOISE = "one training of each: training noise is not in the interval"
 _NOT_QUIET = "a bench warns that its machine was not quiet"
 
@@ -54,7 +49,7 @@ class Rows:
     @property
     def is_quiet(self) -> bool:
         """Whether neither bench has a reason to doubt its latency."""
-        return not self.old.warnings and not self.new.warnings
+        return self.old.is_quiet and self.new.is_quiet
 
     @property
     def weights(self) -> Weights:
@@ -210,7 +205,8 @@ def _reservation(figure: Figure, rows: Rows, verdict: Verdict) -> str:
 
 def _trained_sha256(run: Run, row: Row) -> str:
     """Return the hash of the trained weights behind a row; "" where it is not known."""
-    if row.stage in ("teacher", "student", "distilled", "qat"):
+    if row.stage in _TRAINED:
         return row.sha256
     trained = {one.stage: one.sha256 for one in run.report.rows}
-    return next((trained[stage] for stage in _TRUNK if stage in trained), "")
+    stages = ("distilled", "student") if row.student == "deployed" else (row.student,)
+    return next((trained[stage] for stage in stages if stage in trained), "")

@@ -11,12 +11,13 @@ from pydantic import Field
 from edgekd.comparison.compare import check_task
 from edgekd.comparison.difference import Rows, difference
 from edgekd.comparison.figures import Figure, figures_of, value_of
-from edgekd.comparison.intervals import Interval, score_intervals, time_interval
+from edgekd.comparison.intervals import time_interval
 from edgekd.comparison.limits import BASELINE, FLOAT, Limit, Limits, Undecided
 from edgekd.comparison.runs import Run
 from edgekd.comparison.table import UNITS, value_text
 from edgekd.errors import UserError, did_you_mean
 from edgekd.evaluate.definitions import DEFINITIONS
+from edgekd.evaluate.intervals import Interval, score_intervals
 from edgekd.report.line import reference_of
 from edgekd.report.model import Row
 from edgekd.report.part import Number, Part

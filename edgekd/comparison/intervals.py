@@ -1,14 +1,10 @@
-"""95 % intervals of scores and times, and of their changes between two runs.
+"""95 % intervals of times, and of their changes between two runs.
 
-Scores: a bootstrap over the scored images. Both runs draw the same images, so that hard images cancel. It covers another
-choice of images, not another training.
-
-Times: order statistics, for any distribution. A median has one figure per round of the bench; a higher percentile takes the
+Order statistics, for any distribution. A median has one figure per round of the bench; a higher percentile takes the
 runs as independent. The ratio of two benches joins both intervals at 97.5 % each, so it holds for at least 95 %. Where a bench
 warns that its machine was not quiet, the interval of a median holds the medians of all rounds.
 
-Source: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13 (percentile interval); Conover, Practical
-Nonparametric Statistics, 3rd ed., section 3.2 (order statistics).
+Source: Conover, Practical Nonparametric Statistics, 3rd ed., section 3.2 (order statistics).
 """
 
 from __future__ import annotations
@@ -20,33 +16,7 @@ import numpy as np
 
 from edgekd.board.timing import median_interval
 from edgekd.comparison.runs import Times
-from edgekd.evaluate.image_counts import scores
-
-Interval = tuple[float, float]
-CONFIDENCE = 0.95
-RESAMPLES = 2000
-MIN_IMAGES = 20  # a bootstrap of fewer images is too narrow
-_SEED = 0
-_CHUNK = 64  # resamples at a time: bounds the memory for many classes
-
-
-def score_intervals(counts: np.ndarray) -> dict[str, Interval]:
-    """Return metric -> interval of the score; {} for fewer than MIN_IMAGES images.
-
-    Args:
-        counts: (N, 5, K) of each image, see `evaluate/image_counts.py`.
-    """
-    return _quantiles(_resampled(counts))
-
-
-def score_change_intervals(old: np.ndarray, new: np.ndarray) -> dict[str, Interval]:
-    """Return metric -> interval of the difference new - old on the same images; {} for fewer than MIN_IMAGES images.
-
-    Args:
-        old, new: (N, 5, K) of each image, in the same order.
-    """
-    before, after = _resampled(old), _resampled(new)
-    return _quantiles({name: after[name] - before[name] for name in before})
+from edgekd.evaluate.intervals import CONFIDENCE, Interval
 
 
 def time_interval(times: Times, percentile: int, confidence: float = CONFIDENCE) -> Interval | None:
@@ -91,28 +61,3 @@ def percentile_interval(values: Sequence[float], percentile: float, confidence: 
     first, last = int((below <= tail).sum()), int((below < 1 - tail).sum()) + 1
     ranked = sorted(values)
     return (ranked[first - 1] if first >= 1 else -math.inf, ranked[last - 1] if last <= count else math.inf)
-
-
-def _resampled(counts: np.ndarray) -> dict[str, np.ndarray]:
-    """Return metric -> (RESAMPLES,) scores of as many images drawn with replacement, the same for every call; {} for few images."""
-    images = len(counts)
-    if images < MIN_IMAGES:
-        return {}
-    rng = np.random.default_rng(_SEED)
-    flat = counts.reshape(images, -1).astype(np.float64)
-    parts: list[dict[str, np.ndarray]] = []
-    for begin in range(0, RESAMPLES, _CHUNK):
-        drawn = rng.multinomial(images, np.full(images, 1 / images), min(_CHUNK, RESAMPLES - begin))
-        parts.append(scores((drawn @ flat).reshape(-1, *counts.shape[1:])))
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-
-
-def _quantiles(drawn: dict[str, np.ndarray]) -> dict[str, Interval]:
-    tail = (1 - CONFIDENCE) / 2
-    found = {}
-    for name, values in drawn.items():
-        defined = values[~np.isnan(values)]
-        if len(defined):
-            low, high = np.quantile(defined, [tail, 1 - tail])
-            found[name] = (float(low), float(high))
-    return found

@@ -13,6 +13,7 @@ from edgekd.comparison.table import UNITS, change_text, refused_lines, value_tex
 from edgekd.core.task_metrics import TASKS
 from edgekd.report.svg import CSS, FG, SOFT, WIDE, inches, responsive
 from edgekd.report.templates import PAGE, page_environment
+from edgekd.report.units import utc_time
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -47,7 +48,7 @@ def write_page(comparison: Comparison, path: Path) -> None:
 def render(comparison: Comparison) -> str:
     """Return the page of a comparison; PackageError as in `write_page`."""
     environment = page_environment(_HERE)
-    environment.filters |= {"value": value_text, "unit": UNITS.__getitem__}
+    environment.filters |= {"value": value_text, "unit": UNITS.__getitem__, "utc": utc_time}
     parts = [_part(comparison, pair) for pair in comparison.pairs]
     style = (PAGE / "page.css").read_text(encoding="utf-8")
     return environment.get_template("page.html.j2").render(comparison=comparison, parts=parts, style=style)

@@ -82,7 +82,7 @@ class Run:
         samples_ms = samples / 1e6
         if len(samples_ms) != summary.n or summary.min is None or abs(samples_ms.min() - summary.min) > 1e-9:
             return None
-        return Times(samples_ms, burst_medians(samples_ms, bursts), not row.warnings)
+        return Times(samples_ms, burst_medians(samples_ms, bursts), row.is_quiet)
 
     @cached_property
     def _counts(self) -> dict[str, np.ndarray]:

@@ -63,7 +63,7 @@ def engine_parity(job: StageJob, engine: Engine, model: Artifact, built: Compile
     inputs = _inputs(images, built.spec)
     outputs, _ = run_engine(files, inputs, executor_of(engine.board))
     found = {}
-    for name, graph, spec in _graphs(job.inputs["export"], model):
+    for name, graph, spec in _graphs(job.input_of("onnx"), model):
         reference = _reference(graph, spec, images)
         parity = compare(reference, spec, outputs, built.spec, precision)
         reason = why_apart(parity, precision, limits)

@@ -27,7 +27,7 @@ def run(job: StageJob) -> StageResult:
         TargetError: the target refuses the model, or sums would overflow on the engine's board.
     """
     engine = next(e for e in job.recipe.engines if e.id == job.subject)
-    model = next((one for one in job.inputs.values() if one.kind == "quantized"), job.inputs["export"])
+    model = next((one for one in job.inputs.values() if one.kind == "quantized"), None) or job.input_of("onnx")
     given = engine_options(engine, model.details)
     options = plugin_options("targets", engine.target, given, f"engines.{engine.id}.options")
     request = CompileRequest(

@@ -115,9 +115,9 @@ class Quantize(QuantizeVariant):
         for name in variants:
             names_a_stage(name)
             if name.casefold() == PTQ:
-                raise ValueError(f"{PTQ!r} is the variant of the section itself; call this one otherwise")
+                raise ValueError(f"{PTQ!r} is the variant of the section itself; rename this one")
         if alike := differ_in_case_only(variants):
-            raise ValueError(f"{alike} differ in case only; call one of them otherwise")
+            raise ValueError(f"{alike} differ only in case; rename one of them")
         return variants
 
     def variant(self, name: str) -> QuantizeVariant:
@@ -166,8 +166,15 @@ class EngineParity(Section):
     )
 
 
+class Layers(Section):
+    """The error of each int8 engine layer by layer, as `edgekd layers` measures it."""
+
+    images: int = Field(0, ge=0, description="Training images that are compared. 0: no such stage; 8 are enough.")
+
+
 LOCAL = "local"  # this machine
-_OTHER_ROWS = ("teacher", "student", "distilled", "qat", "export", "onnx-fp32")
+DEPLOYED = "deployed"  # the distilled student, or the plain one without methods
+_OTHER_ROWS = ("teacher", "student", "distilled", "qat", "control", "export", "onnx-fp32")
 _PICTURE_KEYS = ("name", "image", "truth")  # of `pictures.npz`, beside the rows'
 
 
@@ -175,12 +182,19 @@ class Engine(Section):
     """One engine to build, measure and score."""
 
     id: str = Field(
-        "", description="Name of its row and folder. Default: `target-precision`, with `@board` for a named board."
+        "",
+        description="Name of its row and folder. Default: `target-precision`, with `-qat` or `-control` for another student, and "
+        "`@board` for a named board.",
     )
     target: str = Field(description="Target (a plugin).")
     precision: Precision = Field(description="Precision of the engine; the target decides which ones it has.")
     variant: str = Field(
         PTQ, description="Quantized model that an int8 engine is compiled from; see `quantize.variants`."
+    )
+    student: Literal["deployed", "qat", "control"] = Field(
+        DEPLOYED,
+        description="Student of the engine: the `deployed` one, which is the distilled one where there are methods, or one that "
+        "section `qat` trains.",
     )
     board: str = Field(
         LOCAL,
@@ -200,15 +214,17 @@ class Engine(Section):
             return raw
         board = raw.get("board", LOCAL)
         place = "" if board == LOCAL else f"@{board}"
-        return {**raw, "id": f"{raw.get('target')}-{raw.get('precision')}{place}"}
+        student = raw.get("student", DEPLOYED)
+        of = "" if student == DEPLOYED else f"-{student}"
+        return {**raw, "id": f"{raw.get('target')}-{raw.get('precision')}{of}{place}"}
 
     @field_validator("id")
     @classmethod
     def _names_its_row(cls, name: str) -> str:
         if name.casefold() in _OTHER_ROWS:
-            raise ValueError("is the name of another row of the report; call this engine otherwise")
+            raise ValueError("is the id of another row of the report; rename the engine")
         if name.casefold() in _PICTURE_KEYS:
-            raise ValueError("is a name that the report's pictures use; call this engine otherwise")
+            raise ValueError("is a name that the report's pictures use; rename the engine")
         return names_a_stage(name)
 
     @model_validator(mode="after")

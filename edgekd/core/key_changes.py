@@ -31,15 +31,13 @@ def _reasons(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]
     for name in ("task", "seed"):
         if before.get(name) != now[name]:
             yield f"{name} {before.get(name)} -> {now[name]}"
-    for path, old, new in _differences(before.get("config"), now["config"]):
-        yield f"{path} {_short(old)} -> {_short(new)}"
+    for path, old, new in differences(before.get("config"), now["config"]):
+        yield f"{path} {short(old)} -> {short(new)}"
     for name, path in (("files", "the file"), ("code", "the code of")):
-        yield from (f"{path} {key} changed" for key, _, _ in _differences(before.get(name), now[name]))
+        yield from (f"{path} {key} changed" for key, _, _ in differences(before.get(name), now[name]))
     if before.get("external_state") != now["external_state"]:
-        changes = _differences(before.get("external_state"), now["external_state"])
-        yield from (
-            f"outside of the run: {path or 'state'} {_short(old)} -> {_short(new)}" for path, old, new in changes
-        )
+        changes = differences(before.get("external_state"), now["external_state"])
+        yield from (f"outside of the run: {path or 'state'} {short(old)} -> {short(new)}" for path, old, new in changes)
     yield from (f"its input {name} changed" for name in _changed_inputs(before, now))
 
 
@@ -48,11 +46,11 @@ def _changed_inputs(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[s
     return [name for name in {**old, **new} if old.get(name) != new.get(name)]
 
 
-def _differences(before: Any, now: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+def differences(before: Any, now: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
     """Yield (dotted path, old value, new value) of every leaf in which two JSON values differ."""
     if isinstance(before, dict) and isinstance(now, dict):
         for name in {**before, **now}:
-            yield from _differences(before.get(name), now.get(name), f"{path}.{name}" if path else str(name))
+            yield from differences(before.get(name), now.get(name), f"{path}.{name}" if path else str(name))
     elif (
         isinstance(before, list)
         and isinstance(now, list)
@@ -60,12 +58,12 @@ def _differences(before: Any, now: Any, path: str = "") -> Iterator[tuple[str, A
         and any(isinstance(one, dict) for one in now)
     ):
         for place, (old, new) in enumerate(zip(before, now, strict=True)):
-            yield from _differences(old, new, f"{path}.{place}")
+            yield from differences(old, new, f"{path}.{place}")
     elif before != now:
         yield path, before, now
 
 
-def _short(value: Any) -> str:
+def short(value: Any) -> str:
     """Return a value as JSON, cut to 40 characters."""
     text = json.dumps(value)
     return text if len(text) <= 40 else f"{text[:37]}..."

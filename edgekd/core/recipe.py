@@ -11,11 +11,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pydantic import Field, ValidatorFunctionWrapHandler, field_validator, model_validator
+from pydantic import Field, ValidationInfo, ValidatorFunctionWrapHandler, field_validator, model_validator
 
 from edgekd.board.precision import Precision
 from edgekd.core import plugins
 from edgekd.core.deployment_sections import (
+    DEPLOYED,
     LOCAL,
     PTQ,
     Bench,
@@ -24,14 +25,16 @@ from edgekd.core.deployment_sections import (
     EngineParity,
     Evaluate,
     Export,
+    Layers,
     Quantize,
     QuantizeVariant,
     on_boards,
 )
 from edgekd.core.plugin_options import PluginOptions
+from edgekd.core.qat_section import CONTROL, QAT, Qat, with_trained
+from edgekd.core.study_section import PLAIN, QuantizedArm, Study
 from edgekd.core.task_metrics import TASKS
 from edgekd.core.training_sections import (
-    PLAIN,
     Augment,
     Data,
     Distill,
@@ -39,7 +42,6 @@ from edgekd.core.training_sections import (
     Network,
     Section,
     Student,
-    Study,
     Teacher,
     Train,
     Trainer,
@@ -49,9 +51,12 @@ from edgekd.core.training_sections import (
 from edgekd.errors import did_you_mean
 
 __all__ = [
+    "CONTROL",
+    "DEPLOYED",
     "LOCAL",
     "PLAIN",
     "PTQ",
+    "QAT",
     "Augment",
     "Bench",
     "Budget",
@@ -61,11 +66,14 @@ __all__ = [
     "EngineParity",
     "Evaluate",
     "Export",
+    "Layers",
     "Method",
     "Network",
     "PluginUse",
+    "Qat",
     "Quantize",
     "QuantizeVariant",
+    "QuantizedArm",
     "Recipe",
     "Section",
     "Student",
@@ -107,11 +115,13 @@ class Recipe(Section):
     teacher: Teacher = Field(description="Teacher network.")
     student: Student = Field(description="Student network.")
     distill: Distill = Field(Distill(), description="Distillation.")
+    qat: Qat | None = Field(None, description="Quantization-aware training. `null`: none.")
     trainer: Trainer = Field(Trainer(), description="Place of the training: devices, processes, memory.")
     export: Export = Field(Export(), description="ONNX export.")
     quantize: Quantize = Field(Quantize(), description="Calibration of int8 models.")
     engines: tuple[Engine, ...] = Field((), description="Engines to build.")
     parity: EngineParity = Field(EngineParity(), description="Engines against their ONNX graphs.")
+    layers: Layers = Field(Layers(), description="Error of int8 engines layer by layer.")
     check: Literal["stop", "warn", "off"] = Field(
         "stop",
         description="Reaction to a target that is known to refuse or break the student, before any training. `off`: not checked, "
@@ -133,6 +143,13 @@ class Recipe(Section):
             return {**raw, "distill": {**distill, "methods": {"ld": {}, "bckd": {"options": _OF_OBJECTS}}}}
         return raw
 
+    @model_validator(mode="after")
+    def _trains_with_the_same_methods(self) -> Recipe:
+        """Give section `qat` the methods of the distillation where it names none."""
+        if self.qat is not None and "methods" not in self.qat.model_fields_set:
+            object.__setattr__(self, "qat", self.qat.model_copy(update={"methods": self.distill.methods}))
+        return self
+
     @field_validator("name")
     @classmethod
     def _names_its_folder(cls, name: str) -> str:
@@ -149,7 +166,8 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _balances_pixels(self) -> Recipe:
-        for name, train in (("teacher", self.teacher.train), ("student", self.student.train)):
+        budgets = {"teacher": self.teacher.train, "student": self.student.train, "qat": self.qat and self.qat.train}
+        for name, train in budgets.items():
             if train is not None and train.class_balance > 0 and self.task != "semantic":
                 raise ValueError(f"{name}.train.class_balance weighs pixels; it has no meaning for task {self.task!r}")
         return self
@@ -184,14 +202,18 @@ class Recipe(Section):
 
     @field_validator("engines", mode="wrap")
     @classmethod
-    def _one_for_each_board(cls, raw: Any, check: ValidatorFunctionWrapHandler) -> tuple[Engine, ...]:
-        """Make an engine for each board of a list; errors name the engine by its index in the recipe."""
+    def _one_for_each_board(
+        cls, raw: Any, check: ValidatorFunctionWrapHandler, info: ValidationInfo
+    ) -> tuple[Engine, ...]:
+        """Make an engine for each board of a list, and for each student; errors name the engine by its index in the recipe."""
         if not isinstance(raw, list | tuple):
             return tuple(check(raw))
         placed = [on_boards(engine) if isinstance(engine, dict) else [engine] for engine in raw]
         checked = check([first for first, *_ in placed])
         others = ([Engine.model_validate(one) for one in more] for _, *more in placed)
-        return tuple(one for first, more in zip(checked, others, strict=True) for one in (first, *more))
+        every = tuple(one for first, more in zip(checked, others, strict=True) for one in (first, *more))
+        qat = info.data.get("qat")
+        return with_trained(every, qat) if isinstance(qat, Qat) else every
 
     @field_validator("engines")
     @classmethod
@@ -201,7 +223,7 @@ class Recipe(Section):
         if twice:
             raise ValueError(f"two engines have the id {', '.join(sorted(twice))}; give each an `id` of its own")
         if alike := differ_in_case_only(ids):
-            raise ValueError(f"the ids {alike} differ in case only; call one of the engines otherwise")
+            raise ValueError(f"the ids {alike} differ only in case; rename one of the engines")
         return engines
 
     @model_validator(mode="after")
@@ -212,6 +234,26 @@ class Recipe(Section):
                 raise ValueError(
                     f"engines.{engine.id}.variant: quantize.variants has no {engine.variant!r}{did_you_mean(engine.variant, known)}"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _trains_what_it_deploys(self) -> Recipe:
+        trained = self.qat.students if self.qat is not None else ()
+        for engine in self.engines:
+            if engine.student not in (DEPLOYED, *trained):
+                needed = "qat.control: true" if self.qat is not None else "section `qat`"
+                raise ValueError(f"engines.{engine.id}.student: {engine.student!r} needs {needed}")
+        for name in self.quantize.variants if trained else ():
+            if name.endswith(tuple(f"-{student}" for student in trained)):
+                raise ValueError(
+                    f"quantize.variants.{name}: with section `qat`, expected a name that does not end in -{name.rpartition('-')[2]}"
+                )
+        if self.qat is not None and self.qat.when == "over_budget" and self.quantize.budget is None:
+            raise ValueError("qat.when: over_budget needs `quantize.budget`, the drop that int8 engines may have")
+        if self.qat is not None and all(engine.student == DEPLOYED for engine in self.engines):
+            raise ValueError(
+                "qat: no int8 engine, so that nothing would use its student; add one to `engines`, or leave out section `qat`"
+            )
         return self
 
     @model_validator(mode="after")
@@ -269,6 +311,8 @@ class Recipe(Section):
                 yield _use("families", network.family, network.options, name, "options")
         if self.distill is not None:
             yield from _methods(self.distill.methods, "distill", "methods")
+        if self.qat is not None:
+            yield from _methods(self.qat.methods, "qat", "methods")
         if self.quantize is not None:
             yield from _quantizers(self.quantize, "quantize")
             for name, variant in self.quantize.variants.items():
@@ -279,6 +323,8 @@ class Recipe(Section):
         if self.study is not None:
             for name, methods in self.study.arms.items():
                 yield from _methods(methods, "study", "arms", name)
+            for name, arm in (self.study.quantized.arms if self.study.quantized else {}).items():
+                yield from _methods(arm.methods or {}, "study", "quantized", "arms", name, "methods")
 
     def sha256(self) -> str:
         """Return the hash of the recipe's content, defaults included."""

@@ -49,9 +49,8 @@ def find_recipe(name_or_path: str) -> Path:
         return shipped[name_or_path]
     if path.is_dir():
         raise RecipeError(f"recipe {name_or_path!r} is a folder; expected a YAML file, or the name of a shipped recipe")
-    raise RecipeError(
-        f"{name_or_path}: no such file, and no shipped recipe has this name{did_you_mean(name_or_path, shipped)}"
-    )
+    hint = did_you_mean(name_or_path, shipped, "edgekd recipes list")
+    raise RecipeError(f"{name_or_path}: no such file, and no shipped recipe has this name{hint}")
 
 
 def load_recipe(name_or_path: str, overrides: Iterable[str] = (), boards: Iterable[str] = ()) -> Recipe:

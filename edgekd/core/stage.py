@@ -37,6 +37,10 @@ class StageJob:
     out_dir: Path
     subject: str = ""
 
+    def input_of(self, kind: str) -> Artifact:
+        """Return the first of its inputs that is of a kind."""
+        return next(one for one in self.inputs.values() if one.kind == kind)
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -135,6 +139,9 @@ class Stage:
         names = {section.partition(":")[0] for section in self.sections} - {"trainer"}
         seen = recipe.only(*self.sections)
         config: Any = seen.model_dump(mode="json", include=names)
+        for use in seen.plugin_uses():
+            *above, own = use.at
+            reduce(lambda node, key: node[key], above, config)[own] = use.options.in_keys(use.kind, use.name)
         for path in self.ignored_keys:
             *parents, last = path.split(".")
             node: Any = config
@@ -143,10 +150,9 @@ class Stage:
             (node or {}).pop(last, None)
         # The content of a file is in the key, not its path: `files`, and the fingerprint in the manifest of `data`.
         for name in names & set(_NETWORKS):
-            config[name].pop("checkpoint", None)
-        for use in seen.plugin_uses():
-            *above, own = use.at
-            reduce(lambda node, key: node[key], above, config)[own] = use.options.in_keys(use.kind, use.name)
+            config.get(name, {}).pop("checkpoint", None)
+        for engine in config.get("engines") or ():
+            engine.pop("student")  # its network is among the inputs
         return config
 
 

@@ -25,6 +25,8 @@ def code_hashes(recipe: Recipe, sections: tuple[str, ...]) -> dict[str, str | No
         variants.append(network.variant)
     if "distill" in named:
         used += [("methods", name) for name in recipe.distill.methods]
+    if "qat" in named and recipe.qat is not None:
+        used += [("methods", name) for name in recipe.qat.methods]
     if "export" in named:
         used += [("rewrites", name) for name in recipe.export.rewrite]
     used += [("quantizers", one.rpartition("/")[2]) for one in sections if one.startswith("quantize:")]

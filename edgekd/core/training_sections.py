@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
@@ -73,7 +73,7 @@ class Augment(Section):
         names = [name for pair in pairs for name in pair]
         twice = [name for name in names if names.count(name) > 1]
         if twice:
-            raise ValueError(f"{twice[0]!r} stands there twice; expected pairs of two classes, each class in one pair")
+            raise ValueError(f"{twice[0]!r} is listed twice; expected pairs of two classes, each class in one pair")
         return pairs
 
     @field_validator("scale")
@@ -293,42 +293,3 @@ class Trainer(Section):
     log_dir: Path | None = Field(
         None, description="Folder of their files. Default `edgekd_logs` in the current folder."
     )
-
-
-PLAIN = "plain"  # the arm without methods
-
-
-class Study(Section):
-    """Arms that `edgekd study` compares, each with every seed. The plain student is always an arm."""
-
-    seeds: tuple[Annotated[int, Field(ge=0, lt=2**32)], ...] = Field(
-        (0, 1, 2), min_length=1, description="Seeds of every arm."
-    )
-    arms: dict[str, dict[str, Method]] = Field(
-        {}, description="Methods of each arm by its name. Empty: one arm with the methods of `distill.methods`."
-    )
-    baseline: str = Field(PLAIN, description="Arm that the others are compared with, e.g. the best peer.")
-    launcher: str = Field("local", description="Where the runs are done (a plugin): `local`, `slurm` or `ray`.")
-    options: PluginOptions = Field(PluginOptions(), description="Options of the launcher.")
-
-    @field_validator("arms")
-    @classmethod
-    def _name_folders(cls, arms: dict[str, dict[str, Method]]) -> dict[str, dict[str, Method]]:
-        for name, methods in arms.items():
-            names_a_folder(name)
-            if name == PLAIN and methods:
-                raise ValueError(f"{PLAIN!r} is the student without methods; call this arm otherwise")
-            if name == "teacher":
-                raise ValueError("'teacher' has a row of its own in the table; call this arm otherwise")
-        return arms
-
-    def launcher_options(self) -> Any:
-        """Return the launcher's typed options; RecipeError for what it does not know."""
-        return self.options.typed("launchers", self.launcher, "study.options")
-
-    @field_validator("seeds")
-    @classmethod
-    def _once(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
-        if len(set(seeds)) < len(seeds):
-            raise ValueError("expected every seed once")
-        return seeds

@@ -120,6 +120,10 @@ def plan(recipe: Recipe) -> DistillPlan:
 def check_arms(recipe: Recipe, arms: dict[str, dict[str, Method]]) -> None:
     """Check that every arm's methods fit the recipe's networks and have an effect, as `plan` does for `distill.methods`.
 
+    Args:
+        recipe: with the networks.
+        arms: methods by place in the recipe, `study.arms.NAME` or `qat`, for errors.
+
     Raises:
         RecipeError: a method does not fit, or an option is invalid; the message names the arm.
     """
@@ -133,7 +137,7 @@ def check_arms(recipe: Recipe, arms: dict[str, dict[str, Method]]) -> None:
             for name, (_, method) in built.items():
                 _working(name, _terms(method, maps_t, maps_s, labels))
         except UserError as exc:
-            raise RecipeError(f"study.arms.{arm}: {exc}") from exc
+            raise RecipeError(f"{arm}: {exc}") from exc
 
 
 def build_methods(
@@ -210,8 +214,8 @@ def _working(method: str, terms: list[TermPlan]) -> list[TermPlan]:
     for term in terms:
         if not (term.teacher and term.student):
             raise RecipeError(
-                f"distill.methods.{method}: its term {term.name!r} is the same whatever the "
-                f"{'student' if term.teacher else 'teacher'} gives, for these networks and this size; change its options"
+                f"distill.methods.{method}: its term {term.name!r} does not depend on the "
+                f"{'student' if term.teacher else 'teacher'} for these networks and this size; change its options"
             )
     return terms
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from edgekd.core.artifact import StageResult
+from edgekd.core.recipe import Distill
 from edgekd.core.stage import StageJob
 from edgekd.core.task_metrics import check_floor
 from edgekd.data.base import DenseDataset
 from edgekd.data.loader import FixedViews
-from edgekd.distill.plan import build_methods, plan
+from edgekd.distill.plan import build_methods, check_arms, plan
 from edgekd.distill.teacher import FrozenTeacher
 from edgekd.distill.teacher_cache import TeacherCache, cache_key, fill_cache
 from edgekd.models.artifact import network_from_artifact
@@ -25,22 +26,32 @@ def run(job: StageJob) -> StageResult:
     Raises:
         GateError: the teacher's score is below `teacher.floor`; or the watchdog stopped the run.
     """
+    return train_network(job, job.recipe.student, "student", guidance_of(job, job.recipe.distill))
+
+
+def guidance_of(job: StageJob, distill: Distill) -> Guidance:
+    """Return the distillation of a stage that reads the artifacts `teacher`, and `evaluate/teacher` where the teacher has a floor.
+
+    Raises:
+        GateError: the teacher's score is below `teacher.floor`.
+    """
     if job.recipe.teacher.floor > 0:
         check_floor(job.recipe.task, job.inputs["evaluate/teacher"].details["metrics"], job.recipe.teacher.floor)
     recipe, teacher = job.recipe, network_from_artifact(job.inputs["teacher"])
     num_classes = len(job.inputs["data"].details["classes"])
 
     def build(student: DenseModel, dataset: DenseDataset) -> tuple[Distiller, TeacherCache | None]:
-        methods = build_methods(recipe.distill, teacher, student, num_classes, recipe.task)
+        methods = build_methods(distill, teacher, student, num_classes, recipe.task)
         distiller = Distiller(FrozenTeacher(teacher, recipe.trainer.compile_teacher), methods)
         return distiller, _teacher_cache(job, distiller, dataset)
 
-    methods = recipe.distill.model_dump(mode="json")["methods"]
-    return train_network(job, recipe.student, "student", Guidance(methods, recipe.distill.watchdog_ratio, build))
+    return Guidance(distill.model_dump(mode="json")["methods"], distill.watchdog_ratio, build)
 
 
 def run_plan(job: StageJob) -> StageResult:
     """Record the maps that the methods compare. A method that does not fit fails here, before any training."""
+    if job.recipe.qat is not None:
+        check_arms(job.recipe, {"qat": job.recipe.qat.methods})
     return StageResult(details=asdict(plan(job.recipe)))
 
 

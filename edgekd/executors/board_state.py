@@ -101,7 +101,7 @@ def _understood(board: Board) -> Iterator[None]:
     try:
         yield
     except (AttributeError, KeyError, TypeError, ValueError) as exc:
-        raise BoardAnswerError(f"board {board.name}: its state is none of a machine ({exc!r:.200})") from exc
+        raise BoardAnswerError(f"board {board.name}: unexpected state ({exc!r:.200})") from exc
 
 
 def unmet(expects: Expects, identity: Identity, state: Facts) -> list[str]:

@@ -37,5 +37,5 @@ def machine_of(value: Json) -> Machine:
         return machine
     except (KeyError, TypeError) as exc:
         raise BoardAnswerError(
-            f"the board said of its machine: {str(value)[:200]!r}; expected identity and facts"
+            f"unexpected answer about the board's machine: {str(value)[:200]!r}; expected identity and facts"
         ) from exc

@@ -79,7 +79,7 @@ def lock_of(name: str) -> Lock:
     """Return the lock of a toolchain; ToolchainError if no toolchain has this name."""
     known = locks()
     if name not in known:
-        raise ToolchainError(f"no toolchain is called {name!r}{did_you_mean(name, known)}")
+        raise ToolchainError(f"no toolchain has the name {name!r}{did_you_mean(name, known)}")
     return known[name]
 
 

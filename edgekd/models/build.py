@@ -45,7 +45,7 @@ def check_input_size(model: DenseModel, size: tuple[int, int]) -> None:
     if model.fixed_size is not None and tuple(size) != tuple(model.fixed_size):
         only = list(model.fixed_size)
         raise UserError(
-            f"the network takes no input but {only} (height, width), got {list(size)}; set data.size to {only} and leave "
+            f"the network takes only input {only} (height, width), got {list(size)}; set data.size to {only} and leave "
             "out data.augment.crop"
         )
     divisor = model.size_divisor

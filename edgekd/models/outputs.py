@@ -163,7 +163,7 @@ def check_logits(model: DenseModel, logits: Tensor, shape: tuple[int, ...], name
         large = run_on_noise(model, (shape[2], shape[3]), name, scale=_LARGE).logits
     if _are_probabilities(large):
         raise RecipeError(
-            f"{name}: returns probabilities, expected logits, of which the loss takes the softmax; leave out the network's "
+            f"{name}: returns probabilities, expected logits, because the loss applies softmax; leave out the network's "
             "last softmax or sigmoid"
         )
 

@@ -61,7 +61,7 @@ def load_state(path: str | Path, key: str | None = None, where: str = "") -> dic
         raise CheckpointError(f"checkpoint {path}: expected a file, got a folder; {named}")
     if not path.is_file():
         raise CheckpointError(
-            f"checkpoint {path}: no such file; name another, or make it first, as the head of a shipped recipe says how"
+            f"checkpoint {path}: no such file; name another, or make it first, as the first lines of a shipped recipe describe"
         )
     if path.suffix == ".json":
         raise CheckpointError(f"checkpoint {path}: {_said_by_index(path)}")

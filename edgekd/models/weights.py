@@ -215,5 +215,5 @@ def _check_finite(module: nn.Module, given: Mapping[str, Tensor], what: str) -> 
     if bad:
         raise CheckpointError(
             f"{what}: {len(bad)} of {len(wanted)} weights have values that are not finite (first: {bad[0]}); its training "
-            "diverged, take an earlier checkpoint"
+            "diverged, use an earlier checkpoint"
         )

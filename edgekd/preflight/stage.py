@@ -7,6 +7,7 @@ from collections import Counter
 from contextlib import ExitStack
 
 from edgekd.core.artifact import StageResult
+from edgekd.core.qat_section import one_of_each
 from edgekd.core.recipe import Engine, Recipe
 from edgekd.core.stage import StageJob
 from edgekd.errors import GateError, UserError
@@ -24,7 +25,7 @@ def run(job: StageJob) -> StageResult:
         GateError: a good engine is not to be expected. With `check: warn` this and the next are warnings.
         TargetError: an engine that its target cannot build of any network, see `check_engines`.
     """
-    recipe = job.recipe
+    recipe = job.recipe.model_copy(update={"engines": one_of_each(job.recipe.engines)})
     asked, classes = towards_of(recipe), tuple(job.inputs["data"].details["classes"])
     _try_student(recipe, len(classes))
     with ExitStack() as stack:

@@ -24,7 +24,8 @@ from edgekd.board.detection import DECODE
 from edgekd.quantize.grids import Placement
 from edgekd.quantize.ptq import Batch, check_calibration
 from edgekd.quantize.qdq_graph import insert_qdq
-from edgekd.quantize.ranges import Scale, runner
+from edgekd.quantize.ranges import Scale
+from edgekd.quantize.reference import runner
 from edgekd.rewrites.graph import Graph
 
 EQUAL_DB = 200.0  # the ratio of tensors that do not differ; float32 resolves about 150 dB
@@ -163,23 +164,28 @@ def answers(graph: Graph) -> list[str]:
 
 
 def output_of(graph: Graph, node: Any) -> str:
-    """Return the tensor that a node gives to the next: behind the activation functions that nothing else reads before."""
-    tensor = str(node.output[0])
-    while True:
-        readers = [] if graph.is_output(tensor) else graph.readers(tensor)
-        ahead = {id(one): one for one in readers}
-        if len(ahead) != 1:
-            # x * sigmoid(x): two readers, one of which reads the other
-            gate = next((one for one in ahead.values() if one.op_type in ("Sigmoid", "HardSigmoid")), None)
-            product = None if gate is None else graph.only_reader(gate.output[0])
-            if len(ahead) == 2 and product is not None and product.op_type == "Mul" and id(product) in ahead:
-                tensor = str(product.output[0])
-                continue
-            return tensor
-        (reader,) = ahead.values()
-        if reader.op_type not in _ACTIVATIONS:
-            return tensor
-        tensor = str(reader.output[0])
+    """Return the tensor that a node gives to the next, see `outputs_of`."""
+    return outputs_of(graph, node)[-1]
+
+
+def outputs_of(graph: Graph, node: Any) -> tuple[str, ...]:
+    """Return a node's output and, after it, the output of each activation function behind it that nothing else reads before."""
+    names = [str(node.output[0])]
+    while (following := _behind(graph, names[-1])) is not None:
+        names.append(following)
+    return tuple(names)
+
+
+def _behind(graph: Graph, tensor: str) -> str | None:
+    """Return the output of the activation function that alone reads a tensor; x * sigmoid(x) is one, too."""
+    readers = {} if graph.is_output(tensor) else {id(one): one for one in graph.readers(tensor)}
+    if len(readers) == 1:
+        (reader,) = readers.values()
+        return str(reader.output[0]) if reader.op_type in _ACTIVATIONS else None
+    gate = next((one for one in readers.values() if one.op_type in ("Sigmoid", "HardSigmoid")), None)
+    product = None if gate is None or len(readers) != 2 else graph.only_reader(gate.output[0])
+    is_gated = product is not None and product.op_type == "Mul" and id(product) in readers
+    return str(product.output[0]) if is_gated else None
 
 
 def named(model: Any) -> Graph:

@@ -15,6 +15,7 @@ from onnx import helper, numpy_helper
 
 from edgekd.errors import TargetError
 from edgekd.quantize.grids import Grid, Placement
+from edgekd.quantize.ptq import WEIGHTED
 from edgekd.quantize.ranges import Scale, integers
 from edgekd.rewrites.graph import Graph, name_nodes, opsets
 
@@ -57,7 +58,9 @@ def insert_qdq(
     ordered: list[onnx.NodeProto] = []
     for node in made.graph.node:
         for place, name in enumerate(node.input):
-            if name not in (reads[node.name] if node.name in reads and place < 2 else others):
+            if name not in (
+                reads[node.name] if node.name in reads and (place < 2 or node.op_type not in WEIGHTED) else others
+            ):
                 continue
             if name not in written:
                 pair = _weight if name in chosen.weights else _activation

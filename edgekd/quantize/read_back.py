@@ -28,12 +28,14 @@ class ReadBack:
     model: the float graph (`onnx.ModelProto`), with the quantized model's own biases.
     placement, scales: what is quantized, with which scales.
     graph: the Q/DQ graph, to be evaluated without optimisation.
+    is_file: whether `graph` is the quantized model's own file, not one that is made to say the same.
     """
 
     model: Any
     placement: Placement
     scales: dict[str, Scale]
     graph: Any
+    is_file: bool = True
 
 
 def read_back(quantized: Path, model: Path) -> ReadBack:
@@ -77,7 +79,7 @@ def read_back(quantized: Path, model: Path) -> ReadBack:
 
 def from_scales(model: Any, placement: Placement, scales: dict[str, Scale]) -> ReadBack:
     """Return what a placement with its scales is, for a scheme whose file is no Q/DQ graph."""
-    return ReadBack(model, placement, scales, insert_qdq(model, placement, scales))
+    return ReadBack(model, placement, scales, insert_qdq(model, placement, scales), is_file=False)
 
 
 # Inputs that are data; a third input of these is a bias, whose 32 bits change nothing.

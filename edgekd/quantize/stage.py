@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, overload
@@ -13,7 +15,7 @@ from edgekd.board.preprocess import prepare
 from edgekd.board.specs import ModelSpec
 from edgekd.core import plugins
 from edgekd.core.artifact import Artifact, StageResult
-from edgekd.core.recipe import Recipe
+from edgekd.core.recipe import QAT, Recipe
 from edgekd.core.stage import StageJob
 from edgekd.data.base import DenseDataset
 from edgekd.data.splits import open_split
@@ -21,15 +23,32 @@ from edgekd.errors import DataError, RecipeError
 from edgekd.quantize.adjust import adjusted
 from edgekd.quantize.place import options_of, state_of
 from edgekd.quantize.ptq import Batch
+from edgekd.quantize.ranges import Scale, load_scales
+
+SCALES = "scales.json"  # of a student that QAT trained, beside its weights
 
 
 def run(job: StageJob) -> StageResult:
     """Quantize the exported model with the quantizer named by the stage's subject."""
     options = options_of(job.recipe.quantize, job.subject)
-    return quantized(job.recipe, job.inputs["export"], job.subject, options, job.out_dir)
+    ranges = _learned(job.inputs[QAT], job.subject, options) if QAT in job.inputs else None
+    return quantized(job.recipe, job.input_of("onnx"), job.subject, options, job.out_dir, ranges)
 
 
-def quantized(recipe: Recipe, onnx: Artifact, quantizer: str, options: Any, out_dir: Path) -> StageResult:
+def _learned(trained: Artifact, quantizer: str, options: Any) -> dict[str, Scale] | None:
+    """Return the scales that QAT learned; None for another quantizer or options than it imitated, and where it did not train."""
+    wanted = {"quantizer": quantizer, "options": json.loads(json.dumps(asdict(options)))}
+    return load_scales(trained.file(SCALES)) if trained.details.get("imitated") == wanted else None
+
+
+def quantized(
+    recipe: Recipe,
+    onnx: Artifact,
+    quantizer: str,
+    options: Any,
+    out_dir: Path,
+    ranges: Mapping[str, Scale] | None = None,
+) -> StageResult:
     """Quantize an exported model into `out_dir`; return its contract and facts as the quantize stage has them.
 
     Args:
@@ -38,15 +57,19 @@ def quantized(recipe: Recipe, onnx: Artifact, quantizer: str, options: Any, out_
         quantizer: name of the quantizer.
         options: its `Options`.
         out_dir: an empty folder.
+        ranges: scales that QAT learned, by tensor, for a quantizer that takes them; the others calibrate.
     """
     module = plugins.load("quantizers", quantizer)
     dataset = open_split(recipe, recipe.data.train)
     chosen = calibration_indices(len(dataset), recipe.quantize.images, recipe.seed)
     spec = onnx.spec
     calibration_set = Prepared(dataset, chosen, spec)
+    learned = {"ranges": ranges} if ranges is not None and getattr(module, "TAKES_RANGES", False) else {}
     with TemporaryDirectory() as folder:
-        model, adjustments = adjusted_graph(recipe, onnx, quantizer, options, Path(folder))
-        result = module.quantize(model, spec, calibration_set, out_dir, options)
+        model, adjustments = onnx.file("model.onnx"), {}  # learned scales are those of the graph as it is
+        if not learned:
+            model, adjustments = adjusted_graph(recipe, onnx, quantizer, options, Path(folder))
+        result = module.quantize(model, spec, calibration_set, out_dir, options, **learned)
     calibration = {"split": recipe.data.train, "images": [dataset.name(i) for i in chosen], "seed": recipe.seed}
     details = {name: onnx.details[name] for name in ("params", "macs")}
     details["model"] = result.model.relative_to(out_dir).as_posix()

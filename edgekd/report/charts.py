@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 PERCENTILES = ("p50", "p90", "p99")  # those that are drawn
-TRAINED = ("teacher", "student", "distilled")  # trainings with curves
+TRAINED = ("teacher", "student", "distilled", "control", "qat")  # trainings with curves
+_COLORS = {"onnx": "fp32", "control": "other", "qat": "int8"}  # of rows without a colour of their own
 _MARKERS = "osD^vP*X"
 # The time axis ends after 99 % of the runs and the p99 of every engine. The label counts slower runs: a few of them would
 # squeeze all others.
@@ -44,10 +45,15 @@ class Curve:
     stage: str
     points: list[tuple[float, float]]
 
+    @property
+    def color(self) -> str:
+        """Colour of the stage."""
+        return CSS[_COLORS.get(self.stage, self.stage)]
+
 
 def color_name(row: Row) -> str:
     """Return the CSS variable of a row's colour: its stage, or an engine's precision."""
-    name = row.precision if row.stage == "engine" else {"onnx": "fp32"}.get(row.stage, row.stage)
+    name = row.precision if row.stage == "engine" else _COLORS.get(row.stage, row.stage)
     return name if name in CSS else "other"
 
 
@@ -225,7 +231,7 @@ def curves_chart(curves: Sequence[Curve]) -> str:
 
     def draw(axes: Axes) -> None:
         for curve in shown:
-            axes.plot(*zip(*curve.points, strict=True), color=CSS[curve.stage], linewidth=1.8)
+            axes.plot(*zip(*curve.points, strict=True), color=curve.color, linewidth=1.8)
         if is_log:
             log_axis(axes.set_yscale, axes.yaxis)
         else:
@@ -247,7 +253,14 @@ def validation_chart(curves: Sequence[Curve], title: str) -> str:
     def draw(axes: Axes) -> None:
         for curve in shown:
             steps, scores = zip(*curve.points, strict=True)
-            axes.plot(steps, 100 * np.asarray(scores), "o-", color=CSS[curve.stage], linewidth=1.8, markersize=5)
+            axes.plot(
+                steps,
+                100 * np.asarray(scores),
+                "o-",
+                color=curve.color,
+                linewidth=1.8,
+                markersize=5,
+            )
         axes.set_xlim(0, None)
         axes.set_xlabel("optimizer step")
         axes.set_ylabel(f"{title}, %")

@@ -32,11 +32,12 @@ from edgekd.report.model import (
 )
 from edgekd.report.page_data import DATA, latency_samples, row_id
 from edgekd.report.part import Json
+from edgekd.report.qat import with_gains
 from edgekd.report.speed import with_speeds
 from edgekd.report.stored import REPORT
 from edgekd.report.units import percent
 
-_TRAINED = ("teacher", "student", "distilled")
+_TRAINED = ("teacher", "student", "distilled", "control", "qat")
 _SCORES = (
     "metrics",
     "iou_per_class",
@@ -94,7 +95,7 @@ def collect(
         findings=_findings(artifacts),
         failure=failure,
     )
-    return with_speeds(report, latency_samples(artifacts))
+    return with_gains(with_speeds(report, latency_samples(artifacts)), recipe, artifacts)
 
 
 def write_report(report: Report, root: Path) -> Path:
@@ -129,16 +130,25 @@ def _row(
         task=recipe.task,
         id=row_id(stage),
         stage="engine" if engine else "onnx" if stage == "export" else stage,
-        method="none" if stage in ("teacher", "student") else "+".join(recipe.distill.methods) or "none",
+        method="+".join(_methods(recipe, stage, engine)) or "none",
         target=engine.target if engine else REFERENCE_TARGET if stage == "export" else "torch",
         precision=str(engine.precision) if engine else "fp32",
         board=engine.board if engine else LOCAL,
+        **({"student": engine.student} if engine else {}),
         status=status,
         reason=reason,
         **(_facts(artifacts[stage], artifacts) if stage in artifacts else {}),
         **timed,
         **(_scores(score) if score else {}),
     )
+
+
+def _methods(recipe: Recipe, stage: str, engine: Engine | None) -> Collection[str]:
+    """Return the distillation methods of a row's network."""
+    if stage in ("teacher", "student"):
+        return ()
+    further = recipe.qat is not None and (stage if engine is None else engine.student) in recipe.qat.students
+    return recipe.qat.methods if recipe.qat is not None and further else recipe.distill.methods
 
 
 def _own_failure(stage: str, engine: Engine | None, failures: Mapping[str, str]) -> str:
@@ -256,6 +266,11 @@ def _gates(recipe: Recipe, artifacts: Mapping[str, Artifact], failures: Mapping[
         what = "pixels" if recipe.task == "semantic" else "detections"
         text = f"{percent(parity['different'], 3)} % of {parity['compared']} {what} differ from torch on {parity['images']} images"
         gates.append(Gate(name="export parity", passed=True, text=text))
+    if "budget" in artifacts:
+        budget = artifacts["budget"].details
+        trained = "not needed" if budget["is_met"] else "trained"
+        text = f"{budget['text']}: quantization-aware training {trained}"
+        gates.append(Gate(name="int8 budget", passed=budget["is_met"], text=text))
     for engine in recipe.engines:
         name = f"agreement/{engine.id}"
         if name in artifacts:

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgekd.core.recipe import LOCAL
+from edgekd.core.recipe import DEPLOYED, LOCAL
 from edgekd.report.latency import SpeedRatio
 from edgekd.report.line import reference_of
 from edgekd.report.model import Report, Row
-from edgekd.report.speed import Samples, speed_ratio, speed_text
+from edgekd.report.qat import proven
+from edgekd.report.speed import Samples, speed_ratio, speed_text, speed_verdict
 from edgekd.report.units import milliseconds, percent, points, ratio
 
 MAX_DROP = 0.01  # of the primary metric, against the float network: one percentage point
@@ -103,11 +104,12 @@ def _on_board(board: str, engines: Sequence[Row], report: Report, samples: Sampl
     title = engines[0].score_title
     if reference is None or reference.score is None:
         return Decision(board, None, _rule(title, None), f"no float network has a measured {title}")
-    rule, limit = _rule(title, reference), reference.score - MAX_DROP
+    further = any(row.student != DEPLOYED for row in engines)
+    rule, limit = _rule(title, reference, further), reference.score - MAX_DROP
     refused = {gate.name for gate in report.gates if not gate.passed}
-    scored = [
-        row for row in engines if row.is_measured and row.score is not None and f"{row.id} as here" not in refused
-    ]
+    scored = proven(
+        [row for row in engines if row.is_measured and row.score is not None and f"{row.id} as here" not in refused]
+    )
     if not scored:
         return Decision(board, None, rule, f"no engine has a measured {title} and passed its gates")
     held = [row for row in scored if row.score is not None and row.score >= limit - 1e-9]
@@ -128,11 +130,15 @@ def _on_board(board: str, engines: Sequence[Row], report: Report, samples: Sampl
     return Decision(board, chosen, rule, doubt=_doubt(chosen, [row for _, row in timed[1:]], samples))
 
 
-def _rule(title: str, reference: Row | None) -> str:
+def _rule(title: str, reference: Row | None, further: bool = False) -> str:
+    more = (
+        " An engine of a further trained student counts only where it scores higher than the same engine of the simpler student, "
+        "and the interval over the images shows it."
+    )
     base = f" ({reference.label}, {percent(reference.score)}\u00a0%)" if reference else ""
     return (
         f"Rule: the engine with the lowest median latency from image to result, among those at most {100 * MAX_DROP:g} point "
-        f"{title} below the float network{base}."
+        f"{title} below the float network{base}.{more if further else ''}"
     )
 
 
@@ -144,8 +150,8 @@ def _doubt(chosen: Row, others: Sequence[Row], samples: Samples) -> str:
             return (
                 f"Speed against {other.label} ({milliseconds(wall_or_engine_ms(other))} ms): no interval was recorded."
             )
-        if speed.verdict != "faster":
-            return f"Speed against {other.label}: {speed_text(speed)}."
+        if speed_verdict(speed, chosen, other) != "faster":
+            return f"Speed against {other.label} is {speed_text(speed, chosen, other)}."
     return ""
 
 

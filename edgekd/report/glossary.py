@@ -58,8 +58,8 @@ _PAGE: dict[str, tuple[str, str, bool | None]] = {
     "speed": (
         "speed",
         "Time of the engine that is compared with over the time of this one, 1.5× is 1.5 times as fast: the median over the "
-        "rounds of one interleaved bench, with its 95 % interval. Where the interval shows no difference, or the engine times "
-        "do not confirm it, the speed is not decided.", _HIGHER,
+        "rounds of one interleaved bench, with its 95 % interval. It is not decided where the interval shows no difference, the "
+        "engine times do not confirm it, or the machine was not quiet.", _HIGHER,
     ),
     "energy": (
         "energy per frame",

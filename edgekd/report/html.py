@@ -23,7 +23,7 @@ from edgekd.report.glossary import glossary
 from edgekd.report.line import StageLine, stage_line
 from edgekd.report.long_runs import energy_text, sustained_text
 from edgekd.report.machine_text import environment_sentence, flatten, machine_pairs
-from edgekd.report.model import STAGE_LABELS, Definition, Report, Row
+from edgekd.report.model import Definition, Report, Row
 from edgekd.report.notices import calibration_text, problems, timing_notes
 from edgekd.report.pictures import legend
 from edgekd.report.pictures_part import PicturesPart, pictures_part
@@ -33,7 +33,7 @@ from edgekd.report.study_interval import study_interval
 from edgekd.report.templates import PAGE, page_environment
 from edgekd.report.timelines import LongRunsPart, long_runs_part
 from edgekd.report.training import Training
-from edgekd.report.units import MISSING, milliseconds, percent, points, scaled, size
+from edgekd.report.units import MISSING, milliseconds, percent, points, scaled, size, utc_time
 from edgekd.report.verdict import Finding, QuantizedRow, findings, quantized_rows
 
 MAX_CURVES = 6
@@ -166,7 +166,7 @@ def _page(report: Report, data_dir: Path) -> Page:
         environment=flatten(report.environment), environment_sentence=environment_sentence(report),
         boards={name: machine_pairs(one) for name, one in report.boards.items() if name != LOCAL},
         runtimes=[(row.label, "; ".join(map(": ".join, flatten(row.runtime)))) for row in rows if row.runtime],
-        calibration=calibration_text(report), created=_readable_time(report.created),
+        calibration=calibration_text(report), created=utc_time(report.created),
         recipe=json.dumps(report.recipe, indent=2) if report.recipe else "",
         problems=problems(report), task=task,
     )  # fmt: skip
@@ -181,7 +181,7 @@ def judged_rows(rows: Sequence[Row], chosen: Sequence[Row]) -> list[Row]:
         rows: of the report.
         chosen: the engines to deploy, the first board's first.
     """
-    trunk = [row for row in rows if row.stage in ("teacher", "student", "distilled", "qat") and row.is_measured]
+    trunk = [row for row in rows if row.stage in ("teacher", "student", "distilled") and row.is_measured]
     quantized = sorted(
         (row for row in rows if row.is_quantized and row.score is not None), key=lambda row: row.score or 0
     )
@@ -204,11 +204,6 @@ def _confusion(judged: Sequence[Row], matrices: Mapping[str, np.ndarray], classe
     return None
 
 
-def _readable_time(iso: str) -> str:
-    """Return `2026-01-31 12:00 UTC` for an ISO time with that offset; anything else unchanged."""
-    return f"{iso[:10]} {iso[11:16]} UTC" if iso.endswith("+00:00") else iso
-
-
 def _runs(rows: Sequence[Row], samples: Mapping[str, np.ndarray], kind: str) -> list[Runs]:
     runs = []
     for row in rows:
@@ -225,7 +220,7 @@ def _curves(training: Mapping[str, Training], kind: Literal["curve", "validation
         points = run.curve if kind == "curve" else run.validation
         shown = [(float(step), value) for step, value in points if value is not None]
         if shown:
-            curves.append(Curve(STAGE_LABELS[name], name, shown))
+            curves.append(Curve(name, name, shown))
     return curves
 
 
@@ -240,7 +235,5 @@ def _trainings(training: Mapping[str, Training]) -> list[TrainingRow]:
         paced = f"{pace:.3f}" if pace else MISSING
         methods = [f"{key} × {method.weight:g}" for key, method in run.methods.items()]
         batch = str(run.batch_size or MISSING)
-        result.append(
-            TrainingRow(STAGE_LABELS[name], str(run.steps), batch, paced, total, ", ".join(["labels", *methods]))
-        )
+        result.append(TrainingRow(name, str(run.steps), batch, paced, total, ", ".join(["labels", *methods])))
     return result

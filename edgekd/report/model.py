@@ -11,16 +11,10 @@ from edgekd.core.task_metrics import TASKS
 from edgekd.report.latency import Footprint, Latency, SpeedRatio
 from edgekd.report.long_runs import EnergyPerFrame, SamplingCost, SustainedLatency
 from edgekd.report.part import Json, Number, Part, TaskName
+from edgekd.report.score_change import ScoreChange
 from edgekd.report.training import Training
 
 SCHEMA: Final = "edgekd.report/1"
-STAGE_LABELS = {
-    "teacher": "Teacher",
-    "student": "Baseline student",
-    "distilled": "Distilled student",
-    "qat": "QAT student",
-    "onnx": "ONNX",
-}
 _QUANTIZED = [str(precision) for precision in Precision if precision.is_quantized]
 Status = Literal["measured", "not measured", "failed"]
 
@@ -66,13 +60,18 @@ class Row(Part):
 
     task: str = Field("semantic", exclude=True)  # the report's
     id: str = Field(
-        description="`teacher`, `student`, `distilled`, `onnx-fp32`, or the engine's id (default `<target>-<precision>`)"
+        description="`teacher`, `student`, `distilled`, `control`, `qat`, `onnx-fp32`, or the engine's id (default "
+        "`<target>-<precision>`)"
     )
-    stage: str = Field("", description="`teacher`, `student`, `distilled`, `onnx` or `engine`")
+    stage: str = Field("", description="`teacher`, `student`, `distilled`, `control`, `qat`, `onnx` or `engine`")
     method: str = Field("", description="distillation methods joined by `+`, or `none`")
     target: str = Field("", description="runtime, e.g. `openvino`; `torch` for networks")
     precision: str = Field("", description="precision, e.g. `int8`")
     board: str = Field("", description="machine that runs it; `local` is this one")
+    student: str = Field(
+        "deployed",
+        description="engines: student that it was made of, `deployed` or one of section `qat`: `control`, `qat`",
+    )
     status: Status = Field(
         "not measured",
         description="`measured` (scored, or only timed: reason `not scored`), `not measured`, or `failed` "
@@ -129,6 +128,11 @@ class Row(Part):
     )
     sampling: SamplingCost | None = Field(None, description="cost of reading sensors beside `energy` and `sustained`")
     metrics: dict[str, Number] = Field({}, description="name -> fraction, see [metrics](metrics.md)")
+    gain: ScoreChange | None = Field(
+        None,
+        description="engines of section `qat`: change of the primary metric against the same engine of the simpler student, which is "
+        "the `control` for `qat`, and the `deployed` one for `control`; see below",
+    )
     ceilings: dict[str, Number] = Field(
         {},
         description="objects: highest value of a metric, that of perfect labels, where images hold more objects than "
@@ -190,6 +194,11 @@ class Row(Part):
         return self.latency_ms.p50 if self.latency_ms else None
 
     @property
+    def is_quiet(self) -> bool:
+        """Whether the bench has no reason to doubt the latency."""
+        return not self.warnings
+
+    @property
     def same_share(self) -> float | None:
         """Fraction of the pixels or detections that are those of the float graph; None for rows that were not compared."""
         parity = self.parity.get("float")
@@ -207,8 +216,9 @@ class Row(Part):
 
     @property
     def has_default_id(self) -> bool:
-        """Whether an engine's id only repeats target, precision and board."""
-        return self.id in (f"{self.target}-{self.precision}", f"{self.target}-{self.precision}@{self.board}")
+        """Whether an engine's id only repeats target, precision, student and board."""
+        own = f"{self.target}-{self.precision}" + ("" if self.student == "deployed" else f"-{self.student}")
+        return self.id in (own, f"{own}@{self.board}")
 
     @property
     def runtime_label(self) -> str:
@@ -217,14 +227,10 @@ class Row(Part):
 
     @property
     def label(self) -> str:
-        """Name for a reader: `Baseline student`, `openvino int8`, `lean (openvino int8)` for an engine with an id of its own."""
-        if self.stage != "engine":
-            return STAGE_LABELS.get(self.stage, self.id)
+        """The id, and for an engine whose id does not say them, its target and precision: `lean (openvino int8)`."""
         board = self.runtime_label.removeprefix(self.target)
         described = f"{self.target} {self.precision}{board}".strip()
-        if not described:
-            return self.id
-        return described if self.has_default_id else f"{self.id} ({described})"
+        return self.id if self.stage != "engine" or self.has_default_id or not described else f"{self.id} ({described})"
 
 
 class Definition(Part):
@@ -288,7 +294,9 @@ class Report(Part):
         {}, description="title, definition and direction of each [metric](metrics.md)"
     )
     stages: list[StageTiming] = Field([], description="name, seconds and `skipped` of each stage of this run")
-    training: dict[str, Training] = Field({}, description="by `teacher`, `student`, `distilled`, see below")
+    training: dict[str, Training] = Field(
+        {}, description="by `teacher`, `student`, `distilled`, `control`, `qat`, see below"
+    )
     gates: list[Gate] = Field([], description="limits of the recipe: name, passed, text")
     calibration: Calibration | None = Field(
         None, description="split, number of images and seed of the int8 calibration"

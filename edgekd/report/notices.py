@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from edgekd.board.timing import minimum_samples
 from edgekd.report.charts import suppressed
-from edgekd.report.model import STAGE_LABELS, Report, Row
+from edgekd.report.model import Report, Row
 
 
 def problems(report: Report) -> list[str]:
@@ -17,9 +17,9 @@ def problems(report: Report) -> list[str]:
         if labels := [row.label for row in report.rows if row.status == status]:
             lines.append(f"{status.capitalize()}: {', '.join(labels)}. The reasons are in the table.")
     lines += [
-        f"{STAGE_LABELS[name]}: the task loss was exactly 0 in {run.zero_loss_steps} of {run.steps} steps, which taught nothing."
+        f"{name}: the task loss was exactly 0 in {run.zero_loss_steps} of {run.steps} steps, which taught nothing."
         for name, run in report.training.items()
-        if run.zero_loss_steps and name in STAGE_LABELS
+        if run.zero_loss_steps
     ]
     return lines + _uneven_means(report.rows)
 

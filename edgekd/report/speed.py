@@ -13,9 +13,9 @@ from collections.abc import Mapping
 import numpy as np
 
 from edgekd.board.timing import burst_medians, median_interval
-from edgekd.report.latency import RatioInterval, SpeedRatio
+from edgekd.report.latency import RatioInterval, SpeedRatio, Verdict
 from edgekd.report.line import reference_of
-from edgekd.report.model import Report
+from edgekd.report.model import Report, Row
 from edgekd.report.units import ratio as as_ratio
 
 Samples = Mapping[str, np.ndarray]  # of samples.npz, see board/bench_files.py
@@ -53,18 +53,26 @@ def with_speeds(report: Report, samples: Samples) -> Report:
     return report.model_copy(update={"rows": rows})
 
 
-def speed_text(speed: SpeedRatio) -> str:
-    """Return the ratio with its interval in words, e.g. `1.28× as fast (1.26 to 1.37)`, or why there is no verdict."""
-    first = speed.first
+def speed_verdict(speed: SpeedRatio, row: Row, other: Row) -> Verdict:
+    """Return the verdict on a speed: that of the intervals if the machine was quiet for both rows, else `not decided`."""
+    return speed.verdict if row.is_quiet and other.is_quiet else "not decided"
+
+
+def speed_text(speed: SpeedRatio, row: Row, other: Row) -> str:
+    """Return `speed_verdict` in words with the interval, e.g. `1.28× as fast (1.26 to 1.37)`."""
+    first, verdict = speed.first, speed_verdict(speed, row, other)
     if first.ratio is None or first.low is None or first.high is None:
-        return f"not decided, too few rounds for an interval ({speed.rounds})"
+        return f"not decided: too few rounds for an interval ({speed.rounds})"
     interval = _ends(first)
-    if speed.verdict == "not decided":
+    if verdict == "not decided":
+        reason = "machine not quiet"
+        if row.is_quiet and other.is_quiet:
+            reason = "interval includes 1" if first.verdict == verdict else "engine times disagree"
         alone = f", engine alone {_ends(speed.engine)}×" if speed.wall and speed.engine else ""
-        return f"not decided, machine not quiet ({interval}× the speed{alone})"
-    if speed.verdict == "same":
-        return f"the same speed ({interval}×)"
-    return f"{as_ratio(first.ratio)} {'as fast' if speed.verdict == 'faster' else 'the speed: slower'} ({interval})"
+        return f"not decided: {reason} ({interval}× the speed{alone})"
+    if verdict == "same":
+        return f"the same ({interval}×)"
+    return f"{as_ratio(first.ratio)} {'as fast' if verdict == 'faster' else 'the speed: slower'} ({interval})"
 
 
 def _ends(interval: RatioInterval) -> str:

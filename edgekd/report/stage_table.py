@@ -115,4 +115,4 @@ def _median(row: Row, name: str) -> float:
 
 
 def _name(row: Row, is_narrow: bool) -> str:
-    return row.label.replace(" ", "\n", 1) if is_narrow else row.label
+    return row.label.replace(" (", "\n(").replace("-", "-\n", 1) if is_narrow else row.label

@@ -72,7 +72,8 @@ def study_interval(report: Report, folder: Path) -> StudyInterval | None:
         return None
     study = read_file(file, _Study, SCHEMA, "study")
     training = report.training.get("distilled")
-    if training is None or study.recipe.get("task") != report.task or study.steps != training.steps:
+    is_quantized = (study.recipe.get("study") or {}).get("quantized") is not None  # its arms are engines
+    if training is None or is_quantized or study.recipe.get("task") != report.task or study.steps != training.steps:
         return None
     wanted = {name: method.weight for name, method in training.methods.items()}
     plain = {arm.name for arm in study.arms if not arm.methods}

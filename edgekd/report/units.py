@@ -49,3 +49,8 @@ def scaled(value: float | None) -> str:
 def ratio(value: float) -> str:
     """Return a factor, e.g. `2.31×`, `12.4×`."""
     return f"{value:.{2 if value < 10 else 1}f}×"
+
+
+def utc_time(iso: str) -> str:
+    """Return `2026-01-31 12:00 UTC` for an ISO time with that offset; anything else unchanged."""
+    return f"{iso[:10]} {iso[11:16]} UTC" if iso.endswith("+00:00") else iso

@@ -65,7 +65,9 @@ def _run(given: argparse.Namespace, stop: Stop) -> int:
     places = find_places(given.sources)
     if not places and given.http is None:
         raise FrameError("nothing to do; give images, folders, a video, camera:0 or a stream, or --http PORT")
-    selection = Selection(given.min_score, given.iou, max(Selection.candidates, 10 * given.most), given.most)
+    selection = Selection(
+        given.min_score, given.iou, max(Selection.candidates, 10 * given.max_detections), given.max_detections
+    )
     results = ResultSettings(selection, given.class_map, not given.no_masks)
     with ExitStack() as stack:
         engine = stack.enter_context(open_engine(given.release, selection))
@@ -180,12 +182,18 @@ def _parser() -> argparse.ArgumentParser:
     add("--out", type=Path, metavar="FILE", help="file for the results; default stdout")
     add("--min-score", type=_share, default=MIN_SCORE, metavar="X", help="objects: min score; default 0.3")
     add("--iou", type=_share, default=Selection.iou, metavar="X", help="objects: NMS IoU threshold; default 0.6")
-    add("--most", type=_count, default=Selection.most, metavar="N", help="objects: max detections; default 100")
+    add(
+        "--max-detections",
+        type=_count,
+        default=Selection.most,
+        metavar="N",
+        help="objects: max detections; default 100",
+    )
     add("--no-masks", action="store_true", help="objects: leave the masks out")
     add("--class-map", action="store_true", help="segmenters: the class map as run lengths")
     add("--maps", type=Path, metavar="FOLDER", help="segmenters: the class map as a PNG file of class indices")
     add("--every", type=_count, default=1, metavar="N", help="videos: only every Nth frame")
-    add("--max-fps", type=_rate, metavar="X", help="at most so many frames a second")
+    add("--max-fps", type=_rate, metavar="X", help="max frames per second")
     add("--all-frames", action="store_true", help="cameras: drop no frame when the engine is slower")
     add("--reconnect", action="store_true", help="cameras: open it again when it is lost, for ever")
     add("--reader", choices=sorted(READERS), help="what reads videos; default the first that can")

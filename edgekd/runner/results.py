@@ -30,7 +30,7 @@ Json = Dict[str, Any]
 
 @dataclass(frozen=True)
 class ResultSettings:
-    """What a result holds.
+    """Fields of a result.
 
     selection: of objects.
     has_runs: whether a segmenter's class map is in it, as run lengths.

@@ -50,7 +50,7 @@ def run(job: StageJob) -> StageResult:
     sensitivity = next(artifact for artifact in job.inputs.values() if artifact.kind == "sensitivity")
     found = json.loads(sensitivity.file(LAYERS).read_text(encoding="utf-8"))
     with TemporaryDirectory(prefix="edgekd-mixed-") as text:
-        trials = EngineTrials(job.recipe, job.inputs["export"], engine, found, Path(text))
+        trials = EngineTrials(job.recipe, job.input_of("onnx"), engine, found, Path(text))
         start = tuple(found["floats"])
         reason = why_not_here(engine)
         floats, drop, count = (start, None, 0) if reason else trials.search(start)

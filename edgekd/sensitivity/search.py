@@ -33,26 +33,25 @@ class BudgetSearch:
         self._known: dict[Floats, float] = {}
 
     def run(self, order: Sequence[str], macs: Mapping[str, int], start: Collection[str] = ()) -> Found:
-        """Return a set of operators that holds the budget and from which none of those added to `start` can be taken.
+        """Return operators that hold the budget in float; none of them can go back to int8, unless `start` holds it already.
 
-        Whole beginnings of the order are tried, twice as long each time, then bisected: the drop of a longer beginning is nearly
-        always smaller. Then operators go back to int8, that with the most MACs first, where the budget still holds.
+        Whole beginnings of the order are added to `start`, twice as long each time, then bisected: the drop of a longer beginning
+        is nearly always smaller. Then operators go back to int8, that with the most MACs first, where the budget still holds.
 
         Args:
             order: all operators, the one to leave in float first at the front.
             macs: multiply-adds of each operator.
-            start: operators that stay in float in any case.
+            start: operators that are in float at first.
 
         Raises:
             GateError: the budget does not hold with all operators in float.
         """
         rest = [name for name in order if name not in start]
         added = rest[: self._shortest(rest, frozenset(start))]
-        for name in sorted(added, key=lambda one: -macs[one]):
-            without = [one for one in added if one != name]
-            if self.holds(frozenset((*start, *without))):
-                added = without
         floats = frozenset((*start, *added))
+        for name in sorted(floats, key=lambda one: (-macs[one], order.index(one))) if added else ():
+            if self.holds(floats - {name}):
+                floats -= {name}
         return Found(tuple(name for name in order if name in floats), self.drop(floats), len(self._known))
 
     def holds(self, floats: Floats) -> bool:

@@ -40,7 +40,7 @@ def run(job: StageJob) -> StageResult:
         GateError: the budget does not hold with every operator in float.
         DataError: there are no selection images, or the metric has no value on them.
     """
-    recipe, export = job.recipe, job.inputs["export"]
+    recipe, export = job.recipe, job.input_of("onnx")
     budget = recipe.quantize.budget
     assert budget is not None  # the recipe has one where an engine is mixed
     images = SelectionImages.of(recipe, budget)

@@ -22,7 +22,7 @@ def draw(study: Study, path: Path) -> Figure:
 
     task = TASKS[study.task]
     shown = (task.metric, task.second, *task.more)
-    arms = [arm for arm in study.arms if arm.name != study.baseline]
+    arms = [arm for arm in study.arms if not study.is_baseline(arm)]
     has_curves = any(run.validation for arm in study.arms for run in arm.runs)
     rows = 2 if has_curves else 1
     figure = Figure(figsize=(13, rows * 1.2 + 0.34 * len(arms) + (3.0 if has_curves else 0)), layout="constrained")

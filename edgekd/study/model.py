@@ -10,6 +10,7 @@ from edgekd.report.part import Json, Number, Part, known_task
 from edgekd.report.training import Trained, TrainedMethod
 
 SCHEMA: Final = "edgekd.study/1"
+FLOAT: Final = ", float"  # after an arm's name: its float network instead of an engine
 
 
 class Difference(Part):
@@ -46,9 +47,14 @@ class ArmRun(Trained):
 
 
 class Arm(Part):
-    """One arm: a combination of distillation methods, with every seed."""
+    """One arm: a combination of distillation methods, with every seed. In a study of quantization: one engine of an arm, or its
+    float network."""
 
     name: str = Field(description="name of the arm")
+    engine: str = Field("", description="study of quantization: id of the scored engine; empty for a float network")
+    baseline: str = Field(
+        "", description="arm that this one is compared with, where that is not the study's `baseline`"
+    )
     methods: dict[str, TrainedMethod] = Field({}, description="distillation methods by name")
     runs: list[ArmRun] = Field([], description="one per seed")
     metrics: dict[str, Summary] = Field({}, description="by metric: `mean`, `sd`, `n`, `difference`")
@@ -73,6 +79,9 @@ class Study(Part):
     environment: Json = Field({}, description="machine and package versions, as in `report.json`")
     baseline: str = Field(description="name of the arm that the others are compared with")
     seeds: list[int] = Field(description="all seeds")
+    images_sha256: str = Field(
+        "", description="hash of the scored images and their labels; absent in files of an earlier edgekd"
+    )
     steps: int = Field(description="optimizer steps of each student")
     teacher: StudyTeacher = Field(description="parameters and metrics of the teacher")
     arms: list[Arm] = Field(description="arms in the recipe's order, see below")
@@ -95,6 +104,15 @@ class Study(Part):
     def task(self) -> str:
         """Task of the recipe."""
         return str(self.recipe["task"])
+
+    @property
+    def is_quantized(self) -> bool:
+        """Whether this is a study of quantization, whose arms are engines."""
+        return any(arm.engine for arm in self.arms)
+
+    def is_baseline(self, arm: Arm) -> bool:
+        """Whether others are compared with this arm."""
+        return arm.name == (arm.baseline or self.baseline)
 
     @property
     def baseline_arm(self) -> Arm:

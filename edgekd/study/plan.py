@@ -8,7 +8,7 @@ from pathlib import Path
 import yaml
 
 from edgekd.board.files import write_atomic
-from edgekd.core.recipe import PLAIN, Method, Recipe
+from edgekd.core.recipe import PLAIN, Method, Recipe, Teacher
 from edgekd.errors import RecipeError, did_you_mean
 
 TEACHER = "teacher"
@@ -18,7 +18,8 @@ TEACHER = "teacher"
 class StudyRun:
     """One student: an arm (a combination of methods) with a seed, in a separate folder.
 
-    stage: the stage that trains it, `student` without methods, else `distilled`.
+    stage: the stage that trains it, `student` without methods, else `distilled`; in a study of quantization also `control`, `qat`.
+    engines: ids of the engines that are made of it and scored.
     """
 
     arm: str
@@ -26,6 +27,7 @@ class StudyRun:
     recipe: Recipe
     folder: Path
     stage: str
+    engines: tuple[str, ...] = ()
 
     @property
     def recipe_file(self) -> Path:
@@ -34,8 +36,13 @@ class StudyRun:
 
     @property
     def score(self) -> str:
-        """The stage that scores it. The study runs this stage and its inputs only."""
+        """The stage that scores it."""
         return f"evaluate/{self.stage}"
+
+    @property
+    def until(self) -> str:
+        """The stages that score it and its engines, joined by commas; with what they need they are all that the study runs."""
+        return ",".join((self.score, *(f"evaluate/{name}" for name in self.engines)))
 
 
 def arms_of(recipe: Recipe) -> dict[str, dict[str, Method]]:
@@ -64,7 +71,12 @@ def arms_of(recipe: Recipe) -> dict[str, dict[str, Method]]:
 def teacher_recipe(recipe: Recipe) -> Recipe:
     """Return the recipe that makes and scores the teacher, once for all arms and seeds; the methods are the arms' own."""
     return recipe.model_copy(
-        update={"engines": (), "check": "off", "distill": recipe.distill.model_copy(update={"methods": {}})}
+        update={
+            "engines": (),
+            "check": "off",
+            "qat": None,
+            "distill": recipe.distill.model_copy(update={"methods": {}}),
+        }
     )
 
 
@@ -86,20 +98,28 @@ def study_runs(recipe: Recipe, out: Path, weights: Path) -> list[StudyRun]:
     runs = []
     for seed in recipe.study.seeds:
         for arm, methods in arms_of(recipe).items():
-            changes = {
-                "name": f"{recipe.name}_{arm}_seed{seed}",
-                "seed": seed,
-                "teacher": recipe.teacher.model_copy(
-                    update={"checkpoint": weights.resolve(), "train": None, "floor": 0.0}
-                ),
-                "distill": recipe.distill.model_copy(update={"methods": methods, "baseline": not methods}),
-                "engines": (),
-                "check": "off",
-            }
-            stage = "distilled" if methods else "student"
-            folder = out / "runs" / f"{arm}-seed{seed}"
-            runs.append(StudyRun(arm, seed, recipe.model_copy(update=changes), folder, stage))
+            runs.append(student_run(recipe, out, weights, arm, methods, seed))
     return runs
+
+
+def student_run(recipe: Recipe, out: Path, weights: Path, arm: str, methods: dict[str, Method], seed: int) -> StudyRun:
+    """Return the run of one student; arguments as in `study_runs`, `arm` with these methods and this seed."""
+    changes = {
+        "name": f"{recipe.name}_{arm}_seed{seed}",
+        "seed": seed,
+        "teacher": given_teacher(recipe, weights),
+        "distill": recipe.distill.model_copy(update={"methods": methods, "baseline": not methods}),
+        "engines": (),
+        "qat": None,
+        "check": "off",
+    }
+    stage = "distilled" if methods else "student"
+    return StudyRun(arm, seed, recipe.model_copy(update=changes), out / "runs" / f"{arm}-seed{seed}", stage)
+
+
+def given_teacher(recipe: Recipe, weights: Path) -> Teacher:
+    """Return the recipe's teacher with these weights, trained and held to its floor elsewhere."""
+    return recipe.teacher.model_copy(update={"checkpoint": weights.resolve(), "train": None, "floor": 0.0})
 
 
 def write_recipe(run: StudyRun) -> None:

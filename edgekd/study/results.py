@@ -13,13 +13,14 @@ from typing import Literal
 from edgekd.board.files import replacing, write_atomic
 from edgekd.core.artifact import Artifact
 from edgekd.core.machine_facts import environment, package_versions
-from edgekd.core.recipe import Recipe
+from edgekd.core.recipe import Method, Recipe
 from edgekd.evaluate.definitions import definitions
 from edgekd.report.stored import read_file
-from edgekd.report.training import TrainedMethod
+from edgekd.report.training import Trained, TrainedMethod
 from edgekd.study.difference import by_seed, compare
-from edgekd.study.model import SCHEMA, Arm, ArmRun, Study, StudyTeacher, Summary
+from edgekd.study.model import FLOAT, SCHEMA, Arm, ArmRun, Study, StudyTeacher, Summary
 from edgekd.study.plan import StudyRun, arms_of
+from edgekd.study.quantized import engines_of, methods_of, quantized_arms
 from edgekd.study.table import csv_lines, markdown
 
 STUDY = "study.json"
@@ -52,19 +53,12 @@ class Findings:
         self._results: dict[Path, Result] = {}
         self._lock, self._written = threading.Lock(), time.monotonic()
 
-    def add(self, run: StudyRun, result: Result) -> int:
-        """Store the result of a run; return the number of runs that have ended."""
+    def add(self, run: StudyRun, result: Result) -> None:
+        """Store the result of a run."""
         with self._lock:
             self._results[run.folder] = result
             if time.monotonic() > self._written + WRITE_EVERY_S:
                 self._write()
-            return len(self._results)
-
-    def missing(self) -> list[StudyRun]:
-        """Return the runs that another process holds: without a result and not failed."""
-        with self._lock:
-            found = [(run, self._results.get(run.folder)) for run in self._runs]
-        return [run for run, result in found if isinstance(result, NoResult) and result.status == "missing"]
 
     def write(self) -> Study:
         """Write the files and return the content of `study.json`."""
@@ -87,9 +81,10 @@ def summarize(recipe: Recipe, teacher: Mapping[str, Artifact], runs: Sequence[tu
         teacher: artifacts of the teacher by stage name.
         runs: every run with its result.
     """
-    assert recipe.student.train is not None  # `arms_of` refuses a student that is not trained
-    arms, baseline = arms_of(recipe), recipe.study.baseline
-    entries = {arm: [_arm_run(run, result) for run, result in runs if run.arm == arm] for arm in arms}
+    arms = _quantized(recipe, runs) if recipe.study.quantized else _distilled(recipe, runs)
+    budget = recipe.qat.train if recipe.study.quantized and recipe.qat else recipe.student.train
+    assert budget is not None  # `arms_of` refuses a student that is not trained
+    most, baseline = recipe.evaluate.max_detections, arms[0].baseline
     return Study(
         schema=SCHEMA,
         recipe_name=recipe.name,
@@ -98,47 +93,96 @@ def summarize(recipe: Recipe, teacher: Mapping[str, Artifact], runs: Sequence[tu
         environment={**environment(), "packages": package_versions()},
         baseline=baseline,
         seeds=list(recipe.study.seeds),
-        steps=recipe.student.train.steps,
+        images_sha256=_images(teacher["evaluate/teacher"]),
+        steps=budget.steps,
         teacher=StudyTeacher(
             params=teacher["teacher"].details["params"],
             metrics=teacher["evaluate/teacher"].details["metrics"],
         ),
-        arms=[
-            Arm(
-                name=arm,
-                methods={
-                    name: TrainedMethod.model_validate(one.model_dump(mode="json")) for name, one in methods.items()
-                },
-                runs=entries[arm],
-                metrics=_summary(entries[arm], entries[baseline], arm == baseline, recipe.evaluate.max_detections),
-                seconds_per_step=_mean([run.seconds_per_step for run in entries[arm]]),
-                peak_memory_bytes=_mean([run.peak_memory_bytes for run in entries[arm]]),
-            )
-            for arm, methods in arms.items()
-        ],
+        arms=[_arm(one, arms, baseline, most) for one in arms],
     )
 
 
-def _arm_run(run: StudyRun, result: Result) -> ArmRun:
+@dataclass(frozen=True)
+class _Entry:
+    """One row of the table: the scores of one arm.
+
+    engine: the engine that is scored, "" for the network.
+    baseline: name of the row that it is compared with.
+    """
+
+    name: str
+    engine: str
+    baseline: str
+    methods: Mapping[str, Method]
+    runs: list[ArmRun]
+
+
+def _distilled(recipe: Recipe, runs: Sequence[tuple[StudyRun, Result]]) -> list[_Entry]:
+    return [
+        _Entry(arm, "", recipe.study.baseline, methods, [_arm_run(*one) for one in runs if one[0].arm == arm])
+        for arm, methods in arms_of(recipe).items()
+    ]
+
+
+def _quantized(recipe: Recipe, runs: Sequence[tuple[StudyRun, Result]]) -> list[_Entry]:
+    """Return a row for every engine of every arm, then the float networks that they are held to."""
+    assert recipe.study.quantized is not None
+    arms, engines, baseline = quantized_arms(recipe), engines_of(recipe), recipe.study.quantized.baseline
+    of = {arm: [one for one in runs if one[0].arm == arm] for arm in arms}
+
+    def name(arm: str, engine: str) -> str:
+        return arm if len(engines) == 1 else f"{arm} {engine}"
+
+    entries = [
+        _Entry(
+            name(arm, engine.id), engine.id, name(baseline, engine.id), methods_of(recipe, settings),
+            [_arm_run(run, result, engine.id) for run, result in of[arm]],
+        )
+        for engine in engines
+        for arm, settings in arms.items()
+    ]  # fmt: skip
+    floats = [
+        _Entry(
+            f"{arm}{FLOAT}",
+            "",
+            name(baseline, engines[0].id),
+            methods_of(recipe, settings),
+            [_arm_run(*one) for one in of[arm]],
+        )
+        for arm, settings in arms.items()
+        if settings.student != "qat"
+    ]
+    return entries + floats
+
+
+def _arm(entry: _Entry, entries: Sequence[_Entry], baseline: str, max_detections: int) -> Arm:
+    compared = next(one.runs for one in entries if one.name == entry.baseline)
+    methods = {name: TrainedMethod.model_validate(one.model_dump(mode="json")) for name, one in entry.methods.items()}
+    return Arm(
+        name=entry.name,
+        methods=methods,
+        runs=entry.runs,
+        metrics=_summary(entry.runs, compared, entry.name == entry.baseline, max_detections),
+        seconds_per_step=_mean([run.seconds_per_step for run in entry.runs]),
+        peak_memory_bytes=_mean([run.peak_memory_bytes for run in entry.runs]),
+        **({"engine": entry.engine} if entry.engine else {}),
+        **({"baseline": entry.baseline} if entry.baseline != baseline else {}),
+    )
+
+
+def _images(score: Artifact) -> str:
+    """Return the hash of the scored images; the teacher and all arms are scored on the same ones."""
+    return str(score.details.get("images_sha256", ""))
+
+
+def _arm_run(run: StudyRun, result: Result, engine: str = "") -> ArmRun:
     if isinstance(result, NoResult):
         return ArmRun(seed=run.seed, status=result.status, reason=result.reason)
-    student, score = result[run.stage].details, result[run.score].details
-    training = student["training"]
+    student, score = result[run.stage].details, result[f"evaluate/{engine}" if engine else run.score].details
+    facts = {key: value for key, value in student["training"].items() if key in Trained.model_fields}
     return ArmRun(
-        seed=run.seed,
-        status="measured",
-        reason="",
-        metrics=score["metrics"],
-        params=student["params"],
-        steps=training["steps"],
-        device=training["device"],
-        precision=training["precision"],
-        world_size=training.get("world_size"),
-        teacher_answers=training.get("teacher_answers"),
-        seconds_per_step=training["seconds_per_step"],
-        peak_memory_bytes=training["peak_memory_bytes"],
-        curve=training["curve"],
-        validation=training["validation"],
+        seed=run.seed, status="measured", reason="", metrics=score["metrics"], params=student["params"], **facts
     )
 
 

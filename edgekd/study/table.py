@@ -10,7 +10,7 @@ from edgekd.core.recipe import PLAIN
 from edgekd.core.task_metrics import TASKS, Task
 from edgekd.evaluate.definitions import COCO_DETECTIONS, DEFINITIONS, definitions
 from edgekd.study.difference import by_seed, compare, difference_of, pairs_of
-from edgekd.study.model import Arm, Difference, Study
+from edgekd.study.model import FLOAT, Arm, Difference, Study
 
 MISSING = "–"
 
@@ -29,17 +29,22 @@ def headers(study: Study) -> tuple[str, ...]:
 
 def rows(study: Study) -> list[tuple[str, ...]]:
     """Return the teacher's row, then one per arm: texts in the order of `headers`, `–` where nothing was measured."""
-    return [_teacher(study), *(_row(arm, arm.name == study.baseline, _task(study)) for arm in study.arms)]
+    return [_teacher(study), *(_row(arm, study.is_baseline(arm), _task(study)) for arm in study.arms)]
 
 
 def markdown(study: Study) -> str:
     """Return the table as Markdown, below a paragraph that says what it compares."""
     task, columns = _task(study), headers(study)
     teacher = _percent(study.teacher.metrics.get(task.metric))
+    trained, compared = "steps each", f"`{study.baseline}`"
+    if study.is_quantized:
+        trained = "further steps of each arm that trains"
+        baselines = dict.fromkeys(arm.baseline or study.baseline for arm in study.arms if arm.engine)
+        compared = " or ".join(f"`{name}`" for name in baselines) + ", the same engine of the control"
     lines = [
-        f"`{study.recipe_name}`: {study.steps} steps each, seeds {', '.join(map(str, study.seeds))}; "
+        f"`{study.recipe_name}`: {study.steps} {trained}, seeds {', '.join(map(str, study.seeds))}; "
         f"teacher {teacher} {task.title}. Mean ± standard deviation over the seeds; Δ is the difference to "
-        f"`{study.baseline}`, paired by seed, with the 95 % interval of its mean; "
+        f"{compared}, paired by seed, with the 95 % interval of its mean; "
         "the columns of the last two metrics give the arm's mean, then its difference. The verdict is on the first metric. The "
         "teacher is one network: its difference is to the baseline's mean, not paired.",
         "",
@@ -47,7 +52,7 @@ def markdown(study: Study) -> str:
         "|" + "|".join(["---"] + ["---:"] * (len(columns) - 2) + ["---"]) + "|",
         *("| " + " | ".join(row) + " |" for row in rows(study)),
     ]
-    return "\n".join(lines + versus(study) + _remarks(study)) + "\n"
+    return "\n".join(lines + versus(study) + to_float(study) + _remarks(study)) + "\n"
 
 
 def csv_lines(study: Study) -> str:
@@ -109,13 +114,35 @@ def versus(study: Study) -> list[str]:
         "",
         "| arm | seeds | " + " | ".join(f"{DEFINITIONS[name][0]} %" for name in metrics) + " |",
         "|---|---:|" + "---:|" * len(metrics),
-        *("| " + " | ".join(_versus(first, arm, metrics)) + " |" for arm in others),
+        *("| " + " | ".join(_versus(first, arm, metrics, arm.name)) + " |" for arm in others),
     ]
 
 
-def _versus(first: Arm, arm: Arm, metrics: Sequence[str]) -> list[str]:
+def to_float(study: Study) -> list[str]:
+    """Return a Markdown table of every engine against the float network of its baseline, [] for a study without engines.
+
+    The float network of the control has had the same training, so the difference is what the engine loses by being int8.
+    """
+    if not study.is_quantized:
+        return []
+    floats = {arm.name: arm for arm in study.arms if not arm.engine}
+    name = study.recipe["study"]["quantized"]["baseline"] + FLOAT
+    if name not in floats:
+        return []
+    metrics = (_task(study).metric, _task(study).second, *_task(study).more)
+    return [
+        "",
+        f"Every engine minus `{name}`, which has had as much training, paired by seed, with the 95 % interval:",
+        "",
+        "| arm | seeds | " + " | ".join(f"{DEFINITIONS[metric][0]} %" for metric in metrics) + " |",
+        "|---|---:|" + "---:|" * len(metrics),
+        *("| " + " | ".join(_versus(arm, floats[name], metrics, arm.name)) + " |" for arm in study.arms if arm.engine),
+    ]
+
+
+def _versus(first: Arm, arm: Arm, metrics: Sequence[str], name: str) -> list[str]:
     common = set(by_seed(first.runs, metrics[0])) & set(by_seed(arm.runs, metrics[0]))
-    return [arm.name, str(len(common)), *(_between(first, arm, name) for name in metrics)]
+    return [name, str(len(common)), *(_between(first, arm, name) for name in metrics)]
 
 
 def _between(arm: Arm, other: Arm, metric: str) -> str:

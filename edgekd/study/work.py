@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -24,13 +23,18 @@ from edgekd.core.ranks import is_first_process
 from edgekd.core.recipe import Recipe
 from edgekd.core.task_metrics import check_floor
 from edgekd.core.workspace import Workspace, disk_errors
+from edgekd.data.splits import shared_splits
 from edgekd.errors import GateError
+from edgekd.study import preloaded
 from edgekd.study.plan import TEACHER, StudyRun, teacher_recipe, teacher_run, write_recipe
 from edgekd.study.results import NoResult, Result
 
 ELSEWHERE = NoResult("missing", "another process works on it")
 LOG = "log.txt"
 Launch = Callable[[Sequence[StudyRun], Callable[[StudyRun, Result], None]], None]  # does runs, see `study/launchers`
+Start = Callable[
+    [Sequence[str], BinaryIO, Mapping[str, str]], preloaded.Started
+]  # of a command, its log, its environment
 _LOOKUP = threading.Lock()  # a data set opened by one thread at a time takes its memory once
 _BEGIN = "--- begin: "  # of every attempt in a run's log
 _ENDED_BY = "ended by "  # a signal: the run can be resumed
@@ -70,18 +74,53 @@ def launch_teacher(recipe: Recipe, out: Path, launch: Launch) -> None:
         raise GateError(f"the teacher has no result: {results[0].reason}")
 
 
+def do_all(runs: Sequence[StudyRun], launch: Launch, on_run: Callable[[StudyRun, Result], None]) -> None:
+    """Do the runs that are not done, by a launcher.
+
+    Args:
+        runs: all runs of the study, or those that others start from.
+        launch: does the runs that it is given.
+        on_run: called with every run that has a result, or none; again for one that another process had.
+    """
+    left, elsewhere = [], list[StudyRun]()
+
+    def note(run: StudyRun, result: Result) -> None:
+        if isinstance(result, NoResult) and result.status == "missing":
+            elsewhere.append(run)
+        on_run(run, result)
+
+    with shared_splits():
+        for one in runs:  # all that there is first, so that nothing written meanwhile or later has less
+            start = one.recipe.student.checkpoint
+            if artifacts := finished(one):
+                on_run(one, artifacts)
+            elif start is not None and not start.is_file():
+                on_run(one, NoResult("missing", f"its student has no weights yet: {start}"))
+            else:
+                left.append(one)
+    while left:
+        launch(left, note)
+        left = []
+        for one in elsewhere:  # by now they may be done, or left undone by those who had them
+            if found := result_elsewhere(one):
+                on_run(one, found)
+            else:
+                left.append(one)
+        elsewhere.clear()
+
+
 class Children:
     """The training processes, so that they can be stopped; they keep their checkpoints and resume later."""
 
-    def __init__(self) -> None:
-        self._lock, self._running, self.stopped = threading.RLock(), set[subprocess.Popen[bytes]](), False
+    def __init__(self, start: Start = preloaded.start) -> None:
+        self._start, self._lock, self._running, self.stopped = start, threading.RLock(), set[preloaded.Started](), False
 
     def run(self, command: list[str], log: BinaryIO, environment: dict[str, str]) -> int:
         """Run a command to its end and return its exit code; -SIGTERM if it was stopped before it began."""
         with self._lock:
             if self.stopped:
                 return -signal.SIGTERM
-            child = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+            child = self._start(command, log, environment)
             self._running.add(child)
         code = child.wait()
         with self._lock:
@@ -118,7 +157,7 @@ def finished(run: StudyRun) -> Mapping[str, Artifact] | None:
     workspace = Workspace(run.folder)
     if not (workspace.artifact_dir(run.score).exists() or (run.folder / ".previous").exists()):
         return None  # without opening the data set, which takes a minute of a large one
-    stages = planning.select(planning.plan(run.recipe), run.score)
+    stages = planning.select(planning.plan(run.recipe), run.until)
     with _LOOKUP:
         known = pipeline.recall(run.recipe, stages, [], workspace, is_held=False)
     return {r.stage.name: r.artifact for r in known} if len(known) == len(stages) else None
@@ -159,7 +198,7 @@ def attempt(run: StudyRun, children: Children, environment: dict[str, str]) -> R
             command = [sys.executable, "-m", "edgekd.cli.main", "run", str(run.recipe_file), "--out", str(run.folder)]
             with open(run.folder / LOG, "ab", buffering=0) as log:
                 log.write(f"{_BEGIN}{command[2:]}\n".encode())
-                code = children.run([*command, "--until", run.score], log, environment)
+                code = children.run([*command, "--until", run.until], log, environment)
                 if code < 0:
                     log.write(
                         f"edgekd: {_ENDED_BY}{signal.Signals(-code).name}; run the study again to go on\n".encode()

@@ -80,17 +80,46 @@ def train_network(job: StageJob, network: Network, section: str, guidance: Guida
         UserError: the training ran out of memory, or one of its processes was killed.
         GateError: the watchdog stopped the training.
     """
-    recipe, classes = job.recipe, tuple(job.inputs["data"].details["classes"])
+    recipe, classes = job.recipe, job.inputs["data"].details["classes"]
     L.seed_everything(recipe.seed, workers=False, verbose=False)  # user networks may draw from numpy or random
     model = network_from_recipe(network, recipe.task, len(classes), section)
     check_input_size(model, recipe.data.size)
     check_trainable(model, network, section)
-    training = {}
-    if network.train is not None:
-        with training_errors(section, network.train, recipe.trainer):
-            training = _fit(job, model, network.train, guidance)
-    if not is_first_process():  # the first process writes the artifact
+    training = train_model(job, model, network.train, section, guidance) if network.train is not None else {}
+    origin = {
+        "network": network.model_dump(mode="json", include={"family", "variant", "options"}),
+        "initial_weights": str(network.checkpoint.name) if network.checkpoint else None,
+    }
+    return write_checkpoint(job, model, training, origin, guidance)
+
+
+def train_model(
+    job: StageJob, model: DenseModel, budget: Train, section: str, guidance: Guidance | None = None
+) -> dict[str, Any]:
+    """Train a network in place; arguments and errors as in `train_network`, the facts of the run as `fit` returns them."""
+    with training_errors(section, budget, job.recipe.trainer):
+        return _fit(job, model, budget, guidance)
+
+
+def write_checkpoint(
+    job: StageJob,
+    model: DenseModel,
+    training: dict[str, Any],
+    origin: dict[str, Any],
+    guidance: Guidance | None = None,
+) -> StageResult:
+    """Write a network's weights, and the losses of its training, by the first process.
+
+    Args:
+        job: the stage's job.
+        model: the network, with its final weights.
+        training: facts of the training that `train_model` returns; {} for a network that was not trained.
+        origin: what it was built from, for the manifest: `network`, `initial_weights`.
+        guidance: the distillation, None for a training on labels alone.
+    """
+    if not is_first_process():
         return StageResult()
+    recipe, classes = job.recipe, tuple(job.inputs["data"].details["classes"])
     if training:
         record = training.pop("record")
         _write_record(record, job.out_dir / "steps.csv")
@@ -98,8 +127,7 @@ def train_network(job: StageJob, network: Network, section: str, guidance: Guida
     save_state(model, job.out_dir / WEIGHTS)
     params, macs = count(model, recipe.data.size)
     details = {
-        "network": network.model_dump(mode="json", include={"family", "variant", "options"}),
-        "initial_weights": str(network.checkpoint.name) if network.checkpoint else None,
+        **origin,
         "methods": guidance.methods if guidance else {},
         "seed": recipe.seed,
         "params": params,

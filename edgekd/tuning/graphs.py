@@ -75,9 +75,14 @@ class Variants:
 
     def _given(self, export: Mapping[str, Any]) -> dict[str, Artifact]:
         """Return the run's artifacts that the variants are made of: the student, or where the graph is the run's, that."""
-        names = ["data", planning.deployed_student(self._recipe)]
+        further = planning.further_students(self._recipe)
+        names = ["data", planning.deployed_student(self._recipe), *further]
         if not export:
-            names += ["export", *(f"quantize/{path.name}" for path in sorted((self._run / "quantize").glob("*")))]
+            names += [
+                "export",
+                *(planning.of_student("export", student) for student in further),
+                *(f"quantize/{path.name}" for path in sorted((self._run / "quantize").glob("*"))),
+            ]
         known = {stage.name for stage in planning.plan(self._recipe)}
         return {name: open_artifact(self._run / name) for name in names if name in known}
 

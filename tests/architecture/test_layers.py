@@ -26,7 +26,7 @@ LAYERS = (
     ("train",),
     ("distill",),
     ("quantize", "export", "compile", "bench", "evaluate"),
-    ("sensitivity",),
+    ("sensitivity", "layers"),
     ("report", "preflight", "stacks"),
     ("planning",),
     ("pipeline",),
@@ -37,8 +37,8 @@ LAYERS = (
 )
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 
-TORCH_MAY_BE_IN = ("edgekd.models", "edgekd.train", "edgekd.distill", "edgekd.export", "edgekd.quantize.qat", "edgekd.data.loader",
-                   "edgekd.data.augment")  # fmt: skip
+TORCH_MAY_BE_IN = ("edgekd.models", "edgekd.train", "edgekd.distill", "edgekd.export", "edgekd.quantize.qat",
+                   "edgekd.quantize.qat_stage", "edgekd.data.loader", "edgekd.data.augment")  # fmt: skip
 NO_FRAMEWORK = (
     "",
     "errors",
@@ -50,6 +50,7 @@ NO_FRAMEWORK = (
     "worker_tasks",
     "worker",
     "core",
+    "layers",
     "report",
     "preflight",
     "stacks",

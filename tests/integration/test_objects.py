@@ -108,12 +108,12 @@ def test_predict_writes_an_overlay_the_objects_and_their_masks(run: Path, tmp_pa
         assert np.array_equal(drawn, mask == 1)  # the best lies on top
 
     command = ("predict", str(run / "engine" / "onnxruntime-fp32"), str(tmp_path / "street.png"), "--out", str(out))
-    done = run_edgekd(*command, "--min-score", "0.06", "--most", "2")
+    done = run_edgekd(*command, "--min-score", "0.06", "--max-detections", "2")
     assert done.returncode == 0, done.stderr
     few = json.loads((out / "street_objects.json").read_text())
     assert len(few) == 2
     assert [one["score"] for one in few] == sorted((one["score"] for one in few), reverse=True)
-    assert "the 2 best are written, there may be more: see --most" in done.stderr
+    assert "the 2 best are written, there may be more: see --max-detections" in done.stderr
 
 
 def test_the_table_and_the_page_speak_of_the_task(run: Path) -> None:

@@ -95,7 +95,7 @@ def test_the_page_of_the_sample_has_all_charts_and_pictures_and_no_script_error(
 ) -> None:
     document = dom(chromium, tmp_path, sample_page)
     assert_complete(document, networks=5)
-    assert re.search(r'aria-label="mIoU against engine latency: [^"]*openvino int8 62.6 % at 4.08 ms', document)
+    assert re.search(r'aria-label="mIoU against engine latency: [^"]*openvino-int8 62.6 % at 4.08 ms', document)
 
 
 @pytest.mark.parametrize("colors", [(), (DARK,)], ids=["light", "dark"])

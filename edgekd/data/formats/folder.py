@@ -78,7 +78,7 @@ def open_dataset(options: Options, split: str) -> PairedDataset:
 
 def _stored(options: Options, root: Path, split: str) -> Stored:
     if options.labels and options.colors:
-        raise DataError("data.options has labels and colors: name stored values or colours, not both")
+        raise DataError("data.options has labels and colors: expected one of the two")
     if options.colors:
         return by_color(root, options.colors, split)
     if options.labels:

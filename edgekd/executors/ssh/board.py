@@ -207,7 +207,9 @@ class SshBoard:
                 status = jobs.wait(order.key, slice_s)
         except KeyboardInterrupt:
             _log.warning(
-                "board %s: its job goes on; run the command again to collect it, or: edgekd board cancel %s", name, name
+                "board %s: its job goes on; run the command again to collect the result, or: edgekd board cancel %s",
+                name,
+                name,
             )
             raise
         return status

@@ -186,9 +186,7 @@ class Client:
             watchdog.add_output(len(chunk))
             size += len(chunk)
             if size > _MOST_OUTPUT and (is_bounded or not is_script):
-                raise BoardError(
-                    f"board {self.name}: says more than {_MOST_OUTPUT >> 20} MiB where edgekd expects a few lines"
-                )
+                raise BoardError(f"board {self.name}: expected a few lines, got more than {_MOST_OUTPUT >> 20} MiB")
             if not is_script:
                 login, mark, chunk = (login + chunk).partition(f"{_MARK}\n".encode())
                 is_script = bool(mark)
@@ -228,7 +226,7 @@ class Client:
             log.warning("board %s: no contact (%s); trying again for %g s", self.name, exc, seconds)
         if time.monotonic() - self._lost_at > seconds:
             raise BoardError(
-                f"board {self.name}: no contact for {seconds:g} s ({exc}); what runs on it goes on; run the command again "
+                f"board {self.name}: no contact for {seconds:g} s ({exc}); its job continues; run the command again "
                 "to collect it"
             ) from exc
 

@@ -146,9 +146,7 @@ def _status(text: str) -> Status:
             files={name: (hashes[name], sizes[name]) for name in sizes},
         )
     except ValueError as exc:
-        raise BoardAnswerError(
-            f"the board said of its job: {text[:200]!r}; expected a state and what the job wrote"
-        ) from exc
+        raise BoardAnswerError(f"unexpected job status: {text[:200]!r}; expected a state and output files") from exc
 
 
 def _progress(text: str) -> tuple[str, float] | None:

@@ -81,7 +81,7 @@ class Receiver:
         self.offset += len(content)
         while content:
             if self._incoming is None:
-                raise ArtifactError("it sends more than it said that the job wrote")
+                raise ArtifactError("it sends more bytes than it announced")
             content = self._incoming.take(content)
             self._next()
 
@@ -124,7 +124,7 @@ class _Incoming:
         """Give the file its name; ArtifactError when its hash differs."""
         self.close()
         if self._digest.hexdigest() != self._wanted.sha256:
-            raise ArtifactError(f"{self.name} is not what its hash says")
+            raise ArtifactError(f"{self.name} does not match its hash")
         os.replace(self._part, self._wanted.path)
 
     def close(self) -> None:

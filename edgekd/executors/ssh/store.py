@@ -108,7 +108,9 @@ class Store:
             (free,) = (int(word[1]) for word in words if word[0] == "free")
             lacking = {word[1]: int(word[2]) for word in words if word[0] == "lacks" and word[1] in names}
         except (ValueError, IndexError) as exc:
-            raise BoardError(f"board {self._client.name}: expected what its store lacks, got {output[:200]!r}") from exc
+            raise BoardError(
+                f"board {self._client.name}: expected a list of missing files, got {output[:200]!r}"
+            ) from exc
         holder = " ".join(" ".join(word[1:]) for word in words if word[:1] == ["holder"])
         return _Look(free, lacking, printable(holder))
 

@@ -42,9 +42,11 @@ from edgekd.quantize.ptq import (
     toolchain_errors,
     with_names,
 )
+from edgekd.quantize.schemes._nncf_ir import read_back
 from edgekd.rewrites.graph import Graph, read_graph
 from edgekd.targets.openvino.runtime import read_model, without_telemetry
 
+__all__ = ["KEEPS_FLOAT", "SUFFIX", "Options", "quantize", "read_back"]
 SUFFIX = ".xml"
 KEEPS_FLOAT = True
 TAKES_RANGES = False  # NNCF calibrates by itself

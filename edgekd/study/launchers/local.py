@@ -15,6 +15,7 @@ from edgekd.board.sysinfo import usable_cores
 from edgekd.core.interrupts import ended_like_ctrl_c
 from edgekd.core.ranks import LAUNCHER_VARIABLES
 from edgekd.study.plan import StudyRun
+from edgekd.study.preloaded import Preloaded
 from edgekd.study.results import Result
 from edgekd.study.work import Children, attempt
 
@@ -43,7 +44,8 @@ def run_all(runs: Sequence[StudyRun], options: Options, on_run: Callable[[StudyR
     places: SimpleQueue[int] = SimpleQueue()
     for place in range(options.jobs):
         places.put(place)
-    children = Children()
+    preloaded = Preloaded(environment(0, options.jobs))
+    children = Children(preloaded.start)
 
     def work(run: StudyRun) -> None:
         place = places.get()
@@ -52,7 +54,7 @@ def run_all(runs: Sequence[StudyRun], options: Options, on_run: Callable[[StudyR
         finally:
             places.put(place)
 
-    with ended_like_ctrl_c(), ThreadPoolExecutor(options.jobs) as pool:
+    with preloaded, ended_like_ctrl_c(), ThreadPoolExecutor(options.jobs) as pool:
         try:
             waiting = [pool.submit(work, run) for run in runs]
             for done in as_completed(waiting):

@@ -146,7 +146,7 @@ def check_device(engine: Path, here: Mapping[str, str]) -> None:
         device, capability = built["device"], built["compute_capability"]
     except (OSError, ValueError, KeyError, TypeError) as exc:
         raise TargetError(
-            f"{engine}: expected {beside.name} beside it to say which GPU it was built on: {exc!r}; build it again on this "
+            f"{engine}: expected {beside.name} beside it with the GPU that it was built on: {exc!r}; build it again on this "
             "machine"
         ) from exc
     if capability != here["compute_capability"]:

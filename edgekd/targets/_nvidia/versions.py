@@ -103,7 +103,7 @@ def check_dla(version: Version, precision: str, core: int, cores: int) -> None:
             f"tensorrt: {said}: TensorRT {version[0]}.{version[1]} has no DLA, only up to 10.7 and from 11.4 on; leave it out"
         )
     if not 0 <= core < cores:
-        raise TargetError(f"tensorrt: {said}: expected a core that is there, got {cores} DLA cores on this chip")
+        raise TargetError(f"tensorrt: {said}: expected an existing core, got {cores} DLA cores on this chip")
     check_dla_precision(precision, core)
     if Precision(precision).is_quantized and version[0] < 11:
         raise TargetError(

@@ -120,7 +120,7 @@ def check_available(runtime: Any, names: Tuple[str, ...]) -> None:
     if absent:
         raise TargetError(f"{said} has no provider {', '.join(absent)}; available: {', '.join(here)}")
     if names != (CPU,) and not hasattr(runtime.InferenceSession, "get_provider_graph_assignment_info"):
-        raise TargetError(f"{said} does not tell which nodes fall back to the CPU; expected 1.24 or later")
+        raise TargetError(f"{said} does not report which nodes fall back to the CPU; expected 1.24 or later")
 
 
 def placed(session: Any, providers: Tuple[str, ...]) -> Nodes:

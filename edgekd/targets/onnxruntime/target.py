@@ -109,7 +109,9 @@ class Options:
         if not self.providers:
             raise ValueError("providers: expected at least one, e.g. CPUExecutionProvider")
         if "" in self.session_config:
-            raise ValueError("session_config: expected names of ONNX Runtime's session configuration, got an empty one")
+            raise ValueError(
+                "session_config: expected names of ONNX Runtime's session configuration, got an empty name"
+            )
 
 
 def runtime_version() -> str:

@@ -128,7 +128,7 @@ def check_device(core: Any, device: str) -> None:
     except RuntimeError as exc:
         reason = f" ({reason_of(exc)})"
     raise TargetError(
-        f"{said}: no device {device} here{reason}; available: {', '.join(here)}; nothing falls back to them"
+        f"{said}: no device {device} here{reason}; available: {', '.join(here)}; edgekd does not fall back to another device"
     )
 
 
@@ -197,7 +197,7 @@ def precision_of_blob(blob: Path, core: Any, device: str) -> str:
         ]
         precision = str(built["inference_precision"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as exc:
-        raise TargetError(f"{blob}: expected {BUILT_WITH} beside it, which says what it belongs to: {exc!r}") from exc
+        raise TargetError(f"{blob}: expected {BUILT_WITH} beside itwith its device and version: {exc!r}") from exc
     if wrong:
         raise TargetError(
             f"{blob}: a blob runs only where it was compiled: built for {'; '.join(wrong)}; remove {blob.parent.name}/ and compile "

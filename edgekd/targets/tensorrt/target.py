@@ -141,7 +141,7 @@ def check_engine(precision: str, options: Options, spec: ModelSpec) -> None:
 def _check_timing_cache(options: Options) -> None:
     """Refuse a file in a folder that is not there, before the long build; TargetError."""
     if options.timing_cache and not Path(options.timing_cache).absolute().parent.is_dir():
-        raise TargetError(f"tensorrt: timing_cache {options.timing_cache}: no such folder; make it, or name another")
+        raise TargetError(f"tensorrt: timing_cache {options.timing_cache}: no such folder; create it, or give another")
 
 
 def probe(model: Path, options: Options) -> Probe:

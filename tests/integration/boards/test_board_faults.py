@@ -58,7 +58,7 @@ def test_a_disk_that_hangs_later_is_given_up_like_a_lost_link(board: SshdBoard, 
     with executor(board, DONE, IMPATIENT) as there:
         run(there, tmp_path)
         board.run(f"cd {FOLDER} && rm index && mkfifo index")
-        message = "board board: no contact for 4 s .no answer within .*; what runs on it goes on; run the command again"
+        message = "board board: no contact for 4 s .no answer within .*; its job continues; run the command again"
         with pytest.raises(BoardError, match=message):
             run(there, tmp_path)
 

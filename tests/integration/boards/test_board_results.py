@@ -47,11 +47,11 @@ LIES: dict[str, tuple[Callable[[str], str], str]] = {
     ),
     "negative": (lambda ended: listed(ended, "out/y", size=-1), "no job writes: 'out/y' of -1 bytes"),
     "too long": (lambda ended: with_size(ended, 1001), "out/x comes without its last 1 bytes"),
-    "too short": (lambda ended: with_size(ended, 10), "out/x is not what its hash says"),
-    "twice": (lambda ended: listed(ended, "out/x", "0" * 64, 1000), "out/x is not what its hash says"),
+    "too short": (lambda ended: with_size(ended, 10), "out/x does not match its hash"),
+    "twice": (lambda ended: listed(ended, "out/x", "0" * 64, 1000), "out/x does not match its hash"),
     "no hash": (lambda ended: listed(ended, "out/y", "x" * 64), "no job writes: 'out/y'"),
     "another job": (of_another_job, "what another job wrote"),
-    "not a number": (lambda ended: ended.replace("code 0", "code zero"), "expected a state and what the job wrote"),
+    "not a number": (lambda ended: ended.replace("code 0", "code zero"), "expected a state and output files"),
     "endless": (lambda ended: "x" * 1_000_000 + "\ncomplete\n", "what another job wrote"),
 }
 

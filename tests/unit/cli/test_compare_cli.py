@@ -11,8 +11,10 @@ import pytest
 
 from edgekd.comparison.gate import GateResult
 from edgekd.comparison.model import Comparison
+from edgekd.study.compared import StudyComparison
 from tests import command
 from tests.unit.comparison.made_run import changed, report, write
+from tests.unit.study.test_compared import study
 
 LIMITS = "schema: edgekd.limits/1\nlimits:\n  - {row: '*-int8', figure: miou, min: 0.8}\n"
 
@@ -44,6 +46,31 @@ def test_compare_prints_a_table_or_json_and_writes_a_page(runs: Path) -> None:
     }
     assert verdicts == {"student": "same", "openvino-fp32": "same", "openvino-int8": "worse"}
     assert Comparison.model_validate(printed).to_dict() == printed
+
+
+def test_compare_takes_studies_and_prints_a_table_or_json(tmp_path: Path) -> None:
+    for name, gain in (("a", 0.0), ("b", 0.1)):
+        study(tmp_path / name, {"plain": {seed: 0.5 + 0.01 * seed + gain for seed in range(3)}})
+    done = run(tmp_path, "compare", "a", "b")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[:4] == ["A: a  (small)", "B: b  (small)", "", "B against A"]
+    assert done.stdout.splitlines()[-1].split() == [
+        "plain",
+        "mIoU",
+        "%",
+        "51.0",
+        "61.0",
+        "+10.0",
+        "[+10.0,",
+        "+10.0]",
+        "3",
+        "better",
+    ]
+    printed = json.loads(run(tmp_path, "compare", "a", "b", "--json").stdout)
+    assert StudyComparison.model_validate(printed).to_dict() == printed
+    refused = run(tmp_path, "compare", "a", "b", "--out", "page.html")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "a comparison of studies has no page" in refused.stderr
 
 
 @pytest.mark.parametrize(

@@ -24,5 +24,5 @@ def test_doctor_of_what_is_not_installed_says_how_to_install_it(tmp_path: Path) 
 def test_an_unknown_name_is_one_line(tmp_path: Path) -> None:
     done = edgekd("toolchain", "install", "rkn", "--folder", str(tmp_path))
     assert done.returncode == 2
-    assert "no toolchain is called 'rkn'" in done.stderr
+    assert "no toolchain has the name 'rkn'" in done.stderr
     assert "Traceback" not in done.stderr

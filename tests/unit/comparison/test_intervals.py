@@ -12,11 +12,10 @@ from edgekd.comparison.intervals import (
     percentile_interval,
     ratio_interval,
     round_ratio_interval,
-    score_change_intervals,
-    score_intervals,
     time_interval,
 )
 from edgekd.comparison.runs import Times
+from edgekd.evaluate.intervals import score_change_intervals, score_intervals
 
 
 def one_pixel_images(right: int, wrong: int) -> np.ndarray:

@@ -62,9 +62,9 @@ def test_the_command_line_puts_every_engine_on_its_boards_instead(tmp_path: Path
 @pytest.mark.parametrize(
     ("engine", "words"),
     [
-        ({"id": "teacher"}, "is the name of another row of the report"),
-        ({"id": "Teacher"}, "is the name of another row of the report"),
-        ({"id": "qat"}, "is the name of another row of the report"),
+        ({"id": "teacher"}, "is the id of another row of the report"),
+        ({"id": "Teacher"}, "is the id of another row of the report"),
+        ({"id": "qat"}, "is the id of another row of the report"),
         ({"id": "name"}, "is a name that the report's pictures use"),
         ({"id": "image"}, "is a name that the report's pictures use"),
         ({"id": "truth"}, "is a name that the report's pictures use"),
@@ -94,9 +94,9 @@ def test_a_variant_cannot_take_the_name_of_the_section_itself(tmp_path: Path) ->
 
 def test_names_that_some_file_systems_take_for_one_are_refused(tmp_path: Path) -> None:
     built = {"target": "openvino", "precision": "fp32"}
-    with pytest.raises(RecipeError, match="the ids lean, Lean differ in case only"):
+    with pytest.raises(RecipeError, match="the ids lean, Lean differ only in case"):
         engines_of(tmp_path, {**built, "id": "lean"}, {**built, "id": "Lean"})
-    with pytest.raises(RecipeError, match="V, v differ in case only"):
+    with pytest.raises(RecipeError, match="V, v differ only in case"):
         small_recipe(tmp_path, quantize={"variants": {"v": {}, "V": {}}})
 
 

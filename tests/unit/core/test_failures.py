@@ -171,14 +171,14 @@ def test_a_run_that_stops_at_failures_stops_at_a_board_that_is_away(
 
 def answer_badly(job: StageJob) -> str:
     """Ask a board that says something else than an answer."""
-    raise BoardAnswerError("board pi: the board said of its job: 'x'")
+    raise BoardAnswerError("board pi: unexpected job status: 'x'")
 
 
 def test_a_board_that_answers_badly_fails_its_own_stage_and_not_the_run(tmp_path: Path) -> None:
     bad = replace(ON_BOARD, external_state=f"{HERE}:answer_badly")
     assert run(tmp_path, bad, GOOD) == (
         ["first", "engine/good"],
-        [StageFailure("bench@pi", "board pi: the board said of its job: 'x'")],
+        [StageFailure("bench@pi", "board pi: unexpected job status: 'x'")],
     )
 
 

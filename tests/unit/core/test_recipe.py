@@ -450,6 +450,8 @@ def test_a_recipe_that_is_nowhere_gets_a_suggestion() -> None:
         RecipeError, match="quickstrat: no such file, and no shipped recipe has this name; did you mean 'quicks"
     ):
         find_recipe("quickstrat")
+    with pytest.raises(RecipeError, match="no shipped recipe has this name; list all: edgekd recipes list$"):
+        find_recipe("zzz")
 
 
 def test_a_recipe_name_that_no_file_system_takes_is_a_recipe_error() -> None:
@@ -476,7 +478,7 @@ def test_only_hides_every_section_that_was_not_asked_for(tmp_path: Path) -> None
     assert [engine.id for engine in seen.engines] == ["openvino-int8"]
     always = {"name", "task", "seed"}
     hidden = set(type(recipe).model_fields) - always - {"data", "engines"}
-    shown = ("teacher", "student", "distill", "trainer", "export", "quantize", "parity", "check", "bench", "evaluate",
+    shown = ("teacher", "student", "distill", "qat", "trainer", "export", "quantize", "parity", "check", "bench", "evaluate",
              "study")  # fmt: skip
     assert hidden == set(shown)
     assert all(getattr(seen, name) is None for name in hidden)

@@ -324,7 +324,7 @@ def test_a_jpeg_of_colours_is_refused(tmp_path: Path, write: Writer) -> None:
         ({"colors": {"#ff0000": "car", "#FF0000": "bus"}}, "a colour is listed twice"),
         ({"colors": {"#ff0000": " "}}, "data.options.colors: class 0 has an empty name"),
         ({"colors": {"#ff0000": None}}, "data.options.colors: no class names"),
-        ({"colors": {"#ff0000": "car"}, "labels": {0: "car"}}, "name stored values or colours, not both"),
+        ({"colors": {"#ff0000": "car"}, "labels": {0: "car"}}, "expected one of the two"),
     ],
 )
 def test_bad_colours_are_refused(tmp_path: Path, write: Writer, options: dict[str, Any], expected: str) -> None:

@@ -80,7 +80,7 @@ def test_a_method_that_does_not_fit_the_networks_is_refused_before_any_training(
 
 @pytest.mark.parametrize(("methods", "said"), [
     ({"skd": {"options": {"pixel": 0, "pairwise": 0}}}, "skd: its options switch off every term"),
-    ({"bckd": {"options": {"dilations": [100]}}}, "bckd: its term 'boundary' is the same whatever the teacher|student gives"),
+    ({"bckd": {"options": {"dilations": [100]}}}, "bckd: its term 'boundary' does not depend on the teacher|student"),
     ({"cwd": {"options": {"stride": 64}}}, "stride: expected at most 32"),
     ({"kd": {"weight": 0}}, "weight: .*greater than 0"),
 ])  # fmt: skip

@@ -113,5 +113,5 @@ def test_a_state_that_is_none_is_an_error_of_the_board(state: Any) -> None:
     with pytest.raises(BoardAnswerError):
         confirm(board(), Machine(NO_MODE, {}), Machine(NO_MODE, {}), state)
     if state:
-        with pytest.raises(BoardAnswerError, match="its state is none of a machine"):
+        with pytest.raises(BoardAnswerError, match="unexpected state"):
             measured(state, {})

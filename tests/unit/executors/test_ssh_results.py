@@ -42,14 +42,14 @@ def test_a_file_has_its_name_only_when_it_is_whole(tmp_path: Path) -> None:
 
 
 def test_more_than_was_announced_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ArtifactError, match="more than it said"):
+    with pytest.raises(ArtifactError, match="more bytes than it announced"):
         Receiver(announced(tmp_path, a=b"four")).write(b"four+")
-    with pytest.raises(ArtifactError, match="more than it said"):
+    with pytest.raises(ArtifactError, match="more bytes than it announced"):
         Receiver([]).write(b"+")
 
 
 def test_another_content_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ArtifactError, match="a is not what its hash says"):
+    with pytest.raises(ArtifactError, match="a does not match its hash"):
         Receiver(announced(tmp_path, a=b"four")).write(b"fOur")
     assert not (tmp_path / "a").exists()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,9 @@ from edgekd.executors.portable import copy_to
 from edgekd.release.install import Wanted, install
 from edgekd.release.releases import Releases
 from tests.boards.small_bundles import Small, make_bundle
+
+WITHOUT_RUNTIME = find_spec("onnxruntime") is None
+pytestmark = pytest.mark.skipif(WITHOUT_RUNTIME, reason="the bundles' target needs onnxruntime, which is not installed")
 
 
 @pytest.fixture

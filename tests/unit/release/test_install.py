@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tarfile
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ from tests.boards.small_bundles import Small, allow, make_bundle, make_key
 
 Deploy = Callable[..., list[str]]
 FIRST = Small()
+WITHOUT_RUNTIME = find_spec("onnxruntime") is None
+pytestmark = pytest.mark.skipif(WITHOUT_RUNTIME, reason="the bundles' target needs onnxruntime, which is not installed")
 
 
 @pytest.fixture

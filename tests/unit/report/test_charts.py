@@ -46,13 +46,13 @@ def test_every_chart_is_drawn_for_a_desktop_and_for_a_phone_with_the_numbers_in_
     markup = charts.scatter_chart([engine("a", "int8", 0.6123, p50=4.0)])
     drawn = [element for element in elements(markup) if element.tag == "svg"]
     assert [element.get("class") for element in drawn] == ["chart wide", "chart narrow"]
-    assert {element.get("aria-label") for element in drawn} == {"mIoU against engine latency: a int8 61.2 % at 4.00 ms"}
+    assert {element.get("aria-label") for element in drawn} == {"mIoU against engine latency: a-int8 61.2 % at 4.00 ms"}
 
 
 def test_the_validation_is_drawn_in_percent_and_ends_with_its_last_score() -> None:
-    markup = charts.validation_chart([Curve("Baseline student", "student", [(200, 0.31), (400, 0.4236)])], "mIoU")
+    markup = charts.validation_chart([Curve("student", "student", [(200, 0.31), (400, 0.4236)])], "mIoU")
     assert {element.get("aria-label") for element in elements(markup) if element.tag == "svg"} == {
-        "mIoU during training: Baseline student 42.4 % at step 400"
+        "mIoU during training: student 42.4 % at step 400"
     }
     assert "mIoU, %" in texts(markup)
 
@@ -95,7 +95,7 @@ def test_precision_is_drawn_against_recall_and_its_mean_is_the_ap50() -> None:
     row = network("student", None, precision_at_recall={"cell": [1.0, 0.5, 0.0]})
     markup = charts.precision_chart([row], "cell")
     names = {element.get("aria-label") for element in elements(markup) if element.tag == "svg"}
-    assert names == {"cell: precision against recall at IoU 0.5: Baseline student AP50 50.0 %"}
+    assert names == {"cell: precision against recall at IoU 0.5: student AP50 50.0 %"}
 
 
 def test_of_many_classes_those_have_curves_on_which_the_rows_differ_most() -> None:
@@ -151,7 +151,7 @@ def test_engines_of_one_target_and_precision_are_classes_with_curves_by_their_id
     ]
     markup = charts.scatter_chart(rows)
     name = next(element.get("aria-label") or "" for element in elements(markup) if element.tag == "svg")
-    assert "a fp32 70.0 % at 9.00 ms; streams (a fp32) 70.0 % at 6.00 ms; a int8 60.0 % at 4.00 ms" in name
+    assert "a-fp32 70.0 % at 9.00 ms; streams (a fp32) 70.0 % at 6.00 ms; a-int8 60.0 % at 4.00 ms" in name
     assert "streams" in texts(markup)  # beside its dot, which looks like that of the other fp32 engine
     line = charts.stage_line_chart(stage_line([network("onnx", 0.71), *rows]))
-    assert {"a fp32", "streams (a fp32)", "a int8"} <= {text.split("\n")[0] for text in texts(line)} | set(texts(line))
+    assert {"a-fp32", "streams (a fp32)", "a-int8"} <= {text.split("\n")[0] for text in texts(line)} | set(texts(line))

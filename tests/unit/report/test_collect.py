@@ -95,9 +95,9 @@ def test_two_engines_of_one_target_and_precision_have_rows_of_their_own(tmp_path
         ("onnxruntime-int8", "onnxruntime", "int8", "local"),
     ]
     assert [(row.label, row.score, row.p50_ms) for row in engines] == [
-        ("openvino fp32", 0.5, pytest.approx(0.001)),
+        ("openvino-fp32", 0.5, pytest.approx(0.001)),
         ("streams (openvino fp32)", 0.6, pytest.approx(0.002)),
-        ("onnxruntime int8", 0.7, pytest.approx(0.003)),
+        ("onnxruntime-int8", 0.7, pytest.approx(0.003)),
     ]
     assert {row.status for row in engines} == {"measured"}
     assert [row.calibration and row.calibration.count for row in engines] == [None, None, 3]

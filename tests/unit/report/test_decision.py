@@ -27,13 +27,13 @@ def test_the_fastest_of_the_engines_within_a_point_is_chosen() -> None:
     (decision,) = decide(report(*rows), {})
     assert decision.row is not None
     assert decision.row.id == "held-int8"
-    assert "at most 1 point mIoU below the float network (ONNX, 60.0\u00a0%)" in decision.rule
+    assert "at most 1 point mIoU below the float network (onnx, 60.0\u00a0%)" in decision.rule
 
 
 def test_nothing_is_recommended_where_no_engine_holds_and_the_best_is_named() -> None:
     (decision,) = decide(report(ONNX, timed("a", 0.55, 1.0), timed("b", 0.58, 2.0)), {})
     assert decision.row is None
-    assert decision.reason == "the best engine, b int8, loses −2.0 points"
+    assert decision.reason == "the best engine, b-int8, loses −2.0 points"
 
 
 def test_nothing_is_recommended_without_scores_or_latencies() -> None:
@@ -79,7 +79,7 @@ def test_a_runner_up_that_may_be_as_fast_is_named() -> None:
     for name, medians in (("a", own), ("b", near), ("c", 9 * own)):
         samples |= {f"{name}-int8/wall_ns": medians, f"{name}-int8/wall_bursts": np.ones(8, int)}
     (decision,) = decide(report(*rows), samples)
-    assert decision.doubt == "Speed against b int8: not decided, machine not quiet (0.90 to 1.30× the speed)."
+    assert decision.doubt == "Speed against b-int8 is not decided: interval includes 1 (0.90 to 1.30× the speed)."
     (sure,) = decide(report(rows[0], rows[1], rows[3]), samples)
     assert sure.doubt == ""
 

@@ -77,7 +77,7 @@ def test_the_page_has_energy_sustained_load_and_states_in_words(page: str) -> No
         '<td class="more">15.0 (1.50×)</td>',  # bursts had 10 ms
         "gpu-thermal 40.0 to 71.5",
         "after 150 s: cooling: devfreq-gpu rose from 0 to 1; before it: cooled down to 41.0 °C in 12 s",
-        "openvino int8 +0.4 % (± 0.2)",
+        "openvino-int8 +0.4 % (± 0.2)",
         "State of board orin",
         '<tr><th scope="row">power</th><td class="reason">VDD_IN 5.00 W</td><td class="reason">VDD_IN 9.00 W</td></tr>',
         '<th scope="row">clocks locked</th><td class="reason">–</td><td class="reason">yes</td>',
@@ -89,7 +89,7 @@ def test_the_page_has_energy_sustained_load_and_states_in_words(page: str) -> No
 
 def test_the_timeline_is_drawn_for_both_widths_with_its_numbers_in_words(page: str) -> None:
     name = (
-        'aria-label="openvino int8: sustained load: p50 10.0 ms at first, 15.0 ms at last, 1.50×; first sign of throttling after '
+        'aria-label="openvino-int8: sustained load: p50 10.0 ms at first, 15.0 ms at last, 1.50×; first sign of throttling after '
         "150 s: cooling: devfreq-gpu rose from 0 to 1; clock, MHz at the end: ga10b 612.0, cpu policy0 1984.0; temperature, °C at "
         'the end: gpu-thermal 71.5, cpu-thermal 45.0; power, W at the end: VDD_IN 9.0"'
     )

@@ -59,7 +59,7 @@ def test_means_over_different_classes_are_told(page: str, tmp_path: Path) -> Non
     rows = sample_file()["rows"]
     rows[5]["iou_per_class"]["never seen"] = 0.0
     text = render(changed(rows=rows), tmp_path)
-    assert "no label is of class never seen, and openvino int8 took pixels for it" in re.sub(r"\s+", " ", text)
+    assert "no label is of class never seen, and openvino-int8 took pixels for it" in re.sub(r"\s+", " ", text)
 
 
 def test_names_from_outside_are_escaped(tmp_path: Path) -> None:
@@ -89,7 +89,7 @@ def test_what_looks_wrong_with_the_data_and_the_ceiling_stand_beside_the_scores(
 def test_steps_without_a_label_are_told(page: str, tmp_path: Path) -> None:
     training = sample_file()["training"]
     training["teacher"]["zero_loss_steps"] = 7
-    said = f"Teacher: the task loss was exactly 0 in 7 of {training['teacher']['steps']} steps, which taught nothing."
+    said = f"teacher: the task loss was exactly 0 in 7 of {training['teacher']['steps']} steps, which taught nothing."
     assert said in render(changed(training=training), tmp_path)
     assert "exactly 0" not in page
 
@@ -119,8 +119,8 @@ def test_engines_with_ids_of_their_own_have_rows_histograms_and_pictures_of_thei
     assert text.count("<text") > 0
     assert len(re.findall("tuned \\(openvino int8\\), 600 runs", text)) == 4  # engine and wall time, desktop and phone
     assert "by tuned (openvino int8): " in text  # the picture of the worst int8 engine
-    assert "by openvino int8: " in text  # and that of the engine to deploy
-    assert "by onnxruntime int8: " not in text
+    assert "by openvino-int8: " in text  # and that of the engine to deploy
+    assert "by onnxruntime-int8: " not in text
 
 
 def test_the_page_says_how_many_images_calibrated_the_quantized_models(page: str, tmp_path: Path) -> None:
@@ -138,7 +138,7 @@ def test_a_failed_engine_has_its_reason_in_its_row_and_is_named_at_the_top(tmp_p
     rows[5] |= {"status": "failed", "reason": "the compiler ended by SIGSEGV"}
     text = render(changed(rows=rows), tmp_path)
     assert "failed: the compiler ended by SIGSEGV" in text
-    assert "Failed: openvino int8. The reasons are in the table." in text
+    assert "Failed: openvino-int8. The reasons are in the table." in text
     assert "Not measured:" not in text
 
 

@@ -89,7 +89,7 @@ def test_a_row_without_a_class_map_has_no_tile() -> None:
     blank = np.zeros((4, 4), np.uint8)
     rows = [network("teacher", 0.9), network("student", 0.9)]
     (picture,) = read_pictures(archive(blank, student=blank), rows, ["only"])
-    assert [tile.title for tile in picture.tiles] == ["Image", "Truth", "Baseline student"]
+    assert [tile.title for tile in picture.tiles] == ["Image", "Truth", "student"]
 
 
 @pytest.mark.parametrize(("scores", "expected"), [([0.9, 0.1, 0.5], 0.5), ([0.9, 0.1, 0.5, 0.6], 0.5), ([0.3], 0.3)])

@@ -8,7 +8,9 @@ from report_rows import engine
 
 from edgekd.report.latency import RatioInterval, SpeedRatio
 from edgekd.report.model import Report
-from edgekd.report.speed import speed_ratio, speed_text, with_speeds
+from edgekd.report.speed import speed_ratio, speed_text, speed_verdict, with_speeds
+
+QUIET = engine("a", "int8", 0.6)
 
 
 def rounds(row: str, series: str, medians: list[float]) -> dict[str, np.ndarray]:
@@ -24,7 +26,7 @@ def test_rounds_are_paired_so_that_a_load_on_both_cancels() -> None:
     assert speed is not None
     assert speed.wall == RatioInterval(ratio=1.5, low=1.5, high=1.5)
     assert (speed.engine, speed.rounds, speed.verdict) == (None, 8, "faster")
-    assert speed_text(speed) == "1.50× as fast (1.50 to 1.50)"
+    assert speed_text(speed, QUIET, QUIET) == "1.50× as fast (1.50 to 1.50)"
 
 
 def test_the_interval_is_that_of_the_order_statistics() -> None:
@@ -34,7 +36,7 @@ def test_the_interval_is_that_of_the_order_statistics() -> None:
     assert speed is not None
     assert (speed.first.low, speed.first.high, speed.first.ratio) == pytest.approx((0.9, 1.5, 1.25))
     assert speed.verdict == "not decided"
-    assert speed_text(speed) == "not decided, machine not quiet (0.90 to 1.50× the speed)"
+    assert speed_text(speed, QUIET, QUIET) == "not decided: interval includes 1 (0.90 to 1.50× the speed)"
 
 
 def test_fewer_than_six_rounds_carry_no_verdict() -> None:
@@ -42,7 +44,18 @@ def test_fewer_than_six_rounds_carry_no_verdict() -> None:
     speed = speed_ratio(samples, "a", "b")
     assert speed is not None
     assert (speed.verdict, speed.first.low) == ("not decided", None)
-    assert speed_text(speed) == "not decided, too few rounds for an interval (5)"
+    assert speed_text(speed, QUIET, QUIET) == "not decided: too few rounds for an interval (5)"
+
+
+def test_a_warning_of_the_bench_about_either_engine_leaves_the_speed_undecided() -> None:
+    samples = rounds("a", "wall", [100.0] * 8) | rounds("b", "wall", [150.0] * 8)
+    speed = speed_ratio(samples, "a", "b")
+    assert speed is not None
+    noisy = engine("b", "int8", 0.6).model_copy(update={"warnings": ["wall spreads by 30 %"]})
+    assert speed_verdict(speed, QUIET, QUIET) == "faster"
+    for pair in ((QUIET, noisy), (noisy, QUIET)):
+        assert speed_verdict(speed, *pair) == "not decided"
+        assert speed_text(speed, *pair) == "not decided: machine not quiet (1.50 to 1.50× the speed)"
 
 
 @pytest.mark.parametrize(

@@ -71,11 +71,11 @@ def test_the_reference_is_measured_where_an_engine_of_its_precision_is() -> None
 @pytest.mark.parametrize(
     ("row", "label"),
     [
-        (engine("a", "int8", 0.6), "a int8"),
-        (engine("a", "int8", 0.6, id="a-int8@pi", board="pi"), "a int8 on pi"),
+        (engine("a", "int8", 0.6), "a-int8"),
+        (engine("a", "int8", 0.6, id="a-int8@pi", board="pi"), "a-int8@pi"),
         (engine("a", "int8", 0.6, id="tuned", board="pi"), "tuned (a int8 on pi)"),
         (Row(id="bare", stage="engine"), "bare"),
-        (network("student", 0.6), "Baseline student"),
+        (network("student", 0.6), "student"),
         (Row(id="new", stage="of-a-later-version"), "new"),
     ],
 )
@@ -102,8 +102,8 @@ def test_without_a_baseline_gap_and_gain_cannot_be_told_apart() -> None:
 
 def test_the_sentence_names_the_largest_loss_and_the_largest_after_training() -> None:
     sentence = stage_line([*TRUNK, engine("a", "fp32", 0.65), engine("a", "int8", 0.642)]).sentence
-    assert "capacity gap (Teacher → Baseline student), −20.0 points" in sentence
-    assert "Largest loss after training: int8 quantization (a fp32 → a int8), −0.8 points" in sentence
+    assert "Largest loss: capacity gap, teacher → student: −20.0 points" in sentence
+    assert "After training: int8 quantization, a-fp32 → a-int8: −0.8 points" in sentence
 
 
 def test_no_loss_is_said_to_be_no_loss() -> None:

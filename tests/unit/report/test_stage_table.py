@@ -10,10 +10,10 @@ from edgekd.report.stage_table import StageRow, headers, stage_chart, stage_rows
 
 def test_the_table_has_each_engine_with_its_stages_and_sums() -> None:
     rows = stage_rows(Report.model_validate(sample_file()))
-    assert [row.id for row in rows] == ["openvino fp32", "openvino int8", "onnxruntime fp32", "onnxruntime int8"]
+    assert [row.id for row in rows] == ["openvino-fp32", "openvino-int8", "onnxruntime-fp32", "onnxruntime-int8"]
     # wall 6.3, engine 4.07: 2.23 ms around it, two thirds before and one third behind
     assert rows[1] == StageRow(
-        "openvino int8", "2.00", "1.49", "4.07", "0.743", "6.30", "8.30", "–", "120", "8.14", "150 MB", "90.0 MB"
+        "openvino-int8", "2.00", "1.49", "4.07", "0.743", "6.30", "8.30", "–", "120", "8.14", "150 MB", "90.0 MB"
     )
 
 
@@ -35,6 +35,6 @@ def test_without_files_and_footprint_there_are_dashes() -> None:
 def test_the_chart_says_its_numbers_and_leaves_out_what_was_not_measured() -> None:
     report = Report.model_validate(sample_file())
     chart = stage_chart(report.rows, report.task)
-    assert "openvino int8 decode 2.00 ms, prepare 1.49 ms, engine 4.07 ms, class map 0.743 ms" in chart
-    assert "Teacher" not in chart
+    assert "openvino-int8 decode 2.00 ms, prepare 1.49 ms, engine 4.07 ms, class map 0.743 ms" in chart
+    assert "teacher" not in chart
     assert stage_chart([row for row in report.rows if row.stage != "engine"], report.task) == ""

@@ -44,7 +44,7 @@ def test_a_run_of_a_study_without_a_baseline_of_its_own_has_the_interval() -> No
     rows = [network("distilled", 0.63)]
     found = findings(rows, stage_line(rows), EQUAL, StudyInterval(5, 0.02, 0.01, 0.03))[0]
     assert (found.tone, found.headline) == ("good", "Distillation: +2.0 points mIoU (+1.0 to +3.0, 5 seeds)")
-    assert found.text.endswith("This run has no row for the baseline student.")
+    assert found.text.endswith("This run has no student.")
 
 
 def test_an_unequal_budget_is_told_and_never_called_good() -> None:
@@ -93,7 +93,7 @@ def test_int8_that_keeps_less_or_is_surely_slower_is_bad_in_that() -> None:
 def test_a_machine_that_is_not_quiet_has_no_coloured_verdict_on_speed() -> None:
     noisy = engine("a", "int8", 0.60, p50=4.0, speed=speed(0.9, 2.1), warnings=["engine time drifted by +97 %"])
     (found,) = quantized_rows([engine("a", "fp32", 0.60, p50=9.0), noisy])
-    assert found.speed == Cell("unknown", "not decided, machine not quiet (0.90 to 2.10× the speed)")
+    assert found.speed == Cell("unknown", "not decided: machine not quiet (0.90 to 2.10× the speed)")
 
 
 def test_a_report_without_rounds_has_a_ratio_and_no_verdict() -> None:
@@ -104,15 +104,15 @@ def test_a_report_without_rounds_has_a_ratio_and_no_verdict() -> None:
 def test_int8_is_never_compared_with_another_board() -> None:
     rows = [engine("a", "fp32", 0.60, p50=9.0), engine("a", "int8", 0.60, p50=4.0, board="jetson")]
     (found,) = quantized_rows(rows)
-    assert (found.speed.tone, found.compared) == ("unknown", "a on jetson fp32 or fp16")
-    assert found.note == "This run has no row for the a on jetson fp32 or fp16."
+    assert (found.speed.tone, found.compared) == ("unknown", "fp32 or fp16 engine of a on jetson")
+    assert found.note == "This run has no fp32 or fp16 engine of a on jetson."
 
 
 def test_int8_is_compared_with_fp16_where_a_target_has_no_fp32() -> None:
     rows = [network("onnx", 0.60), engine("rknn", "fp16", 0.59, p50=10.0), engine("rknn", "int8", 0.40, p50=5.0)]
     (int8,) = quantized_rows(rows)
-    assert (int8.compared, int8.score) == ("rknn fp16", Cell("bad", "−19.0 points, 67.8 % kept"))
-    assert verdict(rows)[-1].headline == "Largest accuracy loss: int8 quantization, rknn int8"
+    assert (int8.compared, int8.score) == ("rknn-fp16", Cell("bad", "−19.0 points, 67.8 % kept"))
+    assert verdict(rows)[-1].headline == "Largest accuracy loss: int8 quantization, rknn-int8"
     assert [(step.name, step.source.precision) for step in stage_line(rows).steps[1:]] == [
         ("compilation in fp16", "fp32"),
         ("int8 quantization", "fp16"),
@@ -135,10 +135,10 @@ def test_each_int8_engine_is_judged_against_the_first_fp32_engine_of_its_target(
         engine("a", "int8", 0.45, p50=2.0, id="tuned"),
     ]
     default, tuned = quantized_rows(rows)
-    assert (default.row.label, default.compared, default.smaller) == ("a int8", "a fp32", "4.00×")
+    assert (default.row.label, default.compared, default.smaller) == ("a-int8", "a-fp32", "4.00×")
     assert (tuned.row.label, tuned.compared, tuned.score.text) == (
         "tuned (a int8)",
-        "a fp32",
+        "a-fp32",
         "−15.0 points, 75.0 % kept",
     )
     assert verdict(rows)[-1].headline == "Largest accuracy loss: int8 quantization, tuned (a int8)"
@@ -148,7 +148,7 @@ def test_an_engine_that_failed_leaves_its_question_open_with_the_reason() -> Non
     crashed = engine("a", "int8", None, status="failed", reason="the compiler ended by SIGSEGV")
     (int8,) = quantized_rows([engine("a", "fp32", 0.60, p50=8.0), crashed])
     assert (int8.score.tone, int8.speed.tone) == ("unknown", "unknown")
-    assert int8.note == "a int8: failed (the compiler ended by SIGSEGV)."
+    assert int8.note == "a-int8: failed (the compiler ended by SIGSEGV)."
 
 
 def test_different_image_counts_of_an_engine_are_told() -> None:
@@ -159,4 +159,4 @@ def test_different_image_counts_of_an_engine_are_told() -> None:
 
 def test_the_largest_loss_closes_the_verdict() -> None:
     found = verdict([network("onnx", 0.60), engine("a", "fp32", 0.60), engine("a", "int8", 0.50)])[-1]
-    assert found.headline == "Largest accuracy loss: int8 quantization, a int8"
+    assert found.headline == "Largest accuracy loss: int8 quantization, a-int8"

@@ -148,7 +148,9 @@ def test_an_engine_built_on_another_gpu_is_refused_in_our_words(tmp_path: Path) 
 def test_a_damaged_file_beside_the_engine_is_told_in_one_line(damage: str, tmp_path: Path) -> None:
     engine = tmp_path / "engine.plan"
     engine.with_suffix(".json").write_text(damage, encoding="latin-1")
-    with pytest.raises(TargetError, match=r"expected engine.json beside it to say which GPU it was built on") as caught:
+    with pytest.raises(
+        TargetError, match=r"expected engine.json beside it with the GPU that it was built on"
+    ) as caught:
         check_device(engine, {"device": "Orin", "compute_capability": "8.7"})
     assert "\n" not in str(caught.value)
 

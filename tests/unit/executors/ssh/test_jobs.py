@@ -31,7 +31,7 @@ def test_a_holders_name_holds_nothing_that_a_terminal_obeys() -> None:
 
 @pytest.mark.parametrize("said", ["state asleep\n", "state ended\ncode 0\n", "state ended\ncode x\ncomplete\n"])
 def test_a_bad_answer_is_an_error_of_the_board(said: str) -> None:
-    with pytest.raises(BoardAnswerError, match="the board said of its job: 'state") as caught:
+    with pytest.raises(BoardAnswerError, match="unexpected job status: 'state") as caught:
         status_of(said)
     assert isinstance(caught.value, BoardError)
     assert isinstance(caught.value, ArtifactError)

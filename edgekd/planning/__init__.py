@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from graphlib import TopologicalSorter
 
-from edgekd.board.precision import Precision
-from edgekd.core import plugins
 from edgekd.core.recipe import LOCAL, Engine, Recipe
 from edgekd.core.stage import Stage, bench_of
 from edgekd.errors import BoardError, TargetError, UserError, did_you_mean
 from edgekd.executors.boards import why_not_there
+from edgekd.planning.deployment import NOT_QUANTIZED, deployment, of_student, quantizer_of, source_of
+from edgekd.planning.qat import CALIBRATED_ON, further_students, training_stages
+
+__all__ = [
+    "deployed_student",
+    "further_students",
+    "is_twin",
+    "of_student",
+    "plan",
+    "quantizer_of",
+    "select",
+    "trains_baseline",
+]
 
 log = logging.getLogger(__name__)
 
@@ -19,17 +30,12 @@ log = logging.getLogger(__name__)
 # draws its learning curve.
 _NOT_LEARNED = ("teacher.train.checkpoint_every", "student.train.checkpoint_every", "data.val")
 _TRAINED_ON = {"data": "edgekd.data.stage:training_part"}
-_CALIBRATED_ON = {"data": "edgekd.data.stage:calibration_part"}
 _SCORED_ON = {"data": "edgekd.data.stage:scoring_part"}
 _CLASSES_OF = {"data": "edgekd.data.stage:classes_part"}
 # The class names in it: `training_part` has their numbers.
 _NAMES = ("data.augment.flip_pairs",)
 # Nor do when a training is given up, and whether a baseline is trained beside it.
 _NOT_DISTILLED = ("distill.watchdog_ratio", "distill.baseline")
-_NOT_QUANTIZED = ("quantize.budget",)  # it chooses layers of `mixed` engines, and changes no int8 model
-
-# A budget is held on training images, all of them, without pictures.
-_ONLY_ON_VAL = ("data.val", "evaluate.images", "evaluate.pictures", "evaluate.coco_files")
 
 
 def plan(recipe: Recipe, ran_before: Callable[[Engine], bool] = lambda _: True) -> list[Stage]:
@@ -43,7 +49,12 @@ def plan(recipe: Recipe, ran_before: Callable[[Engine], bool] = lambda _: True) 
         RecipeError: an engine's board is not in the inventory in use.
     """
     stages = {
-        stage.name: stage for stage in [*_training(recipe), *_deployment(recipe), *_measuring(recipe, ran_before)]
+        stage.name: stage
+        for stage in [
+            *_training(recipe),
+            *deployment(recipe, deployed_student(recipe)),
+            *_measuring(recipe, ran_before),
+        ]
     }
     graph = {name: (*stage.inputs, *stage.prerequisites) for name, stage in stages.items()}
     return [stages[name] for name in TopologicalSorter(graph).static_order()]
@@ -84,11 +95,6 @@ def trains_baseline(recipe: Recipe) -> bool:
     return recipe.distill.baseline or not recipe.distill.methods
 
 
-def quantizer_of(engine: Engine) -> str:
-    """Return the quantizer whose model an int8 engine of this target is compiled from."""
-    return plugins.target(engine.target).info.quantizer
-
-
 def _training(recipe: Recipe) -> list[Stage]:
     stages = [
         Stage(
@@ -102,7 +108,7 @@ def _training(recipe: Recipe) -> list[Stage]:
         )
     ]
     checks: tuple[str, ...] = ()  # they refuse, before anything is trained, what cannot end well
-    if recipe.teacher.train or recipe.student.train:
+    if recipe.teacher.train or recipe.student.train or recipe.qat:
         checks = ("plan",)
         stages.append(
             Stage(
@@ -110,7 +116,7 @@ def _training(recipe: Recipe) -> list[Stage]:
                 kind="plan",
                 function="edgekd.distill.stage:run_plan",
                 inputs=("data",),
-                sections=("data", "teacher", "student", "distill", "trainer"),
+                sections=("data", "teacher", "student", "distill", *(("qat",) if recipe.qat else ()), "trainer"),
                 ignored_keys=_NOT_DISTILLED,
                 partial_inputs=_CLASSES_OF,
             )
@@ -124,7 +130,7 @@ def _training(recipe: Recipe) -> list[Stage]:
                 function="edgekd.preflight.stage:run",
                 inputs=("data",),
                 sections=("data", "student", "export", "quantize", "engines", "check"),
-                ignored_keys=_NOT_QUANTIZED,
+                ignored_keys=NOT_QUANTIZED,
                 partial_inputs=_CLASSES_OF,
                 version=2,
             )
@@ -133,10 +139,10 @@ def _training(recipe: Recipe) -> list[Stage]:
     stages.append(_trained("teacher", "edgekd.train.stage:train_teacher", ("data",), checks, ("teacher.floor",)))
     if trains_baseline(recipe):
         stages.append(_trained("student", "edgekd.train.stage:train_student", ("data",), checks))
+    floor = ("evaluate/teacher",) if recipe.teacher.floor > 0 else ()
     if recipe.distill.methods:
-        floor = ("evaluate/teacher",) if recipe.teacher.floor > 0 else ()
         stages.append(_trained("distilled", "edgekd.distill.stage:run", ("data", "teacher"), floor, _NOT_DISTILLED))
-    return stages
+    return [*stages, *training_stages(recipe, deployed_student(recipe), floor, _TRAINED_ON)]
 
 
 def _trained(
@@ -158,104 +164,6 @@ def _trained(
         prerequisites=prerequisites,
         partial_inputs=_TRAINED_ON,
     )
-
-
-def _deployment(recipe: Recipe) -> list[Stage]:
-    student = deployed_student(recipe)
-    stages = [
-        Stage(
-            name="export",
-            kind="onnx",
-            function="edgekd.export.stage:run",
-            inputs=(student, "data"),
-            sections=("data", "export"),
-            subject=student,
-            partial_inputs=_SCORED_ON,
-            version=2,
-        )
-    ]
-    mixed = [engine for engine in recipe.engines if engine.precision is Precision.MIXED]
-    stages += [*_sensitivity(mixed), *map(_mixed, mixed)]
-    quantized = {_source(e): e for e in recipe.engines if e.precision.is_quantized and e not in mixed}
-    for name, engine in sorted(quantized.items()):
-        quantizer = quantizer_of(engine)
-        stages.append(
-            Stage(
-                name=name,
-                kind="quantized",
-                function="edgekd.quantize.stage:run",
-                inputs=("export", "data"),
-                sections=("data", f"quantize:{engine.variant}/{quantizer}"),
-                subject=quantizer,
-                external_state="edgekd.quantize.stage:place",
-                ignored_keys=_NOT_QUANTIZED,
-                fails_alone=True,
-                partial_inputs=_CALIBRATED_ON,
-            )
-        )
-    for engine in recipe.engines:
-        stages.append(
-            Stage(
-                name=f"engine/{engine.id}",
-                kind="engine",
-                function="edgekd.compile.stage:run",
-                inputs=tuple(dict.fromkeys((_source(engine), "export", "data"))),
-                sections=("data", f"engines:{engine.id}", "parity"),
-                subject=engine.id,
-                external_state="edgekd.compile.stage:bound_to",
-                fails_alone=True,
-                partial_inputs=_CALIBRATED_ON,
-                version=2,
-            )
-        )
-    return stages
-
-
-def _source(engine: Engine) -> str:
-    """Return the stage whose model an engine is compiled from."""
-    if engine.precision is Precision.MIXED:
-        return f"mixed/{engine.id}"
-    return f"quantize/{quantizer_of(engine)}-{engine.variant}" if engine.precision.is_quantized else "export"
-
-
-def _sensitivity(mixed: Sequence[Engine]) -> list[Stage]:
-    """Return the stages that rank layers, one for each quantizer and variant of the mixed engines."""
-    return [
-        Stage(
-            name=name,
-            kind="sensitivity",
-            function="edgekd.sensitivity.stage:run",
-            inputs=("export", "data"),
-            sections=("data", f"quantize:{engine.variant}/{quantizer_of(engine)}", "evaluate"),
-            subject=quantizer_of(engine),
-            ignored_keys=_ONLY_ON_VAL,
-            external_state="edgekd.quantize.stage:place",
-            fails_alone=True,
-            partial_inputs=_CALIBRATED_ON,
-        )
-        for name, engine in sorted({_ranked(engine): engine for engine in mixed}.items())
-    ]
-
-
-def _mixed(engine: Engine) -> Stage:
-    """Return the stage that makes the quantized model of a mixed engine, and builds the engine to hold it to the budget."""
-    return Stage(
-        name=_source(engine),
-        kind="quantized",
-        function="edgekd.sensitivity.mixed:run",
-        inputs=(_ranked(engine), "export", "data"),
-        sections=("data", f"quantize:{engine.variant}/{quantizer_of(engine)}", f"engines:{engine.id}", "evaluate"),
-        subject=engine.id,
-        ignored_keys=_ONLY_ON_VAL,
-        external_state="edgekd.compile.stage:bound_to" if engine.board == LOCAL else "edgekd.evaluate.stage:place",
-        fails_alone=True,
-        partial_inputs=_CALIBRATED_ON,
-    )
-
-
-def _ranked(engine: Engine) -> str:
-    """Return the stage that ranks the layers of a mixed engine."""
-    return f"sensitivity/{quantizer_of(engine)}-{engine.variant}"
 
 
 def _measuring(recipe: Recipe, ran_before: Callable[[Engine], bool]) -> list[Stage]:
@@ -280,8 +188,26 @@ def _measuring(recipe: Recipe, ran_before: Callable[[Engine], bool]) -> list[Sta
                 version=3,
             )
         )
+    stages += [_layers(engine) for engine in engines if recipe.layers.images and engine.precision.is_quantized]
     stages += [_agreement(engine, here) for engine in engines for here in engines if is_twin(here, engine)]
     return stages
+
+
+def _layers(engine: Engine) -> Stage:
+    """Return the stage that measures the error of an engine layer by layer."""
+    return Stage(
+        name=f"layers/{engine.id}",
+        kind="layers",
+        function="edgekd.layers.stage:run",
+        inputs=tuple(
+            dict.fromkeys((f"engine/{engine.id}", source_of(engine), of_student("export", engine.student), "data"))
+        ),
+        sections=("data", "layers", f"engines:{engine.id}"),
+        subject=engine.id,
+        external_state="edgekd.evaluate.stage:place" if engine.board != LOCAL else "",
+        fails_alone=True,
+        partial_inputs=CALIBRATED_ON,
+    )
 
 
 def is_twin(here: Engine, engine: Engine) -> bool:

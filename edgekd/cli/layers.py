@@ -1,0 +1,71 @@
+"""`edgekd layers`: the error of an engine layer by layer, and the layer to blame."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from edgekd.layers.model import LayerErrors
+
+
+def layers(
+    engine: Annotated[Path, typer.Argument(help="Engine of a run, e.g. runs/quickstart/engine/openvino-int8.")],
+    images: Annotated[int, typer.Option("--images", help="Training images that are compared.")] = 8,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Find the layer in which an engine loses accuracy. Four comparisons, each with a column of its own.
+
+    Exit code 1 if the engine, or its board, computes a layer otherwise than its graph says.
+    """
+    from edgekd.cli import show
+    from edgekd.core.progress import progress_bar
+    from edgekd.executors.boards import connected
+    from edgekd.layers.model import QUANTIZATION
+    from edgekd.layers.work import errors_in_run
+
+    with connected(Path.cwd()), progress_bar("layers quantized alone", redraws_itself=False) as progress:
+        found = errors_in_run(engine, images, progress)
+    if json:
+        show.print_json(found.to_dict())
+    else:
+        _show(found, engine)
+    if any(one.comparison != QUANTIZATION for one in found.blamed):
+        raise typer.Exit(1)
+
+
+def _show(found: LayerErrors, folder: Path) -> None:
+    from edgekd.cli import show
+    from edgekd.layers.model import COMPARISONS
+    from edgekd.layers.table import headers, rows
+
+    titles = headers(found)
+    show.print_table(titles, rows(found), left=("layer",))
+    print("\ndB of signal to noise: higher is better, 6 dB are one bit")
+    for name, title in COMPARISONS.items():
+        if (value := found.answer.get(name)) is not None:
+            print(f"outputs, {title}: {'the same' if value >= 200 else f'{value:.1f} dB'}")
+    for note in found.notes:
+        print(f"note: {note}")
+    print(f"\n{found.sentence}")
+    for blame in found.blamed[1:]:
+        print(f"also: {blame.text}")
+    print(f"next: {_next(found, folder)}")
+
+
+def _next(found: LayerErrors, folder: Path) -> str:
+    from edgekd.cli import show
+    from edgekd.layers.model import BOARD, QUANTIZATION, RUNTIME
+
+    blame = found.blamed[0] if found.blamed else None
+    if blame is None:
+        return show.command("report", str(folder.parent.parent))
+    if blame.comparison == QUANTIZATION:
+        return f"edgekd run RECIPE --set 'quantize.options.QUANTIZER.keep_float=[{blame.layer}]'"
+    if blame.comparison == RUNTIME:
+        return f"keep {blame.layer} in float (quantize.options.QUANTIZER.keep_float), or build the engine with another version"
+    if blame.comparison == BOARD:
+        return "compare the versions of the runtime: edgekd board doctor NAME"
+    return "build the engine with fewer optimizations (options of the target), and compare again"

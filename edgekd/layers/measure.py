@@ -1,0 +1,210 @@
+"""Measures the errors of an engine layer by layer, image by image: four comparisons that are kept apart.
+
+An error grows from layer to layer, so an engine's tensor says little about its own layer. Therefore each layer of the Q/DQ graph is
+computed once more *from the engine's own inputs* (`graphs.cut`). What is left is the error of this one layer, and rounding
+explains how much of it: what quantization changes in the layer, and one rounding of its result.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+
+from edgekd.board.parity import numeric_outputs
+from edgekd.board.preprocess import prepare
+from edgekd.board.specs import ModelSpec
+from edgekd.executors.base import Executor
+from edgekd.executors.inference import Arrays, EngineFiles, run_engine
+from edgekd.executors.tapping import tap_engine
+from edgekd.layers.graphs import OWN, Layer, compared_tensors, cut, layers_of, step_share
+from edgekd.layers.model import BOARD, QUANTIZATION, RUNTIME, TAPS
+from edgekd.quantize.errors_by_node import Noise, named
+from edgekd.quantize.grids import Placement
+from edgekd.quantize.ranges import Scale
+from edgekd.quantize.reference import runner
+
+HERE = "here"
+# What the coarsest float arithmetic explains: bf16 has 8 bits, and rounding to them makes noise of 2^-16 / 3, -53 dB, each time.
+FLOAT_SHARE = 1e-4
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A network to compare an engine with.
+
+    model: the float graph (`onnx.ModelProto`).
+    spec: its contract.
+    graph: the Q/DQ graph that the engine was compiled from; None for a float engine.
+    is_file: whether `graph` is the file that the engine was compiled from, not a graph that says the same.
+    placement, scales: what is quantized; None where that is not known.
+    """
+
+    model: Any
+    spec: ModelSpec
+    graph: Any = None
+    is_file: bool = True
+    placement: Placement | None = None
+    scales: Mapping[str, Scale] | None = None
+
+    @property
+    def reference(self) -> Any:
+        """The graph that an engine has to compute."""
+        return self.model if self.graph is None else self.graph
+
+
+@dataclass(frozen=True)
+class Place:
+    """A place that runs the engine."""
+
+    engine: EngineFiles
+    executor: Executor
+
+
+class Sums:
+    """Noise of all comparisons: by layer, and of the answer by comparison."""
+
+    def __init__(self) -> None:
+        self.accumulated: dict[str, Noise] = defaultdict(Noise)
+        self.engine: dict[str, Noise] = defaultdict(Noise)
+        self.board: dict[str, Noise] = defaultdict(Noise)
+        self.own: dict[tuple[str, str], Noise] = defaultdict(Noise)  # place, layer
+        self.layer_quantization: dict[str, Noise] = defaultdict(Noise)
+        self.step: dict[str, float] = defaultdict(float)
+        self.answer: dict[str, Noise] = defaultdict(Noise)
+        self.images = 0
+
+    def allowed(self, layer: str) -> float:
+        """Return the noise share that rounding explains in a layer."""
+        return self.layer_quantization[layer].share + self.step[layer] / max(1, self.images) + FLOAT_SHARE
+
+
+def measure(subject: Subject, places: Mapping[str, Place], images: Sequence[np.ndarray]) -> tuple[list[Layer], Sums]:
+    """Return the layers of a network, and the noise of an engine in them.
+
+    Args:
+        subject: the network.
+        places: by `here` or the board's name, where the engine runs; the first is compared with the graph. Empty: the graphs only.
+        images: uint8 RGB (H, W, 3).
+
+    Raises:
+        TargetError: the target shows no inner tensors, or a runtime refuses the engine; errors as `tap_engine`.
+    """
+    graph, reference = named(subject.model), named(subject.reference)
+    layers = layers_of(graph)
+    tensor = compared_tensors(layers, reference, subject.is_file)
+    shapes = {there: graph.shape(name) or () for name, there in tensor.values()}
+    outputs = numeric_outputs(subject.spec) or [one.name for one in subject.spec.outputs]
+    sums = Sums()
+    with ExitStack() as stack:
+        runs, plain = {}, {}
+        for name, place in places.items():
+            inputs = [_input(image, place.engine.spec) for image in images]
+            plain[name], _ = run_engine(place.engine, inputs, place.executor)
+            runs[name] = stack.enter_context(tap_engine(place.engine, inputs, shapes, place.executor))
+        shared = set(shapes).intersection(*(run.tensors for run in runs.values())) if runs else set()
+        folder = Path(stack.enter_context(TemporaryDirectory()))
+        evaluate = _Evaluation(subject, {one.name: one for one in layers}, tensor, shared, outputs, folder)
+        tapped = {name: iter(run) for name, run in runs.items()}
+        for number, image in enumerate(images):
+            evaluate.image(image, sums, {n: (plain[n][number], *next(one)) for n, one in tapped.items()})
+    return layers, sums
+
+
+class _Evaluation:
+    """The graphs in the reference runtime: float and Q/DQ, whole and cut."""
+
+    def __init__(
+        self,
+        subject: Subject,
+        layers: Mapping[str, Layer],
+        tensor: Mapping[str, tuple[str, str]],
+        tapped: Collection[str],
+        outputs: Sequence[str],
+        folder: Path,
+    ) -> None:
+        self._subject, self._layers, self._tensor, self._outputs = subject, layers, tensor, outputs
+        self._tapped = {layer: names for layer, names in tensor.items() if names[1] in tapped}
+        self._float = _runner(subject.model, [*outputs, *(name for name, _ in tensor.values())], folder / "float")
+        self._reference = _runner(
+            subject.reference, [*outputs, *(name for _, name in tensor.values())], folder / "graph"
+        )
+        here, there = ([names[side] for names in self._tapped.values()] for side in (0, 1))
+        if self._tapped:
+            self._own_float = _runner(cut(subject.model, here), _own(here), folder / "own_float")
+            self._own = _runner(cut(subject.reference, there), _own(there), folder / "own")
+
+    def image(self, image: np.ndarray, sums: Sums, places: Mapping[str, tuple[Arrays, Arrays, Arrays]]) -> None:
+        """Add one image; `places` has untapped outputs, tapped outputs and tapped tensors by place, the first one first."""
+        sums.images += 1
+        given = _input(image, self._subject.spec)
+        exact, reference = self._float(given), self._reference(given)
+        if self._subject.graph is not None:
+            self._answer(sums, QUANTIZATION, exact, reference)
+            for layer, (name, there) in self._tensor.items():
+                sums.accumulated[layer].add(exact[name], reference[there])
+        first: tuple[Arrays, Arrays, Arrays] | None = None
+        for place, (plain, outputs, tensors) in places.items():
+            if first is None:
+                self._answer(sums, RUNTIME, reference, plain)
+                self._answer(sums, TAPS, plain, outputs)
+            else:
+                self._answer(sums, BOARD, first[0], plain)
+            for layer, (_, there) in self._tapped.items():
+                if first is None:
+                    sums.engine[layer].add(reference[there], tensors[there])
+                else:
+                    sums.board[layer].add(first[2][there], tensors[there])
+            self._layers_on_their_own(sums, place, given, tensors, first is None)
+            first = first or (plain, outputs, tensors)
+
+    def _layers_on_their_own(self, sums: Sums, place: str, given: Arrays, tensors: Arrays, is_first: bool) -> None:
+        """Add the error of each layer computed from the engine's own inputs."""
+        if not self._tapped:
+            return
+        own = self._own({**given, **{there: tensors[there].astype(np.float32) for _, there in self._tapped.values()}})
+        for layer, (_, there) in self._tapped.items():
+            sums.own[place, layer].add(own[there + OWN], tensors[there])
+        if not is_first or self._subject.graph is None:
+            return
+        handed = {name: tensors[there].astype(np.float32) for name, there in self._tapped.values()}
+        own_float = self._own_float({**given, **handed})
+        for layer, (name, there) in self._tapped.items():
+            sums.layer_quantization[layer].add(own_float[name + OWN], own[there + OWN])
+            sums.step[layer] += self._step(layer, tensors[there])
+
+    def _step(self, layer: str, values: np.ndarray) -> float:
+        """Return the noise share of rounding a layer's output once to the grid of its readers; 0 where it is not quantized."""
+        scales = self._subject.scales or {}
+        grid = next((scales[name] for name in self._layers[layer].tensors if name in scales), None)
+        return 0.0 if grid is None else step_share(values, grid.scale)
+
+    def _answer(self, sums: Sums, comparison: str, expected: Arrays, got: Arrays) -> None:
+        for name in self._outputs:
+            one, other = expected[name], got[name]
+            if one.dtype.kind == "f":
+                sums.answer[comparison].add(one, other)
+            else:  # labels: the share that differs
+                sums.answer[comparison].add(np.ones(one.size), (one == other).astype(float))
+
+
+def _input(image: np.ndarray, spec: ModelSpec) -> Arrays:
+    return {spec.inputs[0].name: prepare(image, spec.preprocess)}
+
+
+def _own(names: Sequence[str]) -> list[str]:
+    return [name + OWN for name in names]
+
+
+def _runner(model: Any, wanted: Sequence[str], folder: Path) -> Callable[[Arrays], Arrays]:
+    """Return a function that computes tensors of a graph by name, without optimisation."""
+    folder.mkdir()
+    names = list(dict.fromkeys(wanted))
+    run = runner(model, names, folder)
+    return lambda given: dict(zip(names, run(given), strict=True))

@@ -1,0 +1,16 @@
+"""The stage `layers/<engine>`: the error of an engine layer by layer, for the report."""
+
+from __future__ import annotations
+
+from edgekd.core.artifact import StageResult
+from edgekd.core.stage import StageJob
+from edgekd.layers.work import engine_errors, training_images
+
+
+def run(job: StageJob) -> StageResult:
+    """Measure the engine whose id is the stage's subject on `layers.images` training images."""
+    (engine,) = job.recipe.engines
+    quantized = next((one for one in job.inputs.values() if one.kind == "quantized"), None)
+    images = training_images(job.recipe, job.recipe.layers.images)
+    found = engine_errors(job.inputs[f"engine/{engine.id}"], job.input_of("onnx"), quantized, images, engine.board)
+    return StageResult(details=found.to_dict())

@@ -1,0 +1,182 @@
+"""The errors of an engine of a run, layer by layer: finds its graphs and its places, measures and judges."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgekd.board.preprocess import prepare
+from edgekd.core import plugins
+from edgekd.core.artifact import Artifact, open_artifact
+from edgekd.core.recipe import LOCAL, Recipe
+from edgekd.data.splits import open_split
+from edgekd.errors import EdgekdError, TargetError, UserError, one_line
+from edgekd.executors.boards import ask_why_not, executor_of
+from edgekd.executors.inference import engine_files
+from edgekd.layers.measure import HERE, Place, Subject, Sums, measure
+from edgekd.layers.model import BOARD, QUANTIZATION, RUNTIME, TAPS, LayerError, LayerErrors
+from edgekd.layers.verdict import filled, judge
+from edgekd.quantize.errors_by_node import alone
+from edgekd.quantize.ptq import WEIGHTED
+from edgekd.quantize.read_back import ReadBack, read_back
+from edgekd.rewrites.graph import name_nodes, read_graph, read_onnx
+
+log = logging.getLogger(__name__)
+IMAGES = 8
+
+
+def engine_errors(
+    engine: Artifact,
+    export: Artifact,
+    quantized: Artifact | None,
+    images: Sequence[np.ndarray],
+    board: str = LOCAL,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> LayerErrors:
+    """Return the errors of an engine layer by layer.
+
+    Args:
+        engine: artifact of kind `engine`.
+        export: its ONNX graph.
+        quantized: what it was compiled from; None for a float engine.
+        images: uint8 RGB (H, W, 3).
+        board: of the engine.
+        progress: called with the number of layers measured alone, and of all.
+
+    Raises:
+        ArtifactError: a damaged graph.
+        TargetError: a runtime refuses the engine.
+    """
+    notes: list[str] = []
+    subject = _subject(export, quantized, notes)
+    places = _places(engine, board, notes)
+    return compare(engine.path.name, subject, places, images, notes, progress)
+
+
+def compare(
+    name: str,
+    subject: Subject,
+    places: Mapping[str, Place],
+    images: Sequence[np.ndarray],
+    notes: Sequence[str] = (),
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> LayerErrors:
+    """Return the errors of an engine that runs in some places, see `measure`; `name` and `notes` stand in the result."""
+    try:
+        layers, sums = measure(subject, places, images)
+    except TargetError as exc:
+        if not places:
+            raise
+        notes = (*notes, f"the engine is not compared layer by layer: {one_line(exc, None)}")
+        places = {}
+        layers, sums = measure(subject, places, images)
+    costs: dict[str, float] = {}
+    if subject.placement is not None:
+        batches = [{subject.spec.inputs[0].name: prepare(image, subject.spec.preprocess)} for image in images]
+        costs = alone(subject.model, subject.placement, subject.scales or {}, batches, progress=progress)
+    rows = [
+        LayerError(
+            name=one.name,
+            op=one.op,
+            module=one.module,
+            macs=round(one.macs, 5),
+            is_float=subject.placement is not None and one.op in WEIGHTED and one.name not in costs,
+        )
+        for one in layers
+    ]
+    shown = filled(rows, sums, tuple(places), costs)
+    blamed, sentence = judge(shown, sums, tuple(places), subject.placement)
+    return LayerErrors(name, len(images), shown, _answer(sums), blamed, sentence, tuple(notes))
+
+
+def errors_in_run(
+    folder: Path, count: int = IMAGES, progress: Callable[[int, int], None] = lambda done, total: None
+) -> LayerErrors:
+    """Return the errors of an engine in the folder of a run, `RUN/engine/ID`, on training images of its recipe.
+
+    Raises:
+        UserError: not the folder of an engine in a run, or no images asked for.
+        ArtifactError: an artifact is damaged.
+    """
+    from edgekd.core.recipe_loading import stored_recipe
+
+    if count < 1:
+        raise UserError(f"--images: expected 1 or more, got {count}")
+    engine = open_artifact(folder, "engine")
+    run = engine.path.parent.parent
+    report = run / "report.json"
+    if not report.is_file():
+        raise UserError(f"{folder}: expected the engine of a run, RUN/engine/ID, with {report.name} in RUN")
+    recipe = stored_recipe(_stored(report), str(report))
+    inputs = [name for name in engine.manifest["inputs"] if name.startswith(("quantize/", "export"))]
+    opened = {name: open_artifact(run / name) for name in inputs}
+    quantized = next((one for one in opened.values() if one.kind == "quantized"), None)
+    export = next((one for one in opened.values() if one.kind == "onnx"), None)
+    if export is None:
+        raise UserError(f"{folder}: its run has no exported graph; run edgekd export again")
+    board = engine.details.get("board", LOCAL)
+    return engine_errors(engine, export, quantized, training_images(recipe, count), board, progress)
+
+
+def training_images(recipe: Recipe, count: int) -> list[np.ndarray]:
+    """Return images spread evenly over the training split."""
+    dataset = open_split(recipe, recipe.data.train)
+    count = min(count, len(dataset))
+    return [dataset.load(round(place)).image for place in np.linspace(0, len(dataset) - 1, count)]
+
+
+def _stored(report: Path) -> Any:
+    import json
+
+    try:
+        return json.loads(report.read_text(encoding="utf-8"))["recipe"]
+    except (OSError, ValueError, KeyError, TypeError) as exc:
+        raise UserError(f"{report}: damaged ({exc}); write it again with edgekd run") from exc
+
+
+def _subject(export: Artifact, quantized: Artifact | None, notes: list[str]) -> Subject:
+    """Return the graphs of an engine, with what its quantized model quantizes, where that can be read."""
+    model = export.file("model.onnx")
+    whole = read_onnx(model)
+    name_nodes(whole)
+    if quantized is None:
+        return Subject(whole, export.spec)
+    source = quantized.file(quantized.details.get("model", "model.onnx"))
+    name = quantized.details["quantizer"]["quantizer"]
+    scheme = plugins.load("quantizers", name)
+    reader = vars(scheme).get("read_back")
+    if reader is None and not (source.suffix == ".onnx" and read_graph(source).is_quantized):
+        notes.append(f"quantizer {name} leaves the scales to the toolchain: there is no Q/DQ graph to compare with")
+        return Subject(whole, export.spec)
+    back: ReadBack = (reader or read_back)(source, model)
+    return Subject(back.model, export.spec, back.graph, back.is_file, back.placement, back.scales)
+
+
+def _places(engine: Artifact, board: str, notes: list[str]) -> Mapping[str, Place]:
+    """Return where the engine can run with taps: here, and on its own board."""
+    target, files = engine.details["target"], engine_files(engine)
+    if plugins.target(target).tap is None:
+        notes.append(f"target {target} shows no inner tensors of its engines")
+        return {}
+    found = {}
+    for name in dict.fromkeys((LOCAL, board)):
+        try:
+            reason = ask_why_not(name, [(target, files.options)])[0]
+        except EdgekdError as exc:
+            reason = one_line(exc, None)
+        if reason:
+            notes.append(f"not compared {'here' if name == LOCAL else f'on board {name}'}: {reason}")
+        else:
+            found[HERE if name == LOCAL else name] = Place(files, executor_of(name))
+    return found
+
+
+def _answer(sums: Sums) -> dict[str, float | None]:
+    return {
+        name: round(sums.answer[name].db, 2) if name in sums.answer else None
+        for name in (QUANTIZATION, RUNTIME, BOARD, TAPS)
+    }
