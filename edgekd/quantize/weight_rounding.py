@@ -73,18 +73,19 @@ def round_weights(
     return list(layers)
 
 
-def round_rows(rows: np.ndarray, squares: np.ndarray, step: np.ndarray, levels: tuple[int, int]) -> np.ndarray:
-    """Return the integers of the rows of weight matrices.
+def round_rows(rows: np.ndarray, squares: np.ndarray, step: np.ndarray, grid: Grid) -> np.ndarray:
+    """Return the integers of the rows of weight matrices, (G, R, K).
 
     Args:
         rows: weights (G, R, K): G matrices with R outputs and K inputs.
         squares: H of each matrix (G, K, K), the sum of x x'.
         step: scale of each row, (G, R, 1).
-        levels: smallest and largest integer.
+        grid: of the weights.
     """
+    levels = grid.levels
     whole = rows.astype(np.float64) / step
     nearest = np.clip(np.round(whole), *levels)
-    is_fixed = np.abs(whole) > levels[1] - 0.5
+    is_fixed = _sets_scale(whole, grid)
     damped = _damped(squares.astype(np.float64))
     upper = np.linalg.cholesky(np.linalg.inv(damped)).transpose(0, 2, 1)  # H^-1 = U' U
     free, made = whole.copy(), np.empty_like(whole)
@@ -95,6 +96,11 @@ def round_rows(rows: np.ndarray, squares: np.ndarray, step: np.ndarray, levels: 
         free[:, :, place + 1 :] -= error[:, :, None] * upper[:, None, place, place + 1 :]
     is_worse = _error(made - whole, squares) > _error(nearest - whole, squares)
     return np.where(is_worse[:, :, None], nearest, made)
+
+
+def _sets_scale(whole: np.ndarray, grid: Grid) -> np.ndarray:
+    """Whether a weight, in steps, is one of the largest magnitude, from which a toolchain derives the scale."""
+    return np.asarray(np.abs(whole) > (grid.levels[1] if grid.reach is None else grid.reach) - 1e-3)
 
 
 def _error(errors: np.ndarray, squares: np.ndarray) -> np.ndarray:
@@ -149,12 +155,12 @@ def patches(graph: Graph, node: Any, value: np.ndarray, rng: np.random.Generator
 
 
 def _rounded(weight: np.ndarray, node: Any, squares: np.ndarray, scale: Scale, grid: Grid) -> np.ndarray:
-    """Return a weight on its grid, float32."""
+    """Return a weight on its grid, float32; those of the largest magnitude as they are, on the grid or not."""
     is_last = node.op_type == "MatMul" or (node.op_type == "Gemm" and not attributes(node).get("transB", 0))
     rows = weight.T if is_last else weight.reshape(len(weight), -1)
     step = np.broadcast_to(scale.scale.astype(np.float64).reshape(-1, 1), (len(rows), 1))
     groups = len(squares)
     shape = (groups, len(rows) // groups, -1)
-    whole = round_rows(rows.reshape(shape), squares, step.reshape(shape), grid.levels)
-    made = (whole.reshape(rows.shape) * step).astype(np.float32)
+    whole = round_rows(rows.reshape(shape), squares, step.reshape(shape), grid).reshape(rows.shape)
+    made = np.where(_sets_scale(rows / step, grid), rows, whole * step).astype(np.float32)
     return np.ascontiguousarray(made.T if is_last else made.reshape(weight.shape))
