@@ -12,7 +12,7 @@ where these have the smaller error.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -24,12 +24,13 @@ from onnx import numpy_helper
 from edgekd.quantize.grids import Grid, Placement
 from edgekd.quantize.ptq import Batch
 from edgekd.quantize.ranges import Scale
-from edgekd.quantize.reference import runner
+from edgekd.quantize.reference import Run, runner
 from edgekd.rewrites.graph import Graph, attributes
 
 _POSITIONS = 256  # of each image, drawn at random: neighbouring ones hardly differ
 _DAMPING = 0.01  # of the mean diagonal of H, as in the paper's code
-_MOST_INPUTS = 5000  # weights of an output channel; H and its inverse take 400 MB beyond
+_MOST_INPUTS = 5000  # weights of an output channel; H takes 100 MB beyond
+_MOST_BYTES = 1 << 28  # of the layers' H at a time
 _SEED = 0
 
 
@@ -43,7 +44,7 @@ def round_weights(
         placement: the quantized operators. Weights that several of them read, transposed and grouped convolutions other than
             depthwise ones, and layers of more than 5000 inputs are left alone.
         scales: scale of each weight.
-        calibration: network inputs by name; read once.
+        calibration: network inputs by name; read once for every 256 MB of layers.
 
     Raises:
         TargetError: ONNX Runtime is not installed.
@@ -55,22 +56,46 @@ def round_weights(
         for one in placement.nodes
         if one.weight and one.activations and _is_taken(graph, by_name[one.name])
     }
-    tensors = list(dict.fromkeys(node.input[0] for node in layers.values()))
-    squares: dict[str, np.ndarray] = {}
-    rng = np.random.default_rng(_SEED)
-    with TemporaryDirectory() as folder:
-        run = runner(model, tensors, Path(folder))
-        for batch in calibration if layers else ():
-            values = dict(zip(tensors, run(batch), strict=True))
-            for name, node in layers.items():
-                inputs = _inputs(graph, node, values[node.input[0]], rng)  # (G, N, K)
-                squares[name] = squares.get(name, 0) + inputs.transpose(0, 2, 1) @ inputs
     weights = {one.name: one for one in model.graph.initializer}
-    for name, node in layers.items():
-        weight = node.input[1]
-        made = _rounded(graph.value(weight), node, squares[name], scales[weight], placement.weights[weight])
-        weights[weight].CopyFrom(numpy_helper.from_array(made, weight))
+    with TemporaryDirectory() as folder:
+        run = runner(model, list(dict.fromkeys(node.input[0] for node in layers.values())), Path(folder))
+        for part in _parts(graph, list(layers.values())):
+            for node, squares in zip(part, _squares(graph, part, run, calibration), strict=True):
+                weight = node.input[1]
+                made = _rounded(graph.value(weight), node, squares, scales[weight], placement.weights[weight])
+                weights[weight].CopyFrom(numpy_helper.from_array(made, weight))
     return list(layers)
+
+
+def _parts(graph: Graph, nodes: list[Any]) -> Iterator[list[Any]]:
+    """Yield the layers in parts, in order, whose sums of squares fit into memory together."""
+    part: list[Any] = []
+    held = 0
+    for node in nodes:
+        shape = graph.shape(node.input[1]) or ()
+        groups = attributes(node).get("group", 1)
+        inputs = int(np.prod(shape[1:])) if node.op_type == "Conv" else max(shape)
+        size = 4 * groups * inputs**2
+        if part and held + size > _MOST_BYTES:
+            yield part
+            part, held = [], 0
+        part.append(node)
+        held += size
+    if part:
+        yield part
+
+
+def _squares(graph: Graph, nodes: list[Any], run: Run, calibration: Sequence[Batch]) -> list[np.ndarray]:
+    """Return the sum of x x' of each layer, (G, K, K), over positions of all images."""
+    rng = np.random.default_rng(_SEED)
+    tensors = list(dict.fromkeys(node.input[0] for node in nodes))
+    totals: list[np.ndarray] = []
+    for batch in calibration:
+        values = dict(zip(tensors, run(batch, tensors), strict=True))
+        inputs = (_inputs(graph, node, values[node.input[0]], rng) for node in nodes)  # (G, N, K)
+        found = [one.transpose(0, 2, 1) @ one for one in inputs]
+        totals = [a + b for a, b in zip(totals, found, strict=True)] if totals else found
+    return totals
 
 
 def round_rows(rows: np.ndarray, squares: np.ndarray, step: np.ndarray, grid: Grid) -> np.ndarray:
