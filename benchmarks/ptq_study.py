@@ -49,6 +49,7 @@ from edgekd.targets.base import CompileRequest
 
 RESAMPLES, SEED = 2000, 0
 BASE = "default"
+Settings = tuple[str, dict[str, Any], tuple[str, ...]]  # name of the arm, options, adjustments
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class Arm:
 
 def arms() -> list[Arm]:
     """Return the arms of the study; the first of each quantizer is its default."""
-    qdq = (
+    qdq: tuple[Settings, ...] = (
         (BASE, {}, ()),
         ("round", {}, ("round",)),
         ("round, bias", {}, ("round", "bias")),
@@ -85,7 +86,7 @@ def arms() -> list[Arm]:
         ("per tensor, round", {"weights": "per_tensor"}, ("round",)),
     )
     signed = tuple(one for one in qdq if one[0] in (BASE, "round", "ranges mse", "ranges mean", "per tensor"))
-    nncf = (
+    nncf: tuple[Settings, ...] = (
         (BASE, {}, ()),
         ("bias correction none", {"bias_correction": "none"}, ()),
         ("bias correction fast", {"bias_correction": "fast"}, ()),
