@@ -125,7 +125,7 @@ class _Forked:
                 signal.pidfd_send_signal(self._process, signal.SIGTERM)
 
 
-def serve(requests: socket.socket, handlers: Mapping[int, Any]) -> list[str] | None:
+def serve(requests: socket.socket, handlers: Mapping[signal.Signals, Any]) -> list[str] | None:
     """Fork a process for each request until the other side has gone.
 
     Args:

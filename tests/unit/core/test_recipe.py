@@ -304,7 +304,9 @@ def sections(section: type[pydantic.BaseModel]) -> dict[str, type[pydantic.BaseM
     annotations = [field.annotation for field in section.model_fields.values()]
     while annotations:
         annotation = annotations.pop()
-        if isinstance(annotation, type) and issubclass(annotation, pydantic.BaseModel):
+        # Python 3.10 takes list[str] for a type.
+        is_type = isinstance(annotation, type) and typing.get_origin(annotation) is None
+        if is_type and issubclass(annotation, pydantic.BaseModel):
             found |= sections(annotation)
         annotations += typing.get_args(annotation)
     return found
