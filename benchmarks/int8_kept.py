@@ -21,13 +21,13 @@ import numpy as np
 
 from edgekd.board.detection import Selection
 from edgekd.board.specs import ModelSpec
-from edgekd.comparison.intervals import score_change_intervals
 from edgekd.core import plugins
 from edgekd.core.artifact import open_artifact
 from edgekd.core.recipe import Recipe
 from edgekd.data.base import DenseDataset
 from edgekd.data.splits import open_split
 from edgekd.evaluate import detection, semantic
+from edgekd.evaluate.intervals import score_change_intervals
 from edgekd.evaluate.predictions import predict_split
 from edgekd.executors.predictions import predict_in
 from edgekd.quantize.stage import Prepared, calibration_indices
@@ -107,13 +107,21 @@ def scored(recipe: Recipe, dataset: DenseDataset, model: Path, spec: ModelSpec, 
 def shown(run: str, quantizer: str, metric: str, reference: Scored, quantized: Scored) -> dict[str, Any]:
     """Print and return one figure: the share of the fp32 score that is kept."""
     before, after = reference[0][metric], quantized[0][metric]
-    row = {"run": run, "quantizer": quantizer, "metric": metric, "fp32": before, "int8": after, "kept": after / before}
+    row: dict[str, Any] = {
+        "run": run,
+        "quantizer": quantizer,
+        "metric": metric,
+        "fp32": before,
+        "int8": after,
+        "kept": after / before,
+    }
     interval = ""
     if reference[1] is not None and quantized[1] is not None:
         ends = score_change_intervals(reference[1], quantized[1]).get(metric)
         if ends:
-            row["interval"] = [1 + end / before for end in ends]
-            interval = f"  [{row['interval'][0]:.1%}, {row['interval'][1]:.1%}]"
+            low, high = (1 + end / before for end in ends)
+            row["interval"] = [low, high]
+            interval = f"  [{low:.1%}, {high:.1%}]"
     print(
         f"{run:16} {quantizer:12} {metric:13} fp32 {before:.4f}  int8 {after:.4f}  {row['kept']:7.2%}{interval}",
         flush=True,

@@ -37,6 +37,7 @@ from edgekd.core.recipe_loading import load_recipe
 from edgekd.evaluate.definitions import DEFINITIONS
 from edgekd.report.latency import RatioInterval, SpeedRatio
 from edgekd.report.long_runs import EnergyPerFrame, MeterEnergy, SamplingCost, SustainedLatency
+from edgekd.report.mixed_budget import MixedBudget
 from edgekd.report.model import BoardMachine, DataFinding, Report, Row
 from edgekd.report.part import Part
 from edgekd.report.score_change import ScoreChange
@@ -120,6 +121,7 @@ def report_keys() -> str:
         ("report.json", Report),
         ("Rows", Row),
         ("Gains of further training", ScoreChange),
+        ("Budget", MixedBudget),
         ("Speed", SpeedRatio),
         ("Intervals of a speed", RatioInterval),
         ("Trainings", Training),

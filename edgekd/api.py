@@ -156,8 +156,9 @@ def run_study(
     """
     from edgekd import pipeline
     from edgekd.data.splits import shared_splits
-    from edgekd.study import quantized, work
-    from edgekd.study.plan import StudyRun, arms_of, study_runs, teacher_recipe
+    from edgekd.study import work
+    from edgekd.study.arms import methods_by_arm, runs_in_order
+    from edgekd.study.plan import StudyRun, teacher_recipe
     from edgekd.study.results import Findings, Result
 
     recipe = recipe if isinstance(recipe, Recipe) else load_recipe(str(recipe), overrides)
@@ -166,13 +167,8 @@ def run_study(
     def launch(wanted: Sequence[StudyRun], on_end: Callable[[StudyRun, Result], None]) -> None:
         launcher.run_all(wanted, options, on_end)
 
-    folder, is_quantized = Path(out).absolute(), recipe.study.quantized is not None
-    if is_quantized:
-        found = quantized.quantized_arms(recipe)
-        methods = {f"study.quantized.arms.{n}": quantized.methods_of(recipe, arm) for n, arm in found.items()}
-    else:
-        methods = {f"study.arms.{name}": arm for name, arm in arms_of(recipe).items()}
-    pipeline.check_options(recipe if is_quantized else teacher_recipe(recipe))
+    folder, methods = Path(out).absolute(), methods_by_arm(recipe)
+    pipeline.check_options(recipe if recipe.study.quantized else teacher_recipe(recipe))
     with shared_splits():
         with packages_of("study"):
             import matplotlib.figure  # noqa: F401 - of its picture
@@ -184,9 +180,7 @@ def run_study(
         if launcher.TRAINS_TEACHER:
             work.launch_teacher(recipe, folder, launch)
         teacher = work.make_teacher(recipe, folder, on_stage)
-    weights = teacher["teacher"].file("weights.safetensors")
-    starts = quantized.start_runs(recipe, folder, weights) if is_quantized else []
-    runs = (quantized.arm_runs if is_quantized else study_runs)(recipe, folder, weights)
+    starts, runs = runs_in_order(recipe, folder, teacher["teacher"].file("weights.safetensors"))
     findings = Findings(recipe, teacher, runs, folder)
     ended: set[Path] = set()
 

@@ -1,4 +1,4 @@
-"""Examines the machine: what is installed, which targets run, what the hardware offers."""
+"""Examines the machine: installed packages, usable targets, hardware."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _LIGHT = {"cv2", "faster_coco_eval", "jinja2", "cyclonedx"}
 class Examination:
     """Checks, state of the machine in words, notes on the hardware, and the machine's environment (JSON-ready).
 
-    state: clocks, temperatures, power mode and what else can be read, by name.
+    state: clocks, temperatures, power mode and other readable state, by name.
     unreadable: sensors that cannot be read, with the reason.
     """
 
@@ -92,7 +92,7 @@ def _on_this_board() -> Iterator[Check]:
 
 
 def _version(name: str, target: Target) -> str:
-    """Return the version of a target's runtime, or of its toolchain, which is in a virtualenv of its own."""
+    """Return the version of a target's runtime, or of its toolchain, which is in a separate virtualenv."""
     if target.info.compile_at == "toolchain":
         return venvs.find(venvs.lock_of(name), venvs.root_of()).version
     return str(ask(LOCAL, Job("version", name))["runtime_version"])

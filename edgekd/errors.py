@@ -143,11 +143,10 @@ def did_you_mean(word: str, known: Iterable[str], list_command: str = "") -> str
     """
     names = sorted(known)
     close = difflib.get_close_matches(word, names, n=1)
-    listed = f"; list all: {list_command}" if list_command else ""
     if close:
-        return f"; did you mean {close[0]!r}?{listed}"
-    if listed:
-        return listed
+        return f"; did you mean {close[0]!r}?" + (f" `{list_command}` lists all" if list_command else "")
+    if list_command:
+        return f"; `{list_command}` lists all"
     return f"; known: {', '.join(names) or 'none'}"
 
 

@@ -49,9 +49,9 @@ class StageRun:
 class StageFailure:
     """A stage, or one subject of it, that failed while the run went on.
 
-    name: of the stage; `<stage>/<subject>` for one subject.
+    name: name of the stage; `<stage>/<subject>` for one subject.
     reason: one line.
-    is_bug: whether the error was not one of edgekd's own.
+    is_bug: whether the error is not an EdgekdError.
     cause: the input whose failure causes this one, "" if the stage itself failed.
     """
 
@@ -62,7 +62,7 @@ class StageFailure:
 
 
 def check_options(recipe: Recipe) -> None:
-    """Check everything in a recipe that belongs to a plugin, before any work is done.
+    """Check all plugins and plugin options of a recipe, before any work is done.
 
     Raises:
         UserError: unknown plugin, option or precision, or decoding that would be done in int8.
@@ -141,7 +141,7 @@ def run_stages(
         stages: from `plan`.
         on_stage: called with every stage that is done.
         on_failure: called with every stage that `fails_alone` and failed; None raises its error.
-        prerequisites: stages that run, with what they read, only when a stage that names them has to run. So a run that was
+        prerequisites: stages that run, with their inputs, only when a stage that names them has to run. So a run that was
             trained elsewhere is compiled and measured on a board without the packages that train.
         given: artifacts of another folder by the name of their stage, which then does not run.
 
@@ -159,7 +159,7 @@ def run_stages(
 
 
 class _Runner:
-    """One pass over the stages: what is done, what has failed."""
+    """One pass over the stages, with the finished and the failed ones."""
 
     def __init__(
         self,
@@ -254,7 +254,7 @@ class _Runner:
 
 
 def assist(recipe: Recipe, workspace: Workspace, stages: list[Stage], prerequisites: Collection[Stage] = ()) -> None:
-    """Train with the first process, which runs the same stages in the same folder, and wait for what training builds on.
+    """Train together with the first process, which runs the same stages in the same folder, and wait for the inputs.
 
     A limit that is not met ends the training in all processes alike. The first one reports it, and this one just returns,
     because Lightning kills the first when another fails.
@@ -344,7 +344,7 @@ def _kept(recipe: Recipe, workspace: Workspace, stage: Stage, artifacts: Mapping
 
 
 def _why_again(workspace: Workspace, stage: Stage, content: KeyContent) -> str:
-    """Return why the artifact in the stage's folder is not the one that is wanted, "" when there is none."""
+    """Return why the artifact in the stage's folder cannot be used, "" without an artifact."""
     there = workspace.present(stage.name)
     if there is None:
         return ""

@@ -1,7 +1,7 @@
 """`python -m edgekd.worker job.json`: does one job for a target and writes `result.json` beside it.
 
 Runs in a child process here, in a vendor virtualenv or on a board. Exit code 0: done; 2: refused with a reason; 70: an
-unexpected exception. The result says the same in full; without a result the process crashed, was killed, or could not write.
+unexpected exception. The result has the details; without a result the process crashed, was killed, or could not write.
 
 Portable: standard library + numpy, Python 3.8.
 """
@@ -45,7 +45,7 @@ def main(arguments: List[str]) -> int:
     seconds = round(time.monotonic() - started, 3)
     try:
         write_result(Result(value, failure, seconds), path.parent)
-    except (TypeError, ValueError) as exc:  # a value that is no JSON, of a plugin or a vendor
+    except (TypeError, ValueError) as exc:  # a plugin's or vendor's value that JSON does not have
         failure = JobFailure(type(exc).__name__, f"its result is no JSON: {exc}", False, None, traceback.format_exc())
         write_result(Result(None, failure, seconds), path.parent)
     return 0 if failure is None else 2 if failure.is_user_error else 70

@@ -1,4 +1,4 @@
-"""The tasks of a job: compile, probe, run and measure engines, predict images, say versions and facts of the machine.
+"""The tasks of a job: compile, probe, run and measure engines, predict images, report versions and machine facts.
 
 A task takes a `Job` and returns JSON. It finds the files that the job reads under the names in `job.files`, and writes into
 `job.out_dir`. It runs in this process, in a child of it, in a vendor virtualenv or on a board.
@@ -142,7 +142,7 @@ def predict(job: Job, progress: Progress) -> Json:
 def measure(job: Job, progress: Progress) -> Json:
     """Measure engines in one interleaved run and write the bench's files into the job's folder, with `MeasureArguments`.
 
-    Value: `rows`, by id what a row of the report takes; `failures`, by id why an engine was not measured, on one line; `state`,
+    Value: `rows`, keys of report.json by row id; `failures`, by id why an engine was not measured, on one line; `state`,
     the machine's (`Snapshot`) `before` and `after` the bench.
     """
     given = cast(MeasureArguments, job.arguments)
@@ -179,7 +179,7 @@ def compare_engines(job: Job, progress: Progress) -> Json:
 
 
 def choices(job: Job, progress: Progress) -> Json:
-    """Return as `choices` what the target's engines can be tuned with on this machine (`Choice`), () where nothing."""
+    """Return as `choices` the settings to tune for the target's engines on this machine (`Choice`); () without any."""
     target = target_of(job.module)
     return {"choices": [asdict(choice) for choice in (target.tunes() if target.tunes else ())]}
 
@@ -226,7 +226,7 @@ def version(job: Job, progress: Progress) -> Json:
 
 
 def board_version(job: Job, progress: Progress) -> Json:
-    """Return as `board_version` the version of the runtime that runs the target's engines here, None where none is needed.
+    """Return as `board_version` the version of the runtime that runs the target's engines here, None if none is needed.
 
     None also where this machine cannot run them.
     """
@@ -323,16 +323,16 @@ def _with_footprint(result: BenchResult, job: Job, engine: MeasuredEngine) -> Be
 
 
 def _with_long_run(row: BenchRow, longer: Json) -> Json:
-    """Add what the long runs gave; their warnings stand after those of the bench."""
+    """Add the results of the long runs; their warnings follow those of the bench."""
     return {**row, **longer, "warnings": [*row["warnings"], *longer.get("warnings", [])]}
 
 
 def _try_out(session: Session, image: np.ndarray) -> None:
-    """Run once, so that an engine that opens and does not run fails alone."""
+    """Run once, so that an engine that opens but does not run fails without the others."""
     session.infer({session.spec.inputs[0].name: prepare(image, session.spec.preprocess)})
 
 
 def _write_arrays(path: Path, arrays: Dict[str, np.ndarray]) -> None:
-    """Write an .npz so that a reader sees a whole one or none."""
+    """Write an .npz atomically."""
     with replacing(path) as temporary, open(str(temporary), "wb") as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]  # keys never shadow its flags

@@ -32,7 +32,7 @@ class InferArguments(TypedDict):
 
 
 class TapArguments(TypedDict):
-    """Of the task `tap`: as `InferArguments`, and the names of inner tensors."""
+    """Arguments of the task `tap`: as `InferArguments`, and the names of inner tensors."""
 
     engine: str
     spec: SpecJson
@@ -131,7 +131,7 @@ class InstallArguments(TypedDict):
     """Arguments of the task `install`; `bundle` is a file name, the rest as in `edgekd.release.install.Wanted`.
 
     root: folder of releases on the board, which may begin with ~/.
-    name: of the service.
+    name: name of the service.
     call: differs for each call, so that no earlier answer is taken for this one's.
     """
 

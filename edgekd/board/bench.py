@@ -84,7 +84,7 @@ class BenchResult:
     """The measurements of one engine.
 
     engine, wall: its two series.
-    decode: of all engines the same series; None where the images were arrays.
+    decode: decoding of the image file, one series for all engines; None where the images were arrays.
     throughput_fps: 1 / mean engine time, images per second of the engine alone.
     stream_fps: images per second from array to result with the stages of several images at work together (`board/stream.py`),
         measured after the other series, engine after engine.

@@ -16,7 +16,7 @@ from edgekd.board.sysinfo import usable_cores
 class Choice:
     """One change of an engine's settings.
 
-    name: of the choice in tables, e.g. `1 thread`.
+    name: name of the choice in tables, e.g. `1 thread`.
     options: options of the target by name. A mapping is merged with the one that the recipe gives.
     export: keys of the recipe's section `export`; the choice then needs another ONNX graph.
     is_built: whether the engine file depends on `options`. False: the same file is opened with other options.

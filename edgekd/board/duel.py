@@ -54,7 +54,7 @@ def duel(
         sessions: by name; the first is what the others are compared with.
         images: uint8 (H, W, 3) RGB, in rotation.
         rounds: number of bursts of each engine.
-        seed: of the order within each round.
+        seed: seed of the order within each round.
         on_progress: called between bursts.
 
     Raises:

@@ -27,7 +27,7 @@ _PRODUCT_COST = 50_000
 class Filter:
     """A linear map of an axis: out[i] = sum over j of weights[i, j] * in[first[i] + j].
 
-    length: of the old axis.
+    length: length of the old axis.
     first: (N,) intp, the first pixel with a weight.
     weights: (N, S) float64, never negative; a row sums to one. first + S is at most `length`.
     """

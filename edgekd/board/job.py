@@ -51,8 +51,8 @@ class JobFailure:
     kind: name of the class in `edgekd.errors`, or of the exception that nobody expected.
     message: one line.
     is_user_error: whether `kind` is one of `edgekd.errors`.
-    errno: of an operating system's error, e.g. 28 for a full disk.
-    traceback: of an unexpected exception, else "".
+    errno: number of an operating system's error, e.g. 28 for a full disk.
+    traceback: traceback of an unexpected exception, else "".
     """
 
     kind: str

@@ -1,6 +1,6 @@
 """Runs of one engine alone, beside the sampler of sensors: its cost, energy per frame, sustained latency.
 
-The bench's bursts hold one or two values of a sensor, so these are runs of their own, after it. Latency is published from the
+The bench's bursts hold one or two values of a sensor, so these are separate runs, after it. Latency is published from the
 bench, which runs without the sampler.
 
 Portable: standard library + numpy, Python 3.8.
@@ -124,7 +124,7 @@ def long_runs(
         settings: how long.
         out_dir: existing folder.
         on_progress: called with the current step and the fraction done.
-        root: of the file system with the sensors.
+        root: root of the file system with the sensors.
 
     Raises:
         ArtifactError: the sampler did not start, or ended early.

@@ -101,7 +101,7 @@ class _Output:
 class Comparison:
     """Collects the outputs of a reference and of a network, image by image.
 
-    alike: when two detections are the same.
+    alike: rule for equal detections.
     """
 
     alike: Alike = SAME["fp32"]

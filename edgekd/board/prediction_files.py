@@ -54,7 +54,7 @@ def load_results(path: Path, task: str, sizes: Sequence[Size], most: int) -> Lis
 
     Args:
         path: the file.
-        task: of the network.
+        task: task of the network.
         sizes: (height, width) of the images, in order.
         most: detections per image.
 

@@ -44,7 +44,7 @@ def encode_part(part: np.ndarray, corner: Tuple[int, int], size: Tuple[int, int]
 
 
 def filled_columns(runs: np.ndarray, height: int, columns: Tuple[int, int]) -> np.ndarray:
-    """Return columns `first` to before `last` of a mask as (height, columns) bool, of run lengths (N,) int64 over all of it."""
+    """Return some columns of a mask as (height, columns) bool, from the run lengths (N,) int64 of the whole mask."""
     first, last = columns
     mask = np.zeros((height, last - first), bool)
     ends = np.cumsum(np.concatenate([[0], runs]))

@@ -57,7 +57,7 @@ class Sampler:
     Args:
         folder: existing folder for its file.
         hz: samples a second, at most 10.
-        root: of the file system.
+        root: root of the file system.
     """
 
     def __init__(self, folder: Path, hz: float = sampler.DEFAULT_HZ, root: str = "/") -> None:

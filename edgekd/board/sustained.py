@@ -39,7 +39,7 @@ class Sustained:
     seconds, runs: of the whole stretch.
     first_p50_ms, last_p50_ms, ratio: medians of the first and the last minute, and last over first. For a stretch shorter than
         two minutes: of its halves; `window_s` is their length.
-    last_p99_ms: of the last minute; None where its runs cannot carry it.
+    last_p99_ms: p99 of the last minute; None where its runs cannot carry it.
     throttled_after_s: from the begin to the first sign of throttling; None without one, or without sensors.
     signs: first sign of each sensor, in words.
     hottest: name of the zone that is hottest at the end; None without one that can be read, as the next three.
@@ -84,7 +84,7 @@ def sustained(runs: Runs, samples: Samples, locked: Mapping[str, float], cool_do
 
     Args:
         runs: all runs of it.
-        samples: of a sampler that ran beside it.
+        samples: samples of a sampler that ran beside it.
         locked: clock -> MHz at which it was locked before.
         cool_down: what was waited before, in words.
     """

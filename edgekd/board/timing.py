@@ -83,7 +83,7 @@ class Budget:
     discard_seconds, discard_runs: runs before each burst that are not kept, at least both: caches refill, the
         runtime's threads wake, and those of the function before go to sleep. ONNX Runtime's spin on for some 60 ms after
         a run; engines measured within that time took up to 25 % longer.
-    seed: of the order within each round.
+    seed: seed of the order within each round.
     """
 
     min_samples: int = 500

@@ -1,6 +1,6 @@
 """`edgekd bundle`: collects the files of a bundle in a new folder and packs them.
 
-Nothing of the time, the machine's paths or the order of files gets in, so two builds are equal byte for byte.
+Time, the machine's paths and the order of files are left out, so two builds are equal byte for byte.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from edgekd.runner.manifest import MANIFEST, SPEC
 
 SBOM = "sbom.cdx.json"
 UNIT = "edgekd@.service"
-# Files of the portable packages that stand at the top of a bundle: name there -> package and name here.
+# Files of the portable packages at the top of a bundle: name there -> package and name here.
 _FROM_PACKAGES = {RUN: ("edgekd.runner", "run.sh"), UNIT: ("edgekd.release", UNIT)}
 
 
@@ -43,7 +43,7 @@ class BundleRequest:
 
     engine: folder of the engine in its run, e.g. `runs/quickstart/engine/openvino-int8`.
     out: the file; None: `NAME.tar` in the current folder.
-    name: of the service on a board; None: the engine's id without its board.
+    name: name of the service on a board; None: the engine's id without its board.
     key: SSH key that signs; None: no signature.
     golden: where the golden outputs come from, see `bundle/golden.py`.
     images: golden images; () for images of the scored split.
@@ -60,7 +60,7 @@ class BundleRequest:
 
 
 def build(request: BundleRequest) -> Verified:
-    """Write a bundle and return what is in it, read back from the file.
+    """Write a bundle and return its verified content, read back from the file.
 
     Raises:
         ArtifactError: not an engine in its run; BundleError: its golden outputs cannot be had, or the key cannot sign.

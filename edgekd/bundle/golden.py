@@ -1,4 +1,4 @@
-"""Golden images for a bundle: images of the scored split, and what the engine gives for them on its own board."""
+"""Golden images for a bundle: images of the scored split, and the engine's outputs for them on its board."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from edgekd.runner.manifest import Tolerance
 
 Source = Literal["engine", "simulator", "reference", "none"]
 _COUNT = 2
-_SEEN = 8  # images that are looked at for one of another size than the network's
+_SEEN = 8  # images searched for one of another size than the network's
 
 
 @dataclass(frozen=True)

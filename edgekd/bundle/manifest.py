@@ -1,4 +1,4 @@
-"""The manifest of a bundle, from the artifacts of a run: what the engine is, and versions and hashes of what made it."""
+"""The manifest of a bundle, from the artifacts of a run: facts of the engine, versions and hashes of its inputs."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def _percentiles(latency: Latency) -> Json:
 
 
 def _made_by(run: EngineRun, golden: Golden) -> Json:
-    """Return versions and hashes of what made the engine and the bundle; no path, no host and no name of an image."""
+    """Return versions and hashes of the inputs of engine and bundle; no path, no host and no image name."""
     manifest, quantized = run.engine.manifest, run.input("quantized")
     quantizer = quantized.details.get("quantizer") if quantized else None
     return {

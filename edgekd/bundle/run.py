@@ -15,12 +15,12 @@ from edgekd.report.stored import REPORT, read_report
 
 @dataclass(frozen=True)
 class EngineRun:
-    """An engine and what its run knows of it.
+    """An engine with its run's report, recipe and artifacts.
 
     engine: artifact of the engine.
     folder: output folder of the run.
-    report: of the run.
-    recipe: of the run.
+    report: report of the run.
+    recipe: recipe of the run.
     row: the report's row of this very engine; None when the report has none, or that of another build.
     inputs: stage -> artifact that the engine was made from; those that were made again since are not in it.
     """
@@ -38,7 +38,7 @@ class EngineRun:
         return str(PurePosixPath(self.engine.manifest["stage"]).relative_to("engine"))
 
     def input(self, kind: str) -> Artifact | None:
-        """Return the input artifact of a kind, None when the run has it no more."""
+        """Return the input artifact of a kind, None if the run no longer has it."""
         return next((one for one in self.inputs.values() if one.kind == kind), None)
 
 

@@ -1,4 +1,4 @@
-"""`sbom.cdx.json`: what is in a bundle and what made it, as a CycloneDX 1.6 ML-BOM.
+"""`sbom.cdx.json`: content and inputs of a bundle as a CycloneDX 1.6 ML-BOM.
 
 Source: CycloneDX 1.6, https://cyclonedx.org/docs/1.6/json/. The library has no model card yet, so the card is added to what it
 writes; a test validates the whole against the schema.
@@ -27,7 +27,7 @@ def sbom(manifest: Manifest, spec: ModelSpec, engine_files: Mapping[str, str]) -
     """Return the SBOM's text; the same bundle gives the same text.
 
     Args:
-        manifest: of the bundle.
+        manifest: manifest of the bundle.
         spec: contract of the engine.
         engine_files: name in the bundle -> SHA-256 (hex) of the engine's files.
 

@@ -19,7 +19,7 @@ def sign(folder: Path, key: Path) -> Signer:
     `ssh-keygen` asks for a passphrase or a touch of a token on the terminal.
 
     Args:
-        folder: of the bundle.
+        folder: folder of the bundle.
         key: private key, or a public key whose private one the agent has.
 
     Raises:

@@ -18,14 +18,14 @@ from edgekd.runner.manifest import Manifest, read_manifest
 
 @dataclass(frozen=True)
 class Verified:
-    """A bundle whose sums, manifest, contract and golden images are right.
+    """A bundle whose sums, manifest, contract and golden images are valid.
 
     path: the file; size_bytes: its size.
     release: id of the release, as boards name its folder.
     manifest: its manifest.
     parts: top-level folder or file -> bytes in it.
-    signer: who signed; None for a bundle without a signature.
-    trust: what was checked of the signature, in words.
+    signer: its signer; None for a bundle without a signature.
+    trust: result of the signature check, in words.
     """
 
     path: Path
@@ -38,7 +38,7 @@ class Verified:
 
 
 def verify(path: Path, allowed_signers: Path | None = None) -> Verified:
-    """Check a bundle and return what it is.
+    """Check a bundle and return its facts.
 
     Args:
         path: the file.

@@ -45,7 +45,7 @@ from edgekd.errors import EdgekdError, PackageError, notes_of
 app = typer.Typer(
     name="edgekd",
     cls=Commands,
-    help="Turn a large segmentation or detection network into a small, fast one for an edge chip, and measure what that costs.",
+    help="Train a small segmentation or detection network with the help of a large one, compile it for an edge chip, and measure it.",
     epilog="Begin with: edgekd run quickstart",
     no_args_is_help=True,
     pretty_exceptions_enable=False,

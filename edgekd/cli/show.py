@@ -57,7 +57,7 @@ def print_table(titles: Sequence[str], rows: Iterable[Sequence[str]], left: Coll
     """Print a table on stdout; columns not in `left` are aligned right.
 
     Args:
-        titles: of the columns.
+        titles: titles of the columns.
         rows: texts.
         left: titles of the columns that are aligned left.
         width: characters of a line where stdout is no terminal.

@@ -42,7 +42,7 @@ def engine_parity(job: StageJob, engine: Engine, model: Artifact, built: Compile
     compared with itself on this machine, and an engine of a chip with its simulator, where these are to be had.
 
     Args:
-        job: of the compile stage.
+        job: job of the compile stage.
         engine: the engine.
         model: the artifact that it was compiled from.
         built: the result of its build.
@@ -130,7 +130,7 @@ def why_apart(parity: Parity, precision: str, limits: EngineParity) -> str:
     Args:
         parity: the parity.
         precision: `fp32`, `fp16` or `int8`; `board` to compare one engine on two machines.
-        limits: of the recipe.
+        limits: limits of the recipe.
     """
     error, what = (
         (parity.rms_error, "RMS error {:.1e} of an output's standard deviation")

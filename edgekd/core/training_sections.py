@@ -141,7 +141,7 @@ class Data(Section):
 
 
 class Train(Section):
-    """One training budget. Baseline and distilled student share the student's."""
+    """One training budget. Both students, plain and distilled, use the student's."""
 
     steps: int = Field(gt=0, description="Number of optimizer steps.")
     batch_size: int = Field(8, gt=0, description="Images per optimizer step, over all devices.")

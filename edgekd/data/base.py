@@ -63,7 +63,7 @@ class Instances:
     def coco_areas(self) -> np.ndarray:
         """(N,) square pixels for COCO's area ranges; difficult objects are beyond the largest range, so that COCO ignores them.
 
-        A difficult object must not be a crowd: COCO ignores every detection inside a crowd, whatever its IoU.
+        A difficult object must not be a crowd: COCO ignores every detection inside a crowd, at any IoU.
         """
         if self.areas is not None:
             areas = self.areas

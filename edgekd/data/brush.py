@@ -18,7 +18,7 @@ def decode_brush(runs: Any, size: tuple[int, int]) -> np.ndarray:
 
     Args:
         runs: the bytes, as a list of whole numbers 0 to 255.
-        size: of the image.
+        size: size of the image.
 
     Raises:
         ValueError: no such list, or one that ends early or is of another size.

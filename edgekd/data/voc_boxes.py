@@ -49,7 +49,7 @@ def read_boxes(
         split: names the list, the folder, or, as `all`, every XML file.
         classes: class names in index order.
         from_one: whether coordinates count from 1; None: they do unless an xmin or ymin is 0, in the split or beside it.
-        beyond_edge: what happens to boxes that pass the edge.
+        beyond_edge: "cut" cuts boxes that pass the edge; otherwise they are refused.
 
     Raises:
         DataError: a missing or damaged file, a class that is not listed, or a box out of its image.

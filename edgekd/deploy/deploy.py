@@ -61,14 +61,14 @@ def deploy(
     Args:
         bundle: see `source.bundle_of`.
         board_name: in the inventory.
-        name: of the service; None: the manifest's.
+        name: name of the service; None: the manifest's.
         conditions: see there.
         progress: called with the name of a step that is done, and with `sending` and the fraction of bytes.
 
     Raises:
-        RecipeError: the inventory lacks the board, or forbids to deploy there.
+        RecipeError: the inventory has no such board, or forbids deploying to it.
         BoardError: the board cannot be reached.
-        DeployError: the release is not the current one; the one before it serves.
+        DeployError: the release did not become current; the previous one serves.
     """
     board = _board(board_name)
     with _executor(board) as executor:
@@ -110,7 +110,7 @@ def remove(board_name: str, name: str | None = None) -> str:
 
 
 def releases(board_name: str, name: str | None = None) -> list[NameRow]:
-    """Return what a board serves: all names, or one; errors as `deploy`."""
+    """Return the releases of a board, of all names or of one; errors as `deploy`."""
     board = _board(board_name)
     with _executor(board) as executor, _refusals(board):
         return _rows(executor, board, name or "")

@@ -14,16 +14,16 @@ from edgekd.errors import BundleError, DeployError, RecipeError
 
 @contextmanager
 def bundle_of(source: Path, key: Path | None = None) -> Iterator[Verified]:
-    """Give a bundle that was checked here; that of an engine is gone after the block.
+    """Yield a checked bundle; a bundle made from an engine is deleted after the block.
 
     Args:
         source: a bundle's file, or an engine's folder in its run.
         key: SSH key that signs an engine's bundle.
 
     Raises:
-        BundleError: there is none.
+        BundleError: no bundle could be made.
         DeployError: the bundle is damaged; nothing was sent.
-        RecipeError: a key for a bundle that is made already.
+        RecipeError: a key was given for a finished bundle.
         EdgekdError: as `build`.
     """
     if source.is_dir():

@@ -1,6 +1,6 @@
 """Losses on class logits: KL per pixel, means over cells, each class as a distribution over the image.
 
-All functions work in float32 whatever the autocast mode; logits are (B, K, H, W).
+All functions compute in float32, also under autocast; logits are (B, K, H, W).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Functions of feature maps: common grids, standardised features, affinities of neighbours, attention.
 
-All functions work in float32 whatever the autocast mode; features are (B, C, h, w), validity is (B, 1, h, w) bool.
+All functions compute in float32, also under autocast; features are (B, C, h, w), validity is (B, 1, h, w) bool.
 """
 
 from __future__ import annotations

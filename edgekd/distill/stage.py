@@ -13,10 +13,11 @@ from edgekd.data.loader import FixedViews
 from edgekd.distill.plan import build_methods, check_arms, plan
 from edgekd.distill.teacher import FrozenTeacher
 from edgekd.distill.teacher_cache import TeacherCache, cache_key, fill_cache
-from edgekd.models.artifact import network_from_artifact
+from edgekd.models.artifact import network_from_artifact, untrained_network
 from edgekd.models.base import DenseModel
 from edgekd.train.module import Distiller
 from edgekd.train.place import training_device
+from edgekd.train.refusals import check_trainable
 from edgekd.train.stage import Guidance, train_network
 
 
@@ -50,8 +51,12 @@ def guidance_of(job: StageJob, distill: Distill) -> Guidance:
 
 def run_plan(job: StageJob) -> StageResult:
     """Record the maps that the methods compare. A method that does not fit fails here, before any training."""
-    if job.recipe.qat is not None:
-        check_arms(job.recipe, {"qat": job.recipe.qat.methods})
+    recipe = job.recipe
+    if recipe.qat is not None:
+        check_arms(recipe, {"qat": recipe.qat.methods})
+        classes = len(job.inputs["data"].details["classes"])
+        student = untrained_network(recipe.student, recipe.task, classes, "student")
+        check_trainable(student, recipe.student.model_copy(update={"train": recipe.qat.train}), "qat")
     return StageResult(details=asdict(plan(job.recipe)))
 
 

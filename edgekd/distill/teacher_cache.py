@@ -69,7 +69,7 @@ def fill_cache(folder: Path, teacher: Teacher, views: FixedViews, device: torch.
     Args:
         folder: the folder of this key (`cache_key`).
         teacher: runs in float32 on `device`.
-        views: of the training split.
+        views: views of the training split.
         device: where the teacher runs.
 
     Raises:

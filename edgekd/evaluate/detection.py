@@ -104,7 +104,7 @@ def score(
 
     Args:
         classes: those of the data set and of the network.
-        predictions: of the images to score, see `predict_split`.
+        predictions: predictions of the images to score, see `predict_split`.
         has_masks: whether masks are scored beside boxes.
         coco_files: folder for what was scored, see `DetectionEvaluator.write`.
         max_detections: number of best detections per image that are scored.
@@ -208,12 +208,12 @@ class DetectionEvaluator:
         return dict.fromkeys(kinds, precision) | {recall_name(kind, self.max_detections): recall for kind in kinds}
 
     def write(self, folder: Path) -> None:
-        """Write what was added so far as COCO's own files: `coco_labels.json`, and the detections in `coco_bbox.json` and, of
+        """Write labels and detections as COCO files: `coco_labels.json`, and the detections in `coco_bbox.json` and, for
         masks, `coco_segm.json`.
 
-        Whatever reads COCO can score them again, pycocotools for one: `COCO("coco_labels.json").loadRes("coco_bbox.json")`.
+        Any COCO tool can score them again, e.g. pycocotools: `COCO("coco_labels.json").loadRes("coco_bbox.json")`.
         Boxes and masks are apart because it takes the size of a detection that has both from its box. Images and classes
-        are numbered from 1 in the order of the data set, whatever ids it has itself.
+        are numbered from 1 in the order of the data set, not by the ids of its files.
         """
         files: dict[str, object] = {
             "labels": {**self._truth(), "annotations": [_written(entry) for entry in self._objects]}

@@ -36,7 +36,7 @@ def predict_split(
     Args:
         predict: takes images and gives the results in the same order; it may read many images before it gives one.
         dataset: the split.
-        indices: of the samples.
+        indices: indices of the samples.
 
     Raises:
         DataError: a sample cannot be read.

@@ -89,7 +89,7 @@ def score(classes: Sequence[str], predictions: Iterable[Prediction[np.ndarray]])
 
     Args:
         classes: those of the data set and of the network.
-        predictions: of the images to score, see `predict_split`.
+        predictions: predictions of the images to score, see `predict_split`.
 
     Raises:
         DataError: a prediction has another size than its mask, a label is outside the classes, or no pixel has a label.

@@ -70,7 +70,7 @@ def run(job: StageJob) -> StageResult:
 
 
 def place(recipe: Recipe) -> dict[str, Any]:
-    """Return what the scores of the recipe's only engine depend on besides the engine (JSON): its board's hardware and runtime.
+    """Return the external state of the scores of the recipe's only engine (JSON): its board's hardware and runtime.
 
     Runtimes choose arithmetic by the hardware: OpenVINO computes in float16 on some ARM cores.
     """

@@ -54,8 +54,8 @@ def rows_of(value: Json, key: str, names: Collection[str]) -> dict[str, Json]:
     """Return the rows of a measurement by engine, their `warnings` without control characters; BoardAnswerError for anything else.
 
     Args:
-        value: of the job.
-        key: of the rows in it.
+        value: value of the job.
+        key: key of the rows in it.
         names: engines that the job was given.
     """
     rows = {}

@@ -108,8 +108,8 @@ def unmet(expects: Expects, identity: Identity, state: Facts) -> list[str]:
     """Return the inventory's expectations that a board does not meet, in words; [] if it meets all.
 
     Args:
-        expects: of the inventory.
-        identity: of the board; its power mode.
+        expects: expectations of the inventory.
+        identity: identity of the board; its power mode.
         state: `facts()["state"]` of the board.
     """
     found = []

@@ -105,7 +105,7 @@ def confirm(board: str, state: object) -> list[str]:
 
     Args:
         board: where it was measured.
-        state: of the board `before` and `after`, as the measurement's job reports it.
+        state: state of the board `before` and `after`, as the measurement's job reports it.
 
     Raises:
         BoardError: the board has changed since `prepare`, or was not as the inventory expects.

@@ -47,7 +47,7 @@ def value_of(path: Path, exit_code: int, log: Path, facts: Toolchain, what: str)
 
     Args:
         path: its `result.json`, which need not exist.
-        exit_code: of the process; less than 0: the signal that ended it.
+        exit_code: exit code of the process; less than 0: the signal that ended it.
         log: what it printed.
         facts: patterns of the toolchain.
         what: name of the job in messages: target and task.

@@ -29,7 +29,7 @@ def copy_to(folder: Path, modules: Iterable[ModuleType]) -> Path:
 
     Args:
         folder: created by this function.
-        modules: of targets. One of another package is copied under its own name: a package with everything in its folder,
+        modules: modules of targets. One of another package is copied under its own name: a package with everything in its folder,
             a module as one file. The packages around it are empty in the copy.
     """
     source, package = Path(edgekd.__path__[0]), folder / "edgekd"

@@ -36,7 +36,7 @@ def run_worker(
     Args:
         python: interpreter.
         folder: holds job.json; the process works in it.
-        environment: of the process; edgekd's portable part is on its PYTHONPATH.
+        environment: environment of the process; edgekd's portable part is on its PYTHONPATH.
         log: file to write.
         facts: patterns and time-out of the toolchain.
         what: name of the job in messages: target and task.

@@ -1,4 +1,4 @@
-"""A check: what the target's own toolchain says, what the tables say, and on request a build that is run and compared."""
+"""A check of a model: findings of the target's toolchain, of the tables, and on request of a build that is run and compared."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def toward_of(engine: Engine) -> Toward:
 
 @contextmanager
 def untrained_student(recipe: Recipe, classes: tuple[str, ...]) -> Iterator[Subject]:
-    """Give the recipe's student, exported with random weights; training changes numbers, not the graph.
+    """Yield the recipe's student, exported with random weights; training changes numbers, not the graph.
 
     Raises:
         UserError: torch cannot export it.
@@ -130,7 +130,7 @@ def untrained_student(recipe: Recipe, classes: tuple[str, ...]) -> Iterator[Subj
 def check_recipe(
     recipe: Recipe, classes: tuple[str, ...], chosen: Toward | None = None, is_built: bool = False
 ) -> list[Report]:
-    """Check the recipe's untrained student for `chosen`, or for its engines, which are checked themselves, too.
+    """Check the recipe's untrained student for `chosen`, or for its engines, whose options are then also checked.
 
     Raises:
         UserError: as `check` and `untrained_student`.

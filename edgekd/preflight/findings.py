@@ -15,14 +15,14 @@ _FATAL = ("refused", "silent_error")
 
 @dataclass(frozen=True)
 class Finding:
-    """Something in the graph that the target will not take as it is.
+    """A problem of the graph on the target.
 
-    rule: what found it: a pattern's name, `Operator.attribute` of a table, or `parser`.
-    nodes: names of the nodes, in graph order; never empty but for findings about the whole graph.
+    rule: the rule that found it: a pattern's name, `Operator.attribute` of a table, or `parser`.
+    nodes: names of the nodes, in graph order; empty only for findings about the whole graph.
     operator: type of the first node.
     module: dotted name of the torch module that the first node came from; "" when the file does not say.
-    consequence: what happens when it is compiled anyway.
-    says: what is wrong, with the numbers.
+    consequence: result of compiling it anyway.
+    says: the problem, with numbers.
     fix: what to do.
     evidence: `live` (asked here), `built` (seen when building), `documented` (vendor) or `inferred`.
     source: tool and version, or document and date.
@@ -40,11 +40,11 @@ class Finding:
 
     @property
     def is_fatal(self) -> bool:
-        """Whether an engine is not to be had, or not to be trusted."""
+        """Whether no engine, or no correct engine, can be built."""
         return self.consequence in _FATAL
 
     def is_fatal_for(self, precision: str) -> bool:
-        """Whether that holds of an engine of this precision, whose int8 graph may not have been made yet."""
+        """Whether it is fatal for an engine of this precision, whose int8 graph may not exist yet."""
         return self.is_fatal or (precision == "int8" and self.consequence == "silent_error_int8")
 
 

@@ -1,4 +1,4 @@
-"""Quantizes a network on noise, so that what a quantizer refuses is found before a training and not after it."""
+"""Quantizes a network on noise, to find a quantizer's refusals before the training."""
 
 from __future__ import annotations
 

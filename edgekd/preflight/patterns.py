@@ -1,6 +1,6 @@
 """Patterns in a graph that break toolchains, by name: each is a function(graph) that yields its matches.
 
-A table says what a pattern means for its target; a pattern that no table names is not reported.
+A table gives a pattern's consequence for its target; a pattern that no table names is not reported.
 """
 
 from __future__ import annotations

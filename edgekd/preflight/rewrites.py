@@ -20,7 +20,7 @@ def findings_with_rewrites(graph: Graph, tables: Sequence[Table], own: Sequence[
 
     Args:
         graph: the graph to compile.
-        tables: of the target and chip.
+        tables: tables of the target and chip.
         own: rewrites that the target does itself. The findings that they remove are reported as `rewritten`; the others
             are those of the graph after them.
     """

@@ -1,4 +1,4 @@
-"""The stage `check`: what the recipe's targets will make of its student, before anything is trained."""
+"""The stage `check`: checks the untrained student for the recipe's targets, before any training."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def run(job: StageJob) -> StageResult:
 
     Raises:
         UserError: the student cannot be built from its weights, trained or exported.
-        GateError: a good engine is not to be expected. With `check: warn` this and the next are warnings.
+        GateError: a fatal finding. With `check: warn` this and the next are warnings.
         TargetError: an engine that its target cannot build of any network, see `check_engines`.
     """
     recipe = job.recipe.model_copy(update={"engines": one_of_each(job.recipe.engines)})

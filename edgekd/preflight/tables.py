@@ -1,12 +1,12 @@
-"""Tables of what a target takes on a chip: YAML beside the target, with its source and date, checked against a graph.
+"""Tables of a target's supported operators by chip: YAML beside the target, with source and date.
 
-chips               for which chips of the target (absent: whatever the chip)
+chips               chips of the target that it is for (absent: all)
 source, date        where the rows come from
 operators           run on the accelerator; with this list, an operator that is in none is `unverified`
 cpu_operators       run on the CPU of the same chip
 limits              operator -> kernel, strides, pads, dilations, input_size, factor: [least, most]; one_of: values
 fixes               operator -> what to do about a limit
-rewrites            what is found (`Operator`, `Operator.limit` or a pattern) -> the rewrite that may remove it
+rewrites            finding (`Operator`, `Operator.limit` or a pattern) -> the rewrite that may remove it
 patterns            name in patterns.py -> consequence, says, fix, evidence, source
 """
 
@@ -91,10 +91,10 @@ def _read(path: Path) -> Table:
 
 
 def tables_for(target: str, chip: str) -> list[Table]:
-    """Return the tables of a target on a chip, "" for none named; what is missing, `without_table` says.
+    """Return the tables of a target for a chip ("": no chip); `without_table` reports a missing one.
 
     Raises:
-        UserError: the target's tables are by chip, and this is none of its chips.
+        UserError: the target's tables are by chip, and it has no such chip.
     """
     of_target = tables_of(target)
     found = [table for table in of_target if not table.chips or chip in table.chips]
@@ -113,7 +113,7 @@ def tables_for(target: str, chip: str) -> list[Table]:
 
 
 def without_table(target: str, chip: str) -> Iterator[Finding]:
-    """Yield that nothing is known of a chip's operators, when the target's tables are by chip and none has this one."""
+    """Yield a finding that a chip's operators are unknown, if the target's tables are by chip and none has this one."""
     of_target = [table for table in tables_of(target) if table.chips]
     if of_target and not any(chip in table.chips for table in of_target):
         says = f"no table says which operators {chip} takes, only for {', '.join(sorted(of_target[0].chips))}"

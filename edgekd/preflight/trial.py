@@ -27,7 +27,7 @@ _SEED = 0
 
 
 def attempt(name: str, graph: Graph, spec: ModelSpec, options: Any) -> tuple[Verdict, Verdict, Verdict]:
-    """Return whether an engine was built, ran, and gave what its graph gives on one input of seeded noise."""
+    """Build an engine, run it on one input of seeded noise, and compare its outputs with those of its graph."""
     target = plugins.target(name)
     if target.info.compile_at not in ("host", "child"):
         return _stop(Verdict("not tried", f"not built here: it is compiled at the {target.info.compile_at}"), 3)

@@ -88,7 +88,6 @@ def _source(job: StageJob) -> Artifact:
 
 
 def _student(job: StageJob) -> DenseModel:
-    L.seed_everything(job.recipe.seed, workers=False, verbose=False)  # user networks may draw from numpy or random
     return network_from_artifact(_source(job)).train()
 
 
@@ -102,6 +101,9 @@ def _guidance(job: StageJob) -> Guidance | None:
 
 def _trained(job: StageJob, model: DenseModel, guidance: Guidance | None) -> dict[str, Any]:
     assert job.recipe.qat is not None
+    L.seed_everything(
+        job.recipe.seed, workers=False, verbose=False
+    )  # adapters of methods draw the same for both students
     return train_model(job, model, job.recipe.qat.train, "qat", guidance)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from edgekd.errors import TargetError
+from edgekd.errors import ArtifactError, TargetError
 from edgekd.quantize.grids import Grid, Placement
 from edgekd.quantize.ptq import WEIGHTED
 from edgekd.quantize.ranges import Scale, integers
@@ -44,6 +44,7 @@ def insert_qdq(
 
     Raises:
         TargetError: the graph's opset lacks such Q/DQ pairs.
+        ArtifactError: the placement was made for another graph.
     """
     made = onnx.ModelProto()
     made.CopyFrom(model)
@@ -52,6 +53,9 @@ def insert_qdq(
     grids = {**chosen.activations, **chosen.weights}
     _check_opset(made, list(grids.values()))
     reads = {node.name: {*node.activations, node.weight} for node in chosen.nodes}
+    missing = sorted(set(reads) - {node.name for node in made.graph.node})
+    if missing:
+        raise ArtifactError(f"the graph has no node {missing[0]!r}, which the placement names; make it for this graph")
     others = set(chosen.activations) if is_shared else set()
     graph = Graph(made)
     written: dict[str, str] = {}

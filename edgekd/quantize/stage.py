@@ -66,7 +66,8 @@ def quantized(
     calibration_set = Prepared(dataset, chosen, spec)
     learned = {"ranges": ranges} if ranges is not None and getattr(module, "TAKES_RANGES", False) else {}
     with TemporaryDirectory() as folder:
-        model, adjustments = onnx.file("model.onnx"), {}  # learned scales are those of the graph as it is
+        model = onnx.file("model.onnx")
+        adjustments: dict[str, int] = {}  # learned scales are those of the graph as it is
         if not learned:
             model, adjustments = adjusted_graph(recipe, onnx, quantizer, options, Path(folder))
         result = module.quantize(model, spec, calibration_set, out_dir, options, **learned)

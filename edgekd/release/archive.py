@@ -3,10 +3,10 @@
 An entry is a regular file. Its header holds the name, the size, and mode 755 for `run`, 644 for all others; times and owners are
 0. Entries are sorted by name, so `SHA256SUMS` and its signature come first. Two blocks of zeros end the file.
 
-A reader writes the header itself that an entry of this name and size has, and compares. So links, devices, sparse files, long
-names and comments of other kinds of tar are one fault: a header that edgekd does not write. No byte of a bundle is outside of
-the signed sums: contents by their hashes, all else by this comparison. Nothing is compressed, so an archive cannot be larger
-unpacked than it is.
+A reader computes the header of an entry's name and size, and compares. So links, devices, sparse files, long
+names and comments of other tar formats are one fault: a header that edgekd does not write. Every byte of a bundle is covered by
+the signed sums: contents by their hashes, the rest by this comparison. Nothing is compressed, so an archive cannot be larger
+after unpacking.
 
 Portable: standard library only, Python 3.8.
 """
@@ -29,14 +29,14 @@ MOST_BYTES = 8**11 - 1  # of one file; USTAR's limit, 8 GiB
 _BLOCK = 512
 _PIECE = 1 << 20
 _SIZE = re.compile(rb"[0-7]{11}\0")
-# Takes the content of SHA256SUMS and of its signature (None without one), and raises for those that are not trusted.
+# Called with the content of SHA256SUMS and of its signature (None without one); raises if they are not trusted.
 Check = Callable[[bytes, Optional[bytes]], None]
 
 
 def pack(folder: Path, archive: Path) -> str:
     """Write a folder with its `SHA256SUMS` as an archive, and return the id of the release.
 
-    The same files give the same bytes, whatever their times, owners and order on the disk.
+    Equal files give equal bytes; times, owners and order on the disk do not matter.
 
     Raises:
         BundleError: a name that a bundle cannot have, or a file of 8 GiB or more.
@@ -66,7 +66,7 @@ def unpack(archive: Path, folder: Path, check: Check = lambda sums, signature: N
 
     Args:
         archive: the bundle.
-        folder: is made; must be empty, and nobody else's to write into.
+        folder: created if missing; must be empty and writable only by this user.
         check: see `Check`.
 
     Raises:

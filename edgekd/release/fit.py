@@ -18,8 +18,8 @@ def check_fit(manifest: Manifest, chip: Optional[str]) -> str:
     """Return in words how a bundle fits this machine.
 
     Args:
-        manifest: of the bundle.
-        chip: of this machine, None where nobody knows; then it is not compared.
+        manifest: manifest of the bundle.
+        chip: chip of this machine; None if unknown, and then not compared.
 
     Raises:
         BundleError: another chip, other hardware or another runtime version than the engine loads on, or no runtime at all.

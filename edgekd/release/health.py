@@ -26,8 +26,8 @@ def why_unhealthy(unit: Unit, version: int, limit_s: float = LIMIT_S) -> str:
     """Wait until a unit that was just started is healthy; return "" then, and after `limit_s` why it is not.
 
     Args:
-        unit: of the service.
-        version: of the release that it has to serve.
+        unit: unit of the service.
+        version: version of the release that it has to serve.
         limit_s: longest wait.
     """
     address, started = unit.address(), time.monotonic()
@@ -55,9 +55,9 @@ def why_unhealthy(unit: Unit, version: int, limit_s: float = LIMIT_S) -> str:
 
 
 def why_no_answer(host: str, port: int, version: int, pid: int) -> str:
-    """Return why a server does not say on `/health` that it is well, of a version and in a process's unit; "" when it does.
+    """Return why `/health` does not report a healthy server of this version and unit; "" if it does.
 
-    Two names can have the same engine and, by mistake, the same port: then the version alone says nothing.
+    The process id is needed because two names can have the same engine and, by mistake, the same port.
     """
     where = f"http://{host}:{port}/health"
     connection = http.client.HTTPConnection(host, port, timeout=_ANSWER_S)

@@ -2,7 +2,7 @@
 
     room, unpack (signature, sums), fit, golden outputs, place, switch, restart, health
 
-Up to `switch` nothing that serves is touched. After it, a service that is not healthy is switched back. Each step is yielded
+Up to `switch` the serving release is untouched. After it, an unhealthy service is switched back. Each step is yielded
 when it is done. Portable: standard library + numpy, Python 3.8.
 """
 
@@ -43,11 +43,11 @@ class Wanted:
     """A requested installation and its conditions.
 
     bundle: file.
-    chip: of this board, None where nobody knows.
-    needs_signature: refuse what is not signed, also where the board has no `allowed_signers`.
-    may_be_older: take a lower version than the current one's.
+    chip: chip of this board; None if unknown.
+    needs_signature: refuse an unsigned bundle, also if the board has no `allowed_signers`.
+    may_be_older: accept a lower version than the current one.
     is_dry: do all checks, and switch nothing.
-    variables: of the release's processes.
+    variables: environment variables of the release's processes.
     health_s: time in which its service has to become healthy.
     """
 
@@ -62,7 +62,7 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Step:
-    """A step that is done: one of `STEPS`, and what came of it in words."""
+    """A finished step: one of `STEPS`, and its result in words."""
 
     name: str
     text: str
@@ -72,7 +72,7 @@ def install(releases: Releases, wanted: Wanted) -> Iterator[Step]:
     """Make a bundle the current release of a name, and yield each step when it is done.
 
     Raises:
-        DeployError: the release is not the current one; the one before it serves. The text says the step and why.
+        DeployError: the release did not become current; the previous one serves. The text has the step and the reason.
     """
     variables = {"EDGEKD_PYTHON": sys.executable, "PYTHONDONTWRITEBYTECODE": "1", **wanted.variables}
     with releases.locked() as unfinished:
@@ -107,7 +107,7 @@ def install(releases: Releases, wanted: Wanted) -> Iterator[Step]:
 
 
 def roll_back(releases: Releases, health_s: float = LIMIT_S) -> Iterator[Step]:
-    """Make the release before the current one the current one again; steps and errors as `install`."""
+    """Make the previous release current again; steps and errors as `install`."""
     with releases.locked() as unfinished:
         current = releases.current()
         before = releases.previous(current) if current else None
@@ -125,7 +125,7 @@ def _serve(releases: Releases, before: Optional[str], unfinished: Path, health_s
     """Restart the unit of a name that was switched, and wait until it is healthy; else switch back.
 
     Args:
-        releases: of the name.
+        releases: releases of the name.
         before: the release that served, None for none.
         unfinished: folder that `Releases.locked` gives.
         health_s: longest wait.
@@ -157,7 +157,7 @@ def _why_it_does_not_serve(releases: Releases, unit: Unit, health_s: float) -> s
 
 
 def _switch_back(releases: Releases, unit: Unit, before: Optional[str], unfinished: Path, health_s: float) -> str:
-    """Undo a switch and return in words how that ended."""
+    """Undo a switch and return the outcome in words."""
     if before is None:
         releases.withdraw()
         releases.end_trial()
@@ -222,7 +222,7 @@ def _check_room(folder: Path, bundle: Path) -> str:
 
 
 def _check_trust(root: Path, wanted: Wanted, sums: bytes, signature: Optional[bytes]) -> str:
-    """Return in words who signed a bundle; BundleError for one that this board does not trust."""
+    """Return the signer of a bundle in words; BundleError if this board does not trust it."""
     signers = root / SIGNERS
     if os.path.lexists(str(signers)):
         signer = check_signer(sums, signature, signers)

@@ -17,7 +17,7 @@ from edgekd.runner.manifest import read_manifest
 class ReleaseRow:
     """A release (JSON-ready).
 
-    engine: id of the engine in it; version: of the bundle. fault: why these are not known, "" when they are.
+    engine: id of its engine; version: of the bundle. fault: why these are unknown, else "".
     is_current: whether it serves. is_previous: whether `rollback` goes to it.
     """
 
@@ -33,9 +33,9 @@ class ReleaseRow:
 class NameRow:
     """A name with its releases, the newest first (JSON-ready).
 
-    state: of its unit, as systemd says it; `no unit` where nobody enabled one.
+    state: systemd's state of its unit; `no unit` if none is enabled.
     address: where it serves HTTP, "" when it does not.
-    fault: what is wrong with the folder, "" when nothing is.
+    fault: fault of the folder, "" without one.
     """
 
     name: str

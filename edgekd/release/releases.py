@@ -5,8 +5,8 @@
     NAME/releases/<id>.previous     id of the release before it
     NAME/current -> releases/<id>   the release that serves
     NAME/trial                      from a switch until the service is healthy: id of the release before it
-    NAME/lock                       held by whoever changes something
-    NAME/.in-<process>/             what is not finished; the next one who locks deletes it
+    NAME/lock                       held by the process that changes something
+    NAME/.in-<process>/             unfinished work; the next process that locks deletes it
 
 A power cut or a kill at any time leaves the old or the new release current. Portable: standard library only, Python 3.8.
 """
@@ -44,7 +44,7 @@ class Releases:
 
     Args:
         root: folder of all names on this board.
-        name: of the service, as in `check_name`.
+        name: name of the service, as in `check_name`.
     """
 
     def __init__(self, root: Path, name: str) -> None:
@@ -54,7 +54,7 @@ class Releases:
 
     @contextmanager
     def locked(self) -> Iterator[Path]:
-        """Keep others from changing anything, delete what they left unfinished, and give an empty folder for this process.
+        """Lock the name, delete unfinished work of other processes, and yield an empty folder for this process.
 
         Raises:
             DeployError: another process has the lock.
@@ -113,7 +113,7 @@ class Releases:
         return self.folder / "releases" / release
 
     def previous(self, release: str) -> Optional[str]:
-        """Return the id of the release that served before another one, None where none is kept."""
+        """Return the id of the release that served before `release`, None if none is kept."""
         try:
             found = self._beside(release, "previous").read_text(encoding="ascii").strip()
         except (FileNotFoundError, UnicodeDecodeError):
@@ -136,7 +136,7 @@ class Releases:
         sync_folder(self.folder / "releases")
 
     def describe(self, release: str, variables: Mapping[str, str], previous: Optional[str], unfinished: Path) -> None:
-        """Write what stands beside a release: the variables of its processes, and the release before it."""
+        """Write the files beside a release: the variables of its processes, and its previous release."""
         lines = [f"export {name}={shlex.quote(value)}\n" for name, value in sorted(variables.items())]
         self.put(self._beside(release, "env"), "".join(lines), unfinished)
         if previous is not None and previous != release:
@@ -166,7 +166,7 @@ class Releases:
         return order[KEPT:]
 
     def put(self, path: Path, text: str, unfinished: Path, mode: int = 0o600) -> None:
-        """Write a file so that a reader sees the old or the new content, also after a power cut."""
+        """Write a file atomically and durably: after a power cut it has the old or the new content."""
         new = unfinished / path.name
         descriptor = os.open(str(new), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)  # variables may hold a password
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:

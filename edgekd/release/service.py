@@ -28,10 +28,10 @@ Put = Callable[[Path, str], None]
 
 @dataclass(frozen=True)
 class UnitState:
-    """State of a unit as systemd says it.
+    """State of a unit according to systemd.
 
     active: active, activating, inactive, failed ... restarts: how often systemd has restarted it by itself.
-    pid: of its main process; 0 for none.
+    pid: process id of its main process; 0 for none.
     """
 
     active: str
@@ -43,7 +43,7 @@ class Unit:
     """The unit of a name.
 
     Args:
-        folder: of the name.
+        folder: folder of the name.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -65,7 +65,7 @@ class Unit:
         self._do("restart", self.name)
 
     def stop(self) -> None:
-        """Stop the unit, and do not start it at the next boot; that of another folder goes on."""
+        """Stop and disable the unit; a unit of another folder keeps running."""
         if self._is_ours():
             self._call("disable", "--now", self.name)
 
@@ -97,10 +97,10 @@ class Unit:
         return " ".join(shlex.split(given[-1])) if given else _DEFAULT_ARGUMENTS
 
     def install(self, arguments: Sequence[str], put: Put) -> List[str]:
-        """Write the unit, enable and start it; return lines that a person reads.
+        """Write the unit, enable and start it; return lines to print.
 
         Args:
-            arguments: of the runner; none keeps those of before.
+            arguments: arguments of the runner; none keeps the present ones.
             put: writes a file whole.
 
         Raises:

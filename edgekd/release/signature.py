@@ -1,7 +1,7 @@
 """The signature of a bundle: OpenSSH's (SSHSIG) over `SHA256SUMS`, checked by the system's `ssh-keygen`.
 
-Who may sign is written in an `allowed_signers` file (ssh-keygen(1)), which a person puts on the board; a bundle brings no trust
-of its own. Format: https://github.com/openssh/openssh-portable/blob/master/PROTOCOL.sshsig.
+An `allowed_signers` file (ssh-keygen(1)) lists who may sign. The user puts it on the board; a bundle cannot bring it.
+Format: https://github.com/openssh/openssh-portable/blob/master/PROTOCOL.sshsig.
 
 Portable: standard library only, Python 3.8.
 """
@@ -21,7 +21,7 @@ from typing import Optional, Sequence, Tuple
 from edgekd.errors import BundleError
 from edgekd.release.sums import SIGNATURE
 
-NAMESPACE = "edgekd-bundle"  # a signature for git or a file is none for a bundle
+NAMESPACE = "edgekd-bundle"  # a signature made for git or a file is not valid for a bundle
 _BEGIN, _END = "-----BEGIN SSH SIGNATURE-----", "-----END SSH SIGNATURE-----"
 _MAGIC = b"SSHSIG\0\0\0\1"
 _NEEDS = "signatures need `ssh-keygen` of OpenSSH 8.2 or newer (Debian: apt install openssh-client)"
@@ -32,7 +32,7 @@ _TIMEOUT_S = 60
 
 @dataclass(frozen=True)
 class Signer:
-    """Who signed a bundle.
+    """Signer of a bundle.
 
     principal: the name that the allowed_signers file gives the key; "" where none was asked.
     key: fingerprint of the key, `SHA256:...` as `ssh-keygen -l` prints it.
@@ -43,7 +43,7 @@ class Signer:
 
 
 def check_signer(sums: bytes, signature: Optional[bytes], allowed_signers: Path) -> Signer:
-    """Return who signed a `SHA256SUMS`, when an allowed_signers file names the key.
+    """Return the signer of a `SHA256SUMS` whose key is in an allowed_signers file.
 
     Raises:
         BundleError: no signature, a damaged one, one for something else or by a key that is not allowed; the file cannot be read;
@@ -82,7 +82,7 @@ def check_signer(sums: bytes, signature: Optional[bytes], allowed_signers: Path)
 
 
 def check_unknown_signer(sums: bytes, signature: bytes) -> Signer:
-    """Return the key that signed a `SHA256SUMS`, whoever owns it; BundleError for a signature of something else."""
+    """Return the key that signed a `SHA256SUMS`, trusted or not; BundleError for a signature of other content."""
     key = signing_key(signature)
     with TemporaryDirectory(prefix="edgekd-signature-") as text:
         file = Path(text) / SIGNATURE

@@ -1,6 +1,6 @@
 """`SHA256SUMS` of a bundle: names and hashes of its files, and the names that a file may have.
 
-A name stands on the disks of boards whose file systems nobody knows: parts of letters, digits and `_ . @ + -`, none that begins
+Names must work on every board's file system: parts of letters, digits and `_ . @ + -`, none that begins
 with `.` or `-`, none that differs from another only in case.
 
 Portable: standard library only, Python 3.8.
@@ -41,7 +41,7 @@ def parse_sums(content: bytes, where: str) -> Dict[str, str]:
     """Return name -> SHA-256 (hex), sorted by name, of the content of `SHA256SUMS`.
 
     Args:
-        content: of the file.
+        content: content of the file.
         where: begins the text of errors.
 
     Raises:

@@ -15,7 +15,7 @@ from edgekd.release import overview
 from edgekd.release.install import STEPS, Step, Wanted
 from edgekd.release.releases import Releases
 
-Progress = Callable[[str, float], None]  # called with a word and the fraction that is done
+Progress = Callable[[str, float], None]  # called with the current step and the fraction done
 
 
 def install(job: Job, progress: Progress) -> Json:

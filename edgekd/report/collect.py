@@ -10,13 +10,15 @@ from edgekd.board.files import write_atomic
 from edgekd.core.artifact import SCHEMA as _ARTIFACT_SCHEMA
 from edgekd.core.artifact import Artifact
 from edgekd.core.machine_facts import package_versions
-from edgekd.core.recipe import LOCAL, Engine, Recipe
+from edgekd.core.recipe import DEPLOYED, LOCAL, Engine, Recipe
 from edgekd.core.stage import bench_of
 from edgekd.core.task_metrics import TASKS
 from edgekd.errors import BoardError, TargetError
 from edgekd.evaluate.definitions import definitions
 from edgekd.executors.boards import executor_of, why_not_here
 from edgekd.executors.local import REFERENCE_TARGET
+from edgekd.report.budgets import budget_gates, budget_of
+from edgekd.report.engine_layers import engine_layers
 from edgekd.report.model import (
     SCHEMA,
     BoardMachine,
@@ -89,9 +91,10 @@ def collect(
         definitions=_definitions(rows, recipe.evaluate.max_detections),
         stages=list(timings),
         training={name: _training(artifacts[name]) for name in _TRAINED if name in artifacts},
-        gates=_gates(recipe, artifacts, failures),
+        gates=[*_gates(recipe, artifacts, failures), *budget_gates(rows)],
         calibration=_calibration(artifacts),
         repairs=_repairs(artifacts),
+        layers=engine_layers(artifacts),
         findings=_findings(artifacts),
         failure=failure,
     )
@@ -134,10 +137,11 @@ def _row(
         target=engine.target if engine else REFERENCE_TARGET if stage == "export" else "torch",
         precision=str(engine.precision) if engine else "fp32",
         board=engine.board if engine else LOCAL,
-        **({"student": engine.student} if engine else {}),
+        student=engine.student if engine else DEPLOYED,
         status=status,
         reason=reason,
         **(_facts(artifacts[stage], artifacts) if stage in artifacts else {}),
+        **(budget_of(engine.id, engine.student, artifacts) if engine else {}),
         **timed,
         **(_scores(score) if score else {}),
     )
@@ -235,7 +239,7 @@ def _training(artifact: Artifact) -> Training:
 
 
 def _calibration(artifacts: Mapping[str, Artifact]) -> Calibration | None:
-    found = next((artifact for name, artifact in artifacts.items() if name.startswith("quantize/")), None)
+    found = next((artifact for name, artifact in artifacts.items() if artifact.kind == "quantized"), None)
     if found is None:
         return None
     calibration = found.details["calibration"]

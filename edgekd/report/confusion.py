@@ -38,7 +38,7 @@ def confusion(label: str, matrix: np.ndarray, classes: Sequence[str]) -> Confusi
     """Return the confusion of a row; None for a matrix of other classes, or without a labelled pixel.
 
     Args:
-        label: of the row.
+        label: label of the row.
         matrix: (K, K) int64, rows truth, columns prediction.
         classes: K names.
     """

@@ -56,7 +56,7 @@ def decide(report: Report, samples: Samples) -> list[Decision]:
 
 
 def float_row(rows: Sequence[Row], board: str) -> Row | None:
-    """Return the float network that engines of a board are held to: the ONNX graph, else an fp32 engine, else a student."""
+    """Return the float network that engines of a board are compared with: the ONNX graph, else an fp32 engine, else a student."""
     onnx = [row for row in rows if row.stage == "onnx"]
     references = [reference_of(rows, row.branch) for row in rows if row.stage == "engine" and row.board == board]
     trained = [row for name in ("distilled", "student") for row in rows if row.stage == name]
@@ -175,7 +175,7 @@ def choices_of(report: Report, samples: Samples, folder: Path) -> list[Choice]:
     Args:
         report: the report.
         samples: raw latency samples.
-        folder: of the run, as the commands name it.
+        folder: folder of the run, as the commands name it.
     """
     found = []
     for decision in decide(report, samples):

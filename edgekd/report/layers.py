@@ -22,7 +22,7 @@ _JPEG_QUALITY = 86
 class Mark:
     """One box of a layer: x, y, width, height in image pixels, CSS colour, and `kind`: `truth`, `found` or `wrong`.
 
-    number: of the labelled object, so that two networks can be compared; -1 for detections.
+    number: index of the labelled object, so that two networks can be compared; -1 for detections.
     """
 
     box: tuple[float, float, float, float]

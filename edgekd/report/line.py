@@ -141,7 +141,7 @@ def float_student(rows: Sequence[Row], student: str) -> Row | None:
     """Return the float network that an engine's quantization is held to; of QAT the control's, where there is one.
 
     Args:
-        rows: of the report.
+        rows: rows of the report.
         student: `student` of the engine's row.
     """
     order = {"qat": ("control", "distilled", "student"), "control": ("control",)}.get(student, ("distilled", "student"))

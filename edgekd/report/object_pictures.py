@@ -96,11 +96,11 @@ def _tile(
 
     Args:
         row: the row.
-        name: of the image.
+        name: name of the image.
         mask: address of the masks.
         truth: boxes (M, 4), and which of them were found, (M,) bool.
         found: boxes (N, 4), labels (N,), and which are no false alarms, (N,) bool.
-        colors: of the classes.
+        colors: colors of the classes.
     """
     (boxes, seen), (found_boxes, labels, right) = truth, found
     marks = [

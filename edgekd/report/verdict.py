@@ -51,9 +51,9 @@ def findings(
     """Return the verdict in words: distillation, size against the teacher, largest loss.
 
     Args:
-        rows: of the report.
+        rows: rows of the report.
         line: the stage line of these rows.
-        training: of the report.
+        training: training of the report.
         study: gain of distillation over several seeds; without it one seed decides nothing.
     """
     by_stage = {row.stage: row for row in reversed(rows) if row.stage != "engine"}
@@ -185,17 +185,20 @@ def _float_of(rows: Sequence[Row], row: Row) -> Row | None:
 def _quantized(row: Row, reference: Row | None, network: Row | None) -> QuantizedRow:
     compared = reference.label if reference else f"fp32 or fp16 engine of {row.runtime_label}"
     missing = _missing(row.label, row) or _missing(compared, reference)
+    score = _kept_score(row, network or reference, of=f" of {network.label}" if network else "")
     if missing or reference is None:
-        return QuantizedRow(row, compared, Cell("unknown", MISSING), Cell("unknown", MISSING), MISSING, missing)
-    score, base = Cell("unknown", MISSING), network or reference
-    if row.score is not None and base.score:
-        share = row.score / base.score
-        text = f"{points(row.score - base.score)} points, {percent(share)} % kept" + (
-            f" of {network.label}" if network else ""
-        )
-        score = Cell("good" if share >= GOOD_SHARE else "bad", text)
+        return QuantizedRow(row, compared, score, Cell("unknown", MISSING), MISSING, missing)
     smaller = ratio(reference.size_bytes / row.size_bytes) if row.size_bytes and reference.size_bytes else MISSING
     return QuantizedRow(row, compared, score, _speed(row, reference), smaller, _note(row, reference))
+
+
+def _kept_score(row: Row, base: Row | None, of: str) -> Cell:
+    """Return the share of a float network's score that an engine keeps; `of` names the network where the table does not."""
+    if base is None or not (row.is_measured and base.is_measured) or row.score is None or not base.score:
+        return Cell("unknown", MISSING)
+    share = row.score / base.score
+    text = f"{points(row.score - base.score)} points, {percent(share)} % kept{of}"
+    return Cell("good" if share >= GOOD_SHARE else "bad", text)
 
 
 def _speed(row: Row, reference: Row) -> Cell:
@@ -214,7 +217,8 @@ def _speed(row: Row, reference: Row) -> Cell:
 
 def _note(row: Row, reference: Row) -> str:
     counts = {one.num_images for one in (row, reference) if one.score is not None}
-    return _images(reference, row) if len(counts) > 1 else ""
+    notes = [_images(reference, row)] if len(counts) > 1 else []
+    return "; ".join([*notes, *([row.budget.text] if row.budget else [])])
 
 
 def _compactness(teacher: Row | None, student: Row | None) -> Finding | None:

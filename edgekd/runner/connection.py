@@ -48,7 +48,7 @@ class Reader:
         connection: the client's.
         idle_s: seconds to wait for a request.
         seconds: for a request to be there with headers and body.
-        header_bytes: of request line and headers.
+        header_bytes: largest number of bytes of request line and headers.
     """
 
     def __init__(self, connection: socket.socket, idle_s: float, seconds: float, header_bytes: int) -> None:

@@ -40,7 +40,7 @@ def open_engine(folder: Path, selection: Optional[Selection] = None) -> Iterator
 
     Args:
         folder: the unpacked release.
-        selection: of objects; None: those of score 0.3 and more, at most 100.
+        selection: selection of objects; None: those of score 0.3 and more, at most 100.
 
     Raises:
         BundleError: the folder is no release, or its parts contradict each other.

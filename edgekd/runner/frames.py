@@ -46,8 +46,8 @@ class Frame:
 class FrameSettings:
     """How frames are read.
 
-    reader: of videos; None: the first that can.
-    most_pixels: of a frame.
+    reader: reader of videos; None: the first that can.
+    most_pixels: largest number of pixels of a frame.
     every: only frames whose index is a multiple are taken.
     most_fps: taken per second; None: all.
     is_complete: a live source waits for the engine; else its newest frame wins.

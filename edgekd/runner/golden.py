@@ -118,7 +118,7 @@ def check_golden(folder: Path, manifest: Manifest, session: Session) -> GoldenRe
 
     Args:
         folder: the unpacked bundle.
-        manifest: of it; its tolerance is the limit.
+        manifest: its manifest; the tolerance is the limit.
         session: the engine, open.
 
     Raises:

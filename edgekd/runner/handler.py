@@ -30,7 +30,7 @@ _ROUTES = {"/infer": "POST", "/health": "GET", "/metrics": "GET"}
 
 
 class Refusal(Exception):
-    """An answer that is an error: status, and one line."""
+    """An error response: status, and one line."""
 
     def __init__(self, status: int, text: str, **headers: str) -> None:
         super().__init__(text)
@@ -74,7 +74,7 @@ class Handler(BaseHTTPRequestHandler):
                 self._answer_one()
             finally:
                 self.server.count_busy(-1)
-        except OSError:  # also socket.timeout: nobody is there to be answered
+        except OSError:  # also socket.timeout: the client is gone
             self.close_connection = True
 
     def _answer_one(self) -> None:
@@ -123,7 +123,7 @@ class Handler(BaseHTTPRequestHandler):
             raise Refusal(400, "expected one Content-Length")
 
     def _check_caller(self) -> None:
-        """Refuse pages of a browser: names that somebody made point here, and requests of other sites."""
+        """Refuse browser pages: host names that are not this server's (DNS rebinding), and requests of other sites."""
         hosts = self.headers.get_all("Host") or []
         if len(hosts) != 1:
             raise Refusal(400, "expected one Host header")

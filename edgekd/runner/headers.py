@@ -31,7 +31,7 @@ class Header:
     channels: 1 to 4; of a PNG, 2 and 4 have an alpha channel.
     bits: per channel.
     orientation: EXIF's, 1 (upright) to 8.
-    offset: of the first pixel of PPM and .npy; of a JPEG, where its thumbnail is over.
+    offset: offset of the first pixel of PPM and .npy; of a JPEG, where its thumbnail is over.
     """
 
     kind: str
@@ -48,7 +48,7 @@ def read_header(data: bytes, name: str) -> Optional[Header]:
 
     Args:
         data: the file.
-        name: of the file, for messages.
+        name: name of the file, for messages.
 
     Raises:
         FrameError: the header is damaged, or it is an array that is no image.

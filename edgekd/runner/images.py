@@ -1,4 +1,4 @@
-"""Decodes images through what the board has: Pillow, OpenCV or ffmpeg. PPM and .npy need none of them.
+"""Decodes images with Pillow, OpenCV or ffmpeg, whichever the board has. PPM and .npy need none of them.
 
 All follow the rules of `board/image_files.py`: upright, 8 bits, opaque, gray or RGB. The pixels of a JPEG may differ by a
 level between decoders.
@@ -42,8 +42,8 @@ def decode_image(data: bytes, name: str, most_pixels: int = MOST_PIXELS) -> np.n
     """Decode the content of an image file as (H, W, 3) uint8 RGB, upright.
 
     Args:
-        data: a JPEG, PNG, PPM, PGM or .npy file; with Pillow, other formats, too.
-        name: of the file, for messages.
+        data: a JPEG, PNG, PPM, PGM or .npy file; with Pillow also other formats.
+        name: name of the file, for messages.
         most_pixels: that the header may claim.
 
     Raises:
@@ -135,7 +135,7 @@ def _by_ffmpeg(data: bytes, name: str, header: Header, most_pixels: int) -> np.n
 
 
 def _check(data: bytes, name: str, header: Header) -> None:
-    """Refuse what Pillow's rules refuse, and what OpenCV and ffmpeg decode without a word."""
+    """Refuse files that the Pillow rules refuse, which OpenCV and ffmpeg would decode silently."""
     if header.bits > 8:
         raise FrameError(f"{name}: {header.bits} bits per channel, expected 8; choose the range to keep and convert it")
     if header.kind == "jpeg" and header.channels not in (1, 3):

@@ -1,6 +1,6 @@
-"""`manifest.json` of a bundle: what the engine in it is, where it runs, and how its answers are checked.
+"""`manifest.json` of a bundle: its engine, the hardware and runtime it needs, and the limits of its golden outputs.
 
-A bundle can come from anybody, so nothing of the file is believed before its type and its bounds are checked.
+A bundle can come from anybody, so type and bounds of every value are checked before use.
 
 Portable: standard library only, Python 3.8.
 """
@@ -41,19 +41,19 @@ class Tolerance:
 class Manifest:
     """The content of `manifest.json`.
 
-    name: of the service on a board; by default the engine's id without its board, e.g. `openvino-int8`.
-    version: seconds since 1970 when the engine was made; a board takes no lower one unless told.
+    name: name of the service on a board; by default the engine's id without its board, e.g. `openvino-int8`.
+    version: seconds since 1970 when the engine was made; a board refuses a lower one without `--older`.
     task: semantic, detection or instance.
     target, precision, options: as in the recipe.
     engine: path of the engine in the bundle, e.g. `engine/engine.xml`.
     chip: the chip that the engine was made for; None for any.
     machine: hardware that the engine is bound to; {} for any.
     runtime: distribution -> version of the runtime that made it, or that it needs.
-    tolerance: of the golden outputs.
+    tolerance: tolerance of the golden outputs.
     golden: number of images with golden outputs.
     accuracy, latency: figures of the report's row, to read.
     made_by: versions and hashes of what made the engine: edgekd, git_commit, recipe_sha256, data, calibration, tools ...
-    module: of a target of another package, which `runtime/` holds; "" for edgekd's own targets.
+    module: module of a target of another package, which `runtime/` holds; "" for edgekd's own targets.
     """
 
     name: str
@@ -82,7 +82,7 @@ def read_manifest(folder: Path) -> Manifest:
     """Return the manifest of an unpacked bundle.
 
     Raises:
-        BundleError: it is missing, too large, no JSON, of another schema, or a value is not what this module says.
+        BundleError: it is missing, too large, not JSON, of another schema, or a value is invalid.
     """
     path = folder / MANIFEST
     try:

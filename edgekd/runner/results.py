@@ -32,7 +32,7 @@ Json = Dict[str, Any]
 class ResultSettings:
     """Fields of a result.
 
-    selection: of objects.
+    selection: selection of objects.
     has_runs: whether a segmenter's class map is in it, as run lengths.
     has_masks: whether objects have their masks.
     """
@@ -111,8 +111,8 @@ def write_map(folder: Path, source: str, number: int, class_map: np.ndarray) -> 
 
     Args:
         folder: exists.
-        source: of the frame; its file name begins that of the file.
-        number: of the result in this run, which makes names differ.
+        source: source of the frame; its file name begins that of the file.
+        number: index of the result in this run, which makes names differ.
         class_map: the result.
     """
     stem = re.sub(r"[^\w.-]+", "_", Path(source).stem).strip("._")[:80] or "frame"

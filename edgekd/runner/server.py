@@ -34,7 +34,7 @@ class Limits:
     body_bytes, pixels, header_bytes: of a request.
     seconds: for a request to arrive, and to be answered once it is in.
     idle_s: that a connection may wait for its next request.
-    connections: served at a time; as many again are told to come later.
+    connections: number served at a time; the same number again get the answer 503.
     decoding: images that are decoded or wait for the engine at a time.
     """
 
@@ -54,7 +54,7 @@ class Server(ThreadingMixIn, HTTPServer):
         address: host and port; port 0 takes a free one.
         queue: the engine.
         results: what answers hold.
-        limits: of requests.
+        limits: limits of requests.
         names: host names by which clients may call it, beside IP addresses and `localhost`.
     """
 

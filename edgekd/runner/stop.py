@@ -1,4 +1,4 @@
-"""A request to stop: by a signal, or by who reads the results.
+"""A request to stop: by a signal, or by the reader of the results.
 
 Portable: standard library only, Python 3.8.
 """

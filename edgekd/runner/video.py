@@ -75,8 +75,8 @@ def open_video(place: Place, most_pixels: int, reader: Optional[str] = None) -> 
     """Open a video, camera or stream, and return it with its first frame.
 
     Args:
-        place: of the frames.
-        most_pixels: of a frame.
+        place: source of the frames.
+        most_pixels: largest number of pixels of a frame.
         reader: `opencv`, `gstreamer` or `ffmpeg`; None: the first of them that is here and can open it.
 
     Raises:
@@ -108,7 +108,7 @@ class OpenCv(Video):
     """Frames by OpenCV's FFmpeg backend, or Video4Linux for cameras: backends that take no pipelines."""
 
     def __init__(self, place: Place, most_pixels: int) -> None:
-        os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # what goes wrong is said in one line, by us
+        os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # our error is one line
         os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "0")
         os.environ["OPENCV_FFMPEG_CAPTURE_OPTIONS"] = f"rtsp_transport;tcp|protocol_whitelist;{_allowed(place)}"
         import cv2
@@ -134,7 +134,7 @@ class OpenCv(Video):
         return np.ascontiguousarray(frame[..., ::-1])
 
     def stop(self) -> None:
-        """See `Video`; a `read` that waits for a camera goes on waiting."""
+        """See `Video`; a `read` that waits for a camera is not interrupted."""
         self._is_stopped = True
 
     def close(self) -> None:

@@ -19,11 +19,11 @@ from edgekd.core.artifact import Artifact, StageResult
 from edgekd.core.recipe import Budget, Recipe
 from edgekd.core.stage import StageJob
 from edgekd.executors.predictions import predict_in
+from edgekd.quantize.macs import macs_by_node
 from edgekd.quantize.place import options_of
 from edgekd.quantize.ranges import calibrate
 from edgekd.quantize.stage import Prepared, adjusted_graph, calibration_indices
 from edgekd.rewrites.graph import Graph, module_of
-from edgekd.sensitivity.macs import macs_by_node
 from edgekd.sensitivity.reference import Noise, Reference
 from edgekd.sensitivity.scoring import SelectionImages
 from edgekd.sensitivity.search import BudgetSearch, Floats, Found

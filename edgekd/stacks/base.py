@@ -24,7 +24,7 @@ class Engine:
 
     name: id of the engine, e.g. `openvino-int8`.
     file: the engine file.
-    options: of its target, as the recipe gives them (JSON).
+    options: options of its target, as the recipe gives them (JSON).
     extra: further files of the engine, e.g. the weights beside an IR.
     """
 

@@ -91,7 +91,7 @@ def study_runs(recipe: Recipe, out: Path, weights: Path) -> list[StudyRun]:
     Every run of one seed has the same budget, initial weights and order of data: they follow from the seed alone.
 
     Args:
-        recipe: of the study.
+        recipe: recipe of the study.
         out: the study's folder.
         weights: the teacher's checkpoint.
     """

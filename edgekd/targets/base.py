@@ -63,7 +63,7 @@ class TargetInfo:
         `CompileRequest`. Its quantizer writes them.
     rewrites: names in `rewrites` that `build_engine` applies, because its toolchain would refuse or misread
         the graph.
-    toolchain: of a target that compiles in another process.
+    toolchain: toolchain of a target that compiles in another process.
     support: YAML files of supported operators and patterns, see `preflight/tables.py`.
     chips: YAML files of chips that edgekd does not know by itself, see `core/chips.py`; a file's name is the chip's.
     """
@@ -95,7 +95,7 @@ class CompileRequest:
 
     model: an ONNX file, or what the target's quantizer wrote.
     spec: contract of the model.
-    precision: of the engine.
+    precision: precision of the engine.
     out_dir: existing folder for the engine.
     options: the target's own.
     calibration: .npy of uint8 images (N, H, W, 3) in the network's colour order, for a quantized engine of a target that

@@ -26,19 +26,19 @@ def check_trainable(model: DenseModel, network: Network, section: str) -> None:
         RecipeError: its family has no task loss here.
     """
     if network.train is not None and isinstance(model, ReadyDetector):
-        raise RecipeError(
-            f"{section}.train: networks of family {network.family!r} are not trained here; leave it out and give "
-            f"{section}.checkpoint, a file with trained weights"
-        )
+        instead = f"leave it out and give {section}.checkpoint, a file with trained weights"
+        if section == "qat":
+            instead = "leave out section `qat`"
+        raise RecipeError(f"{section}.train: networks of family {network.family!r} are not trained here; {instead}")
 
 
 def check_first_step(model: DenseModel, section: str, budget: Train, settings: Trainer, crop: tuple[int, int]) -> None:
-    """Run an untrained network in training mode on one or two black images (as many as its norms see at a time).
+    """Run an untrained network in training mode on one or two black images (the number that its norms see at a time).
 
     Args:
         model: the network; its statistics change, and it stays in training mode.
         section: its section of the recipe.
-        budget: of the section.
+        budget: budget of the section.
         settings: the section `trainer`.
         crop: size of a training image (height, width).
 

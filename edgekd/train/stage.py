@@ -1,6 +1,6 @@
 """The stages that train on labels alone, and `train_network`, which distillation also uses.
 
-Baseline and distilled student get the same seed: the same initial weights, the same batches in the same order, and the same
+The plain and the distilled student get the same seed: the same initial weights, the same batches in the same order, and the same
 number of steps. Initial weights are drawn before anything else uses the random generator.
 """
 

@@ -22,7 +22,7 @@ FOLDER = "tune"
 
 
 class Variants:
-    """Builds engines of a run under other settings; what was built before is found by its cache key."""
+    """Builds engines of a run under other settings; engines of an earlier call are found by their cache key."""
 
     def __init__(self, recipe: Recipe, run: Path) -> None:
         self._recipe, self._run = recipe, run
@@ -36,7 +36,7 @@ class Variants:
         """Return the engines, by id, that the run's student gives under these settings; the reason where one fails.
 
         Args:
-            engines: of the run's recipe.
+            engines: engines of the run's recipe.
             export: keys of the section `export`.
             options: all options of engines by id, where they are not the recipe's.
         """

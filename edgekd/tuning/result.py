@@ -18,10 +18,10 @@ HEADERS = ("choice", "wall ms", "wall, ratio [95 %]", "engine, ratio [95 %]", "d
 class Tuned:
     """One engine.
 
-    id: of the engine.
+    id: id of the engine.
     wall_ms: median wall time of the present settings.
     trials: each choice by itself.
-    joined: the winners together, measured anew beside the present settings; empty where nothing won.
+    joined: the winners together, measured again beside the present settings; empty without a winner.
     options: options that are written, complete values by name.
     """
 
@@ -34,12 +34,12 @@ class Tuned:
 
 @dataclass(frozen=True)
 class Tuning:
-    """A whole run.
+    """The result of a tuning.
 
-    recipe_name: of the run.
-    engines: those that were tuned.
-    export: export settings that are written.
-    left_out: engines that were not tuned, and why.
+    recipe_name: recipe of the run.
+    engines: the tuned engines.
+    export: export settings written to the recipe.
+    left_out: engines that were not tuned -> reason.
     """
 
     recipe_name: str

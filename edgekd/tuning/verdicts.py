@@ -28,7 +28,7 @@ class Ratio:
 class Trial:
     """A choice and the result of trying it.
 
-    choice: None for another precision, which is a question of its own because it changes the result.
+    choice: None for another precision, which is judged apart because it changes the result.
     wall_ms: median wall time; None for a choice that was not measured.
     wall, engine: ratios of the wall time and of the engine's part in it.
     different: fraction of pixels or detections that are not the present engine's.
@@ -57,8 +57,8 @@ def word_of(measured: Ratio, control: Ratio) -> Word:
     """Return the verdict on a ratio.
 
     Args:
-        measured: of a choice.
-        control: of the present engine, opened a second time: 1 but for noise. What lies in its interval is noise, too.
+        measured: ratio of a choice.
+        control: ratio of the present engine opened a second time, 1 except for noise. Ratios within its interval are noise.
     """
     if measured.low >= 1 - GAIN and measured.high <= 1 + GAIN:
         return "same"
@@ -73,9 +73,9 @@ def trial(name: str, choice: Choice | None, sides: Mapping[str, Side], control: 
     """Return the trial of a side.
 
     Args:
-        name: of the choice, which is its side's.
+        name: name of the choice, which is its side's.
         choice: the choice, None for another precision.
-        sides: of a duel; the first is the present engine.
+        sides: sides of a duel; the first is the present engine.
         control: name of the present engine's second side.
         limit: fraction of pixels or detections that may differ.
     """

@@ -1,6 +1,6 @@
 """`edgekd tune`: tries the choices of each engine's target beside the present settings, and writes those that win.
 
-First every choice by itself, then the winners together, measured anew beside the present settings: a choice that won by chance
+First every choice by itself, then the winners together, measured again beside the present settings: a choice that won by chance
 does not win twice, and two that win alone may not add up.
 """
 
@@ -59,10 +59,10 @@ def tune(
     """Tune the engines of a finished run, write `tune.yaml` and `tune/tune.json` into its folder, and return the result.
 
     Args:
-        folder: of the run.
+        folder: folder of the run.
         only: ids of engines; () for all.
         rounds: bursts of each engine in each measurement, at least 6.
-        on_progress: called with what is being done and the share of it that is done.
+        on_progress: called with the current step and the fraction done.
 
     Raises:
         UserError: no report, an engine that the recipe does not have, or too few rounds.
@@ -199,7 +199,7 @@ def _trials(run: _Run, choices: Sequence[Choice], sides: Mapping[str, Side], ref
 def _joined(
     run: _Run, engine: Engine, alone: Tuned, graph: Choice | None, graph_engine: Artifact | str | None
 ) -> Tuned:
-    """Return an engine with the winners measured anew: its options, the graph of all engines, and both."""
+    """Return an engine with the winners measured again: its options, the graph of all engines, and both."""
     present = open_artifact(run.folder / "engine" / engine.id, "engine")
     options = best_options(alone.trials)
     candidates = {PRESENT: Candidate(present, engine.options), CONTROL: Candidate(present, engine.options)}

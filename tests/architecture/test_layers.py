@@ -37,8 +37,9 @@ LAYERS = (
 )
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 
-TORCH_MAY_BE_IN = ("edgekd.models", "edgekd.train", "edgekd.distill", "edgekd.export", "edgekd.quantize.qat",
-                   "edgekd.quantize.qat_stage", "edgekd.data.loader", "edgekd.data.augment")  # fmt: skip
+TORCH_MAY_BE_IN = ("edgekd.models", "edgekd.train", "edgekd.distill", "edgekd.export", "edgekd.quantize.fake_quantizers",
+                   "edgekd.quantize.qat", "edgekd.quantize.qat_stage", "edgekd.quantize.torch_operators",
+                   "edgekd.data.loader", "edgekd.data.augment")  # fmt: skip
 NO_FRAMEWORK = (
     "",
     "errors",
@@ -50,7 +51,6 @@ NO_FRAMEWORK = (
     "worker_tasks",
     "worker",
     "core",
-    "layers",
     "report",
     "preflight",
     "stacks",

@@ -10,7 +10,7 @@ Weights: beta = gamma = 1 and tau = 1, the paper's for segmentation.
 Deviations: "pixels" are the labelled means of cells of `stride` image pixels, because neighbouring pixels of an upsampled
 map repeat each other; cells of which half or more carry no label are left out, and so is a class (or a pixel) whose
 scores the teacher leaves constant, as their correlation is not defined. With two classes there is no `inter`: the
-correlation of (p, 1 - p) with (q, 1 - q) is 1 or -1 whatever p and q are, and has no gradient.
+correlation of (p, 1 - p) with (q, 1 - q) is 1 or -1 for all p and q, and has no gradient.
 """
 
 from __future__ import annotations

@@ -79,7 +79,7 @@ def remove(name: str, is_cleaned: bool) -> Path:
     """Take a board out of the inventory and return the inventory's file.
 
     Args:
-        name: of the board.
+        name: name of the board.
         is_cleaned: first delete edgekd's files on the board.
 
     Raises:

@@ -98,7 +98,7 @@ class Client:
     """The connection to one board.
 
     Args:
-        name: of the board, in messages.
+        name: name of the board, in messages.
         destination: a Host of the user's ssh configuration, or user@host.
         link: limits.
     """
@@ -133,9 +133,9 @@ class Client:
         """Run a script once and return its output; with `sink` that gets the output instead.
 
         Args:
-            script: of the shell.
-            arguments: of the script.
-            stdin: of the script: bytes, or a file from its position on.
+            script: shell script.
+            arguments: arguments of the script.
+            stdin: stdin of the script: bytes, or a file from its position on.
             sink: called with the output, piece by piece.
             work_s: longest silent working time of the script; `Link.answer_s` is added.
 

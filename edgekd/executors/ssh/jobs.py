@@ -30,7 +30,7 @@ class Order:
     files: name in the job's folder -> name in the store.
     code: name in the store of the archive of edgekd's portable part.
     python: the interpreter.
-    environment: of the job, `NAME=VALUE`.
+    environment: environment of the job, `NAME=VALUE`.
     holder: user and job, shown to others who wait for the board.
     wait_s: for the board's lock. timeout_s: for the job. log_bytes: of its log.
     """
@@ -54,7 +54,7 @@ class Status:
     progress: progress that a running job reports: step and fraction done.
     why: reason of its end: "" (finished), `timeout`, `flooded`, `cancelled`, `busy`.
     code: exit code of an ended job, more than 128: the signal.
-    free_bytes: of the board's disk when it ended or died.
+    free_bytes: free bytes of the board's disk when it ended or died.
     files: path -> (SHA-256, bytes) of its output files, unchecked.
     """
 

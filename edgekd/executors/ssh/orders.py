@@ -60,7 +60,7 @@ class Orders:
         Args:
             job: as in `Executor.run_job`.
             files: as in `Executor.run_job`.
-            folder: of this machine, for files that are made here.
+            folder: folder of this machine, for files that are made here.
         """
         board = self._board
         module = plugins.load("targets", job.target).__name__ if job.target else ""

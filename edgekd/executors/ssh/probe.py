@@ -25,13 +25,13 @@ _LONGEST = 500  # characters of a value; a board may print anything
 class Probed:
     """Facts of a board from its probe.
 
-    system: of the kernel, e.g. Linux. machine: e.g. aarch64. os: e.g. Debian GNU/Linux 12 (bookworm).
+    system: name of the kernel, e.g. Linux. machine: e.g. aarch64. os: e.g. Debian GNU/Linux 12 (bookworm).
     model, compatible: of the device tree; "" and () without one.
     lacks: commands that edgekd needs and that are missing on the board.
     pythons: (version, command) of the interpreters that were tried; the last one is used when it is new enough.
     numpy: its version, None if it is not installed.
     distributions: version of the installed packages that runtimes of targets come from, by name on PyPI.
-    folder: of the inventory, absolute. unwritable: "" or the folder that the user may not write.
+    folder: absolute path of the inventory's folder. unwritable: "" or the folder that the user may not write.
     free_bytes: on the folder's disk. mount_options: of that disk, e.g. noexec.
     skew_s: the board's clock minus this machine's.
     boot: changes with every boot. load: load averages, as /proc/loadavg.
@@ -96,8 +96,8 @@ def parse(name: str, output: str, now: float) -> Probed:
     """Parse the script's output.
 
     Args:
-        name: of the board, in messages.
-        output: of the script; a login shell may print before it.
+        name: name of the board, in messages.
+        output: output of the script; a login shell may print before it.
         now: this machine's time (seconds since 1970) while the script ran.
 
     Raises:

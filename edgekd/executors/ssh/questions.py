@@ -19,7 +19,7 @@ class Questions:
     """The answers of one board.
 
     Args:
-        destination: of ssh.
+        destination: destination of ssh.
         boot: id of the board's boot; answers from another boot are not used.
     """
 

@@ -40,7 +40,7 @@ def checked(
         files: path in the job's folder -> (SHA-256, bytes), as the board says.
         places: path in the job's folder -> file of the host.
         out_dir: folder of the host for the files in the job's folder `out`.
-        most_bytes: of all files together.
+        most_bytes: largest number of bytes of all files together.
         most_of: path in the job's folder -> most bytes of that file, for those that are read whole.
 
     Raises:

@@ -100,7 +100,8 @@ def quantize(
         RecipeError: a `keep_float` pattern matches nothing.
         DataError: no calibration inputs.
         ArtifactError: the model is not an ONNX file.
-        TargetError: onnxruntime is not installed, or its quantizer fails or gives a scale that is not finite.
+        TargetError: onnxruntime is not installed, its quantizer fails or gives a scale that is not finite, or `ranges` has a
+            tensor that the graph has not.
     """
     settings = Settings(**asdict(options), op_types=(), extra={})
     if ranges is None and options.calibration in OWN_RANGES:
@@ -151,7 +152,9 @@ def write(
     out = out_dir / f"model{SUFFIX}"
     with TemporaryDirectory() as folder, quiet():
         named, cleaned = with_names(model, Path(folder)), Path(folder) / "cleaned.onnx"
-        names = [node.name for node in read_graph(named).nodes]
+        floating = read_graph(named)
+        _check_ranges(name, floating, ranges or {})
+        names = [node.name for node in floating.nodes]
         with toolchain_errors(name, "ONNX Runtime's quantizer", names, out_dir):
             runtime.quant_pre_process(str(named), str(cleaned), skip_symbolic_shape=True)  # folds BN, infers shapes
         graph = read_graph(with_names(cleaned, Path(folder)))
@@ -165,17 +168,25 @@ def write(
             _quantize_static(runtime, graph.path, out, calibration, keep, options)
     made = read_graph(out)
     check_scales({node.input[0]: made.value(node.input[1]) for node in made.nodes if node.op_type in QDQ}, name)
-    quantized, floating = _count_operators(made)
+    integer_ops, float_ops = _count_operators(made)
     details = {
         "versions": {"onnxruntime": runtime.version, "onnx": runtime.onnx_version},
         "calibration_batches": len(calibration),
         "kept_float": keep,
-        "quantized_ops": quantized,
-        "float_ops": floating,
+        "quantized_ops": integer_ops,
+        "float_ops": float_ops,
     }
     if ranges:
         details["ranges"] = _taken(made, ranges)
     return QuantizeResult(out, details)
+
+
+def _check_ranges(name: str, graph: Graph, ranges: Mapping[str, Scale]) -> None:
+    missing = [tensor for tensor in ranges if not graph.readers(tensor)]
+    if missing:
+        raise TargetError(
+            f"{name}: the graph has no tensor {missing[0]!r}, for which there is a scale; the scales belong to another export"
+        )
 
 
 def _overrides(graph: Graph, ranges: Mapping[str, Scale]) -> dict[str, list[dict[str, Any]]]:

@@ -38,7 +38,7 @@ def run_all(runs: Sequence[StudyRun], options: Options, on_run: Callable[[StudyR
 
     Args:
         runs: those that are not finished.
-        options: of this launcher.
+        options: options of this launcher.
         on_run: called with every run when it has ended, with its artifacts or why it has none.
     """
     places: SimpleQueue[int] = SimpleQueue()

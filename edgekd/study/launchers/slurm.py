@@ -73,7 +73,7 @@ def run_all(runs: Sequence[StudyRun], options: Options, on_run: Callable[[StudyR
 
     Args:
         runs: those that are not finished; all nodes see their folders under the same path.
-        options: of this launcher.
+        options: options of this launcher.
         on_run: called with every run when its job has ended.
 
     Raises:

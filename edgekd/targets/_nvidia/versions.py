@@ -68,7 +68,7 @@ def build_flags(version: Version, precision: str, float_layers: str) -> BuildFla
 
     Args:
         version: (major, minor).
-        precision: of the engine.
+        precision: precision of the engine.
         float_layers: of int8 and mixed engines, `fp32` or `fp16`: what is not quantized.
     """
     is_quantized = Precision(precision).is_quantized
@@ -90,7 +90,7 @@ def check_dla(version: Version, precision: str, core: int, cores: int) -> None:
 
     Args:
         version: (major, minor) of TensorRT.
-        precision: of the engine.
+        precision: precision of the engine.
         core: number asked for.
         cores: how many the builder reports.
 
@@ -136,7 +136,7 @@ def why_not_loadable(header: Optional[PlanHeader], product: str, runtime: str, i
     """Return why a runtime cannot load an engine, "" if it can.
 
     Args:
-        header: of the engine.
+        header: header of the engine.
         product: `TensorRT` or `TensorRT-RTX`, whose runtime is here.
         runtime: its version, e.g. `10.3.0.30`.
         is_version_compatible: the engine was built with `version_compatible`.

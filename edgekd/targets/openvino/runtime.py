@@ -142,7 +142,7 @@ def precision_of(device: str, precision: str, asked: Optional[str]) -> str:
 
     Args:
         device: OpenVINO's name.
-        precision: of the engine, `fp32`, `fp16` or `int8`.
+        precision: precision of the engine, `fp32`, `fp16` or `int8`.
         asked: the option `inference_precision`.
 
     Raises:

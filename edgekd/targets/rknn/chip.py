@@ -26,7 +26,7 @@ def why_not_on(chip: str, root: str = "/") -> str:
 
     Args:
         chip: e.g. rk3588, whose engines run on an rk3588s as well; "" for any of Rockchip's.
-        root: of the file system.
+        root: root of the file system.
     """
     names = names_of_chip(root)
     if not names:

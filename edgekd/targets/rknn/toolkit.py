@@ -8,7 +8,6 @@ Portable: standard library + numpy, Python 3.8.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from importlib import import_module
@@ -23,6 +22,7 @@ from edgekd.board.sysinfo import Facts
 from edgekd.errors import TargetError
 from edgekd.rewrites import max_pool_pads
 from edgekd.rewrites.graph import Graph, import_onnx, read_onnx
+from edgekd.targets.rknn.hybrid import check_kept, keep_float16, resolved
 
 if TYPE_CHECKING:
     from edgekd.targets.rknn.target import Options
@@ -175,12 +175,17 @@ class Toolkit:
             _done(self._rknn.hybrid_quantization_step1(dataset=dataset), "hybrid_quantization_step1")
             stem = os.path.join(self._folder.name, model.stem)
             cfg = Path(f"{stem}.quantization.cfg")
-            text = keep_float16(cfg.read_text(encoding="utf-8"), self._options.keep_float16)
-            cfg.write_text(text, encoding="utf-8")
+            text = cfg.read_text(encoding="utf-8")
+            graph = Graph(read_onnx(Path(self._folder.name) / model.name, has_weights=False))
+            kept = resolved(text, self._options.keep_float16, graph)
+            cfg.write_text(keep_float16(text, kept), encoding="utf-8")
             step2 = self._rknn.hybrid_quantization_step2(
                 model_input=f"{stem}.model", data_input=f"{stem}.data", model_quantization_cfg=str(cfg)
             )
             _done(step2, "hybrid_quantization_step2")
+            check_kept(
+                cfg.read_text(encoding="utf-8"), kept
+            )  # the toolkit writes the file again where it changes a layer
         finally:
             os.chdir(here)
 
@@ -209,26 +214,6 @@ def rewritten(model: Path, out: Path) -> List[str]:
         )
     import_onnx().save(net, str(out))
     return found
-
-
-def keep_float16(cfg: str, tensors: Sequence[str]) -> str:
-    """Return the text of a `.quantization.cfg` with tensors set to float16.
-
-    Raises:
-        TargetError: a tensor is not in the file, or the file is not what step 1 of 2.5.0 writes.
-    """
-    empty = "custom_quantize_layers: {}"
-    known = [name.strip("'\"") for name in re.findall(r"^    (\S+):$", cfg, re.M)]
-    for name in tensors:
-        if name not in known:
-            raise TargetError(f"rknn: keep_float16: no tensor {name!r}; known: {', '.join(known)}")
-    if cfg.count(empty) != 1:
-        raise TargetError(
-            f"rknn: expected one line {empty!r} in the quantization configuration, got {cfg.count(empty)}"
-        )
-    return cfg.replace(
-        empty, "\n".join(["custom_quantize_layers:", *(f"    {json.dumps(t)}: float16" for t in tensors)])
-    )
 
 
 def parse_analysis(text: str) -> List[LayerError]:

@@ -38,7 +38,7 @@ def balanced(shares: Sequence[float], balance: float) -> Tensor:
     A balance of 1 is the inverse frequency, 0.5 its square root. A class without pixels has weight 0.
 
     Args:
-        shares: of each class in the labelled pixels of the training split, in [0, 1], their sum 1.
+        shares: fraction of each class in the labelled pixels of the training split, in [0, 1], their sum 1.
         balance: the exponent, in [0, 1].
     """
     part = torch.tensor(shares, dtype=torch.float64)

@@ -452,7 +452,7 @@ def test_a_recipe_that_is_nowhere_gets_a_suggestion() -> None:
         RecipeError, match="quickstrat: no such file, and no shipped recipe has this name; did you mean 'quicks"
     ):
         find_recipe("quickstrat")
-    with pytest.raises(RecipeError, match="no shipped recipe has this name; list all: edgekd recipes list$"):
+    with pytest.raises(RecipeError, match="no shipped recipe has this name; `edgekd recipes list` lists all$"):
         find_recipe("zzz")
 
 

@@ -11,12 +11,12 @@ import pytest
 from onnx import TensorProto, helper
 
 from edgekd.core import plugins
+from edgekd.quantize.macs import macs_by_node
 from edgekd.quantize.ptq import Batch
 from edgekd.quantize.qdq_graph import insert_qdq
 from edgekd.quantize.ranges import calibrate
 from edgekd.quantize.reference import runner
 from edgekd.rewrites.graph import Graph, read_onnx
-from edgekd.sensitivity.macs import macs_by_node
 from edgekd.sensitivity.reference import Noise, Reference, heads
 from edgekd.sensitivity.sqnr import Sqnr
 from tests.small_nets import images, prepared, segmenter
@@ -112,7 +112,7 @@ def test_the_noise_of_each_operator_alone_agrees_with_onnxsim(seed: int, tmp_pat
     onnx.save(model, path)
     inputs = [prepared(spec, image) for image in images(8)]
     scheme = plugins.load("quantizers", "qdq")
-    placement = scheme.grids(path, spec, scheme.Options(float_head=False, reduce_range=False))
+    placement = scheme.grids(path, spec, scheme.Options(float_head=False, weight_bits=8))
     reference = Reference(path, spec, placement, calibrate(path, placement, inputs), tmp_path)
     noise = Noise(reference, inputs, tmp_path)
     ours = {name: noise.sqnr((name,)) for name in reference.nodes}

@@ -20,11 +20,13 @@ from edgekd.core.artifact import StageResult, publish
 from edgekd.errors import RecipeError, TargetError, ToolchainError
 from edgekd.executors import venvs
 from edgekd.executors.logs import lines_with
+from edgekd.rewrites.graph import Graph
 from edgekd.rewrites.max_pool_pads import is_misread
 from edgekd.targets.base import CompileRequest
 from edgekd.targets.rknn import target as rknn
 from edgekd.targets.rknn.chip import names_of_chip, why_not_on
-from edgekd.targets.rknn.toolkit import keep_float16, parse_analysis, rewritten, worst_of
+from edgekd.targets.rknn.hybrid import check_kept, keep_float16, resolved
+from edgekd.targets.rknn.toolkit import parse_analysis, rewritten, worst_of
 from tests.recorded_tree import make_tree
 
 SPEC = ModelSpec(
@@ -117,11 +119,61 @@ def test_the_analysis_is_read_layer_by_layer() -> None:
         parse_analysis("nothing")
 
 
+CFG = """custom_quantize_layers: {}
+quantize_parameters:
+    image:
+        qtype: asymmetric_quantized
+        dtype: int8
+        scale:
+        - 0.0187
+    relu_1:
+        qtype: asymmetric_quantized
+    'getitem_3/out':
+        qtype: asymmetric_quantized
+"""
+
+
 def test_tensors_are_kept_in_float16_by_name() -> None:
-    cfg = "custom_quantize_layers: {}\nquantize_parameters:\n    relu_1:\n        qtype: asymmetric\n"
-    assert keep_float16(cfg, ["relu_1"]).startswith('custom_quantize_layers:\n    "relu_1": float16\n')
-    with pytest.raises(TargetError, match="no tensor 'relu_2'; known: relu_1"):
-        keep_float16(cfg, ["relu_2"])
+    kept = keep_float16(CFG, ["relu_1"])
+    assert kept.startswith('custom_quantize_layers:\n    "relu_1": float16\nquantize_parameters:\n')
+    with pytest.raises(TargetError, match="no tensor 'relu_2'; known: image, relu_1, getitem_3/out"):
+        keep_float16(CFG, ["relu_2"])
+    with pytest.raises(TargetError, match="expected one line"):
+        keep_float16(kept, ["relu_1"])
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        'custom_quantize_layers:\n    "relu_1": float16\n    "getitem_3/out": float16\nquantize_parameters:\n    image:\n',
+        "custom_quantize_layers:\n    relu_1: float16\n    'getitem_3/out': float16\n",
+        "custom_quantize_layers: {relu_1: float16, 'getitem_3/out': float16}\nquantize_parameters:\n",
+    ],
+)
+def test_the_configuration_is_read_back_and_compared(written: str) -> None:
+    check_kept(written, ["getitem_3/out", "relu_1"])
+    with pytest.raises(TargetError, match="expected image, relu_1 in float16, got getitem_3/out, relu_1 in the"):
+        check_kept(written, ["relu_1", "image"])
+
+
+def test_a_configuration_without_the_layers_that_were_asked_for_is_refused() -> None:
+    check_kept(keep_float16(CFG, ["relu_1"]), ["relu_1"])
+    check_kept(CFG, [])
+    with pytest.raises(TargetError, match="expected relu_1 in float16, got none"):
+        check_kept(CFG, ["relu_1"])
+
+
+def test_a_convolution_is_kept_by_the_result_of_the_activation_merged_into_it() -> None:
+    nodes = [
+        helper.make_node("Conv", ["image", "w"], ["conv_1"], name="conv_1"),
+        helper.make_node("Relu", ["conv_1"], ["relu_1"], name="relu_1"),
+        helper.make_node("Conv", ["relu_1", "w"], ["getitem_3/out"], name="conv_2"),
+        helper.make_node("Add", ["getitem_3/out", "relu_1"], ["sum"], name="add"),
+    ]
+    graph = Graph(helper.make_model(helper.make_graph(nodes, "net", [], [])))
+    assert resolved(CFG, ["conv_1", "getitem_3/out", "relu_1"], graph) == ("relu_1", "getitem_3/out")
+    with pytest.raises(TargetError, match="no tensor 'sum'"):
+        resolved(CFG, ["sum"], graph)
 
 
 @pytest.mark.parametrize(

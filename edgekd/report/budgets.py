@@ -1,0 +1,39 @@
+"""The budget of mixed engines: the fields of their rows, and the gate on the scored split."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from edgekd.core.artifact import Artifact
+from edgekd.core.recipe import DEPLOYED
+from edgekd.report.mixed_budget import MixedBudget
+from edgekd.report.model import Gate, Row
+from edgekd.report.part import Json
+
+
+def budget_of(engine_id: str, student: str, artifacts: Mapping[str, Artifact]) -> Json:
+    """Return the field `budget` of an engine's row; empty for an engine that has none."""
+    made = artifacts.get(f"mixed/{engine_id}")
+    if made is None:
+        return {}
+    found = made.details["budget"]
+    scores = [artifacts.get(f"evaluate/{name}") for name in ("export", engine_id)]
+    values = [one.details["metrics"].get(found["metric"]) if one else None for one in scores]
+    scored = values[0] - values[1] if None not in values and student == DEPLOYED else None
+    own = ("metric", "max_drop", "images", "reference_drop", "why_not_verified", "floats", "layers", "float_macs_share")
+    return {
+        "budget": MixedBudget(**{name: found[name] for name in own}, selection_drop=found["drop"], scored_drop=scored)
+    }
+
+
+def budget_gates(rows: Sequence[Row]) -> list[Gate]:
+    """Return a gate for each mixed engine that was scored: its drop on the scored split against the limit."""
+    return [
+        Gate(
+            name=f"{row.id} budget",
+            passed=row.budget.scored_drop <= row.budget.max_drop,
+            text=f"{row.label}: {row.budget.drops}",
+        )
+        for row in rows
+        if row.budget and row.budget.scored_drop is not None and row.budget.max_drop is not None
+    ]

@@ -1,0 +1,164 @@
+"""Studies of quantization: which runs there are, what they share, and that engines are compared with the control's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgekd import planning
+from edgekd.core.recipe import Recipe
+from edgekd.core.recipe_loading import load_recipe
+from edgekd.errors import RecipeError
+from edgekd.study.figure import draw
+from edgekd.study.model import Study
+from edgekd.study.plan import StudyRun, write_recipe
+from edgekd.study.quantized import arm_runs, quantized_arms, start_runs
+from edgekd.study.results import NoResult, summarize
+from edgekd.study.table import markdown, rows
+from tests.unit.core.small_recipe import small_recipe
+from tests.unit.study.test_study import Details
+
+ENGINES = [{"target": "onnxruntime", "precision": "int8"}, {"target": "openvino", "precision": "int8"}]
+QAT = {"train": {"steps": 5}}
+
+
+def recipe_of(folder: Path, **quantized: Any) -> Recipe:
+    return small_recipe(folder, qat=QAT, engines=ENGINES, study={"seeds": [4, 5], "quantized": quantized})
+
+
+def runs_of(recipe: Recipe, out: Path) -> list[StudyRun]:
+    return arm_runs(recipe, out, out / "weights")
+
+
+def test_the_default_arms_answer_whether_qat_pays_and_whether_the_teacher_helps(tmp_path: Path) -> None:
+    arms = quantized_arms(recipe_of(tmp_path))
+    assert {name: arm.student for name, arm in arms.items()} == {
+        "ptq": "deployed", "control": "control", "qat": "qat", "qat+kd": "qat",
+    }  # fmt: skip
+    assert arms["qat"].methods == {}
+    assert arms["qat+kd"].methods is None
+
+
+def test_each_seed_trains_one_student_and_its_arms_start_from_it(tmp_path: Path) -> None:
+    recipe = recipe_of(tmp_path)
+    starts, runs = start_runs(recipe, tmp_path, tmp_path / "weights"), runs_of(recipe, tmp_path)
+    assert [(run.seed, run.stage, run.recipe.qat, run.recipe.engines) for run in starts] == [
+        (4, "distilled", None, ()), (5, "distilled", None, ()),
+    ]  # fmt: skip
+    assert [(run.arm, run.seed, run.stage) for run in runs[:4]] == [
+        ("ptq", 4, "student"), ("control", 4, "control"), ("qat", 4, "qat"), ("qat+kd", 4, "qat"),
+    ]  # fmt: skip
+    for run in runs:
+        start = next(one for one in starts if one.seed == run.seed)
+        assert run.recipe.student.checkpoint == start.folder / "distilled/weights.safetensors"
+        assert run.recipe.student.train is None
+    assert len({run.folder for run in (*starts, *runs)}) == 10
+
+
+def test_a_given_student_is_the_start_of_every_seed(tmp_path: Path) -> None:
+    student = {"family": "edgeseg", "variant": "n", "checkpoint": str(tmp_path / "s.safetensors")}
+    qat = {**QAT, "methods": {"kd": {}}}
+    recipe = small_recipe(
+        tmp_path, qat=qat, engines=ENGINES, student=student, distill={"methods": {}}, study={"quantized": {}}
+    )
+    assert start_runs(recipe, tmp_path, tmp_path / "weights") == []
+    assert {run.recipe.student.checkpoint for run in runs_of(recipe, tmp_path)} == {tmp_path / "s.safetensors"}
+
+
+def test_a_run_makes_and_scores_the_engines_of_its_arm_alone(tmp_path: Path) -> None:
+    ptq, control, qat, both = runs_of(recipe_of(tmp_path), tmp_path)[:4]
+    assert qat.until == "evaluate/qat,evaluate/onnxruntime-int8,evaluate/openvino-int8"
+    for run, student in ((ptq, "deployed"), (control, "control"), (qat, "qat")):
+        assert [(one.id, one.student) for one in run.recipe.engines] == [
+            ("onnxruntime-int8", student), ("openvino-int8", student),
+        ]  # fmt: skip
+        write_recipe(run)
+        loaded = load_recipe(str(run.recipe_file))
+        assert loaded.model_copy(update={"study": run.recipe.study}) == run.recipe
+    assert list(both.recipe.qat.methods) == ["kd"] if both.recipe.qat else False
+    names = {stage.name for stage in planning.select(planning.plan(control.recipe), control.until)}
+    assert {"control", "evaluate/control", "quantize/qdq-ptq-control", "engine/openvino-int8"} <= names
+    assert not {"qat", "export-qat", "bench"} & names
+    asked = {stage.name for stage in planning.select(planning.plan(ptq.recipe), ptq.until)}
+    assert not {"qat", "control"} & asked
+
+
+@pytest.mark.parametrize(
+    ("sections", "words"),
+    [
+        ({"qat": None, "study": {"quantized": {}}}, "study.quantized needs section `qat`"),
+        ({"study": {"quantized": {"engines": ["openvino-int9"]}}}, "no int8 engine of the recipe is called 'openvino-int9'"),
+        ({"study": {"quantized": {"baseline": "contrl"}}}, "no arm is called 'contrl'; did you mean 'control'"),
+        ({"study": {"quantized": {"arms": {"ptq": {"methods": {}}}}}}, "`methods` are those of a further training"),
+        ({"study": {"quantized": {"arms": {"distilled": {}}}}}, "'distilled' has a run of its own"),
+        ({"study": {"quantized": {}, "launcher": "ray"}}, "the launcher ray brings no student's weights"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_studied_is_refused(tmp_path: Path, sections: dict[str, Any], words: str) -> None:
+    with pytest.raises(RecipeError, match=words):
+        quantized_arms(small_recipe(tmp_path, **{"qat": QAT, "engines": ENGINES, **sections}))
+
+
+# --- results ----------------------------------------------------------------------------------------------------------
+
+GAINS = {"ptq": -0.03, "control": 0.0, "qat": 0.01, "qat+kd": 0.02}
+
+
+def measured(run: StudyRun) -> dict[str, Details]:
+    """Return a run whose engines are 0.01 below its float network, OpenVINO's 0.005 lower yet."""
+    miou = 0.5 + 0.01 * run.seed + GAINS[run.arm]
+    training = {"steps": 5, "precision": "32-true", "device": "cpu"} if run.stage != "student" else {}
+    found = {run.stage: Details(params=1000, training=training), run.score: Details(metrics={"miou": miou + 0.01})}
+    scores = {"onnxruntime-int8": miou, "openvino-int8": miou - 0.005}
+    return found | {f"evaluate/{name}": Details(metrics={"miou": scores[name]}) for name in run.engines}
+
+
+def summary(folder: Path, **settings: Any) -> Study:
+    recipe = recipe_of(folder, **settings)
+    results = [
+        (run, NoResult("failed", "no memory") if (run.arm, run.seed) == ("qat", 5) else measured(run))
+        for run in runs_of(recipe, folder)
+    ]
+    teacher = {"teacher": Details(params=5000), "evaluate/teacher": Details(metrics={"miou": 0.61})}
+    return summarize(recipe, teacher, results)  # type: ignore[arg-type]
+
+
+def test_each_engine_of_each_arm_is_a_row_compared_with_the_same_engine_of_the_control(tmp_path: Path) -> None:
+    study = summary(tmp_path)
+    arms = {arm.name: arm for arm in study.arms}
+    assert list(arms) == [
+        *(f"{arm} onnxruntime-int8" for arm in GAINS), *(f"{arm} openvino-int8" for arm in GAINS), "ptq, float", "control, float",
+    ]  # fmt: skip
+    assert study.baseline == "control onnxruntime-int8"
+    assert study.steps == 5
+    for engine in ("onnxruntime-int8", "openvino-int8"):
+        assert arms[f"control {engine}"].metrics["miou"].difference is None
+        difference = arms[f"qat+kd {engine}"].metrics["miou"].difference
+        assert difference is not None
+        assert difference.by_seed == pytest.approx([0.02, 0.02])
+    assert arms["qat openvino-int8"].metrics["miou"].n == 1
+    assert [run.status for run in arms["qat openvino-int8"].runs] == ["measured", "failed"]
+    assert arms["control, float"].metrics["miou"].mean == pytest.approx(0.555)  # 0.50 + mean of 0.04 and 0.05, + 0.01
+
+
+def test_of_one_engine_the_rows_are_called_after_the_arms(tmp_path: Path) -> None:
+    study = summary(tmp_path, engines=["openvino-int8"])
+    assert [arm.name for arm in study.arms] == [*GAINS, "ptq, float", "control, float"]
+    assert [row[-1] for row in rows(study)][2] == "baseline"
+
+
+def test_the_page_says_what_int8_loses_against_the_controls_float_network(tmp_path: Path) -> None:
+    text = markdown(summary(tmp_path))
+    assert "5 further steps of each arm that trains" in text
+    assert "The runs differ" not in text  # an arm without further training has no device
+    assert "Every engine minus `control, float`" in text
+    assert "| qat+kd onnxruntime-int8 | 2 | +1.00 [+1.00, +1.00] |" in text
+    assert "| ptq openvino-int8 | 2 | -4.50 [-4.50, -4.50] |" in text
+
+
+def test_it_is_drawn_and_read_again(tmp_path: Path) -> None:
+    study = summary(tmp_path)
+    draw(study, tmp_path / "study.png")
+    assert Study.model_validate(study.to_dict()) == study
