@@ -2,7 +2,7 @@
 
 `load_recipe(path, overrides)` is the only way in. Relative paths start at the recipe's folder. The options of data formats,
 quantizers and targets are typed here. Those of families and methods, which import torch, are typed by
-`pipeline.check_options` before a run, or where they are first read.
+`pipeline.checks.check_options` before a run, or where they are first read.
 """
 
 from __future__ import annotations

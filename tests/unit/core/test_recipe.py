@@ -18,7 +18,7 @@ from edgekd.core.recipe import Recipe
 from edgekd.core.recipe_file import MAX_DEPTH, MAX_NODES
 from edgekd.core.recipe_loading import find_recipe, load_recipe, shipped_recipes
 from edgekd.errors import RecipeError
-from edgekd.pipeline import check_options
+from edgekd.pipeline.checks import check_options
 from tests.unit.core.small_recipe import SMALL, small_recipe, write_recipe
 
 # --- unknown keys -----------------------------------------------------------------------------------------------------
