@@ -135,7 +135,8 @@ def _read(path: Path, schema: str) -> Json:
     found = data.get("schema") if isinstance(data, dict) else None
     if found != schema:
         raise ArtifactError(f"{path}: expected schema {schema}, got {found!r}")
-    return data
+    content: Json = data
+    return content
 
 
 def _write(path: Path, data: Mapping[str, object]) -> None:

@@ -142,7 +142,7 @@ class _Loader(yaml.SafeLoader):
     """SafeLoader that also refuses tags and keys given twice."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        event = self.peek_event()
+        event = self.peek_event()  # type: ignore[no-untyped-call]
         if getattr(event, "tag", None) is not None:
             raise yaml.composer.ComposerError(None, None, f"tag {event.tag!r} is not allowed", event.start_mark)
         return super().compose_node(parent, index)

@@ -221,7 +221,7 @@ def _quantize_inputs(
 def _weight_quantizer(student: DenseModel, module: str) -> WeightQuantizer:
     parametrizations = student.get_submodule(module).parametrizations
     assert isinstance(parametrizations, nn.ModuleDict)
-    (quantizer,) = parametrizations["weight"]  # type: ignore[misc]
+    (quantizer,) = list(parametrizations["weight"].children())
     assert isinstance(quantizer, WeightQuantizer)
     return quantizer
 

@@ -154,6 +154,7 @@ def _size(graph: Graph) -> Iterator[int]:
 def _is_folded(student: DenseModel, graph: Graph, node: Any, module: str, norm: str | None) -> bool:
     """Whether a node's weight is a module's weight times a batch norm's factor."""
     layer = student.get_submodule(module)
+    assert isinstance(layer.weight, Tensor)
     expected = layer.weight.detach()
     factor = folding(student, norm)
     if factor is not None:

@@ -18,8 +18,8 @@ def budget_of(engine_id: str, student: str, artifacts: Mapping[str, Artifact]) -
         return {}
     found = made.details["budget"]
     scores = [artifacts.get(f"evaluate/{name}") for name in ("export", engine_id)]
-    values = [one.details["metrics"].get(found["metric"]) if one else None for one in scores]
-    scored = values[0] - values[1] if None not in values and student == DEPLOYED else None
+    before, after = (one.details["metrics"].get(found["metric"]) if one else None for one in scores)
+    scored = before - after if before is not None and after is not None and student == DEPLOYED else None
     own = ("metric", "max_drop", "images", "reference_drop", "why_not_verified", "floats", "layers", "float_macs_share")
     return {
         "budget": MixedBudget(**{name: found[name] for name in own}, selection_drop=found["drop"], scored_drop=scored)
