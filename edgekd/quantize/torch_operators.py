@@ -86,6 +86,13 @@ def folding(student: DenseModel, norm: str | None) -> Tensor | None:
     return (scale if layer.weight is None else layer.weight * scale).detach()
 
 
+def weight_of(module: nn.Module) -> Tensor:
+    """Return a module's weight."""
+    weight = module.weight
+    assert isinstance(weight, Tensor)
+    return weight
+
+
 def channels_axis(module: nn.Module) -> int:
     """Return the axis of the output channels of a module's weight; of a transposed convolution, those of a group."""
     return 1 if isinstance(module, (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)) else 0
@@ -93,9 +100,7 @@ def channels_axis(module: nn.Module) -> int:
 
 def folded_shape(module: nn.Module) -> list[int]:
     """Return the shape in which a factor of the output channels multiplies a module's weight."""
-    weight = module.weight
-    assert isinstance(weight, Tensor)
-    shape = [1] * weight.ndim
+    shape = [1] * weight_of(module).ndim
     shape[channels_axis(module)] = -1
     return shape
 
@@ -154,13 +159,13 @@ def _size(graph: Graph) -> Iterator[int]:
 def _is_folded(student: DenseModel, graph: Graph, node: Any, module: str, norm: str | None) -> bool:
     """Whether a node's weight is a module's weight times a batch norm's factor."""
     layer = student.get_submodule(module)
-    expected = layer.weight.detach()
+    expected = weight_of(layer).detach().cpu()
     factor = folding(student, norm)
     if factor is not None:
         shape = folded_shape(layer)
         if factor.numel() != expected.shape[shape.index(-1)]:
             return False
-        expected = expected * factor.reshape(shape)
+        expected = expected * factor.cpu().reshape(shape)
     weights = [name for name in node.input[:2] if name in set(graph.constants)]
     found, whole = graph.value(weights[0]), expected.numpy()
     if isinstance(layer, nn.Linear) and not (found.shape == whole.shape and _is_close(found, whole)):
