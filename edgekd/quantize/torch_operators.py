@@ -56,7 +56,10 @@ def torch_operators(student: DenseModel, graph: Graph) -> tuple[dict[str, Operat
         if node.op_type in WEIGHTED:
             module = _module(student, graph, node)
             if module is None:
-                reasons[node.name] = "its weight is not a module's parameter"
+                has_weight = not set(graph.constants).isdisjoint(node.input[:2])
+                reasons[node.name] = (
+                    "its weight is not a module's parameter" if has_weight else "it multiplies activations"
+                )
             else:
                 nodes[module].append(node)
     calls = _calls(student, graph)
@@ -106,8 +109,13 @@ def folded_shape(module: nn.Module) -> list[int]:
 
 
 def _module(student: DenseModel, graph: Graph, node: Any) -> str | None:
-    """Return the name of the module whose weight a node has: by the initializer's name, else by the node's module."""
+    """Return the name of the module whose weight a node has: by the initializer's name, the node's module, or the values.
+
+    The simplifier gives new names to linear layers that it rewrites.
+    """
     constants = [name for name in node.input[:2] if name in set(graph.constants)]
+    if not constants:
+        return None
     names = [name.rpartition(".")[0] for name in constants if name.endswith(".weight")]
     for name in (*names, module_of(node)):
         inside = name.removeprefix(_ROOT)
@@ -115,9 +123,17 @@ def _module(student: DenseModel, graph: Graph, node: Any) -> str | None:
             module = student.get_submodule(inside) if inside else None
         except AttributeError:
             continue
-        if constants and isinstance(module, _KINDS):
+        if isinstance(module, _KINDS):
             return inside
-    return None
+    shape = graph.shape(constants[0])
+    same = [
+        name
+        for name, module in student.named_modules()
+        if isinstance(module, _KINDS)
+        and sorted(weight_of(module).shape) == sorted(shape or ())
+        and _is_folded(student, graph, node, name, None)
+    ]
+    return same[0] if len(same) == 1 else None
 
 
 def _calls(student: DenseModel, graph: Graph) -> dict[str, list[str | None]]:
