@@ -43,16 +43,17 @@ def one_case(seed: int, target: str, is_exhaustive: bool, folder: Path) -> tuple
     seconds = time.monotonic() - started
     layers = layers_of(sensitivity)
     macs = {layer["name"]: layer["macs"] for layer in layers["layers"]}
-    best, ratio = "", 1.0
+    best, ratio = "", 0.0
     if is_exhaustive:
         (folder / "trials").mkdir()
         trials = EngineTrials(recipe, export, recipe.engines[0], layers, folder / "trials")
         names = cheapest(trials, macs, found["max_drop"])
         best, ratio = " ".join(names), sum(macs[n] for n in found["floats"]) / max(sum(macs[n] for n in names), 1)
+    shown = f"{ratio:.2f}" if is_exhaustive else ""
     planted = " ".join(b for _, b in pairs)
     row = (
         f"| {seed} | {planted} | {layers['drop_all_int8']:.3f} | {' '.join(found['floats'])} | "
-        f"{found['float_macs_share']:.0%} | {found['drop']:.4f} | {found['trials']} | {seconds:.0f} | {best} | {ratio:.2f} |"
+        f"{found['float_macs_share']:.0%} | {found['drop']:.4f} | {found['trials']} | {seconds:.0f} | {best} | {shown} |"
     )
     return row, found["drop"], ratio
 

@@ -36,7 +36,7 @@ def budget_gates(rows: Sequence[Row]) -> list[Gate]:
         Gate(
             name=f"{row.id} budget",
             passed=row.budget.scored_drop <= row.budget.max_drop,
-            text=f"{row.label}: {row.budget.drops}",
+            text=row.budget.drops,
         )
         for row in rows
         if row.budget and row.budget.scored_drop is not None and row.budget.max_drop is not None
