@@ -30,7 +30,7 @@ def main() -> None:
     calibration = Prepared(open_split(recipe, recipe.data.train), range(0, 64, 2), export.spec)
     with TemporaryDirectory() as text:
         folder = Path(text)
-        options = nncf.Options(overflow_fix="disable", bias_correction="none")
+        options = nncf.Options(weight_bits=8, bias_correction="none")
         made = nncf.quantize(export.file("model.onnx"), export.spec, calibration, folder, options)
         target = plugins.target("openvino")
         (folder / "engine").mkdir()

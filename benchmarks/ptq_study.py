@@ -49,6 +49,7 @@ from edgekd.targets.base import CompileRequest
 
 RESAMPLES, SEED = 2000, 0
 BASE = "default"
+Settings = tuple[str, dict[str, Any], tuple[str, ...]]  # name of the arm, options, adjustments
 
 
 @dataclass(frozen=True)
@@ -69,41 +70,40 @@ class Arm:
 
 def arms() -> list[Arm]:
     """Return the arms of the study; the first of each quantizer is its default."""
-    found = []
-    for name, options, adjust in (
+    qdq: tuple[Settings, ...] = (
         (BASE, {}, ()),
-        ("ranges mean", {"calibration": "mean"}, ()),
-        ("ranges mse", {"calibration": "mse"}, ()),
-        ("ranges percentile", {"calibration": "percentile"}, ()),
-        ("equalize", {}, ("equalize",)),
         ("round", {}, ("round",)),
-        ("bias", {}, ("bias",)),
         ("round, bias", {}, ("round", "bias")),
-        ("equalize, round, bias", {}, ("equalize", "round", "bias")),
+        ("bias", {}, ("bias",)),
+        ("equalize", {}, ("equalize",)),
         ("8-bit weights", {"weight_bits": 8}, ()),
+        ("ranges mse", {"calibration": "mse"}, ()),
+        ("ranges mean", {"calibration": "mean"}, ()),
+        ("ranges percentile", {"calibration": "percentile"}, ()),
         ("per tensor", {"weights": "per_tensor"}, ()),
         ("per tensor, equalize", {"weights": "per_tensor"}, ("equalize",)),
         ("per tensor, equalize_relu6", {"weights": "per_tensor"}, ("equalize_relu6",)),
-        ("per tensor, round, bias", {"weights": "per_tensor"}, ("round", "bias")),
-    ):
-        found.append(Arm("qdq", name, options, adjust))
-        if "weight_bits" not in options and (not adjust or name in ("equalize", "round, bias")):
-            found.append(Arm("qdq_signed", name, options, adjust))
-    for name, options, adjust in (
+        ("per tensor, round", {"weights": "per_tensor"}, ("round",)),
+    )
+    signed = tuple(one for one in qdq if one[0] in (BASE, "round", "ranges mse", "ranges mean", "per tensor"))
+    nncf: tuple[Settings, ...] = (
         (BASE, {}, ()),
         ("bias correction none", {"bias_correction": "none"}, ()),
         ("bias correction fast", {"bias_correction": "fast"}, ()),
+        ("round", {}, ("round",)),
+        ("bias correction none, round", {"bias_correction": "none"}, ("round",)),
+        ("8-bit weights", {"weight_bits": 8}, ()),
         ("ranges mean", {"range": "mean"}, ()),
-        ("ranges quantile", {"range": "quantile"}, ()),
         ("ranges histogram", {"range": "histogram"}, ()),
         ("mixed preset", {"preset": "mixed"}, ()),
         ("equalize", {}, ("equalize",)),
-        ("round, bias", {"bias_correction": "none"}, ("round", "bias")),
-        ("8-bit weights", {"weight_bits": 8}, ()),
         ("per tensor", {"weights": "per_tensor"}, ()),
-        ("per tensor, equalize", {"weights": "per_tensor"}, ("equalize",)),
-    ):
-        found.append(Arm("nncf", name, options, adjust))
+    )
+    found = [
+        Arm(quantizer, *one)
+        for quantizer, given in (("qdq", qdq), ("nncf", nncf), ("qdq_signed", signed))
+        for one in given
+    ]
     found.append(Arm("nncf", "transformer", {"transformer": True}, (), ("segformer", "convnext")))
     return found
 
@@ -187,6 +187,7 @@ def score(student: Student, images: Images, session: Any) -> tuple[dict[str, flo
         noise.append(sqnr(expected, outputs))
         found = predictor.finish(outputs, sample.image.shape[:2])
         if evaluator is not None:
+            assert sample.instances is not None
             evaluator.update(sample.instances, found, sample.image.shape[:2])
             continue
         none = np.zeros(len(classes), np.int64)
@@ -303,7 +304,8 @@ def _mean(out: Path, cases: dict, students: list[str], name: str, part: str) -> 
     if name == BASE or not pairs:
         return ""
     change = np.mean([100 * (case[part]["miou"] - base[part]["miou"]) for base, case in pairs])
-    drawn = np.mean([_resampled(out, base, case, part) for base, case in pairs], axis=0)
+    found = [_resampled(out, base, case, part) for base, case in pairs]
+    drawn = np.mean([one for one in found if one is not None], axis=0)
     return f"**{change:+.2f}** [{np.quantile(drawn, 0.025):+.2f}, {np.quantile(drawn, 0.975):+.2f}] of {len(pairs)}"
 
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def layers(
-    engine: Annotated[Path, typer.Argument(help="Engine of a run, e.g. runs/quickstart/engine/openvino-int8.")],
+    engine: Annotated[Path, typer.Argument(help="Engine of a run: RUN/engine/ID.")],
     images: Annotated[int, typer.Option("--images", help="Training images that are compared.")] = 8,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:

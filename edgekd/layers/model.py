@@ -23,6 +23,7 @@ class LayerError:
     name, op, module, macs: as `graphs.Layer`.
     is_float: not quantized, in a quantized model.
     alone: of the network's outputs when only this layer is quantized.
+    single: of this layer's output from float inputs, as a toolchain's own analysis says.
     accumulated: of this layer's output in the Q/DQ graph against the float graph.
     engine: of the engine's tensor against the Q/DQ graph's.
     engine_own: of the engine's tensor against the same layer of the Q/DQ graph, computed from the engine's own inputs.
@@ -36,6 +37,7 @@ class LayerError:
     macs: float = 0.0
     is_float: bool = False
     alone: float | None = None
+    single: float | None = None
     accumulated: float | None = None
     engine: float | None = None
     engine_own: float | None = None

@@ -7,6 +7,7 @@ from edgekd.layers.model import LayerError, LayerErrors
 # Column -> field, in the order of a network's way to a board; a column without a value is left out.
 _COLUMNS = {
     "alone": "alone",
+    "single": "single",
     "accumulated": "accumulated",
     "engine": "engine",
     "engine, own": "engine_own",

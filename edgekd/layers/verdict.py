@@ -9,7 +9,8 @@ Two questions, each with a limit of its own:
 * *Which layer does quantization cost most?* The noise of layers quantized alone adds up. Layers stand out when a tenth
   of them, or one, or those that read one tensor, make half of the noise of all: leaving them in float gains 3 dB or more.
 
-A fault stands before a loss when it makes more noise in the answer.
+A fault stands before a loss: every quantized network has a layer that loses most. Of two faults the one that makes more noise in
+the outputs stands first.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from dataclasses import replace
 
 from edgekd.layers.measure import FLOAT_SHARE, Sums
 from edgekd.layers.model import BOARD, QUANTIZATION, RUNTIME, TAPS, Blame, LayerError
-from edgekd.quantize.errors_by_node import EQUAL_DB, to_db, to_share
+from edgekd.quantize.errors_by_node import EQUAL_DB, Noise, to_db, to_share
 from edgekd.quantize.grids import Placement
 
 HALF = 0.5  # of the noise of all layers: what makes it stands out
@@ -38,7 +39,7 @@ def judge(
         placement: of the quantized model.
     """
     found = [*_faults(layers, sums, places), *_losses(layers, placement)]
-    found.sort(key=lambda one: -_share(sums, one.comparison))
+    found.sort(key=lambda one: (one.comparison == QUANTIZATION, -_share(sums, one.comparison)))
     if found:
         return tuple(found), found[0].text
     return (), _nothing(layers)
@@ -140,27 +141,27 @@ def _db(value: float) -> str:
     return "the same" if value >= EQUAL_DB else f"{value:.1f} dB"
 
 
+def _measured(noise: Noise | None) -> float | None:
+    return None if noise is None else round(noise.db, 2)
+
+
 def filled(
     layers: Sequence[LayerError], sums: Sums, places: Sequence[str], alone: Mapping[str, float]
 ) -> tuple[LayerError, ...]:
     """Return the layers with what was measured."""
 
-    def value(noises: Mapping[object, object], key: object) -> float | None:
-        noise = noises.get(key)
-        return None if noise is None else round(noise.db, 2)  # type: ignore[attr-defined]
-
     result = []
     for layer in layers:
         first = places[0] if places else ""
-        own = value(sums.own, (first, layer.name))
+        own = _measured(sums.own.get((first, layer.name)))
         changed = replace(
             layer,
             alone=None if layer.name not in alone else round(alone[layer.name], 2),
-            accumulated=value(sums.accumulated, layer.name),
-            engine=value(sums.engine, layer.name),
+            accumulated=_measured(sums.accumulated.get(layer.name)),
+            engine=_measured(sums.engine.get(layer.name)),
             engine_own=own,
-            board=value(sums.board, layer.name),
-            board_own=value(sums.own, (places[1], layer.name)) if len(places) > 1 else None,
+            board=_measured(sums.board.get(layer.name)),
+            board_own=_measured(sums.own.get((places[1], layer.name))) if len(places) > 1 else None,
             allowed=None if own is None else round(to_db(sums.allowed(layer.name)), 2),
         )
         result.append(changed)

@@ -17,6 +17,7 @@ from edgekd.data.splits import open_split
 from edgekd.errors import EdgekdError, TargetError, UserError, one_line
 from edgekd.executors.boards import ask_why_not, executor_of
 from edgekd.executors.inference import engine_files
+from edgekd.layers.analysis import analysed
 from edgekd.layers.measure import HERE, Place, Subject, Sums, measure
 from edgekd.layers.model import BOARD, QUANTIZATION, RUNTIME, TAPS, LayerError, LayerErrors
 from edgekd.layers.verdict import filled, judge
@@ -54,6 +55,9 @@ def engine_errors(
     notes: list[str] = []
     subject = _subject(export, quantized, notes)
     places = _places(engine, board, notes)
+    rows = (engine.details.get("build") or {}).get("analysis")
+    if rows and subject.placement is None and not places:
+        return analysed(engine.path.name, rows, notes)
     return compare(engine.path.name, subject, places, images, notes, progress)
 
 
@@ -112,7 +116,7 @@ def errors_in_run(
     if not report.is_file():
         raise UserError(f"{folder}: expected the engine of a run, RUN/engine/ID, with {report.name} in RUN")
     recipe = stored_recipe(_stored(report), str(report))
-    inputs = [name for name in engine.manifest["inputs"] if name.startswith(("quantize/", "export"))]
+    inputs = [name for name in engine.manifest["inputs"] if name != "data"]
     opened = {name: open_artifact(run / name) for name in inputs}
     quantized = next((one for one in opened.values() if one.kind == "quantized"), None)
     export = next((one for one in opened.values() if one.kind == "onnx"), None)

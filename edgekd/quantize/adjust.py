@@ -21,7 +21,7 @@ from edgekd.rewrites.graph import name_nodes, read_onnx
 
 _EQUALIZE = {"equalize": False, "equalize_relu6": True}
 _ON_IMAGES = {"round": round_weights, "bias": correct_biases}
-_MOST_IMAGES = 32  # they are run once for each operator
+_MOST_IMAGES = {"round": 32, "bias": 8}  # `bias` runs them once for each operator
 _LARGE_BYTES = 1 << 30  # over protobuf's 2 GiB, weights lie in another file
 
 
@@ -55,7 +55,7 @@ def adjusted(
         else:
             check_calibration(calibration)
             placement = place(model)
-            some = calibration[:: -(-len(calibration) // _MOST_IMAGES)]
+            some = calibration[:: -(-len(calibration) // _MOST_IMAGES[name])]
             nodes = _ON_IMAGES[name](graph, placement, calibrate(model, placement, calibration), some)
         changed[name] = len(nodes)
         model = folder / f"adjusted{number}.onnx"

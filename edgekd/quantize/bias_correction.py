@@ -22,9 +22,8 @@ from edgekd.quantize.grids import Placement
 from edgekd.quantize.ptq import Batch
 from edgekd.quantize.qdq_graph import insert_qdq
 from edgekd.quantize.ranges import Scale
-from edgekd.quantize.reference import runner
+from edgekd.quantize.reference import Run, runner
 from edgekd.rewrites.graph import Graph, attributes
-from edgekd.targets.onnxruntime.target import import_onnxruntime
 
 _INPUT = ".corrected_bias"
 _WITH_BIAS = ("Conv", "ConvTranspose", "Gemm")  # MatMul has none
@@ -55,14 +54,13 @@ def correct_biases(
         run = runner(model, [node.output[0] for node in nodes], Path(folder))
         wanted = _means(run, calibration)
         quantized = insert_qdq(model, placement, scales)
-        session = _open(quantized, nodes, biases, Path(folder))
-        options = import_onnxruntime().RunOptions()
-        options.only_execute_path_to_fetches = True
+        _feed_biases(quantized, nodes, biases)
+        rerun = runner(quantized, [node.output[0] for node in nodes], Path(folder))
         for node, mean in zip(nodes, wanted, strict=True):
             fed = {f"{name}{_INPUT}": value for name, value in biases.items()}
             total = np.zeros_like(mean)
             for batch in calibration:
-                total += _channel_mean(session.run([node.output[0]], {**batch, **fed}, options)[0])
+                total += _channel_mean(rerun({**batch, **fed}, [node.output[0]])[0])
             biases[node.name] = (biases[node.name] + mean - total / len(calibration)).astype(np.float32)
     for node in nodes:
         _set_bias(model, node, biases[node.name])
@@ -86,7 +84,7 @@ def _bias(graph: Graph, node: Any) -> np.ndarray:
     return np.zeros(shape[0] if is_transposed else shape[1], np.float32)
 
 
-def _means(run: Any, calibration: Sequence[Batch]) -> list[np.ndarray]:
+def _means(run: Run, calibration: Sequence[Batch]) -> list[np.ndarray]:
     """Return the mean of each tensor's channels over all images, one image in memory at a time."""
     totals: list[np.ndarray] = []
     for batch in calibration:
@@ -100,23 +98,14 @@ def _channel_mean(value: np.ndarray) -> np.ndarray:
     return np.asarray(value.mean(axis=tuple(axis for axis in range(value.ndim) if axis != 1), dtype=np.float64))
 
 
-def _open(quantized: onnx.ModelProto, nodes: Sequence[Any], biases: Mapping[str, np.ndarray], folder: Path) -> Any:
-    """Open a graph whose biases are inputs, so that one session serves all corrections."""
+def _feed_biases(quantized: onnx.ModelProto, nodes: Sequence[Any], biases: Mapping[str, np.ndarray]) -> None:
+    """Make the biases of a graph inputs, so that one session serves all corrections."""
     known = {node.name: node for node in quantized.graph.node}
     for node in nodes:
-        _name_bias(known[node.name], f"{node.name}{_INPUT}")
+        name = f"{node.name}{_INPUT}"
+        _name_bias(known[node.name], name)
         shape = biases[node.name].shape
-        quantized.graph.input.append(helper.make_tensor_value_info(f"{node.name}{_INPUT}", TensorProto.FLOAT, shape))
-    have = {value.name for value in quantized.graph.output}
-    outputs = (node.output[0] for node in nodes)
-    quantized.graph.output.extend(onnx.ValueInfoProto(name=name) for name in outputs if name not in have)
-    path = folder / "quantized.onnx"
-    onnx.save(quantized, path)
-    onnxruntime = import_onnxruntime()
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.log_severity_level = 3  # it warns of the biases that nobody reads any more
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        quantized.graph.input.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
 
 
 def _name_bias(node: Any, name: str) -> None:

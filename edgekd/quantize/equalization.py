@@ -82,7 +82,7 @@ def _follower(graph: Graph, first: Any) -> tuple[Any, Any]:
     node, clip = graph.only_reader(first.output[0]), None
     if node is not None and node.op_type == "Clip":
         ends = [graph.constant(name) for name in node.input[1:] if name]
-        if len(ends) != 2 or any(end is None for end in ends) or float(ends[0]) != 0:
+        if len(ends) != 2 or ends[0] is None or ends[1] is None or float(ends[0]) != 0:
             return None, None
         clip = node
     if node is not None and node.op_type in ("Relu", "LeakyRelu", "Clip"):

@@ -184,8 +184,9 @@ def _behind(graph: Graph, tensor: str) -> str | None:
         return str(reader.output[0]) if reader.op_type in _ACTIVATIONS else None
     gate = next((one for one in readers.values() if one.op_type in ("Sigmoid", "HardSigmoid")), None)
     product = None if gate is None or len(readers) != 2 else graph.only_reader(gate.output[0])
-    is_gated = product is not None and product.op_type == "Mul" and id(product) in readers
-    return str(product.output[0]) if is_gated else None
+    if product is None or product.op_type != "Mul" or id(product) not in readers:
+        return None
+    return str(product.output[0])
 
 
 def named(model: Any) -> Graph:

@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -61,8 +62,8 @@ class Quantizer(nn.Module):
 
     def __init__(self, scale: Scale, grid: Grid, count: int | None = None) -> None:
         super().__init__()
-        self.log_scale = nn.Parameter(torch.from_numpy(scale.scale.copy()).float().log())
-        self.register_buffer("zero", torch.from_numpy(scale.zero_point.copy()).float())
+        self.log_scale = nn.Parameter(torch.as_tensor(np.array(scale.scale, np.float32)).log())
+        self.register_buffer("zero", torch.as_tensor(np.array(scale.zero_point, np.float32)))
         self.levels, self.axis, self.count = grid.levels, grid.axis, count
 
     def scale(self) -> Tensor:

@@ -28,6 +28,7 @@ class Grid:
     axis: axis of the channels, each of which has a scale; None: one scale for the tensor.
     largest: largest magnitude of an integer; None: every integer that the bits hold. Toolchains leave -128 out for weights, and
         with 7 bits some stop at 63 and some at 64.
+    reach: steps from 0 to the largest magnitude of the values; None: the largest integer. NNCF's 7 bits reach 63.5.
     """
 
     bits: int
@@ -35,6 +36,7 @@ class Grid:
     is_symmetric: bool
     axis: int | None = None
     largest: int | None = None
+    reach: float | None = None
 
     @property
     def levels(self) -> tuple[int, int]:

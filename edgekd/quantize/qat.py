@@ -114,11 +114,9 @@ def fake_quantized(
     graph = named_graph(onnx)
     origins, reasons = torch_operators(student, graph)
     reasons = {node.name: reasons[node.name] for node in placement.nodes if node.name in reasons}
-    chosen = {node.name: origins[node.name] for node in placement.nodes if node.name in origins}
-    for node in placement.nodes:
-        if node.name in chosen and (reason := _refusal(student, placement, node, chosen)):
-            reasons[node.name] = reason
-            del chosen[node.name]
+    mapped = {node.name: origins[node.name] for node in placement.nodes if node.name in origins}
+    reasons.update((node.name, reason) for node in placement.nodes if (reason := _refusal(placement, node, mapped)))
+    chosen = {name: operator for name, operator in mapped.items() if name not in reasons}
     placed = placement.only(chosen)
     if not placed.nodes:
         raise UserError(
@@ -149,8 +147,10 @@ def freeze_norms(student: nn.Module, inputs: tuple[Any, ...]) -> None:
             module.training = False
 
 
-def _refusal(student: DenseModel, placement: Placement, node: QuantizedNode, operators: Mapping[str, Operator]) -> str:
-    """Return why an operator cannot be fake-quantized; "" when it can."""
+def _refusal(placement: Placement, node: QuantizedNode, operators: Mapping[str, Operator]) -> str:
+    """Return why an operator with a torch module cannot be fake-quantized; "" when it can."""
+    if node.name not in operators:
+        return ""
     assert node.weight is not None
     grid, operator = placement.weights[node.weight], operators[node.name]
     if not grid.is_symmetric:

@@ -96,7 +96,8 @@ def scale_of(low: Any, high: Any, grid: Grid) -> Scale:
     low, high = np.minimum(np.asarray(low, np.float64), 0), np.maximum(np.asarray(high, np.float64), 0)
     first, last = grid.levels
     if grid.is_symmetric:
-        scale = np.maximum(np.abs(low), np.abs(high)) / last if grid.is_signed else high / last
+        reach = last if grid.reach is None else grid.reach
+        scale = np.maximum(np.abs(low), np.abs(high)) / reach if grid.is_signed else high / last
     else:
         scale = (high - low) / (last - first)
     is_zero = scale < np.finfo(np.float32).tiny

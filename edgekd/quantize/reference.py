@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -13,7 +13,19 @@ from edgekd.rewrites.graph import name_nodes
 from edgekd.targets.onnxruntime.target import import_onnxruntime
 
 
-def runner(model: Any, tensors: Sequence[str], folder: Path) -> Callable[[Batch], list[np.ndarray]]:
+class Run(Protocol):
+    """Computes tensors of a graph for one batch."""
+
+    def __call__(self, batch: Batch, only: Sequence[str] | None = None) -> list[np.ndarray]:
+        """Return the tensors in the order of their names.
+
+        Args:
+            batch: inputs by name.
+            only: names of some of the tensors, with the operators before them; None: all.
+        """
+
+
+def runner(model: Any, tensors: Sequence[str], folder: Path) -> Run:
     """Return a function that computes tensors of a graph in ONNX Runtime without optimisation.
 
     Args:
@@ -38,10 +50,16 @@ def runner(model: Any, tensors: Sequence[str], folder: Path) -> Callable[[Batch]
     onnx.save(copy, path, save_as_external_data=copy.ByteSize() > 1 << 30)
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.log_severity_level = 3  # it warns of each initializer that nobody reads
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    partly = onnxruntime.RunOptions()
+    partly.only_execute_path_to_fetches = True
 
-    def run(batch: Batch) -> list[np.ndarray]:
-        made = dict(zip(wanted, session.run(wanted, dict(batch)), strict=True)) if wanted else {}
-        return [np.asarray(made[name] if name in made else batch[name]) for name in tensors]
+    def run(batch: Batch, only: Sequence[str] | None = None) -> list[np.ndarray]:
+        names = tensors if only is None else only
+        computed = wanted if only is None else [name for name in only if name not in inputs]
+        found = session.run(computed, dict(batch), None if only is None else partly) if computed else []
+        made = dict(zip(computed, found, strict=True))
+        return [np.asarray(made[name] if name in made else batch[name]) for name in names]
 
     return run

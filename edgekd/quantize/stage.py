@@ -66,9 +66,10 @@ def quantized(
     calibration_set = Prepared(dataset, chosen, spec)
     learned = {"ranges": ranges} if ranges is not None and getattr(module, "TAKES_RANGES", False) else {}
     with TemporaryDirectory() as folder:
-        # Learned scales are those of the graph as it is.
-        plain: tuple[Path, dict[str, int]] = (onnx.file("model.onnx"), {})
-        model, adjustments = plain if learned else adjusted_graph(recipe, onnx, quantizer, options, Path(folder))
+        model = onnx.file("model.onnx")
+        adjustments: dict[str, int] = {}  # learned scales are those of the graph as it is
+        if not learned:
+            model, adjustments = adjusted_graph(recipe, onnx, quantizer, options, Path(folder))
         result = module.quantize(model, spec, calibration_set, out_dir, options, **learned)
     calibration = {"split": recipe.data.train, "images": [dataset.name(i) for i in chosen], "seed": recipe.seed}
     details = {name: onnx.details[name] for name in ("params", "macs")}

@@ -12,7 +12,7 @@ where these have the smaller error.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -24,12 +24,13 @@ from onnx import numpy_helper
 from edgekd.quantize.grids import Grid, Placement
 from edgekd.quantize.ptq import Batch
 from edgekd.quantize.ranges import Scale
-from edgekd.quantize.reference import runner
+from edgekd.quantize.reference import Run, runner
 from edgekd.rewrites.graph import Graph, attributes
 
 _POSITIONS = 256  # of each image, drawn at random: neighbouring ones hardly differ
 _DAMPING = 0.01  # of the mean diagonal of H, as in the paper's code
-_MOST_INPUTS = 5000  # weights of an output channel; H and its inverse take 400 MB beyond
+_MOST_INPUTS = 5000  # weights of an output channel; H takes 100 MB beyond
+_MOST_BYTES = 1 << 28  # of the layers' H at a time
 _SEED = 0
 
 
@@ -43,7 +44,7 @@ def round_weights(
         placement: the quantized operators. Weights that several of them read, transposed and grouped convolutions other than
             depthwise ones, and layers of more than 5000 inputs are left alone.
         scales: scale of each weight.
-        calibration: network inputs by name; read once.
+        calibration: network inputs by name; read once for every 256 MB of layers.
 
     Raises:
         TargetError: ONNX Runtime is not installed.
@@ -55,36 +56,61 @@ def round_weights(
         for one in placement.nodes
         if one.weight and one.activations and _is_taken(graph, by_name[one.name])
     }
-    tensors = list(dict.fromkeys(node.input[0] for node in layers.values()))
-    squares: dict[str, np.ndarray] = {}
-    rng = np.random.default_rng(_SEED)
-    with TemporaryDirectory() as folder:
-        run = runner(model, tensors, Path(folder))
-        for batch in calibration if layers else ():
-            values = dict(zip(tensors, run(batch), strict=True))
-            for name, node in layers.items():
-                inputs = _inputs(graph, node, values[node.input[0]], rng)  # (G, N, K)
-                squares[name] = squares.get(name, 0) + inputs.transpose(0, 2, 1) @ inputs
     weights = {one.name: one for one in model.graph.initializer}
-    for name, node in layers.items():
-        weight = node.input[1]
-        made = _rounded(graph.value(weight), node, squares[name], scales[weight], placement.weights[weight])
-        weights[weight].CopyFrom(numpy_helper.from_array(made, weight))
+    with TemporaryDirectory() as folder:
+        run = runner(model, list(dict.fromkeys(node.input[0] for node in layers.values())), Path(folder))
+        for part in _parts(graph, list(layers.values())):
+            for node, squares in zip(part, _squares(graph, part, run, calibration), strict=True):
+                weight = node.input[1]
+                made = _rounded(graph.value(weight), node, squares, scales[weight], placement.weights[weight])
+                weights[weight].CopyFrom(numpy_helper.from_array(made, weight))
     return list(layers)
 
 
-def round_rows(rows: np.ndarray, squares: np.ndarray, step: np.ndarray, levels: tuple[int, int]) -> np.ndarray:
-    """Return the integers of the rows of weight matrices.
+def _parts(graph: Graph, nodes: list[Any]) -> Iterator[list[Any]]:
+    """Yield the layers in parts, in order, whose sums of squares fit into memory together."""
+    part: list[Any] = []
+    held = 0
+    for node in nodes:
+        shape = graph.shape(node.input[1]) or ()
+        groups = attributes(node).get("group", 1)
+        inputs = int(np.prod(shape[1:])) if node.op_type == "Conv" else max(shape)
+        size = 4 * groups * inputs**2
+        if part and held + size > _MOST_BYTES:
+            yield part
+            part, held = [], 0
+        part.append(node)
+        held += size
+    if part:
+        yield part
+
+
+def _squares(graph: Graph, nodes: list[Any], run: Run, calibration: Sequence[Batch]) -> list[np.ndarray]:
+    """Return the sum of x x' of each layer, (G, K, K), over positions of all images."""
+    rng = np.random.default_rng(_SEED)
+    tensors = list(dict.fromkeys(node.input[0] for node in nodes))
+    totals: list[np.ndarray] = []
+    for batch in calibration:
+        values = dict(zip(tensors, run(batch, tensors), strict=True))
+        inputs = (_inputs(graph, node, values[node.input[0]], rng) for node in nodes)  # (G, N, K)
+        found = [one.transpose(0, 2, 1) @ one for one in inputs]
+        totals = [a + b for a, b in zip(totals, found, strict=True)] if totals else found
+    return totals
+
+
+def round_rows(rows: np.ndarray, squares: np.ndarray, step: np.ndarray, grid: Grid) -> np.ndarray:
+    """Return the integers of the rows of weight matrices, (G, R, K).
 
     Args:
         rows: weights (G, R, K): G matrices with R outputs and K inputs.
         squares: H of each matrix (G, K, K), the sum of x x'.
         step: scale of each row, (G, R, 1).
-        levels: smallest and largest integer.
+        grid: of the weights.
     """
+    levels = grid.levels
     whole = rows.astype(np.float64) / step
     nearest = np.clip(np.round(whole), *levels)
-    is_fixed = np.abs(whole) > levels[1] - 0.5
+    is_fixed = _sets_scale(whole, grid)
     damped = _damped(squares.astype(np.float64))
     upper = np.linalg.cholesky(np.linalg.inv(damped)).transpose(0, 2, 1)  # H^-1 = U' U
     free, made = whole.copy(), np.empty_like(whole)
@@ -95,6 +121,11 @@ def round_rows(rows: np.ndarray, squares: np.ndarray, step: np.ndarray, levels: 
         free[:, :, place + 1 :] -= error[:, :, None] * upper[:, None, place, place + 1 :]
     is_worse = _error(made - whole, squares) > _error(nearest - whole, squares)
     return np.where(is_worse[:, :, None], nearest, made)
+
+
+def _sets_scale(whole: np.ndarray, grid: Grid) -> np.ndarray:
+    """Whether a weight, in steps, is one of the largest magnitude, from which a toolchain derives the scale."""
+    return np.asarray(np.abs(whole) > (grid.levels[1] if grid.reach is None else grid.reach) - 1e-3)
 
 
 def _error(errors: np.ndarray, squares: np.ndarray) -> np.ndarray:
@@ -149,12 +180,12 @@ def patches(graph: Graph, node: Any, value: np.ndarray, rng: np.random.Generator
 
 
 def _rounded(weight: np.ndarray, node: Any, squares: np.ndarray, scale: Scale, grid: Grid) -> np.ndarray:
-    """Return a weight on its grid, float32."""
+    """Return a weight on its grid, float32; those of the largest magnitude as they are, on the grid or not."""
     is_last = node.op_type == "MatMul" or (node.op_type == "Gemm" and not attributes(node).get("transB", 0))
     rows = weight.T if is_last else weight.reshape(len(weight), -1)
     step = np.broadcast_to(scale.scale.astype(np.float64).reshape(-1, 1), (len(rows), 1))
     groups = len(squares)
     shape = (groups, len(rows) // groups, -1)
-    whole = round_rows(rows.reshape(shape), squares, step.reshape(shape), grid.levels)
-    made = (whole.reshape(rows.shape) * step).astype(np.float32)
+    whole = round_rows(rows.reshape(shape), squares, step.reshape(shape), grid).reshape(rows.shape)
+    made = np.where(_sets_scale(rows / step, grid), rows, whole * step).astype(np.float32)
     return np.ascontiguousarray(made.T if is_last else made.reshape(weight.shape))

@@ -18,6 +18,7 @@ from edgekd.evaluate.definitions import definitions
 from edgekd.executors.boards import executor_of, why_not_here
 from edgekd.executors.local import REFERENCE_TARGET
 from edgekd.report.budgets import budget_gates, budget_of
+from edgekd.report.engine_layers import engine_layers
 from edgekd.report.model import (
     SCHEMA,
     BoardMachine,
@@ -93,6 +94,7 @@ def collect(
         gates=[*_gates(recipe, artifacts, failures), *budget_gates(rows)],
         calibration=_calibration(artifacts),
         repairs=_repairs(artifacts),
+        layers=engine_layers(artifacts),
         findings=_findings(artifacts),
         failure=failure,
     )

@@ -72,6 +72,13 @@ _PAGE: dict[str, tuple[str, str, bool | None]] = {
         "Median engine time of the last minute of a run back to back, and its ratio to that of the bench's short bursts. Heat "
         "and power limits show here, and not in bursts.", _LOWER,
     ),
+    "layers": (
+        "error layer by layer",
+        "Signal to noise in dB: 6 dB are one bit, 3 dB halve the noise. “alone” is the error of the outputs when only this layer "
+        "is quantized: what it costs. “accumulated” is the error of its tensor when all are quantized: where the errors of "
+        "earlier layers arrive. “engine” compares its tensor in the engine with the Q/DQ graph's, “own” does so from the "
+        "engine's own inputs, and “rounding” is what of that rounding explains.", _HIGHER,
+    ),
     "size_bytes": ("size", "Bytes of the deployed file, or files, on disk. 1 MB is 1 000 000 bytes.", _LOWER),
     "params": ("parameters", "Trained numbers of the network.", _LOWER),
     "macs": ("multiply-adds", "Multiply-add operations of one image at the network's input size.", _LOWER),

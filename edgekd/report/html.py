@@ -19,6 +19,7 @@ from edgekd.report.charts import Curve, Runs
 from edgekd.report.confusion import Confusion, confusion
 from edgekd.report.data_files import read_arrays
 from edgekd.report.decision import Choice, choices_of, wall_or_engine_ms
+from edgekd.report.engine_layers import LayersTable, layers_tables
 from edgekd.report.glossary import glossary
 from edgekd.report.line import StageLine, stage_line
 from edgekd.report.long_runs import energy_text, sustained_text
@@ -71,6 +72,7 @@ class Page:
     stage_heads: StageRow
     timing_notes: list[str]
     long_runs: LongRunsPart
+    layers: list[LayersTable]
     class_figure: str
     class_rows: list[Row]
     precision_figures: dict[str, str]
@@ -154,6 +156,7 @@ def _page(report: Report, data_dir: Path) -> Page:
         stage_split=stage_chart(rows, report.task), stage_rows=stage_rows(report), stage_heads=headers(report.task),
         timing_notes=timing_notes(rows), class_rows=scored,
         long_runs=long_runs_part(report, data_dir),
+        layers=layers_tables(report.layers, {row.id: row.label for row in rows}),
         class_figure=charts.class_chart(scored, classes, task.per_class),
         precision_figures={name: charts.precision_chart(scored, name) for name in classes_with_curves(scored)},
         confusion=_confusion(judged, read_arrays(data_dir / "confusion.npz"), classes),

@@ -8,6 +8,7 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from edgekd.board.precision import Precision
 from edgekd.core.task_metrics import TASKS
+from edgekd.report.engine_layers import EngineLayers
 from edgekd.report.latency import Footprint, Latency, SpeedRatio
 from edgekd.report.long_runs import EnergyPerFrame, SamplingCost, SustainedLatency
 from edgekd.report.mixed_budget import MixedBudget
@@ -305,6 +306,9 @@ class Report(Part):
     )
     repairs: dict[str, dict[str, int]] = Field(
         {}, description="objects, by split: repairs of labels and their number, e.g. `boxes without area left out`"
+    )
+    layers: dict[str, EngineLayers] = Field(
+        {}, description="error layer by layer, by engine (`layers.images`), see below"
     )
     findings: list[DataFinding] = Field([], description="warnings about the data set, see below")
     failure: str = Field("", description="the line with which the run ended early, or empty")

@@ -72,7 +72,7 @@ def csv_lines(study: Study) -> str:
 def _remarks(study: Study) -> list[str]:
     """Return remarks on the numbers as lines of Markdown."""
     measured = [run for arm in study.arms for run in arm.runs if run.status == "measured"]
-    trained = sorted({f"{run.precision} on {run.device.partition(':')[0]}" for run in measured})
+    trained = sorted({f"{run.precision} on {run.device.partition(':')[0]}" for run in measured if run.device})
     found = []
     compared = sum(bool(pairs_of(arm, _task(study).metric)) for arm in study.arms)
     if compared > 1:

@@ -51,7 +51,6 @@ NO_FRAMEWORK = (
     "worker_tasks",
     "worker",
     "core",
-    "layers",
     "report",
     "preflight",
     "stacks",

@@ -221,6 +221,7 @@ READERS: dict[str, Callable[[Path], None]] = {
         name: partial(follow, DOCS / f"howto/{name}.md")
         for name in ("build-for-rtx", "build-for-jetson", "build-for-intel", "run-on-a-board")
     },
+    "keep-layers-in-float": partial(follow, DOCS / "howto/keep-layers-in-float.md"),
     "detect-objects": partial(follow, DOCS / "howto/detect-objects.md"),
     "use-your-network": partial(follow, DOCS / "howto/use-your-network.md"),
     "check-a-model": partial(follow, DOCS / "howto/check-a-model.md"),

@@ -172,7 +172,8 @@ def grids(model: Path, spec: ModelSpec, options: Options) -> Placement:
             return Grid(8, is_signed=False, is_symmetric=False)
         return Grid(8, is_signed=not is_non_negative(graph, tensor), is_symmetric=True)
 
-    weight = symmetric_weights(8 if options.weight_bits == 8 else 7)
+    # The range of 7 bits is twice that of the weights on 255 levels: -127 to 127 halved.
+    weight = symmetric_weights(8) if options.weight_bits == 8 else Grid(7, True, True, largest=64, reach=63.5)
     return placement_of(graph, keep, activation, weight, options.weights == "per_channel")
 
 

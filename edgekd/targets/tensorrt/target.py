@@ -34,6 +34,7 @@ from edgekd.targets._nvidia.graph import QUANTIZER, graph_for
 from edgekd.targets._nvidia.machine import machine_facts, power_mode
 from edgekd.targets._nvidia.options import BuilderOptions
 from edgekd.targets._nvidia.session import PlanSession, check_device, write_device
+from edgekd.targets._nvidia.tapping import TappedPlan, mark_debug
 from edgekd.targets._nvidia.versions import build_flags, check_dla, check_dla_precision, version_of
 from edgekd.targets.base import CompileRequest, CompileResult, Probe, Target, TargetInfo, Toolchain, check_range
 from edgekd.targets.tensorrt_rtx.target import import_tensorrt_rtx
@@ -109,6 +110,7 @@ def build_engine(request: CompileRequest) -> CompileResult:
     graph = graph_for(request, flags.is_fp16_graph)
     build = Build(trt, _PRODUCT, flags)
     build.parse(graph, request.model)
+    mark_debug(build.network, options.debug_tensors, _PRODUCT)
     if options.dla_core is not None:
         check_dla(version, request.precision, options.dla_core, build.builder.num_DLA_cores)
     configure(build, options)
@@ -203,6 +205,10 @@ class Session(PlanSession):
             runtime.DLA_core = self.options.dla_core
 
 
+class Tapped(TappedPlan, Session):
+    """An engine with its debug tensors as further outputs. Not run on hardware."""
+
+
 def _read_timing_cache(build: Build, options: Options) -> Optional[tensorrt.ITimingCache]:
     """Attach the timing cache of the options, empty when its file does not exist; None when there is none.
 
@@ -241,6 +247,7 @@ TARGET = Target(
     probe=probe,
     check_engine=check_engine,
     bound_to=bound_to,
+    tap=Tapped,
     machine_facts=machine_facts,
     power_mode=power_mode,
     tunes=lambda: (Choice("optimization level 5", options={"optimization_level": 5}, is_built=True), *GRAPHS),

@@ -32,6 +32,7 @@ from edgekd.targets._nvidia.graph import QUANTIZER, graph_for
 from edgekd.targets._nvidia.machine import machine_facts, power_mode
 from edgekd.targets._nvidia.options import BuilderOptions
 from edgekd.targets._nvidia.session import PlanSession
+from edgekd.targets._nvidia.tapping import TappedPlan, mark_debug
 from edgekd.targets._nvidia.versions import build_flags, read_plan_header
 from edgekd.targets.base import CompileRequest, CompileResult, Probe, Target, TargetInfo, Toolchain
 
@@ -83,6 +84,7 @@ def build_engine(request: CompileRequest) -> CompileResult:
     graph = graph_for(request, flags.is_fp16_graph)
     build = Build(trt, _PRODUCT, flags)
     build.parse(graph, request.model)
+    mark_debug(build.network, options.debug_tensors, _PRODUCT)
     build.limit_workspace(options.workspace_mib)
     capabilities = _capabilities(trt, options.compute_capabilities)
     if capabilities:
@@ -146,6 +148,10 @@ class Session(PlanSession):
             )
 
 
+class Tapped(TappedPlan, Session):
+    """An engine with its debug tensors as further outputs. Not run on hardware."""
+
+
 def import_tensorrt_rtx() -> Any:
     """Return the vendor's module; TargetError with the install line when it is absent."""
     try:
@@ -173,6 +179,7 @@ TARGET = Target(
     probe=probe,
     check_engine=check_engine,
     bound_to=bound_to,
+    tap=Tapped,
     machine_facts=machine_facts,
     power_mode=power_mode,
     tunes=lambda: GRAPHS,

@@ -16,6 +16,7 @@ from edgekd.quantize.adjust import adjusted
 from edgekd.quantize.reference import runner
 from edgekd.quantize.schemes import nncf, qdq, qdq_signed, vendor
 from edgekd.rewrites.graph import Graph, read_onnx
+from edgekd.targets.openvino.runtime import read_model
 from tests.small_nets import images, prepared, segmenter
 from tests.unit.core.small_recipe import SMALL
 
@@ -44,6 +45,62 @@ def test_every_quantizers_placement_is_adjusted(module: ModuleType, tmp_path: Pa
     image = prepared(segmenter()[1], images(1, seed=9)[0])
     before, after = (one(image)[0] for one in run)
     assert 0 < np.abs(before - after).max() < 0.1 * np.abs(before).max()  # rounded to 7 or 8 bits
+
+
+@pytest.mark.parametrize("bits", [7, 8])
+@pytest.mark.parametrize("weights", ["per_channel", "per_tensor"])
+@pytest.mark.parametrize("module", QUANTIZERS[:3])
+def test_a_toolchain_keeps_the_rounded_weights(module: ModuleType, weights: str, bits: int, tmp_path: Path) -> None:
+    """The integers times the scale of what the toolchain writes are the rounded float weights, to float32.
+
+    But for the largest of each channel with NNCF's 7 bits, which lies 63.5 steps from 0.
+    """
+    given = {} if module is qdq_signed else {"weight_bits": bits}
+    options = module.Options(float_head=False, weights=weights, **given)
+    net, spec = segmenter()
+    onnx.save(net, tmp_path / "float.onnx")
+    batches = [prepared(spec, image) for image in images(4)]
+    place = lambda model: module.grids(model, spec, options)  # noqa: E731
+    rounded, _ = adjusted(tmp_path / "float.onnx", ["round"], place, batches, tmp_path)
+    wanted = Graph(read_onnx(rounded))
+    made = module.quantize(rounded, spec, batches, tmp_path, options).model
+    found = _weights_of_ir(made) if made.suffix == ".xml" else _weights_of_onnx(made)
+    assert len(found) == 4
+    grid = place(rounded).weights["stem.weight"]
+    for name, value in found.items():
+        expected = wanted.value(name)
+        rows = np.abs(expected).reshape(len(expected), -1).max(axis=1).reshape(-1, 1, 1, 1)
+        top = np.abs(expected) == (rows if weights == "per_channel" else np.abs(expected).max())
+        half = 0.0 if grid.reach is None else 0.51 / grid.reach * float(np.abs(expected).max())
+        assert value[~top] == pytest.approx(expected[~top], abs=1e-5), name
+        assert value[top] == pytest.approx(expected[top], abs=half + 1e-5), name
+
+
+def _weights_of_onnx(path: Path) -> dict[str, np.ndarray]:
+    """Return the dequantized weights of a Q/DQ file by name, computed by ONNX Runtime from the file's own nodes."""
+    model = read_onnx(path)
+    names = [f"{name}.weight" for name in ("stem", "block.a", "block.b", "head")]
+    tensors = [
+        next(n.input[1] for n in model.graph.node if n.op_type == "Conv" and name in n.input[1]) for name in names
+    ]
+    values = runner(model, tensors, path.parent)(prepared(segmenter()[1], images(1)[0]))
+    return dict(zip(names, values, strict=True))
+
+
+def _weights_of_ir(path: Path) -> dict[str, np.ndarray]:
+    """Return the dequantized weights of an IR, in graph order the four convolutions."""
+    names = [f"{name}.weight" for name in ("stem", "block.a", "block.b", "head")]
+    products = [
+        op
+        for op in read_model(path).get_ordered_ops()
+        if op.get_type_name() == "Multiply" and op.input_value(0).get_node().get_type_name() == "Convert"
+    ]
+    values = [
+        op.input_value(0).get_node().input_value(0).get_node().get_data().astype(np.float32)
+        * op.input_value(1).get_node().get_data()
+        for op in products
+    ]
+    return dict(zip(names, values, strict=True))
 
 
 def test_they_run_in_the_order_that_is_given(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
+from edgekd.quantize.grids import Grid
 from edgekd.quantize.ranges import calibrate, weight_scale
 from edgekd.quantize.reference import runner
 from edgekd.quantize.schemes import qdq
@@ -17,7 +18,7 @@ from edgekd.quantize.weight_rounding import patches, round_rows, round_weights
 from edgekd.rewrites.graph import Graph
 from tests.small_nets import images, prepared, segmenter
 
-LEVELS = (-7, 7)
+GRID = Grid(4, True, True, largest=7)
 
 
 def problem(seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -36,7 +37,7 @@ def test_it_is_never_worse_than_the_nearest_and_close_to_the_best_of_all_choices
     shares = []
     for seed in range(20):
         rows, squares = problem(seed)
-        made = round_rows(rows, squares, np.ones((1, 1, 1)), LEVELS)
+        made = round_rows(rows, squares, np.ones((1, 1, 1)), GRID)
         choices = (np.floor(rows) + np.reshape(ups, (1, 1, 6)) for ups in itertools.product((0, 1), repeat=6))
         best = min(error(one, rows, squares) for one in choices)
         nearest = error(np.round(rows), rows, squares)
@@ -49,13 +50,13 @@ def test_it_is_never_worse_than_the_nearest_and_close_to_the_best_of_all_choices
 
 def test_without_correlation_it_is_the_nearest() -> None:
     rows, _ = problem(0)
-    assert (round_rows(rows, np.eye(6)[None], np.ones((1, 1, 1)), LEVELS) == np.round(rows)).all()
+    assert (round_rows(rows, np.eye(6)[None], np.ones((1, 1, 1)), GRID) == np.round(rows)).all()
 
 
 def test_the_largest_weight_stays_and_with_it_the_scale() -> None:
     rows, squares = problem(1)
     rows[0, 0, 3] = -7
-    made = round_rows(rows, squares, np.ones((1, 1, 1)), LEVELS)
+    made = round_rows(rows, squares, np.ones((1, 1, 1)), GRID)
     assert made[0, 0, 3] == -7
     assert np.abs(made).max() == 7
 

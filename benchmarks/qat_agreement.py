@@ -1,0 +1,292 @@
+"""Fake quantization in torch against the exported graph with Q/DQ pairs, and what engines make of that graph.
+
+    python benchmarks/qat_agreement.py --images data/camvid/images/val --run edgeseg-m=runs/camvid/distilled --json qat.json
+
+Each student trains a few steps with fake quantization, so that scales and weights are learned ones. Its logits on real images
+are compared with those of the Q/DQ graph in ONNX Runtime without optimisation: the largest difference over the largest logit of
+the image, the elements above 1e-6, and the places whose class (the largest channel) differs. Torch and ONNX Runtime add the
+products of a convolution in different orders. Where the last bits of a sum decide to which level it rounds, both answers are
+right, and one step of the grid lies between them: such flips are the elements above 1e-6.
+
+A student without `--run` starts from random weights, with batch norm statistics of the images and a few training steps; the
+norms at the end of its residual branches start at 0. Engines are built from the learned scales: ONNX Runtime and OpenVINO from
+the quantizer qdq, TensorRT for RTX from qdq_signed; none of them needs a GPU. Their convolutions in int8 are counted.
+
+Exit code 1 when a class differs on an image without a flip, a batch norm is left, or a convolution is not int8.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import logging
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from edgekd.board.image_files import read_rgb
+from edgekd.board.preprocess import prepare
+from edgekd.board.specs import ModelSpec
+from edgekd.core import plugins
+from edgekd.core.artifact import open_artifact
+from edgekd.core.recipe import Export
+from edgekd.errors import EdgekdError
+from edgekd.export.onnx_graph import deployed_spec, export_onnx
+from edgekd.models.artifact import network_from_artifact
+from edgekd.models.base import DenseModel
+from edgekd.models.build import build_model
+from edgekd.models.session import torch_spec
+from edgekd.quantize.qat import fake_quantized
+from edgekd.quantize.qdq_graph import insert_qdq
+from edgekd.quantize.ranges import Scale, calibrate
+from edgekd.quantize.reference import runner
+from edgekd.quantize.schemes import qdq, qdq_signed
+from edgekd.rewrites.graph import Graph
+from edgekd.targets.base import CompileRequest
+
+STUDENTS: dict[str, tuple[str, str, str, dict[str, Any]]] = {
+    "edgeseg-n": ("edgeseg", "n", "semantic", {}),
+    "edgeseg-m": ("edgeseg", "m", "semantic", {}),
+    "fpn-lite0": ("smp", "fpn", "semantic", {"encoder": "tf_efficientnet_lite0"}),
+    "lraspp": ("torchvision", "lraspp_mobilenet_v3_large", "semantic", {}),
+    "edgedet-s": ("edgedet", "s", "detection", {}),
+}
+LIMIT = 1e-6
+CLASSES = 11
+SETTINGS = Export(upsampling="graph")
+
+
+@dataclass
+class Result:
+    """What was found for one student; `engines` is int8 convolutions of all that the placement has, by engine."""
+
+    student: str
+    weights: str
+    operators: int
+    placed: int
+    images: int = 0
+    largest: float = 0.0
+    flipped_images: int = 0
+    largest_without_flip: float = 0.0
+    elements_above: int = 0
+    elements: int = 0
+    classes_changed: int = 0
+    classes_changed_without_flip: int = 0
+    places: int = 0
+    batch_norms: int = 0
+    engines: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def is_right(self) -> bool:
+        """Whether the student keeps what this page promises."""
+        whole = all(count.split(" of ")[0] == count.split(" of ")[-1] for count in self.engines.values())
+        return not (self.classes_changed_without_flip or self.batch_norms) and whole
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=Path, required=True, help="folder of images")
+    parser.add_argument("--count", type=int, default=100, help="images to compare")
+    parser.add_argument("--size", type=int, nargs=2, default=[192, 256], metavar=("HEIGHT", "WIDTH"))
+    parser.add_argument("--run", action="append", default=[], metavar="NAME=CHECKPOINT", help="a trained student")
+    parser.add_argument("--only", nargs="*", default=list(STUDENTS), choices=list(STUDENTS))
+    parser.add_argument("--steps", type=int, default=5, help="training steps with fake quantization")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--no-engines", action="store_true")
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    logging.disable(logging.WARNING)  # the quantizers talk
+    runs = dict(one.split("=", 1) for one in args.run)
+    files = sorted(p for p in args.images.iterdir() if p.suffix in (".jpg", ".png"))[: args.count]
+    results = []
+    for name in args.only:
+        results.append(_measure(name, runs.get(name), files, args))
+        _print(results[-1])
+        if args.json:
+            args.json.write_text(json.dumps([asdict(one) for one in results], indent=1))
+    return 0 if all(one.is_right for one in results) else 1
+
+
+def _measure(name: str, run: str | None, files: list[Path], args: argparse.Namespace) -> Result:
+    size, task = tuple(args.size), STUDENTS[name][2]
+    model = network_from_artifact(open_artifact(Path(run))) if run else _untrained(name)
+    trained = torch_spec(model, task, tuple(str(i) for i in range(CLASSES)), size)
+    images = [prepare(read_rgb(file), trained.preprocess) for file in files]
+    if not run:
+        _settle(model, images[:16])
+        _train(model, images, 10)
+    with TemporaryDirectory() as folder:
+        start = Path(folder) / "start.onnx"
+        spec, _ = export_onnx(model, deployed_spec(trained, model, SETTINGS), SETTINGS, start)
+        placement = qdq.grids(start, spec, qdq.Options())
+        batches = [{spec.inputs[0].name: image} for image in images]
+        handle = fake_quantized(model, start, placement, calibrate(start, placement, batches[:16]))
+        _train(model, images, args.steps)
+        expected = [_heads(model, image) for image in images]
+        scales = handle.finish()
+        final = Path(folder) / "trained.onnx"
+        export_onnx(model, deployed_spec(trained, model, SETTINGS), SETTINGS, final)
+        graph = insert_qdq(onnx.load(final), handle.placement, scales)
+        result = Result(name, run or "random", len(placement.nodes), len(handle.placement.nodes))
+        result.batch_norms = sum(node.op_type == "BatchNormalization" for node in graph.graph.node)
+        _compare(result, graph, batches, expected, Path(folder))
+        if not args.no_engines:
+            result.engines = _engines(final, spec, batches[:16], scales, Path(folder))
+    return result
+
+
+def _untrained(name: str) -> DenseModel:
+    family, variant, task, options = STUDENTS[name]
+    torch.manual_seed(0)
+    module = plugins.load("families", family)
+    return build_model(family, variant, task, CLASSES, module.Options(**options))
+
+
+def _settle(model: DenseModel, images: list[np.ndarray]) -> None:
+    """Give batch norms the statistics of images."""
+    norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the mean over all batches
+    model.train()
+    with torch.no_grad():
+        for at in range(0, len(images), 4):
+            model.forward_normalized(torch.from_numpy(np.concatenate(images[at : at + 4])))
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+
+
+def _train(model: DenseModel, images: list[np.ndarray], steps: int) -> None:
+    """Learn the brightness of a pixel, in classes: labels that every folder of images has."""
+    optimizer = torch.optim.AdamW((p for p in model.parameters() if p.requires_grad), lr=1e-3)
+    for step in range(steps):
+        batch = torch.from_numpy(np.concatenate([images[(4 * step + i) % len(images)] for i in range(4)]))
+        grey = batch.mean(dim=1, keepdim=True)
+        share = (grey - grey.min()) / (grey.max() - grey.min())
+        model.train()
+        heads = model(batch * model.std + model.mean).heads
+        loss = sum(_loss(value, share) for name, value in heads.items() if name.startswith(("logits", "scores")))
+        assert isinstance(loss, torch.Tensor)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    model.eval()
+
+
+def _loss(logits: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
+    classes = logits.shape[1]
+    labels = F.interpolate(share, logits.shape[2:], mode="bilinear").mul(classes - 1).round().long()[:, 0]
+    return F.cross_entropy(logits, labels)
+
+
+def _heads(model: DenseModel, image: np.ndarray) -> dict[str, np.ndarray]:
+    with torch.no_grad():
+        return {name: value.numpy() for name, value in model.forward_normalized(torch.from_numpy(image)).heads.items()}
+
+
+def _compare(
+    result: Result,
+    graph: onnx.ModelProto,
+    batches: list[dict[str, np.ndarray]],
+    expected: list[dict[str, np.ndarray]],
+    folder: Path,
+) -> None:
+    names = [output.name for output in graph.graph.output]
+    run = runner(graph, names, folder)
+    for batch, torchs in zip(batches, expected, strict=True):
+        largest, above, changed = 0.0, 0, 0
+        for name, value in zip(names, run(batch), strict=True):
+            difference = np.abs(value - torchs[name]) / np.abs(torchs[name]).max()
+            largest, above = max(largest, float(difference.max())), above + int((difference > LIMIT).sum())
+            result.elements += difference.size
+            if name.startswith(("logits", "scores")):
+                changed += int((value.argmax(axis=1) != torchs[name].argmax(axis=1)).sum())
+                result.places += value[:, 0].size
+        result.images += 1
+        result.largest = max(result.largest, largest)
+        result.elements_above += above
+        result.classes_changed += changed
+        if above:
+            result.flipped_images += 1
+        else:
+            result.largest_without_flip = max(result.largest_without_flip, largest)
+            result.classes_changed_without_flip += changed
+
+
+def _engines(
+    model: Path, spec: ModelSpec, batches: list[dict[str, np.ndarray]], scales: dict[str, Scale], folder: Path
+) -> dict[str, str]:
+    """Return int8 convolutions of those in the placement, by runtime."""
+    placement = qdq.grids(model, spec, qdq.Options())
+    graph = Graph(onnx.load(model))
+    kinds = {node.name: node.op_type for node in graph.nodes}
+    wanted = sum(kinds[node.name] == "Conv" for node in placement.nodes)
+    made = qdq.quantize(model, spec, batches, folder, qdq.Options(), scales)
+    found = {
+        "onnxruntime": f"{_by_onnxruntime(made.model, folder)} of {wanted}",
+        "openvino": f"{_by_openvino(made.model)} of {wanted}",
+    }
+    (folder / "signed").mkdir()
+    options = qdq_signed.Options()
+    signed = qdq_signed.quantize(model, spec, batches, folder / "signed", options)
+    try:
+        found["tensorrt_rtx"] = _by_tensorrt_rtx(signed.model, spec, folder / "signed")
+    except EdgekdError as exc:
+        found["tensorrt_rtx"] = f"0 of 1: {exc}"
+    return found
+
+
+def _by_onnxruntime(model: Path, folder: Path) -> int:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.optimized_model_filepath = str(folder / "optimized.onnx")
+    options.log_severity_level = 3
+    onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+    optimized = onnx.load(folder / "optimized.onnx")
+    return sum(node.op_type == "QLinearConv" for node in optimized.graph.node)
+
+
+def _by_openvino(model: Path) -> int:
+    import openvino
+
+    compiled = openvino.Core().compile_model(str(model), "CPU")
+    info = [op.get_rt_info() for op in compiled.get_runtime_model().get_ops()]
+    kinds = [(one["layerType"].astype(str), one["runtimePrecision"].astype(str)) for one in info]
+    return sum(kind == "Convolution" and precision in ("i8", "u8") for kind, precision in kinds)
+
+
+def _by_tensorrt_rtx(model: Path, spec: ModelSpec, folder: Path) -> str:
+    target = importlib.import_module("edgekd.targets.tensorrt_rtx.target")
+    request = CompileRequest(model, spec, "int8", folder, target.Options(compute_capabilities=("SM86",)))
+    details = target.build_engine(request).details
+    return f"built, {details.get('quantized_convolutions', details.get('convolutions', '?'))} convolutions"
+
+
+def _print(one: Result, write: Callable[[str], object] = sys.stdout.write) -> None:
+    write(
+        f"{one.student:<10} {one.weights}: {one.placed} of {one.operators} operators, {one.batch_norms} batch norms left\n"
+        f"  {one.images} images: largest difference {one.largest:.1e} of the largest logit; {one.largest_without_flip:.1e} on "
+        f"{one.images - one.flipped_images} images without a flip\n"
+        f"  {one.elements_above} of {one.elements} elements above {LIMIT:g}; classes changed: {one.classes_changed} of "
+        f"{one.places}, {one.classes_changed_without_flip} without a flip\n"
+        f"  int8 convolutions: {one.engines}\n"
+    )
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
