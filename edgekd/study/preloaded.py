@@ -7,6 +7,7 @@ signals and exit code, and goes on when this process or the study ends, like a c
 
 from __future__ import annotations
 
+import atexit
 import gc
 import importlib
 import json
@@ -208,6 +209,7 @@ def main() -> None:
     # Python 3.12 warns of any thread. Those that are here are of OpenBLAS, which ends them before a fork.
     warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
     if command := serve(requests, handlers):
+        atexit.register(gc.unfreeze)  # or triton says at the end that its objects leak
         module, *arguments = command
         sys.argv = [module, *arguments]
         runpy.run_module(module, run_name="__main__", alter_sys=True)
