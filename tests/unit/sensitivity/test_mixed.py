@@ -12,7 +12,7 @@ from onnx import helper
 
 from edgekd.core.recipe import Recipe
 from edgekd.errors import GateError, RecipeError
-from edgekd.pipeline import check_options
+from edgekd.pipeline.checks import check_options
 from edgekd.planning import plan
 from edgekd.quantize.ptq import float_nodes
 from edgekd.rewrites.graph import Graph
