@@ -23,7 +23,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from edgekd.core.artifact import MANIFEST, open_artifact, sha256_of
+from edgekd.board.files import sha256_of
+from edgekd.core.artifact import MANIFEST, open_artifact
 
 TRAININGS = ("teacher", "student", "distilled")
 

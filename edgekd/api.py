@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -16,14 +16,13 @@ import numpy as np
 
 from edgekd.board.detection import Selection
 from edgekd.board.postprocess import Predictor
-from edgekd.core import plugins
 from edgekd.core.artifact import Artifact, open_artifact
-from edgekd.core.plugins import packages_of
+from edgekd.core.error_notes import noted_on
 from edgekd.core.ranks import is_first_process
 from edgekd.core.recipe import Recipe
 from edgekd.core.recipe_loading import load_recipe
 from edgekd.core.workspace import Workspace, disk_errors
-from edgekd.errors import EdgekdError, PackageError, RecipeError, UserError, add_note, one_line
+from edgekd.errors import EdgekdError, RecipeError, UserError
 
 if TYPE_CHECKING:
     from edgekd.data.predictions import ReadImage
@@ -76,8 +75,9 @@ def _run(
 ) -> dict[str, Any]:
     from edgekd import pipeline, planning
     from edgekd.data.splits import shared_splits
+    from edgekd.pipeline import checks, report
 
-    pipeline.check_options(recipe)
+    checks.check_options(recipe)
     stages = planning.plan(recipe, partial(pipeline.ran_before, Workspace(out)))
     chosen = planning.select(stages, until)
     if not is_first_process():
@@ -87,7 +87,7 @@ def _run(
     folder = Workspace(out)
     with disk_errors(folder.root):
         folder.check_own(stage.name for stage in stages)
-        pipeline.check_training(recipe, folder, chosen)
+        checks.check_training(recipe, folder, chosen)
     done: list[pipeline.StageRun] = []
     failures: dict[str, str] = {}
 
@@ -106,22 +106,10 @@ def _run(
         except EdgekdError as exc:
             # Refused data also gets a page, but does not replace an earlier run's.
             if done or not (workspace.root / "report.json").exists():
-                with _noted_on(exc):
-                    _report(recipe, workspace, stages, done, failures, str(exc))
+                with noted_on(exc):
+                    report.write(recipe, workspace, stages, done, failures, str(exc))
             raise
-        return _report(recipe, workspace, stages, done, failures, "")
-
-
-@contextmanager
-def _noted_on(first: BaseException) -> Iterator[None]:
-    """Add an error inside the block to `first` as a note, so that it does not hide `first`."""
-    try:
-        yield
-    except Exception as exc:
-        log.debug("the report of what was finished could not be written", exc_info=True)
-        said = one_line(exc) if isinstance(exc, EdgekdError | OSError) else f"{type(exc).__name__}: {one_line(exc)}"
-        if said not in str(first):  # a damaged artifact ends both
-            add_note(first, f"the report of what was finished could not be written: {said}")
+        return report.write(recipe, workspace, stages, done, failures, "")
 
 
 def _say_whose(folder: Path, recipe: Recipe) -> None:
@@ -154,51 +142,10 @@ def run_study(
     Raises:
         EdgekdError: the recipe or the teacher; a run that fails is in the result with its reason.
     """
-    from edgekd import pipeline
-    from edgekd.data.splits import shared_splits
-    from edgekd.study import work
-    from edgekd.study.arms import methods_by_arm, runs_in_order
-    from edgekd.study.plan import StudyRun, teacher_recipe
-    from edgekd.study.results import Findings, Result
+    from edgekd.study import run
 
-    recipe = recipe if isinstance(recipe, Recipe) else load_recipe(str(recipe), overrides)
-    launcher, options = plugins.load("launchers", recipe.study.launcher), recipe.study.launcher_options()
-
-    def launch(wanted: Sequence[StudyRun], on_end: Callable[[StudyRun, Result], None]) -> None:
-        launcher.run_all(wanted, options, on_end)
-
-    folder, methods = Path(out).absolute(), methods_by_arm(recipe)
-    pipeline.check_options(recipe if recipe.study.quantized else teacher_recipe(recipe))
-    with shared_splits():
-        with packages_of("study"):
-            import matplotlib.figure  # noqa: F401 - of its picture
-            import scipy.stats  # noqa: F401 - of its intervals; all of them before the teacher is trained
-
-            from edgekd.distill.plan import check_arms
-
-            check_arms(recipe, methods)
-        if launcher.TRAINS_TEACHER:
-            work.launch_teacher(recipe, folder, launch)
-        teacher = work.make_teacher(recipe, folder, on_stage)
-    starts, runs = runs_in_order(recipe, folder, teacher["teacher"].file("weights.safetensors"))
-    findings = Findings(recipe, teacher, runs, folder)
-    ended: set[Path] = set()
-
-    def remember(one: StudyRun, result: Result) -> None:
-        ended.add(one.folder)
-        if one in runs:
-            findings.add(one, result)
-        on_run(one, result, len(ended), len(starts) + len(runs))
-
-    with disk_errors(folder):
-        try:
-            for wanted in filter(None, (starts, runs)):  # the students that the others start from are there first
-                work.do_all(wanted, launch, remember)
-        except BaseException as exc:  # an interrupt above all: the tables show what there is
-            with _noted_on(exc):
-                findings.write()
-            raise
-        return findings.write().to_dict()
+    wanted = recipe if isinstance(recipe, Recipe) else load_recipe(str(recipe), overrides)
+    return run.run(wanted, Path(out).absolute(), on_stage, on_run)
 
 
 def tune(
@@ -349,47 +296,3 @@ def _network(path: str | Path, selection: Selection | None) -> Artifact:
     if selection is not None and artifact.spec.task == "semantic":
         raise RecipeError(f"{path}: a segmenter has no detections to select; leave out the options for detections")
     return artifact
-
-
-def _report(
-    recipe: Recipe,
-    workspace: Workspace,
-    stages: list[Any],
-    ran: list[Any],
-    failures: Mapping[str, str],
-    failure: str,
-) -> dict[str, Any]:
-    from edgekd import pipeline
-    from edgekd.report import collect
-    from edgekd.report.model import StageTiming
-    from edgekd.report.page_data import write_data
-
-    # `edgekd evaluate` keeps what `edgekd bench` measured.
-    known = pipeline.recall(recipe, stages, ran, workspace, is_held=True) if ran else []
-    artifacts = {stage_run.stage.name: stage_run.artifact for stage_run in known}
-    earlier = {f"{name}/{subject}": why for name, one in artifacts.items() for subject, why in one.failures.items()}
-    failures = {**earlier, **failures}
-    older = [
-        stage.name
-        for stage in stages
-        if stage.name not in artifacts and stage.name not in failures and workspace.artifact_dir(stage.name).exists()
-    ]
-    if older and not failure:
-        log.warning(
-            "the report leaves out %s: made with other settings or, bench, another machine or power mode; "
-            "edgekd run makes it again",
-            ", ".join(older),
-        )
-    timings = [
-        StageTiming(name=r.stage.name, seconds=round(r.artifact.manifest["seconds"], 1), skipped=r.skipped)
-        for r in known
-    ]
-    report = collect.collect(recipe, artifacts, timings, [stage.name for stage in stages], failures, failure)
-    write_data(recipe, artifacts, workspace.root)
-    collect.write_report(report, workspace.root)
-    try:
-        collect.write_page(report, workspace.root)
-    except PackageError as exc:  # a board needs no page
-        (workspace.root / "report.html").unlink(missing_ok=True)  # the page of an earlier state
-        log.warning("the page is not written: %s", exc)
-    return report.to_dict()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
@@ -28,7 +30,7 @@ class _Builder:
             "Conv", [source, f"{name}.weight", f"{name}.bias"], name, strides=[stride] * 2, pads=[kernel // 2] * 4
         )
 
-    def node(self, kind: str, inputs: list[str], name: str, output: str = "", **attributes: object) -> str:
+    def node(self, kind: str, inputs: list[str], name: str, output: str = "", **attributes: Any) -> str:
         self.nodes.append(helper.make_node(kind, inputs, [output or f"{name}.out"], name=name, **attributes))
         return output or f"{name}.out"
 

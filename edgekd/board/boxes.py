@@ -23,4 +23,5 @@ def intersections(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
 def box_iou(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
     """Return the intersection over union (N, M) of boxes (N, 4) and others (M, 4), 0 where both are empty."""
     shared = intersections(boxes, others)
-    return shared / np.maximum(areas(boxes)[:, None] + areas(others)[None, :] - shared, 1e-9)
+    iou: np.ndarray = shared / np.maximum(areas(boxes)[:, None] + areas(others)[None, :] - shared, 1e-9)
+    return iou

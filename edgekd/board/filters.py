@@ -42,7 +42,7 @@ class Filter:
     @property
     def taps(self) -> int:
         """Largest number of old pixels per new pixel."""
-        return self.weights.shape[1]
+        return int(self.weights.shape[1])
 
     @property
     def is_identity(self) -> bool:
@@ -134,12 +134,12 @@ class Blocks:
     @property
     def size(self) -> int:
         """New pixels of a block."""
-        return self.weights.shape[1]
+        return int(self.weights.shape[1])
 
     @property
     def window(self) -> int:
         """Old pixels that a block reads."""
-        return self.weights.shape[2]
+        return int(self.weights.shape[2])
 
 
 def blocks(filter_: Filter, others: int, lanes: int) -> Blocks:

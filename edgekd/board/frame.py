@@ -48,7 +48,8 @@ class Frame:
     def boxes_on_image(self, boxes: np.ndarray) -> np.ndarray:
         """Return boxes (N, 4) float32 x1, y1, x2, y2 on the input as boxes on the image, cut at the image's edges."""
         height, width = self.image_size
-        return np.clip(self.uncut_boxes_on_image(boxes), 0, np.array([width, height] * 2, np.float32))
+        cut: np.ndarray = np.clip(self.uncut_boxes_on_image(boxes), 0, np.array([width, height] * 2, np.float32))
+        return cut
 
     def uncut_boxes_on_image(self, boxes: np.ndarray) -> np.ndarray:
         """Return boxes (N, 4) float32 x1, y1, x2, y2 on the input in the image's pixels; they may reach beyond the image."""

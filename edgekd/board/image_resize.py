@@ -117,7 +117,7 @@ class ImageResize:
 
 def _added(terms: np.ndarray) -> np.ndarray:
     """Return the sum over the first axis, term after term; numpy's own takes pairs where the other axes are short."""
-    total = terms[0]
+    total: np.ndarray = terms[0]
     for term in terms[1:]:
         total = total + term
     return total

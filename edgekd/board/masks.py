@@ -184,7 +184,8 @@ def _product(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     OpenBLAS's stay awake for tens of milliseconds after a product that takes them: on the cores of the engine's next run.
     """
     if len(left) * right.size <= WITHOUT_THREADS:
-        return left.dot(right)
+        product: np.ndarray = left.dot(right)
+        return product
     at_once = max(1, WITHOUT_THREADS // right.size)
     product = np.empty((len(left), right.shape[1]), np.result_type(left, right))
     for begin in range(0, len(left), at_once):
@@ -196,7 +197,7 @@ def _corners(boxes: np.ndarray, image_size: Tuple[int, int]) -> np.ndarray:
     """Return (N, 4) int64: the pixels whose centres lie in the boxes; where there is none, x2 = x1 and y2 = y1."""
     height, width = image_size
     limit = np.array([width, height, width, height])
-    corners = np.minimum(np.maximum(np.ceil(boxes - 0.5).astype(np.int64), 0), limit)
+    corners: np.ndarray = np.minimum(np.maximum(np.ceil(boxes - 0.5).astype(np.int64), 0), limit)
     first, last = corners[:, :2], corners[:, 2:]
     corners[:, 2:] = np.where((last > first).all(axis=1, keepdims=True), last, first)
     return corners

@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Callable, List
+from typing import Callable, List, Tuple
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
@@ -103,7 +103,7 @@ class Chunk:
     make: Pass = lambda: None
 
     def __len__(self) -> int:
-        return self.values.shape[0] * self.values.shape[2]
+        return int(self.values.shape[0] * self.values.shape[2])
 
 
 def _row_windows(made: Blocks, source: np.ndarray) -> np.ndarray:
@@ -122,7 +122,7 @@ def _row_products(weights: np.ndarray, old: np.ndarray, new: np.ndarray) -> Pass
     return _products([(weights[:, None], old[..., piece], new[..., piece]) for piece in pieces])
 
 
-def _products(operands: List[tuple]) -> Pass:
+def _products(operands: List[Tuple[np.ndarray, np.ndarray, np.ndarray]]) -> Pass:
     def run() -> None:
         for left, right, out in operands:
             np.matmul(left, right, out=out)

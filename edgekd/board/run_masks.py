@@ -45,7 +45,8 @@ class RunParts(Sequence[np.ndarray]):
 
     def runs(self, number: int) -> List[int]:
         """Return the run lengths of one mask."""
-        return self._runs[number].tolist()
+        lengths: List[int] = self._runs[number].tolist()
+        return lengths
 
     @property
     def nbytes(self) -> int:

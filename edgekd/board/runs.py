@@ -39,7 +39,8 @@ def encode_part(part: np.ndarray, corner: Tuple[int, int], size: Tuple[int, int]
         changes[1:-1:2] == changes[2::2]
     )  # at the lower edge of one column and the upper of the next
     changes = np.delete(changes, np.concatenate([2 * joined + 1, 2 * joined + 2]))
-    return np.diff(changes, prepend=0, append=size[0] * size[1]).tolist()
+    lengths: List[int] = np.diff(changes, prepend=0, append=size[0] * size[1]).tolist()
+    return lengths
 
 
 def filled_columns(runs: np.ndarray, height: int, columns: Tuple[int, int]) -> np.ndarray:

@@ -93,9 +93,9 @@ class _Line:
         # A prepared input is read by the engine while the next one is written.
         self._preparing = itertools.cycle([Predictor(session, threads=1) for _ in range(2)])
         self._finishing = Predictor(session, selection, threads=1)
-        self.prepared: Deque[Future] = deque()
-        self.results: Deque[Future] = deque()
-        self._sizes: Deque[tuple] = deque()
+        self.prepared: Deque[Future[Tuple[Any, float]]] = deque()
+        self.results: Deque[Future[Tuple[Any, float]]] = deque()
+        self._sizes: Deque[Tuple[int, ...]] = deque()
         self._times: Deque[Tuple[float, float]] = deque()
 
     def prepare(self, image: np.ndarray) -> None:

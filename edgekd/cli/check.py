@@ -41,7 +41,7 @@ def _reports(model: str, target: str, chip: str, build: bool, set_: list[str]) -
     from edgekd.data.splits import open_split
     from edgekd.distill.plan import plan
     from edgekd.errors import UserError
-    from edgekd.pipeline import check_options, check_trainer
+    from edgekd.pipeline.checks import check_options, check_trainer
     from edgekd.preflight import check as run
 
     path, chosen = Path(model), run.Toward(target, chip) if target else None

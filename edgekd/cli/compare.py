@@ -57,11 +57,11 @@ def _studies(folders: list[Path], out: Path | None, json: bool) -> None:
         show.print_json(comparison.to_dict())
         return
     for one in comparison.studies:
-        print(show.printable(f"{one.letter}: {one.path}  ({one.recipe_name})"))
+        print(show.visible(f"{one.letter}: {one.path}  ({one.recipe_name})"))
     for pair in comparison.pairs:
         print(f"\n{pair.new} against {pair.old}")
         for line in lines(pair):
-            print(show.printable(f"  {line}"))
+            print(show.visible(f"  {line}"))
         if pair.arms:
             show.print_table(HEADERS, table_rows(pair), left=("arm", "metric", "verdict"))
 
@@ -73,7 +73,7 @@ def _show(comparison: Comparison) -> None:
     from edgekd.comparison import table
 
     for run in comparison.runs:
-        print(show.printable(f"{run.letter}: {run.path}" + (f"  ({run.title})" if run.title else "")))
+        print(show.visible(f"{run.letter}: {run.path}" + (f"  ({run.title})" if run.title else "")))
     for pair in comparison.pairs:
         print(f"\n{pair.new} against {pair.old}")
         for title, lines in (
@@ -81,9 +81,9 @@ def _show(comparison: Comparison) -> None:
             ("not compared", table.refused_lines(pair)),
         ):
             for line in lines:
-                print(show.printable(f"  {title}: {line}"))
+                print(show.visible(f"  {title}: {line}"))
         show.print_table(
             astuple(table.headers(pair)), map(astuple, table.table_rows(comparison, pair)), left=("row", "figure", "verdict")
         )  # fmt: skip
         for line in table.note_lines(comparison, pair):
-            print(show.printable(f"  {line}"))
+            print(show.visible(f"  {line}"))

@@ -31,7 +31,7 @@ def distill(
         return
     from edgekd.core.plugins import packages_of
     from edgekd.core.recipe_loading import load_recipe
-    from edgekd.pipeline import check_options
+    from edgekd.pipeline.checks import check_options
 
     loaded = load_recipe(recipe, set_)
     check_options(loaded)

@@ -46,6 +46,6 @@ def gate(
         show.print_json(result.to_dict())
     else:
         for check in result.checks:
-            print(show.printable(f"{check.outcome}: {check.row}: {check.limit}: {check.text}"))
+            print(show.visible(f"{check.outcome}: {check.row}: {check.limit}: {check.text}"))
     if result.broken:
         raise GateError(f"{len(result.broken)} of {len(result.checks)} limits are broken")

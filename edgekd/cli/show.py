@@ -26,8 +26,8 @@ def command(name: str, *words: str, set_: Iterable[str] = (), boards: Iterable[s
     return shlex.join(["edgekd", name, *words, *(word for pair in given for word in pair)])
 
 
-def printable(text: str) -> str:
-    """Return a text of a file for a terminal: without control characters."""
+def visible(text: str) -> str:
+    """Return a text of a file for a terminal: control characters become U+FFFD."""
     return "".join(character if character.isprintable() else "\ufffd" for character in text)
 
 
@@ -66,7 +66,7 @@ def print_table(titles: Sequence[str], rows: Iterable[Sequence[str]], left: Coll
     for title in titles:
         table.add_column(escape(title), justify="left" if title in left else "right")
     for row in rows:
-        table.add_row(*(escape(printable(text)) for text in row))
+        table.add_row(*(escape(visible(text)) for text in row))
     Console(width=None if sys.stdout.isatty() else width).print(table)
 
 

@@ -123,7 +123,8 @@ def check(target: str, options: Any, precision: str) -> None:
 
 def named_in(options: Any) -> str | None:
     """Return the chip in a target's option `chip`, None without that option."""
-    return vars(options).get("chip")
+    chip: str | None = vars(options).get("chip")
+    return chip
 
 
 def _files() -> dict[str, Path]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from pydantic import Field, PrivateAttr, field_validator, model_validator
 
@@ -173,7 +173,7 @@ class Layers(Section):
 
 
 LOCAL = "local"  # this machine
-DEPLOYED = "deployed"  # the distilled student, or the plain one without methods
+DEPLOYED: Final = "deployed"  # the distilled student, or the plain one without methods
 _OTHER_ROWS = ("teacher", "student", "distilled", "qat", "control", "export", "onnx-fp32")
 _PICTURE_KEYS = ("name", "image", "truth")  # of `pictures.npz`, beside the rows'
 

@@ -166,7 +166,11 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _balances_pixels(self) -> Recipe:
-        budgets = {"teacher": self.teacher.train, "student": self.student.train, "qat": self.qat and self.qat.train}
+        budgets = {
+            "teacher": self.teacher.train,
+            "student": self.student.train,
+            "qat": self.qat.train if self.qat else None,
+        }
         for name, train in budgets.items():
             if train is not None and train.class_balance > 0 and self.task != "semantic":
                 raise ValueError(f"{name}.train.class_balance weighs pixels; it has no meaning for task {self.task!r}")

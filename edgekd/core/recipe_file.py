@@ -113,7 +113,7 @@ def _step(node: Any, part: str, override: str) -> Any:
         if child is None:
             child = node[part] = {}
     if not isinstance(child, dict | list):
-        raise RecipeError(f"override {override!r}: {part!r} holds a value, not a section")
+        raise RecipeError(f"override {override!r}: {part!r} holds a value, not a section; set its own key")
     return child
 
 
@@ -142,7 +142,7 @@ class _Loader(yaml.SafeLoader):
     """SafeLoader that also refuses tags and keys given twice."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        event = self.peek_event()
+        event = self.peek_event()  # type: ignore[no-untyped-call]
         if getattr(event, "tag", None) is not None:
             raise yaml.composer.ComposerError(None, None, f"tag {event.tag!r} is not allowed", event.start_mark)
         return super().compose_node(parent, index)

@@ -2,7 +2,7 @@
 
 `load_recipe(path, overrides)` is the only way in. Relative paths start at the recipe's folder. The options of data formats,
 quantizers and targets are typed here. Those of families and methods, which import torch, are typed by
-`pipeline.check_options` before a run, or where they are first read.
+`pipeline.checks.check_options` before a run, or where they are first read.
 """
 
 from __future__ import annotations
@@ -150,7 +150,8 @@ def _known_keys(section: type[BaseModel], loc: tuple[Any, ...]) -> Iterable[str]
             node = node.get("items", {})
         else:
             node = node.get("properties", {}).get(part) or node.get("additionalProperties") or {}
-    return _resolve(schema, node).get("properties", {})
+    properties: dict[str, Any] = _resolve(schema, node).get("properties", {})
+    return properties
 
 
 def _resolve(schema: dict[str, Any], node: dict[str, Any]) -> dict[str, Any]:
@@ -158,7 +159,7 @@ def _resolve(schema: dict[str, Any], node: dict[str, Any]) -> dict[str, Any]:
         if "$ref" in option:
             node = option
     if "$ref" in node:
-        return schema["$defs"][node["$ref"].rsplit("/", 1)[-1]]
+        node = schema["$defs"][node["$ref"].rsplit("/", 1)[-1]]
     return node
 
 

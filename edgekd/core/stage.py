@@ -138,10 +138,11 @@ class Stage:
     def _config(self, recipe: Recipe) -> dict[str, object]:
         names = {section.partition(":")[0] for section in self.sections} - {"trainer"}
         seen = recipe.only(*self.sections)
-        config: Any = seen.model_dump(mode="json", include=names)
+        config: dict[str, Any] = seen.model_dump(mode="json", include=names)
         for use in seen.plugin_uses():
             *above, own = use.at
-            reduce(lambda node, key: node[key], above, config)[own] = use.options.in_keys(use.kind, use.name)
+            whole: Any = config
+            reduce(lambda node, key: node[key], above, whole)[own] = use.options.in_keys(use.kind, use.name)
         for path in self.ignored_keys:
             *parents, last = path.split(".")
             node: Any = config
@@ -168,7 +169,8 @@ def hash_of(content: KeyContent) -> str:
 
 def _imported(function: str) -> Callable[..., Any]:
     module, _, name = function.partition(":")
-    return getattr(importlib.import_module(module), name)
+    found: Callable[..., Any] = getattr(importlib.import_module(module), name)
+    return found
 
 
 _NETWORKS = ("teacher", "student")

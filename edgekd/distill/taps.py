@@ -6,7 +6,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from edgekd.distill import relations
+from edgekd.distill import relations, token_relations
 from edgekd.distill.base import Pyramid
 from edgekd.errors import RecipeError
 from edgekd.models.base import Outputs
@@ -47,7 +47,7 @@ def pooled_pair(teacher: Tensor, student: Tensor, batch: Batch, tokens: int) -> 
     Both are pooled to the coarser map's grid first: cells of a grid that does not divide a map overlap, differently on every map.
     """
     map_t, map_s, _ = relations.on_common_grid(teacher.detach(), student, batch.labelled)
-    grid = relations.token_grid(map_t.shape[-2], map_t.shape[-1], tokens)
+    grid = token_relations.token_grid(map_t.shape[-2], map_t.shape[-1], tokens)
     map_t, map_s = (relations.pooled_to(x, grid, batch.labelled) for x in (map_t, map_s))
     return map_t, map_s, relations.cells(batch.labelled, grid)
 

@@ -8,7 +8,6 @@ Boundary AP: Boundary IoU (arXiv 2103.16562), the smaller of mask IoU and bounda
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,13 +23,12 @@ from edgekd.data.base import COCO_LARGEST, Instances
 from edgekd.data.object_cap import best_average_precision, best_recalls
 from edgekd.errors import DataError, UserError
 from edgekd.evaluate.definitions import COCO_DETECTIONS, recall_name
+from edgekd.evaluate.precision_averages import AT_50, averages, best_f1
 from edgekd.evaluate.predictions import Prediction
 
 # Names of the three kinds of average precision: edgekd's and faster-coco-eval's.
 _KINDS = {"map": "bbox", "mask_map": "segm", "boundary_map": "boundary"}
 _WRITTEN = ("id", "image_id", "category_id", "iscrowd", "bbox", "area", "score")
-_AREAS = ("all", "small", "medium", "large")
-_AT_50, _AT_75 = 0, 5  # indices of IoU 0.50 and 0.75 among the thresholds
 
 
 class _Image(TypedDict):
@@ -167,7 +165,7 @@ class DetectionEvaluator:
         counted = {kind: self._counted(_KINDS[kind]) for kind in kinds}
         metrics: dict[str, float] = {}
         for kind in kinds:
-            metrics |= _summary(kind, counted[kind], self.max_detections)
+            metrics |= averages(kind, counted[kind], self.max_detections)
         main, scores = (  # (thresholds, recalls, classes)
             part[..., 0, -1] for part in counted["mask_map" if self.has_masks else "map"][:2]
         )
@@ -179,12 +177,12 @@ class DetectionEvaluator:
                 for place, name in enumerate(self.classes)
             },
             precision={
-                name: main[_AT_50, :, place].round(5).tolist()
+                name: main[AT_50, :, place].round(5).tolist()
                 for place, name in enumerate(self.classes)
                 if name in has_objects
             },
             best_f1={
-                name: _best_f1(main[_AT_50, :, place], scores[_AT_50, :, place])
+                name: best_f1(main[AT_50, :, place], scores[AT_50, :, place])
                 for place, name in enumerate(self.classes)
                 if name in has_objects
             },
@@ -279,36 +277,9 @@ def _written(entry: _Entry) -> dict[str, object]:
     return known if mask is None else {**known, "segmentation": {**mask, "counts": mask["counts"].decode("ascii")}}
 
 
-def _summary(kind: str, counted: tuple[np.ndarray, np.ndarray, np.ndarray], max_detections: int) -> dict[str, float]:
-    """Return the averages of one kind by metric name; NaN where there is no object."""
-    precision, _, recall = counted
-    whole = precision[:, :, :, :, -1]
-    values = {kind: whole[..., 0], f"{kind}_50": whole[_AT_50, ..., 0], f"{kind}_75": whole[_AT_75, ..., 0]}
-    if kind != "boundary_map":
-        values |= {f"{kind}_{name}": whole[..., place] for place, name in enumerate(_AREAS) if place}
-        values[recall_name(kind, max_detections)] = recall[..., 0, -1]
-    return {name: _mean(value) for name, value in values.items()}
-
-
 def _is_counted(entry: _Entry) -> bool:
     """Return whether an object has to be found: no crowd and not difficult."""
     return not entry["iscrowd"] and entry["area"] <= COCO_LARGEST
-
-
-def _best_f1(precision: np.ndarray, scores: np.ndarray) -> dict[str, float]:
-    """Return the point of best F1 of precision and score at evenly spaced recalls from 0 to 1."""
-    recall = np.linspace(0, 1, len(precision))
-    f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-9)
-    at = int(f1.argmax())
-    found = {"f1": f1[at], "precision": precision[at], "recall": recall[at], "score": scores[at]}
-    rounded = {name: round(float(value) * float(f1[at] > 0), 4) for name, value in found.items()}
-    # Down, so that a network told this least score keeps the last detection that counts here.
-    return rounded | {"score": math.floor(float(scores[at]) * 1e4) / 1e4 if f1[at] > 0 else 0.0}
-
-
-def _mean(precision: np.ndarray) -> float:
-    known = precision[precision > -1]
-    return float(known.mean()) if known.size else float("nan")
 
 
 def _import() -> Any:

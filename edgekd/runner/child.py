@@ -137,7 +137,7 @@ def stop_children() -> None:
 
 def read_exactly(stream: BinaryIO, array: np.ndarray) -> bool:
     """Fill a C-contiguous array of bytes; whether the stream had enough of them."""
-    return stream.readinto(array.data.cast("B")) == array.nbytes  # type: ignore[attr-defined]
+    return bool(stream.readinto(array.data.cast("B")) == array.nbytes)  # type: ignore[attr-defined]
 
 
 def first_line(command: Sequence[str]) -> str:

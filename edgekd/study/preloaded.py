@@ -7,8 +7,6 @@ signals and exit code, and goes on when this process or the study ends, like a c
 
 from __future__ import annotations
 
-import atexit
-import gc
 import importlib
 import json
 import os
@@ -126,7 +124,7 @@ class _Forked:
                 signal.pidfd_send_signal(self._process, signal.SIGTERM)
 
 
-def serve(requests: socket.socket, handlers: Mapping[int, Any]) -> list[str] | None:
+def serve(requests: socket.socket, handlers: Mapping[signal.Signals, Any]) -> list[str] | None:
     """Fork a process for each request until the other side has gone.
 
     Args:
@@ -154,7 +152,9 @@ def serve(requests: socket.socket, handlers: Mapping[int, Any]) -> list[str] | N
             if not message:
                 return None
             log, answers = fds
+            signal.pthread_sigmask(signal.SIG_BLOCK, _IGNORED)  # until the forked process ignores them no more
             if pid := os.fork():
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, _IGNORED)
                 running[pid] = answers
                 os.close(log)
                 _answer(answers, pid)
@@ -162,6 +162,7 @@ def serve(requests: socket.socket, handlers: Mapping[int, Any]) -> list[str] | N
             signal.set_wakeup_fd(-1)
             for one, handler in {**handlers, signal.SIGCHLD: signal.SIG_DFL}.items():
                 signal.signal(one, handler)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _IGNORED)
             for fd in (ended_r, ended_w, answers, *running.values()):
                 os.close(fd)
             requests.close()
@@ -205,11 +206,9 @@ def main() -> None:
     for name in modules:
         with suppress(ModuleNotFoundError):
             importlib.import_module(name)
-    gc.freeze()  # the garbage collector of a forked process copies no page of the imports
     # Python 3.12 warns of any thread. Those that are here are of OpenBLAS, which ends them before a fork.
     warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
     if command := serve(requests, handlers):
-        atexit.register(gc.unfreeze)  # or triton says at the end that its objects leak
         module, *arguments = command
         sys.argv = [module, *arguments]
         runpy.run_module(module, run_name="__main__", alter_sys=True)

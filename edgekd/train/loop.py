@@ -123,6 +123,28 @@ def fit(job: FitJob) -> dict[str, Any]:
         trainer = _trainer(job, [callback for callback in (record, zero_loss, averaged, validation) if callback])
     facts = {"task": job.task, "seed": job.seed, **job.budget.model_dump(mode="json")}
     _reset_peak_memory(job.trainer)
+    _run(trainer, task, job, facts)
+    job.student.to("cpu").to(memory_format=torch.contiguous_format).eval()
+    steps = [row["step"] for row in record.rows]
+    assert steps == list(range(1, job.budget.steps + 1)), "the record of steps has a gap or a repeat"
+    return {
+        "steps": trainer.global_step,
+        "batch_size": job.budget.batch_size,
+        "class_weights": None if job.class_weights is None else job.class_weights.tolist(),
+        "seconds_per_step": record.seconds / len(steps),
+        "precision": trainer.precision,
+        "device": str(trainer.strategy.root_device),
+        "world_size": trainer.world_size,
+        "teacher_answers": None if job.distiller is None else "kept" if job.teacher_cache else "live",
+        "zero_loss_steps": zero_loss.count,
+        "record": record.rows,
+        "validation": validation.rows if validation else [],
+        "peak_memory_bytes": _peak_memory(trainer.strategy.root_device),
+    }
+
+
+def _run(trainer: L.Trainer, task: DenseTask, job: FitJob, facts: dict[str, Any]) -> None:
+    """Run the trainer to its end, from the resume checkpoint where there is one; errors as `fit`."""
     resume = job.scratch / f"{RESUME}.ckpt"
     workers = loader_processes(job.trainer)
     on_interrupt = signal.getsignal(signal.SIGINT)
@@ -141,23 +163,6 @@ def fit(job: FitJob) -> dict[str, Any]:
         if (plain := _without_worker_traceback(exc)) is exc:
             raise
         raise plain from exc
-    job.student.to("cpu").to(memory_format=torch.contiguous_format).eval()
-    steps = [row["step"] for row in record.rows]
-    assert steps == list(range(1, job.budget.steps + 1)), "the record of steps has a gap or a repeat"
-    return {
-        "steps": trainer.global_step,
-        "batch_size": job.budget.batch_size,
-        "class_weights": None if job.class_weights is None else job.class_weights.tolist(),
-        "seconds_per_step": record.seconds / len(steps),
-        "precision": trainer.precision,
-        "device": str(trainer.strategy.root_device),
-        "world_size": trainer.world_size,
-        "teacher_answers": None if job.distiller is None else "kept" if job.teacher_cache else "live",
-        "zero_loss_steps": zero_loss.count,
-        "record": record.rows,
-        "validation": validation.rows if validation else [],
-        "peak_memory_bytes": _peak_memory(trainer.strategy.root_device),
-    }
 
 
 def _without_worker_traceback(error: EdgekdError) -> EdgekdError:

@@ -33,10 +33,10 @@ import typer.core
 import typer.main
 import yaml
 
-from edgekd import pipeline
 from edgekd.cli.main import app
 from edgekd.core.recipe_loading import load_recipe
 from edgekd.models.artifact import network_from_recipe
+from edgekd.pipeline import checks
 from tests import command
 from tests.conftest import REPOSITORY
 from tests.integration.conftest import TINY, TINY_OBJECTS
@@ -262,7 +262,7 @@ def test_yaml_on_the_page_fits_the_recipe(page: Path, tmp_path: Path, monkeypatc
             continue
         write(tmp_path / "recipe.yaml", yaml.safe_dump(TINY | yaml.safe_load(block.text)))
         recipe = load_recipe(str(tmp_path / "recipe.yaml"))
-        pipeline.check_options(recipe)
+        checks.check_options(recipe)
         if recipe.teacher.family == "python":
             network_from_recipe(recipe.teacher, recipe.task, 9, block.where)
 

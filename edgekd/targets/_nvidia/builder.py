@@ -32,7 +32,7 @@ class Log:
         lines, verbose = self.lines, trt.ILogger.Severity.VERBOSE
         self._severe = (trt.ILogger.Severity.ERROR, trt.ILogger.Severity.INTERNAL_ERROR)
 
-        class Collect(trt.ILogger):
+        class Collect(trt.ILogger):  # type: ignore[misc] # TensorRT has no types
             def __init__(self) -> None:
                 trt.ILogger.__init__(self)
 

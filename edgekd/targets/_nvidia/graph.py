@@ -45,7 +45,7 @@ def graph_for(request: CompileRequest, is_fp16_graph: bool) -> bytes:
         _int8.check_types(Graph(model), request.model, "TensorRT")
         check_zero_points(model, request.model)
     try:
-        return (_half(model, is_quantized) if is_fp16_graph else model).SerializeToString()
+        return bytes((_half(model, is_quantized) if is_fp16_graph else model).SerializeToString())
     except TargetError:
         raise
     except Exception as exc:  # protobuf's EncodeError or ValueError, by version

@@ -72,7 +72,7 @@ class TappedPlan(TappedSession):
 def _listener(trt: Any, cuda: Cuda) -> Any:
     """Return a listener that copies every debug tensor into its `found`, by name."""
 
-    class Listener(trt.IDebugListener):
+    class Listener(trt.IDebugListener):  # type: ignore[misc] # TensorRT has no types
         def __init__(self) -> None:
             trt.IDebugListener.__init__(self)
             self.found: Dict[str, np.ndarray] = {}

@@ -116,7 +116,7 @@ class Options:
 
 def runtime_version() -> str:
     """Return ONNX Runtime's version; TargetError when it is not installed."""
-    return import_onnxruntime().__version__
+    return str(import_onnxruntime().__version__)
 
 
 def build_engine(request: CompileRequest) -> CompileResult:

@@ -100,7 +100,7 @@ class Options:
 
 def runtime_version() -> str:
     """Return OpenVINO's version; TargetError when it is not installed."""
-    return import_openvino().__version__
+    return str(import_openvino().__version__)
 
 
 def bound_to(options: Options) -> str:

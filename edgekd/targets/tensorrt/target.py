@@ -86,7 +86,7 @@ class Options(BuilderOptions):
 
 def runtime_version() -> str:
     """Return TensorRT's version; TargetError when it is not installed."""
-    return _import().__version__
+    return str(_import().__version__)
 
 
 def bound_to(options: Options) -> str:

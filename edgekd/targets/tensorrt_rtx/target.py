@@ -64,7 +64,7 @@ class Options(BuilderOptions):
 
 def runtime_version() -> str:
     """Return TensorRT-RTX's version; TargetError when it is not installed."""
-    return import_tensorrt_rtx().__version__
+    return str(import_tensorrt_rtx().__version__)
 
 
 def bound_to(options: Options) -> str:

@@ -22,7 +22,8 @@ from edgekd.core.stage import Stage
 from edgekd.core.workspace import Workspace
 from edgekd.errors import GateError, UserError, WorkspaceError
 from edgekd.executors.boards import why_not_here
-from edgekd.pipeline import assist, check_options, run_stages
+from edgekd.pipeline import assist, run_stages
+from edgekd.pipeline.checks import check_options
 from edgekd.planning import deployed_student, plan, select
 from edgekd.targets.rknn.chip import why_not_on
 from tests.conftest import REPOSITORY

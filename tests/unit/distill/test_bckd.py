@@ -12,15 +12,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from edgekd.core.plugin_options import plugin_options
 from edgekd.distill.base import Pyramid
-from edgekd.distill.methods.bckd import (
-    Method,
-    Options,
-    boundary_loss,
-    context_loss,
-    focus_loss,
-    fused_boundary,
-    map_loss,
-)
+from edgekd.distill.boundary_terms import boundary_loss, fused_boundary, map_loss
+from edgekd.distill.methods.bckd import Method, Options, context_loss, focus_loss
 from edgekd.errors import RecipeError
 from edgekd.models.base import Outputs
 from edgekd.train.batch import Batch

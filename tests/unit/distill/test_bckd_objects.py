@@ -9,14 +9,8 @@ import pytest
 import torch
 
 from edgekd.distill.base import Pyramid
-from edgekd.distill.methods.bckd import (
-    Method,
-    Options,
-    boundary_loss,
-    context_loss,
-    map_loss,
-    object_weight,
-)
+from edgekd.distill.boundary_terms import boundary_loss, map_loss
+from edgekd.distill.methods.bckd import Method, Options, context_loss, object_weight
 from edgekd.errors import RecipeError
 from edgekd.models.base import Outputs
 from edgekd.train.batch import Batch

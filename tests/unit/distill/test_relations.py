@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgekd.distill import logits, relations
+from edgekd.distill import logits, relations, token_relations
 
 ALL_2X2 = torch.ones(1, 1, 2, 2, dtype=torch.bool)
 EDGE = 1e-4  # affinities are kept this far from 0 and 1
@@ -107,7 +107,7 @@ def test_the_relation_loss_is_the_mean_kl_of_the_rows_and_has_autograds_gradient
     teacher, student = (torch.randn(2, c, 2, 3, generator=random, dtype=torch.float64) for c in (4, 3))
     valid = torch.tensor([True, True, True, True, True, False, True, True, True, True, True, True]).view(2, 1, 2, 3)
     student.requires_grad_()
-    loss = relations.relation_loss(teacher, student, valid, 0.5, rows)
+    loss = token_relations.relation_loss(teacher, student, valid, 0.5, rows)
     total, count = 0.0, 0
     for image in range(2):
         cells = [i for i in range(6) if valid[image].flatten()[i]]
@@ -119,12 +119,12 @@ def test_the_relation_loss_is_the_mean_kl_of_the_rows_and_has_autograds_gradient
             )
             total, count = total + float((log_t.exp() * (log_t - log_s)).sum().detach()), count + 1
     assert loss.item() == pytest.approx(total / count)
-    assert torch.autograd.gradcheck(lambda x: relations.relation_loss(teacher, x, valid, 0.5, rows), (student,))
+    assert torch.autograd.gradcheck(lambda x: token_relations.relation_loss(teacher, x, valid, 0.5, rows), (student,))
 
 
 def test_the_relation_loss_without_a_valid_cell_is_0() -> None:
     student = torch.randn(1, 3, 2, 2, requires_grad=True)
-    loss = relations.relation_loss(torch.randn(1, 3, 2, 2), student, ~ALL_2X2, 0.1)
+    loss = token_relations.relation_loss(torch.randn(1, 3, 2, 2), student, ~ALL_2X2, 0.1)
     loss.backward()
     assert loss.item() == 0
     assert student.grad is not None
@@ -228,7 +228,7 @@ def test_boundaries_against_cells_without_labels_are_none() -> None:
 
 @given(height=st.integers(1, 300), width=st.integers(1, 300), tokens=st.integers(1, 2000))
 def test_a_token_grid_is_within_the_map_and_the_number_of_tokens(height: int, width: int, tokens: int) -> None:
-    rows, columns = relations.token_grid(height, width, tokens)
+    rows, columns = token_relations.token_grid(height, width, tokens)
     assert 1 <= rows <= height
     assert 1 <= columns <= width
     assert rows * columns <= tokens
@@ -237,13 +237,13 @@ def test_a_token_grid_is_within_the_map_and_the_number_of_tokens(height: int, wi
 
 
 def test_a_token_grid_keeps_the_aspect() -> None:
-    assert relations.token_grid(64, 80, 320) == (16, 20)
-    assert relations.token_grid(256, 512, 320) == (12, 26)
+    assert token_relations.token_grid(64, 80, 320) == (16, 20)
+    assert token_relations.token_grid(256, 512, 320) == (12, 26)
 
 
 def test_relation_rows_leave_the_diagonal_out() -> None:
     unit = relations.standardised(CORNERS, ALL_2X2)
-    rows = relations.relation_log_rows(unit.flatten(2).transpose(1, 2), ALL_2X2.flatten(1), temperature=0.5).exp()
+    rows = token_relations.relation_log_rows(unit.flatten(2).transpose(1, 2), ALL_2X2.flatten(1), temperature=0.5).exp()
     # Cell (-1, -1) has cosine 0 with both of its sides and -1 with the opposite corner: logits 0, 0, -2.
     share = 1 / (2 + exp(-2))
     torch.testing.assert_close(rows[0, 0], torch.tensor([0.0, share, share, share * exp(-2)]), atol=1e-5, rtol=0)
@@ -254,7 +254,7 @@ def test_relation_rows_leave_the_diagonal_out() -> None:
 def test_relation_rows_leave_invalid_cells_out() -> None:
     valid = torch.tensor([[[[True, True], [True, False]]]])
     tokens = relations.standardised(CORNERS, ALL_2X2).flatten(2).transpose(1, 2)
-    rows = relations.relation_log_rows(tokens, valid.flatten(1), temperature=1.0)
+    rows = token_relations.relation_log_rows(tokens, valid.flatten(1), temperature=1.0)
     assert rows[0, 0, 3] < -1000
     assert rows[0, 0, 1].item() == pytest.approx(log(0.5), abs=1e-5)
 

@@ -38,7 +38,7 @@ def blown_up(model: onnx.ModelProto, pair: tuple[str, str], factor: float, seed:
     channels = numpy_helper.to_array(weights[first]).shape[0]
     scale = np.ones(channels, np.float32)
     scale[rng.choice(channels, max(1, channels // 6), replace=False)] = factor
-    changed = {
+    changed: dict[str, np.ndarray] = {
         first: numpy_helper.to_array(weights[first]) * scale[:, None, None, None],
         bias: numpy_helper.to_array(weights[bias]) * scale,
         second: numpy_helper.to_array(weights[second]) / scale[None, :, None, None],

@@ -12,7 +12,7 @@ import yaml
 from PIL import Image
 
 from edgekd.board.specs import ModelSpec
-from edgekd.core.artifact import Artifact, StageResult, publish
+from edgekd.core.artifact import Artifact, StageFacts, StageResult, publish
 from edgekd.core.recipe import Recipe
 from edgekd.core.recipe_loading import load_recipe
 from edgekd.core.stage import StageJob
@@ -74,7 +74,7 @@ def ranked(folder: Path, recipe: Recipe, export: Artifact, quantizer: str) -> Ar
     work = folder / "work-sensitivity"
     work.mkdir()
     result = stage.run(StageJob(recipe, {"export": export}, work, quantizer))
-    facts = {"kind": "sensitivity", "stage": "sensitivity", "key": "k"}
+    facts: StageFacts = {"kind": "sensitivity", "stage": "sensitivity", "key": "k"}
     return publish(work, folder / "sensitivity", facts, result)
 
 

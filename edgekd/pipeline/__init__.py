@@ -7,30 +7,16 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
 
-from edgekd.board.precision import Precision
-from edgekd.compile.stage import checked_options
-from edgekd.core import key_changes, plugins, user_code
+from edgekd.core import key_changes, user_code
 from edgekd.core.artifact import Artifact, StageFacts, publish
 from edgekd.core.recipe import Engine, Recipe
-from edgekd.core.recipe_loading import check_plugins
 from edgekd.core.stage import KeyContent, Stage, bench_of, hash_of
 from edgekd.core.workspace import Workspace, disk_errors
 from edgekd.data.splits import release_split
-from edgekd.errors import (
-    BoardError,
-    EdgekdError,
-    GateError,
-    RecipeError,
-    TargetError,
-    UserError,
-    WorkspaceError,
-    one_line,
-)
-from edgekd.planning import quantizer_of
+from edgekd.errors import BoardError, EdgekdError, GateError, TargetError, UserError, WorkspaceError, one_line
 
 log = logging.getLogger(__name__)
 
@@ -59,69 +45,6 @@ class StageFailure:
     reason: str
     is_bug: bool = False
     cause: str = ""
-
-
-def check_options(recipe: Recipe) -> None:
-    """Check all plugins and plugin options of a recipe, before any work is done.
-
-    Raises:
-        UserError: unknown plugin, option or precision, or decoding that would be done in int8.
-    """
-    # A board has no torch: it compiles and measures what was trained elsewhere.
-    check_plugins(recipe, but=() if find_spec("torch") else plugins.TRAINED)
-    if recipe.quantize.budget is not None:
-        plugins.load("rankings", recipe.quantize.budget.rank)
-    for name in recipe.export.rewrite:
-        plugins.load("rewrites", name)
-    for engine in recipe.engines:
-        checked_options(engine)
-        if engine.precision is Precision.MIXED:
-            _check_keeps_float(engine)
-        if recipe.export.detections != "heads" and engine.precision.is_quantized:
-            _check_float_decoding(engine)
-
-
-def _check_keeps_float(engine: Engine) -> None:
-    name = quantizer_of(engine)
-    if not plugins.load("quantizers", name).KEEPS_FLOAT and plugins.target(engine.target).keeps_float is None:
-        raise RecipeError(
-            f"engines: {engine.id}: target {engine.target} cannot keep layers in float, expected a precision other than mixed"
-        )
-
-
-def check_training(recipe: Recipe, workspace: Workspace, stages: Sequence[Stage]) -> None:
-    """Check that this machine can train with the section `trainer`, where a stage trains that never did in this folder.
-
-    A run that was trained elsewhere is compiled and measured on machines that could not train it.
-
-    Raises:
-        RecipeError: an accelerator, strategy or number of devices that does not exist here.
-    """
-    sections = {
-        "teacher" if stage.name == "teacher" else "student"
-        for stage in stages
-        if stage.kind == "checkpoint" and workspace.present(stage.name) is None
-    }
-    check_trainer(recipe, sections)
-
-
-def check_trainer(recipe: Recipe, sections: Collection[str]) -> None:
-    """Check that this machine can train the networks of some sections of a recipe; RecipeError as `check_training`."""
-    budgets = {name: train for name in sorted(sections) if (train := getattr(recipe, name).train)}
-    if budgets and find_spec("torch"):  # without it the first stage that trains says what is missing
-        with plugins.packages_of("training"):
-            from edgekd.train import place
-
-            place.check_trainer(recipe.trainer, budgets)
-
-
-def _check_float_decoding(engine: Engine) -> None:
-    name = quantizer_of(engine)
-    if not plugins.load("quantizers", name).KEEPS_FLOAT:
-        raise RecipeError(
-            f"engines: {engine.id} would decode in int8, which destroys boxes: its toolchain quantizes the whole graph "
-            f"(quantizer {name}); set export.detections: heads"
-        )
 
 
 def run_stages(
@@ -286,8 +209,8 @@ def assist(recipe: Recipe, workspace: Workspace, stages: list[Stage], prerequisi
 
 def recall(
     recipe: Recipe,
-    stages: list[Stage],
-    ran: list[StageRun],
+    stages: Sequence[Stage],
+    ran: Sequence[StageRun],
     workspace: Workspace,
     is_held: bool,
 ) -> list[StageRun]:
