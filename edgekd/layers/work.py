@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -34,11 +35,23 @@ log = logging.getLogger(__name__)
 IMAGES = 8
 
 
+@dataclass(frozen=True)
+class Network:
+    """An exported network and its quantized model.
+
+    export: artifact of its ONNX graph.
+    quantized: what an engine was compiled from; None for a float engine.
+    model: the float graph behind it, see `float_graph`.
+    """
+
+    export: Artifact
+    quantized: Artifact | None
+    model: Path
+
+
 def engine_errors(
     engine: Artifact,
-    export: Artifact,
-    quantized: Artifact | None,
-    model: Path,
+    network: Network,
     images: Sequence[np.ndarray],
     board: str = LOCAL,
     progress: Callable[[int, int], None] = lambda done, total: None,
@@ -47,9 +60,7 @@ def engine_errors(
 
     Args:
         engine: artifact of kind `engine`.
-        export: its ONNX graph.
-        quantized: what it was compiled from; None for a float engine.
-        model: the float graph behind it, see `float_graph`.
+        network: what it was compiled from.
         images: uint8 RGB (H, W, 3).
         board: of the engine.
         progress: called with the number of layers measured alone, and of all.
@@ -59,7 +70,7 @@ def engine_errors(
         TargetError: a runtime refuses the engine.
     """
     notes: list[str] = []
-    subject = _subject(export, quantized, model, notes)
+    subject = _subject(network, notes)
     places = _places(engine, board, notes)
     rows = (engine.details.get("build") or {}).get("analysis")
     if rows and subject.placement is None and not places:
@@ -134,7 +145,7 @@ def errors_in_run(
         variant = next((one.variant for one in recipe.engines if one.id == engine.path.name), PTQ)
         recipe = recipe.only("data", f"quantize:{variant}/{quantized.details['quantizer']['quantizer']}")
     with float_graph(recipe, export, quantized) as model:
-        return engine_errors(engine, export, quantized, model, images, board, progress)
+        return engine_errors(engine, Network(export, quantized, model), images, board, progress)
 
 
 @contextmanager
@@ -170,8 +181,9 @@ def _stored(report: Path) -> Any:
         raise UserError(f"{report}: damaged ({exc}); write it again with edgekd run") from exc
 
 
-def _subject(export: Artifact, quantized: Artifact | None, model: Path, notes: list[str]) -> Subject:
+def _subject(network: Network, notes: list[str]) -> Subject:
     """Return the graphs of an engine, with what its quantized model quantizes, where that can be read."""
+    export, quantized, model = network.export, network.quantized, network.model
     whole = read_onnx(model)
     name_nodes(whole)
     if quantized is None:
