@@ -150,7 +150,7 @@ def test_a_study_of_a_student_that_is_not_trained_is_refused(tmp_path: Path) -> 
 
 @pytest.mark.parametrize(("study", "said"), [
     ({"arms": {"plain": {"kd": {}}}}, "'plain' is the student without methods"),
-    ({"arms": {"teacher": {"kd": {}}}}, "'teacher' has a row of its own"),
+    ({"arms": {"teacher": {"kd": {}}}}, "'teacher' is the teacher's row in the table"),
     ({"seeds": [1, 1]}, "every seed once"), ({"seeds": [-1]}, "greater than or equal to 0"),
 ])  # fmt: skip
 def test_arms_and_seeds_that_would_be_confused_are_refused(study: dict[str, Any], said: str, tmp_path: Path) -> None:
