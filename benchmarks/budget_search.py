@@ -1,6 +1,6 @@
 """Budget search on planted outliers: does the engine hold the budget, and is there a cheaper choice of float layers?
 
-    python benchmarks/budget_search.py [--target onnxruntime|openvino] [--cases 10] [--no-exhaustive]
+    python benchmarks/budget_search.py [--target onnxruntime|openvino] [--first 0] [--cases 10] [--no-exhaustive]
 
 Each case is a random segmenter of 8 convolutions that labels random images itself (the pixels of the larger margins), so float has
 an mIoU of 1. One or two of its three pairs of convolutions get range outliers (factors 2^7 to 2^9) that leave the float function as
@@ -43,16 +43,17 @@ def one_case(seed: int, target: str, is_exhaustive: bool, folder: Path) -> tuple
     seconds = time.monotonic() - started
     layers = layers_of(sensitivity)
     macs = {layer["name"]: layer["macs"] for layer in layers["layers"]}
-    best, ratio = "", 1.0
+    best, ratio = "", 0.0
     if is_exhaustive:
         (folder / "trials").mkdir()
         trials = EngineTrials(recipe, export, recipe.engines[0], layers, folder / "trials")
         names = cheapest(trials, macs, found["max_drop"])
         best, ratio = " ".join(names), sum(macs[n] for n in found["floats"]) / max(sum(macs[n] for n in names), 1)
+    shown = f"{ratio:.2f}" if is_exhaustive else ""
     planted = " ".join(b for _, b in pairs)
     row = (
         f"| {seed} | {planted} | {layers['drop_all_int8']:.3f} | {' '.join(found['floats'])} | "
-        f"{found['float_macs_share']:.0%} | {found['drop']:.4f} | {found['trials']} | {seconds:.0f} | {best} | {ratio:.2f} |"
+        f"{found['float_macs_share']:.0%} | {found['drop']:.4f} | {found['trials']} | {seconds:.0f} | {best} | {shown} |"
     )
     return row, found["drop"], ratio
 
@@ -70,13 +71,14 @@ def main() -> None:
     """Print the table, and how many cases hold the budget."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--target", default="onnxruntime")
+    parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--cases", type=int, default=10)
     parser.add_argument("--no-exhaustive", action="store_true")
     given = parser.parse_args()
     logging.getLogger("nncf").setLevel(logging.ERROR)
     print(f"{HEADER}\n{'| --- ' * HEADER.count(' | ')}| --- |", flush=True)
     results = []
-    for seed in range(given.cases):
+    for seed in range(given.first, given.first + given.cases):
         with TemporaryDirectory() as text:
             row, drop, ratio = one_case(seed, given.target, not given.no_exhaustive, Path(text))
         print(row, flush=True)

@@ -46,6 +46,7 @@ from edgekd.models.artifact import network_from_artifact
 from edgekd.models.base import DenseModel
 from edgekd.models.build import build_model
 from edgekd.models.session import torch_spec
+from edgekd.quantize.grids import Placement
 from edgekd.quantize.qat import fake_quantized
 from edgekd.quantize.qdq_graph import insert_qdq
 from edgekd.quantize.ranges import Scale, calibrate
@@ -84,6 +85,8 @@ class Result:
     classes_changed_without_flip: int = 0
     places: int = 0
     batch_norms: int = 0
+    channels: int = 0
+    channels_to_the_end: int = 0
     engines: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -140,6 +143,7 @@ def _measure(name: str, run: str | None, files: list[Path], args: argparse.Names
         graph = insert_qdq(onnx.load(final), handle.placement, scales)
         result = Result(name, run or "random", len(placement.nodes), len(handle.placement.nodes))
         result.batch_norms = sum(node.op_type == "BatchNormalization" for node in graph.graph.node)
+        _count_channels(result, Graph(graph), handle.placement)
         _compare(result, graph, batches, expected, Path(folder))
         if not args.no_engines:
             result.engines = _engines(final, spec, batches[:16], scales, Path(folder))
@@ -194,6 +198,17 @@ def _loss(logits: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
 def _heads(model: DenseModel, image: np.ndarray) -> dict[str, np.ndarray]:
     with torch.no_grad():
         return {name: value.numpy() for name, value in model.forward_normalized(torch.from_numpy(image)).heads.items()}
+
+
+def _count_channels(result: Result, graph: Graph, placement: Placement) -> None:
+    """Count the channels of weights whose largest integer is the grid's: a tool that calibrates max|w| finds their scale."""
+    for name, grid in placement.weights.items():
+        whole = np.abs(graph.value(f"{name}_quantized").astype(int))
+        largest = np.moveaxis(whole, grid.axis or 0, 0).reshape(whole.shape[grid.axis or 0], -1).max(axis=1)
+        if grid.axis is None:
+            largest = largest.max(keepdims=True)
+        result.channels += len(largest)
+        result.channels_to_the_end += int((largest == grid.levels[1]).sum())
 
 
 def _compare(
@@ -279,6 +294,7 @@ def _by_tensorrt_rtx(model: Path, spec: ModelSpec, folder: Path) -> str:
 def _print(one: Result, write: Callable[[str], object] = sys.stdout.write) -> None:
     write(
         f"{one.student:<10} {one.weights}: {one.placed} of {one.operators} operators, {one.batch_norms} batch norms left\n"
+        f"  {one.channels_to_the_end} of {one.channels} weight channels use the last level\n"
         f"  {one.images} images: largest difference {one.largest:.1e} of the largest logit; {one.largest_without_flip:.1e} on "
         f"{one.images - one.flipped_images} images without a flip\n"
         f"  {one.elements_above} of {one.elements} elements above {LIMIT:g}; classes changed: {one.classes_changed} of "

@@ -80,7 +80,9 @@ def load(folder: Path) -> Dict[str, BenchResult]:
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as exc:
         raise ArtifactError(f"{folder}: no readable {FACTS} and {SAMPLES} ({exc}); run the bench again") from exc
     if data.get("schema") != SCHEMA:
-        raise ArtifactError(f"{folder / FACTS}: expected schema {SCHEMA}, got {data.get('schema')!r}")
+        raise ArtifactError(
+            f"{folder / FACTS}: expected schema {SCHEMA}, got {data.get('schema')!r}; run the bench again"
+        )
     return {row: _loaded(row, facts, arrays) for row, facts in data["rows"].items()}
 
 

@@ -45,7 +45,9 @@ def rgb_of(data: bytes, name: str, most_pixels: int) -> np.ndarray:
     """Read the content of an image file as `read_rgb` does; DataError also when it has more than `most_pixels`."""
     with opened(name, data) as (image, _):
         if image.width * image.height > most_pixels:
-            raise DataError(f"{name}: claims {image.width}x{image.height} pixels, expected at most {most_pixels}")
+            raise DataError(
+                f"{name}: claims {image.width}x{image.height} pixels, expected at most {most_pixels}; cut it into tiles"
+            )
     return to_rgb(name, *decode(name, data))
 
 
@@ -106,7 +108,7 @@ def opened(path: Name, data: Optional[bytes] = None) -> Iterator[Tuple[Any, str]
     except FileNotFoundError as exc:
         raise DataError(f"{path}: no such file") from exc
     except IsADirectoryError as exc:
-        raise DataError(f"{path}: is a folder, expected an image file") from exc
+        raise DataError(f"{path}: is a folder, expected an image file; give a file in it") from exc
     except UnidentifiedImageError as exc:
         with stream() as file:
             raise DataError(f"{path}: {_what_it_is(file)}") from exc

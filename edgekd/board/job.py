@@ -109,7 +109,9 @@ def read_result(path: Path) -> Result:
     except (KeyError, TypeError, ValueError) as exc:
         raise ArtifactError(f"{path}: damaged ({exc!r})") from exc
     if (result.failure is None) != isinstance(result.value, dict):
-        raise ArtifactError(f"{path}: expected a value or a failure, got {data['value']!r} and {data['failure']!r}")
+        raise ArtifactError(
+            f"{path}: expected a value or a failure, got {data['value']!r} and {data['failure']!r}; run the job again"
+        )
     return result
 
 

@@ -26,7 +26,9 @@ def compare(paths: Sequence[Path]) -> Comparison:
         ArtifactError: raw samples or image counts are damaged.
     """
     if not 2 <= len(paths) <= len(LETTERS):
-        raise UserError(f"expected 2 to {len(LETTERS)} runs to compare, got {len(paths)}")
+        raise UserError(
+            f"expected 2 to {len(LETTERS)} runs to compare, got {len(paths)}; give the folders of two runs or more"
+        )
     runs = [Run(path) for path in paths]
     for run in runs[1:]:
         check_task(runs[0], run)

@@ -117,7 +117,9 @@ class Artifact:
     def spec(self) -> ModelSpec:
         """The I/O contract; ArtifactError for a kind of artifact without one."""
         if self.manifest["model_spec"] is None:
-            raise ArtifactError(f"{self.path}: a {self.kind} artifact has no network")
+            raise ArtifactError(
+                f"{self.path}: a {self.kind} artifact has no network; give the folder of a network, graph or engine"
+            )
         try:
             check_spec_schema(self.manifest["model_spec"])
             spec = _SPEC.validate_python(self.manifest["model_spec"])
@@ -175,7 +177,8 @@ def open_artifact(path: Path, kind: str | None = None) -> Artifact:
         ) from exc
     schema = manifest.get("schema") if isinstance(manifest, dict) else None
     if schema != SCHEMA:
-        raise ArtifactError(f"{manifest_path}: expected schema {SCHEMA}, got {schema!r}")
+        todo = "use the edgekd that wrote it, or run the recipe again"
+        raise ArtifactError(f"{manifest_path}: expected schema {SCHEMA}, got {schema!r}; {todo}")
     if not _is_whole(manifest):
         raise ArtifactError(f"{manifest_path}: damaged (entries are missing); remove the folder and run again")
     if kind is not None and manifest["kind"] != kind:

@@ -113,7 +113,7 @@ def _step(node: Any, part: str, override: str) -> Any:
         if child is None:
             child = node[part] = {}
     if not isinstance(child, dict | list):
-        raise RecipeError(f"override {override!r}: {part!r} holds a value, not a section")
+        raise RecipeError(f"override {override!r}: {part!r} holds a value, not a section; set its own key")
     return child
 
 

@@ -146,7 +146,9 @@ class Workspace:
                 continue
             lock.release()
             if (artifact := self._complete(self.artifact_dir(stage), key)) is None:
-                raise WorkspaceError(f"{self.root}: the process that this one trained with ended without {stage}")
+                raise WorkspaceError(
+                    f"{self.root}: the process that this one trained with ended without {stage}; see its error"
+                )
             break
         return artifact
 

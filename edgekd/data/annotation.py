@@ -92,7 +92,9 @@ def require_images(images: Sequence[AnnotatedImage]) -> None:
     ]  # unlike Path.is_file, also of endless names
     if missing:
         first = str(missing[0])
-        raise DataError(f"{len(missing)} of {len(images)} listed images are missing, the first is {first[:300]}")
+        raise DataError(
+            f"{len(missing)} of {len(images)} listed images are missing, the first is {first[:300]}; add or unlist them"
+        )
 
 
 def checked_size(height: Any, width: Any, where: str) -> tuple[int, int]:

@@ -222,7 +222,7 @@ def read_split_list(folder: Path, split: str) -> list[str]:
         )
     names = Counter(line.expandtabs(1) for line in read_lines(path, "split list") if line)
     if not names:
-        raise DataError(f"split {split!r} is empty: {path} lists no image")
+        raise DataError(f"split {split!r} is empty: {path} lists no image; add names, or use another split")
     for name, count in names.items():
         if count > 1:
             raise DataError(f"{path}: {name!r} is listed twice; remove one")
@@ -238,7 +238,7 @@ def require_folder(path: Path, what: str) -> None:
     if path.is_dir():
         return
     if path.exists():
-        raise DataError(f"{what} {path} is a file, expected a folder")
+        raise DataError(f"{what} {path} is a file, expected a folder; check data.options")
     nearest = next((parent for parent in path.parents if parent.is_dir()), None)
     present = sorted(entry.name for entry in nearest.iterdir() if entry.is_dir())[:8] if nearest else []
     hint = f"; {nearest} holds {', '.join(present) or 'no folders'}" if nearest else ""
@@ -250,7 +250,9 @@ def listed_pairs(pairs: Sequence[Pair]) -> list[Pair]:
     for what, paths in (("image", [p.image for p in pairs]), ("mask", [p.mask for p in pairs])):
         missing = [path for path in paths if not path.is_file()]
         if missing:
-            raise DataError(f"{len(missing)} of {len(pairs)} listed {what}s are missing, the first is {missing[0]}")
+            raise DataError(
+                f"{len(missing)} of {len(pairs)} listed {what}s are missing, the first is {missing[0]}; add or unlist them"
+            )
     return list(pairs)
 
 

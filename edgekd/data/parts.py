@@ -75,7 +75,7 @@ def _listed(whole: DenseDataset, data: Data, split: str) -> list[int]:
     path = Path(root) / split
     rows = [(number, row) for number, row in enumerate(read_lines(path, "image list"), 1) if row]
     if not rows:
-        raise DataError(f"{path}: no image in the list, expected one name per line")
+        raise DataError(f"{path}: no image in the list, expected one name per line; add names")
     by_ending: dict[str, list[int]] = {}
     for index in range(len(whole)):
         by_ending.setdefault(PurePosixPath(_without_suffix(whole.name(index))).name, []).append(index)

@@ -101,7 +101,9 @@ def _listed_name(entry: str, labels: Path) -> str:
 def _names_in(folder: Path) -> list[str]:
     names = sorted(path.relative_to(folder).as_posix().removesuffix(".xml") for path in folder.rglob("*.xml"))
     if not names:
-        raise DataError(f"empty split: no *.xml in {folder}, expected one per image")
+        raise DataError(
+            f"empty split: no *.xml in {folder}, expected one per image; check data.options.root and the split name"
+        )
     for name in names:
         if not is_showable(name):
             raise DataError(f"{folder}: a file's name has control characters, {name!a:.60}; rename it")

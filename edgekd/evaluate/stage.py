@@ -44,7 +44,7 @@ def run(job: StageJob) -> StageResult:
     is_same = artifact.spec.classes == dataset.classes
     if not is_same and (artifact.kind != "checkpoint" or len(artifact.spec.classes) != len(dataset.classes)):
         raise DataError(
-            f"{job.subject}: the network has classes {artifact.spec.classes}, the data set {dataset.classes}"
+            f"{job.subject}: the network has classes {artifact.spec.classes}, the data set {dataset.classes}; train it again"
         )
     indices = range(min(recipe.evaluate.images or len(dataset), len(dataset)))
     pictured = picture_indices(len(indices), recipe.evaluate.pictures)

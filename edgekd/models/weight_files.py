@@ -133,7 +133,9 @@ def _unpickled(path: Path) -> Any:
 def _chosen(content: Any, path: Path, key: str | None, where: str) -> dict[str, Tensor]:
     """Return the set of weights in a checkpoint's content that the key names, or the only one."""
     if not isinstance(content, Mapping):
-        raise CheckpointError(f"checkpoint {path}: expected a state dict, got {type(content).__name__}")
+        raise CheckpointError(
+            f"checkpoint {path}: expected a state dict, got {type(content).__name__}; save model.state_dict()"
+        )
     found = dict(_sets(content))
     if key is None:
         return _only(found, content, path, where)

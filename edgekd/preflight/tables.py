@@ -87,7 +87,7 @@ def _read(path: Path) -> Table:
     try:
         return Table.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
     except (OSError, yaml.YAMLError, ValidationError) as exc:
-        raise ArtifactError(f"{path}: not a table of what a target takes: {one_line(exc)}") from exc
+        raise ArtifactError(f"{path}: not a table of supported operators: {one_line(exc)}") from exc
 
 
 def tables_for(target: str, chip: str) -> list[Table]:

@@ -82,6 +82,7 @@ class Quantizer(nn.Module):
             shape[self.axis] = -1
         with torch.autocast(x.device.type, enabled=False):
             made = _FakeQuantize.apply(x.float(), scale.reshape(shape), self.zero.reshape(shape), self.levels)
+        assert isinstance(made, Tensor)
         return made.to(x.dtype)
 
 

@@ -65,7 +65,8 @@ def float_nodes(graph: Graph, patterns: Sequence[str], keep_head: bool) -> list[
 
     Args:
         graph: a graph with named nodes.
-        patterns: shell-style patterns of node names.
+        patterns: shell-style patterns of node names. A toolchain that merges an operator into another calls it `<name>/<what>`,
+            which stands for the operator where none has the name itself.
         keep_head: add, for each output, the nodes from it back to and including the last operator with weights.
 
     Raises:
@@ -76,7 +77,8 @@ def float_nodes(graph: Graph, patterns: Sequence[str], keep_head: bool) -> list[
     chosen.update(name for name in names if name.startswith(DECODE))
     chosen.update(mask_nodes(graph))
     for pattern in patterns:
-        matched = fnmatch.filter(names, pattern)
+        merged = (name for name in names if fnmatch.fnmatch(name.rpartition("/")[0], pattern))
+        matched = fnmatch.filter(names, pattern) or list(merged)
         if not matched:
             raise RecipeError(f"keep_float: {pattern!r} matches no node of the graph{did_you_mean(pattern, names)}")
         chosen.update(matched)

@@ -31,7 +31,7 @@ from edgekd.models.base import DenseModel
 from edgekd.quantize.fake_quantizers import InputQuantizer, Quantizer, WeightQuantizer
 from edgekd.quantize.grids import Grid, Placement, QuantizedNode, named_graph
 from edgekd.quantize.ranges import Scale, weight_scale
-from edgekd.quantize.torch_operators import Operator, channels_axis, folding, torch_operators
+from edgekd.quantize.torch_operators import Operator, channels_axis, folding, torch_operators, weight_of
 
 log = logging.getLogger(__name__)
 _CHILD = "fake_quantization"  # the student's child with the quantizers of activations
@@ -186,8 +186,7 @@ def _quantize_weights(
 
 
 def _for_weight(module: nn.Module, grid: Grid, scale: Scale, factor: Tensor | None) -> WeightQuantizer:
-    weight, axis = module.weight, channels_axis(module)
-    assert isinstance(weight, Tensor)
+    weight, axis = weight_of(module), channels_axis(module)
     if grid.axis is None:
         # A channel whose factor is 0 gives a constant: its weight may have any grid.
         safe = None if factor is None else torch.where(factor == 0, torch.ones_like(factor), factor)
@@ -221,7 +220,7 @@ def _quantize_inputs(
 def _weight_quantizer(student: DenseModel, module: str) -> WeightQuantizer:
     parametrizations = student.get_submodule(module).parametrizations
     assert isinstance(parametrizations, nn.ModuleDict)
-    (quantizer,) = list(parametrizations["weight"].children())
+    quantizer = parametrizations.get_submodule("weight.0")
     assert isinstance(quantizer, WeightQuantizer)
     return quantizer
 

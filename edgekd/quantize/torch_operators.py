@@ -56,7 +56,10 @@ def torch_operators(student: DenseModel, graph: Graph) -> tuple[dict[str, Operat
         if node.op_type in WEIGHTED:
             module = _module(student, graph, node)
             if module is None:
-                reasons[node.name] = "its weight is not a module's parameter"
+                has_weight = not set(graph.constants).isdisjoint(node.input[:2])
+                reasons[node.name] = (
+                    "its weight is not a module's parameter" if has_weight else "it multiplies activations"
+                )
             else:
                 nodes[module].append(node)
     calls = _calls(student, graph)
@@ -86,6 +89,13 @@ def folding(student: DenseModel, norm: str | None) -> Tensor | None:
     return (scale if layer.weight is None else layer.weight * scale).detach()
 
 
+def weight_of(module: nn.Module) -> Tensor:
+    """Return a module's weight."""
+    weight = module.weight
+    assert isinstance(weight, Tensor)
+    return weight
+
+
 def channels_axis(module: nn.Module) -> int:
     """Return the axis of the output channels of a module's weight; of a transposed convolution, those of a group."""
     return 1 if isinstance(module, (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)) else 0
@@ -93,16 +103,19 @@ def channels_axis(module: nn.Module) -> int:
 
 def folded_shape(module: nn.Module) -> list[int]:
     """Return the shape in which a factor of the output channels multiplies a module's weight."""
-    weight = module.weight
-    assert isinstance(weight, Tensor)
-    shape = [1] * weight.ndim
+    shape = [1] * weight_of(module).ndim
     shape[channels_axis(module)] = -1
     return shape
 
 
 def _module(student: DenseModel, graph: Graph, node: Any) -> str | None:
-    """Return the name of the module whose weight a node has: by the initializer's name, else by the node's module."""
+    """Return the name of the module whose weight a node has: by the initializer's name, the node's module, or the values.
+
+    The simplifier gives new names to linear layers that it rewrites.
+    """
     constants = [name for name in node.input[:2] if name in set(graph.constants)]
+    if not constants:
+        return None
     names = [name.rpartition(".")[0] for name in constants if name.endswith(".weight")]
     for name in (*names, module_of(node)):
         inside = name.removeprefix(_ROOT)
@@ -110,9 +123,17 @@ def _module(student: DenseModel, graph: Graph, node: Any) -> str | None:
             module = student.get_submodule(inside) if inside else None
         except AttributeError:
             continue
-        if constants and isinstance(module, _KINDS):
+        if isinstance(module, _KINDS):
             return inside
-    return None
+    shape = graph.shape(constants[0])
+    same = [
+        name
+        for name, module in student.named_modules()
+        if isinstance(module, _KINDS)
+        and sorted(weight_of(module).shape) == sorted(shape or ())
+        and _is_folded(student, graph, node, name, None)
+    ]
+    return same[0] if len(same) == 1 else None
 
 
 def _calls(student: DenseModel, graph: Graph) -> dict[str, list[str | None]]:
@@ -154,14 +175,13 @@ def _size(graph: Graph) -> Iterator[int]:
 def _is_folded(student: DenseModel, graph: Graph, node: Any, module: str, norm: str | None) -> bool:
     """Whether a node's weight is a module's weight times a batch norm's factor."""
     layer = student.get_submodule(module)
-    assert isinstance(layer.weight, Tensor)
-    expected = layer.weight.detach()
+    expected = weight_of(layer).detach().cpu()
     factor = folding(student, norm)
     if factor is not None:
         shape = folded_shape(layer)
         if factor.numel() != expected.shape[shape.index(-1)]:
             return False
-        expected = expected * factor.reshape(shape)
+        expected = expected * factor.cpu().reshape(shape)
     weights = [name for name in node.input[:2] if name in set(graph.constants)]
     found, whole = graph.value(weights[0]), expected.numpy()
     if isinstance(layer, nn.Linear) and not (found.shape == whole.shape and _is_close(found, whole)):

@@ -76,7 +76,7 @@ def unpack(archive: Path, folder: Path, check: Check = lambda sums, signature: N
     """
     folder.mkdir(parents=True, exist_ok=True)
     if any(folder.iterdir()):
-        raise BundleError(f"{folder}: expected an empty folder to unpack into")
+        raise BundleError(f"{folder}: expected an empty folder to unpack into; empty it or give another")
     with _opened(archive) as file:
         reader = _Reader(file, str(archive))
         sums, signature, entry = reader.head()

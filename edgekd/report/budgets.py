@@ -17,13 +17,17 @@ def budget_of(engine_id: str, student: str, artifacts: Mapping[str, Artifact]) -
     if made is None:
         return {}
     found = made.details["budget"]
-    scores = [artifacts.get(f"evaluate/{name}") for name in ("export", engine_id)]
-    before, after = (one.details["metrics"].get(found["metric"]) if one else None for one in scores)
-    scored = before - after if before is not None and after is not None and student == DEPLOYED else None
+    before, after = (_metric(artifacts.get(f"evaluate/{name}"), found["metric"]) for name in ("export", engine_id))
+    scored = None if before is None or after is None or student != DEPLOYED else before - after
     own = ("metric", "max_drop", "images", "reference_drop", "why_not_verified", "floats", "layers", "float_macs_share")
     return {
         "budget": MixedBudget(**{name: found[name] for name in own}, selection_drop=found["drop"], scored_drop=scored)
     }
+
+
+def _metric(score: Artifact | None, name: str) -> float | None:
+    value: float | None = score.details["metrics"].get(name) if score else None
+    return value
 
 
 def budget_gates(rows: Sequence[Row]) -> list[Gate]:
@@ -32,7 +36,7 @@ def budget_gates(rows: Sequence[Row]) -> list[Gate]:
         Gate(
             name=f"{row.id} budget",
             passed=row.budget.scored_drop <= row.budget.max_drop,
-            text=f"{row.label}: {row.budget.drops}",
+            text=row.budget.drops,
         )
         for row in rows
         if row.budget and row.budget.scored_drop is not None and row.budget.max_drop is not None

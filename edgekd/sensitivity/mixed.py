@@ -38,6 +38,8 @@ from edgekd.targets.base import CompileRequest
 
 log = logging.getLogger(__name__)
 _MODEL, _ENGINE = "model", "engine"
+_QUANTIZED = ("Add", "AveragePool", "Concat", "GlobalAveragePool", "MaxPool", "Mul", "Resize", "Softmax", "Sub")
+_MERGED = ("Add", "Mul", "Sub")
 
 
 def run(job: StageJob) -> StageResult:
@@ -158,8 +160,16 @@ def feeders(graph: Graph, names: Sequence[str]) -> list[str]:
 
 
 def between(graph: Graph, names: Sequence[str]) -> list[str]:
-    """Return the operators without weights between some operators and those with weights that feed them."""
-    return [node.name for node in _before(graph, names) if node.op_type not in WEIGHTED]
+    """Return the operators between some operators and those with weights that feed them, of the kinds that quantizers quantize.
+
+    One that adds or multiplies a constant is not among them: toolchains merge it into an operator with weights.
+    """
+    constants = set(graph.constants)
+    return [
+        node.name
+        for node in _before(graph, names)
+        if node.op_type in _QUANTIZED and (node.op_type not in _MERGED or constants.isdisjoint(node.input))
+    ]
 
 
 def _before(graph: Graph, names: Sequence[str]) -> Iterator[Any]:

@@ -97,7 +97,9 @@ def _opened(options: Options, split: str, has_masks: bool, drawn: tuple[str, ...
     require_folder(folder, f"folder of split {split!r},")
     paths = sorted(folder.rglob("*.json"))
     if not paths:
-        raise DataError(f"empty split: no *.json in {folder}, expected one per image")
+        raise DataError(
+            f"empty split: no *.json in {folder}, expected one per image; check data.options.root and the split name"
+        )
     files = {path: _read(path) for path in paths}
     known = None
     if not options.classes:

@@ -97,7 +97,7 @@ def open_dataset(options: Options, split: str) -> PairedDataset:
         leaked = sorted(set(names) & set(read_split_list(lists, "val")))
         if leaked:
             raise DataError(
-                f"{lists / 'trainaug.txt'}: {len(leaked)} images are also in val.txt, the first is {leaked[0]}"
+                f"{lists / 'trainaug.txt'}: {len(leaked)} images are also in val.txt, the first is {leaked[0]}; unlist them in one"
             )
     pairs = [Pair(name, voc_image(root / "JPEGImages", name), _mask(root, options.masks, name)) for name in names]
     if not (root / "JPEGImages").is_dir():

@@ -239,7 +239,7 @@ class SshBoard:
         """Return the value of a job's result, or raise why there is none."""
         name, what = self._board.name, f"board {self._board.name}: {title(job)}"
         if status.why == "cancelled":
-            raise BoardError(f"{what} was ended by `edgekd board cancel {name}`")
+            raise BoardError(f"{what} was ended by `edgekd board cancel {name}`; run the command again")
         try:
             if status.state == "died":
                 raise ToolchainCrashError(f"{what}: its supervisor was killed on the board (often: out of memory)")
@@ -259,7 +259,7 @@ class SshBoard:
         listed = dict(status.files)
         try:
             if listed.pop(JOB, ("", 0))[0] != order.files[JOB]:
-                raise ArtifactError("this is what another job wrote")
+                raise ArtifactError("the files are of another job")
             most_of = {RESULT: _MOST_RESULT, _LOG: order.log_bytes}
             files = checked(listed, places, out_dir, self._limits.result_bytes, most_of)
             receiver, names = Receiver(files), [one.name for one in files]

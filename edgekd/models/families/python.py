@@ -200,7 +200,7 @@ def _function(variant: str) -> Any:
     """Return the function of `package.module:function`. The current folder is searched last."""
     module_name, colon, function_name = variant.partition(":")
     if not colon or not module_name or not function_name:
-        raise RecipeError(f"python {variant!r}: expected package.module:function")
+        raise RecipeError(f"python {variant!r}: expected package.module:function, e.g. my_networks:big_net")
     folder = str(Path.cwd())
     if folder not in sys.path:
         sys.path.append(folder)

@@ -99,7 +99,7 @@ def build(variant: str, task: str, num_classes: int, options: Options) -> DenseM
         if download is None:
             raise RecipeError(f"smp {variant} cannot use encoder {options.encoder!r}: {one_line(exc)}") from exc
         raise CheckpointError(
-            f"the weights of encoder {options.encoder!r} cannot be downloaded: {one_line(exc)}"
+            f"the weights of encoder {options.encoder!r} cannot be downloaded: {one_line(exc)}; give encoder_weights a file"
         ) from exc
     except (TypeError, ValueError, KeyError, AttributeError, AssertionError) as exc:
         raise RecipeError(f"smp {variant} cannot use encoder {options.encoder!r}: {one_line(exc)}") from exc

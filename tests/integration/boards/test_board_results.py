@@ -50,9 +50,9 @@ LIES: dict[str, tuple[Callable[[str], str], str]] = {
     "too short": (lambda ended: with_size(ended, 10), "out/x does not match its hash"),
     "twice": (lambda ended: listed(ended, "out/x", "0" * 64, 1000), "out/x does not match its hash"),
     "no hash": (lambda ended: listed(ended, "out/y", "x" * 64), "no job writes: 'out/y'"),
-    "another job": (of_another_job, "what another job wrote"),
+    "another job": (of_another_job, "the files are of another job"),
     "not a number": (lambda ended: ended.replace("code 0", "code zero"), "expected a state and output files"),
-    "endless": (lambda ended: "x" * 1_000_000 + "\ncomplete\n", "what another job wrote"),
+    "endless": (lambda ended: "x" * 1_000_000 + "\ncomplete\n", "the files are of another job"),
 }
 
 

@@ -72,7 +72,7 @@ def test_it_trains_in_float32(tmp_path: Path) -> None:
         (("qat=null", "engines.1.student=qat"), "student: 'qat' needs section `qat`"),
         (("qat.methods={kdd: {}}",), "no method is called 'kdd'"),
         (("qat.wen=always",), "qat.wen: unknown key; did you mean 'when'?"),
-        (("engines.1.id=qat",), "is the name of another row of the report"),
+        (("engines.1.id=qat",), "is the id of another row of the report"),
         (("quantize.variants={lean-qat: {}}",), "quantize.variants.lean-qat: .*expected a name that does not end in -qat"),
         (("task=detection", "qat.train.class_balance=1", "distill={methods: {ld: {}}}"), "qat.train.class_balance weighs pixels"),
     ],

@@ -481,7 +481,7 @@ def test_only_hides_every_section_that_was_not_asked_for(tmp_path: Path) -> None
     always = {"name", "task", "seed"}
     hidden = set(type(recipe).model_fields) - always - {"data", "engines"}
     shown = ("teacher", "student", "distill", "qat", "trainer", "export", "quantize", "parity", "check", "bench", "evaluate",
-             "study")  # fmt: skip
+             "layers", "study")  # fmt: skip
     assert hidden == set(shown)
     assert all(getattr(seen, name) is None for name in hidden)
     assert recipe.teacher is not None  # the original is whole

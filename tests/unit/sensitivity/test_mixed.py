@@ -14,6 +14,7 @@ from edgekd.core.recipe import Recipe
 from edgekd.errors import GateError, RecipeError
 from edgekd.pipeline.checks import check_options
 from edgekd.planning import plan
+from edgekd.quantize.ptq import float_nodes
 from edgekd.rewrites.graph import Graph
 from edgekd.sensitivity.mixed import EngineTrials, between, feeders
 from tests.unit.core.small_recipe import small_recipe
@@ -56,6 +57,17 @@ def test_a_budget_that_no_choice_holds_ends_in_a_gate(tmp_path: Path) -> None:
         trials.search(())
 
 
+def test_an_operator_that_a_toolchain_merges_is_kept_by_the_name_that_it_had() -> None:
+    # ONNX Runtime makes MatMul "proj" and Add "bias" one Gemm before it quantizes.
+    nodes = [
+        helper.make_node("Gemm", ["x", "w", "b"], ["y"], name="proj/MatMulAddFusion"),
+        helper.make_node("MatMul", ["y", "v"], ["z"], name="proj2"),
+    ]
+    graph = Graph(helper.make_model(helper.make_graph(nodes, "net", [], [])))
+    assert float_nodes(graph, ["proj"], keep_head=False) == ["proj/MatMulAddFusion"]
+    assert float_nodes(graph, ["proj2"], keep_head=False) == ["proj2"]
+
+
 def test_feeders_are_the_operators_with_weights_before_and_between_is_what_lies_on_the_way() -> None:
     nodes = [
         helper.make_node("Conv", ["x", "w"], ["a"], name="a"),
@@ -67,7 +79,7 @@ def test_feeders_are_the_operators_with_weights_before_and_between_is_what_lies_
     ]
     graph = Graph(helper.make_model(helper.make_graph(nodes, "net", [], [])))
     assert set(feeders(graph, ["c"])) == {"a", "b"}
-    assert set(between(graph, ["c"])) == {"add", "a.relu"}
+    assert between(graph, ["c"]) == ["add"]  # no quantizer rounds at a ReLU that follows a float operator
     assert feeders(graph, ["a"]) == between(graph, ["a"]) == []
 
 

@@ -1,0 +1,88 @@
+"""What a quantized file quantizes, read back onto the float graph: held to the file itself and to the engine made from it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+from edgekd.core import plugins
+from edgekd.errors import ArtifactError
+from edgekd.quantize.errors_by_node import Noise, compared
+from edgekd.quantize.qdq_graph import insert_qdq
+from edgekd.quantize.read_back import ReadBack, read_back
+from edgekd.quantize.reference import runner
+from edgekd.targets.base import CompileRequest
+from tests.small_nets import images, prepared, segmenter
+
+BATCHES = [prepared(segmenter()[1], image) for image in images(3)]
+
+
+def quantized(name: str, folder: Path, **options: Any) -> tuple[Path, ReadBack]:
+    """The file of a scheme, and what is read back from it."""
+    net, spec = segmenter()
+    onnx.save(net, folder / "float.onnx")
+    scheme = plugins.load("quantizers", name)
+    (folder / "made").mkdir()
+    made = scheme.quantize(folder / "float.onnx", spec, BATCHES, folder / "made", scheme.Options(**options))
+    read = vars(scheme).get("read_back", read_back)
+    return made.model, read(made.model, folder / "float.onnx")
+
+
+def test_the_pairs_of_qdq_signed_written_again_are_the_file_to_the_bit(tmp_path: Path) -> None:
+    _, back = quantized("qdq_signed", tmp_path)
+    assert [node.name for node in back.placement.nodes] == ["stem", "block.a", "block.b", "block.add"]
+    again = insert_qdq(back.model, back.placement, back.scales)
+    assert compared(back.graph, again, ["logits"], BATCHES) == {"logits": 200.0}
+
+
+def test_sums_and_activations_of_qdq_are_read_back_with_the_tensors_names(tmp_path: Path) -> None:
+    _, back = quantized("qdq", tmp_path)
+    by_name = {node.name: node for node in back.placement.nodes}
+    assert by_name["block.add"].activations == ("stem.relu.out", "block.b.out")
+    assert by_name["block.a"].activations == ("stem.relu.out",)  # the quantizer has merged the ReLU into the pair
+    assert by_name["block.a"].weight == "block.a.weight"
+    assert by_name["head"].weight is None  # a float head reads a quantized tensor
+    again = insert_qdq(back.model, back.placement, back.scales)
+    ours = compared(back.graph, again, ["logits"], BATCHES)["logits"]
+    theirs = compared(back.model, back.graph, ["logits"], BATCHES)["logits"]
+    assert ours > theirs + 10  # what differs, biases of 32 bits, is a tenth of the quantization's noise at most
+
+
+@pytest.mark.parametrize("correction", ["none", "fast"])
+def test_the_reference_of_an_ir_is_what_its_engine_computes(correction: str, tmp_path: Path) -> None:
+    pytest.importorskip("nncf", reason="nncf is not installed")
+    model, back = quantized("nncf", tmp_path, bias_correction=correction)
+    assert not back.is_file
+    assert {"stem", "block.a", "block.b", "block.add", "head"} <= {node.name for node in back.placement.nodes}
+    target, spec = plugins.target("openvino"), segmenter()[1]
+    (tmp_path / "engine").mkdir()
+    built = target.build_engine(CompileRequest(model, spec, "int8", tmp_path / "engine", target.options()))
+    float_noise, engine_noise = Noise(), Noise()
+    exact, reference = _run(back.model, tmp_path / "f"), _run(back.graph, tmp_path / "q")
+    with target.session(built.engine, spec, target.options()) as session:
+        for batch in BATCHES:
+            wanted = reference(batch)
+            engine_noise.add(wanted, session.infer(dict(batch))["logits"])
+            float_noise.add(exact(batch), wanted)
+    assert engine_noise.db > float_noise.db + 3  # rounding once or twice is all that differs
+    assert float_noise.db > 25
+
+
+def test_a_file_of_another_graph_is_refused(tmp_path: Path) -> None:
+    model, _ = quantized("qdq", tmp_path)
+    net = segmenter()[0]
+    for node in net.graph.node:
+        node.name = f"other.{node.name}"
+    onnx.save(net, tmp_path / "other.onnx")
+    with pytest.raises(ArtifactError, match="none of its quantized operators is one of"):
+        read_back(model, tmp_path / "other.onnx")
+
+
+def _run(graph: Any, folder: Path) -> Any:
+    folder.mkdir()
+    run = runner(graph, ["logits"], folder)
+    return lambda batch: np.asarray(run(batch)[0])
