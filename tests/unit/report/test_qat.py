@@ -92,8 +92,8 @@ def test_the_verdict_names_the_gain_over_the_control_and_its_float_network() -> 
     rows = [*TRUNK, *FURTHER, PTQ, control(), qat()]
     found = next(one for one in findings(rows, stage_line(rows), {}) if "aware" in one.headline)
     assert found.tone == "good"
-    assert found.headline == "Quantization-aware training: +5.0 points mIoU over its control (a int8 QAT)"
-    assert "a int8 control 66.0 → a int8 QAT 67.0 %, +5.0 points (+0.1 to +1.1)." in found.text
+    assert found.headline == "Quantization-aware training: +5.0 points mIoU over its control (a-int8-qat)"
+    assert "a-int8-control 66.0 → a-int8-qat 67.0 %, +5.0 points (+0.1 to +1.1)." in found.text
     assert "in float it has 67.0 %" in found.text
 
 
@@ -109,11 +109,12 @@ def test_the_score_that_qat_keeps_is_of_the_controls_float_network_and_its_speed
     texts = [row.score.text for row in quantized_rows(rows)]
     assert texts == [
         "−3.0 points, 95.4 % kept",
-        "−1.0 points, 98.5 % kept of Control of QAT",
-        "0.0 points, 100.0 % kept of Control of QAT",
+        "−1.0 points, 98.5 % kept of control",
+        "0.0 points, 100.0 % kept of control",
     ]
 
 
-@pytest.mark.parametrize(("student", "label"), [("qat", "a int8 QAT"), ("control", "a int8 control")])
+@pytest.mark.parametrize(("student", "label"), [("qat", "a-int8-qat"), ("control", "a-int8-control")])
 def test_the_label_names_the_student(student: str, label: str) -> None:
     assert engine("a", "int8", 0.6, id=f"a-int8-{student}", student=student).label == label
+    assert engine("a", "int8", 0.6, id="lean", student=student).label == f"lean (a int8 {student})"
