@@ -211,6 +211,7 @@ def main() -> None:
     if command := serve(requests, handlers):
         module, *arguments = command
         sys.argv = [module, *arguments]
+        sys.modules.pop(module, None)  # runpy warns of a module that is imported already
         runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 

@@ -159,7 +159,7 @@ def test_a_coco_file_nested_as_deeply_as_can_be_read_is_refused(tmp_path: Path, 
 
 def test_a_mask_that_cannot_be_written_is_damaged() -> None:
     shape: list[Any] = []
-    for _ in range(5000):
+    for _ in range(100_000):
         shape = [shape]
     with pytest.raises(ValueError, match="lists in lists without end"):
         Segmentation(shape).content()
