@@ -231,8 +231,8 @@ class Row(Part):
     @property
     def label(self) -> str:
         """The id, and for an engine whose id does not say them, its target and precision: `lean (openvino int8)`."""
-        board = self.runtime_label.removeprefix(self.target)
-        described = f"{self.target} {self.precision}{board}".strip()
+        student = "" if self.student == "deployed" else f" {self.student}"
+        described = f"{self.target} {self.precision}{student}{self.runtime_label.removeprefix(self.target)}".strip()
         return self.id if self.stage != "engine" or self.has_default_id or not described else f"{self.id} ({described})"
 
 
