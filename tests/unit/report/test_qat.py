@@ -112,3 +112,9 @@ def test_the_score_that_qat_keeps_is_of_the_controls_float_network_and_its_speed
         "−1.0 points, 98.5 % kept of control",
         "0.0 points, 100.0 % kept of control",
     ]
+
+
+@pytest.mark.parametrize(("student", "label"), [("qat", "a-int8-qat"), ("control", "a-int8-control")])
+def test_the_label_names_the_student(student: str, label: str) -> None:
+    assert engine("a", "int8", 0.6, id=f"a-int8-{student}", student=student).label == label
+    assert engine("a", "int8", 0.6, id="lean", student=student).label == f"lean (a int8 {student})"
