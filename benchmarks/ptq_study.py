@@ -10,7 +10,7 @@ each image to OUT/: a line that is there is not computed again.
 Images: the calibration set is the first part of the seeded permutation of the training split, as in the quantize stage. The
 *selection* part is what follows in it. `data.val` is scored beside it and chooses nothing. The rule: an arm becomes the default
 of its quantizer when the mean over students of its change on the selection part has an interval above 0, and the same holds on
-`data.val`. Everything else stays as it is.
+`data.val`, over at least six students. Everything else stays as it is.
 
 Intervals: 95 %, bootstrap over the images of every student, the same images for both arms (2000 resamples). The mean over
 students resamples each student's images and keeps the students. They tell nothing of other networks.
@@ -84,6 +84,7 @@ def arms() -> list[Arm]:
         ("per tensor, equalize", {"weights": "per_tensor"}, ("equalize",)),
         ("per tensor, equalize_relu6", {"weights": "per_tensor"}, ("equalize_relu6",)),
         ("per tensor, round", {"weights": "per_tensor"}, ("round",)),
+        ("per tensor, equalize_relu6, round", {"weights": "per_tensor"}, ("equalize_relu6", "round")),
     )
     signed = tuple(one for one in qdq if one[0] in (BASE, "round", "ranges mse", "ranges mean", "per tensor"))
     nncf: tuple[Settings, ...] = (

@@ -39,9 +39,10 @@ def main() -> None:
     parser.add_argument("--quantizer", default="qdq")
     given = parser.parse_args()
     recipe = load_recipe(given.recipe, [f"quantize.budget.images={COUNTS[0]}"])
-    assert recipe.quantize.budget is not None
+    budget = recipe.quantize.budget
+    assert budget is not None
     recipe = recipe.only("data", f"quantize:ptq/{given.quantizer}", "evaluate")
-    export, images = open_artifact(given.run / "export"), SelectionImages.of(recipe, recipe.quantize.budget)
+    export, images = open_artifact(given.run / "export"), SelectionImages.of(recipe, budget)
     print(
         "| images | CPU s | same 5 worst layers | pairs in the same order | largest change, dB |\n| --- | --- | --- | --- | --- |"
     )

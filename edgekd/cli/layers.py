@@ -56,16 +56,26 @@ def _show(found: LayerErrors, folder: Path) -> None:
 
 
 def _next(found: LayerErrors, folder: Path) -> str:
+    """Return what to do about the layer to blame: a command where there is one."""
     from edgekd.cli import show
-    from edgekd.layers.model import BOARD, QUANTIZATION, RUNTIME
+    from edgekd.core.artifact import open_artifact
+    from edgekd.core.recipe_loading import shipped_recipes
+    from edgekd.layers.model import BOARD, TAPS
+    from edgekd.report.stored import read_report
 
+    run = folder.absolute().parent.parent
     blame = found.blamed[0] if found.blamed else None
     if blame is None:
         return show.command("report", str(folder.parent.parent))
-    if blame.comparison == QUANTIZATION:
-        return f"edgekd run RECIPE --set 'quantize.options.QUANTIZER.keep_float=[{blame.layer}]'"
-    if blame.comparison == RUNTIME:
-        return f"keep {blame.layer} in float (quantize.options.QUANTIZER.keep_float), or build the engine with another version"
     if blame.comparison == BOARD:
         return "compare the versions of the runtime: edgekd board doctor NAME"
-    return "build the engine with fewer optimizations (options of the target), and compare again"
+    if blame.comparison == TAPS:
+        return "build the engine with fewer optimizations (options of its target), and compare again"
+    source = next(
+        (one for one in open_artifact(folder).manifest["inputs"] if one.startswith("quantize/")), "quantize/NAME-"
+    )
+    quantizer = source.removeprefix("quantize/").partition("-")[0]
+    name = read_report(run).recipe_name
+    recipe = name if name in shipped_recipes() else "RECIPE"
+    kept = f"quantize.options.{quantizer}.keep_float=[{blame.layer}]"
+    return f"{show.command('run', recipe, '--out', str(folder.parent.parent), set_=[kept])}  (and the run's own --set)"

@@ -74,7 +74,7 @@ def load(name: str) -> Chip:
     """
     files = _files()
     if name not in files:
-        raise RecipeError(f"nochip has the name {name!r}{did_you_mean(name, files)}")
+        raise RecipeError(f"no chip has the name {name!r}{did_you_mean(name, files)}")
     return _read(files[name])
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from edgekd.core.artifact import StageResult
 from edgekd.core.stage import StageJob
-from edgekd.layers.work import engine_errors, training_images
+from edgekd.layers.work import Network, engine_errors, float_graph, training_images
 
 
 def run(job: StageJob) -> StageResult:
@@ -12,5 +12,7 @@ def run(job: StageJob) -> StageResult:
     (engine,) = job.recipe.engines
     quantized = next((one for one in job.inputs.values() if one.kind == "quantized"), None)
     images = training_images(job.recipe, job.recipe.layers.images)
-    found = engine_errors(job.inputs[f"engine/{engine.id}"], job.input_of("onnx"), quantized, images, engine.board)
+    built, export = job.inputs[f"engine/{engine.id}"], job.input_of("onnx")
+    with float_graph(job.recipe, export, quantized) as model:
+        found = engine_errors(built, Network(export, quantized, model), images, engine.board)
     return StageResult(details=found.to_dict())

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -12,7 +15,7 @@ import numpy as np
 from edgekd.board.preprocess import prepare
 from edgekd.core import plugins
 from edgekd.core.artifact import Artifact, open_artifact
-from edgekd.core.recipe import LOCAL, Recipe
+from edgekd.core.recipe import LOCAL, PTQ, Recipe
 from edgekd.data.splits import open_split
 from edgekd.errors import EdgekdError, TargetError, UserError, one_line
 from edgekd.executors.boards import ask_why_not, executor_of
@@ -22,18 +25,33 @@ from edgekd.layers.measure import HERE, Place, Subject, Sums, measure
 from edgekd.layers.model import BOARD, QUANTIZATION, RUNTIME, TAPS, LayerError, LayerErrors
 from edgekd.layers.verdict import filled, judge
 from edgekd.quantize.errors_by_node import alone
+from edgekd.quantize.place import options_of
 from edgekd.quantize.ptq import WEIGHTED
 from edgekd.quantize.read_back import ReadBack, read_back
+from edgekd.quantize.stage import adjusted_graph
 from edgekd.rewrites.graph import name_nodes, read_graph, read_onnx
 
 log = logging.getLogger(__name__)
 IMAGES = 8
 
 
+@dataclass(frozen=True)
+class Network:
+    """An exported network and its quantized model.
+
+    export: artifact of its ONNX graph.
+    quantized: what an engine was compiled from; None for a float engine.
+    model: the float graph behind it, see `float_graph`.
+    """
+
+    export: Artifact
+    quantized: Artifact | None
+    model: Path
+
+
 def engine_errors(
     engine: Artifact,
-    export: Artifact,
-    quantized: Artifact | None,
+    network: Network,
     images: Sequence[np.ndarray],
     board: str = LOCAL,
     progress: Callable[[int, int], None] = lambda done, total: None,
@@ -42,8 +60,7 @@ def engine_errors(
 
     Args:
         engine: artifact of kind `engine`.
-        export: its ONNX graph.
-        quantized: what it was compiled from; None for a float engine.
+        network: what it was compiled from.
         images: uint8 RGB (H, W, 3).
         board: of the engine.
         progress: called with the number of layers measured alone, and of all.
@@ -53,7 +70,7 @@ def engine_errors(
         TargetError: a runtime refuses the engine.
     """
     notes: list[str] = []
-    subject = _subject(export, quantized, notes)
+    subject = _subject(network, notes)
     places = _places(engine, board, notes)
     rows = (engine.details.get("build") or {}).get("analysis")
     if rows and subject.placement is None and not places:
@@ -123,7 +140,29 @@ def errors_in_run(
     if export is None:
         raise UserError(f"{folder}: its run has no exported graph; run edgekd export again")
     board = engine.details.get("board", LOCAL)
-    return engine_errors(engine, export, quantized, training_images(recipe, count), board, progress)
+    images = training_images(recipe, count)
+    if quantized is not None:
+        variant = next((one.variant for one in recipe.engines if one.id == engine.path.name), PTQ)
+        recipe = recipe.only("data", f"quantize:{variant}/{quantized.details['quantizer']['quantizer']}")
+    with float_graph(recipe, export, quantized) as model:
+        return engine_errors(engine, Network(export, quantized, model), images, board, progress)
+
+
+@contextmanager
+def float_graph(recipe: Recipe, export: Artifact, quantized: Artifact | None) -> Iterator[Path]:
+    """Yield the float graph that was quantized: the exported one, or with the adjustments of `quantize.adjust`, made again.
+
+    Args:
+        recipe: with the sections `data` and `quantize`, the latter for this quantizer and variant.
+        export: the exported graph.
+        quantized: the quantized model; None for a float engine.
+    """
+    if quantized is None or not quantized.details.get("adjusted"):
+        yield export.file("model.onnx")
+        return
+    name = quantized.details["quantizer"]["quantizer"]
+    with TemporaryDirectory(prefix="edgekd-layers-") as folder:
+        yield adjusted_graph(recipe, export, name, options_of(recipe.quantize, name), Path(folder))[0]
 
 
 def training_images(recipe: Recipe, count: int) -> list[np.ndarray]:
@@ -142,9 +181,9 @@ def _stored(report: Path) -> Any:
         raise UserError(f"{report}: damaged ({exc}); write it again with edgekd run") from exc
 
 
-def _subject(export: Artifact, quantized: Artifact | None, notes: list[str]) -> Subject:
+def _subject(network: Network, notes: list[str]) -> Subject:
     """Return the graphs of an engine, with what its quantized model quantizes, where that can be read."""
-    model = export.file("model.onnx")
+    export, quantized, model = network.export, network.quantized, network.model
     whole = read_onnx(model)
     name_nodes(whole)
     if quantized is None:

@@ -10,7 +10,7 @@ from edgekd.core.recipe import LOCAL, Engine, Recipe
 from edgekd.core.stage import Stage, bench_of
 from edgekd.errors import BoardError, TargetError, UserError, did_you_mean
 from edgekd.executors.boards import why_not_there
-from edgekd.planning.deployment import NOT_QUANTIZED, deployment, of_student, quantizer_of, source_of
+from edgekd.planning.deployment import NOT_QUANTIZED, deployment, of_student, quantizer_of, settings_of, source_of
 from edgekd.planning.qat import CALIBRATED_ON, further_students, training_stages
 
 __all__ = [
@@ -202,7 +202,8 @@ def _layers(engine: Engine) -> Stage:
         inputs=tuple(
             dict.fromkeys((f"engine/{engine.id}", source_of(engine), of_student("export", engine.student), "data"))
         ),
-        sections=("data", "layers", f"engines:{engine.id}"),
+        sections=("data", "layers", f"engines:{engine.id}", settings_of(engine)),
+        ignored_keys=NOT_QUANTIZED,
         subject=engine.id,
         external_state="edgekd.evaluate.stage:place" if engine.board != LOCAL else "",
         fails_alone=True,

@@ -52,7 +52,7 @@ def _quantized(engines: Iterable[Engine]) -> list[Stage]:
             kind="quantized",
             function="edgekd.quantize.stage:run",
             inputs=(of_student("export", engine.student), *((QAT,) if engine.student == QAT else ()), "data"),
-            sections=("data", _settings(engine)),
+            sections=("data", settings_of(engine)),
             subject=quantizer_of(engine),
             external_state="edgekd.quantize.stage:place",
             ignored_keys=NOT_QUANTIZED,
@@ -89,7 +89,7 @@ def _model(kind: str, engine: Engine) -> str:
     return f"{kind}/{quantizer_of(engine)}-{engine.variant}"
 
 
-def _settings(engine: Engine) -> str:
+def settings_of(engine: Engine) -> str:
     """Return the section with the settings of an engine's quantizer."""
     return f"quantize:{engine.variant}/{quantizer_of(engine)}"
 
@@ -102,7 +102,7 @@ def _sensitivity(mixed: Sequence[Engine]) -> list[Stage]:
             kind="sensitivity",
             function="edgekd.sensitivity.stage:run",
             inputs=(of_student("export", engine.student), "data"),
-            sections=("data", _settings(engine), "evaluate"),
+            sections=("data", settings_of(engine), "evaluate"),
             subject=quantizer_of(engine),
             ignored_keys=ONLY_ON_VAL,
             external_state="edgekd.quantize.stage:place",
@@ -120,7 +120,7 @@ def _mixed(engine: Engine) -> Stage:
         kind="quantized",
         function="edgekd.sensitivity.mixed:run",
         inputs=(_ranked(engine), of_student("export", engine.student), "data"),
-        sections=("data", _settings(engine), f"engines:{engine.id}", "evaluate"),
+        sections=("data", settings_of(engine), f"engines:{engine.id}", "evaluate"),
         subject=engine.id,
         ignored_keys=ONLY_ON_VAL,
         external_state="edgekd.compile.stage:bound_to" if engine.board == LOCAL else "edgekd.evaluate.stage:place",

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from edgekd.board.precision import Precision
+
 # refused: the toolchain stops or crashes. silent_error: an engine comes out and computes something else.
 # silent_error_int8: only when quantized. cpu_fallback: runs, but not on the accelerator. unverified: nobody knows.
 # rewritten: the toolchain would refuse or misread it, and the target rewrites it by itself, exactly.
@@ -45,7 +47,7 @@ class Finding:
 
     def is_fatal_for(self, precision: str) -> bool:
         """Whether it is fatal for an engine of this precision, whose int8 graph may not exist yet."""
-        return self.is_fatal or (precision == "int8" and self.consequence == "silent_error_int8")
+        return self.is_fatal or (Precision(precision).is_quantized and self.consequence == "silent_error_int8")
 
 
 @dataclass(frozen=True)

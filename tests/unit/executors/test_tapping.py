@@ -79,6 +79,6 @@ def test_an_answer_of_another_machine_that_is_not_what_was_asked_for_is_refused(
 
 
 def test_a_target_without_taps_says_so(engine: EngineFiles) -> None:
-    other = replace(engine, target="tensorrt_rtx", options=plugins.target("tensorrt_rtx").options())
+    other = replace(engine, target="rknn", options=plugins.target("rknn").options())
     with pytest.raises(TargetError, match="shows no inner tensors"), tap_engine(other, [], TENSORS, Local()):
         pass

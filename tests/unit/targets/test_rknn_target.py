@@ -242,7 +242,7 @@ def test_a_board_runtime_that_does_not_load_says_so(
 def test_a_chip_of_nobody_is_refused() -> None:
     from edgekd.core import chips
 
-    with pytest.raises(RecipeError, match=r"no chip is called 'rk3589'.*rk3588"):
+    with pytest.raises(RecipeError, match=r"no chip has the name 'rk3589'.*rk3588"):
         chips.check("rknn", rknn.Options(chip="rk3589"), "fp16")
     with pytest.raises(RecipeError, match="target openvino does not compile for rk3588"):
         chips.check("openvino", rknn.Options(), "int8")

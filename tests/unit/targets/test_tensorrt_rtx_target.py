@@ -52,6 +52,13 @@ def test_the_head_stays_float_by_default(model: Path) -> None:
     assert (details["convolutions"], details["quantized_convolutions"]) == (4, 3)
 
 
+def test_a_mixed_engine_has_the_layers_that_were_chosen_in_float(model: Path) -> None:
+    details = built(quantized(model, qdq_signed, keep_float=("block.a",)), "mixed").details
+    assert (details["convolutions"], details["quantized_convolutions"]) == (4, 2)  # the head is the other one
+    details = built(model, "mixed").details  # every layer in float
+    assert (details["convolutions"], details["quantized_convolutions"]) == (4, 0)
+
+
 def test_an_engine_holds_code_for_every_capability_named(model: Path) -> None:
     one = built(model, "fp32", compute_capabilities=("SM86",)).engine.stat().st_size
     both = built(model, "fp32", compute_capabilities=("SM86", "SM120"))

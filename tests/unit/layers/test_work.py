@@ -1,0 +1,45 @@
+"""The float graph behind a quantized model, and the engine of a run that is asked for by its folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from edgekd.errors import ArtifactError
+from edgekd.layers import work
+
+
+def artifact(**details: Any) -> Any:
+    return SimpleNamespace(details=details, file=lambda name: Path("export") / name)
+
+
+def test_the_float_graph_is_the_export_where_nothing_was_adjusted() -> None:
+    quantized = artifact(adjusted={}, quantizer={"quantizer": "qdq"})
+    for one in (None, quantized, artifact(quantizer={"quantizer": "qdq"})):
+        with work.float_graph(SimpleNamespace(), artifact(), one) as model:  # type: ignore[arg-type]
+            assert model == Path("export/model.onnx")
+
+
+def test_adjustments_are_made_again_with_the_options_of_the_quantizer(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[Any, ...]] = []
+
+    def adjusted(*given: Any) -> tuple[Path, dict[str, int]]:
+        seen.append(given)
+        return given[4] / "adjusted.onnx", {"bias": 3}
+
+    monkeypatch.setattr(work, "adjusted_graph", adjusted)
+    monkeypatch.setattr(work, "options_of", lambda settings, name: (settings, name))
+    recipe: Any = SimpleNamespace(quantize="settings")
+    export = artifact()
+    with work.float_graph(recipe, export, artifact(adjusted={"bias": 3}, quantizer={"quantizer": "qdq"})) as model:
+        assert model.name == "adjusted.onnx"
+    ((asked, onnx, name, options, _),) = seen
+    assert (asked, onnx, name, options) == (recipe, export, "qdq", ("settings", "qdq"))
+
+
+def test_a_folder_that_is_no_engine_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match=r"no manifest\.json"):
+        work.errors_in_run(tmp_path)
