@@ -8,6 +8,10 @@ from edgekd.core.stage import Stage
 
 _FUNCTIONS = {QAT: "edgekd.quantize.qat_stage:train_qat", CONTROL: "edgekd.quantize.qat_stage:train_control"}
 CALIBRATED_ON = {"data": "edgekd.data.stage:calibration_part"}
+_USED_PARTS = {
+    "export": "edgekd.quantize.qat_inputs:graph_part",
+    "budget": "edgekd.quantize.qat_inputs:budget_part",
+}
 # A budget is held on training images, all of them, without pictures.
 ONLY_ON_VAL = ("data.val", "evaluate.images", "evaluate.pictures", "evaluate.coco_files")
 # They decide nothing that is learned; `when` and `control` add stages and inputs.
@@ -21,6 +25,7 @@ _NOT_LEARNED = (
     "distill",  # how its watchdog is set
     "teacher",  # its floor
     "quantize.budget",
+    "quantize.adjust",  # of the graph as it is; the weights of QAT are not adjusted
 )
 
 
@@ -75,7 +80,7 @@ def training_stages(recipe: Recipe, deployed: str, floor: tuple[str, ...], train
             external_state="edgekd.quantize.stage:place",
             ignored_keys=_NOT_LEARNED,
             prerequisites=floor if guides else (),
-            partial_inputs=trained_on,
+            partial_inputs=trained_on | _USED_PARTS,
         )
         for student in students
     ]

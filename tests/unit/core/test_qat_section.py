@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from edgekd.core.artifact import Artifact
 from edgekd.core.recipe import Recipe
 from edgekd.core.recipe_loading import stored_recipe
 from edgekd.core.stage import Stage
@@ -125,7 +127,7 @@ def test_the_section_changes_no_stage_that_is_there_without_it(tmp_path: Path) -
 
 @pytest.mark.parametrize(
     "override", ["qat.control=false", "qat.when=always", "qat.train.checkpoint_every=3", "teacher.floor=0.1", "data.val=test",
-                 "distill.watchdog_ratio=99", "quantize.budget={}"]
+                 "distill.watchdog_ratio=99", "quantize.budget={}", "quantize.adjust=[bias]"]
 )  # fmt: skip
 def test_what_decides_nothing_that_is_learned_is_not_in_its_key(tmp_path: Path, override: str) -> None:
     plain, other = small_recipe(tmp_path, QAT), small_recipe(tmp_path, QAT, override)
@@ -136,3 +138,26 @@ def test_what_decides_nothing_that_is_learned_is_not_in_its_key(tmp_path: Path, 
 def test_what_it_learns_from_is_in_its_key(tmp_path: Path, override: str) -> None:
     plain, other = small_recipe(tmp_path, QAT), small_recipe(tmp_path, QAT, override)
     assert stages(plain)["qat"]._config(plain) != stages(other)["qat"]._config(other)
+
+
+def artifact(**manifest: Any) -> Artifact:
+    return Artifact(Path("there"), {"created": "now", **manifest})  # type: ignore[typeddict-item]
+
+
+def test_only_another_graph_and_another_answer_of_the_budget_train_again(tmp_path: Path) -> None:
+    """The graph is exported again for other scored images, and the budget asked again for another engine."""
+    recipe = small_recipe(tmp_path, QAT, "qat.when=over_budget", "quantize.budget={}", engines=BOTH)
+    stage = stages(recipe)["qat"]
+    assert {"export", "budget"} <= set(stage.inputs)
+
+    def parts(sha: str, is_met: bool, text: str, **manifest: Any) -> list[object]:
+        files = [{"name": "model.onnx", "sha256": sha, "bytes": 1}]
+        export = artifact(files=files, model_spec=None, **manifest)
+        budget = artifact(details={"is_met": is_met, "text": text}, **manifest)
+        return [stage._used_part(recipe, name, one) for name, one in (("export", export), ("budget", budget))]
+
+    plain = parts("a", False, "misses by 1")
+    assert parts("a", False, "misses by 2", created="later", key="other") == plain
+    assert parts("b", False, "misses by 1") != plain
+    assert parts("a", True, "holds") != plain
+    assert parts("a", True, "holds") != parts("a", True, "holds by more")
