@@ -30,7 +30,8 @@ def code_hashes(recipe: Recipe, sections: tuple[str, ...]) -> dict[str, str | No
     if "export" in named:
         used += [("rewrites", name) for name in recipe.export.rewrite]
     used += [("quantizers", one.rpartition("/")[2]) for one in sections if one.startswith("quantize:")]
-    if recipe.quantize is not None and recipe.quantize.budget is not None:
+    # Of the stages that quantize, those that also score hold a budget.
+    if {"quantize", "evaluate"} <= named and recipe.quantize is not None and recipe.quantize.budget is not None:
         used.append(("rankings", recipe.quantize.budget.rank))
     used += [
         ("targets", engine.target)

@@ -12,6 +12,7 @@ from edgekd.core.stage import Stage
 from edgekd.core.third_party import code_hashes
 from edgekd.core.workspace import Workspace
 from edgekd.pipeline import _key_content
+from edgekd.planning import plan
 from tests.unit.core.small_recipe import small_recipe
 from tests.unit.core.test_plugins import register
 
@@ -76,3 +77,19 @@ def test_an_edit_changes_the_key_and_absence_does_not(tmp_path: Path, site: Path
     assert _key_content(recipe, workspace, stage, {}) != before
     (site / "losses/mine.py").unlink()
     assert _key_content(recipe, workspace, stage, {}) == before
+
+
+def test_a_ranking_is_code_of_the_stages_that_hold_a_budget_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    register(tmp_path / "site", "rankings", "own", "its_ranking")
+    (tmp_path / "site/its_ranking.py").write_text("raise AssertionError('imported')\n")
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    recipe = small_recipe(
+        tmp_path,
+        "quantize.budget.rank=own",
+        "qat={train: {steps: 1}}",
+        engines=[{"target": "onnxruntime", "precision": one} for one in ("int8", "mixed")],
+    )
+    named = {stage.name for stage in plan(recipe) if "its_ranking" in code_hashes(recipe, stage.sections)}
+    assert named == {"sensitivity/qdq-ptq", "mixed/onnxruntime-mixed"}
