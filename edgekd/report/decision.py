@@ -108,7 +108,8 @@ def _on_board(board: str, engines: Sequence[Row], report: Report, samples: Sampl
     rule, limit = _rule(title, reference, further), reference.score - MAX_DROP
     refused = {gate.name for gate in report.gates if not gate.passed}
     scored = proven(
-        [row for row in engines if row.is_measured and row.score is not None and f"{row.id} as here" not in refused]
+        [row for row in engines if row.is_measured and row.score is not None and f"{row.id} as here" not in refused],
+        report.rows,
     )
     if not scored:
         return Decision(board, None, rule, f"no engine has a measured {title} and passed its gates")

@@ -32,21 +32,25 @@ def with_gains(report: Report, recipe: Recipe, artifacts: Mapping[str, Artifact]
     return report.model_copy(update={"rows": changed})
 
 
-def proven(rows: Sequence[Row]) -> list[Row]:
+def proven(rows: Sequence[Row], known: Sequence[Row] = ()) -> list[Row]:
     """Return the engines that may be deployed: of engines that differ in their student alone, one.
 
     The one of a further trained student only where the interval shows that it is better than that of the simpler student, and
     its score is the highest of those before it; else the simpler one.
+
+    Args:
+        rows: measured engines.
+        known: all rows of the report: an engine that failed leads to the still simpler one. Empty: `rows`.
     """
-    by_id = {row.id: row for row in rows}
+    by_id, measured = {row.id: row for row in known or rows}, {row.id for row in rows}
     chosen = {row.id: row for row in rows if row.student == DEPLOYED}
     for student in (CONTROL, QAT):
         for row in rows:
             if row.student != student:
                 continue
-            before = _simpler(row, by_id)
+            before = [one for one in _simpler(row, by_id) if one.id in measured]
             beaten = [one for one in before if one.id in chosen]
-            if not before:  # an engine that the recipe has for this student alone
+            if not before:  # an engine of this student alone
                 chosen[row.id] = row
             elif row.gain and row.gain.is_better and all((row.score or 0) > (one.score or 0) for one in beaten):
                 chosen = {key: one for key, one in chosen.items() if one not in beaten}

@@ -79,6 +79,13 @@ def test_of_engines_that_differ_in_their_student_one_may_be_deployed(rows: list[
     assert [row.id for row in proven(rows)] == chosen
 
 
+def test_where_the_engine_of_the_control_failed_that_of_qat_is_not_proven() -> None:
+    failed = control().model_copy(update={"score": None})
+    unknown = qat().model_copy(update={"gain": ScoreChange(against="a-int8-control")})
+    assert proven([PTQ, unknown], [PTQ, failed, unknown]) == [PTQ]
+    assert proven([unknown], [failed, unknown]) == [unknown]  # nothing simpler is there
+
+
 def test_a_faster_engine_of_an_unproven_student_is_not_chosen() -> None:
     rows = [*TRUNK, *FURTHER, engine("a", "int8", 0.645, 2.0), control(low=-0.01, p50=1.5), qat(low=-0.01, p50=1.0)]
     report = Report(schema="edgekd.report/1", rows=rows)
