@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from edgekd.core.artifact import Artifact, StageResult
+from edgekd.core.recipe import Engine
 from edgekd.core.stage import StageJob
 from edgekd.errors import TargetError
 from edgekd.executors.boards import why_not_here
@@ -27,12 +28,14 @@ def run(job: StageJob) -> StageResult:
     """
     recipe, budget = job.recipe, job.recipe.quantize.budget
     assert budget is not None  # the recipe has one where `qat.when` asks for it
-    images = SelectionImages.of(recipe, budget)
+    # All variants draw their calibration images from the same beginning of one draw.
+    used = [recipe.quantize.variant(engine.variant).images for engine in recipe.engines if _name(engine) in job.inputs]
+    images = SelectionImages.of(recipe, budget, max(used, default=recipe.quantize.images))
     reference = _score(images, job.input_of("onnx"))
     drops: dict[str, float] = {}
     reasons: dict[str, str] = {}
     for engine in recipe.engines:
-        artifact = job.inputs.get(f"engine/{engine.id}")
+        artifact = job.inputs.get(_name(engine))
         if artifact is None:
             continue
         if reason := why_not_here(engine):
@@ -60,6 +63,10 @@ def run(job: StageJob) -> StageResult:
         "selection": {"split": recipe.data.train, "images": images.names, "seed": recipe.seed},
     }
     return StageResult(details=details)
+
+
+def _name(engine: Engine) -> str:
+    return f"engine/{engine.id}"
 
 
 def _score(images: SelectionImages, artifact: Artifact) -> float:

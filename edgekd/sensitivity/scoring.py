@@ -39,14 +39,20 @@ class SelectionImages:
     most: int
 
     @staticmethod
-    def of(recipe: Recipe, budget: Budget) -> SelectionImages:
+    def of(recipe: Recipe, budget: Budget, calibration: int | None = None) -> SelectionImages:
         """Return those of a recipe with the sections `data`, `quantize` and `evaluate`.
+
+        Args:
+            recipe: the recipe.
+            budget: its budget.
+            calibration: images that calibration uses at most; None: `quantize.images`.
 
         Raises:
             DataError: calibration uses every training image.
         """
         dataset = SelectionImages.dataset_of(recipe)
-        indices = selection_indices(len(dataset), recipe.quantize.images, budget.images, recipe.seed)
+        used = recipe.quantize.images if calibration is None else calibration
+        indices = selection_indices(len(dataset), used, budget.images, recipe.seed)
         metric = budget.metric or TASKS[recipe.task].metric
         return SelectionImages(recipe.task, dataset, indices, metric, recipe.evaluate.max_detections)
 
