@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -160,9 +160,12 @@ def float_graph(recipe: Recipe, export: Artifact, quantized: Artifact | None) ->
     if quantized is None or not quantized.details.get("adjusted"):
         yield export.file("model.onnx")
         return
-    name = quantized.details["quantizer"]["quantizer"]
+    made = quantized.details["quantizer"]
+    name, options = made["quantizer"], options_of(recipe.quantize, made["quantizer"])
+    if kept := made.get("options", {}).get("keep_float"):  # more than the recipe's: those of a mixed engine
+        options = replace(options, keep_float=tuple(kept))
     with TemporaryDirectory(prefix="edgekd-layers-") as folder:
-        yield adjusted_graph(recipe, export, name, options_of(recipe.quantize, name), Path(folder))[0]
+        yield adjusted_graph(recipe, export, name, options, Path(folder))[0]
 
 
 def training_images(recipe: Recipe, count: int) -> list[np.ndarray]:

@@ -10,6 +10,7 @@ import pytest
 
 from edgekd.errors import ArtifactError
 from edgekd.layers import work
+from edgekd.quantize.schemes import qdq
 
 
 def artifact(**details: Any) -> Any:
@@ -38,6 +39,22 @@ def test_adjustments_are_made_again_with_the_options_of_the_quantizer(monkeypatc
         assert model.name == "adjusted.onnx"
     ((asked, onnx, name, options, _),) = seen
     assert (asked, onnx, name, options) == (recipe, export, "qdq", ("settings", "qdq"))
+
+
+def test_the_layers_that_a_mixed_engine_keeps_in_float_are_kept_when_adjustments_are_made_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[Any] = []
+
+    def adjusted(recipe: Any, export: Any, name: str, options: Any, folder: Path) -> tuple[Path, dict[str, int]]:
+        seen.append(options)
+        return folder / "adjusted.onnx", {}
+
+    monkeypatch.setattr(work, "adjusted_graph", adjusted)
+    monkeypatch.setattr(work, "options_of", lambda settings, name: qdq.Options(weight_bits=8, keep_float=("stem",)))
+    made = {"quantizer": "qdq", "options": {"keep_float": ["stem", "block.a"]}}
+    with work.float_graph(SimpleNamespace(quantize=None), artifact(), artifact(adjusted={"bias": 3}, quantizer=made)):  # type: ignore[arg-type]
+        assert seen == [qdq.Options(weight_bits=8, keep_float=("stem", "block.a"))]
 
 
 def test_a_folder_that_is_no_engine_is_refused(tmp_path: Path) -> None:
