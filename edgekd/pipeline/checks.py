@@ -13,7 +13,7 @@ from edgekd.core.recipe_loading import check_plugins
 from edgekd.core.stage import Stage
 from edgekd.core.workspace import Workspace
 from edgekd.errors import RecipeError
-from edgekd.planning import quantizer_of
+from edgekd.planning import further_students, imitated, quantizer_of
 
 
 def check_options(recipe: Recipe) -> None:
@@ -26,12 +26,15 @@ def check_options(recipe: Recipe) -> None:
     check_plugins(recipe, but=() if find_spec("torch") else plugins.TRAINED)
     if recipe.quantize.budget is not None:
         plugins.load("rankings", recipe.quantize.budget.rank)
+    if further_students(recipe):
+        _check_says_grids("qat.quantizer", imitated(recipe)[0])
     for name in recipe.export.rewrite:
         plugins.load("rewrites", name)
     for engine in recipe.engines:
         checked_options(engine)
         if engine.precision is Precision.MIXED:
             _check_keeps_float(engine)
+            _check_says_grids(f"engines: {engine.id}", quantizer_of(engine))
         if recipe.export.detections != "heads" and engine.precision.is_quantized:
             _check_float_decoding(engine)
 
@@ -42,6 +45,12 @@ def _check_keeps_float(engine: Engine) -> None:
         raise RecipeError(
             f"engines: {engine.id}: target {engine.target} cannot keep layers in float, expected a precision other than mixed"
         )
+
+
+def _check_says_grids(where: str, quantizer: str) -> None:
+    """RecipeError for a quantizer that does not say where it quantizes, UserError for one that does not exist."""
+    if not hasattr(plugins.load("quantizers", quantizer), "grids"):
+        raise RecipeError(f"{where}: the quantizer {quantizer} does not say what it quantizes (function grids)")
 
 
 def check_training(recipe: Recipe, workspace: Workspace, stages: Sequence[Stage]) -> None:

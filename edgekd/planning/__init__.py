@@ -11,11 +11,12 @@ from edgekd.core.stage import Stage, bench_of
 from edgekd.errors import BoardError, TargetError, UserError, did_you_mean
 from edgekd.executors.boards import why_not_there
 from edgekd.planning.deployment import NOT_QUANTIZED, deployment, of_student, quantizer_of, settings_of, source_of
-from edgekd.planning.qat import CALIBRATED_ON, further_students, training_stages
+from edgekd.planning.qat import CALIBRATED_ON, further_students, imitated, training_stages
 
 __all__ = [
     "deployed_student",
     "further_students",
+    "imitated",
     "is_twin",
     "of_student",
     "plan",

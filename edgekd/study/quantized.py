@@ -39,6 +39,12 @@ def quantized_arms(recipe: Recipe) -> dict[str, QuantizedArm]:
         }
         if recipe.qat.methods:
             arms[f"qat+{'+'.join(recipe.qat.methods)}"] = QuantizedArm(student="qat")
+    if recipe.quantize.budget is None:
+        for name, arm in arms.items():
+            if arm.precision == "mixed":
+                raise RecipeError(
+                    f"study.quantized.arms.{name}: precision mixed needs `quantize.budget`, which decides the layers in float"
+                )
     if study.baseline not in arms:
         raise RecipeError(
             f"study.quantized.baseline: no arm is called {study.baseline!r}{did_you_mean(study.baseline, arms)}"
@@ -71,6 +77,12 @@ def engines_of(recipe: Recipe) -> tuple[Engine, ...]:
     if not wanted:
         raise RecipeError("study.quantized: the recipe has no int8 engine; add one to `engines`")
     return tuple(known[name] for name in wanted)
+
+
+def engines_of_arms(recipe: Recipe) -> tuple[Engine, ...]:
+    """Return every engine that some arm makes, for checks before any work; errors as `quantized_arms` and `engines_of`."""
+    made = (_engine(engine, arm) for arm in quantized_arms(recipe).values() for engine in engines_of(recipe))
+    return tuple({(one.id, one.student, one.precision): one for one in made}.values())
 
 
 def start_runs(recipe: Recipe, out: Path, weights: Path) -> list[StudyRun]:

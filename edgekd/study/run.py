@@ -17,6 +17,7 @@ from edgekd.pipeline.checks import check_options
 from edgekd.study import work
 from edgekd.study.arms import methods_by_arm, runs_in_order
 from edgekd.study.plan import StudyRun, teacher_recipe
+from edgekd.study.quantized import engines_of_arms
 from edgekd.study.results import Findings, Result
 
 
@@ -32,7 +33,8 @@ def run(
     def launch(wanted: Sequence[StudyRun], on_end: Callable[[StudyRun, Result], None]) -> None:
         launcher.run_all(wanted, options, on_end)
 
-    check_options(recipe if recipe.study.quantized else teacher_recipe(recipe))
+    made = {"engines": engines_of_arms(recipe)} if recipe.study.quantized else {}
+    check_options(recipe.model_copy(update=made) if made else teacher_recipe(recipe))
     with shared_splits():
         _check_arms(recipe)
         if launcher.TRAINS_TEACHER:

@@ -173,6 +173,7 @@ def test_a_typo_in_until_gets_a_suggestion(tmp_path: Path, until: str, words: st
         ("export.rewrite=[resize_scale]", "no rewrite is called 'resize_scale'; did you mean 'resize_scales'?"),
         ("engines.0.precision=fp16", "target onnxruntime has no precision 'fp16'; expected one of fp32, int8"),
         ("engines.1.options.treads=3", "engines.openvino-int8.options.treads: unknown option of 'openvino'"),
+        ("qat={train: {steps: 1}, quantizer: qdg}", "no quantizer is called 'qdg'; did you mean 'qdq'?"),
         ("quantize.options.nncf.prest=1", "quantize.options.nncf.prest: unknown option of 'nncf'"),
     ],
 )

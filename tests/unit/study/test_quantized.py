@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 
 from edgekd import planning
-from edgekd.core.recipe import Recipe
+from edgekd.core.recipe import Budget, Recipe
 from edgekd.core.recipe_loading import load_recipe
 from edgekd.errors import RecipeError
+from edgekd.pipeline.checks import check_options
 from edgekd.study.figure import draw
 from edgekd.study.model import Study
 from edgekd.study.plan import StudyRun, write_recipe
-from edgekd.study.quantized import arm_runs, quantized_arms, start_runs
+from edgekd.study.quantized import arm_runs, engines_of_arms, quantized_arms, start_runs
 from edgekd.study.results import NoResult, summarize
 from edgekd.study.table import markdown, rows
 from tests.unit.core.small_recipe import small_recipe
@@ -93,12 +94,30 @@ def test_a_run_makes_and_scores_the_engines_of_its_arm_alone(tmp_path: Path) -> 
         ({"study": {"quantized": {"baseline": "contrl"}}}, "no arm is called 'contrl'; did you mean 'control'"),
         ({"study": {"quantized": {"arms": {"ptq": {"methods": {}}}}}}, "`methods` are those of a further training"),
         ({"study": {"quantized": {"arms": {"distilled": {}}}}}, "'distilled' has a run of its own"),
+        ({"study": {"quantized": {"baseline": "few", "arms": {"few": {"precision": "mixed"}}}}}, "few: precision mixed needs"),
         ({"study": {"quantized": {}, "launcher": "ray"}}, "the launcher ray brings no student's weights"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_studied_is_refused(tmp_path: Path, sections: dict[str, Any], words: str) -> None:
     with pytest.raises(RecipeError, match=words):
         quantized_arms(small_recipe(tmp_path, **{"qat": QAT, "engines": ENGINES, **sections}))
+
+
+def test_the_engines_of_all_arms_are_known_before_any_work(tmp_path: Path) -> None:
+    arms = {
+        "ptq": {},
+        "few": {"precision": "mixed"},
+        "control": {"student": "control"},
+        "labels": {"student": "control"},
+    }
+    recipe = recipe_of(tmp_path, engines=["openvino-int8"], arms=arms)
+    recipe = recipe.model_copy(update={"quantize": recipe.quantize.model_copy(update={"budget": Budget()})})
+    assert sorted((one.student, str(one.precision)) for one in engines_of_arms(recipe)) == [
+        ("control", "int8"), ("deployed", "int8"), ("deployed", "mixed"),
+    ]  # fmt: skip
+    check_options(recipe.model_copy(update={"engines": engines_of_arms(recipe)}))
+    alone = recipe_of(tmp_path, baseline="ptq", arms={"ptq": {}})
+    check_options(alone.model_copy(update={"engines": engines_of_arms(alone)}))  # no arm trains further
 
 
 # --- results ----------------------------------------------------------------------------------------------------------
