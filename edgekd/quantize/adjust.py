@@ -31,6 +31,7 @@ def adjusted(
     place: Callable[[Path], Placement],
     calibration: Sequence[Batch],
     folder: Path,
+    method: str = "minmax",
 ) -> tuple[Path, dict[str, int]]:
     """Return the file of an adjusted graph, and the number of operators that each adjustment changed.
 
@@ -40,6 +41,7 @@ def adjusted(
         place: returns the placement of the quantizer for a file.
         calibration: network inputs by name.
         folder: existing, for the adjusted files.
+        method: of the quantizer's ranges, see `calibrate`.
 
     Raises:
         DataError: no calibration inputs.
@@ -56,7 +58,7 @@ def adjusted(
             check_calibration(calibration)
             placement = place(model)
             some = calibration[:: -(-len(calibration) // _MOST_IMAGES[name])]
-            nodes = _ON_IMAGES[name](graph, placement, calibrate(model, placement, calibration), some)
+            nodes = _ON_IMAGES[name](graph, placement, calibrate(model, placement, calibration, method), some)
         changed[name] = len(nodes)
         model = folder / f"adjusted{number}.onnx"
         onnx.save(graph, model, save_as_external_data=graph.ByteSize() > _LARGE_BYTES)

@@ -21,7 +21,7 @@ from edgekd.models.artifact import network_from_artifact
 from edgekd.models.base import DenseModel
 from edgekd.quantize.place import options_of
 from edgekd.quantize.qat import fake_quantized, freeze_norms
-from edgekd.quantize.ranges import calibrate, save_scales
+from edgekd.quantize.ranges import calibrate, method_of, save_scales
 from edgekd.quantize.stage import SCALES, Prepared, calibration_indices
 from edgekd.train.stage import Guidance, train_model, write_checkpoint
 
@@ -45,7 +45,7 @@ def train_qat(job: StageJob) -> StageResult:
     dataset = open_split(recipe, recipe.data.train)
     chosen = calibration_indices(len(dataset), recipe.quantize.images, recipe.seed)
     placement = quantizer.grids(onnx, spec, options)
-    scales = calibrate(onnx, placement, Prepared(dataset, chosen, spec))
+    scales = calibrate(onnx, placement, Prepared(dataset, chosen, spec), method_of(options))
     model = _student(job)
     quantized = fake_quantized(model, onnx, placement, scales)
     guidance = _guidance(job)

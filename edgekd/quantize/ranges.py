@@ -223,3 +223,9 @@ METHODS: dict[str, Callable[[Observed, Grid], tuple[float, float]]] = {
     "mse": _mse,
 }
 _WITH_HISTOGRAM = (_percentile, _mse)
+
+
+def method_of(options: Any) -> str:
+    """Return the method of a quantizer's options for `calibrate`; `minmax` where they name one that is not known here."""
+    wanted = getattr(options, "calibration", None) or getattr(options, "range", None)
+    return wanted if wanted in METHODS else "minmax"

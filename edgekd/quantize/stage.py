@@ -23,7 +23,7 @@ from edgekd.errors import DataError, RecipeError
 from edgekd.quantize.adjust import adjusted
 from edgekd.quantize.place import options_of, state_of
 from edgekd.quantize.ptq import Batch
-from edgekd.quantize.ranges import Scale, load_scales
+from edgekd.quantize.ranges import Scale, load_scales, method_of
 
 SCALES = "scales.json"  # of a student that QAT trained, beside its weights
 
@@ -106,7 +106,7 @@ def adjusted_graph(
     dataset = open_split(recipe, recipe.data.train)
     chosen = calibration_indices(len(dataset), recipe.quantize.images, recipe.seed)
     place = lambda path: grids(path, onnx.spec, options)  # noqa: E731
-    return adjusted(model, names, place, Prepared(dataset, chosen, onnx.spec), folder)
+    return adjusted(model, names, place, Prepared(dataset, chosen, onnx.spec), folder, method_of(options))
 
 
 def place(recipe: Recipe) -> dict[str, Any] | None:

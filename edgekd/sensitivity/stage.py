@@ -21,7 +21,7 @@ from edgekd.core.stage import StageJob
 from edgekd.executors.predictions import predict_in
 from edgekd.quantize.macs import macs_by_node
 from edgekd.quantize.place import options_of
-from edgekd.quantize.ranges import calibrate
+from edgekd.quantize.ranges import calibrate, method_of
 from edgekd.quantize.stage import Prepared, adjusted_graph, calibration_indices
 from edgekd.rewrites.graph import Graph, module_of
 from edgekd.sensitivity.reference import Noise, Reference
@@ -74,7 +74,7 @@ def reference_of(recipe: Recipe, export: Artifact, quantizer: str, folder: Path)
     placement = module.grids(model, export.spec, options)
     images = SelectionImages.dataset_of(recipe)
     chosen = calibration_indices(len(images), settings.images, recipe.seed)
-    scales = calibrate(model, placement, Prepared(images, chosen, export.spec))
+    scales = calibrate(model, placement, Prepared(images, chosen, export.spec), method_of(options))
     return Reference(model, export.spec, placement, scales, folder)
 
 

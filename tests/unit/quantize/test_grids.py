@@ -19,7 +19,7 @@ from edgekd.models.families import edgeseg
 from edgekd.models.session import torch_spec
 from edgekd.quantize.grids import Grid, Placement, QuantizedNode, is_non_negative, symmetric_weights
 from edgekd.quantize.qdq_graph import insert_qdq
-from edgekd.quantize.ranges import Scale, calibrate, load_scales, save_scales, scale_of, weight_scale
+from edgekd.quantize.ranges import Scale, calibrate, load_scales, method_of, save_scales, scale_of, weight_scale
 from edgekd.quantize.schemes import nncf, qdq, qdq_signed, vendor
 from edgekd.rewrites.graph import Graph
 from tests.small_nets import segmenter
@@ -108,6 +108,15 @@ def test_calibration_takes_the_extremes_of_all_images_or_their_means(tmp_path: P
         RecipeError, match="ranges: expected one of minmax, mean, percentile, mse, got 'minmix'; did you"
     ):
         calibrate(tmp_path / "two.onnx", TWO, batches, "minmix")
+
+
+def test_the_method_is_that_of_the_quantizers_options() -> None:
+    assert [method_of(qdq.Options(calibration=one)) for one in ("minmax", "mean", "mse", "percentile", "entropy")] == [
+        "minmax", "mean", "mse", "percentile", "minmax",
+    ]  # fmt: skip
+    assert method_of(qdq_signed.Options(calibration="mean")) == "mean"
+    assert [method_of(nncf.Options(range=one)) for one in ("mean", "quantile")] == ["mean", "minmax"]
+    assert method_of(vendor.Options()) == "minmax"
 
 
 def test_percentile_and_least_error_cut_off_a_rare_value(tmp_path: Path) -> None:

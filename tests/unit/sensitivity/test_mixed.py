@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from onnx import helper
 
+from edgekd.core.plugin_options import PluginOptions
 from edgekd.core.recipe import Recipe
 from edgekd.errors import GateError, RecipeError
 from edgekd.pipeline.checks import check_options
@@ -17,6 +18,8 @@ from edgekd.planning import plan
 from edgekd.quantize.ptq import float_nodes
 from edgekd.rewrites.graph import Graph
 from edgekd.sensitivity.mixed import EngineTrials, between, feeders
+from edgekd.sensitivity.stage import reference_of
+from tests.small_nets import segmenter
 from tests.unit.core.small_recipe import small_recipe
 from tests.unit.sensitivity.planted import PAIRS, blown_up, deep_segmenter
 from tests.unit.sensitivity.planted_run import budgeted, exported, layers_of, planted_recipe, ranked
@@ -110,6 +113,19 @@ def test_the_budget_is_in_the_keys_of_its_own_stages(tmp_path: Path) -> None:
         assert config["quantize"]["budget"]["max_drop"] == 0.01
         assert "val" not in config["data"]
         assert "pictures" not in config["evaluate"]
+
+
+def test_the_reference_graph_has_the_ranges_of_the_quantizers_options(tmp_path: Path) -> None:
+    model, spec = segmenter()
+    recipe = planted_recipe(tmp_path, model, spec)
+    options = {"qdq": PluginOptions({"calibration": "mean"})}
+    export = exported(tmp_path, model, spec)
+    scales = []
+    for settings in (recipe.quantize, recipe.quantize.model_copy(update={"options": options})):
+        asked = recipe.model_copy(update={"quantize": settings})
+        scales.append(reference_of(asked, export, "qdq", tmp_path)._scales)
+    extremes, means = scales
+    assert all(means[name].scale < one.scale for name, one in extremes.items() if not name.endswith("weight"))
 
 
 def test_an_unknown_ranking_is_refused_before_any_work(tmp_path: Path) -> None:
