@@ -58,8 +58,8 @@ def _show(found: LayerErrors, folder: Path) -> None:
 def _next(found: LayerErrors, folder: Path) -> str:
     """Return what to do about the layer to blame: a command where there is one."""
     from edgekd.cli import show
-    from edgekd.core.artifact import open_artifact
-    from edgekd.core.recipe_loading import shipped_recipes
+    from edgekd.core.recipe_loading import shipped_recipes, stored_recipe
+    from edgekd.layers.advice import float_option, float_override
     from edgekd.layers.model import BOARD, TAPS
     from edgekd.report.stored import read_report
 
@@ -71,11 +71,16 @@ def _next(found: LayerErrors, folder: Path) -> str:
         return "compare the versions of the runtime: edgekd board doctor NAME"
     if blame.comparison == TAPS:
         return "build the engine with fewer optimizations (options of its target), and compare again"
-    source = next(
-        (one for one in open_artifact(folder).manifest["inputs"] if one.startswith("quantize/")), "quantize/NAME-"
-    )
-    quantizer = source.removeprefix("quantize/").partition("-")[0]
-    name = read_report(run).recipe_name
-    recipe = name if name in shipped_recipes() else "RECIPE"
-    kept = f"quantize.options.{quantizer}.keep_float=[{blame.layer}]"
-    return f"{show.command('run', recipe, '--out', str(folder.parent.parent), set_=[kept])}  (and the run's own --set)"
+    report = read_report(run)
+    recipe, name = stored_recipe(report.recipe, str(run)), report.recipe_name
+    engine = next((one for one in recipe.engines if one.id == folder.absolute().name), None)
+    if engine is None or not engine.precision.is_quantized:
+        return f"build the engine with other options of its target, and compare {blame.layer} again"
+    if kept := float_override(recipe, engine, blame.layer):
+        shown = name if name in shipped_recipes() else "RECIPE"
+        return (
+            f"{show.command('run', shown, '--out', str(folder.parent.parent), set_=[kept])}  (and the run's own --set)"
+        )
+    if option := float_option(engine, blame.layer):
+        return f"leave it in float with the options of engine {engine.id}, {option}, and run again"
+    return f"target {engine.target} keeps no layer in float; try other calibration images"
