@@ -149,7 +149,7 @@ def compared(model: Any, other: Any, tensors: Sequence[str], images: Sequence[Ba
 def answers(graph: Graph) -> list[str]:
     """Return the tensors whose noise is the network's: its outputs, or the numbers that labels and detections are made of."""
     found: dict[str, None] = {}
-    pending, seen = [value.name for value in graph.outputs], set()
+    pending, seen = [value.name for value in graph.outputs], set(graph.constants)
     while pending:
         name = pending.pop(0)
         node = graph.producer(name)

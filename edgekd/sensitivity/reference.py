@@ -13,11 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
-from edgekd.board.detection import DECODE
 from edgekd.board.session import Session
 from edgekd.board.specs import ModelSpec, TensorSpec
 from edgekd.core import plugins
 from edgekd.executors.local import REFERENCE_TARGET
+from edgekd.quantize.errors_by_node import answers
 from edgekd.quantize.grids import Placement
 from edgekd.quantize.ptq import Batch
 from edgekd.quantize.qdq_graph import insert_qdq
@@ -26,7 +26,6 @@ from edgekd.rewrites.graph import Graph, name_nodes, read_onnx
 from edgekd.sensitivity.sqnr import Sqnr
 
 _TAPPED_BYTES = 256 << 20  # of the tensors that one pass compares, for one image
-_NO_NUMBERS = ("ArgMax", "Cast", "NonMaxSuppression", "TopK")  # what they compute has no noise to measure
 _LARGE_BYTES = 1 << 30
 
 
@@ -94,7 +93,7 @@ class Noise:
     """
 
     def __init__(self, reference: Reference, inputs: Sequence[Batch], folder: Path) -> None:
-        self._reference, self._heads = reference, heads(reference.graph)
+        self._reference, self._heads = reference, answers(reference.graph)
         self._files = [folder / f"{number:05}" for number in range(len(inputs))]
         with reference.open((), self._heads) as session:
             for file, batch in zip(self._files, inputs, strict=True):
@@ -138,22 +137,6 @@ class Noise:
             size += bytes_
         if part:
             yield part
-
-
-def heads(graph: Graph) -> list[str]:
-    """Return the tensors in which the network itself ends: its outputs, or what decoding and argmax in the graph read."""
-    pending, found = [value.name for value in graph.outputs], []
-    constants = set(graph.constants)
-    while pending:
-        name = pending.pop(0)
-        node = graph.producer(name)
-        if node is None or name in found:
-            continue
-        if node.name.startswith(DECODE) or node.op_type in _NO_NUMBERS:
-            pending += [one for one in node.input if one and one not in constants]
-        else:
-            found.append(name)
-    return found
 
 
 def _arrays(file: Path) -> dict[str, np.ndarray]:

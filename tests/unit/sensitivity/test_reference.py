@@ -11,13 +11,14 @@ import pytest
 from onnx import TensorProto, helper
 
 from edgekd.core import plugins
+from edgekd.quantize.errors_by_node import answers
 from edgekd.quantize.macs import macs_by_node
 from edgekd.quantize.ptq import Batch
 from edgekd.quantize.qdq_graph import insert_qdq
 from edgekd.quantize.ranges import calibrate
 from edgekd.quantize.reference import runner
 from edgekd.rewrites.graph import Graph, read_onnx
-from edgekd.sensitivity.reference import Noise, Reference, heads
+from edgekd.sensitivity.reference import Noise, Reference
 from edgekd.sensitivity.sqnr import Sqnr
 from tests.small_nets import images, prepared, segmenter
 from tests.unit.sensitivity.planted import PAIRS, blown_up, deep_segmenter
@@ -163,5 +164,5 @@ def test_multiply_adds_of_grouped_transposed_and_matrix_operators() -> None:
 
 def test_noise_is_measured_before_an_argmax() -> None:
     plain, argmax = (Graph(segmenter(has_argmax=has)[0]) for has in (False, True))
-    assert heads(plain) == ["logits"]
-    assert heads(argmax) == ["up.out"]
+    assert answers(plain) == ["logits"]
+    assert answers(argmax) == ["up.out"]
