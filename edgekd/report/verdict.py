@@ -59,12 +59,15 @@ def findings(
     by_stage = {row.stage: row for row in reversed(rows) if row.stage != "engine"}
     result = [_distillation(by_stage.get("student"), by_stage.get("distilled"), training, study)]
     compact = _compactness(by_stage.get("teacher"), by_stage.get("distilled") or by_stage.get("student"))
-    gain = _further_training(rows)
+    gain = _further_training(rows, training.get("qat"))
     return [*result, *([gain] if gain else []), *([compact] if compact else []), _losses(line)]
 
 
-def _further_training(rows: Sequence[Row]) -> Finding | None:
+def _further_training(rows: Sequence[Row], trained: Training | None) -> Finding | None:
     """Return what quantization-aware training gains over its control, None without section `qat`."""
+    if trained is not None and trained.steps is None:
+        text = "An int8 engine of the deployed student holds the budget, so that student and control keep its weights."
+        return Finding("plain", "Quantization-aware training: not needed", text)
     found = [row for row in rows if row.student == "qat" and row.stage == "engine"]
     if not found:
         return None

@@ -12,6 +12,7 @@ from edgekd.report.line import float_student, stage_line
 from edgekd.report.model import Report, Row
 from edgekd.report.qat import proven
 from edgekd.report.score_change import ScoreChange
+from edgekd.report.training import Training
 from edgekd.report.verdict import findings, quantized_rows
 
 TRUNK = [network("student", 0.60), network("distilled", 0.65), network("onnx", 0.65)]
@@ -102,6 +103,12 @@ def test_the_verdict_names_the_gain_over_the_control_and_its_float_network() -> 
     assert found.headline == "Quantization-aware training: +5.0 points mIoU over its control (a-int8-qat)"
     assert "a-int8-control 66.0 → a-int8-qat 67.0 %, +5.0 points (+0.1 to +1.1)." in found.text
     assert "in float it has 67.0 %" in found.text
+
+
+def test_a_training_that_the_budget_made_needless_claims_no_gain() -> None:
+    rows = [*TRUNK, *FURTHER, PTQ, control(low=0.0), qat(low=0.0)]
+    found = next(one for one in findings(rows, stage_line(rows), {"qat": Training()}) if "aware" in one.headline)
+    assert found.headline == "Quantization-aware training: not needed"
 
 
 def test_without_a_control_the_verdict_claims_nothing() -> None:
