@@ -40,7 +40,7 @@ def markdown(study: Study) -> str:
     if study.is_quantized:
         trained = "further steps of each arm that trains"
         baselines = dict.fromkeys(arm.baseline or study.baseline for arm in study.arms if arm.engine)
-        compared = " or ".join(f"`{name}`" for name in baselines) + ", the same engine of the control"
+        compared = " or ".join(f"`{name}`" for name in baselines) + f", the same engine of arm `{_baseline(study)}`"
     lines = [
         f"`{study.recipe_name}`: {study.steps} {trained}, seeds {', '.join(map(str, study.seeds))}; "
         f"teacher {teacher} {task.title}. Mean ± standard deviation over the seeds; Δ is the difference to "
@@ -126,18 +126,27 @@ def to_float(study: Study) -> list[str]:
     if not study.is_quantized:
         return []
     floats = {arm.name: arm for arm in study.arms if not arm.engine}
-    name = study.recipe["study"]["quantized"]["baseline"] + FLOAT
+    baseline = _baseline(study)
+    name = f"{baseline}{FLOAT}"
     if name not in floats:
         return []
+    settings = study.recipe["study"]["quantized"]["arms"].get(baseline)
+    is_control = settings["student"] == "control" if settings else baseline == "control"
+    trained = ", which has had as much training" if is_control else ""
     metrics = (_task(study).metric, _task(study).second, *_task(study).more)
     return [
         "",
-        f"Every engine minus `{name}`, which has had as much training, paired by seed, with the 95 % interval:",
+        f"Every engine minus `{name}`{trained}, paired by seed, with the 95 % interval:",
         "",
         "| arm | seeds | " + " | ".join(f"{DEFINITIONS[metric][0]} %" for metric in metrics) + " |",
         "|---|---:|" + "---:|" * len(metrics),
         *("| " + " | ".join(_versus(arm, floats[name], metrics, arm.name)) + " |" for arm in study.arms if arm.engine),
     ]
+
+
+def _baseline(study: Study) -> str:
+    """Return the arm that a study of quantization compares with, without its engine."""
+    return str(study.recipe["study"]["quantized"]["baseline"])
 
 
 def _versus(first: Arm, arm: Arm, metrics: Sequence[str], name: str) -> list[str]:

@@ -172,9 +172,15 @@ def test_the_page_says_what_int8_loses_against_the_controls_float_network(tmp_pa
     text = markdown(summary(tmp_path))
     assert "5 further steps of each arm that trains" in text
     assert "The runs differ" not in text  # an arm without further training has no device
-    assert "Every engine minus `control, float`" in text
+    assert "Every engine minus `control, float`, which has had as much training, paired" in text
     assert "| qat+kd onnxruntime-int8 | 2 | +1.00 [+1.00, +1.00] |" in text
     assert "| ptq openvino-int8 | 2 | -4.50 [-4.50, -4.50] |" in text
+
+
+def test_the_page_does_not_call_another_baseline_the_control(tmp_path: Path) -> None:
+    text = markdown(summary(tmp_path, baseline="ptq"))
+    assert "the same engine of arm `ptq`" in text
+    assert "Every engine minus `ptq, float`, paired" in text
 
 
 def test_it_is_drawn_and_read_again(tmp_path: Path) -> None:
