@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
 def layers(
     engine: Annotated[Path, typer.Argument(help="Engine of a run: RUN/engine/ID.")],
-    images: Annotated[int, typer.Option("--images", help="Training images that are compared.")] = 8,
+    images: Annotated[int, typer.Option("--images", help="Number of training images.")] = 8,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Find the layer in which an engine loses accuracy. Four comparisons, each with a column of its own.
+    """Find the layer in which an engine loses accuracy: by quantization, in the runtime, or on its board.
 
-    Exit code 1 if the engine, or its board, computes a layer otherwise than its graph says.
+    Exit code 1 if the engine, or its board, computes a layer wrongly.
     """
     from edgekd.cli import show
     from edgekd.core.progress import progress_bar

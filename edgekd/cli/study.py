@@ -21,7 +21,7 @@ def study(
     jobs: Annotated[int | None, typer.Option(min=1, help="Runs at a time. Default study.options.jobs.")] = None,
     json: JsonOption = False,
 ) -> None:
-    """Compare distillation methods with the plain student over several seeds. A second run resumes."""
+    """Compare distillation methods, or int8 engines after PTQ and QAT, over several seeds. A second run resumes."""
     from edgekd import api
     from edgekd.cli import show
     from edgekd.core.recipe_loading import load_recipe

@@ -55,9 +55,10 @@ class QuantizeVariant(Section):
     images: int = Field(128, gt=0, description="Number of calibration images.")
     adjust: tuple[Literal["equalize", "equalize_relu6", "round", "bias"], ...] = Field(
         (),
-        description="Changes of the float graph before it is quantized, in order. `equalize`: moves scale between convolutions, "
-        "exactly; `equalize_relu6`: also past a ReLU6, by a Min that some runtimes compute in float. `round`: rounds weights so "
-        "that a layer's output changes least. `bias`: gives the mean that quantization takes from a channel to its bias.",
+        description="Changes of the float graph before it is quantized, in order. `equalize`: makes the ranges of a convolution's "
+        "channels similar, without a change of its results. `equalize_relu6`: also across a ReLU6, with a Min that some runtimes "
+        "compute in float. `round`: rounds weights so that the layer's output changes least. `bias`: corrects biases, so that "
+        "quantization does not shift a channel's mean.",
     )
     options: dict[str, PluginOptions] = Field({}, description="Options of each quantizer by its name.")
 
@@ -73,13 +74,14 @@ class Budget(Section):
     max_drop: float = Field(0.005, gt=0, lt=1, description="Max drop of the metric, a fraction: 0.005 is half a point.")
     metric: str | None = Field(
         None,
-        description="Metric that the budget limits. `null`: `miou`, `map` or `mask_map`, by the task; the other choice is "
-        "`boundary_iou`, `map_75` or `boundary_map`.",
+        description="Metric that the budget limits: `miou` or `boundary_iou`; detection: `map` or `map_75`; instances: `mask_map` "
+        "or `boundary_map`. `null`: the first one of the task.",
     )
     images: int = Field(
         256,
         gt=0,
-        description="Selection images: training images that calibration does not use. `data.val` is scored once, at the end.",
+        description="Max number of selection images: training images that calibration does not use. The budget is checked on them, "
+        "not on `data.val`.",
     )
     rank: str = Field("alone_sqnr", description="Ranking (a plugin) that orders the layers for the search.")
 
@@ -94,7 +96,8 @@ class Quantize(QuantizeVariant):
         {}, description="Further settings by name, e.g. other layers in float."
     )
     budget: Budget | None = Field(
-        None, description="Accuracy budget that engines of precision `mixed` keep. `null`: none."
+        None,
+        description="Accuracy budget, for engines of precision `mixed` and for `qat.when: over_budget`. `null`: none.",
     )
     _boards: tuple[str, ...] = PrivateAttr(())
 
@@ -169,7 +172,9 @@ class EngineParity(Section):
 class Layers(Section):
     """The error of each int8 engine layer by layer, as `edgekd layers` measures it."""
 
-    images: int = Field(0, ge=0, description="Training images that are compared. 0: no such stage; 8 are enough.")
+    images: int = Field(
+        0, ge=0, description="Training images that are compared. 0: not measured. `edgekd layers` uses 8."
+    )
 
 
 LOCAL = "local"  # this machine
@@ -193,8 +198,8 @@ class Engine(Section):
     )
     student: Literal["deployed", "qat", "control"] = Field(
         DEPLOYED,
-        description="Student of the engine: the `deployed` one, which is the distilled one where there are methods, or one that "
-        "section `qat` trains.",
+        description="Student of the engine. `deployed`: the distilled one, or the plain one if there are no distillation methods. "
+        "`qat`, `control`: the ones that section `qat` trains.",
     )
     board: str = Field(
         LOCAL,

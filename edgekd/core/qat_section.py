@@ -17,10 +17,10 @@ QAT, CONTROL = "qat", "control"
 class Qat(Section):
     """Quantization-aware training (QAT) of the deployed student, and its control: the same training without quantizers.
 
-    Every int8 engine of the recipe is there once more for the trained student, `<id>-qat`, and for the control, `<id>-control`.
+    For each int8 engine of the recipe the run also builds `<id>-qat`, from the trained student, and `<id>-control`.
     """
 
-    train: Train = Field(description="Training budget. It trains in float32: `auto` is `32-true` here.")
+    train: Train = Field(description="Training budget. `precision` is always `32-true`.")
     methods: dict[str, Method] = Field(
         Distill().methods, description="Distillation methods. Default: `distill.methods`. `{}`: the labels alone."
     )
@@ -29,13 +29,13 @@ class Qat(Section):
     )
     when: Literal["always", "over_budget"] = Field(
         "always",
-        description="`over_budget`: train only where the int8 engines lose more than `quantize.budget` allows; else the "
-        "student keeps its weights.",
+        description="`over_budget`: train only if each quantized engine of the deployed student loses more than "
+        "`quantize.budget` allows. Otherwise both students get its weights.",
     )
     control: bool = Field(
         True,
-        description="Also train the same steps without quantizers. Without this control, what more training gives looks like a "
-        "gain of QAT.",
+        description="Also train the control: the same steps without quantizers. Without it the report cannot tell a gain of "
+        "QAT from a gain of more training.",
     )
 
     @field_validator("train")
@@ -43,8 +43,8 @@ class Qat(Section):
     def _in_float32(cls, train: Train) -> Train:
         if train.precision not in ("auto", "32-true"):
             raise ValueError(
-                f"precision: expected 32-true, got {train.precision}: 16 bits move values off the integer grid (0.9 % of the "
-                "pixels changed class)"
+                f"precision: expected 32-true, got {train.precision}, whose 16 bits move values off the integers of int8; "
+                "leave out `precision`"
             )
         return train.model_copy(update={"precision": "32-true"})
 
@@ -55,9 +55,9 @@ class Qat(Section):
 
 
 def with_trained(engines: Sequence[Engine], qat: Qat) -> tuple[Engine, ...]:
-    """Return the engines, each int8 engine of the deployed student followed by those of the students that QAT trains.
+    """Return the engines, each int8 engine of the deployed student followed by those of the students that section `qat` trains.
 
-    Engines that are there already stay as they are, so that a stored recipe is read as it was written.
+    Engines that the recipe already has are not added twice: a stored recipe has them all.
     """
     known = {engine.id for engine in engines}
     more = [[one for one in _twins(engine, qat.students) if one.id not in known] for engine in engines]
@@ -65,13 +65,13 @@ def with_trained(engines: Sequence[Engine], qat: Qat) -> tuple[Engine, ...]:
 
 
 def twin_of(engines: Iterable[Engine], engine: Engine, student: str) -> Engine | None:
-    """Return the engine that is another one but for its student and its id; None where there is none."""
+    """Return the engine of another student that is otherwise the same as `engine`; None where there is none."""
     wanted = engine.model_copy(update={"student": student, "id": ""})
     return next((one for one in engines if one.model_copy(update={"id": ""}) == wanted), None)
 
 
 def one_of_each(engines: Sequence[Engine]) -> tuple[Engine, ...]:
-    """Return the engines without those that differ from an engine of the deployed student in their student alone."""
+    """Return the engines without the copies for other students that `with_trained` adds."""
     return tuple(one for one in engines if one.student == DEPLOYED or twin_of(engines, one, DEPLOYED) is None)
 
 

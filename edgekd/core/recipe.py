@@ -246,17 +246,19 @@ class Recipe(Section):
         for engine in self.engines:
             if engine.student not in (DEPLOYED, *trained):
                 needed = "qat.control: true" if self.qat is not None else "section `qat`"
-                raise ValueError(f"engines.{engine.id}.student: {engine.student!r} needs {needed}")
+                raise ValueError(
+                    f"engines.{engine.id}.student: {engine.student!r} needs {needed}; add it to the recipe"
+                )
         for name in self.quantize.variants if trained else ():
             if name.endswith(tuple(f"-{student}" for student in trained)):
                 raise ValueError(
-                    f"quantize.variants.{name}: with section `qat`, expected a name that does not end in -{name.rpartition('-')[2]}"
+                    f"quantize.variants.{name}: with section `qat` a name must not end in -{name.rpartition('-')[2]}; rename it"
                 )
         if self.qat is not None and self.qat.when == "over_budget" and self.quantize.budget is None:
-            raise ValueError("qat.when: over_budget needs `quantize.budget`, the drop that int8 engines may have")
+            raise ValueError("qat.when: over_budget needs `quantize.budget`: set quantize.budget.max_drop")
         if self.qat is not None and all(engine.student == DEPLOYED for engine in self.engines):
             raise ValueError(
-                "qat: no int8 engine, so that nothing would use its student; add one to `engines`, or leave out section `qat`"
+                "qat: no int8 engine uses the trained student; add an int8 engine to `engines`, or remove section `qat`"
             )
         return self
 
@@ -265,7 +267,7 @@ class Recipe(Section):
         for engine in self.engines:
             if engine.precision is Precision.MIXED and self.quantize.budget is None:
                 raise ValueError(
-                    f"engines.{engine.id}: precision mixed needs `quantize.budget`: the drop that decides which layers stay in float"
+                    f"engines.{engine.id}: precision mixed needs `quantize.budget`: set quantize.budget.max_drop"
                 )
         return self
 

@@ -137,7 +137,8 @@ def _explain(section: type[BaseModel], error: Any) -> str:
     if error["type"] == "missing":
         return f"{_loc(loc)}: missing"
     got = json.dumps(error["input"], default=str)
-    return f"{_loc(loc)}: {error['msg'].removeprefix('Value error, ')}" + (f", got {got}" if len(got) < 80 else "")
+    text = error["msg"].removeprefix("Value error, ")
+    return f"{_loc(loc)}: {text}" + (f", got {got}" if len(got) < 80 and ", got " not in text else "")
 
 
 def _known_keys(section: type[BaseModel], loc: tuple[Any, ...]) -> Iterable[str]:

@@ -13,12 +13,12 @@ PLAIN = "plain"  # the arm without methods
 
 
 class QuantizedArm(Section):
-    """One arm of a study of quantization: which student the engines are made of, and how it trained."""
+    """One arm of a study of int8 engines: the student that the engines are built from, and its further training."""
 
     student: Literal["deployed", "control", "qat"] = Field(
         "deployed",
         description="`deployed`: the distilled student itself. `control`: trained further. `qat`: trained further with "
-        "quantizers. Section `qat` has the budget.",
+        "quantizers. Section `qat` has the training budget.",
     )
     methods: dict[str, Method] | None = Field(
         None,
@@ -31,12 +31,12 @@ class QuantizedArm(Section):
     @model_validator(mode="after")
     def _trains(self) -> QuantizedArm:
         if self.student == "deployed" and self.methods is not None:
-            raise ValueError("`methods` are those of a further training; set `student: control` or `student: qat`")
+            raise ValueError("`methods` needs further training; set `student: control` or `student: qat`")
         return self
 
 
 class QuantizedStudy(Section):
-    """A study of quantization. Each seed has one distilled student, and each arm makes engines of it; the engines are scored."""
+    """A study of int8 engines. Each seed trains one distilled student. Each arm builds engines from it and scores them."""
 
     engines: tuple[str, ...] = Field(
         (), description="Ids of the recipe's int8 engines that are built and scored. Empty: all of them."
@@ -53,7 +53,7 @@ class QuantizedStudy(Section):
         for name in arms:
             names_a_folder(name)
             if name in ("teacher", "distilled"):
-                raise ValueError(f"{name!r} has a run of its own; call this arm otherwise")
+                raise ValueError(f"{name!r} has a run of its own; rename the arm")
         return arms
 
 
@@ -68,7 +68,8 @@ class Study(Section):
     )
     baseline: str = Field(PLAIN, description="Arm that the others are compared with, e.g. the best peer.")
     quantized: QuantizedStudy | None = Field(
-        None, description="Compare ways to an int8 engine instead of distillation methods. `null`: no."
+        None,
+        description="Compare int8 engines after PTQ, further training and QAT instead of distillation methods. `null`: no.",
     )
     launcher: str = Field("local", description="Where the runs are done (a plugin): `local`, `slurm` or `ray`.")
     options: PluginOptions = Field(PluginOptions(), description="Options of the launcher.")
@@ -92,5 +93,5 @@ class Study(Section):
     @classmethod
     def _once(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
         if len(set(seeds)) < len(seeds):
-            raise ValueError("expected every seed once")
+            raise ValueError("expected every seed once; remove the repeated ones")
         return seeds

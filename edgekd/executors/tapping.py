@@ -47,7 +47,9 @@ class TappedRun:
                 outputs = {name: arrays[f"output{place}"] for place, name in enumerate(self._outputs)}
                 tensors = {name: arrays[f"tensor{place}"] for place, name in enumerate(self.tensors)}
             except KeyError as exc:
-                raise ArtifactError(f"{path.name}: not the tensors of an engine ({exc}); run it again") from exc
+                raise ArtifactError(
+                    f"{path.name}: not the tensors of an engine ({exc}); run the command again"
+                ) from exc
             yield outputs, tensors
 
 
@@ -104,4 +106,4 @@ def _read(path: Path, most_bytes: int) -> Arrays:
         with np.load(path, allow_pickle=False) as archive:
             return {key: archive[key] for key in archive.files}
     except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as exc:
-        raise ArtifactError(f"{path.name}: not the tensors of an engine ({exc}); run it again") from exc
+        raise ArtifactError(f"{path.name}: not the tensors of an engine ({exc}); run the command again") from exc

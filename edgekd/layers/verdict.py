@@ -64,8 +64,8 @@ def _faults(layers: Sequence[LayerError], sums: Sums, places: Sequence[str]) -> 
         found.append(_fault(layers, sums, place, excess, RUNTIME if is_first else BOARD))
     if places and not found and _share(sums, TAPS) > max(_share(sums, QUANTIZATION), FLOAT_SHARE):
         text = (
-            f"No layer of the tapped engine is wrong, but its answer is not the engine's ({_db(sums.answer[TAPS].db)}): a "
-            "fused operator is to blame, which tapping takes apart (tapped – untapped engine)."
+            f"No layer of the tapped engine is wrong, but its outputs differ from the engine's ({_db(sums.answer[TAPS].db)}): a "
+            "fused operator is to blame, which tapping splits (tapped – untapped engine)."
         )
         found.append(Blame(TAPS, "", text))
     return found
@@ -81,8 +81,8 @@ def _fault(layers: Sequence[LayerError], sums: Sums, place: str, excess: Mapping
         f"; {len(excess) - 1} more {'layer is' if len(excess) == 2 else 'layers are'} wrong" if len(excess) > 1 else ""
     )
     text = (
-        f"{layer.title} is wrong on {where} ({said}): from the same inputs its output is {_db(own)} from its graph's, where "
-        f"rounding explains {_db(allowed)}{others}."
+        f"{layer.title} is wrong on {where} ({said}): from the same inputs, engine and graph agree to {_db(own)} only; rounding "
+        f"explains no less than {_db(allowed)}{others}."
     )
     return Blame(comparison, name, text)
 

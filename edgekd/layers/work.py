@@ -131,14 +131,16 @@ def errors_in_run(
     run = engine.path.parent.parent
     report = run / "report.json"
     if not report.is_file():
-        raise UserError(f"{folder}: expected the engine of a run, RUN/engine/ID, with {report.name} in RUN")
+        raise UserError(
+            f"{folder}: expected the engine of a run, RUN/engine/ID, with {report.name} in RUN; finish the run first"
+        )
     recipe = stored_recipe(_stored(report), str(report))
     inputs = [name for name in engine.manifest["inputs"] if name != "data"]
     opened = {name: open_artifact(run / name) for name in inputs}
     quantized = next((one for one in opened.values() if one.kind == "quantized"), None)
     export = next((one for one in opened.values() if one.kind == "onnx"), None)
     if export is None:
-        raise UserError(f"{folder}: its run has no exported graph; run edgekd export again")
+        raise UserError(f"{folder}: its run has no exported graph; run edgekd run again in its folder")
     board = engine.details.get("board", LOCAL)
     images = training_images(recipe, count)
     if quantized is not None:
@@ -196,7 +198,7 @@ def _subject(network: Network, notes: list[str]) -> Subject:
     scheme = plugins.load("quantizers", name)
     reader = vars(scheme).get("read_back")
     if reader is None and not (source.suffix == ".onnx" and read_graph(source).is_quantized):
-        notes.append(f"quantizer {name} leaves the scales to the toolchain: there is no Q/DQ graph to compare with")
+        notes.append(f"quantizer {name} leaves the scales to the toolchain, so there is no Q/DQ graph to compare with")
         return Subject(whole, export.spec)
     back: ReadBack = (reader or read_back)(source, model)
     return Subject(back.model, export.spec, back.graph, back.is_file, back.placement, back.scales)
@@ -206,7 +208,7 @@ def _places(engine: Artifact, board: str, notes: list[str]) -> Mapping[str, Plac
     """Return where the engine can run with taps: here, and on its own board."""
     target, files = engine.details["target"], engine_files(engine)
     if plugins.target(target).tap is None:
-        notes.append(f"target {target} shows no inner tensors of its engines")
+        notes.append(f"target {target} cannot read inner tensors of its engines")
         return {}
     found = {}
     for name in dict.fromkeys((LOCAL, board)):

@@ -56,7 +56,7 @@ class QuantizeResult:
 def check_calibration(calibration: Sequence[Batch]) -> None:
     """DataError when there are no calibration inputs."""
     if not calibration:
-        raise DataError("the calibration set is empty; quantizing needs at least one image")
+        raise DataError("the calibration set is empty, expected at least one image; check data.train")
 
 
 def float_nodes(graph: Graph, patterns: Sequence[str], keep_head: bool) -> list[str]:

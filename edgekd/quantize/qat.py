@@ -120,7 +120,8 @@ def fake_quantized(
     placed = placement.only(chosen)
     if not placed.nodes:
         raise UserError(
-            f"qat: none of {len(placement.nodes)} operators can be fake-quantized, for example {_first(reasons)}"
+            f"qat: none of {len(placement.nodes)} operators can be fake-quantized, for example {_first(reasons)}; set qat.quantizer, "
+            "or remove section `qat`"
         )
     if reasons:
         log.info(

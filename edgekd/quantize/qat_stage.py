@@ -1,7 +1,8 @@
 """The stages of section `qat`: quantization-aware training of the deployed student, and its control.
 
 Both train the same student the same steps with the same losses, seed, batches and learning rate, and both keep the statistics
-of their batch norms. They differ in the quantizers alone.
+of their batch norms. They differ in the quantizers, and with one scale for a whole weight in the batch norms' factors, which QAT
+freezes.
 """
 
 from __future__ import annotations

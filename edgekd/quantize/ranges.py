@@ -162,7 +162,7 @@ def load_scales(path: Path) -> dict[str, Scale]:
             for name, one in content.items()
         }
     except (ValueError, KeyError, TypeError, AttributeError) as exc:
-        raise ArtifactError(f"{path}: damaged scales: {exc}; make the artifact again") from exc
+        raise ArtifactError(f"{path}: damaged scales: {exc}; delete {path.parent} and run again") from exc
 
 
 def _observe(

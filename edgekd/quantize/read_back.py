@@ -72,7 +72,9 @@ def read_back(quantized: Path, model: Path) -> ReadBack:
             grid, scales[name] = _grid(graph, pair, is_weight=name == weight)
             (weights if name == weight else activations)[name] = grid
     if not nodes:
-        raise ArtifactError(f"{quantized}: none of its quantized operators is one of {model}; quantize the model again")
+        raise ArtifactError(
+            f"{quantized}: none of its quantized operators is in {model}; delete {quantized.parent} and run again"
+        )
     placement = Placement(tuple(nodes), activations, weights)
     return ReadBack(source, placement, scales, made)
 

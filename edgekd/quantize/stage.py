@@ -93,7 +93,7 @@ def adjusted_graph(
         folder: existing, for the adjusted graph.
 
     Raises:
-        RecipeError: there are adjustments, and the quantizer does not say what it quantizes.
+        RecipeError: there are adjustments, and the quantizer has no function `grids`.
     """
     model, names = onnx.file("model.onnx"), recipe.quantize.adjust
     if not names:
@@ -101,7 +101,7 @@ def adjusted_graph(
     grids = getattr(plugins.load("quantizers", quantizer), "grids", None)
     if grids is None:
         raise RecipeError(
-            f"quantize.adjust: the quantizer {quantizer} does not say what it quantizes (function grids); leave adjust out"
+            f"quantize.adjust: the quantizer {quantizer} has no function `grids`, which adjustments need; remove `adjust`"
         )
     dataset = open_split(recipe, recipe.data.train)
     chosen = calibration_indices(len(dataset), recipe.quantize.images, recipe.seed)
@@ -163,7 +163,7 @@ def selection_indices(available: int, calibration: int, wanted: int, seed: int) 
     chosen = sorted(int(i) for i in drawn[calibration : calibration + wanted])
     if not chosen:
         raise DataError(
-            f"quantize.budget needs training images that calibration does not use, expected more than {calibration}, got "
-            f"{available}; lower quantize.images"
+            f"quantize.budget needs training images that calibration does not use: expected more than {calibration} training images, "
+            f"got {available}; lower quantize.images"
         )
     return chosen

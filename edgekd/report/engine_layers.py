@@ -31,7 +31,7 @@ class EngineLayers(Part):
         description="in graph order: `name` (ONNX node), `op`, `module`, `macs` (share), `is_float`; `alone`: of the outputs when "
         "only this layer is quantized; `single`: of its tensor from float inputs, by a toolchain's analysis; `accumulated`: of its "
         "tensor, Q/DQ graph against float; `engine`, `board`: of its tensor, engine against Q/DQ graph and board against engine; "
-        "`engine_own`, `board_own`: the same from the engine's own inputs; `allowed`: what rounding explains of these"
+        "`engine_own`, `board_own`: the same from the engine's own inputs; `allowed`: the lowest of these that rounding can explain"
     )
     answer: dict[str, Number] = Field(
         description="dB of the outputs by comparison: `quantization`, `runtime`, `board`, `taps`"

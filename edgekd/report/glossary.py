@@ -74,10 +74,10 @@ _PAGE: dict[str, tuple[str, str, bool | None]] = {
     ),
     "layers": (
         "error layer by layer",
-        "Signal to noise in dB: 6 dB are one bit, 3 dB halve the noise. “alone” is the error of the outputs when only this layer "
-        "is quantized: what it costs. “accumulated” is the error of its tensor when all are quantized: where the errors of "
-        "earlier layers arrive. “engine” compares its tensor in the engine with the Q/DQ graph's, “own” does so from the "
-        "engine's own inputs, and “rounding” is what of that rounding explains.", _HIGHER,
+        "Signal to noise in dB: 6 dB are one bit, 3 dB halve the noise power. “alone” is the error of the outputs when only this "
+        "layer is quantized: what it costs. “accumulated” is the error of its tensor when all are quantized, with the errors of "
+        "earlier layers. “engine” compares its tensor in the engine with the Q/DQ graph's. “own” does so from the engine's own "
+        "inputs: the error of this layer. “rounding” is the lowest “own” that rounding can explain.", _HIGHER,
     ),
     "size_bytes": ("size", "Bytes of the deployed file, or files, on disk. 1 MB is 1 000 000 bytes.", _LOWER),
     "params": ("parameters", "Trained numbers of the network.", _LOWER),

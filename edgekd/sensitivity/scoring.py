@@ -95,6 +95,7 @@ class SelectionImages:
             value = result.metrics.get(self.metric, float("nan"))
         if np.isnan(value):
             raise DataError(
-                f"quantize.budget: {self.metric} has no value on {len(self.indices)} selection images; give more images"
+                f"quantize.budget: {self.metric} has no value on {len(self.indices)} selection images; raise "
+                "quantize.budget.images"
             )
         return value

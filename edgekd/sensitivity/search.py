@@ -74,8 +74,9 @@ class BudgetSearch:
         else:
             worst = self.drop(start | {*rest})
             raise GateError(
-                f"quantize.budget: {self._what} drops by {worst:.4f} with every layer in float, limit max_drop = "
-                f"{self._max_drop:g}; quantization is not the cause: compare the float engine with the ONNX graph"
+                f"quantize.budget: {self._what} drops by {100 * worst:.2f} points with every layer in float, limit "
+                f"{100 * self._max_drop:g} (max_drop); quantization is not the cause: compare the float engine with the ONNX "
+                "graph"
             )
         while length - short > 1:
             middle = (length + short) // 2

@@ -24,10 +24,10 @@ def quantized_arms(recipe: Recipe) -> dict[str, QuantizedArm]:
     study = recipe.study.quantized
     assert study is not None
     if recipe.qat is None:
-        raise RecipeError("study.quantized needs section `qat`, which has the budget of the further training")
+        raise RecipeError("study.quantized needs section `qat`, which has the budget of the further training; add it")
     if recipe.study.launcher == "ray":
         raise RecipeError(
-            "study.quantized: the launcher ray brings no student's weights to its nodes; use local or slurm"
+            "study.quantized: the launcher ray does not copy the students' weights to its nodes; use local or slurm"
         )
     engines_of(recipe)
     arms = dict(study.arms)

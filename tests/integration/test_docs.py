@@ -50,6 +50,10 @@ STAND_INS = {
     "make test": ":",  # is what runs this test.
     "source .venv/bin/activate": ":",  # the interpreter of this test comes first on PATH.
     "pip install -e '.[all]'": ":",  # what the workflow installs is installed
+    # Fewer steps than the tiny budget, as the page's 200 are fewer than the recipe's.
+    "edgekd run quickstart --out runs/other --set student.train.steps=200": (
+        "edgekd run quickstart --out runs/other --set student.train.steps=6"
+    ),
     # Installs for this test only: not into the interpreter's packages, without the network.
     "pip install -e ./my-edgekd-plugins": (
         "python -m pip install -q --no-build-isolation --no-deps --target site ./my-edgekd-plugins"

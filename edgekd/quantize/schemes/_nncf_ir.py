@@ -33,7 +33,9 @@ def read_back(quantized: Path, model: Path) -> ReadBack:
     for op in read_model(quantized).get_ordered_ops():
         reader.add(op)
     if not reader.reads:
-        raise ArtifactError(f"{quantized}: none of its quantized operators is one of {model}; quantize the model again")
+        raise ArtifactError(
+            f"{quantized}: none of its quantized operators is in {model}; delete {quantized.parent} and run again"
+        )
     _set_biases(source, reader.biases)
     return from_scales(source, reader.placement(), reader.scales)
 

@@ -84,8 +84,8 @@ class Options:
     )
     weight_bits: Literal["auto", 7, 8] = option(
         "auto",
-        "Bits of the weights. With 8 bits, sums saturate on x86 CPUs without VNNI. `auto`: 8 where all engines of the model run "
-        "on ARM, else 7, also on x86 with VNNI, because the file may be copied.",
+        "Bits of the weights. With 8 bits, sums saturate on x86 CPUs without VNNI. `auto`: 8 if all engines of the model run on "
+        "ARM, else 7. Also 7 on x86 with VNNI: the file may be copied to a CPU without it.",
     )
     weights: Literal["per_channel", "per_tensor"] = option(
         "per_channel", "Weight scales: one per output channel, or one per tensor, as some NPUs force it."
@@ -242,7 +242,9 @@ def _operators(graph: Any, onnx_nodes: list[str], is_asked: bool) -> list[str]:
     ]
     found = [name for name in names if name in wanted or name.rpartition("/")[0] in wanted]
     if wanted and not found and is_asked:
-        raise RecipeError(f"keep_float: OpenVINO has merged {', '.join(sorted(wanted))} into other operators")
+        raise RecipeError(
+            f"keep_float: OpenVINO has merged {', '.join(sorted(wanted))} into other operators; remove these names"
+        )
     return found
 
 

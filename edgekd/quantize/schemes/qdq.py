@@ -53,9 +53,9 @@ class Options:
 
     calibration: Literal["minmax", "mean", "mse", "percentile", "entropy"] = option(
         "minmax",
-        "Method that derives activation ranges from the calibration set. `minmax`: the extremes over all images. `mean`: means of "
-        "each image's extremes. `mse`: least squared error, also of weights. `percentile` and `entropy` keep all activations in "
-        "memory.",
+        "Method that finds the ranges of activations. `minmax`: smallest and largest value over all images. `mean`: means of each "
+        "image's smallest and largest value. `mse`: least squared error, also for weights. `percentile` and `entropy` keep all "
+        "activations in memory.",
     )
     percentile: Annotated[float, Field(gt=50, le=100)] = option(
         99.999, "Share in % of the values inside the range, for `percentile` calibration."
@@ -65,8 +65,8 @@ class Options:
     )
     weight_bits: Literal["auto", 7, 8] = option(
         "auto",
-        "Bits of the weights. With 8 bits, sums saturate on x86 CPUs without VNNI. `auto`: 8 where all engines of the model run "
-        "on ARM, else 7, also on x86 with VNNI, because the file may be copied.",
+        "Bits of the weights. With 8 bits, sums saturate on x86 CPUs without VNNI. `auto`: 8 if all engines of the model run on "
+        "ARM, else 7. Also 7 on x86 with VNNI: the file may be copied to a CPU without it.",
     )
     weights: Literal["per_channel", "per_tensor"] = option(
         "per_channel", "Weight scales: one per output channel, or one per tensor, as some NPUs force it."
@@ -185,7 +185,7 @@ def _check_ranges(name: str, graph: Graph, ranges: Mapping[str, Scale]) -> None:
     missing = [tensor for tensor in ranges if not graph.readers(tensor)]
     if missing:
         raise TargetError(
-            f"{name}: the graph has no tensor {missing[0]!r}, for which there is a scale; the scales belong to another export"
+            f"{name}: the graph has no tensor {missing[0]!r}, for which there is a scale; use the scales of this export"
         )
 
 

@@ -35,9 +35,9 @@ class Options:
 
     calibration: Literal["minmax", "mean", "mse", "percentile", "entropy"] = option(
         "minmax",
-        "Method that derives activation ranges from the calibration set. `minmax`: the extremes over all images. `mean`: means of "
-        "each image's extremes. `mse`: least squared error, also of weights. `percentile` and `entropy` keep all activations in "
-        "memory.",
+        "Method that finds the ranges of activations. `minmax`: smallest and largest value over all images. `mean`: means of each "
+        "image's smallest and largest value. `mse`: least squared error, also for weights. `percentile` and `entropy` keep all "
+        "activations in memory.",
     )
     percentile: Annotated[float, Field(gt=50, le=100)] = option(
         99.999, "Share in % of the values inside the range, for `percentile` calibration."

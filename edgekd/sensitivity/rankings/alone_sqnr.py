@@ -1,6 +1,6 @@
 """Ranking alone_sqnr: how much one operator in int8 disturbs the outputs when all others are in float. Needs no labels.
 
-It finds fewer float layers than `left_float_sqnr` when many layers are bad: those hide what one of them does.
+If many layers lose much, prefer it to `left_float_sqnr`, where the others hide what one of them does.
 """
 
 from __future__ import annotations

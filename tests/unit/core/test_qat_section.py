@@ -75,7 +75,7 @@ def test_it_trains_in_float32(tmp_path: Path) -> None:
         (("qat.methods={kdd: {}}",), "no method is called 'kdd'"),
         (("qat.wen=always",), "qat.wen: unknown key; did you mean 'when'?"),
         (("engines.1.id=qat",), "is the id of another row of the report"),
-        (("quantize.variants={lean-qat: {}}",), "quantize.variants.lean-qat: .*expected a name that does not end in -qat"),
+        (("quantize.variants={lean-qat: {}}",), "quantize.variants.lean-qat: .*must not end in -qat; rename it"),
         (("task=detection", "qat.train.class_balance=1", "distill={methods: {ld: {}}}"), "qat.train.class_balance weighs pixels"),
     ],
 )  # fmt: skip

@@ -38,5 +38,5 @@ def test_selection_images_are_training_images_that_calibration_does_not_use() ->
 
 
 def test_without_a_training_image_left_the_selection_is_refused() -> None:
-    with pytest.raises(DataError, match="expected more than 20, got 20; lower quantize.images"):
+    with pytest.raises(DataError, match="expected more than 20 training images, got 20; lower quantize.images"):
         selection_indices(20, 20, 10, 0)

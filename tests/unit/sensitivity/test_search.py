@@ -54,7 +54,7 @@ def test_a_start_that_holds_is_kept_and_one_that_misses_is_pruned_as_well() -> N
 
 def test_a_budget_that_float_misses_is_a_gate_of_one_line() -> None:
     with pytest.raises(
-        GateError, match=r"quantize\.budget: miou drops by 0\.2000 with every layer in float"
+        GateError, match=r"quantize\.budget: miou drops by 20\.00 points with every layer in float, limit 5 "
     ) as refusal:
         BudgetSearch(lambda _: 0.2, 0.05, "miou").run(ORDER, MACS)
     assert "\n" not in str(refusal.value)
