@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from edgekd.core.artifact import Artifact
 from edgekd.layers.model import COMPARISONS, LayerErrors
 from edgekd.layers.table import headers, rows
 from edgekd.report.part import Json, Number, Part
@@ -16,6 +15,8 @@ from edgekd.report.svg import CSS, FG, GRID, NARROW, inches, responsive
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+    from edgekd.core.artifact import Artifact
 
 SHOWN = 40  # rows of a table that are not folded
 _MOST_DB = 80.0  # the top of the picture: more is as good
