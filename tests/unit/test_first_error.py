@@ -39,7 +39,7 @@ def test_an_error_of_the_report_is_a_note_on_the_one_that_ended_the_run(
         raise second
 
     monkeypatch.setattr("edgekd.pipeline.run_stages", run_stages)
-    monkeypatch.setattr(api, "_report", report)
+    monkeypatch.setattr("edgekd.pipeline.report.write", report)
     with pytest.raises(GateError, match=FIRST) as raised:
         api.run(small_recipe(tmp_path), tmp_path / "out")
     assert notes_of(raised.value) == [f"the report of what was finished could not be written: {said}"]

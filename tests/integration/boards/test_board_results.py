@@ -116,7 +116,7 @@ def test_a_board_that_never_stops_talking_is_left(
     board = start_board()
     ssh_to(board)
     board.run("cat >talks && chmod +x talks", b'#!/bin/sh\n[ $1 = -c ] && exec python3 "$@"; exec cat /dev/zero\n')
-    with executor(board, python="~/talks") as there, pytest.raises(BoardError, match="says more than 32 MiB"):
+    with executor(board, python="~/talks") as there, pytest.raises(BoardError, match="got more than 32 MiB"):
         run(there, tmp_path)
 
 

@@ -137,7 +137,7 @@ def test_the_report_tells_the_machines_apart(finished: tuple[Path, list[str]]) -
 def test_no_statement_compares_the_speed_of_two_machines(finished: tuple[Path, list[str]]) -> None:
     report = read_report(finished[0] / "run")
     compared = {one.row.id: (one.compared, one.row.speed) for one in quantized_rows(report.rows)}
-    assert [name for name, _ in compared.values()] == ["onnxruntime fp32", "onnxruntime fp32 on lab"]
+    assert [name for name, _ in compared.values()] == ["onnxruntime-fp32", "onnxruntime-fp32@lab"]
     boards = {row.id: row.board for row in report.rows}
     for row_id, (_, speed) in compared.items():
         assert speed is not None

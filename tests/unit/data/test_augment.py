@@ -277,7 +277,7 @@ def test_a_pair_of_unknown_classes_is_refused() -> None:
     augment = Augment(flip_pairs=(("left lane", "right line"),))
     with pytest.raises(RecipeError, match="no class is called 'right line'; did you mean 'right lane'"):
         training_transform(augment, (4, 6), "stretch", SIDES)
-    with pytest.raises(ValidationError, match="'a' stands there twice"):
+    with pytest.raises(ValidationError, match="'a' is listed twice"):
         Augment(flip_pairs=(("a", "b"), ("c", "a")))
 
 

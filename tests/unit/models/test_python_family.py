@@ -359,7 +359,9 @@ def test_a_network_of_one_size_is_measured_at_it_and_takes_no_other() -> None:
     model = build("OneSize", fixed_size=(28, 42), taps={14: "stem"})
     assert model.channels == {14: 4}
     check_input_size(model, (28, 42))
-    with pytest.raises(UserError, match=r"no input but \[28, 42\] \(height, width\), got \[42, 28\]; set data.size to"):
+    with pytest.raises(
+        UserError, match=r"takes only input \[28, 42\] \(height, width\), got \[42, 28\]; set data.size to"
+    ):
         check_input_size(model, (42, 28))
     with pytest.raises(RecipeError, match="tap 'stem' is declared with stride 7"):
         build("OneSize", fixed_size=(28, 42), taps={7: "stem"})

@@ -324,7 +324,7 @@ def test_imported_scales_take_the_place_of_calibrated_ones(module: ModuleType, t
         for name, one in calibrate(tmp_path / "float.onnx", placement, batches).items()
     }
     result = module.quantize(tmp_path / "float.onnx", spec, batches, tmp_path, options, scales)
-    assert result.details["ranges"] == {"imported": 8, "not_taken": [], "unused": []}
+    assert result.details["ranges"] == {"imported": 8, "not_taken": [], "unknown": []}
     with pytest.raises(TargetError, match="the graph has no tensor 'gone'"):
         module.quantize(tmp_path / "float.onnx", spec, batches, tmp_path, options, {"gone": scales["stem.weight"]})
     made = Graph(onnx.load(result.model))

@@ -61,7 +61,7 @@ def test_dla_ends_with_10_7_and_returns_with_11_4() -> None:
         ((10, 13), "fp16", 0, 2, "TensorRT 10.13 has no DLA, only up to 10.7 and from 11.4 on"),
         ((10, 3), "fp16", 0, 0, "got 0 DLA cores on this chip"),
         ((10, 3), "fp16", 2, 2, "got 2 DLA cores on this chip"),
-        ((10, 3), "fp16", -1, 2, "expected a core that is there"),
+        ((10, 3), "fp16", -1, 2, "expected an existing core"),
         ((10, 3), "fp32", 0, 2, "computes in fp16 and int8, got precision fp32"),
         ((10, 3), "int8", 0, 2, "does not take explicit Q/DQ"),
     ],
