@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+
+with suppress(ImportError):  # the tests that need it are skipped then
+    from hypothesis import settings
+
+    settings.register_profile("untimed", deadline=None)  # a busy machine is no fault
+    settings.load_profile("untimed")
 
 pytest_plugins = ["tests.boards.fixtures"]
 REPOSITORY = Path(__file__).resolve().parents[1]

@@ -7,7 +7,7 @@ from math import floor
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from edgekd.board.detection import Selection, detections
@@ -107,7 +107,6 @@ def test_boxes_come_back_to_the_pixel(image: tuple[int, int], size: tuple[int, i
     np.testing.assert_allclose(place.boxes_on_image(on_input), boxes, atol=2e-3)
 
 
-@settings(deadline=None)
 @given(image=SIZES, more=SIZES)
 def test_an_enlarged_class_map_comes_back_unchanged(image: tuple[int, int], more: tuple[int, int]) -> None:
     size = (image[0] + more[0], image[1] + more[1])

@@ -7,7 +7,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from edgekd.board.class_maps import ClassMaps
@@ -52,7 +52,6 @@ def reference(logits: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, np
     return resized.argmax(dim=0).numpy(), (best[0] - best[1]).numpy()
 
 
-@settings(deadline=None)
 @given(old=SIZES, new=SIZES, classes=st.integers(2, 6), seed=st.integers(0, 99))
 def test_class_map_is_the_argmax_of_torchs_resized_logits(
     old: tuple[int, int], new: tuple[int, int], classes: int, seed: int

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -33,7 +33,6 @@ def resized(image: np.ndarray, size: tuple[int, int], with_products: bool = True
     return resize(image).transpose(1, 2, 0).astype(np.uint8)
 
 
-@settings(deadline=None)
 @given(old=SIZES, new=SIZES)
 def test_resized_image_is_pillows_within_one_grey_level(old: tuple[int, int], new: tuple[int, int]) -> None:
     image = noise(*old)
@@ -41,7 +40,6 @@ def test_resized_image_is_pillows_within_one_grey_level(old: tuple[int, int], ne
     assert np.abs(resized(image, new).astype(int) - expected).max() <= 1
 
 
-@settings(deadline=None)
 @given(old=SIZES, new=SIZES)
 def test_products_and_sums_of_taps_give_the_same_bytes(old: tuple[int, int], new: tuple[int, int]) -> None:
     image = noise(*old)
@@ -66,7 +64,6 @@ def test_resized_noise_has_the_bytes_of_edgekd_0_34(
     assert hashlib.sha256(found.tobytes()).hexdigest()[:16] == digest
 
 
-@settings(deadline=None)
 @given(length=st.integers(2, 40), new_length=st.integers(2, 40))
 def test_filter_is_torchs_antialiased_interpolation(length: int, new_length: int) -> None:
     # Each column is the answer to a single one among zeros. Of two rows: torch 2.15 ignores the height of (1, 1, H, 1).
@@ -77,14 +74,12 @@ def test_filter_is_torchs_antialiased_interpolation(length: int, new_length: int
     np.testing.assert_allclose(matrix_of(bilinear(length, new_length)), expected.numpy().T, atol=1e-5)
 
 
-@settings(deadline=None)
 @given(lengths=st.tuples(*[st.integers(1, 30)] * 3))
 def test_two_filters_in_a_row_are_the_product_of_their_matrices(lengths: tuple[int, int, int]) -> None:
     first, second = bilinear(*lengths[:2]), bilinear(*lengths[1:])
     np.testing.assert_allclose(matrix_of(first.then(second)), matrix_of(second) @ matrix_of(first), atol=1e-12)
 
 
-@settings(deadline=None)
 @given(length=st.integers(1, 60), new_length=st.integers(1, 60), others=st.integers(1, 500))
 def test_blocks_are_the_filter(length: int, new_length: int, others: int) -> None:
     filter_ = bilinear(length, new_length)
@@ -106,7 +101,6 @@ def matrix_of(filter_: Filter) -> np.ndarray:
     return matrix
 
 
-@settings(deadline=None)
 @given(old=SIZES, new=SIZES)
 def test_nearest_is_pillows_where_a_centre_does_not_fall_on_an_edge(old: tuple[int, int], new: tuple[int, int]) -> None:
     class_map = noise(*old, 1)[:, :, 0]

@@ -147,7 +147,7 @@ JSON = st.recursive(
 
 
 @given(st.sampled_from(sorted(json.loads(MANIFEST.to_json()))), JSON)
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_value_in_the_manifest_is_taken_or_one_line(content: Path, key: str, value: Any) -> None:
     try:
         verify(changed(content, **{key: value}))

@@ -228,7 +228,7 @@ KEYS = [
 
 
 @pytest.mark.slow
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(key=st.sampled_from(KEYS) | st.text(max_size=12), value=st.text(max_size=30))
 @example("data.options", "&a [*a]")
 @example("data.options", "!!timestamp x")
@@ -260,7 +260,7 @@ def test_any_override_either_loads_or_is_a_recipe_error(tmp_path: Path, key: str
     assert len(recipe.sha256()) == 64  # also what was read can be written
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(content=st.binary(max_size=60) | st.text(max_size=60).map(lambda text: text.encode("utf-8", "replace")))
 def test_any_file_either_loads_or_is_a_recipe_error(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "any.yaml"

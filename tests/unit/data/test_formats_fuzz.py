@@ -25,7 +25,6 @@ from edgekd.errors import EdgekdError
 HEIGHT, WIDTH = 4, 8
 QUICK = settings(
     max_examples=300,
-    deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )

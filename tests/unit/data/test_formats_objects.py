@@ -322,7 +322,7 @@ def test_a_damaged_mask_is_refused_with_its_annotation(case: str, tmp_path: Path
     assert "annotation 1" in str(caught.value)
 
 
-QUICK = settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+QUICK = settings(max_examples=120, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @QUICK

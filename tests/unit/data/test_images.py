@@ -287,7 +287,7 @@ def test_white_is_zero_tiff_mask_is_refused(tmp_path: Path):
     assert "white stored as zero" in refusal(read_mask, path)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_damaged_bytes_give_an_array_or_one_line(tmp_path: Path, data: st.DataObject):
     suffix = data.draw(st.sampled_from(["png", "jpg", "bmp", "gif", "webp", "ppm"]))

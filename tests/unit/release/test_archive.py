@@ -278,7 +278,7 @@ def test_sums_that_edgekd_does_not_write_are_refused(text: str) -> None:
 
 
 @given(st.binary(max_size=2000))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_any_bytes_are_sums_or_one_line(content: bytes) -> None:
     try:
         assert render_sums(parse_sums(content, "here")) == content
@@ -290,7 +290,7 @@ PART = st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9_.@+-]{0,99}", fullmatch=True)
 
 
 @given(st.lists(PART, min_size=1, max_size=4).map("/".join), st.integers(0, 8**11 - 1))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_headers_are_those_that_python_reads(name: str, size: int) -> None:
     try:
         check_names([name])
