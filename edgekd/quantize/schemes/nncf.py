@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -42,11 +42,11 @@ from edgekd.quantize.ptq import (
     toolchain_errors,
     with_names,
 )
-from edgekd.quantize.schemes._nncf_ir import read_back
 from edgekd.rewrites.graph import Graph, read_graph
 from edgekd.targets.openvino.runtime import read_model, without_telemetry
 
-__all__ = ["KEEPS_FLOAT", "SUFFIX", "Options", "quantize", "read_back"]
+if TYPE_CHECKING:
+    from edgekd.quantize.read_back import ReadBack
 SUFFIX = ".xml"
 KEEPS_FLOAT = True
 TAKES_RANGES = False  # NNCF calibrates by itself
@@ -179,6 +179,13 @@ def grids(model: Path, spec: ModelSpec, options: Options) -> Placement:
 
 def _has_float_head(spec: ModelSpec, options: Options) -> bool:
     return spec.task != "semantic" if options.float_head is None else options.float_head
+
+
+def read_back(quantized: Path, model: Path) -> ReadBack:
+    """Return what an IR of NNCF quantizes, on the float ONNX graph; arguments and errors as in `_nncf_ir.read_back`."""
+    from edgekd.quantize.schemes import _nncf_ir  # imports onnx
+
+    return _nncf_ir.read_back(quantized, model)
 
 
 def _import() -> tuple[Any, Any]:
