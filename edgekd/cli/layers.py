@@ -56,7 +56,7 @@ def _show(found: LayerErrors, folder: Path) -> None:
 
 
 def _next(found: LayerErrors, folder: Path) -> str:
-    """Return what to do about the layer to blame: a command where there is one."""
+    """Return the advice for the layer that loses most: a command if one helps."""
     from edgekd.cli import show
     from edgekd.core.recipe_loading import shipped_recipes, stored_recipe
     from edgekd.layers.advice import float_option, float_override

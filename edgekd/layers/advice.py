@@ -1,4 +1,4 @@
-"""What leaves a layer of an engine in float: an override of the recipe, or an option of the target."""
+"""Settings that keep a layer of an engine in float: an override of the recipe, or an option of the target."""
 
 from __future__ import annotations
 

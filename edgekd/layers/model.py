@@ -92,7 +92,7 @@ class LayerErrors:
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> LayerErrors:
-        """Return what `to_dict` wrote; keys that are not known are left out."""
+        """Return the object that `to_dict` wrote; unknown keys are ignored."""
         known = {field.name for field in fields(LayerError)}
         layers = tuple(LayerError(**{key: one[key] for key in known & set(one)}) for one in value["layers"])
         blamed = tuple(Blame(**one) for one in value["blamed"])

@@ -177,7 +177,7 @@ def outputs_of(graph: Graph, node: Any) -> tuple[str, ...]:
 
 
 def _behind(graph: Graph, tensor: str) -> str | None:
-    """Return the output of the activation function that alone reads a tensor; x * sigmoid(x) is one, too."""
+    """Return the output of the activation function that is a tensor's only reader, x * sigmoid(x) included."""
     readers = {} if graph.is_output(tensor) else {id(one): one for one in graph.readers(tensor)}
     if len(readers) == 1:
         (reader,) = readers.values()

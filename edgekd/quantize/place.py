@@ -30,7 +30,7 @@ def options_of(settings: Quantize, quantizer: str) -> Any:
 
 
 def state_of(settings: Quantize, quantizer: str) -> dict[str, Any] | None:
-    """Return what the model depends on besides its settings (JSON), None where it holds for every machine."""
+    """Return the machine facts that the model depends on (JSON); None if it depends on no machine."""
     if not _is_auto(settings.typed_options(quantizer)) or weight_bits(settings.boards) == 7:
         return None
     return {"weight_bits": weight_bits(settings.boards)}

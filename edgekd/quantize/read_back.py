@@ -80,7 +80,7 @@ def read_back(quantized: Path, model: Path) -> ReadBack:
 
 
 def from_scales(model: Any, placement: Placement, scales: dict[str, Scale]) -> ReadBack:
-    """Return what a placement with its scales is, for a scheme whose file is no Q/DQ graph."""
+    """Return the quantized nodes and scales of a placement, for a scheme whose file is not a Q/DQ graph."""
     return ReadBack(model, placement, scales, insert_qdq(model, placement, scales), is_file=False)
 
 

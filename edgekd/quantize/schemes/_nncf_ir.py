@@ -22,7 +22,7 @@ _WEIGHTED = ("Convolution", "GroupConvolution", "ConvolutionBackpropData", "Grou
 
 
 def read_back(quantized: Path, model: Path) -> ReadBack:
-    """Return what an IR of NNCF quantizes, on the float ONNX graph; errors as `edgekd.quantize.read_back.read_back`.
+    """Return the quantized nodes and scales of an NNCF IR by ONNX names; errors as `edgekd.quantize.read_back.read_back`.
 
     Operators of the IR are those of the graph by name and tensor name. A FakeQuantize on a tensor that has no name in the graph,
     inside an operator that OpenVINO takes apart, is left out.

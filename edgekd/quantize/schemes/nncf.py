@@ -182,7 +182,7 @@ def _has_float_head(spec: ModelSpec, options: Options) -> bool:
 
 
 def read_back(quantized: Path, model: Path) -> ReadBack:
-    """Return what an IR of NNCF quantizes, on the float ONNX graph; arguments and errors as in `_nncf_ir.read_back`."""
+    """Return the quantized nodes and scales of an NNCF IR; arguments and errors as in `_nncf_ir.read_back`."""
     from edgekd.quantize.schemes import _nncf_ir  # imports onnx
 
     return _nncf_ir.read_back(quantized, model)

@@ -80,7 +80,7 @@ def quantize(
 def grids(model: Path, spec: ModelSpec, options: Options) -> Placement:
     """Return the placement that `quantize` writes; errors as in `qdq.grids`."""
     graph = named_graph(model)
-    # The scale is that of -127 to 127, as ONNX Runtime's; QuantizeLinear writes -128, too.
+    # The scale is that of -127 to 127, as in ONNX Runtime. QuantizeLinear can write -128.
     activation = Grid(8, is_signed=True, is_symmetric=True)
     keep = float_nodes(graph, options.keep_float, options.float_head)
     is_per_channel = options.weights == "per_channel"
