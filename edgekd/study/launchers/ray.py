@@ -24,7 +24,7 @@ from edgekd.core.interrupts import ended_like_ctrl_c
 from edgekd.errors import PackageError, UserError
 from edgekd.study.plan import StudyRun
 from edgekd.study.results import NoResult, Result
-from edgekd.study.work import LOG, Children, attempt, finished, why_failed
+from edgekd.study.work import LOG, Children, attempt, ended
 
 TRAINS_TEACHER = True
 _POLL_S = 1.0
@@ -147,4 +147,4 @@ def _result(ray: Any, task: Any, run: StudyRun) -> Result:
         tar.extractall(run.folder, filter="data")
     with open(run.folder / LOG, "a", encoding="utf-8") as log:
         log.write(f"--- brought from a node of Ray to {socket.gethostname()}\n")
-    return finished(run) or NoResult("failed", why_failed(run))
+    return ended(run)
