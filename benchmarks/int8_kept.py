@@ -99,9 +99,10 @@ def scored(recipe: Recipe, dataset: DenseDataset, model: Path, spec: ModelSpec, 
         )
         if recipe.task == "semantic":
             of_pixels = semantic.score(dataset.classes, predictions)
-            return of_pixels.metrics, of_pixels.image_counts
+            assert of_pixels.image_counts is not None
+            return of_pixels.metrics, PixelCounts(of_pixels.image_counts)
         of_objects = detection.score(dataset.classes, predictions, recipe.task == "instance", max_detections=most)
-        return of_objects.metrics, None
+        return of_objects.metrics, of_objects.matches
 
 
 def shown(run: str, quantizer: str, metric: str, reference: Scored, quantized: Scored) -> dict[str, Any]:

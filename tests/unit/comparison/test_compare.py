@@ -223,7 +223,7 @@ def test_a_report_of_an_earlier_edgekd_is_compared_as_far_as_it_says(tmp_path: P
     (pair,) = compare([STORED, tmp_path / "newer.json"]).pairs
     teacher = figure(pair, "teacher", "miou")
     assert (teacher.verdict, teacher.change) == ("not decided", pytest.approx(0.1))
-    assert "no counts by image, so no interval" in teacher.note
+    assert "no counts or matches by image, so no interval" in teacher.note
     (refused,) = pair.refused
     assert refused.kind == "latency"
     assert refused.reason.startswith("a report does not say on which machine")

@@ -67,7 +67,7 @@ def test_the_float_network_of_both_is_the_controls() -> None:
     [
         ([PTQ, control(), qat()], ["a-int8-qat"]),
         ([PTQ, control(), qat(low=-0.001)], ["a-int8-control"]),  # not shown to be better
-        ([PTQ, control(), qat(low=None)], ["a-int8-control"]),  # no interval: objects, few images
+        ([PTQ, control(), qat(low=None)], ["a-int8-control"]),  # no interval: few images
         ([PTQ, control(low=-0.001), qat(low=-0.001)], ["a-int8"]),
         ([PTQ, control(0.60, low=-0.03), qat(0.61)], ["a-int8"]),  # better than a control that got worse
         ([PTQ, control(0.60, low=-0.03), qat(0.63)], ["a-int8-qat"]),
