@@ -103,7 +103,7 @@ class ObjectMatches:
         Args:
             draws: (R, N) int, how often each image counts.
         """
-        found = {}
+        found: dict[str, np.ndarray] = {}
         for kind, matches in self.kinds.items():
             precision, recall = matches.precision_and_recall(draws)
             parts = {kind: precision, f"{kind}_50": precision[:, _AT_50], f"{kind}_75": precision[:, _AT_75]}

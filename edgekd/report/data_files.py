@@ -25,7 +25,7 @@ def write_image_scores(scored: Mapping[str, Artifact], folder: Path) -> None:
         scored: scores by row.
         folder: the report's data folder.
     """
-    arrays = {}
+    arrays: dict[str, np.ndarray] = {}
     for row, artifact in scored.items():
         own = read_arrays(artifact.file(IMAGE_SCORES))
         arrays |= {row if name == "counts" else f"{row}/{name}": array for name, array in own.items()}

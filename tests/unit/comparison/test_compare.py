@@ -247,7 +247,7 @@ def test_arrays_that_are_not_the_report_s_are_not_used(tmp_path: Path) -> None:
     content["rows"][-1]["latency_ms"]["n"] = 7
     (paths[1] / "report.json").write_text(json.dumps(content))
     (pair,) = compare(paths).pairs
-    for name, note in (("miou", "no counts by image"), ("latency_p50_ms", "no raw samples")):
+    for name, note in (("miou", "no counts or matches by image"), ("latency_p50_ms", "no raw samples")):
         found = figure(pair, "openvino-int8", name)
         assert found.verdict == "not decided"
         assert note in found.note
