@@ -95,7 +95,6 @@ def test_a_run_makes_and_scores_the_engines_of_its_arm_alone(tmp_path: Path) -> 
         ({"study": {"quantized": {"arms": {"ptq": {"methods": {}}}}}}, "`methods` needs further training"),
         ({"study": {"quantized": {"arms": {"distilled": {}}}}}, "'distilled' has a run of its own"),
         ({"study": {"quantized": {"baseline": "few", "arms": {"few": {"precision": "mixed"}}}}}, "few: precision mixed needs"),
-        ({"study": {"quantized": {}, "launcher": "ray"}}, "the launcher ray does not copy the students' weights"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_studied_is_refused(tmp_path: Path, sections: dict[str, Any], words: str) -> None:
