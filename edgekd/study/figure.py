@@ -75,8 +75,8 @@ def _panels(study: Study) -> list[Panel]:
 def quantized_panels(study: Study) -> list[Panel]:
     """Return two panels for each main metric: every engine minus the same engine of the baseline, and minus its float network."""
     task, engines = TASKS[study.task], [arm for arm in study.arms if arm.engine]
-    floats = [arm for arm in study.float_arms if not study.is_baseline(arm)]
     reference, panels = float_reference(study), []
+    floats = [arm for arm in study.float_arms if arm is not reference]
     for metric in (task.metric, task.second):
         rows = {arm.name: difference_of(arm, metric) for arm in engines} | {arm.name: None for arm in floats}
         panels.append(Panel(f"{_title(metric)}\nminus the same engine of {baseline_arm(study)}", rows))

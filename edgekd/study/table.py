@@ -11,7 +11,7 @@ from edgekd.core.task_metrics import TASKS, Task
 from edgekd.evaluate.definitions import COCO_DETECTIONS, DEFINITIONS, definitions
 from edgekd.study.difference import MISSING, between, by_seed, difference_of, interval_text, pairs_of
 from edgekd.study.model import Arm, Study
-from edgekd.study.quantized_table import baseline_arm, float_reference, markdown_tables
+from edgekd.study.quantized_table import float_reference, markdown_tables
 
 
 def headers(study: Study) -> tuple[str, ...]:
@@ -46,10 +46,8 @@ def markdown(study: Study) -> str:
     trained, compared, taught = "steps each", f"`{study.baseline}`", "the baseline's mean"
     if study.is_quantized:
         trained = "further steps of each arm that trains"
-        reference = float_reference(study)
-        to_float = f", for a float network to `{reference.name}`" if reference else ""
         taught = f"the mean of `{_taught(study).name}`"
-        compared = f"the same engine of arm `{baseline_arm(study)}`{to_float}"
+        compared = "the row that column `Δ is to` names"
     lines = [
         f"`{study.recipe_name}`: {study.steps} {trained}, seeds {', '.join(map(str, study.seeds))}; "
         f"teacher {teacher} {task.title}. Mean ± standard deviation over the seeds; Δ is the difference to "

@@ -191,7 +191,7 @@ def test_the_page_says_what_int8_loses_against_the_controls_float_network(tmp_pa
 
 def test_the_page_does_not_call_another_baseline_the_control(tmp_path: Path) -> None:
     text = markdown(summary(tmp_path, baseline="ptq"))
-    assert "the same engine of arm `ptq`" in text
+    assert "Δ is the difference to the row that column `Δ is to` names, paired by seed" in text
     assert "mIoU of each engine minus that of `ptq, float` and the same engine" in text
 
 
