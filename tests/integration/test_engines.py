@@ -19,6 +19,7 @@ from edgekd.models.families.edgeseg import Options
 from edgekd.models.weights import save_state
 from edgekd.pipeline import StageFailure, run_stages
 from edgekd.planning import plan
+from edgekd.study.results import read_study
 from tests.command import edgekd as run_edgekd
 from tests.integration.conftest import TINY
 from tests.unit.executors.test_builder import SPEC as ATTENTION
@@ -118,3 +119,26 @@ def test_a_builder_that_crashes_leaves_the_other_engines_of_the_run(tmp_path: Pa
     assert failed[0].reason.startswith("tensorrt_rtx compile: the toolchain crashed with SIGSEGV; ")
     assert "\n" not in failed[0].reason
     assert not failed[0].is_bug
+
+
+def test_a_study_keeps_the_scores_of_the_engines_beside_one_that_fails(tmp_path: Path, weights: Path) -> None:
+    """The first study fails one engine, the second builds nothing again, and the third is asked to."""
+    refused = {"target": "onnxruntime", "precision": "int8", "options": {"providers": ["AzureExecutionProvider"]}}
+    path = recipe(
+        tmp_path, weights, [refused, INT8], check="warn", qat={"train": {"steps": 2}},
+        study={"seeds": [0], "quantized": {"baseline": "ptq", "arms": {"ptq": {}}}},
+    )  # fmt: skip
+    for arguments, attempts in (((), 1), ((), 1), (("--retry",), 2)):
+        done = run_edgekd("study", str(path), "--out", str(tmp_path / "study"), *arguments)
+        assert done.returncode == 1, done.stderr
+        assert "ptq seed 0: done without evaluate/onnxruntime-int8: engine/onnxruntime-int8 failed: " in done.stderr
+        assert "1 of 3 scores failed" in done.stderr
+        assert "edgekd study" in done.stdout.partition("next:")[2]
+        assert "--retry" in done.stdout.partition("next:")[2]
+        arms = {arm.name: arm.runs[0] for arm in read_study(tmp_path / "study").arms}
+        assert {name: run.status for name, run in arms.items()} == {
+            "ptq onnxruntime-int8": "failed", "ptq openvino-int8": "measured", "ptq, float": "measured",
+        }  # fmt: skip
+        assert arms["ptq onnxruntime-int8"].reason.startswith("engine/onnxruntime-int8 failed: ")
+        assert arms["ptq onnxruntime-int8"].reason in (tmp_path / "study/study.md").read_text()
+        assert (tmp_path / "study/runs/ptq-seed0/log.txt").read_text().count("--- begin: ") == attempts
