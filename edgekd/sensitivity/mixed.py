@@ -31,7 +31,7 @@ from edgekd.quantize.place import options_of
 from edgekd.quantize.ptq import WEIGHTED
 from edgekd.quantize.stage import quantized
 from edgekd.rewrites.graph import Graph
-from edgekd.sensitivity.scoring import SelectionImages
+from edgekd.sensitivity.scoring import SelectionImages, drop_text
 from edgekd.sensitivity.search import BudgetSearch, Floats
 from edgekd.sensitivity.stage import LAYERS, order_of
 from edgekd.targets.base import CompileRequest
@@ -136,7 +136,8 @@ class EngineTrials:
             lambda images: predict_with(images, files, self._engine.board, self._images.selection)
         )
         drop: float = self._found["score"] - score
-        log.info("%s: drop %.4f with %d layers in float", self._engine.id, drop, len(floats))
+        layers = len(self._found["layers"])
+        log.info("%s: %s", self._engine.id, drop_text(drop, self._found["metric"], len(floats), layers))
         return drop
 
     def quantized(self, floats: Floats) -> tuple[StageResult, Path]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from edgekd.board.detection import Selection
 from edgekd.core.recipe import Budget, Recipe
-from edgekd.core.task_metrics import TASKS
+from edgekd.core.task_metrics import TASKS, metric_title
 from edgekd.data.base import DenseDataset
 from edgekd.data.splits import open_split
 from edgekd.errors import DataError
@@ -99,3 +99,8 @@ class SelectionImages:
                 "quantize.budget.images"
             )
         return value
+
+
+def drop_text(drop: float, metric: str, floats: int, layers: int) -> str:
+    """Return the drop of a metric in points, and how many layers are in float."""
+    return f"drops by {100 * drop:.2f} points {metric_title(metric)} with {floats} of {layers} layers in float"

@@ -25,7 +25,7 @@ from edgekd.quantize.ranges import calibrate, method_of
 from edgekd.quantize.stage import Prepared, adjusted_graph, calibration_indices
 from edgekd.rewrites.graph import Graph, module_of
 from edgekd.sensitivity.reference import Noise, Reference
-from edgekd.sensitivity.scoring import SelectionImages
+from edgekd.sensitivity.scoring import SelectionImages, drop_text
 from edgekd.sensitivity.search import BudgetSearch, Floats, Found
 
 log = logging.getLogger(__name__)
@@ -103,7 +103,7 @@ class ReferenceProbe:
         """Return the drop of the metric when these operators are in float."""
         if floats not in self._drops:
             self._drops[floats] = self.score - self._scored(floats)
-            log.info("drop %.4f with %d of %d layers in float", self._drops[floats], len(floats), len(self.nodes))
+            log.info("Q/DQ graph: %s", drop_text(self._drops[floats], self._images.metric, len(floats), len(self.nodes)))
         return self._drops[floats]
 
     def _scored(self, floats: Floats) -> float:

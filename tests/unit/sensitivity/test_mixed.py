@@ -5,6 +5,7 @@ benchmarks/budget_search.py has ten such cases, and the cheapest choice of each 
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,10 @@ QUANTIZERS = {"onnxruntime": "qdq", "openvino": "nncf"}
 
 
 @pytest.mark.parametrize(("target", "seed"), [("onnxruntime", 1), ("onnxruntime", 5), ("openvino", 3)])
-def test_the_engine_holds_the_budget_with_the_planted_layers_in_float(target: str, seed: int, tmp_path: Path) -> None:
+def test_the_engine_holds_the_budget_with_the_planted_layers_in_float(
+    target: str, seed: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
     model, spec = deep_segmenter(seed)
     pair = PAIRS[seed % 3]
     blown_up(model, pair, 2.0**8, seed)
@@ -44,6 +48,10 @@ def test_the_engine_holds_the_budget_with_the_planted_layers_in_float(target: st
     assert layers["floats"] == [pair[1]]
     found = budgeted(tmp_path, recipe, export, sensitivity)
     assert found["drop"] <= 0.05
+    drop = f"{100 * layers['drop_all_int8']:.2f} points mIoU"
+    assert f"Q/DQ graph: drops by {drop} with 0 of {len(layers['layers'])} layers in float" in caplog.messages
+    words = rf"{target}-mixed: drops by -?\d+\.\d\d points mIoU with \d of \d+ layers in float"
+    assert any(re.fullmatch(words, line) for line in caplog.messages)
     assert {pair[1]} <= set(found["floats"]) <= set(pair)
     macs = {layer["name"]: layer["macs_share"] for layer in layers["layers"]}
     assert found["float_macs_share"] == pytest.approx(sum(macs[name] for name in found["floats"]))
