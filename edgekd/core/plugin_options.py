@@ -19,7 +19,6 @@ from edgekd.board.options import class_name_options, path_options
 from edgekd.core import plugins, user_code
 from edgekd.errors import RecipeError, UserError, did_you_mean
 
-
 # Options of earlier releases, by kind of plugin and name: the option with its values that replaces each, and what its values were.
 _REPLACED = {("quantizers", "reduce_range"): ("weight_bits: 7|8|auto", "true was 7, false was 8")}
 

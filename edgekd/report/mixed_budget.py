@@ -40,4 +40,6 @@ class MixedBudget(Part):
             (self.scored_drop, "the scored split"),
         )
         found = [f"{percent(drop, 2)} on {where}" for drop, where in places if drop is not None]
-        return f"drop in points {metric_title(self.metric)}: {', '.join([*found, f'limit {percent(self.max_drop, 2)}'])}"
+        return (
+            f"drop in points {metric_title(self.metric)}: {', '.join([*found, f'limit {percent(self.max_drop, 2)}'])}"
+        )

@@ -103,7 +103,9 @@ class ReferenceProbe:
         """Return the drop of the metric when these operators are in float."""
         if floats not in self._drops:
             self._drops[floats] = self.score - self._scored(floats)
-            log.info("Q/DQ graph: %s", drop_text(self._drops[floats], self._images.metric, len(floats), len(self.nodes)))
+            log.info(
+                "Q/DQ graph: %s", drop_text(self._drops[floats], self._images.metric, len(floats), len(self.nodes))
+            )
         return self._drops[floats]
 
     def _scored(self, floats: Floats) -> float:
