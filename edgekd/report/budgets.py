@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from edgekd.core.artifact import Artifact
-from edgekd.core.recipe import DEPLOYED
+from edgekd.core.recipe import DEPLOYED, LOCAL
 from edgekd.report.mixed_budget import MixedBudget
 from edgekd.report.model import Gate, Row
 from edgekd.report.part import Json
@@ -40,4 +40,18 @@ def budget_gates(rows: Sequence[Row]) -> list[Gate]:
         )
         for row in rows
         if row.budget and row.budget.scored_drop is not None and row.budget.max_drop is not None
+    ]
+
+
+def int8_budget_gates(artifacts: Mapping[str, Artifact]) -> list[Gate]:
+    """Return a gate for each target that the stage `budget` scored: whether one of its quantized engines holds the budget."""
+    budget = artifacts.get("budget")
+    return [
+        Gate(
+            name=f"int8 budget of {one['target']}" + ("" if one["board"] == LOCAL else f" on {one['board']}"),
+            passed=one["state"] == "held",
+            text=one["text"],
+        )
+        for one in (budget.details["targets"] if budget else ())
+        if one["state"] != "not scored"
     ]

@@ -66,13 +66,15 @@ def findings(
 def _further_training(rows: Sequence[Row], trained: Training | None) -> Finding | None:
     """Return what quantization-aware training gains over its control, None without section `qat`."""
     if trained is not None and trained.steps is None:
-        text = "An int8 engine of the deployed student holds the budget, so that student and control keep its weights."
+        text = "Student and control keep the weights of the deployed student."
+        text += f" Budget: {trained.budget}." if trained.budget else ""
         return Finding("plain", "Quantization-aware training: not needed", text)
     found = [row for row in rows if row.student == "qat" and row.stage == "engine"]
     if not found:
         return None
     by_id, title = {row.id: row for row in rows}, found[0].score_title
-    lines, measured = [], []
+    lines = [f"Budget: {trained.budget}."] if trained is not None and trained.budget else []
+    measured = []
     for row in found:
         twin = by_id.get(row.gain.against) if row.gain else None
         if missing := _missing(row.label, row) or (_missing(twin.label, twin) if twin else ""):
