@@ -5,20 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from edgekd.core.artifact import Artifact
-from edgekd.core.recipe import DEPLOYED, LOCAL
+from edgekd.core.recipe import LOCAL
 from edgekd.report.mixed_budget import MixedBudget
 from edgekd.report.model import Gate, Row
 from edgekd.report.part import Json
 
 
-def budget_of(engine_id: str, student: str, artifacts: Mapping[str, Artifact]) -> Json:
-    """Return the field `budget` of an engine's row; empty for an engine that has none."""
+def budget_of(engine_id: str, artifacts: Mapping[str, Artifact]) -> Json:
+    """Return the field `budget` of an engine's row; empty for an engine that has none.
+
+    The drop is that from the deployed student's float network, as on the selection images, also for an engine of another student.
+    """
     made = artifacts.get(f"mixed/{engine_id}")
     if made is None:
         return {}
     found = made.details["budget"]
     before, after = (_metric(artifacts.get(f"evaluate/{name}"), found["metric"]) for name in ("export", engine_id))
-    scored = None if before is None or after is None or student != DEPLOYED else before - after
+    scored = None if before is None or after is None else before - after
     own = ("metric", "max_drop", "images", "reference_drop", "why_not_verified", "floats", "layers", "float_macs_share")
     return {
         "budget": MixedBudget(**{name: found[name] for name in own}, selection_drop=found["drop"], scored_drop=scored)

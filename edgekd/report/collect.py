@@ -141,7 +141,7 @@ def _row(
         status=status,
         reason=reason,
         **(_facts(artifacts[stage], artifacts) if stage in artifacts else {}),
-        **(budget_of(engine.id, engine.student, artifacts) if engine else {}),
+        **(budget_of(engine.id, artifacts) if engine else {}),
         **timed,
         **(_scores(score) if score else {}),
     )

@@ -10,7 +10,8 @@ from edgekd.report.units import percent
 
 
 class MixedBudget(Part):
-    """The layers of a mixed engine that stay in float, and the drops of its metric against the ONNX graph, fractions."""
+    """The layers of a mixed engine that stay in float, and the drops of its metric against the deployed student's ONNX graph,
+    fractions."""
 
     metric: str = Field("", description="name of the metric")
     max_drop: Number = Field(None, description="limit of the drop, `quantize.budget.max_drop`")

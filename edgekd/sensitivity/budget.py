@@ -6,19 +6,15 @@ QAT is needed where one target has none. Engines of one target and board are var
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
 
-import numpy as np
-
-from edgekd.core.artifact import Artifact, StageResult
+from edgekd.core.artifact import StageResult
 from edgekd.core.recipe import DEPLOYED, LOCAL, Engine, Recipe
 from edgekd.core.stage import StageJob
 from edgekd.core.task_metrics import metric_title
 from edgekd.errors import TargetError
 from edgekd.executors.boards import why_not_here, why_not_there
-from edgekd.executors.predictions import predict_images
 from edgekd.sensitivity.scoring import SelectionImages
 
 log = logging.getLogger(__name__)
@@ -52,14 +48,14 @@ def run(job: StageJob) -> StageResult:
     # All variants draw their calibration images from the same beginning of one draw.
     used = [recipe.quantize.variant(engine.variant).images for engine in engines if _name(engine) in built]
     images = SelectionImages.of(recipe, budget, max(used, default=recipe.quantize.images))
-    reference = _score(images, job.input_of("onnx"))
+    reference = images.score_of(job.input_of("onnx"))
     drops: dict[str, float] = {}
     reasons: dict[str, str] = {}
     for engine in engines:
         if reason := why_not_here(engine) if _name(engine) in built else FAILED:
             reasons[engine.id] = reason
         else:
-            drops[engine.id] = reference - _score(images, built[_name(engine)])
+            drops[engine.id] = reference - images.score_of(built[_name(engine)])
     if not drops:
         raise TargetError(
             f"qat.when: over_budget needs an int8 engine that runs here ({_listed(reasons)}); set qat.when: always"
@@ -141,10 +137,3 @@ def _asked(recipe: Recipe) -> list[Engine]:
 
 def _name(engine: Engine) -> str:
     return f"engine/{engine.id}"
-
-
-def _score(images: SelectionImages, artifact: Artifact) -> float:
-    def predict(read: Iterable[np.ndarray]) -> Iterator[Any]:
-        return predict_images(read, artifact, images.selection)
-
-    return images.score(predict)

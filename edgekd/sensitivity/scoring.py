@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from edgekd.board.detection import Selection
+from edgekd.core.artifact import Artifact
 from edgekd.core.recipe import Budget, Recipe
 from edgekd.core.task_metrics import TASKS, metric_title
 from edgekd.data.base import DenseDataset
@@ -17,6 +18,7 @@ from edgekd.errors import DataError
 from edgekd.evaluate import detection, semantic
 from edgekd.evaluate.confusion import confusion_matrix, miou
 from edgekd.evaluate.predictions import predict_split
+from edgekd.executors.predictions import predict_images
 from edgekd.quantize.stage import selection_indices
 
 Predict = Callable[[Iterable[np.ndarray]], Iterator[Any]]
@@ -70,6 +72,10 @@ class SelectionImages:
     def names(self) -> list[str]:
         """Names of the images."""
         return [self.dataset.name(index) for index in self.indices]
+
+    def score_of(self, artifact: Artifact) -> float:
+        """Return the metric of an exported network or an engine, on its board; errors as `score`."""
+        return self.score(lambda images: predict_images(images, artifact, self.selection))
 
     def score(self, predict: Predict) -> float:
         """Return the metric of a network, a fraction.

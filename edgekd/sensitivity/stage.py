@@ -21,20 +21,23 @@ from edgekd.core.stage import StageJob
 from edgekd.executors.predictions import predict_in
 from edgekd.quantize.macs import macs_by_node
 from edgekd.quantize.place import options_of
-from edgekd.quantize.ranges import calibrate, method_of
-from edgekd.quantize.stage import Prepared, adjusted_graph, calibration_indices
+from edgekd.quantize.ranges import Scale, calibrate, method_of
+from edgekd.quantize.stage import Prepared, adjusted_graph, calibration_indices, learned_ranges
 from edgekd.rewrites.graph import Graph, module_of
 from edgekd.sensitivity.reference import Noise, Reference
 from edgekd.sensitivity.scoring import SelectionImages, drop_text
-from edgekd.sensitivity.search import BudgetSearch, Floats, Found
+from edgekd.sensitivity.search import STUDENT_DIFFERS, BudgetSearch, Floats, Found
 
 log = logging.getLogger(__name__)
 LAYERS = "layers.json"
+EXPORT = "export"  # stage whose network the drop is held against: the deployed student's
 NOISE_IMAGES = 16  # selection images on which SQNR is measured; it settles long before a metric does
 
 
 def run(job: StageJob) -> StageResult:
     """Rank the operators that the quantizer named by the stage's subject puts in int8, and search those to leave in float.
+
+    The drop is that from the float network of the deployed student, also for another student.
 
     Raises:
         GateError: the budget does not hold with every operator in float.
@@ -45,9 +48,11 @@ def run(job: StageJob) -> StageResult:
     assert budget is not None  # the recipe has one where an engine is mixed
     images = SelectionImages.of(recipe, budget)
     with TemporaryDirectory(prefix="edgekd-sensitivity-") as text:
-        reference = reference_of(recipe, export, job.subject, Path(text))
+        ranges = learned_ranges(job.inputs, job.subject, options_of(recipe.quantize, job.subject))
+        reference = reference_of(recipe, export, job.subject, Path(text), ranges)
         noise = Noise(reference, _noise_inputs(images, export), Path(text))
-        probe = ReferenceProbe(reference, noise, images)
+        deployed = job.inputs[EXPORT]
+        probe = ReferenceProbe(reference, noise, images, None if deployed is export else images.score_of(deployed))
         found, harm = search(probe, budget, images.metric)
         layers = _layers(probe, noise.accumulated(), harm, found)
     details: dict[str, Any] = {
@@ -66,28 +71,48 @@ def run(job: StageJob) -> StageResult:
     return StageResult(details=details)
 
 
-def reference_of(recipe: Recipe, export: Artifact, quantizer: str, folder: Path) -> Reference:
-    """Return the reference graph of an exported network, calibrated as the recipe says."""
+def reference_of(
+    recipe: Recipe, export: Artifact, quantizer: str, folder: Path, ranges: Mapping[str, Scale] | None = None
+) -> Reference:
+    """Return the reference graph of an exported network, with learned scales or calibrated as the recipe says.
+
+    Args:
+        recipe: with the sections `data` and `quantize`.
+        export: the exported network.
+        quantizer: name of the quantizer.
+        folder: an existing folder.
+        ranges: scales that QAT learned, by tensor; a tensor without one is calibrated.
+    """
     settings, module = recipe.quantize, plugins.load("quantizers", quantizer)
     options = options_of(settings, quantizer)
-    model, _ = adjusted_graph(recipe, export, quantizer, options, folder)
+    model = export.file("model.onnx")
+    if ranges is None:  # learned scales are those of the graph as it is
+        model, _ = adjusted_graph(recipe, export, quantizer, options, folder)
     placement = module.grids(model, export.spec, options)
     images = SelectionImages.dataset_of(recipe)
     chosen = calibration_indices(len(images), settings.images, recipe.seed)
     scales = calibrate(model, placement, Prepared(images, chosen, export.spec), method_of(options))
-    return Reference(model, export.spec, placement, scales, folder)
+    learned = {name: scale for name, scale in (ranges or {}).items() if name in scales}
+    return Reference(model, export.spec, placement, scales | learned, folder)
 
 
 class ReferenceProbe:
-    """The answers of a reference graph to a ranking, each asked once; see `base.Probe`."""
+    """The answers of a reference graph to a ranking, each asked once; see `base.Probe`.
 
-    def __init__(self, reference: Reference, noise: Noise, images: SelectionImages) -> None:
+    Args:
+        reference: the graph.
+        noise: its noise.
+        images: where the metric is measured.
+        score: the metric from which it drops; None: that of the graph in float.
+    """
+
+    def __init__(self, reference: Reference, noise: Noise, images: SelectionImages, score: float | None = None) -> None:
         self.nodes = reference.nodes
         self.graph = reference.graph
         self._reference, self._noise, self._images = reference, noise, images
         self._drops: dict[Floats, float] = {}
         self._alone: dict[str, float] = {}
-        self.score = self._scored(frozenset(self.nodes))
+        self.score = self._scored(frozenset(self.nodes)) if score is None else score
 
     def alone(self, name: str) -> float:
         """Return the SQNR in dB of the worst output when only this operator is in int8."""
@@ -117,7 +142,8 @@ def search(probe: ReferenceProbe, budget: Budget, metric: str) -> tuple[Found, d
     """Return the operators to leave in float, and the harm of each operator by the budget's ranking."""
     harm = plugins.load("rankings", budget.rank).harm(probe)
     order = sorted(probe.nodes, key=lambda name: -harm[name])
-    found = BudgetSearch(probe.drop, budget.max_drop, metric).run(order, macs_by_node(probe.graph))
+    # The deployed student's graph loses nothing in float.
+    found = BudgetSearch(probe.drop, budget.max_drop, metric, STUDENT_DIFFERS).run(order, macs_by_node(probe.graph))
     return found, harm
 
 

@@ -77,7 +77,7 @@ def test_the_images_are_those_that_no_variant_is_calibrated_on(
     recipe = recipe.model_copy(update={"quantize": quantize, "engines": (first, more)})
     scores = {"export": 0.9, "engine/onnxruntime-int8": 0.8, "engine/more": 0.88}
     inputs: dict[str, Any] = {name: SimpleNamespace(kind="onnx", score=score) for name, score in scores.items()}
-    monkeypatch.setattr(budget, "_score", lambda images, artifact: artifact.score)
+    monkeypatch.setattr(SelectionImages, "score_of", lambda images, artifact: artifact.score)
     found = budget.run(StageJob(recipe, inputs, tmp_path, "budget")).details
     assert found["drops"] == pytest.approx({"onnxruntime-int8": 0.1, "more": 0.02})
     assert found["is_met"]  # by the best of the target's variants: 0.05
@@ -104,7 +104,7 @@ def test_without_an_engine_that_runs_here_nothing_is_decided(tmp_path: Path, mon
     inputs: dict[str, Any] = {
         name: SimpleNamespace(kind="onnx", score=1.0) for name in ("export", "engine/onnxruntime-int8")
     }
-    monkeypatch.setattr(budget, "_score", lambda images, artifact: artifact.score)
+    monkeypatch.setattr(SelectionImages, "score_of", lambda images, artifact: artifact.score)
     monkeypatch.setattr(budget, "why_not_here", lambda engine: "needs an NPU")
     with pytest.raises(TargetError, match=r"needs an int8 engine that runs here \(onnxruntime-int8 \(needs an NPU\)\)"):
         budget.run(StageJob(recipe, inputs, tmp_path, "budget"))

@@ -13,6 +13,7 @@ from onnx import helper
 
 from edgekd.core.plugin_options import PluginOptions
 from edgekd.core.recipe import Recipe
+from edgekd.core.stage import StageJob
 from edgekd.errors import GateError, RecipeError
 from edgekd.pipeline.checks import check_options
 from edgekd.planning import plan
@@ -63,7 +64,8 @@ def test_a_budget_that_no_choice_holds_ends_in_a_gate(tmp_path: Path) -> None:
     export = exported(tmp_path, model, spec)
     found = layers_of(ranked(tmp_path, recipe, export, "qdq")) | {"score": 1.2}  # more than any network reaches
     (tmp_path / "trials").mkdir()
-    trials = EngineTrials(recipe, export, recipe.engines[0], found, tmp_path / "trials")
+    job = StageJob(recipe, {"export": export}, tmp_path)
+    trials = EngineTrials(job, recipe.engines[0], found, tmp_path / "trials")
     with pytest.raises(
         GateError, match=r"miou of engine onnxruntime-mixed drops by 2.* points with every layer in float"
     ):
