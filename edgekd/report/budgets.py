@@ -47,7 +47,7 @@ def budget_gates(rows: Sequence[Row]) -> list[Gate]:
 
 
 def int8_budget_gates(artifacts: Mapping[str, Artifact]) -> list[Gate]:
-    """Return a gate for each target that the stage `budget` scored: whether one of its quantized engines holds the budget."""
+    """Return a gate for each target that runs here: whether one of its quantized engines holds the budget."""
     budget = artifacts.get("budget")
     return [
         Gate(
@@ -56,5 +56,5 @@ def int8_budget_gates(artifacts: Mapping[str, Artifact]) -> list[Gate]:
             text=one["text"],
         )
         for one in (budget.details["targets"] if budget else ())
-        if one["state"] != "not scored"
+        if one["state"] != "not here"
     ]

@@ -18,15 +18,14 @@ from edgekd.executors.boards import why_not_here, why_not_there
 from edgekd.sensitivity.scoring import SelectionImages
 
 log = logging.getLogger(__name__)
-FAILED = "it failed"
 
 
 @dataclass(frozen=True)
 class TargetBudget:
     """The budget of one target on one board.
 
-    state: `held`, `missed`, or `not scored` where none of its engines runs here.
-    text: its engines with their drops in points of the metric, and those that were not scored with the reason.
+    state: `held`, `missed`, or `not here` where none of its engines runs here.
+    text: its engines with their drops in points of the metric, those that failed, and those that do not run here with the reason.
     """
 
     target: str
@@ -39,7 +38,7 @@ def run(job: StageJob) -> StageResult:
     """Score the float network and its quantized engines on the selection images.
 
     Raises:
-        TargetError: no board that is there runs one of the engines.
+        TargetError: none of the engines runs here.
         DataError: there are no selection images, or the metric has no value on them.
     """
     recipe, budget = job.recipe, job.recipe.quantize.budget
@@ -52,17 +51,17 @@ def run(job: StageJob) -> StageResult:
     drops: dict[str, float] = {}
     reasons: dict[str, str] = {}
     for engine in engines:
-        if reason := why_not_here(engine) if _name(engine) in built else FAILED:
+        if reason := why_not_here(engine):
             reasons[engine.id] = reason
-        else:
+        elif _name(engine) in built:
             drops[engine.id] = reference - images.score_of(built[_name(engine)])
-    if not drops:
+    if len(reasons) == len(engines):
         raise TargetError(
             f"qat.when: over_budget needs an int8 engine that runs here ({_listed(reasons)}); set qat.when: always"
         )
     targets = by_target(engines, drops, reasons, budget.max_drop, images.metric)
     for one in targets:
-        log.info("budget: %s: %s", one.state, one.text)
+        log.info("budget: %s", one.text)
     details = {
         "metric": images.metric,
         "score": reference,
@@ -90,7 +89,7 @@ def by_target(
     Args:
         engines: quantized engines.
         drops: drop of the metric, a fraction, of those that were scored, by id.
-        reasons: why the others were not, by id.
+        reasons: why an engine does not run here, by id. The others failed, so they do not hold the budget.
         max_drop: the budget, a fraction.
         metric: name of the metric.
     """
@@ -100,22 +99,22 @@ def by_target(
     found = []
     for (target, board), ids in groups.items():
         scored = sorted((one for one in ids if one in drops), key=lambda one: drops[one])
-        state = "not scored" if not scored else "held" if drops[scored[0]] <= max_drop else "missed"
+        failed = [one for one in ids if one not in drops and one not in reasons]
+        away = _listed({one: reasons[one] for one in ids if one in reasons})
+        limit, title = f"limit {100 * max_drop:.2f}", metric_title(metric)
+        if scored and drops[scored[0]] <= max_drop:
+            best = scored[0]
+            state, text = "held", f"holds the budget: {best} {_change(drops[best])} points {title}, {limit}"
+        elif scored or failed:
+            by = f" by {_points(drops[scored[0]] - max_drop)} points {title}" if scored else ""
+            losses = [f"{one} {_change(drops[one])}" for one in scored] + [f"{one} failed" for one in failed]
+            state, text = "missed", f"misses the budget{by}: {', '.join(losses)}, {limit}"
+        else:
+            state, text = "not here", f"does not count: {away}"
         label = target if board == LOCAL else f"{target} on {board}"
-        parts = [f"{label} {_words(scored, drops, max_drop, metric)}"] if scored else []
-        left = _listed({one: reasons[one] for one in ids if one in reasons})
-        parts += [f"{label}: not scored: {left}" if not scored else f"not scored: {left}"] if left else []
-        found.append(TargetBudget(target, board, state, ", ".join(parts)))
+        also = f"; not here: {away}" if away and state != "not here" else ""
+        found.append(TargetBudget(target, board, state, f"{label} {text}{also}"))
     return found
-
-
-def _words(scored: list[str], drops: Mapping[str, float], max_drop: float, metric: str) -> str:
-    limit, best = f"limit {100 * max_drop:.2f}", scored[0]
-    over = drops[best] - max_drop
-    if over <= 0:
-        return f"holds the budget: {best} {_change(drops[best])} points {metric_title(metric)}, {limit}"
-    losses = ", ".join(f"{one} {_change(drops[one])}" for one in scored)
-    return f"misses the budget by {_points(over)} points {metric_title(metric)}: {losses}, {limit}"
 
 
 def _points(fraction: float) -> str:

@@ -18,6 +18,7 @@ from edgekd.core import plugins
 from edgekd.core.artifact import Artifact, StageResult
 from edgekd.core.recipe import Budget, Recipe
 from edgekd.core.stage import StageJob
+from edgekd.core.task_metrics import metric_title
 from edgekd.executors.predictions import predict_in
 from edgekd.quantize.macs import macs_by_node
 from edgekd.quantize.place import options_of
@@ -67,7 +68,7 @@ def run(job: StageJob) -> StageResult:
         "selection": {"split": recipe.data.train, "images": images.names, "seed": recipe.seed},
     }
     write_atomic(job.out_dir / LAYERS, json.dumps({**details, "layers": layers}, indent=1).encode())
-    log.info("%s: %d of %d layers stay in float", job.subject, len(found.floats), len(layers))
+    log.info("%s: %s", job.subject, _summary(layers))
     return StageResult(details=details)
 
 
@@ -140,7 +141,9 @@ class ReferenceProbe:
 
 def search(probe: ReferenceProbe, budget: Budget, metric: str) -> tuple[Found, dict[str, float]]:
     """Return the operators to leave in float, and the harm of each operator by the budget's ranking."""
+    log.info("ranking %d layers by %s", len(probe.nodes), budget.rank)
     harm = plugins.load("rankings", budget.rank).harm(probe)
+    log.info("searching layers to leave in float; limit %g points %s", 100 * budget.max_drop, metric_title(metric))
     order = sorted(probe.nodes, key=lambda name: -harm[name])
     # The deployed student's graph loses nothing in float.
     found = BudgetSearch(probe.drop, budget.max_drop, metric, STUDENT_DIFFERS).run(order, macs_by_node(probe.graph))
@@ -178,6 +181,13 @@ def _layers(
         }
         for name in probe.nodes
     ]
+
+
+def _summary(layers: Sequence[Mapping[str, Any]]) -> str:
+    floats = [layer for layer in layers if layer["is_float"]]
+    share = 100 * sum(layer["macs_share"] for layer in floats)
+    names = f": {', '.join(layer['name'] for layer in floats)}" if floats else ""
+    return f"{len(floats)} of {len(layers)} layers stay in float ({share:.1f} % of the MACs){names}"
 
 
 def _number(value: float) -> float | None:
