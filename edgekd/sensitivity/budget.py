@@ -15,7 +15,7 @@ from edgekd.core.stage import StageJob
 from edgekd.core.task_metrics import metric_title
 from edgekd.errors import TargetError
 from edgekd.executors.boards import why_not_here, why_not_there
-from edgekd.sensitivity.scoring import SelectionImages
+from edgekd.sensitivity.scoring import SelectionImages, change_text, points_text
 
 log = logging.getLogger(__name__)
 
@@ -104,10 +104,10 @@ def by_target(
         limit, title = f"limit {100 * max_drop:.2f}", metric_title(metric)
         if scored and drops[scored[0]] <= max_drop:
             best = scored[0]
-            state, text = "held", f"holds the budget: {best} {_change(drops[best])} points {title}, {limit}"
+            state, text = "held", f"holds the budget: {best} {change_text(drops[best])} points {title}, {limit}"
         elif scored or failed:
-            by = f" by {_points(drops[scored[0]] - max_drop)} points {title}" if scored else ""
-            losses = [f"{one} {_change(drops[one])}" for one in scored] + [f"{one} failed" for one in failed]
+            by = f" by {points_text(drops[scored[0]] - max_drop)} points {title}" if scored else ""
+            losses = [f"{one} {change_text(drops[one])}" for one in scored] + [f"{one} failed" for one in failed]
             state, text = "missed", f"misses the budget{by}: {', '.join(losses)}, {limit}"
         else:
             state, text = "not here", f"does not count: {away}"
@@ -115,15 +115,6 @@ def by_target(
         also = f"; not here: {away}" if away and state != "not here" else ""
         found.append(TargetBudget(target, board, state, f"{label} {text}{also}"))
     return found
-
-
-def _points(fraction: float) -> str:
-    """Return a fraction in points; a difference that two decimals hide gets more."""
-    return f"{100 * fraction:.2f}" if abs(fraction) >= 5e-5 or fraction == 0 else f"{100 * fraction:.1g}"
-
-
-def _change(drop: float) -> str:
-    return f"gains {_points(-drop)}" if drop < 0 else f"loses {_points(drop)}"
 
 
 def _listed(reasons: Mapping[str, str]) -> str:

@@ -109,4 +109,14 @@ class SelectionImages:
 
 def drop_text(drop: float, metric: str, floats: int, layers: int) -> str:
     """Return the drop of a metric in points, and how many layers are in float."""
-    return f"drops by {100 * drop:.2f} points {metric_title(metric)} with {floats} of {layers} layers in float"
+    return f"{change_text(drop)} points {metric_title(metric)} with {floats} of {layers} layers in float"
+
+
+def change_text(drop: float) -> str:
+    """Return a drop in points as `loses 0.20` or `gains 0.20`."""
+    return f"gains {points_text(-drop)}" if drop < 0 else f"loses {points_text(drop)}"
+
+
+def points_text(fraction: float) -> str:
+    """Return a fraction in points with two decimals; one that they would hide has more."""
+    return f"{100 * fraction:.2f}" if abs(fraction) >= 5e-5 or fraction == 0 else f"{100 * fraction:.1g}"
