@@ -186,8 +186,9 @@ def _layers(
 def _summary(layers: Sequence[Mapping[str, Any]]) -> str:
     floats = [layer for layer in layers if layer["is_float"]]
     share = 100 * sum(layer["macs_share"] for layer in floats)
-    names = f": {', '.join(layer['name'] for layer in floats)}" if floats else ""
-    return f"{len(floats)} of {len(layers)} layers stay in float ({share:.1f} % of the MACs){names}"
+    names = [f"{layer['name']} ({layer['module']})" if layer["module"] else layer["name"] for layer in floats]
+    listed = f": {', '.join(names)}" if names else ""
+    return f"{len(floats)} of {len(layers)} layers stay in float ({share:.1f} % of the MACs){listed}"
 
 
 def _number(value: float) -> float | None:
