@@ -111,10 +111,23 @@ def test_the_verdict_names_the_gain_over_the_control_and_its_float_network() -> 
     assert "in float it has 67.0 %" in found.text
 
 
+def test_with_several_engines_the_headline_and_its_tone_are_about_all_of_them() -> None:
+    other = qat(0.65, low=-0.001).model_copy(update={"id": "b-int8-qat", "target": "b"})
+    rows = [*TRUNK, *FURTHER, PTQ, control(), qat(), other]
+    found = next(one for one in findings(rows, stage_line(rows), {}) if "aware" in one.headline)
+    assert found.headline == "Quantization-aware training: +3.0 to +5.0 points mIoU over its control on 2 engines"
+    assert found.tone == "unknown"  # one of them is not shown to be better
+    better = other.model_copy(update={"gain": qat(0.65).gain})
+    rows = [*TRUNK, *FURTHER, PTQ, control(), qat(), better]
+    assert next(one for one in findings(rows, stage_line(rows), {}) if "aware" in one.headline).tone == "good"
+
+
 def test_a_training_that_the_budget_made_needless_claims_no_gain() -> None:
     rows = [*TRUNK, *FURTHER, PTQ, control(low=0.0), qat(low=0.0)]
-    found = next(one for one in findings(rows, stage_line(rows), {"qat": Training()}) if "aware" in one.headline)
+    training = {"qat": Training(budget="a holds the budget: a-int8 loses 0.20 points mIoU, limit 0.50")}
+    found = next(one for one in findings(rows, stage_line(rows), training) if "aware" in one.headline)
     assert found.headline == "Quantization-aware training: not needed"
+    assert "Budget: a holds the budget: a-int8 loses 0.20 points mIoU, limit 0.50." in found.text
 
 
 def test_without_a_control_the_verdict_claims_nothing() -> None:
