@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from edgekd.board.detection import DECODE
-from edgekd.quantize.errors_by_node import outputs_of
+from edgekd.quantize.errors_by_node import next_reads, outputs_of
 from edgekd.quantize.macs import macs_by_node
 from edgekd.rewrites.graph import Graph, folded, inferred, module_of, name_of
 
@@ -66,34 +66,17 @@ def layers_of(graph: Graph) -> list[Layer]:
 
 
 def compared_tensors(layers: Sequence[Layer], graph: Graph, has_pairs: bool) -> dict[str, tuple[str, str]]:
-    """Return for each layer the name of its output in the float graph, and in the graph of an engine.
+    """Return for each layer what the next one reads: a tensor of the float graph, and of the graph of an engine (`next_reads`).
 
-    That of the engine is the dequantized one where the file has it: it is what the next layer reads, and tapping it leaves the
-    operators before it fused. A quantizer may have merged the activation function into the pair; the name stays its own.
+    Tapping the dequantized tensor leaves the operators before it fused.
 
     Args:
         layers: of the float graph.
         graph: the Q/DQ graph.
         has_pairs: whether the engine was compiled from this very graph, so that it has the names of its Q/DQ pairs.
     """
-    made = {name for node in graph.nodes for name in node.output}
-    found = {}
-    for layer in layers:
-        for name in layer.tensors:
-            if name in made:
-                found[layer.name] = (name, (_dequantized(graph, name) if has_pairs else None) or name)
-                break
-    return found
-
-
-def _dequantized(graph: Graph, tensor: str) -> str | None:
-    pairs = [
-        one
-        for node in graph.readers(tensor)
-        if node.op_type == "QuantizeLinear"
-        for one in graph.readers(node.output[0])
-    ]
-    return next((str(one.output[0]) for one in pairs if one.op_type == "DequantizeLinear"), None)
+    found = {layer.name: next_reads(layer.tensors, graph, has_pairs) for layer in layers}
+    return {name: tensors for name, tensors in found.items() if tensors is not None}
 
 
 def cut(model: Any, tensors: Collection[str]) -> Any:

@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -25,14 +26,29 @@ from edgekd.executors.inference import Arrays, EngineFiles, run_engine
 from edgekd.executors.tapping import tap_engine
 from edgekd.layers.graphs import OWN, Layer, compared_tensors, cut, layers_of, step_share
 from edgekd.layers.model import BOARD, QUANTIZATION, RUNTIME, TAPS
-from edgekd.quantize.errors_by_node import Noise, named
+from edgekd.quantize.errors_by_node import named
 from edgekd.quantize.grids import Placement
+from edgekd.quantize.noise import Noise
 from edgekd.quantize.ranges import Scale
 from edgekd.quantize.reference import runner
 
 HERE = "here"
 # What the coarsest float arithmetic explains: bf16 has 8 bits, and rounding to them makes noise of 2^-16 / 3, -53 dB, each time.
 FLOAT_SHARE = 1e-4
+
+
+@dataclass(frozen=True)
+class Layered:
+    """A network's layers.
+
+    layers: in graph order.
+    tensors: by layer, what the next layer reads: its name in the float graph, and in the graph of the engine.
+    shapes: of the latter, by name.
+    """
+
+    layers: tuple[Layer, ...]
+    tensors: Mapping[str, tuple[str, str]]
+    shapes: Mapping[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
@@ -58,6 +74,15 @@ class Subject:
         """The graph that an engine has to compute."""
         return self.model if self.graph is None else self.graph
 
+    @cached_property
+    def layered(self) -> Layered:
+        """The layers."""
+        graph = named(self.model)
+        layers = layers_of(graph)
+        tensors = compared_tensors(layers, named(self.reference), self.is_file)
+        shapes = {there: graph.shape(name) or () for name, there in tensors.values()}
+        return Layered(tuple(layers), tensors, shapes)
+
 
 @dataclass(frozen=True)
 class Place:
@@ -71,7 +96,6 @@ class Sums:
     """Noise of all comparisons: by layer, and of the answer by comparison."""
 
     def __init__(self) -> None:
-        self.accumulated: dict[str, Noise] = defaultdict(Noise)
         self.engine: dict[str, Noise] = defaultdict(Noise)
         self.board: dict[str, Noise] = defaultdict(Noise)
         self.own: dict[tuple[str, str], Noise] = defaultdict(Noise)  # place, layer
@@ -85,8 +109,8 @@ class Sums:
         return self.layer_quantization[layer].share + self.step[layer] / max(1, self.images) + FLOAT_SHARE
 
 
-def measure(subject: Subject, places: Mapping[str, Place], images: Sequence[np.ndarray]) -> tuple[list[Layer], Sums]:
-    """Return the layers of a network, and the noise of an engine in them.
+def measure(subject: Subject, places: Mapping[str, Place], images: Sequence[np.ndarray]) -> Sums:
+    """Return the noise of an engine in the layers of its network.
 
     Args:
         subject: the network.
@@ -96,10 +120,7 @@ def measure(subject: Subject, places: Mapping[str, Place], images: Sequence[np.n
     Raises:
         TargetError: the target shows no inner tensors, or a runtime refuses the engine; errors as `tap_engine`.
     """
-    graph, reference = named(subject.model), named(subject.reference)
-    layers = layers_of(graph)
-    tensor = compared_tensors(layers, reference, subject.is_file)
-    shapes = {there: graph.shape(name) or () for name, there in tensor.values()}
+    shapes = subject.layered.shapes
     outputs = numeric_outputs(subject.spec) or [one.name for one in subject.spec.outputs]
     sums = Sums()
     with ExitStack() as stack:
@@ -110,11 +131,11 @@ def measure(subject: Subject, places: Mapping[str, Place], images: Sequence[np.n
             runs[name] = stack.enter_context(tap_engine(place.engine, inputs, shapes, place.executor))
         shared = set(shapes).intersection(*(run.tensors for run in runs.values())) if runs else set()
         folder = Path(stack.enter_context(TemporaryDirectory()))
-        evaluate = _Evaluation(subject, {one.name: one for one in layers}, tensor, shared, outputs, folder)
+        evaluate = _Evaluation(subject, shared, outputs, folder)
         tapped = {name: iter(run) for name, run in runs.items()}
         for number, image in enumerate(images):
             evaluate.image(image, sums, {n: (plain[n][number], *next(one)) for n, one in tapped.items()})
-    return layers, sums
+    return sums
 
 
 class _Evaluation:
@@ -123,18 +144,16 @@ class _Evaluation:
     def __init__(
         self,
         subject: Subject,
-        layers: Mapping[str, Layer],
-        tensor: Mapping[str, tuple[str, str]],
         tapped: Collection[str],
         outputs: Sequence[str],
         folder: Path,
     ) -> None:
-        self._subject, self._layers, self._tensor, self._outputs = subject, layers, tensor, outputs
-        self._tapped = {layer: names for layer, names in tensor.items() if names[1] in tapped}
-        self._float = _runner(subject.model, [*outputs, *(name for name, _ in tensor.values())], folder / "float")
-        self._reference = _runner(
-            subject.reference, [*outputs, *(name for _, name in tensor.values())], folder / "graph"
-        )
+        self._subject, self._outputs = subject, outputs
+        self._layers = {one.name: one for one in subject.layered.layers}
+        self._tapped = {layer: names for layer, names in subject.layered.tensors.items() if names[1] in tapped}
+        self._float = _runner(subject.model, outputs, folder / "float")
+        inner = [there for _, there in self._tapped.values()]
+        self._reference = _runner(subject.reference, [*outputs, *inner], folder / "graph")
         here, there = ([names[side] for names in self._tapped.values()] for side in (0, 1))
         if self._tapped:
             self._own_float = _runner(cut(subject.model, here), _own(here), folder / "own_float")
@@ -147,8 +166,6 @@ class _Evaluation:
         exact, reference = self._float(given), self._reference(given)
         if self._subject.graph is not None:
             self._answer(sums, QUANTIZATION, exact, reference)
-            for layer, (name, there) in self._tensor.items():
-                sums.accumulated[layer].add(exact[name], reference[there])
         first: tuple[Arrays, Arrays, Arrays] | None = None
         for place, (plain, outputs, tensors) in places.items():
             if first is None:

@@ -18,10 +18,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from edgekd.layers.costs import Costs
 from edgekd.layers.measure import FLOAT_SHARE, Sums
 from edgekd.layers.model import BOARD, QUANTIZATION, RUNTIME, TAPS, Blame, LayerError
-from edgekd.quantize.errors_by_node import EQUAL_DB, Noise, to_db, to_share
 from edgekd.quantize.grids import Placement
+from edgekd.quantize.noise import EQUAL_DB, Noise, to_db, to_share
 
 HALF = 0.5  # of the noise of all layers: what makes it stands out
 FEW = 10  # a tenth of the layers, or one
@@ -142,22 +143,23 @@ def _db(value: float) -> str:
 
 
 def _measured(noise: Noise | None) -> float | None:
-    return None if noise is None else round(noise.db, 2)
+    return None if noise is None else _rounded(noise.db)
 
 
-def filled(
-    layers: Sequence[LayerError], sums: Sums, places: Sequence[str], alone: Mapping[str, float]
-) -> tuple[LayerError, ...]:
+def _rounded(db: float | None) -> float | None:
+    return None if db is None else round(db, 2)
+
+
+def filled(layers: Sequence[LayerError], sums: Sums, places: Sequence[str], costs: Costs) -> tuple[LayerError, ...]:
     """Return the layers with what was measured."""
-
     result = []
     for layer in layers:
         first = places[0] if places else ""
         own = _measured(sums.own.get((first, layer.name)))
         changed = replace(
             layer,
-            alone=None if layer.name not in alone else round(alone[layer.name], 2),
-            accumulated=_measured(sums.accumulated.get(layer.name)),
+            alone=_rounded(costs.alone.get(layer.name)),
+            accumulated=_rounded(costs.accumulated.get(layer.name)),
             engine=_measured(sums.engine.get(layer.name)),
             engine_own=own,
             board=_measured(sums.board.get(layer.name)),

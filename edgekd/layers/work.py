@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from edgekd.board.preprocess import prepare
 from edgekd.core import plugins
 from edgekd.core.artifact import Artifact, open_artifact
 from edgekd.core.recipe import LOCAL, PTQ, Recipe
@@ -21,10 +20,10 @@ from edgekd.errors import EdgekdError, TargetError, UserError, one_line
 from edgekd.executors.boards import ask_why_not, executor_of
 from edgekd.executors.inference import engine_files
 from edgekd.layers.analysis import analysed
+from edgekd.layers.costs import Costs
 from edgekd.layers.measure import HERE, Place, Subject, Sums, measure
 from edgekd.layers.model import BOARD, QUANTIZATION, RUNTIME, TAPS, LayerError, LayerErrors
 from edgekd.layers.verdict import filled, judge
-from edgekd.quantize.errors_by_node import alone
 from edgekd.quantize.place import options_of
 from edgekd.quantize.ptq import WEIGHTED
 from edgekd.quantize.read_back import ReadBack, read_back
@@ -75,39 +74,36 @@ def engine_errors(
     rows = (engine.details.get("build") or {}).get("analysis")
     if rows and subject.placement is None and not places:
         return analysed(engine.path.name, rows, notes)
-    return compare(engine.path.name, subject, places, images, notes, progress)
+    costs = Costs.of(subject, images, progress)
+    return compare(engine.path.name, subject, costs, places, images, notes)
 
 
 def compare(
     name: str,
     subject: Subject,
+    costs: Costs,
     places: Mapping[str, Place],
     images: Sequence[np.ndarray],
     notes: Sequence[str] = (),
-    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> LayerErrors:
     """Return the errors of an engine that runs in some places, see `measure`; `name` and `notes` stand in the result."""
     try:
-        layers, sums = measure(subject, places, images)
+        sums = measure(subject, places, images)
     except TargetError as exc:
         if not places:
             raise
         notes = (*notes, f"the engine is not compared layer by layer: {one_line(exc, None)}")
         places = {}
-        layers, sums = measure(subject, places, images)
-    costs: dict[str, float] = {}
-    if subject.placement is not None:
-        batches = [{subject.spec.inputs[0].name: prepare(image, subject.spec.preprocess)} for image in images]
-        costs = alone(subject.model, subject.placement, subject.scales or {}, batches, progress=progress)
+        sums = measure(subject, places, images)
     rows = [
         LayerError(
             name=one.name,
             op=one.op,
             module=one.module,
             macs=round(one.macs, 5),
-            is_float=subject.placement is not None and one.op in WEIGHTED and one.name not in costs,
+            is_float=subject.placement is not None and one.op in WEIGHTED and one.name not in costs.alone,
         )
-        for one in layers
+        for one in subject.layered.layers
     ]
     shown = filled(rows, sums, tuple(places), costs)
     blamed, sentence = judge(shown, sums, tuple(places), subject.placement)

@@ -101,6 +101,7 @@ def _sensitivity(mixed: Sequence[Engine]) -> list[Stage]:
             name=name,
             kind="sensitivity",
             function="edgekd.sensitivity.stage:run",
+            version=2,
             inputs=(of_student("export", engine.student), "data"),
             sections=("data", settings_of(engine), "evaluate"),
             subject=quantizer_of(engine),

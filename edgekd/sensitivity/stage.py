@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,12 +18,13 @@ from edgekd.core.artifact import Artifact, StageResult
 from edgekd.core.recipe import Budget, Recipe
 from edgekd.core.stage import StageJob
 from edgekd.executors.predictions import predict_in
+from edgekd.quantize.errors_by_node import OutputNoise
 from edgekd.quantize.macs import macs_by_node
 from edgekd.quantize.place import options_of
 from edgekd.quantize.ranges import calibrate, method_of
 from edgekd.quantize.stage import Prepared, adjusted_graph, calibration_indices
 from edgekd.rewrites.graph import Graph, module_of
-from edgekd.sensitivity.reference import Noise, Reference
+from edgekd.sensitivity.reference import Reference
 from edgekd.sensitivity.scoring import SelectionImages
 from edgekd.sensitivity.search import BudgetSearch, Floats, Found
 
@@ -46,10 +46,10 @@ def run(job: StageJob) -> StageResult:
     images = SelectionImages.of(recipe, budget)
     with TemporaryDirectory(prefix="edgekd-sensitivity-") as text:
         reference = reference_of(recipe, export, job.subject, Path(text))
-        noise = Noise(reference, _noise_inputs(images, export), Path(text))
-        probe = ReferenceProbe(reference, noise, images)
+        inputs = _noise_inputs(images, export)
+        probe = ReferenceProbe(reference, reference.noise(inputs), images)
         found, harm = search(probe, budget, images.metric)
-        layers = _layers(probe, noise.accumulated(), harm, found)
+        layers = _layers(probe, reference.accumulated(inputs), harm, found)
     details: dict[str, Any] = {
         "quantizer": job.subject,
         "rank": budget.rank,
@@ -81,7 +81,7 @@ def reference_of(recipe: Recipe, export: Artifact, quantizer: str, folder: Path)
 class ReferenceProbe:
     """The answers of a reference graph to a ranking, each asked once; see `base.Probe`."""
 
-    def __init__(self, reference: Reference, noise: Noise, images: SelectionImages) -> None:
+    def __init__(self, reference: Reference, noise: OutputNoise, images: SelectionImages) -> None:
         self.nodes = reference.nodes
         self.graph = reference.graph
         self._reference, self._noise, self._images = reference, noise, images
@@ -90,14 +90,14 @@ class ReferenceProbe:
         self.score = self._scored(frozenset(self.nodes))
 
     def alone(self, name: str) -> float:
-        """Return the SQNR in dB of the worst output when only this operator is in int8."""
+        """Return the SQNR in dB of the outputs when only this operator is in int8."""
         if name not in self._alone:
             self._alone[name] = self.sqnr(frozenset((name,)))
         return self._alone[name]
 
     def sqnr(self, quantized: Floats) -> float:
-        """Return the SQNR in dB of the worst output when these operators are in int8."""
-        return self._noise.sqnr(quantized)
+        """Return the SQNR in dB of the outputs when these operators are in int8."""
+        return self._noise.db(quantized)
 
     def drop(self, floats: Floats) -> float:
         """Return the drop of the metric when these operators are in float."""
@@ -132,7 +132,7 @@ def _noise_inputs(images: SelectionImages, export: Artifact) -> Prepared:
 def _layers(
     probe: ReferenceProbe, accumulated: Mapping[str, float], harm: Mapping[str, float], found: Found
 ) -> list[dict[str, Any]]:
-    """Return the rows of `layers.json` in graph order; a ratio without noise is null."""
+    """Return the rows of `layers.json` in graph order."""
     graph: Graph = probe.graph
     macs, nodes = macs_by_node(graph), {node.name: node for node in graph.nodes}
     order = sorted(probe.nodes, key=lambda name: -harm[name])
@@ -143,14 +143,10 @@ def _layers(
             "operator": nodes[name].op_type,
             "macs": macs[name],
             "macs_share": macs[name] / max(sum(macs.values()), 1),
-            "alone_db": _number(probe.alone(name)),
-            "accumulated_db": _number(accumulated[name]),
+            "alone_db": probe.alone(name),
+            "accumulated_db": accumulated[name],
             "rank": order.index(name),
             "is_float": name in found.floats,
         }
         for name in probe.nodes
     ]
-
-
-def _number(value: float) -> float | None:
-    return value if math.isfinite(value) else None

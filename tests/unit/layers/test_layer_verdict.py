@@ -10,9 +10,8 @@ import pytest
 
 from edgekd.layers.measure import HERE, Place
 from edgekd.layers.model import BOARD, QUANTIZATION, RUNTIME, TAPS, LayerErrors
-from edgekd.layers.work import compare
 from edgekd.quantize.schemes import qdq
-from tests.layer_faults import ENGINE_FAULTS, Fused, errors_of, place_of, saturated, subject_of
+from tests.layer_faults import ENGINE_FAULTS, Fused, errors_in, errors_of, place_of, saturated, subject_of
 from tests.small_nets import images, prepared, segmenter
 
 
@@ -81,7 +80,7 @@ def test_a_fault_on_the_board_alone_is_the_boards(case: Case, fault: str) -> Non
 def test_a_fault_that_tapping_undoes_is_the_fusions(case: Case) -> None:
     engine, _ = case.broken(ENGINE_FAULTS["wrong scale"], 4)
     fused = Place(place_of(engine, case.spec).engine, Fused(case.quantized))
-    found = compare("fused", subject_of(case.quantized, case.model, case.spec), {HERE: fused}, case.images)
+    found = errors_in("fused", subject_of(case.quantized, case.model, case.spec), {HERE: fused}, case.images)
     assert (found.blamed[0].comparison, found.blamed[0].layer) == (TAPS, "")
     assert "fused operator" in found.sentence
 
@@ -90,7 +89,7 @@ def test_a_float_engine_is_held_to_the_exported_graph(case: Case) -> None:
     subject = subject_of(case.quantized, case.model, case.spec)
     from edgekd.layers.measure import Subject
 
-    found = compare("fp32", Subject(subject.model, case.spec), {HERE: place_of(case.model, case.spec)}, case.images)
+    found = errors_in("fp32", Subject(subject.model, case.spec), {HERE: place_of(case.model, case.spec)}, case.images)
     assert found.sentence == "Nothing stands out: every layer of the engine computes its graph, up to rounding."
     assert {layer.alone for layer in found.layers} == {None}
     assert found.answer[QUANTIZATION] is None
