@@ -75,7 +75,9 @@ def _global(
 ) -> None:
     if boards is not None:
         os.environ[inventory.VARIABLE] = str(boards)
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s")
+    logging.basicConfig(stream=sys.stderr, level=logging.ERROR, format="%(message)s")
+    # torch has a handler of its own; this warning is of CUDA's toolkit on a machine without a GPU.
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     logging.getLogger("edgekd").setLevel(logging.INFO if is_first_process() else logging.WARNING)
     if verbose:
         logging.getLogger().setLevel(logging.INFO)

@@ -208,11 +208,13 @@ def main() -> None:
             importlib.import_module(name)
     # Python 3.12 warns of any thread. Those that are here are of OpenBLAS, which ends them before a fork.
     warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
-    if command := serve(requests, handlers):
-        module, *arguments = command
-        sys.argv = [module, *arguments]
-        sys.modules.pop(module, None)  # runpy warns of a module that is imported already
-        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    command = serve(requests, handlers)
+    if command is None:
+        os._exit(0)  # nothing is open; at a regular exit triton's bindings list what they leaked
+    module, *arguments = command
+    sys.argv = [module, *arguments]
+    sys.modules.pop(module, None)  # runpy warns of a module that is imported already
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 
 if __name__ == "__main__":

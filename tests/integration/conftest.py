@@ -13,6 +13,7 @@ from filelock import FileLock
 
 from tests.command import edgekd
 
+LOG = "stderr.txt"
 TINY = {
     "name": "tiny",
     "data": {
@@ -86,7 +87,7 @@ def tiny_detection_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run_once(recipe: dict[str, Any], tmp_path_factory: pytest.TempPathFactory, *options: str) -> Path:
-    """This worker's copy of a run that is made once for all workers. The recipe is written beside it as `recipe.yaml`."""
+    """This worker's copy of a run that is made once for all workers. Beside it: `recipe.yaml` and the log of standard error."""
     base = tmp_path_factory.getbasetemp()
     made = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared" / recipe["name"]
     made.mkdir(parents=True, exist_ok=True)
@@ -95,7 +96,9 @@ def run_once(recipe: dict[str, Any], tmp_path_factory: pytest.TempPathFactory, *
             (made / "recipe.yaml").write_text(yaml.safe_dump(recipe))
             done = edgekd("run", "recipe.yaml", "--out", "run", *options, cwd=made)  # as users type it: relative paths
             assert done.returncode == 0, done.stderr
+            (made / LOG).write_text(done.stderr)
     own = tmp_path_factory.mktemp(recipe["name"])
-    shutil.copyfile(made / "recipe.yaml", own / "recipe.yaml")
+    for name in ("recipe.yaml", LOG):
+        shutil.copyfile(made / name, own / name)
     shutil.copytree(made / "run", own / "run")
     return own / "run"

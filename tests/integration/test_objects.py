@@ -19,7 +19,7 @@ from edgekd.data.formats import scenes
 from edgekd.evaluate.detection import DetectionEvaluator
 from tests.command import edgekd as run_edgekd
 from tests.conftest import REPOSITORY
-from tests.integration.conftest import TINY
+from tests.integration.conftest import LOG, TINY
 
 
 @pytest.fixture
@@ -38,6 +38,12 @@ def test_every_row_is_measured_and_fp32_engines_score_as_torch_does(run: Path) -
     for name in ("onnx-fp32", "onnxruntime-fp32", "openvino-fp32"):
         for metric, value in rows["distilled"]["metrics"].items():
             assert rows[name]["metrics"][metric] == pytest.approx(value, abs=2e-3), (name, metric)
+
+
+def test_the_log_has_lines_of_stages_and_nothing_of_the_libraries(run: Path) -> None:
+    stages = {json.loads(file.read_text())["stage"] for file in run.rglob("manifest.json")}
+    lines = (run.parent / LOG).read_text().splitlines()
+    assert {line.partition(":")[0] for line in lines} == stages
 
 
 def test_both_students_start_from_the_same_weights_and_batch(run: Path) -> None:

@@ -200,8 +200,9 @@ def _import() -> tuple[Any, Any]:
 
 
 def _log_through_logging() -> None:
-    """Take away the handler with which NNCF 3.4 writes to stdout; its records then go where all others go."""
+    """Take away the handler with which NNCF 3.4 writes to stdout, and its level: its records then go where all others go."""
     log = logging.getLogger("nncf")
+    log.setLevel(logging.NOTSET)
     for handler in list(log.handlers):
         log.removeHandler(handler)
     log.propagate = True
