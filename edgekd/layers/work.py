@@ -69,7 +69,7 @@ def engine_errors(
         TargetError: a runtime refuses the engine.
     """
     notes: list[str] = []
-    subject = _subject(network, notes)
+    subject = subject_of(network, notes)
     places = _places(engine, board, notes)
     rows = (engine.details.get("build") or {}).get("analysis")
     if rows and subject.placement is None and not places:
@@ -110,19 +110,30 @@ def compare(
     return LayerErrors(name, len(images), shown, _answer(sums), blamed, sentence, tuple(notes))
 
 
-def errors_in_run(
-    folder: Path, count: int = IMAGES, progress: Callable[[int, int], None] = lambda done, total: None
-) -> LayerErrors:
-    """Return the errors of an engine in the folder of a run, `RUN/engine/ID`, on training images of its recipe.
+@dataclass(frozen=True)
+class BuiltEngine:
+    """An engine in the folder of a run.
+
+    engine: its artifact.
+    network: what it was compiled from.
+    recipe: of the run.
+    """
+
+    engine: Artifact
+    network: Network
+    recipe: Recipe
+
+
+@contextmanager
+def engine_in_run(folder: Path) -> Iterator[BuiltEngine]:
+    """Yield the engine in `RUN/engine/ID` and its graphs.
 
     Raises:
-        UserError: not the folder of an engine in a run, or no images asked for.
+        UserError: not the folder of an engine in a finished run.
         ArtifactError: an artifact is damaged.
     """
     from edgekd.core.recipe_loading import stored_recipe
 
-    if count < 1:
-        raise UserError(f"--images: expected 1 or more, got {count}")
     engine = open_artifact(folder, "engine")
     run = engine.path.parent.parent
     report = run / "report.json"
@@ -137,13 +148,28 @@ def errors_in_run(
     export = next((one for one in opened.values() if one.kind == "onnx"), None)
     if export is None:
         raise UserError(f"{folder}: its run has no exported graph; run edgekd run again in its folder")
-    board = engine.details.get("board", LOCAL)
-    images = training_images(recipe, count)
+    settings = recipe
     if quantized is not None:
         variant = next((one.variant for one in recipe.engines if one.id == engine.path.name), PTQ)
-        recipe = recipe.only("data", f"quantize:{variant}/{quantized.details['quantizer']['quantizer']}")
-    with float_graph(recipe, export, quantized) as model:
-        return engine_errors(engine, Network(export, quantized, model), images, board, progress)
+        settings = recipe.only("data", f"quantize:{variant}/{quantized.details['quantizer']['quantizer']}")
+    with float_graph(settings, export, quantized) as model:
+        yield BuiltEngine(engine, Network(export, quantized, model), recipe)
+
+
+def errors_in_run(
+    folder: Path, count: int = IMAGES, progress: Callable[[int, int], None] = lambda done, total: None
+) -> LayerErrors:
+    """Return the errors of an engine in the folder of a run, `RUN/engine/ID`, on training images of its recipe.
+
+    Raises:
+        UserError: not the folder of an engine in a run, or no images asked for.
+        ArtifactError: an artifact is damaged.
+    """
+    if count < 1:
+        raise UserError(f"--images: expected 1 or more, got {count}")
+    with engine_in_run(folder) as found:
+        board = found.engine.details.get("board", LOCAL)
+        return engine_errors(found.engine, found.network, training_images(found.recipe, count), board, progress)
 
 
 @contextmanager
@@ -182,8 +208,8 @@ def _stored(report: Path) -> Any:
         raise UserError(f"{report}: damaged ({exc}); write it again with edgekd run") from exc
 
 
-def _subject(network: Network, notes: list[str]) -> Subject:
-    """Return the graphs of an engine, with what its quantized model quantizes, where that can be read."""
+def subject_of(network: Network, notes: list[str]) -> Subject:
+    """Return the graphs of an engine, with what its quantized model quantizes where that can be read; else a note says so."""
     export, quantized, model = network.export, network.quantized, network.model
     whole = read_onnx(model)
     name_nodes(whole)
