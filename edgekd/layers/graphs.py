@@ -31,6 +31,7 @@ class Layer:
     module: the torch module that it came from, "" when the file does not say.
     tensors: names of its output, from behind the activation function to before it: a toolchain may drop some.
     macs: share of the network's multiply-adds.
+    nodes: all its operators: itself, its activation function, and those before it that only move values.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Layer:
     module: str
     tensors: tuple[str, ...]
     macs: float
+    nodes: tuple[str, ...]
 
     @property
     def title(self) -> str:
@@ -59,10 +61,24 @@ def layers_of(graph: Graph) -> list[Layer]:
         if not outputs <= floats or outputs <= constants:
             continue
         tensors = outputs_of(graph, node)[::-1]
-        inside |= {one.name for name in tensors[1:] for one in graph.readers(name)}
+        behind = {one.name: one for name in tensors[1:] for one in graph.readers(name)}
+        inside |= set(behind)
         share = macs.get(name_of(node), 0) / total
-        found.append(Layer(name_of(node), node.op_type, module_of(node), tensors, share))
+        moves = _moves_before(graph, [node, *behind.values()])
+        nodes = tuple(dict.fromkeys((name_of(node), *behind, *moves)))
+        found.append(Layer(name_of(node), node.op_type, module_of(node), tensors, share, nodes))
     return found
+
+
+def _moves_before(graph: Graph, nodes: Sequence[Any]) -> list[str]:
+    """Return the operators that move values to some nodes: a quantizer may round before them, not behind."""
+    pending, found = [name for node in nodes for name in node.input], {}
+    while pending:
+        node = graph.producer(pending.pop())
+        if node is not None and node.op_type in _MOVES and node.name not in found:
+            found[node.name] = node
+            pending += node.input
+    return list(found)
 
 
 def compared_tensors(layers: Sequence[Layer], graph: Graph, has_pairs: bool) -> dict[str, tuple[str, str]]:

@@ -1,12 +1,13 @@
 """Measures the errors of an engine layer by layer, image by image: four comparisons that are kept apart.
 
 An error grows from layer to layer, so an engine's tensor says little about its own layer. Therefore each layer of the Q/DQ graph is
-computed once more *from the engine's own inputs* (`graphs.cut`). What is left is the error of this one layer, and rounding
-explains how much of it: what quantization changes in the layer, and one rounding of its result.
+computed once more *from the engine's own inputs* (`graphs.cut`), and so is the layer of the float graph. What is left is the error
+of this one layer. Roundings that the engine leaves out explain some of it (`Unexplained`), and so does a rounding of its result.
 """
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
@@ -33,6 +34,7 @@ from edgekd.quantize.ranges import Scale
 from edgekd.quantize.reference import runner
 
 HERE = "here"
+UNTAPPED_LOSS, TAPPED_LOSS = "untapped loss", "tapped loss"  # of the engine's outputs against the float graph's
 # What the coarsest float arithmetic explains: bf16 has 8 bits, and rounding to them makes noise of 2^-16 / 3, -53 dB, each time.
 FLOAT_SHARE = 1e-4
 
@@ -92,21 +94,52 @@ class Place:
     executor: Executor
 
 
+class Unexplained:
+    """The part of a layer's error that quantization does not explain, over values and images.
+
+    A sound engine may leave out some of the roundings of its graph. Then its result lies between that of the float layer and that of
+    the quantized layer: in the ball whose diameter joins the two. By Thales, engine - quantized and engine - float have a negative
+    product there. A fault has no part in this noise, so its square remains in the product.
+    """
+
+    def __init__(self) -> None:
+        self.signal = self.product = 0.0
+
+    def add(self, engine: np.ndarray, quantized: np.ndarray, exact: np.ndarray) -> None:
+        """Add a layer's results on one image, all from the engine's inputs."""
+        got, graph, wanted = (one.astype(np.float64).ravel() for one in (engine, quantized, exact))
+        with np.errstate(invalid="ignore"):
+            product = float((got - graph) @ (got - wanted))
+        self.signal += float(graph @ graph)
+        self.product += product if math.isfinite(product) else math.inf
+
+    @property
+    def share(self) -> float:
+        """As a fraction of the signal's power."""
+        if self.product <= 0:
+            return 0.0
+        return self.product / self.signal if self.signal else math.inf
+
+
 class Sums:
-    """Noise of all comparisons: by layer, and of the answer by comparison."""
+    """Noise of all comparisons: by layer, and of the outputs by comparison."""
 
     def __init__(self) -> None:
         self.engine: dict[str, Noise] = defaultdict(Noise)
         self.board: dict[str, Noise] = defaultdict(Noise)
-        self.own: dict[tuple[str, str], Noise] = defaultdict(Noise)  # place, layer
-        self.layer_quantization: dict[str, Noise] = defaultdict(Noise)
+        self.own: dict[tuple[str, str], Unexplained] = defaultdict(Unexplained)  # place, layer
         self.step: dict[str, float] = defaultdict(float)
-        self.answer: dict[str, Noise] = defaultdict(Noise)
+        self.answer: dict[str, dict[str, Noise]] = defaultdict(lambda: defaultdict(Noise))  # comparison, output
         self.images = 0
 
     def allowed(self, layer: str) -> float:
-        """Return the noise share that rounding explains in a layer."""
-        return self.layer_quantization[layer].share + self.step[layer] / max(1, self.images) + FLOAT_SHARE
+        """Return the noise share that rounding explains in a layer: engine and graph round its result once each."""
+        return 2 * self.step[layer] / max(1, self.images) + FLOAT_SHARE
+
+    def share(self, comparison: str) -> float:
+        """Return the noise share of the outputs in a comparison, the mean over the outputs; 0 where it was not made."""
+        noises = self.answer[comparison].values() if comparison in self.answer else ()
+        return sum(noise.share for noise in noises) / len(noises) if noises else 0.0
 
 
 def measure(subject: Subject, places: Mapping[str, Place], images: Sequence[np.ndarray]) -> Sums:
@@ -171,30 +204,28 @@ class _Evaluation:
             if first is None:
                 self._answer(sums, RUNTIME, reference, plain)
                 self._answer(sums, TAPS, plain, outputs)
+                self._answer(sums, UNTAPPED_LOSS, exact, plain)
+                self._answer(sums, TAPPED_LOSS, exact, outputs)
             else:
                 self._answer(sums, BOARD, first[0], plain)
             for layer, (_, there) in self._tapped.items():
                 if first is None:
                     sums.engine[layer].add(reference[there], tensors[there])
+                    sums.step[layer] += self._step(layer, tensors[there])
                 else:
                     sums.board[layer].add(first[2][there], tensors[there])
-            self._layers_on_their_own(sums, place, given, tensors, first is None)
+            self._layers_on_their_own(sums, place, given, tensors)
             first = first or (plain, outputs, tensors)
 
-    def _layers_on_their_own(self, sums: Sums, place: str, given: Arrays, tensors: Arrays, is_first: bool) -> None:
+    def _layers_on_their_own(self, sums: Sums, place: str, given: Arrays, tensors: Arrays) -> None:
         """Add the error of each layer computed from the engine's own inputs."""
         if not self._tapped:
             return
         own = self._own({**given, **{there: tensors[there].astype(np.float32) for _, there in self._tapped.values()}})
-        for layer, (_, there) in self._tapped.items():
-            sums.own[place, layer].add(own[there + OWN], tensors[there])
-        if not is_first or self._subject.graph is None:
-            return
         handed = {name: tensors[there].astype(np.float32) for name, there in self._tapped.values()}
         own_float = self._own_float({**given, **handed})
         for layer, (name, there) in self._tapped.items():
-            sums.layer_quantization[layer].add(own_float[name + OWN], own[there + OWN])
-            sums.step[layer] += self._step(layer, tensors[there])
+            sums.own[place, layer].add(tensors[there], own[there + OWN], own_float[name + OWN])
 
     def _step(self, layer: str, values: np.ndarray) -> float:
         """Return the noise share of rounding a layer's output once to the grid of its readers; 0 where it is not quantized."""
@@ -206,9 +237,9 @@ class _Evaluation:
         for name in self._outputs:
             one, other = expected[name], got[name]
             if one.dtype.kind == "f":
-                sums.answer[comparison].add(one, other)
+                sums.answer[comparison][name].add(one, other)
             else:  # labels: the share that differs
-                sums.answer[comparison].add(np.ones(one.size), (one == other).astype(float))
+                sums.answer[comparison][name].add(np.ones(one.size), (one == other).astype(float))
 
 
 def _input(image: np.ndarray, spec: ModelSpec) -> Arrays:

@@ -15,6 +15,9 @@ COMPARISONS = {
     TAPS: "tapped – untapped engine",
 }
 
+# What makes most of a layer's quantization noise.
+RANGE, INPUTS, WEIGHTS = "range", "inputs", "weights"
+
 
 @dataclass(frozen=True)
 class LayerError:
@@ -26,9 +29,13 @@ class LayerError:
     single: of this layer's output from float inputs, as a toolchain's own analysis says.
     accumulated: of this layer's output in the Q/DQ graph against the float graph.
     engine: of the engine's tensor against the Q/DQ graph's.
-    engine_own: of the engine's tensor against the same layer of the Q/DQ graph, computed from the engine's own inputs.
+    engine_own: of the engine's tensor against the same layer of the Q/DQ graph, computed from the engine's own inputs, without the
+        noise of roundings that the engine leaves out.
     board, board_own: as `engine`: of the board's tensor against the engine's here, and of its own.
     allowed: what rounding explains of `engine_own`.
+    cause: what makes most of this layer's quantization noise: its inputs' range, which is too small, the rounding of its inputs, or
+        that of its weights; "" where it is not quantized.
+    outside: with the cause RANGE, the share of values outside the range of an input.
     """
 
     name: str
@@ -44,6 +51,8 @@ class LayerError:
     board: float | None = None
     board_own: float | None = None
     allowed: float | None = None
+    cause: str = ""
+    outside: float = 0.0
 
     @property
     def title(self) -> str:
@@ -58,11 +67,13 @@ class Blame:
     comparison: a key of COMPARISONS.
     layer: its node; "" where the comparison names none.
     text: one sentence.
+    cause: of a loss by quantization, as that of its layer.
     """
 
     comparison: str
     layer: str
     text: str
+    cause: str = ""
 
 
 @dataclass(frozen=True)

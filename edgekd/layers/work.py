@@ -23,7 +23,8 @@ from edgekd.layers.analysis import analysed
 from edgekd.layers.costs import Costs
 from edgekd.layers.measure import HERE, Place, Subject, Sums, measure
 from edgekd.layers.model import BOARD, QUANTIZATION, RUNTIME, TAPS, LayerError, LayerErrors
-from edgekd.layers.verdict import filled, judge
+from edgekd.layers.verdict import filled, judge, shared_inputs
+from edgekd.quantize.noise import to_db
 from edgekd.quantize.place import options_of
 from edgekd.quantize.ptq import WEIGHTED
 from edgekd.quantize.read_back import ReadBack, read_back
@@ -106,7 +107,7 @@ def compare(
         for one in subject.layered.layers
     ]
     shown = filled(rows, sums, tuple(places), costs)
-    blamed, sentence = judge(shown, sums, tuple(places), subject.placement)
+    blamed, sentence = judge(shown, sums, tuple(places), shared_inputs(subject))
     return LayerErrors(name, len(images), shown, _answer(sums), blamed, sentence, tuple(notes))
 
 
@@ -247,6 +248,6 @@ def _places(engine: Artifact, board: str, notes: list[str]) -> Mapping[str, Plac
 
 def _answer(sums: Sums) -> dict[str, float | None]:
     return {
-        name: round(sums.answer[name].db, 2) if name in sums.answer else None
+        name: round(to_db(sums.share(name)), 2) if name in sums.answer else None
         for name in (QUANTIZATION, RUNTIME, BOARD, TAPS)
     }

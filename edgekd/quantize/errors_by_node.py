@@ -1,17 +1,17 @@
-"""Quantization error of each operator: alone, and accumulated in the quantized graph. No labels, no toolchain.
+"""Quantization error of each layer: alone, and accumulated in the quantized graph. No labels, no toolchain.
 
-*Alone*: only this operator reads quantized inputs, and the error is that of the network's outputs. It says what the operator costs,
-and what leaving it in float can gain. With several outputs the noise shares are averaged, so that an output of large values does
-not hide the others, and the shares of operators add up. *Accumulated*: the error of what the next operator reads, when all operators
-are quantized. It grows along the graph, so its lowest value names where the errors of earlier operators arrive, not where they come
-from.
+*Alone*: only one operator, or those of one layer, reads quantized inputs, and the error is that of the network's outputs. It says
+what the layer costs, and what leaving it in float can gain. With several outputs the noise shares are averaged, so that an output of
+large values does not hide the others, and the shares of layers add up. *Accumulated*: the error of what the next layer reads, when
+all are quantized. It grows along the graph, so its lowest value names where the errors of earlier layers arrive, not where they
+come from.
 
 ONNX Runtime computes the Q/DQ pairs as they stand and optimises the float operators between them (`runner`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -75,29 +75,6 @@ class OutputNoise:
             for noise, one, other in zip(noises, expected, got, strict=True):
                 noise.add(one, other)
         return to_db(sum(noise.share for noise in noises) / len(noises))
-
-
-def alone(
-    model: Any,
-    placement: Placement,
-    scales: Mapping[str, Scale],
-    images: Sequence[Batch],
-    progress: Callable[[int, int], None] = lambda done, total: None,
-) -> dict[str, float]:
-    """Return the signal-to-noise ratio of the outputs in dB when a node alone is quantized, by node in graph order.
-
-    The cost is a run of the graph for each node and image. Arguments and errors as of `OutputNoise`.
-
-    Args:
-        progress: called with the number of nodes done, and of all.
-    """
-    found = {}
-    with TemporaryDirectory(prefix="edgekd-alone-") as folder:
-        noise = OutputNoise(model, placement, scales, images, Path(folder))
-        for node in placement.nodes:
-            found[node.name] = noise.db([node.name])
-            progress(len(found), len(placement.nodes))
-    return found
 
 
 def accumulated(
