@@ -68,12 +68,14 @@ class Blame:
     layer: its node; "" where the comparison names none.
     text: one sentence.
     cause: of a loss by quantization, as that of its layer.
+    others: nodes of the layers that stand out with it.
     """
 
     comparison: str
     layer: str
     text: str
     cause: str = ""
+    others: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,6 @@ class LayerErrors:
         """Return the object that `to_dict` wrote; unknown keys are ignored."""
         known = {field.name for field in fields(LayerError)}
         layers = tuple(LayerError(**{key: one[key] for key in known & set(one)}) for one in value["layers"])
-        blamed = tuple(Blame(**one) for one in value["blamed"])
+        blamed = tuple(Blame(**{**one, "others": tuple(one.get("others", ()))}) for one in value["blamed"])
         rest = {name: value[name] for name in ("engine", "images", "answer", "sentence")}
         return cls(**rest, layers=layers, blamed=blamed, notes=tuple(value["notes"]))

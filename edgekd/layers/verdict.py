@@ -130,7 +130,7 @@ def _losses(layers: Sequence[LayerError], sharing: Sequence[Sequence[str]]) -> l
             f"{what} {noise / total:.0%} of the noise of all layers ({_db(first.alone or 0.0)} at the outputs), "
             f"{_WHY.get(first.cause, 'for a reason not known')}; leaving {them} in float gains up to {_db(min(gain, 99))}."
         )
-        found.append(Blame(QUANTIZATION, first.name, text, first.cause))
+        found.append(Blame(QUANTIZATION, first.name, text, first.cause, tuple(few[1:])))
     return found
 
 

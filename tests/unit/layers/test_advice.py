@@ -25,17 +25,17 @@ def test_the_override_is_of_the_engines_variant_and_adds_to_what_is_there(tmp_pa
     recipe = small_recipe(tmp_path, *given, engines=ENGINES)
     wanted = {"openvino-int8": ("head",), "lean": ("stem", "head"), "openvino-mixed": ("head",)}
     for engine in recipe.engines:
-        override = float_override(recipe, engine, "head")
+        override = float_override(recipe, engine, ["head"])
         assert kept(small_recipe(tmp_path, *given, override, engines=ENGINES), engine) == wanted[engine.id]
 
 
 def test_a_name_of_any_characters_is_read_back(tmp_path: Path) -> None:
     recipe = small_recipe(tmp_path, engines=ENGINES[:1])
-    override = float_override(recipe, recipe.engines[0], "a: b, [c]")
+    override = float_override(recipe, recipe.engines[0], ["a: b, [c]"])
     assert kept(small_recipe(tmp_path, override, engines=ENGINES[:1]), recipe.engines[0]) == ("a: b, [[]c]",)
 
 
 def test_a_toolchain_that_quantizes_by_itself_has_an_option_of_its_own(tmp_path: Path) -> None:
     recipe = small_recipe(tmp_path, engines=[{"target": "rknn", "precision": "int8"}])
-    assert float_override(recipe, recipe.engines[0], "head.out") == ""
+    assert float_override(recipe, recipe.engines[0], ["head.out"]) == ""
     assert float_option(recipe.engines[0], "head.out") == "keep_float16: [head.out]"
