@@ -62,19 +62,31 @@ def engine_parity(job: StageJob, engine: Engine, model: Artifact, built: Compile
     )
     inputs = _inputs(images, built.spec)
     outputs, _ = run_engine(files, inputs, executor_of(engine.board))
-    found = {}
+    found, reasons = {}, dict[str, str]()
     for name, graph, spec in _graphs(job.input_of("onnx"), model):
-        reference = _reference(graph, spec, images)
-        parity = compare(reference, spec, outputs, built.spec, precision)
-        reason = why_apart(parity, precision, limits)
-        if reason:
+        parity = compare(_reference(graph, spec, images), spec, outputs, built.spec, precision)
+        if reason := why_apart(parity, precision, limits):
             where = "" if engine.precision.is_quantized else suspect(graph, spec, engine, images[0], limits)
-            raise GateError(
-                f"{engine.id} computes something else than its {name} ONNX graph: {reason}, on {len(images)} training "
-                f"images{where}; replace the operator, or choose another target"
-            )
+            reasons[name] = f"{reason}, on {len(images)} training images{where}"
         found[name] = asdict(parity)
+    if reasons:
+        raise GateError(_failure(engine, reasons, tuple(found)))
     return found | _elsewhere(engine, files, inputs, outputs, limits)
+
+
+def _failure(engine: Engine, reasons: dict[str, str], graphs: tuple[str, ...]) -> str:
+    """Return the error for an engine that differs from some of its graphs: from its float graph alone, quantization is the cause."""
+    if QUANTIZED in graphs and QUANTIZED not in reasons:
+        return (
+            f"{engine.id} loses too much by its quantization: against its float ONNX graph, {reasons[FLOAT]}; use "
+            "quantize.adjust: [round], keep layers in float (precision: mixed), train for int8 (section `qat`), or raise the "
+            "limit to score it as it is"
+        )
+    name = QUANTIZED if QUANTIZED in reasons else FLOAT
+    return (
+        f"{engine.id} computes something else than its {name} ONNX graph: {reasons[name]}; replace the operator, or choose "
+        "another target"
+    )
 
 
 def _elsewhere(

@@ -122,6 +122,23 @@ def test_an_int8_engine_is_compared_with_both_of_its_graphs(tmp_path: Path) -> N
     assert spec.classes == CLASSES
 
 
+def test_an_int8_engine_that_agrees_with_its_quantized_graph_alone_is_said_to_lose_by_its_quantization(
+    tmp_path: Path,
+) -> None:
+    model, spec = network([helper.make_node("Relu", ["x"], ["y"], name="relu")])
+    (tmp_path / "quantize").mkdir()
+    onnx.save(model, tmp_path / "float.onnx")
+    dark = [prepared(spec, image // 16) for image in images(4)]  # the ranges cut most values of the images compared
+    made = qdq.quantize(tmp_path / "float.onnx", spec, dark, tmp_path / "quantize", qdq.Options())
+    with pytest.raises(GateError) as caught:
+        run(job(tmp_path, model, spec, {"target": "onnxruntime", "precision": "int8"}, made.model))
+    text = str(caught.value)
+    assert text.startswith(
+        "onnxruntime-int8 loses too much by its quantization: against its float ONNX graph, RMS error "
+    )
+    assert "quantize.adjust: [round]" in text
+
+
 def test_the_operator_that_differs_is_named_and_a_limit_of_the_recipe_lets_it_pass(tmp_path: Path) -> None:
     model, spec = network([RESIZE], size=np.array([1, 4, 12, 20]))
     (tmp_path / "a").mkdir()
