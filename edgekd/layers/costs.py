@@ -15,7 +15,7 @@ from edgekd.layers.graphs import OWN, cut
 from edgekd.layers.measure import Subject
 from edgekd.layers.model import INPUTS, RANGE, WEIGHTS
 from edgekd.quantize.errors_by_node import OutputNoise, accumulated
-from edgekd.quantize.grids import Grid, QuantizedNode
+from edgekd.quantize.grids import Grid
 from edgekd.quantize.noise import Noise
 from edgekd.quantize.ptq import Batch
 from edgekd.quantize.qdq_graph import insert_qdq
@@ -118,8 +118,8 @@ def causes_of(subject: Subject, batches: Sequence[Batch]) -> tuple[dict[str, str
     """
     assert subject.placement is not None
     nodes = {node.name: node for node in subject.placement.nodes}
-    weights = _local(subject, [replace(one, activations=()) for one in nodes.values()], batches)
-    inputs = _local(subject, [replace(one, weight=None) for one in nodes.values()], batches)
+    weights = _local(subject, subject.with_weights_only(), batches)
+    inputs = _local(subject, _with_activations_only(subject), batches)
     clipped = _clipped(subject, batches)
     causes, outside = {}, {}
     for layer, group in groups_of(subject).items():
@@ -148,21 +148,25 @@ def _clipped(subject: Subject, batches: Sequence[Batch]) -> dict[str, float]:
     return {name: one.outside / one.values for name, one in found.items() if one.is_cause}
 
 
-def _local(subject: Subject, nodes: Sequence[QuantizedNode], batches: Sequence[Batch]) -> dict[str, Noise]:
-    """Return the noise that quantized operators make in the output of each layer, computed from exact inputs."""
+def _with_activations_only(subject: Subject) -> Any:
+    """Return the float graph with its activations quantized, and no weights."""
     assert subject.placement is not None
-    reading = [one.name for one in nodes if one.activations or one.weight is not None]
-    placement = replace(subject.placement, nodes=tuple(nodes)).only(reading)
+    nodes = tuple(replace(one, weight=None) for one in subject.placement.nodes if one.activations)
+    placement = replace(subject.placement, nodes=nodes).only([one.name for one in nodes])
+    return insert_qdq(subject.model, placement, subject.scales or {})
+
+
+def _local(subject: Subject, quantized: Any, batches: Sequence[Batch]) -> dict[str, Noise]:
+    """Return the noise of a quantized graph in the output of each layer, computed from exact inputs."""
     tensors = {layer: name for layer, (name, _) in subject.layered.tensors.items()}
     names = list(dict.fromkeys(tensors.values()))
-    made = insert_qdq(subject.model, placement, subject.scales or {})
     noises = {layer: Noise() for layer in tensors}
     with TemporaryDirectory(prefix="edgekd-causes-") as text:
         folders = [Path(text) / side for side in ("exact", "own")]
         for folder in folders:
             folder.mkdir()
         exact = runner(subject.model, names, folders[0], is_optimised=True)
-        own = runner(cut(made, names), [name + OWN for name in names], folders[1], is_optimised=True)
+        own = runner(cut(quantized, names), [name + OWN for name in names], folders[1], is_optimised=True)
         for batch in batches:
             values = dict(zip(names, exact(batch), strict=True))
             computed = dict(zip(names, own({**batch, **values}), strict=True))

@@ -4,8 +4,9 @@ Two questions, each with a limit of its own:
 
 * *Does the engine compute its graph?* Each layer is compared on the engine's own inputs. Explained are roundings that the engine
   leaves out, one more rounding of the layer's result, and float arithmetic. A larger error is a fault: saturation, a wrong scale, a
-  wrong kernel. Where the board shows it and this machine does not, the board is to blame. Where no layer shows it and the engine's
-  outputs are farther from the float network's than those of the tapped engine, a fusion is, which tapping undoes.
+  wrong kernel. Where the board shows it and this machine does not, the board is to blame. Where no layer shows it and the outputs of
+  the engine differ from those of the tapped engine by more than the rounding of activations explains, a fusion is, which tapping
+  undoes.
 * *Which layer does quantization cost most?* The noise of layers quantized alone adds up. A range that is too small is a fault of
   the calibration: clipping makes more noise in this tensor than rounding. It is named if its layer makes more than its part of the
   noise of all. Then come layers that stand out: a tenth of them, or one, or those that read one tensor, make half of the noise of
@@ -21,15 +22,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from edgekd.layers.costs import Costs
-from edgekd.layers.measure import FLOAT_SHARE, TAPPED_LOSS, UNTAPPED_LOSS, Subject, Sums
+from edgekd.layers.measure import FLOAT_SHARE, ROUNDING, Subject, Sums
 from edgekd.layers.model import BOARD, INPUTS, QUANTIZATION, RANGE, RUNTIME, TAPS, WEIGHTS, Blame, LayerError
 from edgekd.quantize.noise import EQUAL_DB, Noise, to_db, to_share
 
 HALF = 0.5  # of the noise of all layers: what makes it stands out
 FEW = 10  # a tenth of the layers, or one
-# The power of the outputs' noise differs by chance between two engines that round differently. A relative error of 1 / sqrt(200)
-# for 200 independent values, of few images that is little, times three.
-CHANCE = 1.25
 _WHY = {
     RANGE: "most of it by a range of its inputs that is too small",
     INPUTS: "most of it by the rounding of its inputs",
@@ -78,11 +76,13 @@ def _faults(layers: Sequence[LayerError], sums: Sums, places: Sequence[str]) -> 
         if not excess or (found and not is_first):
             continue
         found.append(_fault(layers, sums, place, excess, RUNTIME if is_first else BOARD))
-    if places and not found and sums.share(UNTAPPED_LOSS) > CHANCE * sums.share(TAPPED_LOSS) + FLOAT_SHARE:
+    # Both engines have the graph's weights. If they round activations independently, they differ by twice the noise of one.
+    explained = 2 * sums.share(ROUNDING) + FLOAT_SHARE
+    if places and not found and sums.share(TAPS) > explained:
         text = (
-            "No layer of the tapped engine is wrong, but the engine itself is farther from the float network "
-            f"({_db(to_db(sums.share(UNTAPPED_LOSS)))}, tapped {_db(to_db(sums.share(TAPPED_LOSS)))}): a fused operator is to blame, "
-            "which tapping splits (tapped – untapped engine)."
+            "No layer of the tapped engine is wrong, but its outputs agree with those of the engine to "
+            f"{_db(to_db(sums.share(TAPS)))} only (tapped – untapped engine); rounding explains no less than "
+            f"{_db(to_db(explained))}. A fused operator is to blame, which tapping splits."
         )
         found.append(Blame(TAPS, "", text))
     return found
