@@ -29,9 +29,9 @@ from edgekd.quantize.noise import EQUAL_DB, Noise, to_db, to_share
 HALF = 0.5  # of the noise of all layers: what makes it stands out
 FEW = 10  # a tenth of the layers, or one
 _WHY = {
-    RANGE: "most of it by a range of its inputs that is too small",
-    INPUTS: "most of it by the rounding of its inputs",
-    WEIGHTS: "most of it by the rounding of its weights",
+    RANGE: ", mostly by a range of its inputs that is too small",
+    INPUTS: ", mostly by rounding its inputs",
+    WEIGHTS: ", mostly by rounding its weights",
 }
 
 
@@ -115,23 +115,31 @@ def _losses(layers: Sequence[LayerError], sharing: Sequence[Sequence[str]]) -> l
     if (clipped := _clipped(by_name, shares)) is not None:
         text = (
             f"{clipped.title} reads a range that is too small (float ONNX – Q/DQ graph): {_percent(clipped.outside)} of the values "
-            f"lie outside. Quantizing it alone makes {shares[clipped.name] / total:.0%} of the noise of all layers "
+            f"lie outside. Quantized alone, it makes {shares[clipped.name] / total:.0%} of the noise of all layers "
             f"({_db(clipped.alone or 0.0)} at the outputs)."
         )
         found.append(Blame(QUANTIZATION, clipped.name, text, RANGE))
     few = _standing_out(shares, sharing)
     if few and (clipped is None or few[0] != clipped.name):
-        first, rest = by_name[few[0]], [by_name[name].title for name in few[1:]]
-        noise = sum(shares[name] for name in few)
-        them, what = ("them", "quantized alone they make") if rest else ("it", "quantizing it alone makes")
-        gain = to_db(total - noise) - to_db(total)
-        text = (
-            f"{first.title} loses most by its quantization (float ONNX – Q/DQ graph){', with ' if rest else ''}{', '.join(rest)}: "
-            f"{what} {noise / total:.0%} of the noise of all layers ({_db(first.alone or 0.0)} at the outputs), "
-            f"{_WHY.get(first.cause, 'for a reason not known')}; leaving {them} in float gains up to {_db(min(gain, 99))}."
-        )
-        found.append(Blame(QUANTIZATION, first.name, text, first.cause, tuple(few[1:])))
+        found.append(_loss([by_name[name] for name in few], shares))
     return found
+
+
+def _loss(few: Sequence[LayerError], shares: Mapping[str, float]) -> Blame:
+    """Return the blame of layers that stand out, the worst one first."""
+    first, titles, total = few[0], [one.title for one in few[1:]], sum(shares.values())
+    noise = sum(shares[one.name] for one in few)
+    gain = _db(min(99.0, to_db(total - noise) - to_db(total)))
+    text = (
+        f"{first.title} loses most by quantization (float ONNX – Q/DQ graph): alone, it makes {shares[first.name] / total:.0%} of "
+        f"the noise of all layers ({_db(first.alone or 0.0)} at the outputs){_WHY.get(first.cause, '')}. "
+    )
+    if titles:
+        listed = " and ".join(filter(None, (", ".join(titles[:-1]), titles[-1])))
+        text += f"With {listed} it makes {noise / total:.0%}. In float, they gain up to {gain}."
+    else:
+        text += f"In float, it gains up to {gain}."
+    return Blame(QUANTIZATION, first.name, text, first.cause, tuple(one.name for one in few[1:]))
 
 
 def _clipped(layers: Mapping[str, LayerError], shares: Mapping[str, float]) -> LayerError | None:

@@ -121,7 +121,7 @@ def test_the_loss_of_a_network_with_a_noisy_layer_is_named_with_its_reason(noisy
     (blame,) = found.blamed
     assert blame.comparison == QUANTIZATION
     assert (blame.layer, blame.cause) == ("block1.a", WEIGHTS)
-    assert "most of it by the rounding of its weights" in blame.text
+    assert "mostly by rounding its weights" in blame.text
 
 
 @pytest.mark.parametrize("seed", range(3))
