@@ -36,6 +36,7 @@ class LayerError:
     cause: what makes most of this layer's quantization noise: its inputs' range, which is too small, the rounding of its inputs, or
         that of its weights; "" where it is not quantized.
     outside: with the cause RANGE, the share of values outside the range of an input.
+    number: which of the layers of the same module and operator, from 1; 0 for the only one. Detectors run a module on each level.
     """
 
     name: str
@@ -53,11 +54,13 @@ class LayerError:
     allowed: float | None = None
     cause: str = ""
     outside: float = 0.0
+    number: int = 0
 
     @property
     def title(self) -> str:
-        """Name for a reader: the module, and the operator in it."""
-        return f"{self.module} ({self.op})" if self.module else self.name
+        """Name for a reader: the module, the operator in it, and its number."""
+        number = f" #{self.number}" if self.number else ""
+        return f"{self.module} ({self.op}){number}" if self.module else self.name
 
 
 @dataclass(frozen=True)

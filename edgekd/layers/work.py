@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -96,19 +97,30 @@ def compare(
         notes = (*notes, f"the engine is not compared layer by layer: {one_line(exc, None)}")
         places = {}
         sums = measure(subject, places, images)
-    rows = [
-        LayerError(
+    rows = _rows(subject, costs)
+    shown = filled(rows, sums, tuple(places), costs)
+    blamed, sentence = judge(shown, sums, tuple(places), shared_inputs(subject))
+    return LayerErrors(name, len(images), shown, _answer(sums), blamed, sentence, tuple(notes))
+
+
+def _rows(subject: Subject, costs: Costs) -> list[LayerError]:
+    """Return the layers without figures, numbered where several have the same module and operator."""
+    layers = subject.layered.layers
+    every, seen = Counter((one.module, one.op) for one in layers), Counter[tuple[str, str]]()
+    rows = []
+    for one in layers:
+        key = (one.module, one.op)
+        seen[key] += 1
+        row = LayerError(
             name=one.name,
             op=one.op,
             module=one.module,
             macs=round(one.macs, 5),
+            number=seen[key] if every[key] > 1 else 0,
             is_float=subject.placement is not None and one.op in WEIGHTED and one.name not in costs.alone,
         )
-        for one in subject.layered.layers
-    ]
-    shown = filled(rows, sums, tuple(places), costs)
-    blamed, sentence = judge(shown, sums, tuple(places), shared_inputs(subject))
-    return LayerErrors(name, len(images), shown, _answer(sums), blamed, sentence, tuple(notes))
+        rows.append(row)
+    return rows
 
 
 @dataclass(frozen=True)

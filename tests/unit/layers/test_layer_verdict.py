@@ -9,10 +9,10 @@ import numpy as np
 import onnx
 import pytest
 
-from edgekd.layers.measure import HERE, Place
+from edgekd.layers.measure import HERE, Place, Subject
 from edgekd.layers.model import BOARD, QUANTIZATION, RANGE, RUNTIME, TAPS, WEIGHTS, LayerErrors
 from edgekd.quantize.schemes import qdq
-from edgekd.rewrites.graph import Graph
+from edgekd.rewrites.graph import SCOPES, Graph
 from tests.layer_faults import (
     ENGINE_FAULTS,
     Fused,
@@ -108,8 +108,6 @@ def test_a_fault_that_tapping_undoes_is_the_fusions(case: Case) -> None:
 
 def test_a_float_engine_is_held_to_the_exported_graph(case: Case) -> None:
     subject = subject_of(case.quantized, case.model, case.spec)
-    from edgekd.layers.measure import Subject
-
     found = errors_in("fp32", Subject(subject.model, case.spec), {HERE: place_of(case.model, case.spec)}, case.images)
     assert found.sentence == "Nothing stands out: every layer of the engine computes its graph, up to rounding."
     assert {layer.alone for layer in found.layers} == {None}
@@ -167,3 +165,13 @@ def test_a_fused_fault_is_found_below_the_noise_of_quantization(noisy: Case) -> 
     assert found.blamed[0].comparison == TAPS
     sound = errors_in("sound", subject, {HERE: place_of(noisy.quantized, noisy.spec)}, noisy.images)
     assert TAPS not in {one.comparison for one in sound.blamed}
+
+
+def test_layers_of_one_module_are_numbered(case: Case) -> None:
+    net = onnx.load(case.model)
+    for node in net.graph.node:
+        if node.name in ("block.a", "block.b", "head"):
+            scopes = ["", "block" if node.name != "head" else "head", node.name]
+            node.metadata_props.add(key=SCOPES, value=str(scopes))
+    found = errors_in("x", Subject(net, case.spec), {}, case.images)
+    assert [one.title for one in found.layers][1:3] == ["block (Conv) #1", "block (Conv) #2"]
