@@ -97,16 +97,19 @@ def compare(
         notes = (*notes, f"the engine is not compared layer by layer: {one_line(exc, None)}")
         places = {}
         sums = measure(subject, places, images)
-    rows = _rows(subject, costs)
+    rows = _rows(subject)
     shown = filled(rows, sums, tuple(places), costs)
     blamed, sentence = judge(shown, sums, tuple(places), shared_inputs(subject))
     return LayerErrors(name, len(images), shown, _answer(sums), blamed, sentence, tuple(notes))
 
 
-def _rows(subject: Subject, costs: Costs) -> list[LayerError]:
+def _rows(subject: Subject) -> list[LayerError]:
     """Return the layers without figures, numbered where several have the same module and operator."""
     layers = subject.layered.layers
     every, seen = Counter((one.module, one.op) for one in layers), Counter[tuple[str, str]]()
+    placed = () if subject.placement is None else subject.placement.nodes
+    # A float operator may read a rounded tensor; a product of two activations has no weight.
+    int8 = {one.name for one in placed if one.weight is not None or len(one.activations) > 1}
     rows = []
     for one in layers:
         key = (one.module, one.op)
@@ -117,7 +120,7 @@ def _rows(subject: Subject, costs: Costs) -> list[LayerError]:
             module=one.module,
             macs=round(one.macs, 5),
             number=seen[key] if every[key] > 1 else 0,
-            is_float=subject.placement is not None and one.op in WEIGHTED and one.name not in costs.alone,
+            is_float=subject.placement is not None and one.op in WEIGHTED and one.name not in int8,
         )
         rows.append(row)
     return rows

@@ -175,3 +175,12 @@ def test_layers_of_one_module_are_numbered(case: Case) -> None:
             node.metadata_props.add(key=SCOPES, value=str(scopes))
     found = errors_in("x", Subject(net, case.spec), {}, case.images)
     assert [one.title for one in found.layers][1:3] == ["block (Conv) #1", "block (Conv) #2"]
+
+
+def test_a_layer_in_float_is_marked_also_where_it_reads_a_rounded_tensor(case: Case, tmp_path: Path) -> None:
+    calibration = [prepared(case.spec, image) for image in images(4)]
+    made = qdq.quantize(case.model, case.spec, calibration, tmp_path, qdq.Options()).model  # with a float head
+    subject = subject_of(made, case.model, case.spec)
+    found = errors_in("x", subject, {}, case.images)
+    assert [one.name for one in found.layers if one.is_float] == ["head"]
+    assert "head" in {node.name for node in subject.placement.nodes}  # type: ignore[union-attr]
