@@ -63,6 +63,7 @@ class Subject:
     graph: the Q/DQ graph that the engine was compiled from; None for a float engine.
     is_file: whether `graph` is the file that the engine was compiled from, not a graph that says the same.
     placement, scales: what is quantized; None where that is not known.
+    left_out: operators with a rounding that `graph` does not show; their layers are not computed from the engine's inputs.
     """
 
     model: Any
@@ -71,6 +72,7 @@ class Subject:
     is_file: bool = True
     placement: Placement | None = None
     scales: Mapping[str, Scale] | None = None
+    left_out: frozenset[str] = frozenset()
 
     @property
     def reference(self) -> Any:
@@ -236,7 +238,8 @@ class _Evaluation:
         handed = {name: tensors[there].astype(np.float32) for name, there in self._tapped.values()}
         own_float = self._own_float({**given, **handed})
         for layer, (name, there) in self._tapped.items():
-            sums.own[place, layer].add(tensors[there], own[there + OWN], own_float[name + OWN])
+            if self._subject.left_out.isdisjoint(self._layers[layer].nodes):
+                sums.own[place, layer].add(tensors[there], own[there + OWN], own_float[name + OWN])
 
     def _step(self, layer: str, values: np.ndarray) -> float:
         """Return the noise share of rounding a layer's output once to the grid of its readers; 0 where it is not quantized."""

@@ -239,7 +239,11 @@ def subject_of(network: Network, notes: list[str]) -> Subject:
         notes.append(f"quantizer {name} leaves the scales to the toolchain, so there is no Q/DQ graph to compare with")
         return Subject(whole, export.spec)
     back: ReadBack = (reader or read_back)(source, model)
-    return Subject(back.model, export.spec, back.graph, back.is_file, back.placement, back.scales)
+    if back.left_out:
+        notes.append(
+            f"{len(back.left_out)} operators round inside, where the Q/DQ graph does not show it; they have no `engine, own`"
+        )
+    return Subject(back.model, export.spec, back.graph, back.is_file, back.placement, back.scales, back.left_out)
 
 
 def _places(engine: Artifact, board: str, notes: list[str]) -> Mapping[str, Place]:

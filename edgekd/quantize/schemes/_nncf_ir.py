@@ -25,7 +25,7 @@ def read_back(quantized: Path, model: Path) -> ReadBack:
     """Return the quantized nodes and scales of an NNCF IR by ONNX names; errors as `edgekd.quantize.read_back.read_back`.
 
     Operators of the IR are those of the graph by name and tensor name. A FakeQuantize on a tensor that has no name in the graph,
-    inside an operator that OpenVINO takes apart, is left out.
+    inside an operator that OpenVINO takes apart, is left out; `left_out` names this operator.
     """
     source = read_onnx(model)
     name_nodes(source)
@@ -37,7 +37,7 @@ def read_back(quantized: Path, model: Path) -> ReadBack:
             f"{quantized}: none of its quantized operators is in {model}; delete {quantized.parent} and run again"
         )
     _set_biases(source, reader.biases)
-    return from_scales(source, reader.placement(), reader.scales)
+    return from_scales(source, reader.placement(), reader.scales, frozenset(reader.left_out))
 
 
 class _Reader:
@@ -56,6 +56,7 @@ class _Reader:
         self.weights: dict[str, Grid] = {}
         self.scales: dict[str, Scale] = {}
         self.biases: dict[str, np.ndarray] = {}
+        self.left_out: set[str] = set()
 
     def add(self, op: Any) -> None:
         """Take an operator's quantized inputs, and its bias."""
@@ -85,6 +86,7 @@ class _Reader:
         names = fake.input(0).get_source_output().get_names()
         tensor = next((name for name in twin.input if name in names), None)
         if tensor is None:
+            self.left_out.add(twin.name)
             return
         low, high = (fake.input(place).get_source_output().get_node().get_data().ravel() for place in (1, 2))
         self.reads.setdefault(twin.name, []).append(tensor)
@@ -105,7 +107,8 @@ class _Reader:
         axis = channel_axis(twin, name) if scale.size > 1 else None
         shape = self.graph.shape(name)
         if axis is not None and (shape is None or shape[axis] != scale.size):
-            return  # grouped: scales that an ONNX axis cannot hold
+            self.left_out.add(twin.name)  # grouped: scales that an ONNX axis cannot hold
+            return
         largest = min(127, max(1, int(np.abs(whole.get_data().astype(np.int64)).max())))
         self.weight_of[twin.name] = name
         self.weights[name] = Grid(8, is_signed=True, is_symmetric=True, axis=axis, largest=largest)

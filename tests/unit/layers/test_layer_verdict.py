@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -184,3 +185,14 @@ def test_a_layer_in_float_is_marked_also_where_it_reads_a_rounded_tensor(case: C
     found = errors_in("x", subject, {}, case.images)
     assert [one.name for one in found.layers if one.is_float] == ["head"]
     assert "head" in {node.name for node in subject.placement.nodes}  # type: ignore[union-attr]
+
+
+def test_an_operator_whose_roundings_the_graph_does_not_show_is_not_judged(case: Case) -> None:
+    engine, nodes = case.broken(ENGINE_FAULTS["wrong scale"], 0)
+    subject = subject_of(case.quantized, case.model, case.spec)
+    assert errors_in("x", subject, {HERE: place_of(engine, case.spec)}, case.images).blamed[0].layer in nodes
+    found = errors_in(
+        "x", replace(subject, left_out=frozenset(nodes)), {HERE: place_of(engine, case.spec)}, case.images
+    )
+    assert {one.name for one in found.layers if one.engine_own is None} == nodes
+    assert RUNTIME not in {one.comparison for one in found.blamed}
