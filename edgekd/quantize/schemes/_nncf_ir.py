@@ -60,9 +60,12 @@ class _Reader:
 
     def add(self, op: Any) -> None:
         """Take an operator's quantized inputs, and its bias."""
-        name = op.get_friendly_name()
-        twin = self.twins.get(name) or self.twins.get(name.rpartition("/")[0])
-        if twin is None or op.get_type_name() in ("Constant", "Convert", "FakeQuantize", "Result"):
+        if op.get_type_name() in ("Constant", "Convert", "FakeQuantize", "Result"):
+            return
+        twin = self._twin(op)
+        if twin is None:
+            if any(port.get_source_output().get_node().get_type_name() == "FakeQuantize" for port in op.inputs()):
+                self.left_out |= self._wholes(op)
             return
         for port in op.inputs():
             before = port.get_source_output().get_node()
@@ -72,6 +75,24 @@ class _Reader:
             self._weight(twin, op)
         elif op.get_type_name() == "Add":
             self._bias(twin, op)
+
+    def _twin(self, op: Any) -> Any:
+        """Return the graph's operator that an operator is, or is a named part of; None for others."""
+        name = op.get_friendly_name()
+        return self.twins.get(name) or self.twins.get(name.rpartition("/")[0])
+
+    def _wholes(self, part: Any) -> set[str]:
+        """Return the graph's operators that the results of an operator without a name lead to: it is a part of them."""
+        pending, found = [part], set()
+        while pending:
+            for output in pending.pop().outputs():
+                for port in output.get_target_inputs():
+                    twin = self._twin(port.get_node())
+                    if twin is None:
+                        pending.append(port.get_node())
+                    else:
+                        found.add(twin.name)
+        return found
 
     def placement(self) -> Placement:
         """Return the placement, in graph order."""
