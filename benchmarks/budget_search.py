@@ -21,6 +21,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from edgekd.core import plugins
+from edgekd.core.stage import StageJob
 from edgekd.sensitivity.mixed import EngineTrials
 from tests.unit.sensitivity.planted import PAIRS, blown_up, deep_segmenter
 from tests.unit.sensitivity.planted_run import budgeted, exported, layers_of, planted_recipe, ranked
@@ -46,7 +47,8 @@ def one_case(seed: int, target: str, is_exhaustive: bool, folder: Path) -> tuple
     best, ratio = "", 0.0
     if is_exhaustive:
         (folder / "trials").mkdir()
-        trials = EngineTrials(recipe, export, recipe.engines[0], layers, folder / "trials")
+        job = StageJob(recipe, {"export": export}, folder)
+        trials = EngineTrials(job, recipe.engines[0], layers, folder / "trials")
         names = cheapest(trials, macs, found["max_drop"])
         best, ratio = " ".join(names), sum(macs[n] for n in found["floats"]) / max(sum(macs[n] for n in names), 1)
     shown = f"{ratio:.2f}" if is_exhaustive else ""

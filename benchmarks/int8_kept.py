@@ -17,8 +17,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import numpy as np
-
 from edgekd.board.detection import Selection
 from edgekd.board.specs import ModelSpec
 from edgekd.core import plugins
@@ -27,6 +25,8 @@ from edgekd.core.recipe import Recipe
 from edgekd.data.base import DenseDataset
 from edgekd.data.splits import open_split
 from edgekd.evaluate import detection, semantic
+from edgekd.evaluate.image_counts import PixelCounts
+from edgekd.evaluate.image_scores import ImageScores
 from edgekd.evaluate.intervals import score_change_intervals
 from edgekd.evaluate.predictions import predict_split
 from edgekd.executors.predictions import predict_in
@@ -82,7 +82,7 @@ def of_run(run: Path) -> Iterator[dict[str, Any]]:
             yield shown(run.name, name, metric, reference, quantized)
 
 
-Scored = tuple[dict[str, float], "np.ndarray | None"]  # metrics; counts of each image of a segmenter
+Scored = tuple[dict[str, float], "ImageScores | None"]  # metrics; pixel counts or matches of each image
 
 
 def scored(recipe: Recipe, dataset: DenseDataset, model: Path, spec: ModelSpec, precision: str, folder: Path) -> Scored:
@@ -99,9 +99,10 @@ def scored(recipe: Recipe, dataset: DenseDataset, model: Path, spec: ModelSpec, 
         )
         if recipe.task == "semantic":
             of_pixels = semantic.score(dataset.classes, predictions)
-            return of_pixels.metrics, of_pixels.image_counts
+            assert of_pixels.image_counts is not None
+            return of_pixels.metrics, PixelCounts(of_pixels.image_counts)
         of_objects = detection.score(dataset.classes, predictions, recipe.task == "instance", max_detections=most)
-        return of_objects.metrics, None
+        return of_objects.metrics, of_objects.matches
 
 
 def shown(run: str, quantizer: str, metric: str, reference: Scored, quantized: Scored) -> dict[str, Any]:

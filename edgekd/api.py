@@ -126,6 +126,7 @@ def run_study(
     overrides: Iterable[str] = (),
     on_stage: Callable[[Any], None] = lambda _: None,
     on_run: Callable[[Any, Any, int, int], None] = lambda *_: None,
+    retry: bool = False,
 ) -> dict[str, Any]:
     """Train every arm of `recipe.study` with every seed, resuming what is there, and return the comparison.
 
@@ -138,6 +139,7 @@ def run_study(
         overrides: `key.path=value` strings.
         on_stage: called with every stage of the teacher that this process runs.
         on_run: called with every run, its artifacts by stage name or the reason for none, the number of ended runs and of all.
+        retry: whether engines that failed alone in an earlier study in this folder are built again; without, they have no score.
 
     Raises:
         EdgekdError: the recipe or the teacher; a run that fails is in the result with its reason.
@@ -145,7 +147,7 @@ def run_study(
     from edgekd.study import run
 
     wanted = recipe if isinstance(recipe, Recipe) else load_recipe(str(recipe), overrides)
-    return run.run(wanted, Path(out).absolute(), on_stage, on_run)
+    return run.run(wanted, Path(out).absolute(), on_stage, on_run, retry)
 
 
 def tune(

@@ -127,12 +127,22 @@ def study_run_line(run: Any, result: Any, ended: int, total: int) -> None:
     said = "done"
     if isinstance(result, NoResult):
         said = f"failed: {result.reason}" if result.status == "failed" else result.reason
+    else:
+        lost = [f"{name}: {one.reason}" for name, one in result.items() if isinstance(one, NoResult)]
+        said = f"done without {'; '.join(lost)}" if lost else said
     print(f"{run.arm} seed {run.seed}: {said} ({ended} of {total} runs)", file=sys.stderr)
 
 
 def print_study(study: Study) -> None:
     """Print the table of a study on stdout."""
+    from edgekd.core.task_metrics import TASKS
+    from edgekd.study import quantized_table
     from edgekd.study.table import headers, rows
 
     titles = headers(study)
     print_table(titles, rows(study), left=(titles[0], titles[-1]), width=170)
+    if study.is_quantized:
+        metric = TASKS[study.task].metric
+        print(f"\n{quantized_table.title(study, metric)}")
+        columns = quantized_table.headers(study)
+        print_table(columns, quantized_table.rows(study, metric), left=columns[:1], width=170)

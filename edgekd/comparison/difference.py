@@ -38,8 +38,10 @@ class Rows:
     @cached_property
     def score_intervals(self) -> dict[str, Interval]:
         """Metric -> interval of the difference; {} for too few images, or without counts of the same images."""
-        old, new = self.old_run.image_counts(self.old), self.new_run.image_counts(self.new)
-        return {} if old is None or new is None or old.shape != new.shape else score_change_intervals(old, new)
+        old, new = self.old_run.image_scores(self.old), self.new_run.image_scores(self.new)
+        if old is None or new is None or old.num_images != new.num_images:
+            return {}
+        return score_change_intervals(old, new)
 
     @property
     def is_one_run(self) -> bool:
@@ -159,10 +161,10 @@ def _score_interval(figure: Figure, rows: Rows) -> tuple[Interval | None, str]:
         return rows.score_intervals[figure.name], _TRAINING_NOISE if is_retrained else ""
     if rows.score_intervals:
         reason = "no interval for this metric"
-    elif (counts := rows.new_run.image_counts(rows.new)) is not None and len(counts) < MIN_IMAGES:
-        reason = f"{len(counts)} images are too few for an interval (at least {MIN_IMAGES})"
+    elif (images := rows.new_run.image_scores(rows.new)) is not None and images.num_images < MIN_IMAGES:
+        reason = f"{images.num_images} images are too few for an interval (at least {MIN_IMAGES})"
     else:
-        reason = "no counts by image, so no interval"
+        reason = "no counts or matches by image, so no interval"
     return None, f"{reason}; one seed cannot tell training noise from a gain" if is_retrained else reason
 
 

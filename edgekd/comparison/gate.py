@@ -139,8 +139,8 @@ def _related(row: Row, limit: Limit, run: Run, baseline: Run | None) -> Rows | s
 def _interval(run: Run, row: Row, figure: Figure) -> Interval | None:
     """Return the interval of a value; None where there is none, or the value is exact."""
     if figure.kind == "score":
-        counts = run.image_counts(row)
-        return score_intervals(counts).get(figure.name) if counts is not None else None
+        images = run.image_scores(row)
+        return score_intervals(images).get(figure.name) if images is not None else None
     if figure.kind == "latency":
         times = run.times(row, figure.series)
         return time_interval(times, figure.percentile) if times else None

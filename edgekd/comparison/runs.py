@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,10 +11,11 @@ from typing import Literal
 import numpy as np
 
 from edgekd.board.timing import burst_medians
-from edgekd.evaluate.image_counts import FILE as IMAGE_COUNTS
-from edgekd.evaluate.image_counts import scores
+from edgekd.core.task_metrics import TASKS
+from edgekd.evaluate.image_scores import FILE as IMAGE_SCORES
+from edgekd.evaluate.image_scores import ImageScores, of_all
 from edgekd.report.collect import DATA
-from edgekd.report.data_files import read_arrays
+from edgekd.report.data_files import image_scores_of, read_arrays
 from edgekd.report.latency import Latency
 from edgekd.report.model import Report, Row
 from edgekd.report.stored import read_report
@@ -55,18 +57,17 @@ class Run:
         """The rows by id."""
         return {row.id: row for row in self.report.rows}
 
-    def image_counts(self, row: Row) -> np.ndarray | None:
-        """Return the pixel counts of each scored image, (N, 5, K); None if they are missing or do not give the row's mIoU.
+    def image_scores(self, row: Row) -> ImageScores | None:
+        """Return pixel counts or matches of each scored image; None if they are missing or do not give the row's score.
 
         Raises:
             ArtifactError: the file is damaged.
         """
-        counts, miou = self._counts.get(row.id), row.metrics.get("miou")
-        if counts is None or miou is None or counts.dtype.kind not in "ui" or counts.shape[1:2] != (5,):
+        metric = TASKS[row.task].metric
+        images, score = image_scores_of(row.id, self._images), row.metrics.get(metric)
+        if images is None or score is None or images.num_images != row.num_images:
             return None
-        if counts.ndim != 3 or len(counts) != row.num_images:
-            return None
-        return counts if abs(float(scores(counts.sum(axis=0))["miou"]) - miou) < 1e-9 else None
+        return images if abs(of_all(images).get(metric, math.inf) - score) < 1e-9 else None
 
     def times(self, row: Row, series: Series) -> Times | None:
         """Return the raw latency samples of a row; None if they are missing or do not give the row's summary.
@@ -85,8 +86,8 @@ class Run:
         return Times(samples_ms, burst_medians(samples_ms, bursts), row.is_quiet)
 
     @cached_property
-    def _counts(self) -> dict[str, np.ndarray]:
-        return read_arrays(self._data / IMAGE_COUNTS)
+    def _images(self) -> dict[str, np.ndarray]:
+        return read_arrays(self._data / IMAGE_SCORES)
 
     @cached_property
     def _samples(self) -> dict[str, np.ndarray]:

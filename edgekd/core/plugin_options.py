@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,9 @@ from pydantic_core import CoreSchema, core_schema
 from edgekd.board.options import class_name_options, path_options
 from edgekd.core import plugins, user_code
 from edgekd.errors import RecipeError, UserError, did_you_mean
+
+# Options of earlier releases, by kind of plugin and name: the option with its values that replaces each, and what its values were.
+_REPLACED = {("quantizers", "reduce_range"): ("weight_bits: 7|8|auto", "true was 7, false was 8")}
 
 
 class PluginOptions(Mapping[str, Any]):
@@ -111,13 +114,20 @@ def plugin_options(kind: str, name: str, given: Mapping[str, Any], where: str) -
         )
     for key in given:
         if key not in known:
-            raise RecipeError(f"{where}.{key}: unknown option of {name!r}{did_you_mean(str(key), known)}")
+            raise RecipeError(f"{where}.{key}: unknown option of {name!r}{_replacement(kind, str(key), known)}")
     try:
         return adapter.validate_python(dict(given))
     except ValidationError as exc:
         errors = _of_the_kind_given(exc.errors())
         hints = dict.fromkeys(hint for error in errors if (hint := _hint(error)))
         raise RecipeError("; ".join([*(_option_error(where, error) for error in errors), *hints])) from exc
+
+
+def _replacement(kind: str, key: str, known: Sequence[str]) -> str:
+    """Return the end of an error about an unknown option: the option that replaces it, or the closest known ones."""
+    option, before = _REPLACED.get((kind, key), ("", ""))
+    is_there = option.partition(":")[0] in known
+    return f"; use {option} in its place ({before})" if is_there else did_you_mean(key, known)
 
 
 def _numbered(names: Any) -> Any:

@@ -29,8 +29,8 @@ class Qat(Section):
     )
     when: Literal["always", "over_budget"] = Field(
         "always",
-        description="`over_budget`: train only if each quantized engine of the deployed student loses more than "
-        "`quantize.budget` allows. Otherwise both students get its weights.",
+        description="`over_budget`: train only if some target has no quantized engine of the deployed student that holds "
+        "`quantize.budget`. Otherwise both students get its weights.",
     )
     control: bool = Field(
         True,

@@ -33,6 +33,12 @@ TASKS = {
 }
 
 
+def metric_title(name: str) -> str:
+    """Return the title of a primary or secondary metric; the name itself for another one."""
+    second = {task.second: task.second_title for task in TASKS.values()}
+    return (second | {task.metric: task.title for task in TASKS.values()}).get(name, name)
+
+
 def check_floor(task: str, metrics: Mapping[str, float], floor: float) -> None:
     """Check a teacher's metrics (fractions) against `teacher.floor`; GateError if the primary metric is below it."""
     score, title = metrics[TASKS[task].metric], TASKS[task].title

@@ -60,6 +60,7 @@ class Workspace:
                 log.info("%s: another edgekd run is working in it; waiting for it", self.root)
                 lock.acquire()
             try:
+                shutil.rmtree(self._failures, ignore_errors=True)  # of an earlier run
                 yield self
             finally:
                 lock.release()
@@ -131,14 +132,23 @@ class Workspace:
         """Return whether a stage has an artifact with this key, in its folder or in `.previous`."""
         return self._complete(self.artifact_dir(stage), key) is not None or self._previous(stage, key).exists()
 
-    def awaited(self, stage: str, key: str, poll_s: float = 0.5) -> Artifact:
+    def note_failure(self, stage: str) -> None:
+        """Tell the processes that wait for a stage's artifact that this run goes on without it."""
+        self._failures.mkdir(parents=True, exist_ok=True)
+        (self._failures / stage.replace("/", "+")).touch()
+
+    def awaited(self, stage: str, key: str, poll_s: float = 0.5) -> Artifact | None:
         """Wait until the process that holds this folder has made a stage's artifact with this key, and return it.
+
+        Returns None when the stage failed and that process goes on without it.
 
         Raises:
             WorkspaceError: no process holds the folder, and the artifact does not exist.
         """
         lock = FileLock(self.root / ".lock")
         while (artifact := self._complete(self.artifact_dir(stage), key)) is None:
+            if (self._failures / stage.replace("/", "+")).exists():
+                return None
             try:
                 lock.acquire(timeout=0)
             except Timeout:
@@ -166,6 +176,11 @@ class Workspace:
         if kept.exists():  # the newer one comes back when these settings are asked for again
             os.replace(kept, kept.with_name(f"{kept.name}-{kept.stat().st_mtime_ns}"))
         os.replace(place, kept)
+
+    @property
+    def _failures(self) -> Path:
+        """The folder with an empty file for each stage that failed in the run that holds the workspace."""
+        return self.root / ".work" / "failed"
 
     def _previous(self, stage: str, key: str) -> Path:
         return self.root / ".previous" / f"{stage.replace('/', '+')}-{key[:16]}"

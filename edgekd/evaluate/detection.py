@@ -9,20 +9,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypedDict
 
 import numpy as np
 
 from edgekd.board.detection import Detections
-from edgekd.board.installation import install
 from edgekd.board.masks import Masks
 from edgekd.board.run_masks import runs_of, tight_masks
 from edgekd.data.base import COCO_LARGEST, Instances
 from edgekd.data.object_cap import best_average_precision, best_recalls
-from edgekd.errors import DataError, UserError
+from edgekd.errors import DataError
 from edgekd.evaluate.definitions import COCO_DETECTIONS, recall_name
+from edgekd.evaluate.faster_coco import faster_coco
+from edgekd.evaluate.matching import matches_of
+from edgekd.evaluate.object_matches import Matches, ObjectMatches
 from edgekd.evaluate.precision_averages import AT_50, averages, best_f1
 from edgekd.evaluate.predictions import Prediction
 
@@ -81,6 +83,7 @@ class DetectionResult:
     counts: `objects` (crowds and difficult ones not counted) and `detections`.
     ceilings: the same of the (mask) mAP and recall of perfect labels under the cap on detections per image; empty where no
         image has more objects than that.
+    matches: matches of detections with objects, for scores of other choices of the images.
     """
 
     metrics: dict[str, float]
@@ -91,6 +94,13 @@ class DetectionResult:
     counts: dict[str, int]
     num_images: int
     ceilings: dict[str, float] = field(default_factory=dict)
+    matches: ObjectMatches | None = None
+
+    def facts(self) -> dict[str, Any]:
+        """Return the result without the matches, as JSON."""
+        found = asdict(replace(self, matches=None))
+        del found["matches"]
+        return found
 
 
 def score(
@@ -135,7 +145,7 @@ class DetectionEvaluator:
 
     def __init__(self, classes: Sequence[str], has_masks: bool, max_detections: int = COCO_DETECTIONS) -> None:
         self.classes, self.has_masks, self.max_detections = tuple(classes), has_masks, max_detections
-        self._compress = _import().mask.frPyObjects
+        self._compress = faster_coco().mask.frPyObjects
         self._images: list[_Image] = []
         self._objects: list[_Entry] = []
         self._found: list[_Entry] = []
@@ -165,7 +175,7 @@ class DetectionEvaluator:
         counted = {kind: self._counted(_KINDS[kind]) for kind in kinds}
         metrics: dict[str, float] = {}
         for kind in kinds:
-            metrics |= averages(kind, counted[kind], self.max_detections)
+            metrics |= averages(kind, counted[kind][:3], self.max_detections)
         main, scores = (  # (thresholds, recalls, classes)
             part[..., 0, -1] for part in counted["mask_map" if self.has_masks else "map"][:2]
         )
@@ -193,6 +203,7 @@ class DetectionEvaluator:
             },
             num_images=len(self._images),
             ceilings=self._ceilings(),
+            matches=ObjectMatches({kind: counted[kind][3] for kind in kinds}, self.max_detections),
         )
 
     def _ceilings(self) -> dict[str, float]:
@@ -254,10 +265,10 @@ class DetectionEvaluator:
             entries.append(entry)
         return entries
 
-    def _counted(self, kind: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return precision and the score from which it holds, each (thresholds, recalls, classes, areas, most detections),
-        and the recall of all detections (thresholds, classes, areas, most detections); -1 where there is no object."""
-        coco = _import()
+    def _counted(self, kind: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, Matches]:
+        """Return precision and the score from which it holds, each (thresholds, recalls, classes, areas, most detections), the recall
+        of all detections (thresholds, classes, areas, most detections); -1 where there is no object; and the matches."""
+        coco = faster_coco()
         truth = coco.COCO({**self._truth(), "annotations": self._objects})
         # COCO sorts detections into sizes by what is scored, the box or the mask.
         sized = [e if kind == "bbox" else e | {"area": e["mask_area"]} for e in self._found]
@@ -267,7 +278,9 @@ class DetectionEvaluator:
         evaluation.evaluate()
         evaluation.accumulate()
         precision, scores, recall = (np.asarray(evaluation.eval[name]) for name in ("precision", "scores", "recall"))
-        return precision, scores, recall
+        shape = (len(self._images), len(self.classes))
+        matches = matches_of(evaluation.ious, self._objects, self._found, shape, self.max_detections, COCO_LARGEST)
+        return precision, scores, recall, matches
 
 
 def _written(entry: _Entry) -> dict[str, object]:
@@ -280,21 +293,3 @@ def _written(entry: _Entry) -> dict[str, object]:
 def _is_counted(entry: _Entry) -> bool:
     """Return whether an object has to be found: no crowd and not difficult."""
     return not entry["iscrowd"] and entry["area"] <= COCO_LARGEST
-
-
-def _import() -> Any:
-    try:
-        import faster_coco_eval
-        import faster_coco_eval.core.mask
-    except ImportError as exc:
-        raise UserError(
-            f"average precision needs faster-coco-eval, which is not installed; {install('evaluate')}"
-        ) from exc
-    return _Coco(faster_coco_eval.COCO, faster_coco_eval.COCOeval_faster, faster_coco_eval.core.mask)
-
-
-@dataclass(frozen=True)
-class _Coco:
-    COCO: Any
-    COCOeval_faster: Any
-    mask: Any

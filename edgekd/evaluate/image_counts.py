@@ -2,15 +2,42 @@
 
 from __future__ import annotations
 
-from typing import Final
+from dataclasses import dataclass
 
 import numpy as np
 
 from edgekd.evaluate.boundary import BoundaryCounts
 from edgekd.evaluate.confusion import ratio
 
-FILE: Final = "image_counts.npz"
 HITS, TRUTH, PREDICTED, BAND_HITS, BAND_UNION = range(5)
+
+
+@dataclass(frozen=True)
+class PixelCounts:
+    """Counts of each image.
+
+    counts: (N, 5, K), see `image_counts`.
+    """
+
+    counts: np.ndarray
+
+    @property
+    def num_images(self) -> int:
+        """Number of scored images."""
+        return len(self.counts)
+
+    def scores(self, draws: np.ndarray) -> dict[str, np.ndarray]:
+        """Return metric name -> (R,) fractions, NaN where nothing was counted.
+
+        Args:
+            draws: (R, N) int, how often each image counts.
+        """
+        flat = self.counts.reshape(self.num_images, -1).astype(np.float64)
+        return scores((draws @ flat).reshape(-1, *self.counts.shape[1:]))
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Return arrays for a file."""
+        return {"counts": self.counts}
 
 
 def image_counts(confusion: np.ndarray, boundary: BoundaryCounts) -> np.ndarray:

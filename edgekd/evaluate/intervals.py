@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from edgekd.evaluate.image_counts import scores
+from edgekd.evaluate.image_scores import ImageScores
 
 Interval = tuple[float, float]
 CONFIDENCE = 0.95
@@ -19,36 +19,30 @@ _SEED = 0
 _CHUNK = 64  # resamples at a time: bounds the memory for many classes
 
 
-def score_intervals(counts: np.ndarray) -> dict[str, Interval]:
-    """Return metric -> interval of the score; {} for fewer than MIN_IMAGES images.
-
-    Args:
-        counts: (N, 5, K) of each image, see `evaluate/image_counts.py`.
-    """
-    return _quantiles(_resampled(counts))
+def score_intervals(images: ImageScores) -> dict[str, Interval]:
+    """Return metric -> interval of the score; {} for fewer than MIN_IMAGES images."""
+    return _quantiles(_resampled(images))
 
 
-def score_change_intervals(old: np.ndarray, new: np.ndarray) -> dict[str, Interval]:
+def score_change_intervals(old: ImageScores, new: ImageScores) -> dict[str, Interval]:
     """Return metric -> interval of the difference new - old on the same images; {} for fewer than MIN_IMAGES images.
 
     Args:
-        old, new: (N, 5, K) of each image, in the same order.
+        old, new: of the same images, in the same order.
     """
     before, after = _resampled(old), _resampled(new)
-    return _quantiles({name: after[name] - before[name] for name in before})
+    return _quantiles({name: after[name] - before[name] for name in before if name in after})
 
 
-def _resampled(counts: np.ndarray) -> dict[str, np.ndarray]:
+def _resampled(images: ImageScores) -> dict[str, np.ndarray]:
     """Return metric -> (RESAMPLES,) scores of as many images drawn with replacement, the same for every call; {} for few images."""
-    images = len(counts)
-    if images < MIN_IMAGES:
+    count = images.num_images
+    if count < MIN_IMAGES:
         return {}
     rng = np.random.default_rng(_SEED)
-    flat = counts.reshape(images, -1).astype(np.float64)
     parts: list[dict[str, np.ndarray]] = []
     for begin in range(0, RESAMPLES, _CHUNK):
-        drawn = rng.multinomial(images, np.full(images, 1 / images), min(_CHUNK, RESAMPLES - begin))
-        parts.append(scores((drawn @ flat).reshape(-1, *counts.shape[1:])))
+        parts.append(images.scores(rng.multinomial(count, np.full(count, 1 / count), min(_CHUNK, RESAMPLES - begin))))
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +20,10 @@ from edgekd.data.base import DenseDataset
 from edgekd.data.splits import open_split
 from edgekd.errors import DataError
 from edgekd.evaluate import detection, semantic
-from edgekd.evaluate.image_counts import FILE as IMAGE_COUNTS
+from edgekd.evaluate.image_counts import PixelCounts
 from edgekd.evaluate.image_hash import ImageHash
+from edgekd.evaluate.image_scores import FILE as IMAGE_SCORES
+from edgekd.evaluate.image_scores import ImageScores
 from edgekd.evaluate.predictions import Prediction, keeping, predict_split
 from edgekd.executors.boards import board_of, executor_of, machine_on
 from edgekd.executors.predictions import predict_images
@@ -60,7 +61,9 @@ def run(job: StageJob) -> StageResult:
         else:
             coco_files = job.out_dir if recipe.evaluate.coco_files else None
             result = detection.score(dataset.classes, predictions, recipe.task == "instance", coco_files, most)
-            details, arrays = asdict(result), _pictures(kept)
+            assert result.matches is not None  # `score` has them
+            _write(result.matches, job.out_dir)
+            details, arrays = result.facts(), _pictures(kept)
     np.savez_compressed(job.out_dir / PICTURES, **arrays)  # type: ignore[arg-type]  # keys never shadow its flags
     board = board_of(artifact)
     details |= {} if board == LOCAL else {"machine": machine_on(board)}
@@ -85,7 +88,7 @@ def _semantic(
 ) -> Scored:
     result = semantic.score(dataset.classes, predictions)
     assert result.image_counts is not None  # `score` has them
-    np.savez_compressed(out_dir / IMAGE_COUNTS, counts=result.image_counts)
+    _write(PixelCounts(result.image_counts), out_dir)
     details = {
         "num_images": result.num_images,
         "metrics": result.metrics,
@@ -96,6 +99,10 @@ def _semantic(
         "confusion": result.confusion.tolist(),
     }
     return details, {str(i): class_map for i, class_map in kept.items()}
+
+
+def _write(images: ImageScores, out_dir: Path) -> None:
+    np.savez_compressed(out_dir / IMAGE_SCORES, **images.arrays())  # type: ignore[arg-type]  # keys never shadow its flags
 
 
 def _pictures(kept: dict[int, Detections]) -> dict[str, np.ndarray]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -16,7 +15,11 @@ from edgekd.core.recipe import Engine, Recipe
 from edgekd.core.stage import KeyContent, Stage, bench_of, hash_of
 from edgekd.core.workspace import Workspace, disk_errors
 from edgekd.data.splits import release_split
-from edgekd.errors import BoardError, EdgekdError, GateError, TargetError, UserError, WorkspaceError, one_line
+from edgekd.errors import BoardError, EdgekdError, TargetError, UserError, WorkspaceError, one_line
+from edgekd.pipeline.assisting import assist
+from edgekd.pipeline.keys import kept_of, key_content_of
+
+__all__ = ["StageFailure", "StageRun", "assist", "default_out", "ran_before", "recall", "run_stages"]
 
 log = logging.getLogger(__name__)
 
@@ -107,7 +110,7 @@ class _Runner:
         if stage.optional_inputs and not any(name in self.done for name in stage.optional_inputs):
             return self._fail(StageFailure(stage.name, "all of its inputs failed", cause=stage.optional_inputs[0]))
         try:
-            content = _key_content(self.recipe, self.workspace, stage, self._artifacts())
+            content = key_content_of(self.recipe, self.workspace, stage, self._artifacts())
         except (BoardError, TargetError) as exc:
             return self._keep(stage, exc)
         artifact = self.workspace.finished(stage.name, hash_of(content))
@@ -129,7 +132,7 @@ class _Runner:
 
     def _keep(self, stage: Stage, away: UserError) -> bool:
         """Finish a stage whose board cannot be asked, where it is done already; else it fails with the reason."""
-        artifact = _kept(self.recipe, self.workspace, stage, self._artifacts())
+        artifact = kept_of(self.recipe, self.workspace, stage, self._artifacts())
         if artifact is None:
             if self.on_failure is None or not stage.fails_alone:
                 raise away
@@ -166,6 +169,7 @@ class _Runner:
 
     def _fail(self, failure: StageFailure) -> bool:
         self.failed[failure.name] = failure.reason
+        self.workspace.note_failure(failure.name)
         if not failure.cause:
             log.error("%s: failed: %s", failure.name, failure.reason)
         if self.on_failure is not None:
@@ -174,37 +178,6 @@ class _Runner:
 
     def _artifacts(self) -> dict[str, Artifact]:
         return {name: one.artifact for name, one in self.done.items()}
-
-
-def assist(recipe: Recipe, workspace: Workspace, stages: list[Stage], prerequisites: Collection[Stage] = ()) -> None:
-    """Train together with the first process, which runs the same stages in the same folder, and wait for the inputs.
-
-    A limit that is not met ends the training in all processes alike. The first one reports it, and this one just returns,
-    because Lightning kills the first when another fails.
-
-    Raises:
-        WorkspaceError: the first process has ended without a stage that is needed.
-    """
-    known = {stage.name: stage for stage in (*prerequisites, *stages)}
-    done: dict[str, Artifact] = {}
-
-    def obtain(stage: Stage) -> None:
-        if stage.name in done:
-            return
-        for name in stage.inputs:
-            obtain(known[name])
-        key = hash_of(_key_content(recipe, workspace, stage, done))
-        if stage.kind == "checkpoint" and not workspace.has(stage.name, key):
-            for name in stage.prerequisites:
-                obtain(known[name])
-            inputs = {name: done[name] for name in (*stage.inputs, *stage.prerequisites)}
-            stage.run(recipe, inputs, workspace.work_path(stage.name, key))
-        done[stage.name] = workspace.awaited(stage.name, key)
-
-    with suppress(GateError):
-        for stage in stages:
-            if stage.kind == "checkpoint":
-                obtain(stage)
 
 
 def recall(
@@ -230,9 +203,9 @@ def recall(
         if stage.name not in known and needed <= set(known):
             artifacts = {name: one.artifact for name, one in known.items()}
             try:
-                artifact = find(stage.name, hash_of(_key_content(recipe, workspace, stage, artifacts)))
+                artifact = find(stage.name, hash_of(key_content_of(recipe, workspace, stage, artifacts)))
             except (BoardError, TargetError):
-                artifact = _kept(recipe, workspace, stage, artifacts)
+                artifact = kept_of(recipe, workspace, stage, artifacts)
             if artifact is not None:
                 known[stage.name] = StageRun(stage, artifact, skipped=True, seconds=0.0)
     return list(known.values())
@@ -248,22 +221,6 @@ def ran_before(workspace: Workspace, engine: Engine) -> bool:
 def default_out(recipe: Recipe) -> Path:
     """Return `runs/<recipe name>` under the current folder."""
     return Path("runs") / recipe.name
-
-
-def _key_content(recipe: Recipe, workspace: Workspace, stage: Stage, artifacts: Mapping[str, Artifact]) -> KeyContent:
-    inputs = {name: artifacts[name] for name in stage.inputs if name in artifacts}
-    return stage.key_content(recipe, inputs, workspace.code_of(stage.name))
-
-
-def _kept(recipe: Recipe, workspace: Workspace, stage: Stage, artifacts: Mapping[str, Artifact]) -> Artifact | None:
-    """Return the artifact in a stage's folder, if all but the state of a board that cannot be asked is as it was made with."""
-    there = workspace.present(stage.name)
-    before = there.manifest.get("key_content") if there is not None else None
-    if there is None or there.failures or not before:
-        return None
-    inputs = {name: artifacts[name] for name in stage.inputs if name in artifacts}
-    content = stage.key_content(recipe, inputs, workspace.code_of(stage.name), before)
-    return there if hash_of(content) == there.manifest["key"] else None
 
 
 def _why_again(workspace: Workspace, stage: Stage, content: KeyContent) -> str:

@@ -171,8 +171,8 @@ def _measuring(recipe: Recipe, ran_before: Callable[[Engine], bool]) -> list[Sta
     absent = _cannot_run(recipe, ran_before)
     engines = [engine for engine in recipe.engines if not absent[engine.id]]
     trained = [stage.name for stage in _training(recipe) if stage.kind == "checkpoint"]
-    stages = [_evaluated(scored) for scored in (*trained, "export")]
-    stages += [_evaluated(f"engine/{engine.id}", engine) for engine in engines]
+    stages = [_evaluated(recipe, scored) for scored in (*trained, "export")]
+    stages += [_evaluated(recipe, f"engine/{engine.id}", engine) for engine in engines]
     for board in dict.fromkeys(engine.board for engine in engines):
         measured = tuple(f"engine/{engine.id}" for engine in engines if engine.board == board)
         stages.append(
@@ -232,7 +232,7 @@ def _agreement(engine: Engine, here: Engine) -> Stage:
     )
 
 
-def _evaluated(scored: str, engine: Engine | None = None) -> Stage:
+def _evaluated(recipe: Recipe, scored: str, engine: Engine | None = None) -> Stage:
     """Return the stage that scores a network, or an engine; a board's score is that of its hardware and runtime."""
     is_there = engine is not None and engine.board != LOCAL
     return Stage(
@@ -245,6 +245,7 @@ def _evaluated(scored: str, engine: Engine | None = None) -> Stage:
         external_state="edgekd.evaluate.stage:place" if is_there else "",
         fails_alone=engine is not None,
         partial_inputs=_SCORED_ON,
+        version=1 if recipe.task == "semantic" else 2,
     )
 
 

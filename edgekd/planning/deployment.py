@@ -51,7 +51,7 @@ def _quantized(engines: Iterable[Engine]) -> list[Stage]:
             name=name,
             kind="quantized",
             function="edgekd.quantize.stage:run",
-            inputs=(of_student("export", engine.student), *((QAT,) if engine.student == QAT else ()), "data"),
+            inputs=(of_student("export", engine.student), *_ranges(engine), "data"),
             sections=("data", settings_of(engine)),
             subject=quantizer_of(engine),
             external_state="edgekd.quantize.stage:place",
@@ -102,7 +102,8 @@ def _sensitivity(mixed: Sequence[Engine]) -> list[Stage]:
             kind="sensitivity",
             function="edgekd.sensitivity.stage:run",
             version=2,
-            inputs=(of_student("export", engine.student), "data"),
+            # The drop is held against the deployed student's float network.
+            inputs=tuple(dict.fromkeys((of_student("export", engine.student), *_ranges(engine), "export", "data"))),
             sections=("data", settings_of(engine), "evaluate"),
             subject=quantizer_of(engine),
             ignored_keys=ONLY_ON_VAL,
@@ -120,7 +121,7 @@ def _mixed(engine: Engine) -> Stage:
         name=source_of(engine),
         kind="quantized",
         function="edgekd.sensitivity.mixed:run",
-        inputs=(_ranked(engine), of_student("export", engine.student), "data"),
+        inputs=(_ranked(engine), of_student("export", engine.student), *_ranges(engine), "data"),
         sections=("data", settings_of(engine), f"engines:{engine.id}", "evaluate"),
         subject=engine.id,
         ignored_keys=ONLY_ON_VAL,
@@ -128,6 +129,11 @@ def _mixed(engine: Engine) -> Stage:
         fails_alone=True,
         partial_inputs=CALIBRATED_ON,
     )
+
+
+def _ranges(engine: Engine) -> tuple[str, ...]:
+    """Return the stage that has learned ranges for the quantizer of an engine."""
+    return (QAT,) if engine.student == QAT else ()
 
 
 def _ranked(engine: Engine) -> str:

@@ -87,7 +87,7 @@ def training_stages(recipe: Recipe, deployed: str, floor: tuple[str, ...], train
 
 
 def _budget(recipe: Recipe) -> Stage:
-    """Return the stage that asks whether the quantized engines of the deployed student hold the budget."""
+    """Return the stage that asks whether each target has a quantized engine of the deployed student within the budget."""
     engines = [one for one in recipe.engines if one.precision.is_quantized and one.student == DEPLOYED]
     measured = tuple(f"engine/{engine.id}" for engine in engines)
     return Stage(
@@ -99,5 +99,7 @@ def _budget(recipe: Recipe) -> Stage:
         ignored_keys=ONLY_ON_VAL,
         optional_inputs=measured,
         partial_inputs=CALIBRATED_ON,
+        external_state="edgekd.sensitivity.budget:place",
         fails_alone=True,
+        version=2,
     )

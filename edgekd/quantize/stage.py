@@ -31,14 +31,21 @@ SCALES = "scales.json"  # of a student that QAT trained, beside its weights
 def run(job: StageJob) -> StageResult:
     """Quantize the exported model with the quantizer named by the stage's subject."""
     options = options_of(job.recipe.quantize, job.subject)
-    ranges = _learned(job.inputs[QAT], job.subject, options) if QAT in job.inputs else None
+    ranges = learned_ranges(job.inputs, job.subject, options)
     return quantized(job.recipe, job.input_of("onnx"), job.subject, options, job.out_dir, ranges)
 
 
-def _learned(trained: Artifact, quantizer: str, options: Any) -> dict[str, Scale] | None:
-    """Return the scales that QAT learned; None for another quantizer or options than it imitated, and where it did not train."""
+def learned_ranges(inputs: Mapping[str, Artifact], quantizer: str, options: Any) -> dict[str, Scale] | None:
+    """Return the scales by tensor that QAT learned and that a quantizer takes.
+
+    None without QAT among the inputs or where it did not train, for another quantizer or options than it imitated, and for a
+    quantizer that calibrates by itself.
+    """
     wanted = {"quantizer": quantizer, "options": json.loads(json.dumps(asdict(options)))}
-    return load_scales(trained.file(SCALES)) if trained.details.get("imitated") == wanted else None
+    takes = getattr(plugins.load("quantizers", quantizer), "TAKES_RANGES", False)
+    if QAT not in inputs or not takes or inputs[QAT].details.get("imitated") != wanted:
+        return None
+    return load_scales(inputs[QAT].file(SCALES))
 
 
 def quantized(
@@ -57,14 +64,14 @@ def quantized(
         quantizer: name of the quantizer.
         options: its `Options`.
         out_dir: an empty folder.
-        ranges: scales that QAT learned, by tensor, for a quantizer that takes them; the others calibrate.
+        ranges: scales that QAT learned, by tensor, for a quantizer that takes them; None: it calibrates.
     """
     module = plugins.load("quantizers", quantizer)
     dataset = open_split(recipe, recipe.data.train)
     chosen = calibration_indices(len(dataset), recipe.quantize.images, recipe.seed)
     spec = onnx.spec
     calibration_set = Prepared(dataset, chosen, spec)
-    learned = {"ranges": ranges} if ranges is not None and getattr(module, "TAKES_RANGES", False) else {}
+    learned = {"ranges": ranges} if ranges is not None else {}
     with TemporaryDirectory() as folder:
         model = onnx.file("model.onnx")
         adjustments: dict[str, int] = {}  # learned scales are those of the graph as it is

@@ -10,14 +10,14 @@ from edgekd.board.files import write_atomic
 from edgekd.core.artifact import SCHEMA as _ARTIFACT_SCHEMA
 from edgekd.core.artifact import Artifact
 from edgekd.core.machine_facts import package_versions
-from edgekd.core.recipe import DEPLOYED, LOCAL, Engine, Recipe
+from edgekd.core.recipe import DEPLOYED, LOCAL, QAT, Engine, Recipe
 from edgekd.core.stage import bench_of
 from edgekd.core.task_metrics import TASKS
 from edgekd.errors import BoardError, TargetError
 from edgekd.evaluate.definitions import definitions
 from edgekd.executors.boards import executor_of, why_not_here
 from edgekd.executors.local import REFERENCE_TARGET
-from edgekd.report.budgets import budget_gates, budget_of
+from edgekd.report.budgets import budget_gates, budget_of, int8_budget_gates
 from edgekd.report.engine_layers import engine_layers
 from edgekd.report.model import (
     SCHEMA,
@@ -90,8 +90,8 @@ def collect(
         rows=rows,
         definitions=_definitions(rows, recipe.evaluate.max_detections),
         stages=list(timings),
-        training={name: _training(artifacts[name]) for name in _TRAINED if name in artifacts},
-        gates=[*_gates(recipe, artifacts, failures), *budget_gates(rows)],
+        training={name: _training(name, artifacts) for name in _TRAINED if name in artifacts},
+        gates=[*_gates(recipe, artifacts, failures), *int8_budget_gates(artifacts), *budget_gates(rows)],
         calibration=_calibration(artifacts),
         repairs=_repairs(artifacts),
         layers=engine_layers(artifacts),
@@ -141,7 +141,7 @@ def _row(
         status=status,
         reason=reason,
         **(_facts(artifacts[stage], artifacts) if stage in artifacts else {}),
-        **(budget_of(engine.id, engine.student, artifacts) if engine else {}),
+        **(budget_of(engine.id, artifacts) if engine else {}),
         **timed,
         **(_scores(score) if score else {}),
     )
@@ -234,8 +234,10 @@ def _facts(artifact: Artifact, artifacts: Mapping[str, Artifact]) -> Json:
     }
 
 
-def _training(artifact: Artifact) -> Training:
-    return Training.model_validate({**artifact.details["training"], "methods": artifact.details["methods"]})
+def _training(name: str, artifacts: Mapping[str, Artifact]) -> Training:
+    found = artifacts[name].details
+    budget = {"budget": artifacts["budget"].details["text"]} if name == QAT and "budget" in artifacts else {}
+    return Training.model_validate({**found["training"], "methods": found["methods"], **budget})
 
 
 def _calibration(artifacts: Mapping[str, Artifact]) -> Calibration | None:
@@ -270,11 +272,6 @@ def _gates(recipe: Recipe, artifacts: Mapping[str, Artifact], failures: Mapping[
         what = "pixels" if recipe.task == "semantic" else "detections"
         text = f"{percent(parity['different'], 3)} % of {parity['compared']} {what} differ from torch on {parity['images']} images"
         gates.append(Gate(name="export parity", passed=True, text=text))
-    if "budget" in artifacts:
-        budget = artifacts["budget"].details
-        trained = "not needed" if budget["is_met"] else "trained"
-        text = f"{budget['text']}: quantization-aware training {trained}"
-        gates.append(Gate(name="int8 budget", passed=budget["is_met"], text=text))
     for engine in recipe.engines:
         name = f"agreement/{engine.id}"
         if name in artifacts:

@@ -12,21 +12,30 @@ import numpy as np
 from edgekd.board.files import write_atomic
 from edgekd.core.artifact import Artifact
 from edgekd.errors import ArtifactError
-from edgekd.evaluate.image_counts import FILE as IMAGE_COUNTS
+from edgekd.evaluate.image_scores import FILE as IMAGE_SCORES
+from edgekd.evaluate.image_scores import ImageScores, read_image_scores
 
 
-def write_image_counts(scored: Mapping[str, Artifact], folder: Path) -> None:
-    """Write the image counts of all rows into one file; artifacts of an earlier edgekd and of objects have none.
+def write_image_scores(scored: Mapping[str, Artifact], folder: Path) -> None:
+    """Write pixel counts (`<row>`) or matches (`<row>/<array>`) of each image of all rows into one file.
+
+    Artifacts of an earlier edgekd have none.
 
     Args:
         scored: scores by row.
         folder: the report's data folder.
     """
-    arrays = {}
+    arrays: dict[str, np.ndarray] = {}
     for row, artifact in scored.items():
-        if (file := artifact.file(IMAGE_COUNTS)).is_file():
-            arrays[row] = read_arrays(file)["counts"]
-    write_arrays(folder / IMAGE_COUNTS, arrays)
+        own = read_arrays(artifact.file(IMAGE_SCORES))
+        arrays |= {row if name == "counts" else f"{row}/{name}": array for name, array in own.items()}
+    write_arrays(folder / IMAGE_SCORES, arrays)
+
+
+def image_scores_of(row: str, arrays: Mapping[str, np.ndarray]) -> ImageScores | None:
+    """Return the pixel counts or matches of one row from the arrays of that file; None without them."""
+    own = {name.removeprefix(f"{row}/"): array for name, array in arrays.items() if name.startswith(f"{row}/")}
+    return read_image_scores({"counts": arrays[row]} if row in arrays else own)
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from edgekd.core.task_metrics import TASKS
+from edgekd.core.task_metrics import metric_title
 from edgekd.report.part import Number, Part
 from edgekd.report.units import percent
 
 
 class MixedBudget(Part):
-    """The layers of a mixed engine that stay in float, and the drops of its metric against the ONNX graph, fractions."""
+    """The layers of a mixed engine that stay in float, and the drops of its metric against the deployed student's ONNX graph,
+    fractions."""
 
     metric: str = Field("", description="name of the metric")
     max_drop: Number = Field(None, description="limit of the drop, `quantize.budget.max_drop`")
@@ -40,9 +41,6 @@ class MixedBudget(Part):
             (self.scored_drop, "the scored split"),
         )
         found = [f"{percent(drop, 2)} on {where}" for drop, where in places if drop is not None]
-        return f"drop in points {self._title}: {', '.join([*found, f'limit {percent(self.max_drop, 2)}'])}"
-
-    @property
-    def _title(self) -> str:
-        titles = {task.metric: task.title for task in TASKS.values()}
-        return ({task.second: task.second_title for task in TASKS.values()} | titles).get(self.metric, self.metric)
+        return (
+            f"drop in points {metric_title(self.metric)}: {', '.join([*found, f'limit {percent(self.max_drop, 2)}'])}"
+        )

@@ -14,7 +14,7 @@ from edgekd.core.artifact import Artifact
 from edgekd.core.recipe import Recipe
 from edgekd.data.base import Sample
 from edgekd.data.splits import open_split
-from edgekd.report.data_files import read_arrays, write_arrays, write_image_counts
+from edgekd.report.data_files import read_arrays, write_arrays, write_image_scores
 from edgekd.report.long_runs import TIMELINES, timelines_of
 
 DATA, CONFUSION = "report_data", "confusion.npz"
@@ -30,7 +30,7 @@ def write_data(recipe: Recipe, artifacts: Mapping[str, Artifact], root: Path) ->
     write_atomic(folder / TIMELINES, json.dumps(timelines_of([bench.path for bench in benches])))
     scored = {name: a for name, a in artifacts.items() if name.startswith("evaluate/")}
     _write_confusion(scored, folder / CONFUSION)
-    write_image_counts({row_id(name.split("/")[1]): artifact for name, artifact in scored.items()}, folder)
+    write_image_scores({row_id(name.split("/")[1]): artifact for name, artifact in scored.items()}, folder)
     if not scored:
         pictures.unlink(missing_ok=True)
         return

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-
 from edgekd.core.artifact import Artifact
 from edgekd.core.qat_section import twin_of
 from edgekd.core.recipe import CONTROL, DEPLOYED, QAT, Recipe
 from edgekd.core.task_metrics import TASKS
-from edgekd.evaluate.image_counts import FILE as IMAGE_COUNTS
+from edgekd.evaluate.image_scores import FILE as IMAGE_SCORES
+from edgekd.evaluate.image_scores import ImageScores, read_image_scores
 from edgekd.evaluate.intervals import score_change_intervals
 from edgekd.report.data_files import read_arrays
 from edgekd.report.model import Report, Row
@@ -72,11 +71,11 @@ def _change(row: Row, other: Row, artifacts: Mapping[str, Artifact]) -> ScoreCha
     if row.score is None or other.score is None or (row.student, other.student) == (QAT, DEPLOYED):
         return ScoreChange(against=other.id)
     low, high = None, None
-    counts = [_counts(artifacts.get(f"evaluate/{one.id}")) for one in (other, row)]
-    if counts[0] is not None and counts[1] is not None and row.images_sha256 == other.images_sha256:
-        low, high = score_change_intervals(counts[0], counts[1]).get(TASKS[row.task].metric, (None, None))
+    before, after = (_image_scores(artifacts.get(f"evaluate/{one.id}")) for one in (other, row))
+    if before is not None and after is not None and row.images_sha256 == other.images_sha256:
+        low, high = score_change_intervals(before, after).get(TASKS[row.task].metric, (None, None))
     return ScoreChange(against=other.id, change=row.score - other.score, low=low, high=high)
 
 
-def _counts(scored: Artifact | None) -> np.ndarray | None:
-    return None if scored is None else read_arrays(scored.file(IMAGE_COUNTS)).get("counts")
+def _image_scores(scored: Artifact | None) -> ImageScores | None:
+    return None if scored is None else read_image_scores(read_arrays(scored.file(IMAGE_SCORES)))

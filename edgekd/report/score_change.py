@@ -19,7 +19,7 @@ class ScoreChange(Part):
     low: Number = Field(
         None,
         description="lower end of the 95 % interval of the change, by a bootstrap over the scored images; null where the images "
-        "carry none (fewer than 20, or objects). Training noise is not in it",
+        "carry none (fewer than 20). Training noise is not in it",
     )
     high: Number = Field(None, description="upper end")
 

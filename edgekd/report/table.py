@@ -44,7 +44,10 @@ def table_rows(report: Report) -> list[TableRow]:
 
 
 def notes(report: Report) -> list[str]:
-    """Return the lines below the table: energy and sustained latency, the ceiling of the score, findings in the data."""
+    """Return the lines below the table.
+
+    The accuracy budget, energy and sustained latency, the ceiling of the score, findings in the data.
+    """
     row = next((row for row in report.rows if row.ceiling is not None), None)
     lines = []
     if row is not None:
@@ -52,6 +55,9 @@ def notes(report: Report) -> list[str]:
         lines.append(
             f"ceiling: {percent(row.ceiling)} % {row.score_title}, as perfect labels score with evaluate.max_detections {most}"
         )
+    lines += [f"{row.id}: {row.budget.text}" for row in report.rows if row.budget]
+    if (qat := report.training.get("qat")) is not None and qat.budget:
+        lines.append(f"budget: {qat.budget}: {'students trained further' if qat.steps else 'no further training'}")
     lines += [line for line in map(_long_run, report.rows) if line]
     if found := report.findings:
         more = f" (and {len(found) - 1} more, see the report)" if len(found) > 1 else ""

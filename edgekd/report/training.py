@@ -42,4 +42,7 @@ class Training(Trained):
     methods: dict[str, TrainedMethod] = Field(
         {}, description="distillation methods by name: weight, warm-up, schedule, options"
     )
+    budget: str = Field(
+        "", description="`qat` with `when: over_budget`: which targets hold or miss the budget, and by how much"
+    )
     zero_loss_steps: int = Field(0, description="steps with a task loss of exactly 0, which taught nothing")

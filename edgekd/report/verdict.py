@@ -66,13 +66,15 @@ def findings(
 def _further_training(rows: Sequence[Row], trained: Training | None) -> Finding | None:
     """Return what quantization-aware training gains over its control, None without section `qat`."""
     if trained is not None and trained.steps is None:
-        text = "An int8 engine of the deployed student holds the budget, so that student and control keep its weights."
+        text = "Student and control keep the weights of the deployed student."
+        text += f" Budget: {trained.budget}." if trained.budget else ""
         return Finding("plain", "Quantization-aware training: not needed", text)
     found = [row for row in rows if row.student == "qat" and row.stage == "engine"]
     if not found:
         return None
     by_id, title = {row.id: row for row in rows}, found[0].score_title
-    lines, measured = [], []
+    lines = [f"Budget: {trained.budget}."] if trained is not None and trained.budget else []
+    measured = []
     for row in found:
         twin = by_id.get(row.gain.against) if row.gain else None
         if missing := _missing(row.label, row) or (_missing(twin.label, twin) if twin else ""):
@@ -89,14 +91,13 @@ def _further_training(rows: Sequence[Row], trained: Training | None) -> Finding 
         )
     if not measured:
         return Finding("unknown", "Quantization-aware training: not compared with a control", " ".join(lines))
-    best = max(measured, key=lambda row: (row.gain.change if row.gain else None) or 0.0)
-    assert best.gain is not None
-    shown = "good" if best.gain.is_better else "unknown"
-    of = "" if len(measured) == 1 else "at best "
     lines.append("One seed does not show whether it helps; edgekd study trains several.")
-    headline = (
-        f"Quantization-aware training: {of}{points(best.gain.change)} points {title} over its control ({best.label})"
-    )
+    gains = sorted((row.gain for row in measured if row.gain), key=lambda gain: gain.change or 0.0)
+    shown = "good" if all(gain.is_better for gain in gains) else "unknown"
+    least, most, which = points(gains[0].change), points(gains[-1].change), f"({measured[0].label})"
+    if len(gains) > 1:
+        least, which = f"{least} to {most}", f"on {len(gains)} engines"
+    headline = f"Quantization-aware training: {least} points {title} over its control {which}"
     return Finding(shown, headline, " ".join(lines))
 
 

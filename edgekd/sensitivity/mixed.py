@@ -18,9 +18,9 @@ from typing import Any
 
 from edgekd.compile.stage import engine_options
 from edgekd.core import plugins
-from edgekd.core.artifact import Artifact, StageResult
+from edgekd.core.artifact import StageResult
 from edgekd.core.plugin_options import plugin_options
-from edgekd.core.recipe import Engine, Recipe
+from edgekd.core.recipe import DEPLOYED, Engine
 from edgekd.core.stage import StageJob
 from edgekd.executors.boards import why_not_here
 from edgekd.executors.builder import build
@@ -29,10 +29,10 @@ from edgekd.executors.predictions import predict_with
 from edgekd.quantize.grids import named_graph
 from edgekd.quantize.place import options_of
 from edgekd.quantize.ptq import WEIGHTED
-from edgekd.quantize.stage import quantized
+from edgekd.quantize.stage import learned_ranges, quantized
 from edgekd.rewrites.graph import Graph
-from edgekd.sensitivity.scoring import SelectionImages
-from edgekd.sensitivity.search import BudgetSearch, Floats
+from edgekd.sensitivity.scoring import SelectionImages, drop_text
+from edgekd.sensitivity.search import ENGINE_DIFFERS, STUDENT_DIFFERS, BudgetSearch, Floats
 from edgekd.sensitivity.stage import LAYERS, order_of
 from edgekd.targets.base import CompileRequest
 
@@ -52,7 +52,7 @@ def run(job: StageJob) -> StageResult:
     sensitivity = next(artifact for artifact in job.inputs.values() if artifact.kind == "sensitivity")
     found = json.loads(sensitivity.file(LAYERS).read_text(encoding="utf-8"))
     with TemporaryDirectory(prefix="edgekd-mixed-") as text:
-        trials = EngineTrials(job.recipe, job.input_of("onnx"), engine, found, Path(text))
+        trials = EngineTrials(job, engine, found, Path(text))
         start = tuple(found["floats"])
         reason = why_not_here(engine)
         floats, drop, count = (start, None, 0) if reason else trials.search(start)
@@ -80,20 +80,21 @@ class EngineTrials:
     """Engines of one target with different operators in float, and the drop of their metric on the selection images.
 
     Args:
-        recipe: with the sections `data`, `quantize`, `evaluate` and this engine.
-        export: the exported network.
+        job: with the sections `data`, `quantize`, `evaluate` and this engine, the exported network, and for an engine of QAT its
+            artifact, whose ranges the operators in int8 take.
         engine: the mixed engine.
         found: `layers.json` of its quantizer.
         folder: an empty folder.
     """
 
-    def __init__(
-        self, recipe: Recipe, export: Artifact, engine: Engine, found: Mapping[str, Any], folder: Path
-    ) -> None:
-        self._recipe, self._export, self._engine, self._found = recipe, export, engine, found
+    def __init__(self, job: StageJob, engine: Engine, found: Mapping[str, Any], folder: Path) -> None:
+        recipe = job.recipe
+        self._recipe, self._export, self._engine, self._found = recipe, job.input_of("onnx"), engine, found
         self._folder = folder
         self._quantizer = plugins.target(engine.target).info.quantizer
-        self._graph = named_graph(export.file("model.onnx"))
+        self._options = options_of(recipe.quantize, self._quantizer)
+        self._ranges = learned_ranges(job.inputs, self._quantizer, self._options)
+        self._graph = named_graph(self._export.file("model.onnx"))
         assert recipe.quantize.budget is not None
         self._images = SelectionImages.of(recipe, recipe.quantize.budget)
 
@@ -105,7 +106,8 @@ class EngineTrials:
         feeding = set(feeders(self._graph, start)) - set(start)
         order = [*(name for name in order if name in feeding), *(name for name in order if name not in feeding)]
         what = f"{self._found['metric']} of engine {self._engine.id}"
-        search = BudgetSearch(self.drop, self._found["max_drop"], what)
+        cause = ENGINE_DIFFERS if self._engine.student == DEPLOYED else STUDENT_DIFFERS
+        search = BudgetSearch(self.drop, self._found["max_drop"], what, cause)
         found = search.run(order, {layer["name"]: layer["macs"] for layer in layers}, start)
         return found.floats, found.drop, found.trials
 
@@ -136,7 +138,8 @@ class EngineTrials:
             lambda images: predict_with(images, files, self._engine.board, self._images.selection)
         )
         drop: float = self._found["score"] - score
-        log.info("%s: drop %.4f with %d layers in float", self._engine.id, drop, len(floats))
+        layers = len(self._found["layers"])
+        log.info("%s: %s", self._engine.id, drop_text(drop, self._found["metric"], len(floats), layers))
         return drop
 
     def quantized(self, floats: Floats) -> tuple[StageResult, Path]:
@@ -144,12 +147,12 @@ class EngineTrials:
         out = self._folder / _MODEL
         shutil.rmtree(out, ignore_errors=True)
         out.mkdir()
-        options = options_of(self._recipe.quantize, self._quantizer)
+        options = self._options
         kept = [node.name for node in self._graph.nodes if node.name in floats]
         if plugins.load("quantizers", self._quantizer).KEEPS_FLOAT:
             names = [escape(name) for name in (*kept, *between(self._graph, kept))]
             options = replace(options, keep_float=(*options.keep_float, *names))
-        made = quantized(self._recipe, self._export, self._quantizer, options, out)
+        made = quantized(self._recipe, self._export, self._quantizer, options, out, self._ranges)
         tensors = [node.output[0] for node in self._graph.nodes if node.name in floats]
         return replace(made, details={**made.details, "float_tensors": tensors}), out
 

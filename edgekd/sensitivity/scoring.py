@@ -9,14 +9,16 @@ from typing import Any
 import numpy as np
 
 from edgekd.board.detection import Selection
+from edgekd.core.artifact import Artifact
 from edgekd.core.recipe import Budget, Recipe
-from edgekd.core.task_metrics import TASKS
+from edgekd.core.task_metrics import TASKS, metric_title
 from edgekd.data.base import DenseDataset
 from edgekd.data.splits import open_split
 from edgekd.errors import DataError
 from edgekd.evaluate import detection, semantic
 from edgekd.evaluate.confusion import confusion_matrix, miou
 from edgekd.evaluate.predictions import predict_split
+from edgekd.executors.predictions import predict_images
 from edgekd.quantize.stage import selection_indices
 
 Predict = Callable[[Iterable[np.ndarray]], Iterator[Any]]
@@ -71,6 +73,10 @@ class SelectionImages:
         """Names of the images."""
         return [self.dataset.name(index) for index in self.indices]
 
+    def score_of(self, artifact: Artifact) -> float:
+        """Return the metric of an exported network or an engine, on its board; errors as `score`."""
+        return self.score(lambda images: predict_images(images, artifact, self.selection))
+
     def score(self, predict: Predict) -> float:
         """Return the metric of a network, a fraction.
 
@@ -99,3 +105,18 @@ class SelectionImages:
                 "quantize.budget.images"
             )
         return value
+
+
+def drop_text(drop: float, metric: str, floats: int, layers: int) -> str:
+    """Return the drop of a metric in points, and how many layers are in float."""
+    return f"{change_text(drop)} points {metric_title(metric)} with {floats} of {layers} layers in float"
+
+
+def change_text(drop: float) -> str:
+    """Return a drop in points as `loses 0.20` or `gains 0.20`."""
+    return f"gains {points_text(-drop)}" if drop < 0 else f"loses {points_text(drop)}"
+
+
+def points_text(fraction: float) -> str:
+    """Return a fraction in points with two decimals; one that they would hide has more."""
+    return f"{100 * fraction:.2f}" if abs(fraction) >= 5e-5 or fraction == 0 else f"{100 * fraction:.1g}"

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from edgekd.errors import GateError
 
 Floats = frozenset[str]
+ENGINE_DIFFERS = "compare the float engine with the ONNX graph"
+STUDENT_DIFFERS = "the further training lost it; compare this student in float with the deployed one"
 
 
 @dataclass(frozen=True)
@@ -26,10 +28,13 @@ class BudgetSearch:
         drop: the drop of the metric, a fraction, when these operators are in float and all others in int8.
         max_drop: the budget.
         what: name of the metric, and of the engine that has it, for errors.
+        cause: why it can drop with all operators in float, for errors.
     """
 
-    def __init__(self, drop: Callable[[Floats], float], max_drop: float, what: str = "the metric") -> None:
-        self._drop, self._max_drop, self._what = drop, max_drop, what
+    def __init__(
+        self, drop: Callable[[Floats], float], max_drop: float, what: str = "the metric", cause: str = ENGINE_DIFFERS
+    ) -> None:
+        self._drop, self._max_drop, self._what, self._cause = drop, max_drop, what, cause
         self._known: dict[Floats, float] = {}
 
     def run(self, order: Sequence[str], macs: Mapping[str, int], start: Collection[str] = ()) -> Found:
@@ -75,8 +80,7 @@ class BudgetSearch:
             worst = self.drop(start | {*rest})
             raise GateError(
                 f"quantize.budget: {self._what} drops by {100 * worst:.2f} points with every layer in float, limit "
-                f"{100 * self._max_drop:g} (max_drop); quantization is not the cause: compare the float engine with the ONNX "
-                "graph"
+                f"{100 * self._max_drop:g} (max_drop); quantization is not the cause: {self._cause}"
             )
         while length - short > 1:
             middle = (length + short) // 2

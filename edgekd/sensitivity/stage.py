@@ -17,24 +17,28 @@ from edgekd.core import plugins
 from edgekd.core.artifact import Artifact, StageResult
 from edgekd.core.recipe import Budget, Recipe
 from edgekd.core.stage import StageJob
+from edgekd.core.task_metrics import metric_title
 from edgekd.executors.predictions import predict_in
 from edgekd.quantize.errors_by_node import OutputNoise
 from edgekd.quantize.macs import macs_by_node
 from edgekd.quantize.place import options_of
-from edgekd.quantize.ranges import calibrate, method_of
-from edgekd.quantize.stage import Prepared, adjusted_graph, calibration_indices
+from edgekd.quantize.ranges import Scale, calibrate, method_of
+from edgekd.quantize.stage import Prepared, adjusted_graph, calibration_indices, learned_ranges
 from edgekd.rewrites.graph import Graph, module_of
 from edgekd.sensitivity.reference import Reference
-from edgekd.sensitivity.scoring import SelectionImages
-from edgekd.sensitivity.search import BudgetSearch, Floats, Found
+from edgekd.sensitivity.scoring import SelectionImages, drop_text
+from edgekd.sensitivity.search import STUDENT_DIFFERS, BudgetSearch, Floats, Found
 
 log = logging.getLogger(__name__)
 LAYERS = "layers.json"
+EXPORT = "export"  # stage whose network the drop is held against: the deployed student's
 NOISE_IMAGES = 16  # selection images on which SQNR is measured; it settles long before a metric does
 
 
 def run(job: StageJob) -> StageResult:
     """Rank the operators that the quantizer named by the stage's subject puts in int8, and search those to leave in float.
+
+    The drop is that from the float network of the deployed student, also for another student.
 
     Raises:
         GateError: the budget does not hold with every operator in float.
@@ -45,9 +49,12 @@ def run(job: StageJob) -> StageResult:
     assert budget is not None  # the recipe has one where an engine is mixed
     images = SelectionImages.of(recipe, budget)
     with TemporaryDirectory(prefix="edgekd-sensitivity-") as text:
-        reference = reference_of(recipe, export, job.subject, Path(text))
+        ranges = learned_ranges(job.inputs, job.subject, options_of(recipe.quantize, job.subject))
+        reference = reference_of(recipe, export, job.subject, Path(text), ranges)
         inputs = _noise_inputs(images, export)
-        probe = ReferenceProbe(reference, reference.noise(inputs), images)
+        deployed = job.inputs[EXPORT]
+        score = None if deployed is export else images.score_of(deployed)
+        probe = ReferenceProbe(reference, reference.noise(inputs), images, score)
         found, harm = search(probe, budget, images.metric)
         layers = _layers(probe, reference.accumulated(inputs), harm, found)
     details: dict[str, Any] = {
@@ -62,32 +69,54 @@ def run(job: StageJob) -> StageResult:
         "selection": {"split": recipe.data.train, "images": images.names, "seed": recipe.seed},
     }
     write_atomic(job.out_dir / LAYERS, json.dumps({**details, "layers": layers}, indent=1).encode())
-    log.info("%s: %d of %d layers stay in float", job.subject, len(found.floats), len(layers))
+    log.info("%s: %s", job.subject, _summary(layers))
     return StageResult(details=details)
 
 
-def reference_of(recipe: Recipe, export: Artifact, quantizer: str, folder: Path) -> Reference:
-    """Return the reference graph of an exported network, calibrated as the recipe says."""
+def reference_of(
+    recipe: Recipe, export: Artifact, quantizer: str, folder: Path, ranges: Mapping[str, Scale] | None = None
+) -> Reference:
+    """Return the reference graph of an exported network, with learned scales or calibrated as the recipe says.
+
+    Args:
+        recipe: with the sections `data` and `quantize`.
+        export: the exported network.
+        quantizer: name of the quantizer.
+        folder: an existing folder.
+        ranges: scales that QAT learned, by tensor; a tensor without one is calibrated.
+    """
     settings, module = recipe.quantize, plugins.load("quantizers", quantizer)
     options = options_of(settings, quantizer)
-    model, _ = adjusted_graph(recipe, export, quantizer, options, folder)
+    model = export.file("model.onnx")
+    if ranges is None:  # learned scales are those of the graph as it is
+        model, _ = adjusted_graph(recipe, export, quantizer, options, folder)
     placement = module.grids(model, export.spec, options)
     images = SelectionImages.dataset_of(recipe)
     chosen = calibration_indices(len(images), settings.images, recipe.seed)
     scales = calibrate(model, placement, Prepared(images, chosen, export.spec), method_of(options))
-    return Reference(model, export.spec, placement, scales, folder)
+    learned = {name: scale for name, scale in (ranges or {}).items() if name in scales}
+    return Reference(model, export.spec, placement, scales | learned, folder)
 
 
 class ReferenceProbe:
-    """The answers of a reference graph to a ranking, each asked once; see `base.Probe`."""
+    """The answers of a reference graph to a ranking, each asked once; see `base.Probe`.
 
-    def __init__(self, reference: Reference, noise: OutputNoise, images: SelectionImages) -> None:
+    Args:
+        reference: the graph.
+        noise: its noise.
+        images: where the metric is measured.
+        score: the metric from which it drops; None: that of the graph in float.
+    """
+
+    def __init__(
+        self, reference: Reference, noise: OutputNoise, images: SelectionImages, score: float | None = None
+    ) -> None:
         self.nodes = reference.nodes
         self.graph = reference.graph
         self._reference, self._noise, self._images = reference, noise, images
         self._drops: dict[Floats, float] = {}
         self._alone: dict[str, float] = {}
-        self.score = self._scored(frozenset(self.nodes))
+        self.score = self._scored(frozenset(self.nodes)) if score is None else score
 
     def alone(self, name: str) -> float:
         """Return the SQNR in dB of the outputs when only this operator is in int8."""
@@ -103,7 +132,9 @@ class ReferenceProbe:
         """Return the drop of the metric when these operators are in float."""
         if floats not in self._drops:
             self._drops[floats] = self.score - self._scored(floats)
-            log.info("drop %.4f with %d of %d layers in float", self._drops[floats], len(floats), len(self.nodes))
+            log.info(
+                "Q/DQ graph: %s", drop_text(self._drops[floats], self._images.metric, len(floats), len(self.nodes))
+            )
         return self._drops[floats]
 
     def _scored(self, floats: Floats) -> float:
@@ -113,9 +144,12 @@ class ReferenceProbe:
 
 def search(probe: ReferenceProbe, budget: Budget, metric: str) -> tuple[Found, dict[str, float]]:
     """Return the operators to leave in float, and the harm of each operator by the budget's ranking."""
+    log.info("ranking %d layers by %s", len(probe.nodes), budget.rank)
     harm = plugins.load("rankings", budget.rank).harm(probe)
+    log.info("searching layers to leave in float; limit %g points %s", 100 * budget.max_drop, metric_title(metric))
     order = sorted(probe.nodes, key=lambda name: -harm[name])
-    found = BudgetSearch(probe.drop, budget.max_drop, metric).run(order, macs_by_node(probe.graph))
+    # The deployed student's graph loses nothing in float.
+    found = BudgetSearch(probe.drop, budget.max_drop, metric, STUDENT_DIFFERS).run(order, macs_by_node(probe.graph))
     return found, harm
 
 
@@ -150,3 +184,11 @@ def _layers(
         }
         for name in probe.nodes
     ]
+
+
+def _summary(layers: Sequence[Mapping[str, Any]]) -> str:
+    floats = [layer for layer in layers if layer["is_float"]]
+    share = 100 * sum(layer["macs_share"] for layer in floats)
+    names = [f"{layer['name']} ({layer['module']})" if layer["module"] else layer["name"] for layer in floats]
+    listed = f": {', '.join(names)}" if names else ""
+    return f"{len(floats)} of {len(layers)} layers stay in float ({share:.1f} % of the MACs){listed}"

@@ -9,9 +9,11 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 
+from edgekd.evaluate.definitions import DEFINITIONS
 from edgekd.study.model import Arm, ArmRun, Difference
 
 CONFIDENCE = 0.95
+MISSING = "–"
 
 
 def compare(arm: Mapping[int, float], baseline: Mapping[int, float], higher_is_better: bool) -> Difference | None:
@@ -35,6 +37,21 @@ def by_seed(runs: Sequence[ArmRun], metric: str) -> dict[int, float]:
     """Return a metric of an arm's measured runs by seed, without the runs that lack it."""
     found = {run.seed: run.metrics.get(metric) for run in runs if run.status == "measured"}
     return {seed: value for seed, value in found.items() if value is not None}
+
+
+def between(arm: Arm, other: Arm, metric: str) -> Difference | None:
+    """Return the difference arm - other in a metric, paired by seed; None without a common seed."""
+    return compare(by_seed(arm.runs, metric), by_seed(other.runs, metric), DEFINITIONS[metric][2])
+
+
+def interval_text(difference: Difference | None, digits: int = 2) -> str:
+    """Return the mean of a difference in points, with the interval where it has one."""
+    if difference is None:
+        return MISSING
+    mean = f"{100 * difference.mean:+.{digits}f}"
+    if difference.low is None or difference.high is None:
+        return mean
+    return f"{mean} [{100 * difference.low:+.{digits}f}, {100 * difference.high:+.{digits}f}]"
 
 
 def difference_of(arm: Arm, metric: str) -> Difference | None:

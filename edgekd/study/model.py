@@ -110,6 +110,11 @@ class Study(Part):
         """Whether this is a study of quantization, whose arms are engines."""
         return any(arm.engine for arm in self.arms)
 
+    @property
+    def float_arms(self) -> list[Arm]:
+        """The float networks of a study of quantization."""
+        return [arm for arm in self.arms if not arm.engine] if self.is_quantized else []
+
     def is_baseline(self, arm: Arm) -> bool:
         """Whether others are compared with this arm."""
         return arm.name == (arm.baseline or self.baseline)

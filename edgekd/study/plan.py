@@ -122,8 +122,12 @@ def given_teacher(recipe: Recipe, weights: Path) -> Teacher:
     return recipe.teacher.model_copy(update={"checkpoint": weights.resolve(), "train": None, "floor": 0.0})
 
 
+def recipe_text(run: StudyRun) -> str:
+    """Return the run's recipe as YAML, paths absolute."""
+    return yaml.safe_dump(run.recipe.model_dump(mode="json", exclude={"study"}), sort_keys=False)
+
+
 def write_recipe(run: StudyRun) -> None:
-    """Write the run's recipe, paths absolute, as a file that anyone can run again by hand."""
+    """Write the run's recipe as a file that anyone can run again by hand."""
     run.folder.mkdir(parents=True, exist_ok=True)
-    text = yaml.safe_dump(run.recipe.model_dump(mode="json", exclude={"study"}), sort_keys=False)
-    write_atomic(run.recipe_file, text)
+    write_atomic(run.recipe_file, recipe_text(run))

@@ -25,10 +25,6 @@ def quantized_arms(recipe: Recipe) -> dict[str, QuantizedArm]:
     assert study is not None
     if recipe.qat is None:
         raise RecipeError("study.quantized needs section `qat`, which has the budget of the further training; add it")
-    if recipe.study.launcher == "ray":
-        raise RecipeError(
-            "study.quantized: the launcher ray does not copy the students' weights to its nodes; use local or slurm"
-        )
     engines_of(recipe)
     arms = dict(study.arms)
     if not arms:

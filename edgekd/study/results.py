@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 from edgekd.board.files import replacing, write_atomic
 from edgekd.core.artifact import Artifact
@@ -35,7 +35,8 @@ class NoResult:
     reason: str
 
 
-Result = Mapping[str, Artifact] | NoResult  # of a run: its artifacts by stage name, or none
+# Of a run: its artifacts by stage name, or none. An engine that failed alone has the reason in place of its score.
+Result = Mapping[str, Artifact | NoResult] | NoResult
 
 
 class Findings:
@@ -126,7 +127,11 @@ def _distilled(recipe: Recipe, runs: Sequence[tuple[StudyRun, Result]]) -> list[
 
 
 def _quantized(recipe: Recipe, runs: Sequence[tuple[StudyRun, Result]]) -> list[_Entry]:
-    """Return a row for every engine of every arm, then the float networks that they are held to."""
+    """Return a row for every engine of every arm, then the float networks.
+
+    An engine is compared with the same engine of the baseline, a float network with the baseline's. A network of QAT is made for int8
+    and has no such row; with it as baseline, float networks are compared with the first.
+    """
     assert recipe.study.quantized is not None
     arms, engines, baseline = quantized_arms(recipe), engines_of(recipe), recipe.study.quantized.baseline
     of = {arm: [one for one in runs if one[0].arm == arm] for arm in arms}
@@ -134,6 +139,8 @@ def _quantized(recipe: Recipe, runs: Sequence[tuple[StudyRun, Result]]) -> list[
     def name(arm: str, engine: str) -> str:
         return arm if len(engines) == 1 else f"{arm} {engine}"
 
+    with_float = [arm for arm, settings in arms.items() if settings.student != "qat"]
+    float_baseline = baseline if baseline in with_float else next(iter(with_float), "")
     entries = [
         _Entry(
             name(arm, engine.id), engine.id, name(baseline, engine.id), methods_of(recipe, settings),
@@ -146,12 +153,11 @@ def _quantized(recipe: Recipe, runs: Sequence[tuple[StudyRun, Result]]) -> list[
         _Entry(
             f"{arm}{FLOAT}",
             "",
-            name(baseline, engines[0].id),
-            methods_of(recipe, settings),
+            f"{float_baseline}{FLOAT}",
+            methods_of(recipe, arms[arm]),
             [_arm_run(*one) for one in of[arm]],
         )
-        for arm, settings in arms.items()
-        if settings.student != "qat"
+        for arm in with_float
     ]
     return entries + floats
 
@@ -179,7 +185,10 @@ def _images(score: Artifact) -> str:
 def _arm_run(run: StudyRun, result: Result, engine: str = "") -> ArmRun:
     if isinstance(result, NoResult):
         return ArmRun(seed=run.seed, status=result.status, reason=result.reason)
-    student, score = result[run.stage].details, result[f"evaluate/{engine}" if engine else run.score].details
+    scored = result[f"evaluate/{engine}" if engine else run.score]
+    if isinstance(scored, NoResult):
+        return ArmRun(seed=run.seed, status=scored.status, reason=scored.reason)
+    student, score = cast(Artifact, result[run.stage]).details, scored.details
     facts = {key: value for key, value in student["training"].items() if key in Trained.model_fields}
     return ArmRun(
         seed=run.seed, status="measured", reason="", metrics=score["metrics"], params=student["params"], **facts

@@ -14,7 +14,7 @@ from edgekd.core.workspace import disk_errors
 from edgekd.data.splits import shared_splits
 from edgekd.pipeline import StageRun
 from edgekd.pipeline.checks import check_options
-from edgekd.study import work
+from edgekd.study import failed_engines, work
 from edgekd.study.arms import methods_by_arm, runs_in_order
 from edgekd.study.plan import StudyRun, teacher_recipe
 from edgekd.study.quantized import engines_of_arms
@@ -26,6 +26,7 @@ def run(
     folder: Path,
     on_stage: Callable[[StageRun], None],
     on_run: Callable[[StudyRun, Result, int, int], None],
+    retry: bool = False,
 ) -> dict[str, Any]:
     """Do a study in an absolute folder and return its content; arguments and errors as `edgekd.run_study`."""
     launcher, options = plugins.load("launchers", recipe.study.launcher), recipe.study.launcher_options()
@@ -41,6 +42,8 @@ def run(
             work.launch_teacher(recipe, folder, launch)
         teacher = work.make_teacher(recipe, folder, on_stage)
     starts, runs = runs_in_order(recipe, folder, teacher["teacher"].file("weights.safetensors"))
+    if retry:
+        failed_engines.forget(runs)
     findings = Findings(recipe, teacher, runs, folder)
     ended: set[Path] = set()
 

@@ -9,10 +9,9 @@ from collections.abc import Sequence
 from edgekd.core.recipe import PLAIN
 from edgekd.core.task_metrics import TASKS, Task
 from edgekd.evaluate.definitions import COCO_DETECTIONS, DEFINITIONS, definitions
-from edgekd.study.difference import by_seed, compare, difference_of, pairs_of
-from edgekd.study.model import FLOAT, Arm, Difference, Study
-
-MISSING = "–"
+from edgekd.study.difference import MISSING, between, by_seed, difference_of, interval_text, pairs_of
+from edgekd.study.model import Arm, Study
+from edgekd.study.quantized_table import float_reference, markdown_tables
 
 
 def headers(study: Study) -> tuple[str, ...]:
@@ -21,38 +20,46 @@ def headers(study: Study) -> tuple[str, ...]:
     more = [
         f"{DEFINITIONS[name][0].split()[0] if task.metric == 'miou' else DEFINITIONS[name][0]} %" for name in task.more
     ]
+    against = ("Δ is to",) if study.is_quantized else ()
     return (
-        "arm", "seeds", f"{task.title} %", f"Δ {task.title} [95 %]", f"Δ {task.second_title} [95 %]", *more, "ms/step",
+        "arm", "seeds", f"{task.title} %", *against, f"Δ {task.title} [95 %]", f"Δ {task.second_title} [95 %]", *more, "ms/step",
         "peak MiB", "verdict",
     )  # fmt: skip
 
 
 def rows(study: Study) -> list[tuple[str, ...]]:
     """Return the teacher's row, then one per arm: texts in the order of `headers`, `–` where nothing was measured."""
-    return [_teacher(study), *(_row(arm, study.is_baseline(arm), _task(study)) for arm in study.arms)]
+    found = [_teacher(study), *(_row(arm, study.is_baseline(arm), _task(study)) for arm in study.arms)]
+    if not study.is_quantized:
+        return found
+    against = [
+        _taught(study).name,
+        *(MISSING if study.is_baseline(arm) else arm.baseline or study.baseline for arm in study.arms),
+    ]
+    return [(*row[:3], name, *row[3:]) for row, name in zip(found, against, strict=True)]
 
 
 def markdown(study: Study) -> str:
     """Return the table as Markdown, below a paragraph that says what it compares."""
     task, columns = _task(study), headers(study)
     teacher = _percent(study.teacher.metrics.get(task.metric))
-    trained, compared = "steps each", f"`{study.baseline}`"
+    trained, compared, taught = "steps each", f"`{study.baseline}`", "the baseline's mean"
     if study.is_quantized:
         trained = "further steps of each arm that trains"
-        baselines = dict.fromkeys(arm.baseline or study.baseline for arm in study.arms if arm.engine)
-        compared = " or ".join(f"`{name}`" for name in baselines) + f", the same engine of arm `{_baseline(study)}`"
+        taught = f"the mean of `{_taught(study).name}`"
+        compared = "the row that column `Δ is to` names"
     lines = [
         f"`{study.recipe_name}`: {study.steps} {trained}, seeds {', '.join(map(str, study.seeds))}; "
         f"teacher {teacher} {task.title}. Mean ± standard deviation over the seeds; Δ is the difference to "
         f"{compared}, paired by seed, with the 95 % interval of its mean; "
         "the columns of the last two metrics give the arm's mean, then its difference. The verdict is on the first metric. The "
-        "teacher is one network: its difference is to the baseline's mean, not paired.",
+        f"teacher is one network: its difference is to {taught}, not paired.",
         "",
         "| " + " | ".join(columns) + " |",
         "|" + "|".join(["---"] + ["---:"] * (len(columns) - 2) + ["---"]) + "|",
         *("| " + " | ".join(row) + " |" for row in rows(study)),
     ]
-    return "\n".join(lines + versus(study) + to_float(study) + _remarks(study)) + "\n"
+    return "\n".join(lines + versus(study) + markdown_tables(study) + _remarks(study)) + "\n"
 
 
 def csv_lines(study: Study) -> str:
@@ -89,10 +96,14 @@ def _remarks(study: Study) -> list[str]:
     if "kept" in answers:
         whose = "of some runs " if len(answers) > 1 else ""
         found.append(f"ms/step {whose}is without the teacher, whose answers were kept on disk.")
-    failed = [f"{arm.name} seed {run.seed}" for arm in study.arms for run in arm.runs if run.status == "failed"]
-    if failed:
-        found.append(f"**Without a result**, because they failed: {', '.join(failed)}.")
-    return [line for remark in found for line in ("", remark)]
+    lines = [line for remark in found for line in ("", remark)]
+    failed = [
+        f"- {arm.name} seed {run.seed}: {run.reason}"
+        for arm in study.arms
+        for run in arm.runs
+        if run.status == "failed"
+    ]
+    return [*lines, "", "**Without a result**, because they failed:", "", *failed] if failed else lines
 
 
 def versus(study: Study) -> list[str]:
@@ -114,49 +125,13 @@ def versus(study: Study) -> list[str]:
         "",
         "| arm | seeds | " + " | ".join(f"{DEFINITIONS[name][0]} %" for name in metrics) + " |",
         "|---|---:|" + "---:|" * len(metrics),
-        *("| " + " | ".join(_versus(first, arm, metrics, arm.name)) + " |" for arm in others),
+        *("| " + " | ".join(_versus(first, arm, metrics)) + " |" for arm in others),
     ]
 
 
-def to_float(study: Study) -> list[str]:
-    """Return a Markdown table of every engine against the float network of its baseline, [] for a study without engines.
-
-    The float network of the control has had the same training, so the difference is what the engine loses by being int8.
-    """
-    if not study.is_quantized:
-        return []
-    floats = {arm.name: arm for arm in study.arms if not arm.engine}
-    baseline = _baseline(study)
-    name = f"{baseline}{FLOAT}"
-    if name not in floats:
-        return []
-    settings = study.recipe["study"]["quantized"]["arms"].get(baseline)
-    is_control = settings["student"] == "control" if settings else baseline == "control"
-    trained = ", which has had as much training" if is_control else ""
-    metrics = (_task(study).metric, _task(study).second, *_task(study).more)
-    return [
-        "",
-        f"Every engine minus `{name}`{trained}, paired by seed, with the 95 % interval:",
-        "",
-        "| arm | seeds | " + " | ".join(f"{DEFINITIONS[metric][0]} %" for metric in metrics) + " |",
-        "|---|---:|" + "---:|" * len(metrics),
-        *("| " + " | ".join(_versus(arm, floats[name], metrics, arm.name)) + " |" for arm in study.arms if arm.engine),
-    ]
-
-
-def _baseline(study: Study) -> str:
-    """Return the arm that a study of quantization compares with, without its engine."""
-    return str(study.recipe["study"]["quantized"]["baseline"])
-
-
-def _versus(first: Arm, arm: Arm, metrics: Sequence[str], name: str) -> list[str]:
+def _versus(first: Arm, arm: Arm, metrics: Sequence[str]) -> list[str]:
     common = set(by_seed(first.runs, metrics[0])) & set(by_seed(arm.runs, metrics[0]))
-    return [name, str(len(common)), *(_between(first, arm, name) for name in metrics)]
-
-
-def _between(arm: Arm, other: Arm, metric: str) -> str:
-    higher_is_better = DEFINITIONS[metric][2]
-    return _interval(compare(by_seed(arm.runs, metric), by_seed(other.runs, metric), higher_is_better))
+    return [arm.name, str(len(common)), *(interval_text(between(first, arm, metric)) for metric in metrics)]
 
 
 def _task(study: Study) -> Task:
@@ -181,12 +156,17 @@ def _teacher(study: Study) -> tuple[str, ...]:
     )
 
 
+def _taught(study: Study) -> Arm:
+    """Return the arm whose mean the teacher is compared with: a float network where there is one."""
+    return float_reference(study) or study.baseline_arm
+
+
 def _teachers(study: Study, metric: str, digits: int = 2) -> tuple[str, str]:
     """Return the teacher's score in a metric, and the score minus the baseline's mean."""
     score = study.teacher.metrics.get(metric)
     if score is None:
         return MISSING, MISSING
-    baseline = study.baseline_arm.metrics.get(metric)
+    baseline = _taught(study).metrics.get(metric)
     difference = f"{100 * (score - baseline.mean):+.{digits}f}" if baseline else MISSING
     return _percent(score, digits), difference
 
@@ -200,8 +180,8 @@ def _row(arm: Arm, is_baseline: bool, task: Task) -> tuple[str, ...]:
         arm.name,
         f"{measured}" if is_baseline or pairs == measured else f"{measured} ({pairs} paired)",
         _mean(arm, task.metric),
-        _interval(difference),
-        _interval(difference_of(arm, task.second)),
+        interval_text(difference),
+        interval_text(difference_of(arm, task.second)),
         *(_mean_and_difference(arm, name) for name in task.more),
         MISSING if pace is None else f"{1000 * pace:.0f}",
         MISSING if memory is None else f"{memory / 2**20:.0f}",
@@ -225,14 +205,4 @@ def _mean_and_difference(arm: Arm, metric: str) -> str:
     if summary is None:
         return MISSING
     mean = _percent(summary.mean, digits=1)
-    return f"{mean}: {_interval(summary.difference, digits=1)}" if summary.difference else mean
-
-
-def _interval(difference: Difference | None, digits: int = 2) -> str:
-    """Return the mean of a difference in points, with the interval where it has one."""
-    if difference is None:
-        return MISSING
-    mean = f"{100 * difference.mean:+.{digits}f}"
-    if difference.low is None or difference.high is None:
-        return mean
-    return f"{mean} [{100 * difference.low:+.{digits}f}, {100 * difference.high:+.{digits}f}]"
+    return f"{mean}: {interval_text(summary.difference, digits=1)}" if summary.difference else mean

@@ -25,7 +25,7 @@ from edgekd.core.task_metrics import check_floor
 from edgekd.core.workspace import Workspace, disk_errors
 from edgekd.data.splits import shared_splits
 from edgekd.errors import GateError
-from edgekd.study import preloaded
+from edgekd.study import failed_engines, preloaded
 from edgekd.study.plan import TEACHER, StudyRun, teacher_recipe, teacher_run, write_recipe
 from edgekd.study.results import NoResult, Result
 
@@ -149,10 +149,11 @@ def _is_running(pid: int) -> bool:
         return False
 
 
-def finished(run: StudyRun) -> Mapping[str, Artifact] | None:
+def finished(run: StudyRun) -> Mapping[str, Artifact | NoResult] | None:
     """Return the artifacts of a run by stage name, None when it is not finished under the study's settings.
 
-    Nothing is moved: another process may be at work in the folder.
+    An engine that failed alone counts as finished, with the reason in place of its score. Nothing is moved: another process may be
+    at work in the folder.
     """
     workspace = Workspace(run.folder)
     if not (workspace.artifact_dir(run.score).exists() or (run.folder / ".previous").exists()):
@@ -160,7 +161,13 @@ def finished(run: StudyRun) -> Mapping[str, Artifact] | None:
     stages = planning.select(planning.plan(run.recipe), run.until)
     with _LOOKUP:
         known = pipeline.recall(run.recipe, stages, [], workspace, is_held=False)
-    return {r.stage.name: r.artifact for r in known} if len(known) == len(stages) else None
+    done: dict[str, Artifact | NoResult] = {r.stage.name: r.artifact for r in known}
+    if len(known) == len(stages):
+        return done
+    missing, failed = [name for name in run.engines if f"evaluate/{name}" not in done], failed_engines.known(run)
+    if run.score not in done or not missing or not set(missing) <= set(failed):
+        return None
+    return done | {f"evaluate/{name}": NoResult("failed", failed[name]) for name in missing}
 
 
 def result_elsewhere(run: StudyRun) -> Result | None:
@@ -170,7 +177,16 @@ def result_elsewhere(run: StudyRun) -> Result | None:
     if _is_held(run.folder / ".claim") or _is_held(run.folder / ".lock"):
         return ELSEWHERE
     said = _last_words(run)
-    return NoResult("failed", why_failed(run)) if said and not said.startswith(_ENDED_BY) else None
+    return ended(run) if said and not said.startswith(_ENDED_BY) else None
+
+
+def ended(run: StudyRun) -> Result:
+    """Return the result of a run whose process has ended by itself; remember the engines that failed alone."""
+    if artifacts := finished(run):
+        return artifacts
+    if failed_engines.remember(run, _errors(run)) and (artifacts := finished(run)):
+        return artifacts
+    return NoResult("failed", why_failed(run))
 
 
 def why_failed(run: StudyRun) -> str:
@@ -180,11 +196,16 @@ def why_failed(run: StudyRun) -> str:
 
 def _last_words(run: StudyRun) -> str:
     """Return the last error line of the run's last process, "" when there is none."""
+    said = _errors(run)
+    return said[-1] if said else ""
+
+
+def _errors(run: StudyRun) -> list[str]:
+    """Return the error lines of the run's last process."""
     log = run.folder / LOG
     text = log.read_text(encoding="utf-8", errors="replace") if log.is_file() else ""
     lines = text.rpartition(_BEGIN)[2].splitlines()
-    said = [line.removeprefix("edgekd: ") for line in lines if line.startswith("edgekd: ")]
-    return said[-1] if said else ""
+    return [line.removeprefix("edgekd: ") for line in lines if line.startswith("edgekd: ")]
 
 
 def attempt(run: StudyRun, children: Children, environment: dict[str, str]) -> Result:
@@ -217,7 +238,7 @@ def outcome(run: StudyRun, code: int, stopped: bool) -> Result:
         return NoResult("missing", "interrupted")
     if _is_held(run.folder / ".lock"):  # left by a study that was killed, or started by hand
         return ELSEWHERE
-    return NoResult("failed", why_failed(run))
+    return ended(run)
 
 
 def _is_held(lock: Path) -> bool:

@@ -121,6 +121,49 @@ def test_a_run_of_a_lost_node_of_ray_is_done_again(recipe: Path, tmp_path: Path)
     check_complete(read_study(folder), folder)
 
 
+QUANTIZED = """
+import sys
+from ray.cluster_utils import Cluster
+from edgekd import api
+
+recipe, out = sys.argv[1:]
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+api.run_study(recipe, out, ["study.launcher=ray", f"study.options.address={cluster.address}"])
+"""
+
+
+@pytest.mark.slow
+def test_ray_carries_the_students_that_the_arms_of_a_study_of_quantization_start_from(tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    budget = {"steps": 2, "batch_size": 4}
+    tree = {
+        **TINY, "engines": [{"target": "onnxruntime", "precision": "int8"}], "qat": {"train": budget},
+        "student": {**TINY["student"], "train": budget}, "teacher": {**TINY["teacher"], "train": budget},
+        "study": {"seeds": [0], "quantized": {"arms": {"ptq": {}, "control": {"student": "control"}}}},
+    }  # fmt: skip
+    path, folder, cache = tmp_path / "tiny.yaml", tmp_path / "study", tmp_path / "cache"
+    path.write_text(yaml.safe_dump(tree))
+    environment = {
+        **os.environ,
+        "XDG_CACHE_HOME": str(cache),
+        "OMP_NUM_THREADS": "1",
+        "RAY_DISABLE_IMPORT_WARNING": "1",
+    }
+    command = [os.sys.executable, "-c", QUANTIZED, str(path), str(folder)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stderr[-3000:]
+    study = read_study(folder)
+    assert [arm.name for arm in study.arms] == ["ptq", "control", "ptq, float", "control, float"]
+    assert {run.status for arm in study.arms for run in arm.runs} == {"measured"}
+    recipes = [yaml.safe_load(one.read_text()) for one in cache.glob("edgekd/ray/*/run/recipe.yaml")]
+    given = {one["name"]: Path(one["student"]["checkpoint"]) for one in recipes if one["student"]["checkpoint"]}
+    assert set(given) == {f"{tree['name']}_{arm}_seed0" for arm in ("ptq", "control")}
+    start = (folder / "runs/distilled-seed0/distilled/weights.safetensors").read_bytes()
+    for checkpoint in given.values():
+        assert checkpoint.is_relative_to(cache)
+        assert checkpoint.read_bytes() == start
+
+
 def test_a_launcher_that_is_not_installed_or_unknown_is_one_line(recipe: Path, tmp_path: Path) -> None:
     done = edgekd("study", str(recipe), "--out", str(tmp_path / "study"), "--launcher", "slum")
     assert done.returncode == 2

@@ -39,7 +39,7 @@ def test_a_study_measures_every_arm_once_and_reports_what_fails(tmp_path: Path) 
     for arm in ("kd", "held"):
         assert f"{arm} seed 7: another process works on it" in first.stderr
     assert "wild seed 7: failed: step 1: loss" in first.stderr
-    assert "(3 of 4 runs have no result yet)" in first.stdout
+    assert "(3 of 4 runs are missing)" in first.stdout
 
     made = {path: path.stat().st_mtime_ns for path in out.glob("runs/*/[sd]*/weights.safetensors")}
     assert len(made) == 1

@@ -1,8 +1,8 @@
 """Launcher `ray`: each run of a study is a task of a Ray cluster, packed by the CPUs and GPUs it needs. No folder is shared.
 
-A task gets the recipe and the teacher's weights, trains in a folder of its node, and sends the run's folder back. A task whose node
-is lost is done again elsewhere. The data set and pretrained weights must lie under the same path on every node, and the nodes need
-the same edgekd. Whoever reaches a Ray cluster can run code on it: keep it in a private network.
+A task gets the recipe, the teacher's weights and those of a given student, trains in a folder of its node, and sends the run's folder
+back. A task whose node is lost is done again elsewhere. The data set and pretrained weights must lie under the same path on every
+node, and the nodes need the same edgekd. Whoever reaches a Ray cluster can run code on it: keep it in a private network.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ from typing import Any
 from edgekd.board.installation import install
 from edgekd.board.options import option
 from edgekd.core.interrupts import ended_like_ctrl_c
+from edgekd.core.recipe import Student, Teacher
 from edgekd.errors import PackageError, UserError
 from edgekd.study.plan import StudyRun
 from edgekd.study.results import NoResult, Result
-from edgekd.study.work import LOG, Children, attempt, finished, why_failed
+from edgekd.study.work import LOG, Children, attempt, ended
 
 TRAINS_TEACHER = True
 _POLL_S = 1.0
@@ -59,14 +60,15 @@ def run_all(runs: Sequence[StudyRun], options: Options, on_run: Callable[[StudyR
     """
     ray = _connected(options)
     task = ray.remote(num_cpus=options.cpus, num_gpus=options.gpus, max_retries=options.retries)(train)
-    weights = {path: ray.put(Path(path).read_bytes()) for path in {_weights(run) for run in runs} if path}
+    paths = {path for run in runs for path in _weights(run)}
+    weights = {path: ray.put(Path(path).read_bytes()) for path in paths if path}
     left, tasks = list(runs), dict[Any, StudyRun]()
     with ended_like_ctrl_c():
         try:
             while left or tasks:
                 while left and len(tasks) < options.jobs:
                     run = left.pop(0)
-                    tasks[task.remote(run, weights.get(_weights(run)))] = run
+                    tasks[task.remote(run, *map(weights.get, _weights(run)))] = run
                 ended, _ = ray.wait(list(tasks), timeout=_POLL_S)
                 for one in ended:
                     run = tasks.pop(one)
@@ -77,21 +79,25 @@ def run_all(runs: Sequence[StudyRun], options: Options, on_run: Callable[[StudyR
             raise
 
 
-def train(run: StudyRun, weights: bytes | None) -> bytes:
+def train(run: StudyRun, teacher: bytes | None, student: bytes | None) -> bytes:
     """Do a run on a node and return its folder as a tar archive.
 
     Args:
         run: its folder is on the study's machine; the node uses another one, and continues there after a lost connection.
-        weights: the teacher's checkpoint file; None for the teacher's own run.
+        teacher: the teacher's checkpoint file; None for the teacher's own run.
+        student: the student's checkpoint file; None for a student that the run trains.
     """
     name = hashlib.sha256(str(run.folder).encode()).hexdigest()[:16]
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgekd/ray" / name
     folder.mkdir(parents=True, exist_ok=True)
     recipe = run.recipe
-    if weights is not None:
-        checkpoint = folder / "weights.safetensors"
-        checkpoint.write_bytes(weights)
-        recipe = recipe.model_copy(update={"teacher": recipe.teacher.model_copy(update={"checkpoint": checkpoint})})
+    for name, content in (("teacher", teacher), ("student", student)):
+        if content is not None:
+            network: Teacher | Student = getattr(recipe, name)
+            assert network.checkpoint is not None  # it has this content
+            checkpoint = folder / f"{name}{network.checkpoint.suffix}"
+            checkpoint.write_bytes(content)
+            recipe = recipe.model_copy(update={name: network.model_copy(update={"checkpoint": checkpoint})})
     here = replace(run, recipe=recipe, folder=folder / "run")
     children = Children()
     try:
@@ -126,13 +132,13 @@ def _connected(options: Options) -> Any:
     return ray
 
 
-def _weights(run: StudyRun) -> str:
-    """Return the path of the teacher's weights, "" for the teacher's own run."""
-    return (
-        ""
-        if run.recipe.teacher.train is not None or run.recipe.teacher.checkpoint is None
-        else str(run.recipe.teacher.checkpoint)
+def _weights(run: StudyRun) -> tuple[str, str]:
+    """Return the paths of the weights of teacher and student, "" for one that the run trains."""
+    teacher, student = (
+        "" if network.train is not None or network.checkpoint is None else str(network.checkpoint)
+        for network in (run.recipe.teacher, run.recipe.student)
     )
+    return teacher, student
 
 
 def _result(ray: Any, task: Any, run: StudyRun) -> Result:
@@ -147,4 +153,4 @@ def _result(ray: Any, task: Any, run: StudyRun) -> Result:
         tar.extractall(run.folder, filter="data")
     with open(run.folder / LOG, "a", encoding="utf-8") as log:
         log.write(f"--- brought from a node of Ray to {socket.gethostname()}\n")
-    return finished(run) or NoResult("failed", why_failed(run))
+    return ended(run)

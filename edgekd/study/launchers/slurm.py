@@ -18,7 +18,7 @@ from edgekd.core.interrupts import ended_like_ctrl_c
 from edgekd.errors import PackageError
 from edgekd.study.plan import StudyRun
 from edgekd.study.results import NoResult, Result
-from edgekd.study.work import LOG, Children, attempt, finished, why_failed
+from edgekd.study.work import LOG, Children, attempt, ended, finished
 
 TRAINS_TEACHER = True
 _POLL_S = 1.0
@@ -124,4 +124,4 @@ def _result(run: StudyRun, job: Any) -> Result:
         return NoResult(
             "failed", f"Slurm's job {job.job_id} ended without a result; see {job.paths.stderr} and {run.folder / LOG}"
         )
-    return NoResult("failed", why_failed(run))
+    return ended(run)

@@ -223,7 +223,7 @@ def test_a_report_of_an_earlier_edgekd_is_compared_as_far_as_it_says(tmp_path: P
     (pair,) = compare([STORED, tmp_path / "newer.json"]).pairs
     teacher = figure(pair, "teacher", "miou")
     assert (teacher.verdict, teacher.change) == ("not decided", pytest.approx(0.1))
-    assert "no counts by image, so no interval" in teacher.note
+    assert "no counts or matches by image, so no interval" in teacher.note
     (refused,) = pair.refused
     assert refused.kind == "latency"
     assert refused.reason.startswith("a report does not say on which machine")
@@ -247,7 +247,7 @@ def test_arrays_that_are_not_the_report_s_are_not_used(tmp_path: Path) -> None:
     content["rows"][-1]["latency_ms"]["n"] = 7
     (paths[1] / "report.json").write_text(json.dumps(content))
     (pair,) = compare(paths).pairs
-    for name, note in (("miou", "no counts by image"), ("latency_p50_ms", "no raw samples")):
+    for name, note in (("miou", "no counts or matches by image"), ("latency_p50_ms", "no raw samples")):
         found = figure(pair, "openvino-int8", name)
         assert found.verdict == "not decided"
         assert note in found.note

@@ -15,14 +15,15 @@ from edgekd.comparison.intervals import (
     time_interval,
 )
 from edgekd.comparison.runs import Times
+from edgekd.evaluate.image_counts import PixelCounts
 from edgekd.evaluate.intervals import score_change_intervals, score_intervals
 
 
-def one_pixel_images(right: int, wrong: int) -> np.ndarray:
+def one_pixel_images(right: int, wrong: int) -> PixelCounts:
     """Images of one pixel of class 0, taken for class 1 in `wrong` of them: the accuracy of a resample is a binomial share."""
     hit = [[1, 0], [1, 0], [1, 0], [1, 0], [1, 0]]
     miss = [[0, 0], [1, 0], [0, 1], [0, 0], [1, 1]]
-    return np.array([hit] * right + [miss] * wrong, np.uint32)
+    return PixelCounts(np.array([hit] * right + [miss] * wrong, np.uint32))
 
 
 def test_the_interval_of_pixel_accuracy_is_that_of_the_binomial_distribution() -> None:
@@ -39,7 +40,7 @@ def test_the_change_is_paired_so_images_that_are_hard_for_both_cancel() -> None:
 
 def test_a_change_that_all_images_share_has_no_width() -> None:
     """IoU 6/8 and 8/10 against 1 and 1."""
-    low, high = score_change_intervals(counts(8), counts(6))["miou"]
+    low, high = score_change_intervals(PixelCounts(counts(8)), PixelCounts(counts(6)))["miou"]
     assert low == high == pytest.approx(0.775 - 1)
 
 
@@ -48,9 +49,9 @@ def test_an_interval_is_the_same_every_time() -> None:
 
 
 def test_few_images_have_no_interval() -> None:
-    assert score_intervals(counts()[:19]) == {}
-    assert set(score_intervals(counts()[:20])) == {"miou", "pixel_accuracy", "boundary_iou"}
-    assert score_change_intervals(counts()[:19], counts()[:19]) == {}
+    assert score_intervals(PixelCounts(counts()[:19])) == {}
+    assert set(score_intervals(PixelCounts(counts()[:20]))) == {"miou", "pixel_accuracy", "boundary_iou"}
+    assert score_change_intervals(PixelCounts(counts()[:19]), PixelCounts(counts()[:19])) == {}
 
 
 def test_a_percentile_of_few_values_has_the_ends_of_the_binomial_table() -> None:

@@ -11,7 +11,7 @@ from edgekd.board.files import sha256_of
 from edgekd.core.stage import Stage
 from edgekd.core.third_party import code_hashes
 from edgekd.core.workspace import Workspace
-from edgekd.pipeline import _key_content
+from edgekd.pipeline.keys import key_content_of
 from edgekd.planning import plan
 from tests.unit.core.small_recipe import small_recipe
 from tests.unit.core.test_plugins import register
@@ -66,7 +66,7 @@ def test_an_edit_changes_the_key_and_absence_does_not(tmp_path: Path, site: Path
     recipe = small_recipe(tmp_path, distill={"methods": {"mine": {}}})
     stage = Stage("distilled", "checkpoint", "a:b", (), ("distill",))
     workspace = Workspace(tmp_path / "run")
-    before = _key_content(recipe, workspace, stage, {})
+    before = key_content_of(recipe, workspace, stage, {})
     manifest = tmp_path / "run/distilled/manifest.json"
     manifest.parent.mkdir(parents=True)
     manifest.write_text(
@@ -74,9 +74,9 @@ def test_an_edit_changes_the_key_and_absence_does_not(tmp_path: Path, site: Path
         f' "details": {{"network": {{}}}}, "code": {{"losses.mine": "{sha256_of(site / "losses/mine.py")}"}}}}'
     )
     (site / "losses/mine.py").write_text("edited\n")
-    assert _key_content(recipe, workspace, stage, {}) != before
+    assert key_content_of(recipe, workspace, stage, {}) != before
     (site / "losses/mine.py").unlink()
-    assert _key_content(recipe, workspace, stage, {}) == before
+    assert key_content_of(recipe, workspace, stage, {}) == before
 
 
 def test_a_ranking_is_code_of_the_stages_that_hold_a_budget_alone(

@@ -96,11 +96,18 @@ def test_an_artifact_is_awaited_while_somebody_works_and_no_longer(
     workspace = Workspace(tmp_path / "out")
     assert not workspace.has("s", KEY_A)
     Timer(0.3, finish, (workspace, "s", KEY_A, "made")).start()
-    assert (workspace.awaited("s", KEY_A, poll_s=0.05).path / "file").read_text() == "made"
+    made = workspace.awaited("s", KEY_A, poll_s=0.05)
+    assert made is not None
+    assert made.file("file").read_text() == "made"
     assert workspace.has("s", KEY_A)
+    Timer(0.3, workspace.note_failure, ("engine/s",)).start()
+    assert workspace.awaited("engine/s", KEY_A, poll_s=0.05) is None
     Timer(0.3, holder.kill).start()
     with pytest.raises(WorkspaceError, match="the process that this one trained with ended without s"):
         workspace.awaited("s", KEY_B, poll_s=0.05)
+    with workspace.locked():  # another run, in which nothing failed yet
+        Timer(0.3, finish, (workspace, "engine/s", KEY_A, "made")).start()
+        assert workspace.awaited("engine/s", KEY_A, poll_s=0.05) is not None
 
 
 # --- finished and earlier work ----------------------------------------------------------------------------------------

@@ -12,12 +12,14 @@ from test_stored import unknown_keys
 from edgekd.board.timing import summarize
 from edgekd.core.artifact import Artifact
 from edgekd.core.recipe import Recipe
+from edgekd.evaluate.image_scores import of_all
 from edgekd.report.collect import collect, write_report
-from edgekd.report.data_files import read_arrays
+from edgekd.report.data_files import image_scores_of, read_arrays
 from edgekd.report.model import Report, Row, StageTiming
 from edgekd.report.page_data import write_data
 from edgekd.report.stored import read_report
 from tests.unit.core.small_recipe import small_recipe
+from tests.unit.evaluate.test_object_matches import one_object_images
 
 ENGINES = [
     {"target": "openvino", "precision": "fp32"},
@@ -177,6 +179,23 @@ def test_image_counts_are_stored_by_id_and_those_of_an_earlier_state_go(tmp_path
         (tmp_path / name / "image_counts.npz").unlink()
     write_data(recipe, found, tmp_path)
     assert read_arrays(tmp_path / "report_data" / "image_counts.npz") == {}
+
+
+def test_matches_are_stored_by_row_and_read_again(tmp_path: Path) -> None:
+    recipe, found = recipe_of(tmp_path), artifacts(tmp_path)
+    del found["bench"]
+    images = one_object_images(2, 1)
+    for name in IDS:
+        (tmp_path / name).mkdir()
+        np.savez(tmp_path / name / "pictures.npz", **{"0": np.zeros((4, 4), np.uint8)})
+        np.savez(tmp_path / name / "image_counts.npz", **images.arrays())
+    write_data(recipe, found, tmp_path)
+    stored = read_arrays(tmp_path / "report_data" / "image_counts.npz")
+    for name in IDS:
+        again = image_scores_of(name, stored)
+        assert again is not None
+        assert of_all(again) == of_all(images)
+    assert image_scores_of("another", stored) is None
 
 
 def test_the_speed_of_an_engine_is_stored_with_its_interval(tmp_path: Path) -> None:

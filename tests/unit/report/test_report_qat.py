@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from report_rows import engine, network
 
+from edgekd.core.artifact import Artifact
+from edgekd.evaluate.image_scores import of_all
 from edgekd.report.decision import decide
 from edgekd.report.line import float_student, stage_line
 from edgekd.report.model import Report, Row
-from edgekd.report.qat import proven
+from edgekd.report.qat import proven, with_gains
 from edgekd.report.score_change import ScoreChange
 from edgekd.report.training import Training
 from edgekd.report.verdict import findings, quantized_rows
+from tests.unit.core.small_recipe import small_recipe
+from tests.unit.evaluate.test_object_matches import one_object_images
 
 TRUNK = [network("student", 0.60), network("distilled", 0.65), network("onnx", 0.65)]
 FURTHER = [network("control", 0.67), network("qat", 0.66)]
@@ -67,7 +73,7 @@ def test_the_float_network_of_both_is_the_controls() -> None:
     [
         ([PTQ, control(), qat()], ["a-int8-qat"]),
         ([PTQ, control(), qat(low=-0.001)], ["a-int8-control"]),  # not shown to be better
-        ([PTQ, control(), qat(low=None)], ["a-int8-control"]),  # no interval: objects, few images
+        ([PTQ, control(), qat(low=None)], ["a-int8-control"]),  # no interval: few images
         ([PTQ, control(low=-0.001), qat(low=-0.001)], ["a-int8"]),
         ([PTQ, control(0.60, low=-0.03), qat(0.61)], ["a-int8"]),  # better than a control that got worse
         ([PTQ, control(0.60, low=-0.03), qat(0.63)], ["a-int8-qat"]),
@@ -105,10 +111,23 @@ def test_the_verdict_names_the_gain_over_the_control_and_its_float_network() -> 
     assert "in float it has 67.0 %" in found.text
 
 
+def test_with_several_engines_the_headline_and_its_tone_are_about_all_of_them() -> None:
+    other = qat(0.65, low=-0.001).model_copy(update={"id": "b-int8-qat", "target": "b"})
+    rows = [*TRUNK, *FURTHER, PTQ, control(), qat(), other]
+    found = next(one for one in findings(rows, stage_line(rows), {}) if "aware" in one.headline)
+    assert found.headline == "Quantization-aware training: +3.0 to +5.0 points mIoU over its control on 2 engines"
+    assert found.tone == "unknown"  # one of them is not shown to be better
+    better = other.model_copy(update={"gain": qat(0.65).gain})
+    rows = [*TRUNK, *FURTHER, PTQ, control(), qat(), better]
+    assert next(one for one in findings(rows, stage_line(rows), {}) if "aware" in one.headline).tone == "good"
+
+
 def test_a_training_that_the_budget_made_needless_claims_no_gain() -> None:
     rows = [*TRUNK, *FURTHER, PTQ, control(low=0.0), qat(low=0.0)]
-    found = next(one for one in findings(rows, stage_line(rows), {"qat": Training()}) if "aware" in one.headline)
+    training = {"qat": Training(budget="a holds the budget: a-int8 loses 0.20 points mIoU, limit 0.50")}
+    found = next(one for one in findings(rows, stage_line(rows), training) if "aware" in one.headline)
     assert found.headline == "Quantization-aware training: not needed"
+    assert "Budget: a holds the budget: a-int8 loses 0.20 points mIoU, limit 0.50." in found.text
 
 
 def test_without_a_control_the_verdict_claims_nothing() -> None:
@@ -132,3 +151,31 @@ def test_the_score_that_qat_keeps_is_of_the_controls_float_network_and_its_speed
 def test_the_label_names_the_student(student: str, label: str) -> None:
     assert engine("a", "int8", 0.6, id=f"a-int8-{student}", student=student).label == label
     assert engine("a", "int8", 0.6, id="lean", student=student).label == f"lean (a int8 {student})"
+
+
+def test_the_gain_of_a_detector_has_an_interval_over_the_images(tmp_path: Path) -> None:
+    """40 of 60 objects are found instead of 30, on the same images: QAT is better, and its engine may be deployed."""
+    recipe = small_recipe(
+        tmp_path, task="detection", qat={"train": {"steps": 2}},
+        engines=[{"target": "onnxruntime", "precision": "int8"}],
+        teacher={"family": "edgedet", "variant": "s", "floor": 0.4, "train": {"steps": 20}},
+        student={"family": "edgedet", "variant": "n", "train": {"steps": 10}},
+    )  # fmt: skip
+    rows, artifacts = [], {}
+    for student, right in (("deployed", 30), ("control", 30), ("qat", 40)):
+        images = one_object_images(right, 60 - right)
+        row_id = "onnxruntime-int8" + ("" if student == "deployed" else f"-{student}")
+        score = of_all(images)["map"]
+        rows.append(
+            Row(id=row_id, stage="engine", task="detection", student=student, metrics={"map": score}, images_sha256="a")
+        )
+        folder = tmp_path / row_id
+        folder.mkdir()
+        np.savez(folder / "image_counts.npz", **images.arrays())
+        artifacts[f"evaluate/{row_id}"] = Artifact(folder, {})
+    report = with_gains(Report(schema="edgekd.report/1", task="detection", rows=rows), recipe, artifacts)
+    gain = report.rows[-1].gain
+    assert gain is not None
+    assert gain.change == pytest.approx((67 - 51) / 101)  # recall 2/3 reaches 67 of 101 points, 1/2 reaches 51
+    assert gain.is_better
+    assert [row.id for row in proven(report.rows)] == ["onnxruntime-int8-qat"]

@@ -5,6 +5,7 @@ benchmarks/budget_search.py has ten such cases, and the cheapest choice of each 
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from onnx import helper
 
 from edgekd.core.plugin_options import PluginOptions
 from edgekd.core.recipe import Recipe
+from edgekd.core.stage import StageJob
 from edgekd.errors import GateError, RecipeError
 from edgekd.pipeline.checks import check_options
 from edgekd.planning import plan
@@ -28,7 +30,10 @@ QUANTIZERS = {"onnxruntime": "qdq", "openvino": "nncf"}
 
 
 @pytest.mark.parametrize(("target", "seed"), [("onnxruntime", 1), ("onnxruntime", 5), ("openvino", 3)])
-def test_the_engine_holds_the_budget_with_the_planted_layers_in_float(target: str, seed: int, tmp_path: Path) -> None:
+def test_the_engine_holds_the_budget_with_the_planted_layers_in_float(
+    target: str, seed: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
     model, spec = deep_segmenter(seed)
     pair = PAIRS[seed % 3]
     blown_up(model, pair, 2.0**8, seed)
@@ -44,6 +49,10 @@ def test_the_engine_holds_the_budget_with_the_planted_layers_in_float(target: st
     assert layers["floats"] == [pair[1]]
     found = budgeted(tmp_path, recipe, export, sensitivity)
     assert found["drop"] <= 0.05
+    drop = f"{100 * layers['drop_all_int8']:.2f} points mIoU"
+    assert f"Q/DQ graph: loses {drop} with 0 of {len(layers['layers'])} layers in float" in caplog.messages
+    words = rf"{target}-mixed: (loses|gains) \d+\.\d+ points mIoU with \d of \d+ layers in float"
+    assert any(re.fullmatch(words, line) for line in caplog.messages)
     assert {pair[1]} <= set(found["floats"]) <= set(pair)
     macs = {layer["name"]: layer["macs_share"] for layer in layers["layers"]}
     assert found["float_macs_share"] == pytest.approx(sum(macs[name] for name in found["floats"]))
@@ -55,7 +64,8 @@ def test_a_budget_that_no_choice_holds_ends_in_a_gate(tmp_path: Path) -> None:
     export = exported(tmp_path, model, spec)
     found = layers_of(ranked(tmp_path, recipe, export, "qdq")) | {"score": 1.2}  # more than any network reaches
     (tmp_path / "trials").mkdir()
-    trials = EngineTrials(recipe, export, recipe.engines[0], found, tmp_path / "trials")
+    job = StageJob(recipe, {"export": export}, tmp_path)
+    trials = EngineTrials(job, recipe.engines[0], found, tmp_path / "trials")
     with pytest.raises(
         GateError, match=r"miou of engine onnxruntime-mixed drops by 2.* points with every layer in float"
     ):

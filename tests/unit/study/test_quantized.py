@@ -17,7 +17,7 @@ from edgekd.study.model import Study
 from edgekd.study.plan import StudyRun, write_recipe
 from edgekd.study.quantized import arm_runs, engines_of_arms, quantized_arms, start_runs
 from edgekd.study.results import NoResult, summarize
-from edgekd.study.table import markdown, rows
+from edgekd.study.table import headers, markdown, rows
 from tests.unit.core.small_recipe import small_recipe
 from tests.unit.study.test_study import Details
 
@@ -95,7 +95,6 @@ def test_a_run_makes_and_scores_the_engines_of_its_arm_alone(tmp_path: Path) -> 
         ({"study": {"quantized": {"arms": {"ptq": {"methods": {}}}}}}, "`methods` needs further training"),
         ({"study": {"quantized": {"arms": {"distilled": {}}}}}, "'distilled' has a run of its own"),
         ({"study": {"quantized": {"baseline": "few", "arms": {"few": {"precision": "mixed"}}}}}, "few: precision mixed needs"),
-        ({"study": {"quantized": {}, "launcher": "ray"}}, "the launcher ray does not copy the students' weights"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_studied_is_refused(tmp_path: Path, sections: dict[str, Any], words: str) -> None:
@@ -134,12 +133,16 @@ def measured(run: StudyRun) -> dict[str, Details]:
     return found | {f"evaluate/{name}": Details(metrics={"miou": scores[name]}) for name in run.engines}
 
 
-def summary(folder: Path, **settings: Any) -> Study:
+def summary(folder: Path, lost: dict[tuple[str, int, str], NoResult] | None = None, **settings: Any) -> Study:
     recipe = recipe_of(folder, **settings)
-    results = [
+    results: list[tuple[StudyRun, Any]] = [
         (run, NoResult("failed", "no memory") if (run.arm, run.seed) == ("qat", 5) else measured(run))
         for run in runs_of(recipe, folder)
     ]
+    for run, result in results:
+        for (arm, seed, engine), reason in (lost or {}).items():
+            if (run.arm, run.seed) == (arm, seed):
+                result[f"evaluate/{engine}"] = reason
     teacher = {"teacher": Details(params=5000), "evaluate/teacher": Details(metrics={"miou": 0.61})}
     return summarize(recipe, teacher, results)  # type: ignore[arg-type]
 
@@ -172,15 +175,93 @@ def test_the_page_says_what_int8_loses_against_the_controls_float_network(tmp_pa
     text = markdown(summary(tmp_path))
     assert "5 further steps of each arm that trains" in text
     assert "The runs differ" not in text  # an arm without further training has no device
-    assert "Every engine minus `control, float`, which has had as much training, paired" in text
-    assert "| qat+kd onnxruntime-int8 | 2 | +1.00 [+1.00, +1.00] |" in text
-    assert "| ptq openvino-int8 | 2 | -4.50 [-4.50, -4.50] |" in text
+    assert (
+        "mIoU of each engine minus that of `control, float`, which has had as much training, and the same engine"
+        in text
+    )
+    assert "| arm | - control, float | - ptq | - control | - qat | - qat+kd |" in text
+    both = (
+        "| qat+kd onnxruntime-int8 | +1.00 [+1.00, +1.00] | +5.00 [+5.00, +5.00] | +2.00 [+2.00, +2.00] | +1.00 | – |"
+    )
+    assert both in text  # only one seed of `qat` has a score
+    assert (
+        "| ptq openvino-int8 | -4.50 [-4.50, -4.50] | – | -3.00 [-3.00, -3.00] | -4.00 | -5.00 [-5.00, -5.00] |" in text
+    )
 
 
 def test_the_page_does_not_call_another_baseline_the_control(tmp_path: Path) -> None:
     text = markdown(summary(tmp_path, baseline="ptq"))
-    assert "the same engine of arm `ptq`" in text
-    assert "Every engine minus `ptq, float`, paired" in text
+    assert "Δ is the difference to the row that column `Δ is to` names, paired by seed" in text
+    assert "mIoU of each engine minus that of `ptq, float` and the same engine" in text
+
+
+def test_a_float_network_is_compared_with_the_float_network_of_the_baseline(tmp_path: Path) -> None:
+    study = summary(tmp_path)
+    ptq, control = study.float_arms
+    difference = ptq.metrics["miou"].difference
+    assert difference is not None
+    assert difference.by_seed == pytest.approx([-0.03, -0.03])  # against the control's int8 engine it would be -0.02
+    assert control.metrics["miou"].difference is None
+    against = {row[0]: row[3] for row in rows(study)}
+    assert headers(study)[3] == "Δ is to"
+    assert against["ptq, float"] == "control, float"
+    assert against["qat openvino-int8"] == "control openvino-int8"
+    assert against["control openvino-int8"] == against["control, float"] == "–"
+    assert rows(study)[0][:5] == ("teacher", "–", "61.00", "control, float", "+5.50")
+
+
+def test_float_networks_have_a_baseline_also_where_that_of_the_engines_is_trained_by_qat(tmp_path: Path) -> None:
+    study = summary(tmp_path, baseline="qat+kd")
+    assert [(arm.name, study.is_baseline(arm)) for arm in study.float_arms] == [
+        ("ptq, float", True),
+        ("control, float", False),
+    ]
+    assert "| arm | - ptq, float | - ptq |" in markdown(study)
+
+
+def test_the_figure_says_against_what_each_difference_is(tmp_path: Path) -> None:
+    study = summary(tmp_path)
+    figure = draw(study, tmp_path / "study.png")
+    assert "control onnxruntime-int8" not in figure.get_suptitle()
+    assert "differences of int8 engines, 5 further steps of each arm that trains, 1 to 2 seeds" in figure.get_suptitle()
+    same, to_float, *_ = figure.axes
+    assert same.get_title() == "mIoU, points (more is better)\nminus the same engine of control"
+    assert to_float.get_title() == "mIoU, points (more is better)\nminus control, float"
+    assert [label.get_text() for label in same.get_yticklabels()] == [
+        *(f"{arm} {engine}" for engine in ("onnxruntime-int8", "openvino-int8") for arm in GAINS), "ptq, float",
+    ]  # fmt: skip
+    means = {
+        round(float(line.get_ydata()[0])): float(line.get_xdata()[0])
+        for line in to_float.lines
+        if line.get_marker() == "o"
+    }
+    assert means == pytest.approx({0: -4, 1: -1, 2: 0, 3: 1, 4: -4.5, 5: -1.5, 6: -0.5, 7: 0.5, 8: -3})
+
+
+def test_a_study_of_detectors_is_drawn_in_map(tmp_path: Path) -> None:
+    content = summary(tmp_path).to_dict()
+    content["recipe"]["task"] = "detection"
+    for arm in content["arms"]:
+        arm["metrics"]["map"] = arm["metrics"].pop("miou")
+        for run in arm["runs"]:
+            if run["status"] == "measured":
+                run["metrics"]["map"] = run["metrics"].pop("miou")
+    study = Study.model_validate(content)
+    figure = draw(study, tmp_path / "study.png")
+    assert [axes.get_title().partition(",")[0] for axes in figure.axes] == ["mAP", "mAP", "AP75", "AP75"]
+    assert "mAP of each engine minus that of `control, float`" in markdown(study)
+
+
+def test_an_engine_that_fails_alone_leaves_the_other_scores(tmp_path: Path) -> None:
+    reason = NoResult("failed", "engine/openvino-int8 failed: unsupported operator")
+    study = summary(tmp_path, lost={("qat+kd", 4, "openvino-int8"): reason})
+    arms = {arm.name: arm for arm in study.arms}
+    assert [(run.status, run.reason) for run in arms["qat+kd openvino-int8"].runs] == [
+        ("failed", "engine/openvino-int8 failed: unsupported operator"), ("measured", ""),
+    ]  # fmt: skip
+    assert arms["qat+kd onnxruntime-int8"].metrics["miou"].n == 2
+    assert arms["qat+kd openvino-int8"].metrics["miou"].n == 1
+    assert "- qat+kd openvino-int8 seed 4: engine/openvino-int8 failed: unsupported operator" in markdown(study)
 
 
 def test_it_is_drawn_and_read_again(tmp_path: Path) -> None:

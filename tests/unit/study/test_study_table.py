@@ -101,7 +101,7 @@ def test_the_table_has_a_row_per_arm(study: Study) -> None:
     assert "for the best of 2, picked afterwards, it is too narrow" in text
     assert "trained in 32-true on cpu and in 32-true on cuda" in text
     assert "without the teacher" not in text
-    assert "because they failed: kd+bckd seed 5" in text
+    assert "because they failed:\n\n- kd+bckd seed 5: out of memory\n" in text
 
 
 def test_the_teachers_row_has_its_difference_to_the_baselines_mean(study: Study) -> None:
