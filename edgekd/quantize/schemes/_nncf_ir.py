@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from onnx import numpy_helper
 
 from edgekd.errors import ArtifactError
 from edgekd.quantize.grids import Grid, Placement, QuantizedNode, channel_axis
@@ -37,7 +38,9 @@ def read_back(quantized: Path, model: Path) -> ReadBack:
             f"{quantized}: none of its quantized operators is in {model}; delete {quantized.parent} and run again"
         )
     _set_biases(source, reader.biases)
-    return from_scales(source, reader.placement(), reader.scales, frozenset(reader.left_out))
+    back = from_scales(source, reader.placement(), reader.scales, frozenset(reader.left_out))
+    _set_integers(back.graph, reader.integers)
+    return back
 
 
 class _Reader:
@@ -57,6 +60,7 @@ class _Reader:
         self.scales: dict[str, Scale] = {}
         self.biases: dict[str, np.ndarray] = {}
         self.left_out: set[str] = set()
+        self.integers: dict[str, np.ndarray] = {}
 
     def add(self, op: Any) -> None:
         """Take an operator's quantized inputs, and its bias."""
@@ -132,6 +136,7 @@ class _Reader:
             return
         largest = min(127, max(1, int(np.abs(whole.get_data().astype(np.int64)).max())))
         self.weight_of[twin.name] = name
+        self.integers[name] = whole.get_data().astype(np.int8)
         self.weights[name] = Grid(8, is_signed=True, is_symmetric=True, axis=axis, largest=largest)
         scale = scale if axis is not None else scale[:1].reshape(())
         self.scales[name] = Scale(scale, np.zeros(scale.shape, np.int8))
@@ -161,8 +166,22 @@ def _grid(low: np.ndarray, high: np.ndarray, levels: int) -> tuple[Grid, Scale]:
     return Grid(8, is_signed, not zero.any(), axis, largest), Scale(scale, zero)
 
 
+def _set_integers(quantized: Any, integers: dict[str, np.ndarray]) -> None:
+    """Give a Q/DQ graph the IR's own integers of weights.
+
+    The largest weight of a channel is 63.5 steps with 7 bits, so it rounds to 63 or 64 by the last bit of its scale. Where integers
+    differ by more, OpenVINO has laid out the weight in another order, and the graph's own stay.
+    """
+    for tensor in quantized.graph.initializer:
+        found = integers.get(tensor.name.removesuffix("_quantized"))
+        if found is None or not tensor.name.endswith("_quantized"):
+            continue
+        ours = numpy_helper.to_array(tensor)
+        if found.size == ours.size and np.abs(found.reshape(ours.shape).astype(int) - ours).max() <= 1:
+            tensor.CopyFrom(numpy_helper.from_array(found.reshape(ours.shape), tensor.name))
+
+
 def _set_biases(model: Any, biases: dict[str, np.ndarray]) -> None:
-    from onnx import numpy_helper
 
     for tensor in model.graph.initializer:
         if tensor.name in biases and int(np.prod(tensor.dims)) == biases[tensor.name].size:

@@ -88,3 +88,17 @@ def _run(graph: Any, folder: Path) -> Any:
     folder.mkdir()
     run = runner(graph, ["logits"], folder)
     return lambda batch: np.asarray(run(batch)[0])
+
+
+def test_the_integers_of_an_ir_stand_in_its_graph_where_rounding_is_a_tie() -> None:
+    from onnx import numpy_helper
+
+    from edgekd.quantize.schemes._nncf_ir import _set_integers
+
+    ours = {"a_quantized": [[63, -5]], "b_quantized": [[63, -5]], "other": [[63, -5]]}
+    tensors = [numpy_helper.from_array(np.array(value, np.int8), name) for name, value in ours.items()]
+    graph = onnx.helper.make_model(onnx.helper.make_graph([], "g", [], [], tensors))
+    theirs = np.array([64, -5], np.int8)
+    _set_integers(graph, {"a": theirs, "b": theirs[::-1], "other": theirs})  # b lies in another order
+    found = {one.name: numpy_helper.to_array(one).tolist() for one in graph.graph.initializer}
+    assert found == {"a_quantized": [[64, -5]], "b_quantized": [[63, -5]], "other": [[63, -5]]}
