@@ -4,8 +4,8 @@
     python benchmarks/ptq_study.py --out study/ptq --table
 
 Each run folder has an export and a report. For each student, toolchain and arm it adjusts and quantizes the exported graph on
-calibration images, builds the engine, runs it in this process, and writes one JSON line to OUT.jsonl and the pixel counts of
-each image to OUT/: a line that is there is not computed again.
+calibration images, builds the engine, runs it in this process, and writes one JSON line to OUT.jsonl and the scores of each
+image (pixel counts, or matches of objects) to OUT/: a line that is there is not computed again.
 
 Images: the calibration set is the first part of the seeded permutation of the training split, as in the quantize stage. The
 *selection* part is what follows in it. `data.val` is scored beside it and chooses nothing. The rule: an arm becomes the default
@@ -30,6 +30,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+from ptq_table import BASE, METRICS, file_of, read, table
 
 from edgekd.board.postprocess import Predictor
 from edgekd.board.preprocess import prepare
@@ -41,14 +42,13 @@ from edgekd.data.splits import open_split
 from edgekd.evaluate.boundary import BoundaryCounts
 from edgekd.evaluate.confusion import confusion_matrix
 from edgekd.evaluate.detection import DetectionEvaluator
-from edgekd.evaluate.image_counts import image_counts, scores
+from edgekd.evaluate.image_counts import PixelCounts, image_counts
+from edgekd.evaluate.image_scores import ImageScores, of_all
 from edgekd.executors.boards import open_session
 from edgekd.quantize.adjust import adjusted
 from edgekd.quantize.stage import Prepared, calibration_indices
 from edgekd.targets.base import CompileRequest
 
-RESAMPLES, SEED = 2000, 0
-BASE = "default"
 Settings = tuple[str, dict[str, Any], tuple[str, ...]]  # name of the arm, options, adjustments
 
 
@@ -154,8 +154,8 @@ class Student:
             yield name, self._images[name]
 
 
-def measure(student: Student, arm: Arm, folder: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Return the line of a case, and its counts of each image by part."""
+def measure(student: Student, arm: Arm, folder: Path) -> tuple[dict[str, Any], dict[str, ImageScores]]:
+    """Return the line of a case, and its scores of each image by part."""
     quantizer, target = plugins.load("quantizers", arm.quantizer), plugins.target(arm.target)
     options, started = quantizer.Options(**arm.options), time.process_time()
     model, changed = adjusted(
@@ -170,15 +170,15 @@ def measure(student: Student, arm: Arm, folder: Path) -> tuple[dict[str, Any], d
     engine_options = replace(target.options(), **{"num_threads" if arm.target == "openvino" else "intra_op_threads": 1})
     built = target.build_engine(CompileRequest(made.model, student.spec, "int8", folder, engine_options))
     line: dict[str, Any] = {"adjusted": changed, "quantize_cpu_s": round(seconds, 2)}
-    counts = {}
+    found = {}
     with target.session(built.engine, built.spec, engine_options) as session:
         for name, images in student.parts():
-            line[name], counts[name] = score(student, images, session)
-    return line, counts
+            line[name], found[name] = score(student, images, session)
+    return line, found
 
 
-def score(student: Student, images: Images, session: Any) -> tuple[dict[str, float], np.ndarray]:
-    """Return the scores of a session on some images, and the counts or SQNR of each."""
+def score(student: Student, images: Images, session: Any) -> tuple[dict[str, float], ImageScores]:
+    """Return metric and SQNR of a session on some images, and the scores of each."""
     predictor, classes = Predictor(session, threads=1), student.spec.classes
     is_semantic = student.spec.task == "semantic"
     evaluator = None if is_semantic else DetectionEvaluator(classes, student.spec.task == "instance")
@@ -193,12 +193,10 @@ def score(student: Student, images: Images, session: Any) -> tuple[dict[str, flo
             continue
         none = np.zeros(len(classes), np.int64)
         rows.append(image_counts(confusion_matrix(sample.mask, found, len(classes)), BoundaryCounts(none, none)))
-    if evaluator is None:
-        counts = np.stack(rows)
-        metric = {"miou": float(scores(counts.sum(axis=0))["miou"])}
-    else:
-        metric, counts = {"map": evaluator.compute().metrics["map"]}, np.zeros((0,))
-    return {**metric, "sqnr_db": float(np.mean(noise)), "images": len(noise)}, counts
+    scored = PixelCounts(np.stack(rows)) if evaluator is None else evaluator.compute().matches
+    assert scored is not None
+    metric = METRICS[student.spec.task]
+    return {metric: of_all(scored)[metric], "sqnr_db": float(np.mean(noise)), "images": len(noise)}, scored
 
 
 def sqnr(expected: dict[str, np.ndarray], got: dict[str, np.ndarray]) -> float:
@@ -239,90 +237,20 @@ def run(runs: Sequence[Path], out: Path, wanted: str, sizes: tuple[int, int, int
             started = time.process_time()
             try:
                 with TemporaryDirectory() as scratch:
-                    found, counts = (
-                        (reference(student), {}) if arm.quantizer == "float" else measure(student, arm, Path(scratch))
+                    found, of_images = (
+                        (reference(student), dict[str, ImageScores]())
+                        if arm.quantizer == "float"
+                        else measure(student, arm, Path(scratch))
                     )
                 line |= found
-                np.savez_compressed(folder / f"{name_of(key)}.npz", **counts)  # type: ignore[arg-type]
+                for part, scored in of_images.items():
+                    np.savez_compressed(file_of(folder, key, part), **scored.arrays())  # type: ignore[arg-type]
             except Exception as exc:  # noqa: BLE001 - one arm that a toolchain refuses is a result
                 line["error"] = f"{type(exc).__name__}: {exc}"
             line |= {"calibration": len(student.chosen), "cpu_s": round(time.process_time() - started, 1)}
             with lines_file.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
             print(f"{student.name} {arm.quantizer}:{arm.name} {line.get('val', line.get('error'))}", flush=True)
-
-
-def name_of(key: tuple[str, str, str, str]) -> str:
-    """Return the file name of a case."""
-    return "-".join((key[0], key[1][:8], key[2], key[3].replace(" ", "_").replace(",", "")))
-
-
-def read(path: Path) -> list[dict[str, Any]]:
-    """Return the lines of a study."""
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-
-def table(out: Path) -> None:
-    """Print, for each quantizer and part, the change of every arm against the default."""
-    lines = read(out.with_suffix(".jsonl"))
-    students = list(dict.fromkeys(one["student"] for one in lines))
-    floats = {one["student"]: one for one in lines if one["quantizer"] == "float"}
-    for quantizer in ("qdq", "qdq_signed", "nncf"):
-        cases = {(one["student"], one["arm"]): one for one in lines if one["quantizer"] == quantizer}
-        for part in ("selection", "val"):
-            print(
-                f"\n{quantizer}, {part}: change against the default in points (mIoU or mAP * 100) [95 %], and of SQNR in dB\n"
-            )
-            print("| arm | " + " | ".join(students) + " | mean over segmenters |")
-            print("|---" * (len(students) + 2) + "|")
-            for name in dict.fromkeys(arm for _, arm in cases):
-                cells = [_cell(out, cases, floats, student, name, part) for student in students]
-                print(f"| {name} | " + " | ".join(cells) + f" | {_mean(out, cases, students, name, part)} |")
-
-
-def _cell(out: Path, cases: dict, floats: dict, student: str, name: str, part: str) -> str:
-    case, base = cases.get((student, name)), cases.get((student, BASE))
-    if case is None or base is None or "error" in base:
-        return ""
-    if "error" in case:
-        return "refused"
-    metric = "miou" if "miou" in case[part] else "map"
-    if name == BASE:
-        kept = 100 * case[part][metric] / floats[student][part][metric]
-        return f"{100 * case[part][metric]:.2f} = {kept:.1f} % of float, {case[part]['sqnr_db']:.1f} dB"
-    change = 100 * (case[part][metric] - base[part][metric])
-    noise = case[part]["sqnr_db"] - base[part]["sqnr_db"]
-    drawn = _resampled(out, base, case, part)
-    interval = "" if drawn is None else f" [{np.quantile(drawn, 0.025):+.2f}, {np.quantile(drawn, 0.975):+.2f}]"
-    return f"{change:+.2f}{interval}, {noise:+.1f} dB"
-
-
-def _mean(out: Path, cases: dict, students: list[str], name: str, part: str) -> str:
-    pairs = [(cases.get((one, BASE), {"error": ""}), cases.get((one, name), {"error": ""})) for one in students]
-    pairs = [
-        (base, case) for base, case in pairs if "error" not in base and "error" not in case and "miou" in case[part]
-    ]
-    if name == BASE or not pairs:
-        return ""
-    change = np.mean([100 * (case[part]["miou"] - base[part]["miou"]) for base, case in pairs])
-    found = [_resampled(out, base, case, part) for base, case in pairs]
-    drawn = np.mean([one for one in found if one is not None], axis=0)
-    return f"**{change:+.2f}** [{np.quantile(drawn, 0.025):+.2f}, {np.quantile(drawn, 0.975):+.2f}] of {len(pairs)}"
-
-
-def _resampled(out: Path, base: dict, case: dict, part: str) -> np.ndarray | None:
-    """Return the change of mIoU in points of each resample of the images; None for detectors."""
-    counts = []
-    for one in (base, case):
-        file = out / f"{name_of(tuple(one[key] for key in ('student', 'sha256', 'quantizer', 'arm')))}.npz"
-        counts.append(np.load(file)[part].astype(np.float64))
-    if counts[0].ndim < 3:
-        return None
-    draws = np.random.default_rng(SEED).multinomial(
-        len(counts[0]), np.full(len(counts[0]), 1 / len(counts[0])), RESAMPLES
-    )
-    before, after = (scores(np.tensordot(draws, one, axes=1))["miou"] for one in counts)
-    return np.asarray(100 * (after - before))
 
 
 def main() -> None:
