@@ -18,12 +18,12 @@ from edgekd.core.recipe_loading import stored_recipe
 from edgekd.data.splits import open_split
 from edgekd.executors.child import Child
 from edgekd.layers.measure import HERE, Place, Subject
-from edgekd.layers.work import compare, training_images
+from edgekd.layers.work import training_images
 from edgekd.quantize.schemes import nncf
 from edgekd.quantize.stage import Prepared
 from edgekd.report.stored import read_report
 from edgekd.targets.base import CompileRequest
-from tests.layer_faults import place_of
+from tests.layer_faults import errors_in, place_of
 
 
 def main() -> None:
@@ -46,7 +46,7 @@ def main() -> None:
         if sys.argv[3:] == ["board"]:  # oneDNN has read the limit of this process; that of a child is another
             os.environ["ONEDNN_MAX_CPU_ISA"] = "AVX2"
             places["board"] = Place(place.engine, Child())
-        found = compare("openvino-int8", subject, places, training_images(recipe, count))
+        found = errors_in("openvino-int8", subject, places, training_images(recipe, count))
     print(json.dumps(found.to_dict()))
 
 

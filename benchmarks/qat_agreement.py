@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import importlib
 import json
 import logging
 import sys
@@ -34,16 +33,16 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
+from brief_training import settle, train
+from int8_convolutions import int8_convolutions
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from edgekd.board.image_files import read_rgb
 from edgekd.board.preprocess import prepare
-from edgekd.board.specs import ModelSpec
 from edgekd.core import plugins
 from edgekd.core.artifact import open_artifact
 from edgekd.core.recipe import Export
-from edgekd.errors import EdgekdError
 from edgekd.export.onnx_graph import deployed_spec, export_onnx
 from edgekd.models.artifact import network_from_artifact
 from edgekd.models.base import DenseModel
@@ -52,11 +51,10 @@ from edgekd.models.session import torch_spec
 from edgekd.quantize.grids import Placement
 from edgekd.quantize.qat import FakeQuantization, fake_quantized
 from edgekd.quantize.qdq_graph import insert_qdq
-from edgekd.quantize.ranges import Scale, calibrate
+from edgekd.quantize.ranges import calibrate
 from edgekd.quantize.reference import runner
-from edgekd.quantize.schemes import qdq, qdq_signed
+from edgekd.quantize.schemes import qdq
 from edgekd.rewrites.graph import Graph
-from edgekd.targets.base import CompileRequest
 
 STUDENTS: dict[str, tuple[str, str, str, dict[str, Any]]] = {
     "edgeseg-n": ("edgeseg", "n", "semantic", {}),
@@ -134,15 +132,15 @@ def _measure(name: str, run: str | None, files: list[Path], args: argparse.Names
     trained = torch_spec(model, task, tuple(str(i) for i in range(CLASSES)), size)
     images = [prepare(read_rgb(file), trained.preprocess) for file in files]
     if not run:
-        _settle(model, images[:16])
-        _train(model, images, 10)
+        settle(model, images[:16])
+        train(model, images, 10)
     with TemporaryDirectory() as folder:
         start = Path(folder) / "start.onnx"
         spec, _ = export_onnx(model, deployed_spec(trained, model, SETTINGS), SETTINGS, start)
         placement = qdq.grids(start, spec, qdq.Options())
         batches = [{spec.inputs[0].name: image} for image in images]
         handle = fake_quantized(model, start, placement, calibrate(start, placement, batches[:16]))
-        _train(model, images, args.steps)
+        train(model, images, args.steps)
         expected = [_heads(model, image) for image in images]
         twin = copy.deepcopy(model)
         scales = handle.finish()
@@ -155,7 +153,7 @@ def _measure(name: str, run: str | None, files: list[Path], args: argparse.Names
         _count_channels(result, Graph(graph), handle.placement)
         _compare(result, graph, batches, expected, Path(folder))
         if not args.no_engines:
-            result.engines = _engines(final, spec, batches[:16], scales, Path(folder))
+            result.engines = int8_convolutions(final, spec, batches[:16], scales, Path(folder))
     return result
 
 
@@ -164,44 +162,6 @@ def _untrained(name: str) -> DenseModel:
     torch.manual_seed(0)
     module = plugins.load("families", family)
     return build_model(family, variant, task, CLASSES, module.Options(**options))
-
-
-def _settle(model: DenseModel, images: list[np.ndarray]) -> None:
-    """Give batch norms the statistics of images."""
-    norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # the mean over all batches
-    model.train()
-    with torch.no_grad():
-        for at in range(0, len(images), 4):
-            model.forward_normalized(torch.from_numpy(np.concatenate(images[at : at + 4])))
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-
-
-def _train(model: DenseModel, images: list[np.ndarray], steps: int) -> None:
-    """Learn the brightness of a pixel, in classes: labels that every folder of images has."""
-    optimizer = torch.optim.AdamW((p for p in model.parameters() if p.requires_grad), lr=1e-3)
-    for step in range(steps):
-        batch = torch.from_numpy(np.concatenate([images[(4 * step + i) % len(images)] for i in range(4)]))
-        grey = batch.mean(dim=1, keepdim=True)
-        share = (grey - grey.min()) / (grey.max() - grey.min())
-        model.train()
-        heads = model(batch * model.std + model.mean).heads
-        loss = sum(_loss(value, share) for name, value in heads.items() if name.startswith(("logits", "scores")))
-        assert isinstance(loss, torch.Tensor)
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-    model.eval()
-
-
-def _loss(logits: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
-    classes = logits.shape[1]
-    labels = F.interpolate(share, logits.shape[2:], mode="bilinear").mul(classes - 1).round().long()[:, 0]
-    return F.cross_entropy(logits, labels)
 
 
 def _heads(model: DenseModel, image: np.ndarray) -> dict[str, np.ndarray]:
@@ -284,57 +244,6 @@ def _compare(
         else:
             result.largest_without_flip = max(result.largest_without_flip, largest)
             result.classes_changed_without_flip += changed
-
-
-def _engines(
-    model: Path, spec: ModelSpec, batches: list[dict[str, np.ndarray]], scales: dict[str, Scale], folder: Path
-) -> dict[str, str]:
-    """Return int8 convolutions of those in the placement, by runtime."""
-    placement = qdq.grids(model, spec, qdq.Options())
-    graph = Graph(onnx.load(model))
-    kinds = {node.name: node.op_type for node in graph.nodes}
-    wanted = sum(kinds[node.name] == "Conv" for node in placement.nodes)
-    made = qdq.quantize(model, spec, batches, folder, qdq.Options(), scales)
-    found = {
-        "onnxruntime": f"{_by_onnxruntime(made.model, folder)} of {wanted}",
-        "openvino": f"{_by_openvino(made.model)} of {wanted}",
-    }
-    (folder / "signed").mkdir()
-    options = qdq_signed.Options()
-    signed = qdq_signed.quantize(model, spec, batches, folder / "signed", options)
-    try:
-        found["tensorrt_rtx"] = _by_tensorrt_rtx(signed.model, spec, folder / "signed")
-    except EdgekdError as exc:
-        found["tensorrt_rtx"] = f"0 of 1: {exc}"
-    return found
-
-
-def _by_onnxruntime(model: Path, folder: Path) -> int:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
-    options.optimized_model_filepath = str(folder / "optimized.onnx")
-    options.log_severity_level = 3
-    onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
-    optimized = onnx.load(folder / "optimized.onnx")
-    return sum(node.op_type == "QLinearConv" for node in optimized.graph.node)
-
-
-def _by_openvino(model: Path) -> int:
-    import openvino
-
-    compiled = openvino.Core().compile_model(str(model), "CPU")
-    info = [op.get_rt_info() for op in compiled.get_runtime_model().get_ops()]
-    kinds = [(one["layerType"].astype(str), one["runtimePrecision"].astype(str)) for one in info]
-    return sum(kind == "Convolution" and precision in ("i8", "u8") for kind, precision in kinds)
-
-
-def _by_tensorrt_rtx(model: Path, spec: ModelSpec, folder: Path) -> str:
-    target = importlib.import_module("edgekd.targets.tensorrt_rtx.target")
-    request = CompileRequest(model, spec, "int8", folder, target.Options(compute_capabilities=("SM86",)))
-    details = target.build_engine(request).details
-    return f"built, {details.get('quantized_convolutions', details.get('convolutions', '?'))} convolutions"
 
 
 def _print(one: Result, write: Callable[[str], object] = sys.stdout.write) -> None:

@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 from edgekd.core.artifact import open_artifact
 from edgekd.core.recipe_loading import load_recipe
 from edgekd.quantize.stage import Prepared
-from edgekd.sensitivity.reference import Noise, Reference
+from edgekd.sensitivity.reference import Reference
 from edgekd.sensitivity.scoring import SelectionImages
 from edgekd.sensitivity.stage import reference_of
 
@@ -26,9 +26,8 @@ COUNTS = (96, 32, 16, 8, 4)
 def alone(reference: Reference, inputs: Prepared) -> tuple[dict[str, float], float]:
     """Return the SQNR of each operator alone, and the CPU seconds that it took."""
     started = time.process_time()
-    with TemporaryDirectory() as folder:
-        noise = Noise(reference, inputs, Path(folder))
-        return {name: noise.sqnr((name,)) for name in reference.nodes}, time.process_time() - started
+    noise = reference.noise(inputs)
+    return {name: noise.db((name,)) for name in reference.nodes}, time.process_time() - started
 
 
 def main() -> None:

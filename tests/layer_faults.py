@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from edgekd.board.specs import ModelSpec
 from edgekd.core import plugins
 from edgekd.executors.inference import EngineFiles
 from edgekd.executors.local import Local
+from edgekd.layers.costs import Costs
 from edgekd.layers.measure import HERE, Place, Subject
 from edgekd.layers.model import LayerErrors
 from edgekd.layers.work import compare
@@ -39,7 +40,12 @@ def errors_of(
 ) -> LayerErrors:
     """Return the errors of an engine's file, and of another file that stands for the engine on its board."""
     places = {HERE: place_of(engine, spec)} | ({} if board is None else {"pi": place_of(board, spec)})
-    return compare("planted", subject_of(quantized, model, spec), places, images)
+    return errors_in("planted", subject_of(quantized, model, spec), places, images)
+
+
+def errors_in(name: str, subject: Subject, places: Mapping[str, Place], images: Sequence[np.ndarray]) -> LayerErrors:
+    """Return the errors of an engine in some places."""
+    return compare(name, subject, Costs.of(subject, images), places, images)
 
 
 def set_initializer(model: Any, name: str, value: np.ndarray) -> None:

@@ -21,23 +21,24 @@ class CompileArguments(TypedDict):
     calibration: Optional[str]
 
 
-class InferArguments(TypedDict):
-    """Arguments of the task `infer`; `engine` and `inputs` are file names. `is_simulated`: run in the vendor's simulator."""
+class EngineArguments(TypedDict):
+    """An engine and its inputs; `engine` and `inputs` are file names."""
 
     engine: str
     spec: SpecJson
     options: Json
+    inputs: List[str]
+
+
+class InferArguments(EngineArguments):
+    """Arguments of the task `infer`. `is_simulated`: run in the vendor's simulator."""
+
     is_simulated: bool
-    inputs: List[str]
 
 
-class TapArguments(TypedDict):
-    """Arguments of the task `tap`: as `InferArguments`, and the names of inner tensors."""
+class TapArguments(EngineArguments):
+    """Arguments of the task `tap`: the names of inner tensors."""
 
-    engine: str
-    spec: SpecJson
-    options: Json
-    inputs: List[str]
     tensors: List[str]
 
 

@@ -59,28 +59,39 @@ def _next(found: LayerErrors, folder: Path) -> str:
     """Return the advice for the layer that loses most: a command if one helps."""
     from edgekd.cli import show
     from edgekd.core.recipe_loading import shipped_recipes, stored_recipe
-    from edgekd.layers.advice import float_option, float_override
-    from edgekd.layers.model import BOARD, TAPS
+    from edgekd.layers.advice import float_option, float_override, override_against, round_override
+    from edgekd.layers.model import BOARD, QUANTIZATION, TAPS
     from edgekd.report.stored import read_report
 
     run = folder.absolute().parent.parent
     blame = found.blamed[0] if found.blamed else None
-    if blame is None:
-        return show.command("report", str(folder.parent.parent))
-    if blame.comparison == BOARD:
+    if blame is not None and blame.comparison == BOARD:
         return "compare the versions of the runtime: edgekd board doctor NAME"
-    if blame.comparison == TAPS:
+    if blame is not None and blame.comparison == TAPS:
         return "build the engine with fewer optimizations (options of its target), and compare again"
     report = read_report(run)
     recipe, name = stored_recipe(report.recipe, str(run)), report.recipe_name
     engine = next((one for one in recipe.engines if one.id == folder.absolute().name), None)
-    if engine is None or not engine.precision.is_quantized:
-        return f"build the engine with other options of its target, and compare {blame.layer} again"
-    if kept := float_override(recipe, engine, blame.layer):
+
+    def command(setting: str) -> str:
         shown = name if name in shipped_recipes() else "RECIPE"
-        return (
-            f"{show.command('run', shown, '--out', str(folder.parent.parent), set_=[kept])}  (and the run's own --set)"
-        )
+        asked = show.command("run", shown, "--out", str(folder.parent.parent), set_=[setting])
+        return f"{asked}  (and the run's own --set)"
+
+    is_quantized = engine is not None and engine.precision.is_quantized
+    if engine is None or (blame is not None and not is_quantized):
+        return f"build the engine with other options of its target, and compare {blame.layer if blame else 'it'} again"
+    if blame is None:
+        setting = round_override(recipe, engine) if is_quantized and found.answer[QUANTIZATION] is not None else ""
+        shown = show.command("report", str(folder.parent.parent))
+        return f"{shown}; if the engine loses too much there: {command(setting)}" if setting else shown
+    setting = (
+        override_against(recipe, engine, blame)
+        if blame.comparison == QUANTIZATION
+        else float_override(recipe, engine, [blame.layer])
+    )
+    if setting:
+        return command(setting)
     if option := float_option(engine, blame.layer):
         return f"leave it in float with the options of engine {engine.id}, {option}, and run again"
     return f"target {engine.target} keeps no layer in float; try other calibration images"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from edgekd.board.arguments import InferArguments, MeasuredEngine
+from edgekd.board.arguments import EngineArguments, InferArguments, MeasuredEngine
 from edgekd.board.job import Job
 from edgekd.board.specs import ModelSpec
 from edgekd.board.sysinfo import Facts
@@ -25,6 +25,7 @@ from edgekd.executors.base import Executor
 from edgekd.executors.logs import LOG
 
 Arrays = dict[str, np.ndarray]
+OUT = "out"  # a job's folder for results
 _HEADER_BYTES = 1 << 12  # of an array in an .npz
 
 
@@ -85,35 +86,51 @@ def run_engine(
         ArtifactError: the returned arrays are not outputs of this engine.
         TargetError: the runtime refuses the engine; errors as `Executor.run_job`.
     """
+    most_bytes = sum(array_bytes(one.shape, np.dtype(one.dtype).itemsize) for one in engine.spec.outputs)
     with TemporaryDirectory(prefix="edgekd-infer-") as text:
-        folder, out = Path(text), Path(text) / "out"
-        out.mkdir()
-        files, names = dict(engine.files), []
-        for number, arrays in enumerate(inputs):
-            names.append(f"inputs/{number:05}.npz")
-            files[names[-1]] = folder / f"{number:05}.npz"
-            np.savez(files[names[-1]], **arrays)  # type: ignore[arg-type]  # keys never shadow its flags
-        arguments: InferArguments = {
-            "engine": engine.engine,
-            "spec": engine.spec.to_dict(),
-            "options": asdict(engine.options),
-            "is_simulated": is_simulated,
-            "inputs": names,
-        }
-        value = executor.run_job(Job("infer", engine.target, arguments), files, out, folder / LOG)
-        written = texts_of(value, "outputs", len(names))
-        return [_arrays(out, file, engine.spec) for file in written], mapping_of(value, "runtime")
+        files, asked = inputs_of_job(engine, inputs, Path(text))
+        arguments: InferArguments = {**asked, "is_simulated": is_simulated}
+        out = Path(text) / OUT
+        value = executor.run_job(Job("infer", engine.target, arguments), files, out, Path(text) / LOG)
+        written = texts_of(value, "outputs", len(asked["inputs"]))
+        arrays = [read_arrays(out / Path(file).name, most_bytes, "outputs") for file in written]
+        return arrays, mapping_of(value, "runtime")
 
 
-def _arrays(folder: Path, name: object, spec: ModelSpec) -> Arrays:
-    """Return one set of outputs; ArtifactError when the file is not that: another machine wrote it."""
-    path = folder / Path(str(name)).name
-    most = sum(_HEADER_BYTES + np.dtype(one.dtype).itemsize * math.prod(one.shape) for one in spec.outputs)
+def inputs_of_job(
+    engine: EngineFiles, inputs: Iterable[Arrays], folder: Path
+) -> tuple[dict[str, Path], EngineArguments]:
+    """Write inputs as files of a job that runs an engine, and make its folder OUT; return its files and its arguments."""
+    (folder / OUT).mkdir()
+    files, names = dict(engine.files), []
+    for number, arrays in enumerate(inputs):
+        names.append(f"inputs/{number:05}.npz")
+        files[names[-1]] = folder / f"{number:05}.npz"
+        np.savez(files[names[-1]], **arrays)  # type: ignore[arg-type]  # keys never shadow its flags
+    return files, {
+        "engine": engine.engine,
+        "spec": engine.spec.to_dict(),
+        "options": asdict(engine.options),
+        "inputs": names,
+    }
+
+
+def array_bytes(shape: Sequence[int], itemsize: int) -> int:
+    """Return the most bytes that an array takes in an .npz."""
+    return _HEADER_BYTES + itemsize * math.prod(shape)
+
+
+def read_arrays(path: Path, most_bytes: int, what: str) -> Arrays:
+    """Return the arrays of an .npz that another machine wrote.
+
+    Raises:
+        ArtifactError: the file is no .npz, or is larger than `most_bytes`.
+    """
     try:
         with zipfile.ZipFile(path) as file:  # a small file can hold a large array
-            if sum(entry.file_size for entry in file.infolist()) > most:
-                raise ValueError("larger than the outputs of its engine")
+            if sum(entry.file_size for entry in file.infolist()) > most_bytes:
+                raise ValueError(f"larger than the {what} of its engine")
         with np.load(path, allow_pickle=False) as archive:
             return {key: archive[key] for key in archive.files}
     except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as exc:
-        raise ArtifactError(f"{name}: not the outputs of an engine ({exc}); run it again") from exc
+        raise ArtifactError(f"{path.name}: not the {what} of an engine ({exc}); run it again") from exc

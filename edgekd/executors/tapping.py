@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import math
-import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-
-import numpy as np
 
 from edgekd.board.arguments import TapArguments
 from edgekd.board.job import Job
@@ -18,10 +14,9 @@ from edgekd.board.sysinfo import Facts
 from edgekd.errors import ArtifactError
 from edgekd.executors.answers import mapping_of, texts_of
 from edgekd.executors.base import Executor
-from edgekd.executors.inference import Arrays, EngineFiles
+from edgekd.executors.inference import OUT, Arrays, EngineFiles, array_bytes, inputs_of_job, read_arrays
 from edgekd.executors.logs import LOG
 
-_HEADER_BYTES = 1 << 12  # of an array in an .npz
 _WIDEST = 8  # bytes of a value that a runtime may give
 
 
@@ -42,7 +37,7 @@ class TappedRun:
     def __iter__(self) -> Iterator[tuple[Arrays, Arrays]]:
         """Yield outputs and inner tensors by name for each set of inputs; ArtifactError for a file that holds neither."""
         for path in self._files:
-            arrays = _read(path, self._most_bytes)
+            arrays = read_arrays(path, self._most_bytes, "tensors")
             try:
                 outputs = {name: arrays[f"output{place}"] for place, name in enumerate(self._outputs)}
                 tensors = {name: arrays[f"tensor{place}"] for place, name in enumerate(self.tensors)}
@@ -70,40 +65,17 @@ def tap_engine(
         BoardAnswerError: what comes back is not what was asked for.
     """
     with TemporaryDirectory(prefix="edgekd-tap-") as text:
-        folder, out = Path(text), Path(text) / "out"
-        out.mkdir()
-        files, names = dict(engine.files), []
-        for number, arrays in enumerate(inputs):
-            names.append(f"inputs/{number:05}.npz")
-            files[names[-1]] = folder / f"{number:05}.npz"
-            np.savez(files[names[-1]], **arrays)  # type: ignore[arg-type]  # keys never shadow its flags
-        arguments: TapArguments = {
-            "engine": engine.engine,
-            "spec": engine.spec.to_dict(),
-            "options": asdict(engine.options),
-            "inputs": names,
-            "tensors": list(tensors),
-        }
-        value = executor.run_job(Job("tap", engine.target, arguments), files, out, folder / LOG)
+        files, asked = inputs_of_job(engine, inputs, Path(text))
+        arguments: TapArguments = {**asked, "tensors": list(tensors)}
+        out = Path(text) / OUT
+        value = executor.run_job(Job("tap", engine.target, arguments), files, out, Path(text) / LOG)
         found = set(texts_of(value, "tensors", len(value.get("tensors") or ())))
-        written = texts_of(value, "outputs", len(names))
+        written = texts_of(value, "outputs", len(asked["inputs"]))
         shapes = [*tensors.values(), *(tensor.shape for tensor in engine.spec.outputs)]
         yield TappedRun(
             tensors=tuple(name for name in tensors if name in found),
             runtime=mapping_of(value, "runtime"),
             _outputs=tuple(tensor.name for tensor in engine.spec.outputs),
             _files=tuple(out / Path(name).name for name in written),
-            _most_bytes=sum(_HEADER_BYTES + _WIDEST * math.prod(shape) for shape in shapes),
+            _most_bytes=sum(array_bytes(shape, _WIDEST) for shape in shapes),
         )
-
-
-def _read(path: Path, most_bytes: int) -> Arrays:
-    """Return the arrays of an .npz; ArtifactError when it is none, or larger than the tensors can be."""
-    try:
-        with zipfile.ZipFile(path) as file:  # a small file can hold a large array
-            if sum(entry.file_size for entry in file.infolist()) > most_bytes:
-                raise ValueError("larger than the tensors of its engine")
-        with np.load(path, allow_pickle=False) as archive:
-            return {key: archive[key] for key in archive.files}
-    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as exc:
-        raise ArtifactError(f"{path.name}: not the tensors of an engine ({exc}); run the command again") from exc

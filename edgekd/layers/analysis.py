@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from edgekd.layers.model import QUANTIZATION, Blame, LayerError, LayerErrors
-from edgekd.quantize.errors_by_node import EQUAL_DB, to_db
+from edgekd.quantize.noise import EQUAL_DB, to_db
 
 STANDS_OUT_DB = 6.0  # one bit below the layer in the middle
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from edgekd.board.detection import DECODE
-from edgekd.quantize.errors_by_node import outputs_of
+from edgekd.quantize.errors_by_node import next_reads, outputs_of
 from edgekd.quantize.macs import macs_by_node
 from edgekd.rewrites.graph import Graph, folded, inferred, module_of, name_of
 
@@ -31,6 +31,7 @@ class Layer:
     module: the torch module that it came from, "" when the file does not say.
     tensors: names of its output, from behind the activation function to before it: a toolchain may drop some.
     macs: share of the network's multiply-adds.
+    nodes: all its operators: itself, its activation function, and those before it that only move values.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Layer:
     module: str
     tensors: tuple[str, ...]
     macs: float
+    nodes: tuple[str, ...]
 
     @property
     def title(self) -> str:
@@ -59,41 +61,38 @@ def layers_of(graph: Graph) -> list[Layer]:
         if not outputs <= floats or outputs <= constants:
             continue
         tensors = outputs_of(graph, node)[::-1]
-        inside |= {one.name for name in tensors[1:] for one in graph.readers(name)}
+        behind = {one.name: one for name in tensors[1:] for one in graph.readers(name)}
+        inside |= set(behind)
         share = macs.get(name_of(node), 0) / total
-        found.append(Layer(name_of(node), node.op_type, module_of(node), tensors, share))
+        moves = _moves_before(graph, [node, *behind.values()])
+        nodes = tuple(dict.fromkeys((name_of(node), *behind, *moves)))
+        found.append(Layer(name_of(node), node.op_type, module_of(node), tensors, share, nodes))
     return found
 
 
-def compared_tensors(layers: Sequence[Layer], graph: Graph, has_pairs: bool) -> dict[str, tuple[str, str]]:
-    """Return for each layer the name of its output in the float graph, and in the graph of an engine.
+def _moves_before(graph: Graph, nodes: Sequence[Any]) -> list[str]:
+    """Return the operators that move values to some nodes: a quantizer may round before them, not behind."""
+    pending, found = [name for node in nodes for name in node.input], {}
+    while pending:
+        node = graph.producer(pending.pop())
+        if node is not None and node.op_type in _MOVES and node.name not in found:
+            found[node.name] = node
+            pending += node.input
+    return list(found)
 
-    That of the engine is the dequantized one where the file has it: it is what the next layer reads, and tapping it leaves the
-    operators before it fused. A quantizer may have merged the activation function into the pair; the name stays its own.
+
+def compared_tensors(layers: Sequence[Layer], graph: Graph, has_pairs: bool) -> dict[str, tuple[str, str]]:
+    """Return for each layer what the next one reads: a tensor of the float graph, and of the graph of an engine (`next_reads`).
+
+    Tapping the dequantized tensor leaves the operators before it fused.
 
     Args:
         layers: of the float graph.
         graph: the Q/DQ graph.
         has_pairs: whether the engine was compiled from this very graph, so that it has the names of its Q/DQ pairs.
     """
-    made = {name for node in graph.nodes for name in node.output}
-    found = {}
-    for layer in layers:
-        for name in layer.tensors:
-            if name in made:
-                found[layer.name] = (name, (_dequantized(graph, name) if has_pairs else None) or name)
-                break
-    return found
-
-
-def _dequantized(graph: Graph, tensor: str) -> str | None:
-    pairs = [
-        one
-        for node in graph.readers(tensor)
-        if node.op_type == "QuantizeLinear"
-        for one in graph.readers(node.output[0])
-    ]
-    return next((str(one.output[0]) for one in pairs if one.op_type == "DequantizeLinear"), None)
+    found = {layer.name: next_reads(layer.tensors, graph, has_pairs) for layer in layers}
+    return {name: tensors for name, tensors in found.items() if tensors is not None}
 
 
 def cut(model: Any, tensors: Collection[str]) -> Any:

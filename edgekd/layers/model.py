@@ -15,6 +15,9 @@ COMPARISONS = {
     TAPS: "tapped – untapped engine",
 }
 
+# What makes most of a layer's quantization noise.
+RANGE, INPUTS, WEIGHTS = "range", "inputs", "weights"
+
 
 @dataclass(frozen=True)
 class LayerError:
@@ -26,9 +29,14 @@ class LayerError:
     single: of this layer's output from float inputs, as a toolchain's own analysis says.
     accumulated: of this layer's output in the Q/DQ graph against the float graph.
     engine: of the engine's tensor against the Q/DQ graph's.
-    engine_own: of the engine's tensor against the same layer of the Q/DQ graph, computed from the engine's own inputs.
+    engine_own: of the engine's tensor against the same layer of the Q/DQ graph, computed from the engine's own inputs, without the
+        noise of roundings that the engine leaves out.
     board, board_own: as `engine`: of the board's tensor against the engine's here, and of its own.
     allowed: what rounding explains of `engine_own`.
+    cause: what makes most of this layer's quantization noise: its inputs' range, which is too small, the rounding of its inputs, or
+        that of its weights; "" where it is not quantized.
+    outside: with the cause RANGE, the share of values outside the range of an input.
+    number: which of the layers of the same module and operator, from 1; 0 for the only one. Detectors run a module on each level.
     """
 
     name: str
@@ -44,11 +52,15 @@ class LayerError:
     board: float | None = None
     board_own: float | None = None
     allowed: float | None = None
+    cause: str = ""
+    outside: float = 0.0
+    number: int = 0
 
     @property
     def title(self) -> str:
-        """Name for a reader: the module, and the operator in it."""
-        return f"{self.module} ({self.op})" if self.module else self.name
+        """Name for a reader: the module, the operator in it, and its number."""
+        number = f" #{self.number}" if self.number else ""
+        return f"{self.module} ({self.op}){number}" if self.module else self.name
 
 
 @dataclass(frozen=True)
@@ -58,11 +70,15 @@ class Blame:
     comparison: a key of COMPARISONS.
     layer: its node; "" where the comparison names none.
     text: one sentence.
+    cause: of a loss by quantization, as that of its layer.
+    others: nodes of the layers that stand out with it.
     """
 
     comparison: str
     layer: str
     text: str
+    cause: str = ""
+    others: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -95,6 +111,6 @@ class LayerErrors:
         """Return the object that `to_dict` wrote; unknown keys are ignored."""
         known = {field.name for field in fields(LayerError)}
         layers = tuple(LayerError(**{key: one[key] for key in known & set(one)}) for one in value["layers"])
-        blamed = tuple(Blame(**one) for one in value["blamed"])
+        blamed = tuple(Blame(**{**one, "others": tuple(one.get("others", ()))}) for one in value["blamed"])
         rest = {name: value[name] for name in ("engine", "images", "answer", "sentence")}
         return cls(**rest, layers=layers, blamed=blamed, notes=tuple(value["notes"]))

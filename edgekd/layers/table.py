@@ -19,13 +19,17 @@ _COLUMNS = {
 
 def headers(found: LayerErrors) -> tuple[str, ...]:
     """Return the titles of the columns."""
-    return ("layer", "MACs", *_shown(found), "float")
+    is_quantized = any(one.cause or one.is_float for one in found.layers)
+    return ("layer", "MACs", *_shown(found), *(("noise from",) if is_quantized else ()))
 
 
 def rows(found: LayerErrors) -> list[tuple[str, ...]]:
     """Return the rows as text: dB with one digit, `=` for tensors that are the same."""
     blamed = {one.layer for one in found.blamed}
-    return [_row(layer, tuple(_shown(found).values()), layer.name in blamed) for layer in found.layers]
+    return [
+        _row(layer, tuple(_shown(found).values()), layer.name in blamed)[: len(headers(found))]
+        for layer in found.layers
+    ]
 
 
 def decibel(value: float | None) -> str:
@@ -44,4 +48,9 @@ def _shown(found: LayerErrors) -> dict[str, str]:
 def _row(layer: LayerError, names: tuple[str, ...], is_blamed: bool) -> tuple[str, ...]:
     title = f"{'> ' if is_blamed else '  '}{layer.title}"
     macs = f"{layer.macs:.1%}" if layer.macs else ""
-    return (title, macs, *(decibel(getattr(layer, name)) for name in names), "float" if layer.is_float else "")
+    return (
+        title,
+        macs,
+        *(decibel(getattr(layer, name)) for name in names),
+        "(float)" if layer.is_float else layer.cause,
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -12,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from edgekd.board.preprocess import prepare
 from edgekd.core import plugins
 from edgekd.core.artifact import Artifact, open_artifact
 from edgekd.core.recipe import LOCAL, PTQ, Recipe
@@ -21,10 +21,11 @@ from edgekd.errors import EdgekdError, TargetError, UserError, one_line
 from edgekd.executors.boards import ask_why_not, executor_of
 from edgekd.executors.inference import engine_files
 from edgekd.layers.analysis import analysed
+from edgekd.layers.costs import Costs
 from edgekd.layers.measure import HERE, Place, Subject, Sums, measure
 from edgekd.layers.model import BOARD, QUANTIZATION, RUNTIME, TAPS, LayerError, LayerErrors
-from edgekd.layers.verdict import filled, judge
-from edgekd.quantize.errors_by_node import alone
+from edgekd.layers.verdict import filled, judge, shared_inputs
+from edgekd.quantize.noise import to_db
 from edgekd.quantize.place import options_of
 from edgekd.quantize.ptq import WEIGHTED
 from edgekd.quantize.read_back import ReadBack, read_back
@@ -70,63 +71,85 @@ def engine_errors(
         TargetError: a runtime refuses the engine.
     """
     notes: list[str] = []
-    subject = _subject(network, notes)
+    subject = subject_of(network, notes)
     places = _places(engine, board, notes)
     rows = (engine.details.get("build") or {}).get("analysis")
     if rows and subject.placement is None and not places:
         return analysed(engine.path.name, rows, notes)
-    return compare(engine.path.name, subject, places, images, notes, progress)
+    costs = Costs.of(subject, images, progress)
+    return compare(engine.path.name, subject, costs, places, images, notes)
 
 
 def compare(
     name: str,
     subject: Subject,
+    costs: Costs,
     places: Mapping[str, Place],
     images: Sequence[np.ndarray],
     notes: Sequence[str] = (),
-    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> LayerErrors:
     """Return the errors of an engine that runs in some places, see `measure`; `name` and `notes` stand in the result."""
     try:
-        layers, sums = measure(subject, places, images)
+        sums = measure(subject, places, images)
     except TargetError as exc:
         if not places:
             raise
         notes = (*notes, f"the engine is not compared layer by layer: {one_line(exc, None)}")
         places = {}
-        layers, sums = measure(subject, places, images)
-    costs: dict[str, float] = {}
-    if subject.placement is not None:
-        batches = [{subject.spec.inputs[0].name: prepare(image, subject.spec.preprocess)} for image in images]
-        costs = alone(subject.model, subject.placement, subject.scales or {}, batches, progress=progress)
-    rows = [
-        LayerError(
+        sums = measure(subject, places, images)
+    rows = _rows(subject)
+    shown = filled(rows, sums, tuple(places), costs)
+    blamed, sentence = judge(shown, sums, tuple(places), shared_inputs(subject))
+    return LayerErrors(name, len(images), shown, _answer(sums), blamed, sentence, tuple(notes))
+
+
+def _rows(subject: Subject) -> list[LayerError]:
+    """Return the layers without figures, numbered where several have the same module and operator."""
+    layers = subject.layered.layers
+    every, seen = Counter((one.module, one.op) for one in layers), Counter[tuple[str, str]]()
+    placed = () if subject.placement is None else subject.placement.nodes
+    # A float operator may read a rounded tensor; a product of two activations has no weight.
+    int8 = {one.name for one in placed if one.weight is not None or len(one.activations) > 1}
+    rows = []
+    for one in layers:
+        key = (one.module, one.op)
+        seen[key] += 1
+        row = LayerError(
             name=one.name,
             op=one.op,
             module=one.module,
             macs=round(one.macs, 5),
-            is_float=subject.placement is not None and one.op in WEIGHTED and one.name not in costs,
+            number=seen[key] if every[key] > 1 else 0,
+            is_float=subject.placement is not None and one.op in WEIGHTED and one.name not in int8,
         )
-        for one in layers
-    ]
-    shown = filled(rows, sums, tuple(places), costs)
-    blamed, sentence = judge(shown, sums, tuple(places), subject.placement)
-    return LayerErrors(name, len(images), shown, _answer(sums), blamed, sentence, tuple(notes))
+        rows.append(row)
+    return rows
 
 
-def errors_in_run(
-    folder: Path, count: int = IMAGES, progress: Callable[[int, int], None] = lambda done, total: None
-) -> LayerErrors:
-    """Return the errors of an engine in the folder of a run, `RUN/engine/ID`, on training images of its recipe.
+@dataclass(frozen=True)
+class BuiltEngine:
+    """An engine in the folder of a run.
+
+    engine: its artifact.
+    network: what it was compiled from.
+    recipe: of the run.
+    """
+
+    engine: Artifact
+    network: Network
+    recipe: Recipe
+
+
+@contextmanager
+def engine_in_run(folder: Path) -> Iterator[BuiltEngine]:
+    """Yield the engine in `RUN/engine/ID` and its graphs.
 
     Raises:
-        UserError: not the folder of an engine in a run, or no images asked for.
+        UserError: not the folder of an engine in a finished run.
         ArtifactError: an artifact is damaged.
     """
     from edgekd.core.recipe_loading import stored_recipe
 
-    if count < 1:
-        raise UserError(f"--images: expected 1 or more, got {count}")
     engine = open_artifact(folder, "engine")
     run = engine.path.parent.parent
     report = run / "report.json"
@@ -141,13 +164,28 @@ def errors_in_run(
     export = next((one for one in opened.values() if one.kind == "onnx"), None)
     if export is None:
         raise UserError(f"{folder}: its run has no exported graph; run edgekd run again in its folder")
-    board = engine.details.get("board", LOCAL)
-    images = training_images(recipe, count)
+    settings = recipe
     if quantized is not None:
         variant = next((one.variant for one in recipe.engines if one.id == engine.path.name), PTQ)
-        recipe = recipe.only("data", f"quantize:{variant}/{quantized.details['quantizer']['quantizer']}")
-    with float_graph(recipe, export, quantized) as model:
-        return engine_errors(engine, Network(export, quantized, model), images, board, progress)
+        settings = recipe.only("data", f"quantize:{variant}/{quantized.details['quantizer']['quantizer']}")
+    with float_graph(settings, export, quantized) as model:
+        yield BuiltEngine(engine, Network(export, quantized, model), recipe)
+
+
+def errors_in_run(
+    folder: Path, count: int = IMAGES, progress: Callable[[int, int], None] = lambda done, total: None
+) -> LayerErrors:
+    """Return the errors of an engine in the folder of a run, `RUN/engine/ID`, on training images of its recipe.
+
+    Raises:
+        UserError: not the folder of an engine in a run, or no images asked for.
+        ArtifactError: an artifact is damaged.
+    """
+    if count < 1:
+        raise UserError(f"--images: expected 1 or more, got {count}")
+    with engine_in_run(folder) as found:
+        board = found.engine.details.get("board", LOCAL)
+        return engine_errors(found.engine, found.network, training_images(found.recipe, count), board, progress)
 
 
 @contextmanager
@@ -186,8 +224,8 @@ def _stored(report: Path) -> Any:
         raise UserError(f"{report}: damaged ({exc}); write it again with edgekd run") from exc
 
 
-def _subject(network: Network, notes: list[str]) -> Subject:
-    """Return the graphs of an engine, with what its quantized model quantizes, where that can be read."""
+def subject_of(network: Network, notes: list[str]) -> Subject:
+    """Return the graphs of an engine, with what its quantized model quantizes where that can be read; else a note says so."""
     export, quantized, model = network.export, network.quantized, network.model
     whole = read_onnx(model)
     name_nodes(whole)
@@ -201,7 +239,11 @@ def _subject(network: Network, notes: list[str]) -> Subject:
         notes.append(f"quantizer {name} leaves the scales to the toolchain, so there is no Q/DQ graph to compare with")
         return Subject(whole, export.spec)
     back: ReadBack = (reader or read_back)(source, model)
-    return Subject(back.model, export.spec, back.graph, back.is_file, back.placement, back.scales)
+    if back.left_out:
+        notes.append(
+            f"{len(back.left_out)} operators round inside, where the Q/DQ graph does not show it; they have no `engine, own`"
+        )
+    return Subject(back.model, export.spec, back.graph, back.is_file, back.placement, back.scales, back.left_out)
 
 
 def _places(engine: Artifact, board: str, notes: list[str]) -> Mapping[str, Place]:
@@ -225,6 +267,6 @@ def _places(engine: Artifact, board: str, notes: list[str]) -> Mapping[str, Plac
 
 def _answer(sums: Sums) -> dict[str, float | None]:
     return {
-        name: round(sums.answer[name].db, 2) if name in sums.answer else None
+        name: round(to_db(sums.share(name)), 2) if name in sums.answer else None
         for name in (QUANTIZATION, RUNTIME, BOARD, TAPS)
     }

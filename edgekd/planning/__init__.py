@@ -200,6 +200,7 @@ def _layers(engine: Engine) -> Stage:
         name=f"layers/{engine.id}",
         kind="layers",
         function="edgekd.layers.stage:run",
+        version=2,
         inputs=tuple(
             dict.fromkeys((f"engine/{engine.id}", source_of(engine), of_student("export", engine.student), "data"))
         ),

@@ -1,19 +1,17 @@
-"""Quantization error of each operator: alone, and accumulated in the fully quantized graph. No labels, no toolchain.
+"""Quantization error of each layer: alone, and accumulated in the quantized graph. No labels, no toolchain.
 
-*Alone*: only this operator reads quantized inputs, and the error is that of the network's outputs. It says what the operator costs,
-and what leaving it in float can gain. *Accumulated*: the error of this operator's own output when all operators are quantized. It
-grows along the graph, so its lowest value names where the errors of earlier operators arrive, not where they come from.
+*Alone*: only one operator, or those of one layer, reads quantized inputs, and the error is that of the network's outputs. It says
+what the layer costs, and what leaving it in float can gain. With several outputs the noise shares are averaged, so that an output of
+large values does not hide the others, and the shares of layers add up. *Accumulated*: the error of what the next layer reads, when
+all are quantized. It grows along the graph, so its lowest value names where the errors of earlier layers arrive, not where they
+come from.
 
-Errors are signal-to-quantization-noise ratios in dB: 10 log10(sum of squares of the float values / sum of squares of the
-differences), over all values of a tensor and all images. 6 dB are one bit, 3 dB halve the noise. ONNX Runtime computes the graphs of
-`insert_qdq` without optimisation, image by image; of all images only the float outputs are held.
+ONNX Runtime computes the Q/DQ pairs as they stand and optimises the float operators between them (`runner`).
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -22,128 +20,134 @@ import numpy as np
 
 from edgekd.board.detection import DECODE
 from edgekd.quantize.grids import Placement
+from edgekd.quantize.noise import Noise, to_db
 from edgekd.quantize.ptq import Batch, check_calibration
 from edgekd.quantize.qdq_graph import insert_qdq
 from edgekd.quantize.ranges import Scale
 from edgekd.quantize.reference import runner
 from edgekd.rewrites.graph import Graph
 
-EQUAL_DB = 200.0  # the ratio of tensors that do not differ; float32 resolves about 150 dB
 # What follows the numbers that the network computes: labels and lists of detections have no noise in dB.
 _DECIDES = ("ArgMax", "ArgMin", "TopK", "NonMaxSuppression", "Cast")
 # They take the one tensor that an operator gives to the next, and toolchains fuse them into the operator.
 _ACTIVATIONS = ("Clip", "Elu", "HardSigmoid", "HardSwish", "LeakyRelu", "PRelu", "Relu", "Sigmoid", "Softplus", "Tanh")
+_TAPPED_BYTES = 256 << 20  # of the tensors that one pass compares, for one image
 
 
-@dataclass
-class Noise:
-    """Sums of squares of the expected values and of the differences, over values and images."""
+class OutputNoise:
+    """The noise that sets of quantized operators make at the network's outputs, on the same few images.
 
-    signal: float = 0.0
-    noise: float = 0.0
-
-    def add(self, expected: np.ndarray, got: np.ndarray) -> None:
-        """Add the values of one tensor on one image; a value that is not finite is infinite noise."""
-        wanted = expected.astype(np.float64).ravel()
-        with np.errstate(invalid="ignore"):
-            error = got.astype(np.float64).ravel() - wanted
-        squares = float(error @ error)
-        self.signal += float(wanted @ wanted)
-        self.noise += squares if math.isfinite(squares) else math.inf
-
-    @property
-    def share(self) -> float:
-        """The power of the noise as a fraction of the signal's."""
-        if not self.noise:
-            return 0.0
-        return self.noise / self.signal if self.signal else math.inf
-
-    @property
-    def db(self) -> float:
-        """The ratio of signal and noise in dB, see `to_db`."""
-        return to_db(self.share)
-
-
-def to_db(share: float) -> float:
-    """Return a noise share in dB: at most EQUAL_DB, at least -EQUAL_DB."""
-    if share <= 0:
-        return EQUAL_DB
-    return -EQUAL_DB if math.isinf(share) else max(-EQUAL_DB, min(EQUAL_DB, -10 * math.log10(share)))
-
-
-def to_share(db: float) -> float:
-    """Return the noise share of a ratio in dB."""
-    return 0.0 if db >= EQUAL_DB else 10 ** (-db / 10)
-
-
-def alone(
-    model: Any,
-    placement: Placement,
-    scales: Mapping[str, Scale],
-    images: Sequence[Batch],
-    nodes: Collection[str] | None = None,
-    progress: Callable[[int, int], None] = lambda done, total: None,
-) -> dict[str, float]:
-    """Return the SQNR of the network's outputs in dB when a node alone is quantized, by node in graph order.
-
-    With several outputs the noise shares are averaged, so that an output of large values does not hide the others. The cost is a
-    run of the graph for each node and image, and one for each image in float.
+    Inputs and float outputs of the images lie on disk, so memory does not grow with their number.
 
     Args:
         model: the float graph (`onnx.ModelProto`) that the placement was made for, with its weights.
         placement: the quantized operators.
         scales: of activations and weights by tensor.
-        images: network inputs by name, prepared as the contract says; read once per node.
-        nodes: of the placement, those to measure; None: all.
-        progress: called with the number of nodes done, and of all.
+        images: network inputs by name, prepared as the contract says; each is read once.
+        folder: an existing folder for inputs, outputs and graphs.
 
     Raises:
         DataError: no images.
         TargetError: ONNX Runtime is not installed, or the graph's opset lacks such Q/DQ pairs.
     """
-    check_calibration(images)
-    outputs = answers(Graph(model))
-    wanted = [node.name for node in placement.nodes if nodes is None or node.name in nodes]
-    expected = list(_runs(model, outputs, images))
-    found = {}
-    for done, name in enumerate(wanted):
-        noises = [Noise() for _ in outputs]
-        made = insert_qdq(model, placement, scales, [name])
-        for float_values, values in zip(expected, _runs(made, outputs, images), strict=True):
-            for noise, one, other in zip(noises, float_values, values, strict=True):
+
+    def __init__(
+        self, model: Any, placement: Placement, scales: Mapping[str, Scale], images: Sequence[Batch], folder: Path
+    ) -> None:
+        check_calibration(images)
+        self._model, self._placement, self._scales, self._folder = model, placement, scales, folder
+        self._outputs = answers(Graph(model))
+        self._files = [folder / f"{number:05}" for number in range(len(images))]
+        run = runner(model, self._outputs, folder, is_optimised=True)
+        for number, file in enumerate(self._files):
+            batch = images[number]
+            np.savez(file.with_suffix(".in.npz"), **batch)  # type: ignore[arg-type]  # names of tensors
+            np.savez(file.with_suffix(".out.npz"), *run(batch))
+
+    def db(self, nodes: Collection[str]) -> float:
+        """Return the signal-to-noise ratio of the outputs in dB with these operators quantized."""
+        made = insert_qdq(self._model, self._placement, self._scales, nodes)
+        run = runner(made, self._outputs, self._folder, is_optimised=True)
+        noises = [Noise() for _ in self._outputs]
+        for file in self._files:
+            expected = _arrays(file.with_suffix(".out.npz")).values()
+            got = run(_arrays(file.with_suffix(".in.npz")))
+            for noise, one, other in zip(noises, expected, got, strict=True):
                 noise.add(one, other)
-        found[name] = to_db(sum(noise.share for noise in noises) / len(noises))
-        progress(done + 1, len(wanted))
-    return found
+        return to_db(sum(noise.share for noise in noises) / len(noises))
 
 
 def accumulated(
-    model: Any, placement: Placement, scales: Mapping[str, Scale], images: Sequence[Batch]
+    model: Any, quantized: Any, tensors: Mapping[str, tuple[str, str]], images: Sequence[Batch]
 ) -> dict[str, float]:
-    """Return the SQNR of each node's output in dB when all nodes of the placement are quantized, by node in graph order.
+    """Return the signal-to-noise ratio in dB of what is read behind each layer of a quantized graph.
 
-    A node's output is that of the activation function behind it (`output_of`). Arguments and errors as in `alone`. The cost is
-    two runs of the graph for each image.
-    """
-    graph = named(model)
-    tensors = {node.name: output_of(graph, graph_node) for node, graph_node in _placed(graph, placement)}
-    found = compared(model, insert_qdq(model, placement, scales), list(dict.fromkeys(tensors.values())), images)
-    return {name: found[tensor] for name, tensor in tensors.items()}
+    The cost is two runs of the graph for each image, more where the tensors of one image do not fit in 256 MiB.
 
-
-def compared(model: Any, other: Any, tensors: Sequence[str], images: Sequence[Batch]) -> dict[str, float]:
-    """Return the SQNR in dB of tensors of another graph against those of the same names in a graph, by tensor.
+    Args:
+        model: the float graph (`onnx.ModelProto`).
+        quantized: its Q/DQ graph.
+        tensors: by layer, the name of a tensor in the float graph and in the Q/DQ graph, see `next_reads`.
+        images: network inputs by name.
 
     Raises:
         DataError: no images.
         TargetError: ONNX Runtime is not installed.
     """
     check_calibration(images)
-    noises = [Noise() for _ in tensors]
-    for expected, got in zip(_runs(model, tensors, images), _runs(other, tensors, images), strict=True):
-        for noise, one, two in zip(noises, expected, got, strict=True):
-            noise.add(one, two)
-    return {name: noise.db for name, noise in zip(tensors, noises, strict=True)}
+    noises = {layer: Noise() for layer in tensors}
+    for part in _parts(Graph(model), tensors):
+        with TemporaryDirectory(prefix="edgekd-accumulated-") as text:
+            runs = [_runner(side, graph, part, Path(text)) for side, graph in enumerate((model, quantized))]
+            for place in range(len(images)):
+                batch = images[place]
+                for layer, one, other in zip(part, *(run(batch) for run in runs), strict=True):
+                    noises[layer].add(one, other)
+    return {layer: noise.db for layer, noise in noises.items()}
+
+
+def _runner(side: int, model: Any, part: Mapping[str, tuple[str, str]], folder: Path) -> Any:
+    (folder / str(side)).mkdir()
+    return runner(model, [names[side] for names in part.values()], folder / str(side), is_optimised=True)
+
+
+def _parts(graph: Graph, tensors: Mapping[str, tuple[str, str]]) -> Iterator[dict[str, tuple[str, str]]]:
+    """Yield the layers in parts whose tensors take at most `_TAPPED_BYTES`, at least one layer each."""
+    part: dict[str, tuple[str, str]] = {}
+    size = 0
+    for layer, names in tensors.items():
+        bytes_ = 4 * int(np.prod(graph.shape(names[0]) or (), dtype=np.int64))
+        if part and size + bytes_ > _TAPPED_BYTES:
+            yield part
+            part, size = {}, 0
+        part[layer] = names
+        size += bytes_
+    if part:
+        yield part
+
+
+def next_reads(tensors: Sequence[str], quantized: Graph, has_pairs: bool = True) -> tuple[str, str] | None:
+    """Return what the operator behind a layer reads: the name of a tensor in the float graph, and in the Q/DQ graph.
+
+    In the Q/DQ graph it is the dequantized tensor where there is one. A quantizer may have merged the activation function into the
+    pair; the name stays its own.
+
+    Args:
+        tensors: names of the layer's output, the one that is read first; later ones stand in where the graph lacks it.
+        quantized: the Q/DQ graph.
+        has_pairs: whether the names of its Q/DQ pairs are asked for.
+    """
+    for name in tensors:
+        if quantized.producer(name) is not None:
+            return name, (_dequantized(quantized, name) if has_pairs else None) or name
+    return None
+
+
+def _dequantized(graph: Graph, tensor: str) -> str | None:
+    """Return the output of the Q/DQ pair behind a tensor."""
+    quantized = [one.output[0] for one in graph.readers(tensor) if one.op_type == "QuantizeLinear"]
+    pairs = [one for name in quantized for one in graph.readers(name) if one.op_type == "DequantizeLinear"]
+    return str(pairs[0].output[0]) if pairs else None
 
 
 def answers(graph: Graph) -> list[str]:
@@ -161,11 +165,6 @@ def answers(graph: Graph) -> list[str]:
         else:
             found[name] = None
     return list(found)
-
-
-def output_of(graph: Graph, node: Any) -> str:
-    """Return the tensor that a node gives to the next, see `outputs_of`."""
-    return outputs_of(graph, node)[-1]
 
 
 def outputs_of(graph: Graph, node: Any) -> tuple[str, ...]:
@@ -201,14 +200,6 @@ def named(model: Any) -> Graph:
     return Graph(copy)
 
 
-def _placed(graph: Graph, placement: Placement) -> list[tuple[Any, Any]]:
-    by_name = {node.name: node for node in graph.nodes}
-    return [(node, by_name[node.name]) for node in placement.nodes]
-
-
-def _runs(model: Any, tensors: Sequence[str], images: Sequence[Batch]) -> Iterator[list[np.ndarray]]:
-    """Yield the values of tensors for each image."""
-    with TemporaryDirectory() as folder:
-        run = runner(model, tensors, Path(folder))
-        for place in range(len(images)):
-            yield run(images[place])
+def _arrays(file: Path) -> dict[str, np.ndarray]:
+    with np.load(file) as archive:
+        return {name: archive[name] for name in archive.files}

@@ -29,6 +29,7 @@ class ReadBack:
     placement, scales: what is quantized, with which scales.
     graph: the Q/DQ graph, to be evaluated without optimisation.
     is_file: whether `graph` is the quantized model's own file, not one that is made to say the same.
+    left_out: operators with a rounding that `graph` cannot show, inside an operator that the toolchain takes apart.
     """
 
     model: Any
@@ -36,6 +37,7 @@ class ReadBack:
     scales: dict[str, Scale]
     graph: Any
     is_file: bool = True
+    left_out: frozenset[str] = frozenset()
 
 
 def read_back(quantized: Path, model: Path) -> ReadBack:
@@ -79,9 +81,11 @@ def read_back(quantized: Path, model: Path) -> ReadBack:
     return ReadBack(source, placement, scales, made)
 
 
-def from_scales(model: Any, placement: Placement, scales: dict[str, Scale]) -> ReadBack:
+def from_scales(
+    model: Any, placement: Placement, scales: dict[str, Scale], left_out: frozenset[str] = frozenset()
+) -> ReadBack:
     """Return the quantized nodes and scales of a placement, for a scheme whose file is not a Q/DQ graph."""
-    return ReadBack(model, placement, scales, insert_qdq(model, placement, scales), is_file=False)
+    return ReadBack(model, placement, scales, insert_qdq(model, placement, scales), False, left_out)
 
 
 # Inputs that are data; a third input of these is a bias, whose 32 bits change nothing.

@@ -29,15 +29,20 @@ class EngineLayers(Part):
     engine: str = Field(description="id of the engine")
     images: int = Field(description="training images that were compared")
     layers: list[Json] = Field(
-        description="in graph order: `name` (ONNX node), `op`, `module`, `macs` (share), `is_float`; `alone`: of the outputs when "
-        "only this layer is quantized; `single`: of its tensor from float inputs, by a toolchain's analysis; `accumulated`: of its "
-        "tensor, Q/DQ graph against float; `engine`, `board`: of its tensor, engine against Q/DQ graph and board against engine; "
-        "`engine_own`, `board_own`: the same from the engine's own inputs; `allowed`: the lowest of these that rounding can explain"
+        description="in graph order: `name` (ONNX node), `op`, `module`, `macs` (share), `number` (of layers of one module, 0: the "
+        "only one), `is_float`; `alone`: of the outputs when only this layer is quantized; `single`: of its tensor "
+        "from float inputs, by a toolchain's analysis; `accumulated`: of its tensor, Q/DQ graph against float; "
+        "`engine`, `board`: of its tensor, engine against Q/DQ graph and board against engine; "
+        "`engine_own`, `board_own`: the same from the engine's own inputs, without roundings that the engine leaves out; `allowed`: "
+        "the lowest of these that rounding can explain; `cause`: `range`, `inputs` or `weights`, which make most of the layer's "
+        "quantization noise; `outside`: with `range`, the share of values outside"
     )
     answer: dict[str, Number] = Field(
         description="dB of the outputs by comparison: `quantization`, `runtime`, `board`, `taps`"
     )
-    blamed: list[Json] = Field(description="layers to blame, the worst first: `comparison`, `layer`, `text`")
+    blamed: list[Json] = Field(
+        description="layers to blame, the worst first: `comparison`, `layer`, `text`, `cause`, `others` (that stand out with it)"
+    )
     sentence: str = Field(description="the first of them in words, or why nothing stands out")
     notes: list[str] = Field([], description="what was not compared, and why")
 

@@ -19,10 +19,10 @@ class Probe(Protocol):
     nodes: tuple[str, ...]
 
     def alone(self, name: str) -> float:
-        """Return the SQNR in dB of the worst output when only this operator is in int8."""
+        """Return the SQNR in dB of the outputs when only this operator is in int8."""
 
     def sqnr(self, quantized: frozenset[str]) -> float:
-        """Return the SQNR in dB of the worst output when these operators are in int8."""
+        """Return the SQNR in dB of the outputs when these operators are in int8."""
 
     def drop(self, floats: frozenset[str]) -> float:
         """Return the drop of the metric on the selection images when these operators are in float."""

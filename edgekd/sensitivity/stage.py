@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,12 +19,13 @@ from edgekd.core.recipe import Budget, Recipe
 from edgekd.core.stage import StageJob
 from edgekd.core.task_metrics import metric_title
 from edgekd.executors.predictions import predict_in
+from edgekd.quantize.errors_by_node import OutputNoise
 from edgekd.quantize.macs import macs_by_node
 from edgekd.quantize.place import options_of
 from edgekd.quantize.ranges import Scale, calibrate, method_of
 from edgekd.quantize.stage import Prepared, adjusted_graph, calibration_indices, learned_ranges
 from edgekd.rewrites.graph import Graph, module_of
-from edgekd.sensitivity.reference import Noise, Reference
+from edgekd.sensitivity.reference import Reference
 from edgekd.sensitivity.scoring import SelectionImages, drop_text
 from edgekd.sensitivity.search import STUDENT_DIFFERS, BudgetSearch, Floats, Found
 
@@ -51,11 +51,12 @@ def run(job: StageJob) -> StageResult:
     with TemporaryDirectory(prefix="edgekd-sensitivity-") as text:
         ranges = learned_ranges(job.inputs, job.subject, options_of(recipe.quantize, job.subject))
         reference = reference_of(recipe, export, job.subject, Path(text), ranges)
-        noise = Noise(reference, _noise_inputs(images, export), Path(text))
+        inputs = _noise_inputs(images, export)
         deployed = job.inputs[EXPORT]
-        probe = ReferenceProbe(reference, noise, images, None if deployed is export else images.score_of(deployed))
+        score = None if deployed is export else images.score_of(deployed)
+        probe = ReferenceProbe(reference, reference.noise(inputs), images, score)
         found, harm = search(probe, budget, images.metric)
-        layers = _layers(probe, noise.accumulated(), harm, found)
+        layers = _layers(probe, reference.accumulated(inputs), harm, found)
     details: dict[str, Any] = {
         "quantizer": job.subject,
         "rank": budget.rank,
@@ -107,7 +108,9 @@ class ReferenceProbe:
         score: the metric from which it drops; None: that of the graph in float.
     """
 
-    def __init__(self, reference: Reference, noise: Noise, images: SelectionImages, score: float | None = None) -> None:
+    def __init__(
+        self, reference: Reference, noise: OutputNoise, images: SelectionImages, score: float | None = None
+    ) -> None:
         self.nodes = reference.nodes
         self.graph = reference.graph
         self._reference, self._noise, self._images = reference, noise, images
@@ -116,14 +119,14 @@ class ReferenceProbe:
         self.score = self._scored(frozenset(self.nodes)) if score is None else score
 
     def alone(self, name: str) -> float:
-        """Return the SQNR in dB of the worst output when only this operator is in int8."""
+        """Return the SQNR in dB of the outputs when only this operator is in int8."""
         if name not in self._alone:
             self._alone[name] = self.sqnr(frozenset((name,)))
         return self._alone[name]
 
     def sqnr(self, quantized: Floats) -> float:
-        """Return the SQNR in dB of the worst output when these operators are in int8."""
-        return self._noise.sqnr(quantized)
+        """Return the SQNR in dB of the outputs when these operators are in int8."""
+        return self._noise.db(quantized)
 
     def drop(self, floats: Floats) -> float:
         """Return the drop of the metric when these operators are in float."""
@@ -163,7 +166,7 @@ def _noise_inputs(images: SelectionImages, export: Artifact) -> Prepared:
 def _layers(
     probe: ReferenceProbe, accumulated: Mapping[str, float], harm: Mapping[str, float], found: Found
 ) -> list[dict[str, Any]]:
-    """Return the rows of `layers.json` in graph order; a ratio without noise is null."""
+    """Return the rows of `layers.json` in graph order."""
     graph: Graph = probe.graph
     macs, nodes = macs_by_node(graph), {node.name: node for node in graph.nodes}
     order = sorted(probe.nodes, key=lambda name: -harm[name])
@@ -174,8 +177,8 @@ def _layers(
             "operator": nodes[name].op_type,
             "macs": macs[name],
             "macs_share": macs[name] / max(sum(macs.values()), 1),
-            "alone_db": _number(probe.alone(name)),
-            "accumulated_db": _number(accumulated[name]),
+            "alone_db": probe.alone(name),
+            "accumulated_db": accumulated[name],
             "rank": order.index(name),
             "is_float": name in found.floats,
         }
@@ -189,7 +192,3 @@ def _summary(layers: Sequence[Mapping[str, Any]]) -> str:
     names = [f"{layer['name']} ({layer['module']})" if layer["module"] else layer["name"] for layer in floats]
     listed = f": {', '.join(names)}" if names else ""
     return f"{len(floats)} of {len(layers)} layers stay in float ({share:.1f} % of the MACs){listed}"
-
-
-def _number(value: float) -> float | None:
-    return value if math.isfinite(value) else None

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from onnx import numpy_helper
 
 from edgekd.errors import ArtifactError
 from edgekd.quantize.grids import Grid, Placement, QuantizedNode, channel_axis
@@ -25,7 +26,7 @@ def read_back(quantized: Path, model: Path) -> ReadBack:
     """Return the quantized nodes and scales of an NNCF IR by ONNX names; errors as `edgekd.quantize.read_back.read_back`.
 
     Operators of the IR are those of the graph by name and tensor name. A FakeQuantize on a tensor that has no name in the graph,
-    inside an operator that OpenVINO takes apart, is left out.
+    inside an operator that OpenVINO takes apart, is left out; `left_out` names this operator.
     """
     source = read_onnx(model)
     name_nodes(source)
@@ -37,7 +38,9 @@ def read_back(quantized: Path, model: Path) -> ReadBack:
             f"{quantized}: none of its quantized operators is in {model}; delete {quantized.parent} and run again"
         )
     _set_biases(source, reader.biases)
-    return from_scales(source, reader.placement(), reader.scales)
+    back = from_scales(source, reader.placement(), reader.scales, frozenset(reader.left_out))
+    _set_integers(back.graph, reader.integers)
+    return back
 
 
 class _Reader:
@@ -56,12 +59,17 @@ class _Reader:
         self.weights: dict[str, Grid] = {}
         self.scales: dict[str, Scale] = {}
         self.biases: dict[str, np.ndarray] = {}
+        self.left_out: set[str] = set()
+        self.integers: dict[str, np.ndarray] = {}
 
     def add(self, op: Any) -> None:
         """Take an operator's quantized inputs, and its bias."""
-        name = op.get_friendly_name()
-        twin = self.twins.get(name) or self.twins.get(name.rpartition("/")[0])
-        if twin is None or op.get_type_name() in ("Constant", "Convert", "FakeQuantize", "Result"):
+        if op.get_type_name() in ("Constant", "Convert", "FakeQuantize", "Result"):
+            return
+        twin = self._twin(op)
+        if twin is None:
+            if any(port.get_source_output().get_node().get_type_name() == "FakeQuantize" for port in op.inputs()):
+                self.left_out |= self._wholes(op)
             return
         for port in op.inputs():
             before = port.get_source_output().get_node()
@@ -71,6 +79,24 @@ class _Reader:
             self._weight(twin, op)
         elif op.get_type_name() == "Add":
             self._bias(twin, op)
+
+    def _twin(self, op: Any) -> Any:
+        """Return the graph's operator that an operator is, or is a named part of; None for others."""
+        name = op.get_friendly_name()
+        return self.twins.get(name) or self.twins.get(name.rpartition("/")[0])
+
+    def _wholes(self, part: Any) -> set[str]:
+        """Return the graph's operators that the results of an operator without a name lead to: it is a part of them."""
+        pending, found = [part], set()
+        while pending:
+            for output in pending.pop().outputs():
+                for port in output.get_target_inputs():
+                    twin = self._twin(port.get_node())
+                    if twin is None:
+                        pending.append(port.get_node())
+                    else:
+                        found.add(twin.name)
+        return found
 
     def placement(self) -> Placement:
         """Return the placement, in graph order."""
@@ -85,6 +111,7 @@ class _Reader:
         names = fake.input(0).get_source_output().get_names()
         tensor = next((name for name in twin.input if name in names), None)
         if tensor is None:
+            self.left_out.add(twin.name)
             return
         low, high = (fake.input(place).get_source_output().get_node().get_data().ravel() for place in (1, 2))
         self.reads.setdefault(twin.name, []).append(tensor)
@@ -105,9 +132,11 @@ class _Reader:
         axis = channel_axis(twin, name) if scale.size > 1 else None
         shape = self.graph.shape(name)
         if axis is not None and (shape is None or shape[axis] != scale.size):
-            return  # grouped: scales that an ONNX axis cannot hold
+            self.left_out.add(twin.name)  # grouped: scales that an ONNX axis cannot hold
+            return
         largest = min(127, max(1, int(np.abs(whole.get_data().astype(np.int64)).max())))
         self.weight_of[twin.name] = name
+        self.integers[name] = whole.get_data().astype(np.int8)
         self.weights[name] = Grid(8, is_signed=True, is_symmetric=True, axis=axis, largest=largest)
         scale = scale if axis is not None else scale[:1].reshape(())
         self.scales[name] = Scale(scale, np.zeros(scale.shape, np.int8))
@@ -137,8 +166,22 @@ def _grid(low: np.ndarray, high: np.ndarray, levels: int) -> tuple[Grid, Scale]:
     return Grid(8, is_signed, not zero.any(), axis, largest), Scale(scale, zero)
 
 
+def _set_integers(quantized: Any, integers: dict[str, np.ndarray]) -> None:
+    """Give a Q/DQ graph the IR's own integers of weights.
+
+    The largest weight of a channel is 63.5 steps with 7 bits, so it rounds to 63 or 64 by the last bit of its scale. Where integers
+    differ by more, OpenVINO has laid out the weight in another order, and the graph's own stay.
+    """
+    for tensor in quantized.graph.initializer:
+        found = integers.get(tensor.name.removesuffix("_quantized"))
+        if found is None or not tensor.name.endswith("_quantized"):
+            continue
+        ours = numpy_helper.to_array(tensor)
+        if found.size == ours.size and np.abs(found.reshape(ours.shape).astype(int) - ours).max() <= 1:
+            tensor.CopyFrom(numpy_helper.from_array(found.reshape(ours.shape), tensor.name))
+
+
 def _set_biases(model: Any, biases: dict[str, np.ndarray]) -> None:
-    from onnx import numpy_helper
 
     for tensor in model.graph.initializer:
         if tensor.name in biases and int(np.prod(tensor.dims)) == biases[tensor.name].size:

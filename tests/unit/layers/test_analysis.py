@@ -27,7 +27,7 @@ def test_a_layer_a_bit_below_the_middle_is_named() -> None:
     found = analysed("rknn-int8", rows, ("no taps",))
     assert [(one.comparison, one.layer) for one in found.blamed] == [(QUANTIZATION, "c")]
     assert "from float inputs its output is 27.0 dB from float, the layer in the middle 37.0 dB" in found.sentence
-    assert headers(found) == ("layer", "MACs", "single", "accumulated", "float")
+    assert headers(found) == ("layer", "MACs", "single", "accumulated")
     assert found.notes == ("no taps",)
 
 

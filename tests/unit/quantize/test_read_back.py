@@ -11,13 +11,15 @@ import pytest
 
 from edgekd.core import plugins
 from edgekd.errors import ArtifactError
-from edgekd.quantize.errors_by_node import Noise, compared
+from edgekd.quantize.errors_by_node import accumulated
+from edgekd.quantize.noise import Noise
 from edgekd.quantize.qdq_graph import insert_qdq
 from edgekd.quantize.read_back import ReadBack, read_back
 from edgekd.quantize.reference import runner
 from edgekd.targets.base import CompileRequest
 from tests.small_nets import images, prepared, segmenter
 
+LOGITS = {"logits": ("logits", "logits")}
 BATCHES = [prepared(segmenter()[1], image) for image in images(3)]
 
 
@@ -36,7 +38,7 @@ def test_the_pairs_of_qdq_signed_written_again_are_the_file_to_the_bit(tmp_path:
     _, back = quantized("qdq_signed", tmp_path)
     assert [node.name for node in back.placement.nodes] == ["stem", "block.a", "block.b", "block.add"]
     again = insert_qdq(back.model, back.placement, back.scales)
-    assert compared(back.graph, again, ["logits"], BATCHES) == {"logits": 200.0}
+    assert accumulated(back.graph, again, LOGITS, BATCHES) == {"logits": 200.0}
 
 
 def test_sums_and_activations_of_qdq_are_read_back_with_the_tensors_names(tmp_path: Path) -> None:
@@ -47,8 +49,8 @@ def test_sums_and_activations_of_qdq_are_read_back_with_the_tensors_names(tmp_pa
     assert by_name["block.a"].weight == "block.a.weight"
     assert by_name["head"].weight is None  # a float head reads a quantized tensor
     again = insert_qdq(back.model, back.placement, back.scales)
-    ours = compared(back.graph, again, ["logits"], BATCHES)["logits"]
-    theirs = compared(back.model, back.graph, ["logits"], BATCHES)["logits"]
+    ours = accumulated(back.graph, again, LOGITS, BATCHES)["logits"]
+    theirs = accumulated(back.model, back.graph, LOGITS, BATCHES)["logits"]
     assert ours > theirs + 10  # what differs, biases of 32 bits, is a tenth of the quantization's noise at most
 
 
@@ -86,3 +88,17 @@ def _run(graph: Any, folder: Path) -> Any:
     folder.mkdir()
     run = runner(graph, ["logits"], folder)
     return lambda batch: np.asarray(run(batch)[0])
+
+
+def test_the_integers_of_an_ir_stand_in_its_graph_where_rounding_is_a_tie() -> None:
+    from onnx import numpy_helper
+
+    from edgekd.quantize.schemes._nncf_ir import _set_integers
+
+    ours = {"a_quantized": [[63, -5]], "b_quantized": [[63, -5]], "other": [[63, -5]]}
+    tensors = [numpy_helper.from_array(np.array(value, np.int8), name) for name, value in ours.items()]
+    graph = onnx.helper.make_model(onnx.helper.make_graph([], "g", [], [], tensors))
+    theirs = np.array([64, -5], np.int8)
+    _set_integers(graph, {"a": theirs, "b": theirs[::-1], "other": theirs})  # b lies in another order
+    found = {one.name: numpy_helper.to_array(one).tolist() for one in graph.graph.initializer}
+    assert found == {"a_quantized": [[64, -5]], "b_quantized": [[63, -5]], "other": [[63, -5]]}

@@ -42,10 +42,10 @@ def stored(found: LayerErrors) -> EngineLayers:
 
 def test_the_table_shows_forty_layers_and_folds_the_rest() -> None:
     (one,) = layers_tables({"openvino-int8": stored(errors())}, {"openvino-int8": "openvino int8"})
-    assert one.headers == ("layer", "MACs", "alone", "accumulated", "engine", "engine, own", "rounding", "float")
+    assert one.headers == ("layer", "MACs", "alone", "accumulated", "engine", "engine, own", "rounding", "noise from")
     assert (len(one.rows), len(one.folded)) == (SHOWN, 5)
     assert one.rows[2] == ("> net.2 (Conv)", "2.0%", "52.0", "30.0", "40.0", "=", "35.0", "")
-    assert one.rows[3] == ("  net.3 (Conv)", "2.0%", "", "30.0", "40.0", "=", "35.0", "float")
+    assert one.rows[3] == ("  net.3 (Conv)", "2.0%", "", "30.0", "40.0", "=", "35.0", "(float)")
     assert one.sentence == "net.2 (Conv) is wrong on the engine."
     assert one.others == ["net.9 loses most."]
     assert one.answers == [
@@ -58,8 +58,8 @@ def test_columns_that_were_not_measured_are_left_out() -> None:
     found = LayerErrors(
         "fp32", 1, (LayerError("a", "Conv", engine=120.0, engine_own=130.0, allowed=40.0),), {}, (), "Nothing."
     )
-    assert headers(found) == ("layer", "MACs", "engine", "engine, own", "rounding", "float")
-    assert rows(found) == [("  a", "", "120.0", "130.0", "40.0", "")]
+    assert headers(found) == ("layer", "MACs", "engine", "engine, own", "rounding")
+    assert rows(found) == [("  a", "", "120.0", "130.0", "40.0")]
 
 
 def test_the_picture_says_its_numbers_and_names_the_layer_to_blame() -> None:
