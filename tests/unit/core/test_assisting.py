@@ -35,10 +35,12 @@ def train_together(job: StageJob) -> StageResult:
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make a process that would wait for ever fail: here all that can be made is there already."""
 
-    def sleep(_: float) -> None:
-        raise AssertionError("it waits for a stage that never appears")
+    class Clock:  # of this module alone: other threads of the test session sleep as they like
+        @staticmethod
+        def sleep(_: float) -> None:
+            raise AssertionError("it waits for a stage that never appears")
 
-    monkeypatch.setattr("edgekd.core.workspace.time.sleep", sleep)
+    monkeypatch.setattr("edgekd.core.workspace.time", Clock)
 
 
 def followed(folder: Path, *stages: Stage) -> list[StageFailure]:
