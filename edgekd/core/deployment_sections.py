@@ -7,6 +7,7 @@ from typing import Any, Final, Literal
 from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from edgekd.board.precision import Precision
+from edgekd.core import plugins
 from edgekd.core.plugin_options import PluginOptions
 from edgekd.core.training_sections import Section, differ_in_case_only, names_a_stage
 
@@ -53,14 +54,19 @@ class QuantizeVariant(Section):
     """Calibration on a seeded subset of the training split, and the quantizers' options."""
 
     images: int = Field(128, gt=0, description="Number of calibration images.")
-    adjust: tuple[Literal["equalize", "equalize_relu6", "round", "bias"], ...] = Field(
-        (),
-        description="Changes of the float graph before it is quantized, in order. `equalize`: makes the ranges of a convolution's "
-        "channels similar, without a change of its results. `equalize_relu6`: also across a ReLU6, with a Min that some runtimes "
-        "compute in float. `round`: rounds weights so that the layer's output changes least. `bias`: corrects biases, so that "
-        "quantization does not shift a channel's mean.",
+    adjust: tuple[Literal["equalize", "equalize_relu6", "round", "bias"], ...] | None = Field(
+        None,
+        description="Changes of the float graph before it is quantized, in order. `null`: `round` for `qdq`, else none. "
+        "`equalize`: makes the ranges of a convolution's channels similar, without a change of its results. `equalize_relu6`: "
+        "also across a ReLU6, with a Min that some runtimes compute in float. `round`: rounds weights so that the layer's "
+        "output changes least. `bias`: corrects biases, so that quantization does not shift a channel's mean.",
     )
     options: dict[str, PluginOptions] = Field({}, description="Options of each quantizer by its name.")
+
+    def adjustments(self, quantizer: str) -> tuple[str, ...]:
+        """Return the adjustments before a quantizer: the recipe's, or the quantizer's own where the recipe names none."""
+        own = getattr(plugins.load("quantizers", quantizer), "ADJUST", ())
+        return tuple(own) if self.adjust is None else self.adjust
 
     def typed_options(self, quantizer: str) -> Any:
         """Return a quantizer's `Options`; RecipeError when they do not fit."""

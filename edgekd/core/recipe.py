@@ -296,7 +296,10 @@ class Recipe(Section):
             options = {quantizer: settings.options.get(quantizer, PluginOptions())}
             boards = self._boards_of(variant, quantizer)
             update["quantize"] = Quantize(
-                images=settings.images, adjust=settings.adjust, options=options, budget=self.quantize.budget
+                images=settings.images,
+                adjust=settings.adjustments(quantizer),
+                options=options,
+                budget=self.quantize.budget,
             ).on(boards)
         return self.model_copy(update=update)
 

@@ -41,7 +41,7 @@ def override_against(recipe: Recipe, engine: Engine, blame: Blame) -> str:
 
 def round_override(recipe: Recipe, engine: Engine) -> str:
     """Return `key=value` that rounds weights by their effect on the layer's output; "" where the recipe does."""
-    adjust = recipe.quantize.variant(engine.variant).adjust
+    adjust = recipe.quantize.variant(engine.variant).adjustments(plugins.target(engine.target).info.quantizer)
     return "" if _ROUND in adjust else f"{_section(engine)}.adjust={_listed([*adjust, _ROUND])}"
 
 

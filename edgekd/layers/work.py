@@ -25,6 +25,7 @@ from edgekd.layers.costs import Costs
 from edgekd.layers.measure import HERE, Place, Subject, Sums, measure
 from edgekd.layers.model import BOARD, QUANTIZATION, RUNTIME, TAPS, LayerError, LayerErrors
 from edgekd.layers.verdict import filled, judge, shared_inputs
+from edgekd.quantize.adjust import EXACT
 from edgekd.quantize.noise import to_db
 from edgekd.quantize.place import options_of
 from edgekd.quantize.ptq import WEIGHTED
@@ -190,14 +191,14 @@ def errors_in_run(
 
 @contextmanager
 def float_graph(recipe: Recipe, export: Artifact, quantized: Artifact | None) -> Iterator[Path]:
-    """Yield the float graph that was quantized: the exported one, or with the adjustments of `quantize.adjust`, made again.
+    """Yield the float graph that the quantized one is compared with: the exported one, equalized if that one was.
 
     Args:
         recipe: with the sections `data` and `quantize`, the latter for this quantizer and variant.
         export: the exported graph.
         quantized: the quantized model; None for a float engine.
     """
-    if quantized is None or not quantized.details.get("adjusted"):
+    if quantized is None or not set(EXACT) & set(quantized.details.get("adjusted") or ()):
         yield export.file("model.onnx")
         return
     made = quantized.details["quantizer"]
@@ -205,7 +206,7 @@ def float_graph(recipe: Recipe, export: Artifact, quantized: Artifact | None) ->
     if kept := made.get("options", {}).get("keep_float"):  # more than the recipe's: those of a mixed engine
         options = replace(options, keep_float=tuple(kept))
     with TemporaryDirectory(prefix="edgekd-layers-") as folder:
-        yield adjusted_graph(recipe, export, name, options, Path(folder))[0]
+        yield adjusted_graph(recipe, export, name, options, Path(folder), is_exact=True)[0]
 
 
 def training_images(recipe: Recipe, count: int) -> list[np.ndarray]:

@@ -19,6 +19,7 @@ from edgekd.quantize.ranges import calibrate
 from edgekd.quantize.weight_rounding import round_weights
 from edgekd.rewrites.graph import name_nodes, read_onnx
 
+EXACT = ("equalize", "equalize_relu6")  # the float network computes the same as before
 _EQUALIZE = {"equalize": False, "equalize_relu6": True}
 _ON_IMAGES = {"round": round_weights, "bias": correct_biases}
 _MOST_IMAGES = {"round": 32, "bias": 8}  # `bias` runs them once for each operator

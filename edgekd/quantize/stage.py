@@ -20,7 +20,7 @@ from edgekd.core.stage import StageJob
 from edgekd.data.base import DenseDataset
 from edgekd.data.splits import open_split
 from edgekd.errors import DataError, RecipeError
-from edgekd.quantize.adjust import adjusted
+from edgekd.quantize.adjust import EXACT, adjusted
 from edgekd.quantize.place import options_of, state_of
 from edgekd.quantize.ptq import Batch
 from edgekd.quantize.ranges import Scale, load_scales, method_of
@@ -88,7 +88,7 @@ def quantized(
 
 
 def adjusted_graph(
-    recipe: Recipe, onnx: Artifact, quantizer: str, options: Any, folder: Path
+    recipe: Recipe, onnx: Artifact, quantizer: str, options: Any, folder: Path, is_exact: bool = False
 ) -> tuple[Path, dict[str, int]]:
     """Return the float graph that is quantized, and the number of operators that each adjustment of the recipe changed.
 
@@ -98,11 +98,15 @@ def adjusted_graph(
         quantizer: name of the quantizer.
         options: its `Options`.
         folder: existing, for the adjusted graph.
+        is_exact: leave out the adjustments that change what the float network computes: what quantization costs is measured
+            from the float network as it was exported.
 
     Raises:
         RecipeError: there are adjustments, and the quantizer has no function `grids`.
     """
-    model, names = onnx.file("model.onnx"), recipe.quantize.adjust
+    model, names = onnx.file("model.onnx"), recipe.quantize.adjustments(quantizer)
+    if is_exact:
+        names = tuple(name for name in names if name in EXACT)
     if not names:
         return model, {}
     grids = getattr(plugins.load("quantizers", quantizer), "grids", None)

@@ -26,6 +26,7 @@ from edgekd.executors.boards import why_not_here
 from edgekd.executors.builder import build
 from edgekd.executors.inference import EngineFiles, files_in
 from edgekd.executors.predictions import predict_with
+from edgekd.quantize.adjust import EXACT
 from edgekd.quantize.grids import named_graph
 from edgekd.quantize.place import options_of
 from edgekd.quantize.ptq import WEIGHTED
@@ -53,9 +54,11 @@ def run(job: StageJob) -> StageResult:
     found = json.loads(sensitivity.file(LAYERS).read_text(encoding="utf-8"))
     with TemporaryDirectory(prefix="edgekd-mixed-") as text:
         trials = EngineTrials(job, engine, found, Path(text))
-        start = tuple(found["floats"])
+        floats = tuple(found["floats"])
+        # Weights that are rounded better than in the reference graph may need fewer operators in float.
+        start = () if trials.rounds_better else floats
         reason = why_not_here(engine)
-        floats, drop, count = (start, None, 0) if reason else trials.search(start)
+        floats, drop, count = (floats, None, 0) if reason else trials.search(start)
         made, model = trials.quantized(frozenset(floats))
         shutil.copytree(model, job.out_dir, dirs_exist_ok=True)
     details = dict(made.details)
@@ -97,6 +100,8 @@ class EngineTrials:
         self._graph = named_graph(self._export.file("model.onnx"))
         assert recipe.quantize.budget is not None
         self._images = SelectionImages.of(recipe, recipe.quantize.budget)
+        inexact = set(recipe.quantize.adjustments(self._quantizer)) - set(EXACT)
+        self.rounds_better = bool(inexact) and self._ranges is None  # QAT has chosen the weights
 
     def search(self, start: Sequence[str]) -> tuple[tuple[str, ...], float, int]:
         """Return the operators to leave in float, the engine's drop, and the number of engines that were built."""

@@ -78,6 +78,8 @@ def reference_of(
 ) -> Reference:
     """Return the reference graph of an exported network, with learned scales or calibrated as the recipe says.
 
+    Its weights are rounded to the nearest, also where `quantize.adjust` has `round`: it says no less than what an operator costs.
+
     Args:
         recipe: with the sections `data` and `quantize`.
         export: the exported network.
@@ -89,7 +91,7 @@ def reference_of(
     options = options_of(settings, quantizer)
     model = export.file("model.onnx")
     if ranges is None:  # learned scales are those of the graph as it is
-        model, _ = adjusted_graph(recipe, export, quantizer, options, folder)
+        model, _ = adjusted_graph(recipe, export, quantizer, options, folder, is_exact=True)
     placement = module.grids(model, export.spec, options)
     images = SelectionImages.dataset_of(recipe)
     chosen = calibration_indices(len(images), settings.images, recipe.seed)

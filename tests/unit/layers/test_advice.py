@@ -64,12 +64,14 @@ def test_the_override_is_against_the_cause(tmp_path: Path) -> None:
 
 def test_other_ranges_come_before_more_images(tmp_path: Path) -> None:
     engines = [{"target": "onnxruntime", "precision": "int8", "variant": "lean"}]
-    given = ("quantize.variants={lean: {images: 16, options: {qdq: {calibration: percentile}}}}",)
+    given = ("quantize.variants={lean: {images: 16, adjust: [], options: {qdq: {calibration: percentile}}}}",)
     recipe = small_recipe(tmp_path, *given, engines=engines)
     assert override_against(recipe, recipe.engines[0], loss(RANGE)) == (
         "quantize.variants.lean.options.qdq.calibration=minmax"
     )
     assert round_override(recipe, recipe.engines[0]) == "quantize.variants.lean.adjust=[round]"
+    default = small_recipe(tmp_path, engines=[{"target": "onnxruntime", "precision": "int8"}])
+    assert round_override(default, default.engines[0]) == ""  # `qdq` rounds so where the recipe names no adjustments
 
 
 def test_ranges_and_weights_of_qat_are_not_calibrated_again(tmp_path: Path) -> None:

@@ -123,5 +123,13 @@ def test_a_recipe_names_them_for_each_variant_and_the_stage_sees_its_own() -> No
     recipe = Recipe.model_validate({**SMALL, "quantize": {"adjust": ["equalize"], "variants": variants}})
     assert recipe.only("quantize:ptq/qdq").quantize.adjust == ("equalize",)
     assert recipe.only("quantize:round/qdq").quantize.adjust == ("round", "bias")
+    # Where it names none, the quantizer's own: `docs/results/quantization.md` has the study that chose `round` for `qdq`.
+    default = Recipe.model_validate(SMALL)
+    chosen = {
+        name: default.only(f"quantize:ptq/{name}").quantize.adjust for name in ("qdq", "qdq_signed", "nncf", "vendor")
+    }
+    assert chosen == {"qdq": ("round",), "qdq_signed": (), "nncf": (), "vendor": ()}
+    none = Recipe.model_validate({**SMALL, "quantize": {"adjust": []}})
+    assert none.only("quantize:ptq/qdq").quantize.adjust == ()
     with pytest.raises(ValueError, match="equalize_relu6"):
         Recipe.model_validate({**SMALL, "quantize": {"adjust": ["smooth"]}})
