@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from graphlib import TopologicalSorter
 
 from edgekd.core.recipe import LOCAL, Engine, Recipe
@@ -14,6 +14,7 @@ from edgekd.planning.deployment import NOT_QUANTIZED, deployment, of_student, qu
 from edgekd.planning.qat import CALIBRATED_ON, further_students, imitated, training_stages
 
 __all__ = [
+    "cannot_run",
     "deployed_student",
     "further_students",
     "imitated",
@@ -168,7 +169,7 @@ def _trained(
 
 
 def _measuring(recipe: Recipe, ran_before: Callable[[Engine], bool]) -> list[Stage]:
-    absent = _cannot_run(recipe, ran_before)
+    absent = cannot_run(recipe.engines, ran_before)
     engines = [engine for engine in recipe.engines if not absent[engine.id]]
     trained = [stage.name for stage in _training(recipe) if stage.kind == "checkpoint"]
     stages = [_evaluated(recipe, scored) for scored in (*trained, "export")]
@@ -249,14 +250,14 @@ def _evaluated(recipe: Recipe, scored: str, engine: Engine | None = None) -> Sta
     )
 
 
-def _cannot_run(recipe: Recipe, ran_before: Callable[[Engine], bool]) -> dict[str, str]:
+def cannot_run(engines: Collection[Engine], ran_before: Callable[[Engine], bool] = lambda _: True) -> dict[str, str]:
     """Return why its board cannot run it for each engine, by id; "" where it can.
 
     The stages of an engine that ran before on a board that is away are planned: they are done already, or fail with the reason.
     """
     found: dict[str, str] = {}
-    for board in dict.fromkeys(engine.board for engine in recipe.engines):
-        there = [engine for engine in recipe.engines if engine.board == board]
+    for board in dict.fromkeys(engine.board for engine in engines):
+        there = [engine for engine in engines if engine.board == board]
         try:
             found |= why_not_there(there)
         except (BoardError, TargetError) as exc:  # said once here, and in the rows

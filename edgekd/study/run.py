@@ -6,18 +6,20 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from edgekd import planning
 from edgekd.core import plugins
 from edgekd.core.error_notes import noted_on
 from edgekd.core.plugins import packages_of
 from edgekd.core.recipe import Recipe
 from edgekd.core.workspace import disk_errors
 from edgekd.data.splits import shared_splits
+from edgekd.errors import TargetError
 from edgekd.pipeline import StageRun
 from edgekd.pipeline.checks import check_options
 from edgekd.study import failed_engines, work
 from edgekd.study.arms import methods_by_arm, runs_in_order
 from edgekd.study.plan import StudyRun, teacher_recipe
-from edgekd.study.quantized import engines_of_arms
+from edgekd.study.quantized import engines_of, engines_of_arms
 from edgekd.study.results import Findings, Result
 
 
@@ -36,6 +38,8 @@ def run(
 
     made = {"engines": engines_of_arms(recipe)} if recipe.study.quantized else {}
     check_options(recipe.model_copy(update=made) if made else teacher_recipe(recipe))
+    if recipe.study.quantized:
+        _check_engines(recipe)
     with shared_splits():
         _check_arms(recipe)
         if launcher.TRAINS_TEACHER:
@@ -62,6 +66,19 @@ def run(
                 findings.write()
             raise
         return findings.write().to_dict()
+
+
+def _check_engines(recipe: Recipe) -> None:
+    """Refuse engines that cannot be scored, before the teacher is trained; those of a board that is away may be scored already.
+
+    Raises:
+        TargetError: an engine's board cannot run it.
+    """
+    for name, reason in planning.cannot_run(engines_of(recipe)).items():
+        if reason:
+            raise TargetError(
+                f"study.quantized: {name} cannot be scored: {reason}; leave it out of study.quantized.engines"
+            )
 
 
 def _check_arms(recipe: Recipe) -> None:

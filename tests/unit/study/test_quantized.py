@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from edgekd import planning
+from edgekd.api import run_study
 from edgekd.core.recipe import Budget, Recipe
 from edgekd.core.recipe_loading import load_recipe
-from edgekd.errors import RecipeError
+from edgekd.errors import RecipeError, TargetError
 from edgekd.pipeline.checks import check_options
 from edgekd.study.figure import draw
 from edgekd.study.model import Study
@@ -100,6 +101,14 @@ def test_a_run_makes_and_scores_the_engines_of_its_arm_alone(tmp_path: Path) -> 
 def test_what_cannot_be_studied_is_refused(tmp_path: Path, sections: dict[str, Any], words: str) -> None:
     with pytest.raises(RecipeError, match=words):
         quantized_arms(small_recipe(tmp_path, **{"qat": QAT, "engines": ENGINES, **sections}))
+
+
+def test_an_engine_that_cannot_run_here_is_refused_before_the_teacher_is_trained(tmp_path: Path) -> None:
+    chip = {"target": "rknn", "precision": "int8", "options": {"chip": "rk3588"}}
+    recipe = small_recipe(tmp_path, qat=QAT, engines=[*ENGINES, chip], study={"quantized": {}})
+    with pytest.raises(TargetError, match=r"study.quantized: rknn-int8 cannot be scored: .*; leave it out of study"):
+        run_study(recipe, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_engines_of_all_arms_are_known_before_any_work(tmp_path: Path) -> None:
