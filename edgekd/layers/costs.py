@@ -103,7 +103,8 @@ def costs_alone(
     """Return the signal-to-noise ratio of the outputs in dB by layer when it alone is quantized."""
     assert subject.placement is not None
     with TemporaryDirectory(prefix="edgekd-alone-") as folder:
-        noise = OutputNoise(subject.model, subject.placement, subject.scales or {}, batches, Path(folder))
+        scales, weights = subject.scales or {}, subject.integers
+        noise = OutputNoise(subject.model, subject.placement, scales, batches, Path(folder), weights)
         found = {}
         for layer, nodes in groups.items():
             found[layer] = noise.db(nodes)

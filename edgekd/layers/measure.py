@@ -33,6 +33,7 @@ from edgekd.quantize.noise import Noise
 from edgekd.quantize.qdq_graph import insert_qdq
 from edgekd.quantize.ranges import Scale
 from edgekd.quantize.reference import runner
+from edgekd.rewrites.graph import Graph
 
 HERE = "here"
 ROUNDING = "rounding"  # noise that the rounding of activations makes in the outputs, without that of weights
@@ -84,7 +85,21 @@ class Subject:
         assert self.placement is not None
         nodes = tuple(replace(one, activations=()) for one in self.placement.nodes if one.weight is not None)
         placement = replace(self.placement, nodes=nodes).only([one.name for one in nodes])
-        return insert_qdq(self.model, placement, self.scales or {})
+        return insert_qdq(self.model, placement, self.scales or {}, weights=self.integers)
+
+    @cached_property
+    def integers(self) -> Mapping[str, np.ndarray]:
+        """The integers in `graph` by weight: a quantizer may have rounded to others than the nearest."""
+        weights = {node.name: node.weight for node in self.placement.nodes} if self.placement is not None else {}
+        graph, found = Graph(self.reference), {}
+        for node in graph.nodes:
+            if (weight := weights.get(node.name)) is None:
+                continue
+            pairs = [pair for name in node.input[:2] if (pair := graph.producer(name)) is not None]
+            for pair in pairs:
+                if pair.op_type == "DequantizeLinear" and (whole := graph.constant(pair.input[0])) is not None:
+                    found[weight] = whole
+        return found
 
     @cached_property
     def layered(self) -> Layered:

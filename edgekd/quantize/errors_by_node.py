@@ -45,6 +45,7 @@ class OutputNoise:
         scales: of activations and weights by tensor.
         images: network inputs by name, prepared as the contract says; each is read once.
         folder: an existing folder for inputs, outputs and graphs.
+        weights: integers of weights by tensor; None, and others: the nearest.
 
     Raises:
         DataError: no images.
@@ -52,9 +53,16 @@ class OutputNoise:
     """
 
     def __init__(
-        self, model: Any, placement: Placement, scales: Mapping[str, Scale], images: Sequence[Batch], folder: Path
+        self,
+        model: Any,
+        placement: Placement,
+        scales: Mapping[str, Scale],
+        images: Sequence[Batch],
+        folder: Path,
+        weights: Mapping[str, np.ndarray] | None = None,
     ) -> None:
         check_calibration(images)
+        self._weights = weights
         self._model, self._placement, self._scales, self._folder = model, placement, scales, folder
         self._outputs = answers(Graph(model))
         self._files = [folder / f"{number:05}" for number in range(len(images))]
@@ -66,7 +74,7 @@ class OutputNoise:
 
     def db(self, nodes: Collection[str]) -> float:
         """Return the signal-to-noise ratio of the outputs in dB with these operators quantized."""
-        made = insert_qdq(self._model, self._placement, self._scales, nodes)
+        made = insert_qdq(self._model, self._placement, self._scales, nodes, weights=self._weights)
         run = runner(made, self._outputs, self._folder, is_optimised=True)
         noises = [Noise() for _ in self._outputs]
         for file in self._files:

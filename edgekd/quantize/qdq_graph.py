@@ -28,6 +28,7 @@ def insert_qdq(
     scales: Mapping[str, Scale],
     nodes: Collection[str] | None = None,
     is_shared: bool = False,
+    weights: Mapping[str, np.ndarray] | None = None,
 ) -> onnx.ModelProto:
     """Return a copy of a float graph in which quantized operators read Q/DQ pairs. Its inputs and outputs stay the same.
 
@@ -41,6 +42,7 @@ def insert_qdq(
         nodes: names of the operators that read quantized inputs; None: all of the placement.
         is_shared: all other readers of these activations read the pair, too: sums and pools, as in the files of qdq_signed.
             Fake quantization in torch reaches operators with weights only.
+        weights: integers of weights by tensor; None, and others: the nearest.
 
     Raises:
         TargetError: the graph's opset lacks such Q/DQ pairs.
@@ -67,8 +69,13 @@ def insert_qdq(
             ):
                 continue
             if name not in written:
-                pair = _weight if name in chosen.weights else _activation
-                ordered += pair(made, graph, name, grids[name], scales[name])
+                if name in chosen.weights:
+                    whole = (weights or {}).get(name)
+                    if whole is None:
+                        whole = integers(graph.value(name), scales[name], grids[name], grids[name].axis)
+                    ordered += _weight(made, whole, name, grids[name], scales[name])
+                else:
+                    ordered += _activation(made, name, grids[name], scales[name])
                 written[name] = ordered[-1].output[0]
             node.input[place] = written[name]
         ordered.append(node)
@@ -88,7 +95,7 @@ def _check_opset(model: onnx.ModelProto, grids: list[Grid]) -> None:
         )
 
 
-def _activation(model: onnx.ModelProto, graph: Graph, name: str, grid: Grid, scale: Scale) -> list[onnx.NodeProto]:
+def _activation(model: onnx.ModelProto, name: str, grid: Grid, scale: Scale) -> list[onnx.NodeProto]:
     """Return the pair of an activation; a grid of fewer levels than its type has a Clip in front."""
     inputs = _parameters(model, name, scale)
     first, last = grid.levels
@@ -109,8 +116,7 @@ def _activation(model: onnx.ModelProto, graph: Graph, name: str, grid: Grid, sca
     ]
 
 
-def _weight(model: onnx.ModelProto, graph: Graph, name: str, grid: Grid, scale: Scale) -> list[onnx.NodeProto]:
-    whole = integers(graph.value(name), scale, grid, grid.axis)
+def _weight(model: onnx.ModelProto, whole: np.ndarray, name: str, grid: Grid, scale: Scale) -> list[onnx.NodeProto]:
     q, dq = f"{name}_quantized", f"{name}_dequantized"
     model.graph.initializer.append(numpy_helper.from_array(whole, q))
     axis: dict[str, Any] = {} if grid.axis is None else {"axis": grid.axis}

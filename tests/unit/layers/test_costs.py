@@ -8,16 +8,22 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from onnx import numpy_helper
 
 from edgekd.layers.costs import Clipping, Costs, groups_of
 from edgekd.layers.graphs import layers_of
 from edgekd.layers.measure import Subject, Unexplained
 from edgekd.layers.model import INPUTS, RANGE, WEIGHTS
+from edgekd.quantize.adjust import adjusted
 from edgekd.quantize.errors_by_node import named
 from edgekd.quantize.grids import Grid
+from edgekd.quantize.noise import Noise
+from edgekd.quantize.qdq_graph import insert_qdq
 from edgekd.quantize.ranges import Scale
 from edgekd.quantize.read_back import read_back
+from edgekd.quantize.reference import runner
 from edgekd.quantize.schemes import qdq
+from edgekd.rewrites.graph import Graph, read_onnx
 from tests.small_nets import images, prepared, segmenter
 
 U8 = Grid(8, is_signed=False, is_symmetric=False)
@@ -83,7 +89,7 @@ def test_a_range_that_is_too_small_is_the_cause_in_the_layers_that_read_it(subje
     assert {name for name, cause in small.causes.items() if cause == RANGE} == {"block.b"}
     assert 0.05 < small.outside["block.b"] < 1
     assert small.alone["block.b"] < sound.alone["block.b"] - 10
-    assert small.alone["block.a"] == pytest.approx(sound.alone["block.a"])
+    assert small.alone["block.a"] == pytest.approx(sound.alone["block.a"], weights=subject.integers)
 
 
 def test_coarse_weights_and_coarse_inputs_are_told_apart(subject: Subject) -> None:
@@ -111,3 +117,32 @@ def test_operators_that_move_values_belong_to_the_layer_that_reads_them(tmp_path
     placed = {node.name for node in back.placement.nodes}
     assert "moved" in placed  # the quantizer rounds in front of it
     assert groups_of(subject)["head"] == {"head", "moved"}
+
+
+def test_the_costs_are_those_of_the_engines_own_weights(tmp_path: Path) -> None:
+    """`round` puts the float weights on the grid, and the layers are compared with the graph as it was exported."""
+    net, spec = segmenter()
+    onnx.save(net, tmp_path / "float.onnx")
+    calibration = [prepared(spec, image) for image in images(8)]
+    options = qdq.Options(float_head=False)
+    path, _ = adjusted(
+        tmp_path / "float.onnx", ["round"], lambda model: qdq.grids(model, spec, options), calibration, tmp_path
+    )
+    back = read_back(qdq.quantize(path, spec, calibration, tmp_path, options).model, tmp_path / "float.onnx")
+    subject = Subject(back.model, spec, back.graph, back.is_file, back.placement, back.scales)
+    weights = {one.name: numpy_helper.to_array(one) for one in read_onnx(path).graph.initializer}
+    exact = {one.name: numpy_helper.to_array(one) for one in net.graph.initializer}
+    graph, moved = Graph(subject.with_weights_only()), False
+    for name in ("stem.weight", "block.a.weight", "block.b.weight", "head.weight"):
+        scale = np.asarray((subject.scales or {})[name].scale).reshape(-1, 1, 1, 1)
+        mine = graph.value(f"{name}_quantized") * scale
+        np.testing.assert_allclose(mine, weights[name], atol=1e-6)
+        moved |= bool((np.abs(mine - exact[name]) > 0.51 * scale).any())
+    assert moved  # not all are the nearest
+
+    whole = insert_qdq(subject.model, back.placement, back.scales, ["block.a"], weights=subject.integers)
+    runs = [runner(one, ["logits"], tmp_path) for one in (subject.model, whole)]
+    noise = Noise()
+    for image in images(2):
+        noise.add(*(run(prepared(spec, image))[0] for run in runs))
+    assert Costs.of(subject, images(2)).alone["block.a"] == pytest.approx(noise.db, abs=0.01)
