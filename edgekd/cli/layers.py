@@ -82,7 +82,7 @@ def _next(found: LayerErrors, folder: Path) -> str:
     if engine is None or (blame is not None and not is_quantized):
         return f"build the engine with other options of its target, and compare {blame.layer if blame else 'it'} again"
     if blame is None:
-        setting = round_override(recipe, engine) if is_quantized and found.answer[QUANTIZATION] is not None else ""
+        setting = round_override(recipe, engine) if is_quantized and found.answer.get(QUANTIZATION) is not None else ""
         shown = show.command("report", str(folder.parent.parent))
         return f"{shown}; if the engine loses too much there: {command(setting)}" if setting else shown
     setting = (
