@@ -41,8 +41,8 @@ def round_weights(
 
     Args:
         model: the graph that the placement was made for, with its weights and with named nodes.
-        placement: the quantized operators. Weights that several of them read, transposed and grouped convolutions other than
-            depthwise ones, and layers of more than 5000 inputs are left alone.
+        placement: the quantized operators. Weights that several of them read or a Constant node holds, transposed and grouped
+            convolutions other than depthwise ones, and layers of more than 5000 inputs are left alone.
         scales: scale of each weight.
         calibration: network inputs by name; read once for every 256 MB of layers.
 
@@ -51,12 +51,12 @@ def round_weights(
     """
     graph = Graph(model)
     by_name = {node.name: node for node in graph.nodes}
+    weights = {one.name: one for one in model.graph.initializer}
     layers = {
         one.name: by_name[one.name]
         for one in placement.nodes
-        if one.weight and one.activations and _is_taken(graph, by_name[one.name])
+        if one.weight in weights and one.activations and _is_taken(graph, by_name[one.name])
     }
-    weights = {one.name: one for one in model.graph.initializer}
     with TemporaryDirectory() as folder:
         run = runner(model, list(dict.fromkeys(node.input[0] for node in layers.values())), Path(folder))
         for part in _parts(graph, list(layers.values())):

@@ -102,3 +102,16 @@ def test_weights_of_a_network_lie_on_their_grids_and_keep_their_scales(tmp_path:
         assert after / step == pytest.approx(np.round(after / step), abs=1e-3)
         assert np.abs(after - before).max() / step.min() > 0.5  # not all are the nearest
         assert weight_scale(after, grid).scale == pytest.approx(scales[name].scale, rel=1e-6)
+
+
+def test_the_weight_of_a_constant_node_is_left_alone(tmp_path: Path) -> None:
+    net, spec = segmenter()
+    weight = next(one for one in net.graph.initializer if one.name == "block.a.weight")
+    net.graph.node.insert(0, helper.make_node("Constant", [], [weight.name], value=weight))
+    net.graph.initializer.remove(weight)
+    onnx.save(net, tmp_path / "float.onnx")
+    calibration = [prepared(spec, image) for image in images(2)]
+    placement = qdq.grids(tmp_path / "float.onnx", spec, qdq.Options(float_head=False))
+    scales = calibrate(tmp_path / "float.onnx", placement, calibration)
+    assert "block.a" in [one.name for one in placement.nodes]
+    assert set(round_weights(net, placement, scales, calibration)) == {"stem", "block.b", "head"}
