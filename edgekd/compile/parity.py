@@ -75,12 +75,12 @@ def engine_parity(job: StageJob, engine: Engine, model: Artifact, built: Compile
 
 
 def _failure(engine: Engine, reasons: dict[str, str], graphs: tuple[str, ...]) -> str:
-    """Return the error for an engine that differs from some of its graphs: from its float graph alone, quantization is the cause."""
+    """Return the error for an engine that differs from some of its graphs; if only from the float one, by quantization."""
     if QUANTIZED in graphs and QUANTIZED not in reasons:
         return (
-            f"{engine.id} loses too much by its quantization: against its float ONNX graph, {reasons[FLOAT]}; use "
-            "quantize.adjust: [round], keep layers in float (precision: mixed), train for int8 (section `qat`), or raise the "
-            "limit to score it as it is"
+            f"{engine.id} loses too much by quantization: against its float ONNX graph, {reasons[FLOAT]}; adjust "
+            "the graph (quantize.adjust), keep layers in float (precision: mixed), train for int8 (section `qat`), or raise the "
+            "limit to score this engine"
         )
     name = QUANTIZED if QUANTIZED in reasons else FLOAT
     return (
