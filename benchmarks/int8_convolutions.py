@@ -19,7 +19,7 @@ from edgekd.targets.base import CompileRequest
 def int8_convolutions(
     model: Path, spec: ModelSpec, batches: list[dict[str, np.ndarray]], scales: dict[str, Scale], folder: Path
 ) -> dict[str, str]:
-    """Return int8 convolutions of those in the placement, by runtime."""
+    """Return the number of int8 convolutions and of those in the placement, as text by runtime."""
     placement = qdq.grids(model, spec, qdq.Options())
     graph = Graph(onnx.load(model))
     kinds = {node.name: node.op_type for node in graph.nodes}

@@ -4,8 +4,8 @@ Each engine is one of ONNX Runtime in a finished run of any task, int8 or mixed.
 is *named* if the first layer to blame is the broken one, or a reader of the broken tensor, and the comparison is the expected one.
 Kinds of faults: an activation's range too small by a factor of 16, a wrong scale of a weight, two swapped channels, a Resize of
 another coordinate mode. The last three are planted in the engine's file, and in a file that stands for the engine on its board.
-A fault that changes the outputs by less than bf16 arithmetic (40 dB) is drawn again: two channels that are always 0, a scale in
-front of a normalisation. `gone when tapped`: the engine has a fault that the tapped engine has not; only the comparison is expected.
+Another fault replaces one that changes the outputs by less than bf16 arithmetic (40 dB), for example two channels that are always 0.
+`gone when tapped`: the engine has a fault that the tapped engine does not have; only the comparison is expected.
 
 With `--saturation`, 8-bit weights run on this CPU and with oneDNN limited to AVX2, whose sums saturate (`planted_saturation.py`).
 Only their comparison is expected. Run it from the repository's folder, with it on PYTHONPATH.
@@ -43,7 +43,7 @@ LINE = "{:<26} {:>4}  {:<13} {:<34} {:<13} {:<34} {:>6} {}"
 
 @dataclass(frozen=True)
 class Case:
-    """A planted fault, and what was blamed first.
+    """A planted fault, and the layer and comparison that were blamed first.
 
     planted: layers with a broken operator, or that read a broken tensor; empty where no layer is expected.
     effect_db: signal-to-noise ratio of the faulty outputs against the sound ones.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -81,13 +82,18 @@ def _interval(drawn: np.ndarray) -> str:
 
 def _resampled(out: Path, base: dict, case: dict, part: str) -> np.ndarray:
     """Return the change of the metric in points of each resample of the images."""
-    found = []
-    for one in (base, case):
-        key = tuple(one[name] for name in ("student", "sha256", "quantizer", "arm"))
-        with np.load(file_of(out, key, part)) as arrays:
-            scored = read_image_scores(dict(arrays))
-        assert scored is not None
-        count = scored.num_images
-        draws = np.random.default_rng(SEED).multinomial(count, np.full(count, 1 / count), RESAMPLES)
-        found.append(scored.scores(draws)[_metric(case, part)])
-    return np.asarray(100 * (found[1] - found[0]))
+    names = ("student", "sha256", "quantizer", "arm")
+    files = [file_of(out, tuple(one[name] for name in names), part) for one in (base, case)]
+    before, after = (_scores(file, _metric(case, part)) for file in files)
+    return 100 * (after - before)
+
+
+@cache
+def _scores(file: Path, metric: str) -> np.ndarray:
+    """Return the score of each resample of the images, the same images for every file."""
+    with np.load(file) as arrays:
+        scored = read_image_scores(dict(arrays))
+    assert scored is not None
+    count = scored.num_images
+    draws = np.random.default_rng(SEED).multinomial(count, np.full(count, 1 / count), RESAMPLES)
+    return np.concatenate([scored.scores(part)[metric] for part in np.array_split(draws, RESAMPLES // 50)])

@@ -139,7 +139,7 @@ def run_study(
         overrides: `key.path=value` strings.
         on_stage: called with every stage of the teacher that this process runs.
         on_run: called with every run, its artifacts by stage name or the reason for none, the number of ended runs and of all.
-        retry: whether engines that failed alone in an earlier study in this folder are built again; without, they have no score.
+        retry: whether to build engines again that failed in an earlier study in this folder. Otherwise they have no score.
 
     Raises:
         EdgekdError: the recipe or the teacher; a run that fails is in the result with its reason.

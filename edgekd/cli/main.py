@@ -76,7 +76,7 @@ def _global(
     if boards is not None:
         os.environ[inventory.VARIABLE] = str(boards)
     logging.basicConfig(stream=sys.stderr, level=logging.ERROR, format="%(message)s")
-    # torch has a handler of its own; this warning is of CUDA's toolkit on a machine without a GPU.
+    # torch has a handler of its own. On a machine without a GPU this logger warns that CUDA's toolkit is missing.
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     logging.getLogger("edgekd").setLevel(logging.INFO if is_first_process() else logging.WARNING)
     if verbose:

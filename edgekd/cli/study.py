@@ -20,7 +20,7 @@ def study(
     ] = None,
     jobs: Annotated[int | None, typer.Option(min=1, help="Runs at a time. Default study.options.jobs.")] = None,
     retry: Annotated[
-        bool, typer.Option("--retry", help="Build engines again that failed in an earlier study here.")
+        bool, typer.Option("--retry", help="Build engines again that failed in an earlier study in this folder.")
     ] = False,
     json: JsonOption = False,
 ) -> None:

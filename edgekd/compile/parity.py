@@ -70,25 +70,17 @@ def engine_parity(job: StageJob, engine: Engine, model: Artifact, built: Compile
             reasons[name] = f"{reason}, on {len(images)} training images{where}"
         found[name] = asdict(parity)
     if reasons:
-        is_rounded = "round" in (model.details.get("adjusted") or ())
-        raise GateError(_failure(engine, reasons, tuple(found), is_rounded))
+        raise GateError(_failure(engine, reasons, tuple(found)))
     return found | _elsewhere(engine, files, inputs, outputs, limits)
 
 
-def _failure(engine: Engine, reasons: dict[str, str], graphs: tuple[str, ...], is_rounded: bool) -> str:
-    """Return the error for an engine that differs from some of its graphs: from its float graph alone, quantization is the cause.
-
-    Args:
-        engine: the engine.
-        reasons: why it differs, by name of the graph.
-        graphs: names of all that it was compared with.
-        is_rounded: whether `quantize.adjust` has rounded the weights already.
-    """
+def _failure(engine: Engine, reasons: dict[str, str], graphs: tuple[str, ...]) -> str:
+    """Return the error for an engine that differs from some of its graphs; if only from the float one, by quantization."""
     if QUANTIZED in graphs and QUANTIZED not in reasons:
-        rounding = "" if is_rounded else "use quantize.adjust: [round], "
         return (
-            f"{engine.id} loses too much by its quantization: against its float ONNX graph, {reasons[FLOAT]}; {rounding}"
-            "keep layers in float (precision: mixed), train for int8 (section `qat`), or raise the limit to score it as it is"
+            f"{engine.id} loses too much by quantization: against its float ONNX graph, {reasons[FLOAT]}; adjust "
+            "the graph (quantize.adjust), keep layers in float (precision: mixed), train for int8 (section `qat`), or raise the "
+            "limit to score this engine"
         )
     name = QUANTIZED if QUANTIZED in reasons else FLOAT
     return (

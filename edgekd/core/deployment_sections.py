@@ -56,15 +56,15 @@ class QuantizeVariant(Section):
     images: int = Field(128, gt=0, description="Number of calibration images.")
     adjust: tuple[Literal["equalize", "equalize_relu6", "round", "bias"], ...] | None = Field(
         None,
-        description="Changes of the float graph before it is quantized, in order. `null`: `round` for `qdq`, else none. "
-        "`equalize`: makes the ranges of a convolution's channels similar, without a change of its results. `equalize_relu6`: "
-        "also across a ReLU6, with a Min that some runtimes compute in float. `round`: rounds weights so that the layer's "
-        "output changes least. `bias`: corrects biases, so that quantization does not shift a channel's mean.",
+        description="Changes of the float graph before it is quantized, in order. `null`: `round` for the quantizer `qdq`, "
+        "none for the others. `equalize`: makes the ranges of a convolution's channels similar, without a change of its results. "
+        "`equalize_relu6`: also across a ReLU6, with a Min that some runtimes compute in float. `round`: rounds weights so that "
+        "the layer's output changes least. `bias`: corrects biases, so that quantization does not shift a channel's mean.",
     )
     options: dict[str, PluginOptions] = Field({}, description="Options of each quantizer by its name.")
 
     def adjustments(self, quantizer: str) -> tuple[str, ...]:
-        """Return the adjustments before a quantizer: the recipe's, or the quantizer's own where the recipe names none."""
+        """Return the adjustments for a quantizer: those of the recipe, or the quantizer's default if `adjust` is null."""
         own = getattr(plugins.load("quantizers", quantizer), "ADJUST", ())
         return tuple(own) if self.adjust is None else self.adjust
 

@@ -19,7 +19,7 @@ from edgekd.board.options import class_name_options, path_options
 from edgekd.core import plugins, user_code
 from edgekd.errors import RecipeError, UserError, did_you_mean
 
-# Options of earlier releases, by kind of plugin and name: the option with its values that replaces each, and what its values were.
+# Options of earlier releases, by kind of plugin and name: the new option with its values, and the meaning of the old values.
 _REPLACED = {("quantizers", "reduce_range"): ("weight_bits: 7|8|auto", "true was 7, false was 8")}
 
 
@@ -127,7 +127,7 @@ def _replacement(kind: str, key: str, known: Sequence[str]) -> str:
     """Return the end of an error about an unknown option: the option that replaces it, or the closest known ones."""
     option, before = _REPLACED.get((kind, key), ("", ""))
     is_there = option.partition(":")[0] in known
-    return f"; use {option} in its place ({before})" if is_there else did_you_mean(key, known)
+    return f"; use {option} instead ({before})" if is_there else did_you_mean(key, known)
 
 
 def _numbered(names: Any) -> Any:

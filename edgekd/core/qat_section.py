@@ -29,7 +29,7 @@ class Qat(Section):
     )
     when: Literal["always", "over_budget"] = Field(
         "always",
-        description="`over_budget`: train only if some target has no quantized engine of the deployed student that holds "
+        description="`over_budget`: train only if a target has no quantized engine of the deployed student within "
         "`quantize.budget`. Otherwise both students get its weights.",
     )
     control: bool = Field(

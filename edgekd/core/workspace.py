@@ -133,14 +133,14 @@ class Workspace:
         return self._complete(self.artifact_dir(stage), key) is not None or self._previous(stage, key).exists()
 
     def note_failure(self, stage: str) -> None:
-        """Tell the processes that wait for a stage's artifact that this run goes on without it."""
+        """Mark a stage as failed for the processes that wait for its artifact: this run goes on without it."""
         self._failures.mkdir(parents=True, exist_ok=True)
         (self._failures / stage.replace("/", "+")).touch()
 
     def awaited(self, stage: str, key: str, poll_s: float = 0.5) -> Artifact | None:
         """Wait until the process that holds this folder has made a stage's artifact with this key, and return it.
 
-        Returns None when the stage failed and that process goes on without it.
+        Returns None if the stage failed and the first process goes on without it.
 
         Raises:
             WorkspaceError: no process holds the folder, and the artifact does not exist.

@@ -83,7 +83,7 @@ class DetectionResult:
     counts: `objects` (crowds and difficult ones not counted) and `detections`.
     ceilings: the same of the (mask) mAP and recall of perfect labels under the cap on detections per image; empty where no
         image has more objects than that.
-    matches: matches of detections with objects, for scores of other choices of the images.
+    matches: matches of detections with objects by image, to score resamples of the images.
     """
 
     metrics: dict[str, float]

@@ -1,4 +1,4 @@
-"""What an artifact of scores keeps of each image: enough to score any choice of the images again."""
+"""Counts or matches of each scored image, which give the score of any resample of the images."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class ImageScores(Protocol):
 
 
 def read_image_scores(arrays: Mapping[str, np.ndarray]) -> ImageScores | None:
-    """Return what `ImageScores.arrays` gave; None if the arrays are not such."""
+    """Return the image scores that `ImageScores.arrays` wrote; None for other arrays."""
     counts = arrays.get("counts")
     if counts is None:
         return read_matches(arrays)
@@ -40,5 +40,5 @@ def read_image_scores(arrays: Mapping[str, np.ndarray]) -> ImageScores | None:
 
 
 def of_all(images: ImageScores) -> dict[str, float]:
-    """Return metric name -> score of all images, each taken once."""
+    """Return metric name -> score of all images, each counted once."""
     return {name: float(value[0]) for name, value in images.scores(np.ones((1, images.num_images), int)).items()}

@@ -1,6 +1,6 @@
 """Matches detections with objects as COCO does, from the IoUs that faster-coco-eval has computed.
 
-Its own matches stay in C++, so this is the same rule once more; a test holds both to the same score.
+faster-coco-eval does not return its own matches, so this module applies the same rule. A test compares the scores of both.
 
 Source: COCO's detection evaluation, pycocotools 2.0, `COCOeval.evaluateImg`.
 """
@@ -67,7 +67,8 @@ def matches_of(
 def match(ious: np.ndarray, crowd: np.ndarray, is_ignored: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return for each detection of one image and class the thresholds at which it hits an object, and those at which it is ignored.
 
-    Each takes the free object of largest IoU at or above the threshold, one to be found before an ignored one. Crowds stay free.
+    Each detection takes the free object of largest IoU at or above the threshold. It prefers an object to find to an ignored one.
+    Crowds stay free.
 
     Args:
         ious: (D, G), detections by falling score.
@@ -86,7 +87,7 @@ def match(ious: np.ndarray, crowd: np.ndarray, is_ignored: np.ndarray) -> tuple[
         wanted = fits & ~is_ignored
         is_hit = wanted.any(axis=1)
         wanted = np.where(is_hit[:, None], wanted, fits)
-        # The last of equal overlaps, as COCO.
+        # COCO takes the last of equal overlaps.
         best = len(crowd) - 1 - np.where(wanted, overlap, -1)[:, ::-1].argmax(axis=1)
         matched = wanted.any(axis=1)
         taken = np.flatnonzero(matched & ~crowd[best])

@@ -1,4 +1,4 @@
-"""Matches of detections with objects, image by image: enough for COCO's average precision of any choice of the images.
+"""Matches of detections with objects by image, which give COCO's average precision of any resample of the images.
 
 Average precision ranks the detections of all images together. A resample of the images keeps that order and counts an image that is
 drawn k times k times, so one sorting serves all resamples. Detections of equal score keep the order of their images.
@@ -98,7 +98,7 @@ class ObjectMatches:
         return len(next(iter(self.kinds.values())).objects)
 
     def scores(self, draws: np.ndarray) -> dict[str, np.ndarray]:
-        """Return metric name -> (R,) fractions, NaN where no object was drawn; those by size of the objects are left out.
+        """Return metric name -> (R,) fractions, NaN where no object was drawn; without metrics by object size.
 
         Args:
             draws: (R, N) int, how often each image counts.
@@ -123,7 +123,7 @@ class ObjectMatches:
 
 
 def read_matches(arrays: Mapping[str, np.ndarray]) -> ObjectMatches | None:
-    """Return the matches of `ObjectMatches.arrays`; None if the arrays are not such."""
+    """Return the matches that `ObjectMatches.arrays` wrote; None for other arrays."""
     kinds = {}
     for kind in dict.fromkeys(name.partition("/")[0] for name in arrays if "/" in name):
         parts = [arrays.get(f"{kind}/{field.name}") for field in fields(Matches)]
@@ -152,7 +152,7 @@ def _is_valid(matches: Matches) -> bool:
 
 
 def _mean(values: np.ndarray) -> np.ndarray:
-    """Return the means over the last axis of what is defined; NaN where nothing is."""
+    """Return the means over the last axis without NaN values; NaN where all are NaN."""
     known = ~np.isnan(values)
     count = known.sum(axis=-1)
     return np.where(count > 0, np.where(known, values, 0).sum(axis=-1) / np.maximum(count, 1), np.nan)

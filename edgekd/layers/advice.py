@@ -13,7 +13,7 @@ from edgekd.core import plugins
 from edgekd.core.recipe import PTQ, Engine, Recipe
 from edgekd.layers.model import RANGE, WEIGHTS, Blame
 
-_PLAIN = re.compile(r"[\w./*-]+")  # names that YAML reads as they stand
+_PLAIN = re.compile(r"[\w./*-]+")  # names that YAML reads without quotes
 _ROUND = "round"
 _QAT = "qat"
 

@@ -1,4 +1,4 @@
-"""What quantization costs in each layer of a network, and why: without an engine, without labels."""
+"""Cost of quantization in each layer of a network, and its cause. Needs no engine and no labels."""
 
 from __future__ import annotations
 
@@ -113,9 +113,9 @@ def costs_alone(
 
 
 def causes_of(subject: Subject, batches: Sequence[Batch]) -> tuple[dict[str, str], dict[str, float]]:
-    """Return what makes most of the noise in each layer's own output when its inputs are exact, and values outside a range.
+    """Return the cause of most noise in each layer's own output with exact inputs, and the share of values outside a range.
 
-    The second are shares of all values, by layer whose cause is RANGE.
+    The shares are by layer, only for the cause RANGE.
     """
     assert subject.placement is not None
     nodes = {node.name: node for node in subject.placement.nodes}

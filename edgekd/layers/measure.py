@@ -140,7 +140,7 @@ class Unexplained:
 
     @property
     def share(self) -> float:
-        """As a fraction of the signal's power."""
+        """The unexplained noise as a fraction of the signal's power."""
         if self.product <= 0:
             return 0.0
         return self.product / self.signal if self.signal else math.inf

@@ -5,15 +5,15 @@ Two questions, each with a limit of its own:
 * *Does the engine compute its graph?* Each layer is compared on the engine's own inputs. Explained are roundings that the engine
   leaves out, one more rounding of the layer's result, and float arithmetic. A larger error is a fault: saturation, a wrong scale, a
   wrong kernel. Where the board shows it and this machine does not, the board is to blame. Where no layer shows it and the outputs of
-  the engine differ from those of the tapped engine by more than the rounding of activations explains, a fusion is, which tapping
-  undoes.
+  the engine differ from those of the tapped engine by more than the rounding of activations explains, a fused operator that tapping
+  splits is to blame.
 * *Which layer does quantization cost most?* The noise of layers quantized alone adds up. A range that is too small is a fault of
-  the calibration: clipping makes more noise in this tensor than rounding. It is named if its layer makes more than its part of the
-  noise of all. Then come layers that stand out: a tenth of them, or one, or those that read one tensor, make half of the noise of
-  all. Leaving them in float gains 3 dB or more.
+  the calibration: clipping makes more noise in this tensor than rounding. It is named if its layer makes more noise than the
+  average layer. Then come the layers that stand out: a tenth of all layers (at least one), or the layers that read one tensor, if
+  they make half of the noise. Leaving them in float gains 3 dB or more.
 
-A fault of the engine stands before a loss: every quantized network has a layer that loses most. Of two faults the one that makes
-more noise in the outputs stands first.
+A fault of the engine comes before a loss: every quantized network has a layer that loses most. Of two faults the one that makes
+more noise in the outputs comes first.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def _faults(layers: Sequence[LayerError], sums: Sums, places: Sequence[str]) -> 
         text = (
             "No layer of the tapped engine is wrong, but its outputs agree with those of the engine to "
             f"{_db(to_db(sums.share(TAPS)))} only (tapped – untapped engine); rounding explains no less than "
-            f"{_db(to_db(explained))}. A fused operator is to blame, which tapping splits."
+            f"{_db(to_db(explained))}. A fused operator that tapping splits is to blame."
         )
         found.append(Blame(TAPS, "", text))
     return found
@@ -143,14 +143,14 @@ def _loss(few: Sequence[LayerError], shares: Mapping[str, float]) -> Blame:
 
 
 def _clipped(layers: Mapping[str, LayerError], shares: Mapping[str, float]) -> LayerError | None:
-    """Return the layer that costs most of those whose range is too small and that make more than their part of the noise."""
+    """Return the layer that costs most among those whose range is too small and whose noise is at least average."""
     part = sum(shares.values()) / len(shares)
     some = [name for name, share in shares.items() if layers[name].cause == RANGE and share >= part]
     return layers[max(some, key=lambda name: shares[name])] if some else None
 
 
 def _standing_out(shares: Mapping[str, float], sharing: Sequence[Sequence[str]]) -> list[str]:
-    """Return the few layers that make half of the noise, the worst first; empty when no few do."""
+    """Return the few layers that make half of the noise, the worst first; empty if it takes more layers."""
     if len(shares) < 2:
         return []
     ranked, total = sorted(shares, key=lambda name: -shares[name]), sum(shares.values())

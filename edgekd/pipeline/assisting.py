@@ -17,7 +17,7 @@ def assist(recipe: Recipe, workspace: Workspace, stages: list[Stage], prerequisi
     """Train together with the first process, which runs the same stages in the same folder, and wait for the inputs.
 
     A stage that fails alone there is left out here as well.
-    A limit that is not met ends the training in all processes alike. The first one reports it, and this one just returns,
+    A limit that is not met ends the training in all processes. The first one reports it, and this one returns without an error,
     because Lightning kills the first when another fails.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Cache keys of stages, and the artifacts that stay while a board cannot be asked for its part of one."""
+"""Cache keys of stages, and artifacts that stay valid while a board is away."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def key_content_of(recipe: Recipe, workspace: Workspace, stage: Stage, artifacts
 
 
 def kept_of(recipe: Recipe, workspace: Workspace, stage: Stage, artifacts: Mapping[str, Artifact]) -> Artifact | None:
-    """Return the artifact in a stage's folder, if all but the state of a board that cannot be asked is as it was made with."""
+    """Return the artifact in a stage's folder if its key is unchanged, apart from the state of a board that is away."""
     there = workspace.present(stage.name)
     before = there.manifest.get("key_content") if there is not None else None
     if there is None or there.failures or not before:

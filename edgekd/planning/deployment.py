@@ -102,7 +102,7 @@ def _sensitivity(mixed: Sequence[Engine]) -> list[Stage]:
             kind="sensitivity",
             function="edgekd.sensitivity.stage:run",
             version=2,
-            # The drop is held against the deployed student's float network.
+            # The drop is measured from the deployed student's float network.
             inputs=tuple(dict.fromkeys((of_student("export", engine.student), *_ranges(engine), "export", "data"))),
             sections=("data", settings_of(engine), "evaluate"),
             subject=quantizer_of(engine),

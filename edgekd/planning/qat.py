@@ -87,7 +87,7 @@ def training_stages(recipe: Recipe, deployed: str, floor: tuple[str, ...], train
 
 
 def _budget(recipe: Recipe) -> Stage:
-    """Return the stage that asks whether each target has a quantized engine of the deployed student within the budget."""
+    """Return the stage that decides whether each target has a quantized engine of the deployed student within the budget."""
     engines = [one for one in recipe.engines if one.precision.is_quantized and one.student == DEPLOYED]
     measured = tuple(f"engine/{engine.id}" for engine in engines)
     return Stage(

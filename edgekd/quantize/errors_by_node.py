@@ -6,7 +6,7 @@ large values does not hide the others, and the shares of layers add up. *Accumul
 all are quantized. It grows along the graph, so its lowest value names where the errors of earlier layers arrive, not where they
 come from.
 
-ONNX Runtime computes the Q/DQ pairs as they stand and optimises the float operators between them (`runner`).
+ONNX Runtime computes the Q/DQ pairs without integer kernels and optimises the float operators between them (`runner`).
 """
 
 from __future__ import annotations

@@ -9,8 +9,8 @@ A quantizer is one file `quantize/schemes/<name>.py` with
     grids(model, spec, options) -> Placement                         optional: what it quantizes, see `grids.py`
     TAKES_RANGES                                                     optional: whether `quantize` has the argument `ranges`,
                                                                      scales by tensor that take the place of calibrated ones
-    ADJUST                                                           optional: adjustments of the float graph before it, where the
-                                                                     recipe names none, see `adjust.py`
+    ADJUST                                                           optional: the quantizer's default of `quantize.adjust`, see
+                                                                     `adjust.py`
 
 The contract of the model stays what it was. The same calibration gives the same model.
 """

@@ -29,7 +29,7 @@ class ReadBack:
     placement, scales: what is quantized, with which scales.
     graph: the Q/DQ graph, to be evaluated without optimisation.
     is_file: whether `graph` is the quantized model's own file, not one that is made to say the same.
-    left_out: operators with a rounding that `graph` cannot show, inside an operator that the toolchain takes apart.
+    left_out: operators with a rounding that `graph` cannot show, inside an operator that the toolchain splits.
     """
 
     model: Any

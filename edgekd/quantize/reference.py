@@ -1,4 +1,4 @@
-"""The reference evaluation of a graph in ONNX Runtime, any tensor on request; Q/DQ pairs are computed as they stand."""
+"""The reference evaluation of a graph in ONNX Runtime, any tensor on request; Q/DQ pairs are computed without integer kernels."""
 
 from __future__ import annotations
 

@@ -38,8 +38,8 @@ def run(job: StageJob) -> StageResult:
 def learned_ranges(inputs: Mapping[str, Artifact], quantizer: str, options: Any) -> dict[str, Scale] | None:
     """Return the scales by tensor that QAT learned and that a quantizer takes.
 
-    None without QAT among the inputs or where it did not train, for another quantizer or options than it imitated, and for a
-    quantizer that calibrates by itself.
+    None without QAT among the inputs, or if it did not train. None also for a quantizer or options that it did not imitate, and for
+    a quantizer that calibrates by itself.
     """
     wanted = {"quantizer": quantizer, "options": json.loads(json.dumps(asdict(options)))}
     takes = getattr(plugins.load("quantizers", quantizer), "TAKES_RANGES", False)
@@ -98,8 +98,8 @@ def adjusted_graph(
         quantizer: name of the quantizer.
         options: its `Options`.
         folder: existing, for the adjusted graph.
-        is_exact: leave out the adjustments that change what the float network computes: what quantization costs is measured
-            from the float network as it was exported.
+        is_exact: leave out the adjustments that change the results of the float network. The cost of quantization is measured from
+            the exported float network.
 
     Raises:
         RecipeError: there are adjustments, and the quantizer has no function `grids`.

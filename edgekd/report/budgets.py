@@ -14,7 +14,7 @@ from edgekd.report.part import Json
 def budget_of(engine_id: str, artifacts: Mapping[str, Artifact]) -> Json:
     """Return the field `budget` of an engine's row; empty for an engine that has none.
 
-    The drop is that from the deployed student's float network, as on the selection images, also for an engine of another student.
+    The drop is measured from the deployed student's float network, also for an engine of another student.
     """
     made = artifacts.get(f"mixed/{engine_id}")
     if made is None:

@@ -10,7 +10,7 @@ from edgekd.report.units import percent
 
 
 class MixedBudget(Part):
-    """The layers of a mixed engine that stay in float, and the drops of its metric against the deployed student's ONNX graph,
+    """The layers of a mixed engine that stay in float, and the drops of its metric from the deployed student's ONNX graph,
     fractions."""
 
     metric: str = Field("", description="name of the metric")

@@ -18,8 +18,8 @@ class ScoreChange(Part):
     )
     low: Number = Field(
         None,
-        description="lower end of the 95 % interval of the change, by a bootstrap over the scored images; null where the images "
-        "carry none (fewer than 20). Training noise is not in it",
+        description="lower end of the 95 % interval of the change, by a bootstrap over the scored images; null for fewer than 20 "
+        "images, or without counts or matches by image. It does not include training noise",
     )
     high: Number = Field(None, description="upper end")
 

@@ -1,7 +1,8 @@
 """The stage of a mixed engine: the quantized model whose engine holds the budget.
 
-It begins with the operators that the sensitivity stage leaves in float. A runtime rounds more than the reference graph does, the
-outputs of int8 operators, say. Where the engine misses the budget for that, the search goes on with engines.
+It begins with the operators that the sensitivity stage leaves in float, or with none where `quantize.adjust` improves the weights.
+A runtime may round more than the reference graph, for example the outputs of int8 operators. If the engine misses the budget, the
+search goes on with engines.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ def run(job: StageJob) -> StageResult:
     with TemporaryDirectory(prefix="edgekd-mixed-") as text:
         trials = EngineTrials(job, engine, found, Path(text))
         floats = tuple(found["floats"])
-        # Weights that are rounded better than in the reference graph may need fewer operators in float.
+        # With better rounded weights than the reference graph has, fewer operators in float may be enough.
         start = () if trials.rounds_better else floats
         reason = why_not_here(engine)
         floats, drop, count = (floats, None, 0) if reason else trials.search(start)

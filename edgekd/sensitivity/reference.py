@@ -1,6 +1,6 @@
 """The reference Q/DQ graph with any set of operators in int8: what that set costs at the outputs, and a session to score it.
 
-ONNX Runtime computes Q/DQ pairs as they stand (`session.disable_quant_qdq`), so no integer kernel and no fusion of a target is in
+ONNX Runtime computes Q/DQ pairs in float (`session.disable_quant_qdq`), so no integer kernel and no fusion of a target is in
 the answer. The float operators between them are optimised: that is several times faster than a graph without optimisation.
 """
 

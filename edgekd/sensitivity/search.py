@@ -9,7 +9,7 @@ from edgekd.errors import GateError
 
 Floats = frozenset[str]
 ENGINE_DIFFERS = "compare the float engine with the ONNX graph"
-STUDENT_DIFFERS = "the further training lost it; compare this student in float with the deployed one"
+STUDENT_DIFFERS = "the further training lowered the score; compare this student in float with the deployed one"
 
 
 @dataclass(frozen=True)

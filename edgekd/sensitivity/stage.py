@@ -31,14 +31,14 @@ from edgekd.sensitivity.search import STUDENT_DIFFERS, BudgetSearch, Floats, Fou
 
 log = logging.getLogger(__name__)
 LAYERS = "layers.json"
-EXPORT = "export"  # stage whose network the drop is held against: the deployed student's
+EXPORT = "export"  # stage of the deployed student's network, from which the drop is measured
 NOISE_IMAGES = 16  # selection images on which SQNR is measured; it settles long before a metric does
 
 
 def run(job: StageJob) -> StageResult:
     """Rank the operators that the quantizer named by the stage's subject puts in int8, and search those to leave in float.
 
-    The drop is that from the float network of the deployed student, also for another student.
+    The drop is measured from the float network of the deployed student, also for another student.
 
     Raises:
         GateError: the budget does not hold with every operator in float.
@@ -78,7 +78,8 @@ def reference_of(
 ) -> Reference:
     """Return the reference graph of an exported network, with learned scales or calibrated as the recipe says.
 
-    Its weights are rounded to the nearest, also where `quantize.adjust` has `round`: it says no less than what an operator costs.
+    Its weights are rounded to the nearest integer, also where `quantize.adjust` has `round`. So the cost of an operator is an
+    upper estimate.
 
     Args:
         recipe: with the sections `data` and `quantize`.

@@ -1,6 +1,6 @@
-"""Engines of a run that failed alone, remembered in a file beside the run, so that the study takes the other engines' scores.
+"""A file in a run's folder that names the engines that failed alone. The study takes the scores of the other engines.
 
-The file holds for one recipe and one version of edgekd. `edgekd study --retry` deletes it, and the run builds the engines again.
+The file is valid for one recipe and one version of edgekd. `edgekd study --retry` deletes it, and the run builds the engines again.
 """
 
 from __future__ import annotations

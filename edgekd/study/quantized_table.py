@@ -47,8 +47,8 @@ def rows(study: Study, metric: str) -> list[tuple[str, ...]]:
 def title(study: Study, metric: str) -> str:
     """Return the sentence above the table of a metric."""
     reference = float_reference(study)
-    trained = ", which has had as much training," if reference and _is_control(study, reference) else ""
-    to_float = f"`{reference.name}`{trained} and " if reference else ""
+    trained = " (trained as long)" if reference and _is_control(study, reference) else ""
+    to_float = f"`{reference.name}`{trained} and that of " if reference else ""
     return (
         f"{DEFINITIONS[metric][0]} of each engine minus that of {to_float}the same engine of each arm, in points, paired by seed, "
         "with the 95 % interval:"

@@ -20,7 +20,7 @@ def headers(study: Study) -> tuple[str, ...]:
     more = [
         f"{DEFINITIONS[name][0].split()[0] if task.metric == 'miou' else DEFINITIONS[name][0]} %" for name in task.more
     ]
-    against = ("Δ is to",) if study.is_quantized else ()
+    against = ("compared with",) if study.is_quantized else ()
     return (
         "arm", "seeds", f"{task.title} %", *against, f"Δ {task.title} [95 %]", f"Δ {task.second_title} [95 %]", *more, "ms/step",
         "peak MiB", "verdict",
@@ -47,7 +47,7 @@ def markdown(study: Study) -> str:
     if study.is_quantized:
         trained = "further steps of each arm that trains"
         taught = f"the mean of `{_taught(study).name}`"
-        compared = "the row that column `Δ is to` names"
+        compared = "the row in the column `compared with`"
     lines = [
         f"`{study.recipe_name}`: {study.steps} {trained}, seeds {', '.join(map(str, study.seeds))}; "
         f"teacher {teacher} {task.title}. Mean ± standard deviation over the seeds; Δ is the difference to "

@@ -26,7 +26,7 @@ def read_back(quantized: Path, model: Path) -> ReadBack:
     """Return the quantized nodes and scales of an NNCF IR by ONNX names; errors as `edgekd.quantize.read_back.read_back`.
 
     Operators of the IR are those of the graph by name and tensor name. A FakeQuantize on a tensor that has no name in the graph,
-    inside an operator that OpenVINO takes apart, is left out; `left_out` names this operator.
+    inside an operator that OpenVINO splits, is left out; `left_out` names this operator.
     """
     source = read_onnx(model)
     name_nodes(source)
@@ -81,7 +81,7 @@ class _Reader:
             self._bias(twin, op)
 
     def _twin(self, op: Any) -> Any:
-        """Return the graph's operator that an operator is, or is a named part of; None for others."""
+        """Return the graph's operator with the name of an operator, or that it is a named part of; None for others."""
         name = op.get_friendly_name()
         return self.twins.get(name) or self.twins.get(name.rpartition("/")[0])
 

@@ -44,7 +44,7 @@ from edgekd.targets.onnxruntime.target import import_onnxruntime
 SUFFIX = ".onnx"
 KEEPS_FLOAT = True
 TAKES_RANGES = True
-ADJUST = ("round",)  # better with 7-bit weights: docs/results/quantization.md
+ADJUST = ("round",)  # the default of `quantize.adjust`; docs/results/quantization.md has the study
 OWN_RANGES = ("mean", "mse")  # of operators with weights; ONNX Runtime takes the extremes for what lies between them
 
 

@@ -1,8 +1,8 @@
 """Launcher `ray`: each run of a study is a task of a Ray cluster, packed by the CPUs and GPUs it needs. No folder is shared.
 
-A task gets the recipe, the teacher's weights and those of a given student, trains in a folder of its node, and sends the run's folder
-back. A task whose node is lost is done again elsewhere. The data set and pretrained weights must lie under the same path on every
-node, and the nodes need the same edgekd. Whoever reaches a Ray cluster can run code on it: keep it in a private network.
+A task gets the recipe, the teacher's weights and the weights of a given student. It trains in a folder of its node, and sends the
+run's folder back. A task whose node is lost is done again elsewhere. The data set and pretrained weights must lie under the same path
+on every node, and the nodes need the same edgekd. Whoever reaches a Ray cluster can run code on it: keep it in a private network.
 """
 
 from __future__ import annotations

@@ -89,7 +89,7 @@ def test_the_settings_of_one_quantized_model_keep_their_options(tmp_path: Path) 
         ("quantize.variants.a.options.qdq.prest=1", "quantize.variants.a.options.qdq.prest: unknown option of 'qdq'"),
         (
             "quantize.options.qdq.reduce_range=false",
-            "qdq.reduce_range: unknown option of 'qdq'; use weight_bits: 7|8|auto in its place (true was 7, false was 8)",
+            "qdq.reduce_range: unknown option of 'qdq'; use weight_bits: 7|8|auto instead (true was 7, false was 8)",
         ),
         ("quantize.options.qdq_signed.reduce_range=false", "unknown option of 'qdq_signed'; known: "),  # it has 8 bits
         ("engines.0.options.intra_op_threads=0", "engines.onnxruntime-fp32.options: intra_op_threads: expected 1 to"),

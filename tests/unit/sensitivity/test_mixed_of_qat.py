@@ -114,7 +114,7 @@ def test_the_drop_is_from_the_float_network_of_the_deployed_student(tmp_path: Pa
     folder = tmp_path / "worse"
     folder.mkdir()
     own = exported(folder, worse, spec)
-    words = "miou drops by .* points with every layer in float, .*: the further training lost it"
+    words = "miou drops by .* points with every layer in float, .*: the further training lowered the score"
     with pytest.raises(GateError, match=words):
         ranked(tmp_path, recipe, {"export-qat": own, "export": export})
 

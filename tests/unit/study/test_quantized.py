@@ -184,10 +184,7 @@ def test_the_page_says_what_int8_loses_against_the_controls_float_network(tmp_pa
     text = markdown(summary(tmp_path))
     assert "5 further steps of each arm that trains" in text
     assert "The runs differ" not in text  # an arm without further training has no device
-    assert (
-        "mIoU of each engine minus that of `control, float`, which has had as much training, and the same engine"
-        in text
-    )
+    assert "mIoU of each engine minus that of `control, float` (trained as long) and that of the same engine" in text
     assert "| arm | - control, float | - ptq | - control | - qat | - qat+kd |" in text
     both = (
         "| qat+kd onnxruntime-int8 | +1.00 [+1.00, +1.00] | +5.00 [+5.00, +5.00] | +2.00 [+2.00, +2.00] | +1.00 | – |"
@@ -200,8 +197,8 @@ def test_the_page_says_what_int8_loses_against_the_controls_float_network(tmp_pa
 
 def test_the_page_does_not_call_another_baseline_the_control(tmp_path: Path) -> None:
     text = markdown(summary(tmp_path, baseline="ptq"))
-    assert "Δ is the difference to the row that column `Δ is to` names, paired by seed" in text
-    assert "mIoU of each engine minus that of `ptq, float` and the same engine" in text
+    assert "Δ is the difference to the row in the column `compared with`, paired by seed" in text
+    assert "mIoU of each engine minus that of `ptq, float` and that of the same engine" in text
 
 
 def test_a_float_network_is_compared_with_the_float_network_of_the_baseline(tmp_path: Path) -> None:
@@ -212,7 +209,7 @@ def test_a_float_network_is_compared_with_the_float_network_of_the_baseline(tmp_
     assert difference.by_seed == pytest.approx([-0.03, -0.03])  # against the control's int8 engine it would be -0.02
     assert control.metrics["miou"].difference is None
     against = {row[0]: row[3] for row in rows(study)}
-    assert headers(study)[3] == "Δ is to"
+    assert headers(study)[3] == "compared with"
     assert against["ptq, float"] == "control, float"
     assert against["qat openvino-int8"] == "control openvino-int8"
     assert against["control openvino-int8"] == against["control, float"] == "–"
