@@ -2,8 +2,8 @@
 
     python benchmarks/int8_kept.py runs/quickstart runs/bccd --json kept.json
 
-For each run and each quantizer of a shipped target: the exported network is quantized as the run's recipe says (the same
-calibration images), compiled by the target of this machine that takes the file, and run on `data.val`. The reference is the
+For each run and each quantizer of a shipped target: the exported network is adjusted and quantized as the run's recipe says (the
+same calibration images), compiled by the target of this machine that takes the file, and run on `data.val`. The reference is the
 exported graph in ONNX Runtime, fp32. A segmenter's ratio has a 95 % interval from a bootstrap over the images; mAP has none.
 A quantizer that quantizes elsewhere, in a vendor's toolchain, is named and left out. Exits with 1 when a ratio is below --least.
 """
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -30,7 +30,8 @@ from edgekd.evaluate.image_scores import ImageScores
 from edgekd.evaluate.intervals import score_change_intervals
 from edgekd.evaluate.predictions import predict_split
 from edgekd.executors.predictions import predict_in
-from edgekd.quantize.stage import Prepared, calibration_indices
+from edgekd.quantize.place import options_of
+from edgekd.quantize.stage import Prepared, adjusted_graph, calibration_indices
 from edgekd.targets.base import CompileRequest, Target
 
 METRICS = {
@@ -47,8 +48,12 @@ def main() -> int:
     parser.add_argument("runs", type=Path, nargs="+")
     parser.add_argument("--least", type=float, default=0.995, help="share of the fp32 score to keep")
     parser.add_argument("--json", type=Path, help="file for the figures")
+    parser.add_argument("--only", nargs="*", help="quantizers; all without it")
+    parser.add_argument(
+        "--default-adjust", action="store_true", help="today's default of quantize.adjust, not the run's"
+    )
     arguments = parser.parse_args()
-    found = [row for run in arguments.runs for row in of_run(run)]
+    found = [row for run in arguments.runs for row in of_run(run, arguments.only, arguments.default_adjust)]
     if arguments.json:
         arguments.json.write_text(json.dumps(found, indent=1))
     below = [row for row in found if row["kept"] < arguments.least]
@@ -56,9 +61,11 @@ def main() -> int:
     return int(bool(below))
 
 
-def of_run(run: Path) -> Iterator[dict[str, Any]]:
+def of_run(run: Path, only: Sequence[str] | None, default_adjust: bool) -> Iterator[dict[str, Any]]:
     """Yield the figures of a run, a row for each quantizer and metric."""
     recipe = Recipe.model_validate(json.loads((run / "report.json").read_text())["recipe"])
+    if default_adjust:
+        recipe = recipe.model_copy(update={"quantize": recipe.quantize.model_copy(update={"adjust": None})})
     export = open_artifact(run / "export", "onnx")
     dataset, training = open_split(recipe, recipe.data.val), open_split(recipe, recipe.data.train)
     chosen = calibration_indices(len(training), recipe.quantize.images, recipe.seed)
@@ -70,13 +77,17 @@ def of_run(run: Path) -> Iterator[dict[str, Any]]:
     for name, target in plugins.targets():
         users.setdefault(target.info.quantizer, []).append(name)
     for name, targets in sorted(users.items()):
+        if only and name not in only:
+            continue
         scheme = plugins.load("quantizers", name)
         if not scheme.KEEPS_FLOAT:
             print(f"{run.name} {name}: quantizes in the toolchain of {', '.join(targets)}, not measured here")
             continue
         with TemporaryDirectory() as folder:
-            options = recipe.quantize.typed_options(name)
-            made = scheme.quantize(model, export.spec, calibration, Path(folder), options).model
+            options = options_of(recipe.quantize, name)
+            (Path(folder) / "adjusted").mkdir()
+            graph, _ = adjusted_graph(recipe, export, name, options, Path(folder) / "adjusted")
+            made = scheme.quantize(graph, export.spec, calibration, Path(folder), options).model
             quantized = scored(recipe, dataset, made, export.spec, "int8", Path(folder))
         for metric in METRICS[recipe.task]:
             yield shown(run.name, name, metric, reference, quantized)
