@@ -135,7 +135,7 @@ def _parts(graph: Graph, tensors: Mapping[str, tuple[str, str]]) -> Iterator[dic
 
 
 def next_reads(tensors: Sequence[str], quantized: Graph, has_pairs: bool = True) -> tuple[str, str] | None:
-    """Return what the operator behind a layer reads: the name of a tensor in the float graph, and in the Q/DQ graph.
+    """Return the names of the tensor that the next operator reads, in the float graph and in the Q/DQ graph.
 
     In the Q/DQ graph it is the dequantized tensor where there is one. A quantizer may have merged the activation function into the
     pair; the name stays its own.

@@ -75,7 +75,7 @@ _PAGE: dict[str, tuple[str, str, bool | None]] = {
     "layers": (
         "error layer by layer",
         "Signal to noise in dB: 6 dB are one bit, 3 dB halve the noise power. “alone” is the error of the outputs when only this "
-        "layer is quantized: what it costs. “accumulated” is the error of its tensor when all are quantized, with the errors of "
+        "layer is quantized. “accumulated” is the error of its tensor when all are quantized, with the errors of "
         "earlier layers. “engine” compares its tensor in the engine with the Q/DQ graph's. “own” does so from the engine's own "
         "inputs: the error of this layer. “rounding” is the lowest “own” that rounding can explain.", _HIGHER,
     ),

@@ -31,7 +31,7 @@ from edgekd.sensitivity.search import STUDENT_DIFFERS, BudgetSearch, Floats, Fou
 
 log = logging.getLogger(__name__)
 LAYERS = "layers.json"
-EXPORT = "export"  # stage of the deployed student's network, from which the drop is measured
+EXPORT = "export"  # stage of the deployed student's float network, the reference of every drop
 NOISE_IMAGES = 16  # selection images on which SQNR is measured; it settles long before a metric does
 
 
